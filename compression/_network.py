@@ -1,0 +1,130 @@
+"""A network between stages, and its form on disk: JSON for the structure, safetensors for the weights."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimsearch_errors import SlimsearchError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# What of a layer's shape pruning can change, by attribute name.
+_WIDTHS = (
+    "in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_channels",
+    "num_groups", "normalized_shape", "embed_dim", "kdim", "vdim", "head_dim", "num_heads",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How `export` is to make an int8 file; the module itself stays in float32.
+
+    Attributes:
+        calibration: how activation ranges are found: "minmax", "entropy" or "percentile".
+        per_channel: one scale for each output channel of a weight, not one for the tensor.
+        target: "any" answers alike on every x86 processor (weights of 7 bits, so that products added in 16 bits
+            do not saturate); "vnni" uses all 8 bits and needs a processor with those instructions.
+    """
+
+    calibration: str = "minmax"
+    per_channel: bool = True
+    target: str = "any"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and what must be known to build it again.
+
+    Attributes:
+        module: (N, C, H, W) float32 -> (N, num_classes) logits.
+        structure: JSON; what stages changed in the module's shape. Empty for a network as its space builds it.
+        quantization: what export has to do, or None for a float32 file.
+    """
+
+    module: nn.Module
+    structure: Mapping[str, Any] = field(default_factory=dict)
+    quantization: Quantization | None = None
+
+    def copy_module(self) -> nn.Module:
+        """The module for a stage to work on: stages never change their input."""
+        return copy.deepcopy(self.module)
+
+    @property
+    def params(self) -> int:
+        """Number of parameters of the module."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def save(self, directory: Path) -> None:
+        """Write ``network.json`` and ``weights.safetensors`` into `directory`."""
+        from safetensors.torch import save_model
+
+        weights, description = directory / "weights.safetensors", directory / "network.json"
+        save_model(self.module, str(weights.with_suffix(".part")))
+        weights.with_suffix(".part").replace(weights)
+        plan = vars(self.quantization) if self.quantization else None
+        text = json.dumps({"structure": dict(self.structure), "quantization": plan}, indent=1)
+        description.with_suffix(".part").write_text(text, encoding="utf-8")
+        description.with_suffix(".part").replace(description)
+
+    @classmethod
+    def load(cls, fresh: nn.Module, directory: Path) -> Network:
+        """The network saved in `directory`; `fresh` is the unchanged module of its architecture.
+
+        Raises:
+            SlimsearchError: files are missing or damaged, or belong to another architecture.
+        """
+        from safetensors.torch import load_model
+
+        try:
+            description = json.loads((directory / "network.json").read_text(encoding="utf-8"))
+            structure = description["structure"]
+            module = resize(fresh, structure.get("widths", {}))
+            load_model(module, str(directory / "weights.safetensors"))
+        except Exception as error:  # safetensors, JSON and torch each have their own
+            raise SlimsearchError(f"cannot load the network in '{directory}': {error}") from error
+        plan = description["quantization"]
+        return cls(module.eval(), structure, Quantization(**plan) if plan else None)
+
+
+def widths(module: nn.Module) -> dict[str, dict[str, Any]]:
+    """The shape of every layer of `module`: attributes, and the shape of each of its own parameters and buffers."""
+    found = {}
+    for name, layer in module.named_modules():
+        tensors = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
+        if not tensors:
+            continue
+        sizes = {a: v for a in _WIDTHS if isinstance(v := getattr(layer, a, None), int | tuple)}
+        found[name] = {**sizes, "shapes": {label: list(tensor.shape) for label, tensor in tensors.items()}}
+    return found
+
+
+def resize(module: nn.Module, recorded: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """A copy of `module` whose layers have the recorded shapes, with uninitialised tensors where they changed."""
+    import torch
+
+    module = copy.deepcopy(module)
+    layers = dict(module.named_modules())
+    for name, sizes in recorded.items():
+        if name not in layers:
+            raise SlimsearchError(f"the architecture has no layer '{name}'")
+        layer = layers[name]
+        for attribute in _WIDTHS:
+            if attribute in sizes:
+                value = sizes[attribute]
+                setattr(layer, attribute, tuple(value) if isinstance(value, list) else value)
+        for label, shape in sizes["shapes"].items():
+            tensor = getattr(layer, label)
+            if list(tensor.shape) == shape:
+                continue
+            new = torch.zeros(shape, dtype=tensor.dtype)
+            if isinstance(tensor, torch.nn.Parameter):
+                setattr(layer, label, torch.nn.Parameter(new))
+            else:
+                layer.register_buffer(label, new)
+    return module

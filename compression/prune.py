@@ -1,0 +1,92 @@
+"""Structured pruning: whole channels are removed, through every layer that depends on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compression._network import Network, widths
+from compression._stage import Training, TrainingStage
+from slimsearch_errors import SlimsearchError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Prune(TrainingStage):
+    """Remove the channels of least norm, then fine-tune.
+
+    Source: filter pruning by L1 norm (Li et al. 2017), with the layers that must be cut together found by DepGraph
+    (Fang et al. 2023; torch-pruning): one score for a group of coupled channels, their mean norm.
+
+    Attributes:
+        sparsity: share of the channels of each layer that is removed, in (0, 1); the logits' layer stays whole.
+        epochs: length of the fine-tuning.
+        norm: 1 or 2.
+        round_to: widths become multiples of it; 1 leaves them as they come.
+        learning_rate: peak of the fine-tuning's schedule; by default that of the evaluator.
+    """
+
+    sparsity: float = 0.5
+    epochs: int = 4
+    norm: int = 1
+    round_to: int = 1
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sparsity < 1:
+            raise ValueError(f"sparsity {self.sparsity} is not between 0 and 1")
+        if self.epochs < 1:
+            raise ValueError(f"epochs {self.epochs} is less than 1")
+        if self.norm not in (1, 2):
+            raise ValueError(f"norm {self.norm} is neither 1 nor 2")
+        if self.round_to < 1:
+            raise ValueError(f"round_to {self.round_to} is less than 1")
+
+    def start(self, network: Network, training: Training) -> Network:
+        import torch_pruning
+
+        module = network.copy_module().eval()
+        images = training.calibration[:2]
+        before = module(images).shape
+        last = _last_layer(module, images)
+        try:
+            torch_pruning.pruner.BasePruner(
+                module,
+                images,
+                importance=torch_pruning.importance.MagnitudeImportance(p=self.norm),
+                pruning_ratio=self.sparsity,
+                ignored_layers=[last],
+                round_to=self.round_to if self.round_to > 1 else None,
+            ).step()
+            after = module(images).shape
+        except Exception as error:  # torch-pruning raises whatever its analysis stumbles over
+            raise SlimsearchError(f"this network cannot be pruned: {type(error).__name__}: {error}") from error
+        if after != before:
+            raise SlimsearchError(f"pruning changed the output from {tuple(before)} to {tuple(after)}")
+        pruned = Network(module, {**network.structure, "widths": widths(module)}, network.quantization)
+        if pruned.params == network.params:
+            raise SlimsearchError(f"no layer has a channel to spare at sparsity {self.sparsity}")
+        return pruned
+
+
+def _last_layer(module: nn.Module, images: Tensor) -> nn.Module:
+    """The convolution or linear layer that runs last: the one that gives the logits."""
+    import torch
+
+    ran: list[nn.Module] = []
+    hooks = [
+        layer.register_forward_hook(lambda layer, *_: ran.append(layer))
+        for layer in module.modules()
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+    ]
+    try:
+        with torch.no_grad():
+            module(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not ran:
+        raise SlimsearchError("this network has neither a Linear nor a Conv2d layer to prune")
+    return ran[-1]

@@ -1,0 +1,95 @@
+"""One latency measurement at a time on a machine, while everything of ours that computes there waits.
+
+Two lock files of the user serve all processes and all runs. Whoever computes holds `busy` shared and looks at
+`gate` between batches; whoever measures takes `gate`, so that the others let go of `busy` at their next batch,
+then waits until `busy` is free. The kernel releases the locks of a process that dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this system: measurements are not exclusive there
+    fcntl = None  # type: ignore[assignment]
+
+
+class Meter:
+    """This process's part in the protocol. Not for use by two threads at once."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        self._folder = folder or Path(tempfile.gettempdir()) / f"slimsearch-{user}"
+        self._files: tuple[IO[bytes], IO[bytes]] | None = None
+        self._computing = False
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """While in this context, the process computes; it must call `pause_if_measuring` often."""
+        gate, busy = self._open()
+        _lock_shared(gate)  # not while somebody measures
+        _unlock(gate)
+        _lock_shared(busy)
+        self._computing = True
+        try:
+            yield
+        finally:
+            self._computing = False
+            _unlock(busy)
+
+    def pause_if_measuring(self) -> None:
+        """Between two batches: wait while another process measures. Costs about two microseconds otherwise."""
+        if fcntl is None or not self._computing:
+            return
+        gate, busy = self._open()
+        try:
+            fcntl.flock(gate, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(gate, fcntl.LOCK_UN)
+        except BlockingIOError:
+            _unlock(busy)
+            _lock_shared(gate)
+            _unlock(gate)
+            _lock_shared(busy)
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """While in this context, nothing else of ours computes or measures on this machine."""
+        gate, busy = self._open()
+        if self._computing:
+            _unlock(busy)
+        _lock_exclusive(gate)
+        _lock_exclusive(busy)
+        try:
+            yield
+        finally:
+            _unlock(busy)
+            _unlock(gate)
+            if self._computing:
+                _lock_shared(busy)
+
+    def _open(self) -> tuple[IO[bytes], IO[bytes]]:
+        if self._files is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._files = (self._folder / "gate").open("ab"), (self._folder / "busy").open("ab")
+        return self._files
+
+
+def _lock_shared(file: IO[bytes]) -> None:
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+
+def _lock_exclusive(file: IO[bytes]) -> None:
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _unlock(file: IO[bytes]) -> None:
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,0 +1,206 @@
+"""The evaluator of the project: trains or compresses a network, exports it, and scores the file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import compression
+from compression import Network
+from evaluators._artifact import DeployedModel, measure_latency, size_kib
+from evaluators._meter import Meter
+from evaluators._objective import finite
+from evaluators._task import Artifact, Outcome, Report, Task
+from evaluators._training import ImageTraining, StoppedEarly, TrainingSettings
+from evaluators.datasets import Dataset
+from search_spaces import ModelSpace
+from slimsearch_errors import SlimsearchError
+
+MODEL, PREDICTIONS = "model.onnx", "predictions.safetensors"
+
+# How far the logits of the file may be from those of the network, relative to the largest of them.
+_PARITY = 1e-3
+_PARITY_IMAGES = 64
+_BLOCKS_BEFORE_TRAINING = 10
+
+UserMetric = Callable[[Path, Dataset], float]
+"""A metric of the user's: the exported file, and the data set without its test split, in; a number out."""
+
+
+@dataclass(frozen=True)
+class LatencySettings:
+    """Batch size and threads with which latency is measured."""
+
+    batch: int = 1
+    threads: int = 1
+
+
+@dataclass
+class NetworkEvaluator:
+    """Evaluates candidates of a `ModelSpace` on a data set.
+
+    Metrics: ``val_accuracy`` (of the exported file), ``val_images``, ``latency_ms`` with its quartiles, ``size_kib``,
+    ``params``, ``macs``, ``training_seconds``, and those of the user. A task that starts from another's network also
+    gets ``start_latency_ms`` and quartiles: the file it started from, measured in turns with the new one.
+
+    Attributes:
+        space: builds the networks.
+        data_directory: a data set saved there, without its test split.
+        training, latency: how candidates are trained and measured.
+        metrics: further metrics by name.
+    """
+
+    space: ModelSpace
+    data_directory: Path
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    latency: LatencySettings = field(default_factory=LatencySettings)
+    metrics: Mapping[str, UserMetric] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._data: Dataset | None = None
+        self._meter = Meter()
+
+    def __getstate__(self) -> dict[str, object]:
+        state = dict(vars(self))
+        return {**state, "_data": None, "_meter": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._meter = Meter()
+
+    @property
+    def data(self) -> Dataset:
+        """The data set, mapped from disk at first use."""
+        if self._data is None:
+            self._data = Dataset.load(self.data_directory)
+        return self._data
+
+    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+        """Train `task`'s architecture or load its start, apply what is left of the recipe, export, score."""
+        with self._meter.computing():
+            started = time.perf_counter()
+            recipe = task.candidate.recipe
+            training = ImageTraining(self.data, self.training, task.seed, on_epoch=report, meter=self._meter)
+            if task.start is None:
+                network = Network(self.space.build(task.candidate.architecture, task.seed).eval())
+                known = self._before_training(network, task.directory, training)
+                if not report(0, known):
+                    return Outcome(known)
+                try:
+                    network = training.fit(network, epochs=task.fidelity)
+                except StoppedEarly:
+                    return Outcome(known)
+            else:
+                network = self._load(task, task.start)
+                recipe = compression.remainder(recipe, task.start.recipe)
+            if recipe:
+                teacher = network if task.teacher is None else self._load(task, task.teacher)
+                silent = ImageTraining(
+                    self.data, self.training, task.seed, teacher, on_epoch=report, meter=self._meter
+                )
+                try:
+                    network = compression.apply(recipe, network, silent)
+                except StoppedEarly:
+                    return Outcome({})
+            seconds = time.perf_counter() - started
+            network.save(task.directory)
+            metrics = self._score(network, task, training)
+        metrics["training_seconds"] = seconds
+        wrong = finite(metrics)
+        if wrong is not None:
+            raise SlimsearchError(f"metric '{wrong}' is {metrics[wrong]}")
+        return Outcome(metrics, {"model": MODEL, "predictions": PREDICTIONS})
+
+    def _load(self, task: Task, artifact: Artifact) -> Network:
+        return Network.load(self.space.build(task.candidate.architecture, task.seed), artifact.directory)
+
+    def _before_training(self, network: Network, directory: Path, training: ImageTraining) -> dict[str, float]:
+        """What the file will weigh and how long it will run does not depend on what it learns."""
+        path = directory / "untrained.onnx"
+        compression.export(network, path, training.calibration)
+        try:
+            with self._meter.exclusive():
+                latency = measure_latency(
+                    [path], self.data.input_shape, batch=self.latency.batch, threads=self.latency.threads,
+                    blocks=_BLOCKS_BEFORE_TRAINING,
+                )[0]  # fmt: skip
+            return {"size_kib": size_kib(path), **latency.metrics(), **self._costs(network)}
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _costs(self, network: Network) -> dict[str, float]:
+        return {"params": float(network.params), "macs": float(macs(network, self.data.input_shape))}
+
+    def _score(self, network: Network, task: Task, training: ImageTraining) -> dict[str, float]:
+        path, data = task.directory / MODEL, self.data
+        compression.export(network, path, training.calibration, data.metadata())
+        model = DeployedModel(path)
+        if network.quantization is None:
+            _check_parity(network, model, data)
+        self._meter.pause_if_measuring()
+        predictions = model.predict(data, data.validation)
+        _save_predictions(predictions, task.directory / PREDICTIONS)
+        files = [path] if task.start is None else [path, task.start.directory / MODEL]
+        with self._meter.exclusive():
+            latencies = measure_latency(
+                files, data.input_shape, batch=self.latency.batch, threads=self.latency.threads
+            )
+        metrics = {
+            "val_accuracy": float((predictions == data.validation.labels).mean()),
+            "val_images": float(len(data.validation)),
+            **latencies[0].metrics(),
+            "size_kib": size_kib(path),
+            **self._costs(network),
+        }
+        if task.start is not None:
+            metrics.update(latencies[1].metrics("start_"))
+        for name, function in self.metrics.items():
+            metrics[name] = float(function(path, data))
+        return metrics
+
+
+def macs(network: Network, input_shape: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of one image through convolutions and matrix products, counted by PyTorch."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.module.eval()(torch.zeros(1, *input_shape))
+    return int(counter.get_total_flops()) // 2
+
+
+def load_predictions(directory: Path) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The class that a trial's file gave to each validation image, (N,)."""
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(directory / PREDICTIONS)["validation"]  # type: ignore[return-value]
+    except Exception as error:
+        raise SlimsearchError(f"cannot read the predictions in '{directory}': {error}") from error
+
+
+def _save_predictions(predictions: np.ndarray[tuple[int], np.dtype[np.int64]], path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    part = path.with_suffix(".part")
+    save_file({"validation": predictions}, part)
+    part.replace(path)
+
+
+def _check_parity(network: Network, model: DeployedModel, data: Dataset) -> None:
+    import torch
+
+    images = data.normalise(data.validation.images[:_PARITY_IMAGES])
+    with torch.no_grad():
+        expected = network.module.eval()(images).numpy()
+    found = model(images.numpy())
+    difference = float(np.abs(found - expected).max())
+    tolerance = _PARITY * max(1.0, float(np.abs(expected).max()))
+    if not difference <= tolerance:
+        raise SlimsearchError(
+            f"the exported file disagrees with the network: logits differ by {difference:.3g}, allowed {tolerance:.3g}"
+        )

@@ -1,0 +1,43 @@
+"""What this machine offers to training, read from its flags: the same answer every time."""
+
+from __future__ import annotations
+
+from slimsearch_errors import SlimsearchError
+
+
+def device_for(name: str) -> str:
+    """"cpu" or "cuda"; "auto" takes CUDA where there is one.
+
+    Raises:
+        SlimsearchError: CUDA is asked for and there is none.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SlimsearchError("--device cuda: this PyTorch sees no CUDA device; use cpu or auto")
+    return name
+
+
+def precision_for(name: str, device: str) -> str:
+    """"fp32" or "bf16"; "auto" takes bf16 where the processor multiplies it natively."""
+    if name != "auto":
+        return name
+    import torch
+
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    native = any(
+        bool(getattr(torch.cpu, flag, bool)()) for flag in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return "bf16" if native else "fp32"
+
+
+def use_one_thread() -> None:
+    """Keep this process to one thread: workers share the machine, and OpenMP threads that wait spin."""
+    import torch
+
+    torch.set_num_threads(1)
+    if torch.get_num_interop_threads() != 1:
+        torch.set_num_interop_threads(1)

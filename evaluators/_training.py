@@ -1,0 +1,229 @@
+"""Training on images that are in memory: AdamW, a one-cycle schedule, augmentation of whole batches."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compression import AfterStep, LossTerm, Network
+from evaluators._meter import Meter
+from evaluators.datasets import Dataset
+from slimsearch_errors import SlimsearchError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_CALIBRATION_IMAGES = 256
+_EVALUATION_BATCH = 512
+
+OnEpoch = Callable[[int, Mapping[str, float]], bool]
+
+
+class StoppedEarly(Exception):
+    """Training was ended by whoever is told of its epochs."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How networks are trained.
+
+    Attributes:
+        batch_size: images a step.
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay: of AdamW, on weights with more than one dimension.
+        augmentation: "none", "shift", "shift-flip", or "auto" for what the data set declares.
+        device: "cpu" or "cuda".
+        precision: "fp32", or "bf16" for autocast.
+    """
+
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    augmentation: str = "auto"
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+class ImageTraining:
+    """The `compression.Training` of image classifiers: trains copies, and looks at the validation split.
+
+    Args:
+        data: its training split is learned, its validation split is scored after every epoch.
+        settings: how.
+        seed: of order, augmentation and dropout.
+        teacher: whom distillation learns from.
+        on_epoch: told of every epoch; False ends the training with `StoppedEarly`.
+        meter: asked between batches whether somebody measures.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        settings: TrainingSettings,
+        seed: int,
+        teacher: Network | None = None,
+        on_epoch: OnEpoch | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self._data = data
+        self._settings = settings
+        self._seed = seed
+        self._teacher = teacher
+        self._on_epoch = on_epoch
+        self._meter = meter or Meter()
+
+    @property
+    def seed(self) -> int:
+        return self._seed
+
+    @property
+    def teacher(self) -> Network:
+        if self._teacher is None:
+            raise SlimsearchError("distillation needs a teacher, and there is none")
+        return self._teacher
+
+    @property
+    def calibration(self) -> Tensor:
+        """(256, C, H, W) float32 images of the training split, the same for every seed."""
+        count = min(_CALIBRATION_IMAGES, len(self._data.train))
+        chosen = np.sort(np.random.default_rng(0).choice(len(self._data.train), count, replace=False))
+        return self._data.normalise(self._data.train.images[chosen])
+
+    def fit(
+        self,
+        network: Network,
+        *,
+        epochs: int,
+        learning_rate: float | None = None,
+        losses: Sequence[LossTerm] = (),
+        after_step: Sequence[AfterStep] = (),
+    ) -> Network:
+        """Train a copy; the learning rate rises to its peak in the first quarter and falls along a cosine.
+
+        Source: one-cycle schedule of Smith and Topin 2018, AdamW of Loshchilov and Hutter 2019.
+
+        Raises:
+            SlimsearchError: the loss is not finite.
+            StoppedEarly: `on_epoch` said so.
+        """
+        import torch
+        import torch.nn.functional as F
+
+        settings, train = self._settings, self._data.train
+        device = torch.device(settings.device)
+        module = network.copy_module().to(device, memory_format=torch.channels_last).train()
+        if epochs == 0:
+            return Network(module.cpu().eval(), network.structure, network.quantization)
+        for term in losses:
+            if isinstance(teacher := getattr(term, "teacher", None), torch.nn.Module):
+                teacher.to(device, memory_format=torch.channels_last)
+        torch.manual_seed(self._seed)
+        order = np.random.default_rng(self._seed)
+        steps = max(1, len(train) // settings.batch_size)  # the last, smaller batch of an epoch is left out
+        batch_size = min(settings.batch_size, len(train))
+        optimizer = torch.optim.AdamW(_parameter_groups(module, settings.weight_decay), fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=learning_rate or settings.learning_rate,
+            total_steps=epochs * steps,
+            pct_start=0.25,
+        )
+        own_weight = 1 - sum(term.weight for term in losses)
+        augment = settings.augmentation if settings.augmentation != "auto" else self._data.augmentation
+        for epoch in range(1, epochs + 1):
+            permutation = order.permutation(len(train))
+            total = torch.zeros((), device=device)
+            for step in range(steps):
+                chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
+                images, labels = self._batch(chosen, augment, order, device)
+                with self._autocast():
+                    logits = module(images)
+                    loss = F.cross_entropy(logits.float(), labels) * own_weight
+                    for term in losses:
+                        loss = loss + term.weight * term(images, logits)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                schedule.step()
+                total += loss.detach()
+                for callback in after_step:
+                    callback(module, (epoch - 1) * steps + step, epochs * steps)
+                self._meter.pause_if_measuring()
+            train_loss = float(total) / steps
+            if not math.isfinite(train_loss):
+                raise SlimsearchError(
+                    f"the loss is {train_loss} in epoch {epoch}: lower --learning-rate {settings.learning_rate:g}"
+                )
+            if self._on_epoch is not None:
+                scores = {"train_loss": train_loss, **self._validate(module, device)}
+                if not self._on_epoch(epoch, scores):
+                    raise StoppedEarly
+        module = module.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+        return Network(module, network.structure, network.quantization)
+
+    def _batch(
+        self, chosen: np.ndarray[tuple[int], np.dtype[np.int64]], augment: str, order: np.random.Generator,
+        device: object,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        import torch
+
+        images = self._data.train.images[chosen]
+        if augment != "none":
+            images = _shift(images, order, flip=augment == "shift-flip")
+        batch = self._data.normalise(images).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return batch, torch.from_numpy(self._data.train.labels[chosen]).to(device)  # type: ignore[call-overload]
+
+    def _validate(self, module: nn.Module, device: object) -> dict[str, float]:
+        import torch
+        import torch.nn.functional as F
+
+        module.eval()
+        right, loss, validation = 0, 0.0, self._data.validation
+        with torch.no_grad(), self._autocast():
+            for images, labels in self._data.batches(validation, _EVALUATION_BATCH):
+                batch = images.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                logits = module(batch).float().cpu()
+                targets = torch.from_numpy(labels)
+                right += int((logits.argmax(dim=1) == targets).sum())
+                loss += float(F.cross_entropy(logits, targets, reduction="sum"))
+                self._meter.pause_if_measuring()
+        module.train()
+        return {"val_accuracy": right / len(validation), "val_loss": loss / len(validation)}
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        import torch
+
+        if self._settings.precision != "bf16":
+            return contextlib.nullcontext()
+        return torch.autocast(self._settings.device, dtype=torch.bfloat16)
+
+
+def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Biases and the parameters of normalisation are not decayed."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _shift(
+    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], rng: np.random.Generator, *, flip: bool
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Each image moved by up to a fourteenth of its side, edges filled with its border's value; half are mirrored."""
+    count, _, height, width = images.shape
+    reach = max(1, height // 14)
+    padded = np.pad(images, ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="edge")
+    rows = rng.integers(0, 2 * reach + 1, count)[:, None] + np.arange(height)  # (N, H)
+    columns = rng.integers(0, 2 * reach + 1, count)[:, None] + np.arange(width)  # (N, W)
+    if flip:
+        mirrored = rng.random(count) < 0.5
+        columns[mirrored] = columns[mirrored][:, ::-1]
+    picks = np.arange(count)[:, None, None]
+    # The advanced indices around the slice put it last: (N, H, W, C).
+    return padded[picks, :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)

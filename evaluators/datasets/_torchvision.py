@@ -1,0 +1,39 @@
+"""Data sets that torchvision reads, from files that it can also fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import search_spaces  # noqa: F401 - torchvision may need its operators declared
+from evaluators.datasets._dataset import Raw, Split
+from slimsearch_errors import SlimsearchError
+
+
+def read(class_name: str, root: Path | None, download: bool, augmentation: str) -> Raw:
+    """Both splits of ``torchvision.datasets.<class_name>``.
+
+    Raises:
+        SlimsearchError: the files are not below `root` and may not or cannot be fetched.
+    """
+    import torchvision.datasets
+
+    folder = root if root is not None else Path("data")
+    dataset_class = getattr(torchvision.datasets, class_name)
+    try:
+        train, test = (dataset_class(str(folder), train=part, download=download) for part in (True, False))
+    except Exception as error:  # missing, damaged, or no network
+        advice = "" if download else "; name their folder with --data-root, or fetch them with --download"
+        raise SlimsearchError(
+            f"cannot read {class_name} below '{folder}': {str(error).partition(chr(10))[0]}{advice}"
+        ) from error
+    train_split, test_split = _split(train), _split(test)
+    return Raw(train_split.images, train_split.labels, tuple(train.classes), test_split, augmentation)
+
+
+def _split(dataset: Any) -> Split:
+    images = np.asarray(dataset.data, dtype=np.uint8)  # (N, H, W) or (N, H, W, C)
+    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return Split(np.ascontiguousarray(images), np.asarray(dataset.targets, dtype=np.int64))

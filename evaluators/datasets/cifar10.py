@@ -1,0 +1,15 @@
+"""50,000 and 10,000 colour pictures of 32x32 pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluators.datasets import _torchvision
+from evaluators.datasets._dataset import Raw
+
+
+class Cifar10:
+    """``torchvision.datasets.CIFAR10``, with its own test split."""
+
+    def read(self, root: Path | None, download: bool) -> Raw:
+        return _torchvision.read("CIFAR10", root, download, augmentation="shift-flip")

@@ -1,0 +1,15 @@
+"""60,000 and 10,000 grey pictures of clothes, 28x28 pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluators.datasets import _torchvision
+from evaluators.datasets._dataset import Raw
+
+
+class FashionMnist:
+    """``torchvision.datasets.FashionMNIST``, with its own test split."""
+
+    def read(self, root: Path | None, download: bool) -> Raw:
+        return _torchvision.read("FashionMNIST", root, download, augmentation="shift-flip")

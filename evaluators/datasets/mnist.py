@@ -1,0 +1,15 @@
+"""60,000 and 10,000 grey digits of 28x28 pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluators.datasets import _torchvision
+from evaluators.datasets._dataset import Raw
+
+
+class Mnist:
+    """``torchvision.datasets.MNIST``, with its own test split."""
+
+    def read(self, root: Path | None, download: bool) -> Raw:
+        return _torchvision.read("MNIST", root, download, augmentation="shift")

@@ -1,0 +1,157 @@
+"""Compression after the search: the best networks go through the stages, each kept or taken back on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import compression
+from evaluators import Artifact, Outcome, PairedDrop, Task, judge, load_predictions
+from evaluators.datasets import Dataset
+from experiments.ranking import Ranking
+from experiments.record import COMPLETE, COMPRESSION, RUNNING, SEARCH, TAKEN_BACK, Record, Trial
+from experiments.run_directory import RunDirectory
+from experiments.search import trial_seed
+from search_spaces import Candidate
+from strategies import Failure
+
+
+class CompressionPhase:
+    """Evaluates the `top_k` best architectures again, with a recipe, starting from their trained networks.
+
+    Each group of stages is a trial of its own: its file is scored as every other, and compared with the file it
+    was made from. What is taken back stays in the record; the next group starts from what was kept last.
+
+    Args:
+        recipe: stages in order; an empty one gives nothing to do.
+        top_k: how many of the search's trials are compressed.
+        max_drop: in percentage points, see `evaluators.judge`.
+        ranking: as it stands when the search is over.
+        record, directory: where it is kept.
+        data: for the labels of the validation split.
+        seed: of the run.
+        retries: for a trial whose worker died.
+    """
+
+    def __init__(
+        self,
+        recipe: compression.Recipe,
+        *,
+        top_k: int,
+        max_drop: float,
+        ranking: Ranking,
+        record: Record,
+        directory: RunDirectory,
+        data: Dataset,
+        seed: int,
+        retries: int = 1,
+    ) -> None:
+        self._groups = list(compression.groups(recipe))
+        self._max_drop = max_drop
+        self._ranking = ranking
+        self._record = record
+        self._directory = directory
+        self._labels = data.validation.labels
+        self._seed = seed
+        self._retries = retries
+        self._attempts: dict[int, int] = {}
+        searched = [t for t in record.trials if t.kind == SEARCH]
+        self._parents = ranking.select(searched, top_k) if self._groups else []
+        self._again = [t.number for t in record.trials if t.state == RUNNING and t.kind == COMPRESSION]
+
+    @property
+    def length(self) -> int:
+        """Trials that the phase consists of."""
+        return len(self._parents) * len(self._groups)
+
+    def ask(self) -> Task | None:
+        """The next stage of a network whose last one is decided."""
+        if self._again:
+            return self._task(self._record.trials[self._again.pop(0)])
+        for parent in self._parents:
+            current, group = self._position(parent)
+            if group is None:
+                continue
+            recipe = {**current.candidate.recipe, **group}
+            number = len(self._record.trials)
+            trial = self._record.start(
+                Candidate(current.candidate.architecture, recipe),
+                kind=COMPRESSION,
+                fidelity=current.fidelity,
+                seed=trial_seed(self._seed, number),
+                parent=current.number,
+            )
+            return self._task(trial)
+        return None
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Record an epoch of fine-tuning."""
+        self._record.epoch(number, epoch, metrics)
+        return True
+
+    def tell(self, number: int, result: Outcome | Failure) -> None:
+        """Record the file, kept or taken back."""
+        if isinstance(result, Failure):
+            self._attempts[number] = self._attempts.get(number, 0) + 1
+            if result.worker_died and self._attempts[number] <= self._retries:
+                self._again.append(number)
+                return
+            self._record.fail(number, result.error)
+            return
+        trial = self._record.trials[number]
+        assert trial.parent is not None
+        parent = self._record.trials[trial.parent]
+        stage = compression.remainder(trial.candidate.recipe, parent.candidate.recipe)
+        start = {k.removeprefix("start_"): v for k, v in result.metrics.items() if k.startswith("start_")}
+        verdict = judge(
+            {**parent.metrics, **start},
+            result.metrics,
+            PairedDrop.between(self._right(parent.number), self._right(number)),
+            max_drop=self._max_drop,
+            limits=self._ranking.limits,
+            product=self._ranking.product(self._record.trials),
+            changes_cost=compression.changes_cost(stage),
+        )
+        self._record.finish(
+            number,
+            result,
+            state=COMPLETE if verdict.kept else TAKEN_BACK,
+            reason=verdict.reason,
+            violations=self._ranking.violations(result.metrics),
+        )
+
+    def _right(self, number: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        predictions = load_predictions(self._directory.trial_directory(number))
+        return predictions == self._labels  # type: ignore[no-any-return]
+
+    def _position(self, parent: Trial) -> tuple[Trial, Mapping[str, Mapping[str, Any]] | None]:
+        """The network that was kept last, and the next group; None: it is decided elsewhere, or all is done."""
+        current = parent
+        for group in self._groups:
+            wanted = Candidate(current.candidate.architecture, {**current.candidate.recipe, **group})
+            trial = self._find(current.number, wanted)
+            if trial is None:
+                return current, group
+            if trial.state == RUNNING:
+                return current, None
+            if trial.state == COMPLETE:
+                current = trial
+        return current, None
+
+    def _find(self, parent: int, candidate: Candidate) -> Trial | None:
+        trials: Sequence[Trial] = self._record.trials
+        return next((t for t in trials if t.parent == parent and t.candidate == candidate), None)
+
+    def _task(self, trial: Trial) -> Task:
+        assert trial.parent is not None
+        parent = self._record.trials[trial.parent]
+        return Task(
+            number=trial.number,
+            candidate=trial.candidate,
+            fidelity=trial.fidelity,
+            seed=trial.seed,
+            directory=self._directory.trial_directory(trial.number),
+            start=Artifact(self._directory.trial_directory(parent.number), parent.candidate.recipe),
+        )

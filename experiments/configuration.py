@@ -1,0 +1,184 @@
+"""Everything that a run can be told, in one place: flags, YAML and Python have the same names."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slimsearch_errors import SlimsearchError
+
+FORMAT = 1
+"""Version of the layout of a run directory."""
+
+# What may differ when a run is resumed: how much and how fast, not what.
+RESUMABLE = ("trials", "timeout", "workers", "trial_timeout", "retries")
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The resolved options of a run."""
+
+    space: str = _option("", "a built-in space, path/to/file.py:Class, or package.module:Class (an NNI ModelSpace)")
+    strategy: str = _option("optuna", "the engine that drives the search")
+    sampler: str = _option(
+        "tpe", "what proposes the next candidate: tpe, nsga2, gp, random, grid, or a class of your own or of Optuna's"
+    )
+    dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder")
+    data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10")
+    download: bool = _option(False, "fetch the data set into --data-root if it is not there")
+    image_size: int | None = _option(None, "make every image a square of so many pixels")
+    objectives: str = _option(
+        "val_accuracy,latency_ms,size_kib",
+        "two or more metrics, comma separated; your own with a direction, such as energy:min",
+    )
+    objective: str = _option("pareto", "pareto (a front), or weighted (the product of MnasNet)")
+    weights: str | None = _option(None, "exponents of the weighted product, such as latency_ms=-0.07,size_kib=-0.07")
+    targets: str | None = _option(
+        None, "targets of the weighted product, such as latency_ms=0.1; by default medians of the first ten candidates"
+    )
+    max_latency_ms: float | None = _option(None, "hard limit on the latency of the file")
+    max_size_kib: float | None = _option(None, "hard limit on the size of the file")
+    max_params: float | None = _option(None, "hard limit on the number of parameters")
+    max_macs: float | None = _option(None, "hard limit on multiply-accumulates for one image")
+    min_accuracy: float | None = _option(None, "hard limit on validation accuracy, between 0 and 1")
+    metrics: str | None = _option(
+        None, "metrics of your own, such as energy=path/to/file.py:function (called with the file and the data set)"
+    )
+    trials: int = _option(20, "candidates to train")
+    timeout: float | None = _option(None, "seconds after which no further candidate is begun")
+    epochs: int = _option(10, "epochs of training for each candidate")
+    seed: int = _option(0, "seed of the run")
+    workers: int = _option(0, "worker processes; 0: as many as there are cores")
+    trial_timeout: float | None = _option(None, "seconds after which a trial is ended and counts as failed")
+    retries: int = _option(1, "how often a trial is tried again whose worker process died")
+    top_k: int = _option(3, "how many of the best candidates are compressed after the search")
+    compress: str = _option(
+        "prune,distill,quantize",
+        "stages after the search, with options such as prune:sparsity=0.6:epochs=4,distill,quantize; or none",
+    )
+    max_drop: float = _option(0.5, "points of validation accuracy that a stage may lose and still be kept")
+    device: str = _option("auto", "where candidates are trained: auto, cpu or cuda; they are deployed on the CPU")
+    precision: str = _option("auto", "of training: fp32, bf16, or auto (bf16 where the processor has it)")
+    batch_size: int = _option(64, "images a training step")
+    learning_rate: float = _option(3e-3, "peak of the one-cycle schedule")
+    augment: str = _option("auto", "none, shift, shift-flip, or auto (what the data set allows)")
+    latency_batch: int = _option(1, "images a call when latency is measured")
+    latency_threads: int = _option(1, "threads when latency is measured")
+    run_dir: str | None = _option(None, "where the run is stored; by default runs/<space>-<date>-<time>")
+
+    def __post_init__(self) -> None:
+        """Refuse what can be seen to be wrong without looking anywhere.
+
+        Raises:
+            SlimsearchError: one clear line.
+        """
+        for name, allowed in (
+            ("objective", ("pareto", "weighted")),
+            ("device", ("auto", "cpu", "cuda")),
+            ("precision", ("auto", "fp32", "bf16")),
+            ("augment", ("auto", "none", "shift", "shift-flip")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise SlimsearchError(f"{flag(name)} '{getattr(self, name)}' is none of {', '.join(allowed)}")
+        for name, least in (
+            ("trials", 1), ("epochs", 1), ("seed", 0), ("workers", 0), ("retries", 0), ("top_k", 0),
+            ("batch_size", 2), ("latency_batch", 1), ("latency_threads", 1), ("max_drop", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise SlimsearchError(f"{flag(name)} {getattr(self, name)} is less than {least}")
+        above_zero = (
+            "timeout", "trial_timeout", "max_latency_ms", "max_size_kib", "max_params", "max_macs", "learning_rate",
+            "image_size",
+        )  # fmt: skip
+        for name in above_zero:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SlimsearchError(f"{flag(name)} {value:g} is not above 0")
+        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
+            raise SlimsearchError(f"--min-accuracy {self.min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)")
+        if not self.space:
+            raise SlimsearchError("--space is missing: a built-in space, or path/to/file.py:ClassName")
+
+    @property
+    def worker_count(self) -> int:
+        """Processes to start."""
+        return self.workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def replace(self, **changes: Any) -> Configuration:
+        """A copy with other values.
+
+        Raises:
+            SlimsearchError: an option has no such name, or a value is refused.
+        """
+        known = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise SlimsearchError(f"there is no option '{name}'; options: {', '.join(known)}")
+        return dataclasses.replace(self, **changes)
+
+    def write(self, path: Path) -> None:
+        """As YAML, whole or not at all."""
+        values = {"format": FORMAT, **dataclasses.asdict(self)}
+        part = path.with_suffix(".part")
+        part.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        part.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Configuration:
+        """What `write` wrote.
+
+        Raises:
+            SlimsearchError: it is damaged, or of another version.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise SlimsearchError(f"'{path.parent}' is no run directory: it has no {path.name}") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SlimsearchError(f"cannot read '{path}': {str(error).partition(chr(10))[0]}") from error
+        if not isinstance(values, dict) or "format" not in values:
+            raise SlimsearchError(f"'{path}' is damaged: it says nothing about its format")
+        found = values.pop("format")
+        if found != FORMAT:
+            raise SlimsearchError(f"'{path.parent}' has the format {found}; this version of Slimsearch reads {FORMAT}")
+        unknown = set(values) - {f.name for f in dataclasses.fields(cls)}
+        if unknown:
+            raise SlimsearchError(f"'{path}' has unknown options: {', '.join(sorted(unknown))}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise SlimsearchError(f"'{path}' is damaged: {error}") from error
+
+
+def flag(name: str) -> str:
+    """How an option is written on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def pairs(name: str, text: str | None) -> dict[str, float]:
+    """Numbers from ``latency_ms=0.1,size_kib=40``.
+
+    Raises:
+        SlimsearchError: it is not of that form.
+    """
+    found: dict[str, float] = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        label, equals, value = part.partition("=")
+        try:
+            if not equals:
+                raise ValueError
+            found[label.strip()] = float(value)
+        except ValueError:
+            raise SlimsearchError(f"{flag(name)} '{part}' is not of the form metric=number") from None
+    return found

@@ -1,0 +1,228 @@
+"""What a user sees while a run goes on: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from experiments.ranking import Ranking
+from experiments.record import COMPLETE, COMPRESSION, FAILED, RULED_OUT, RUNNING, SEARCH, TAKEN_BACK, Trial
+from experiments.tables import final_table, architecture_text, metrics_text, recipe_text
+
+if TYPE_CHECKING:
+    from experiments.job import Result
+
+
+class Display(Protocol):
+    """Told of everything that happens in a run."""
+
+    def open(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        """Around the run in `path`."""
+
+    def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
+        """A phase begins; `trials` are those already recorded."""
+
+    def update(self, trial: Trial) -> None:
+        """A trial has changed."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def warn(self, text: str) -> None:
+        """Something worth a line in another colour."""
+
+    def result(self, result: Result, ranking: Ranking) -> None:
+        """The run is over."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def open(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
+        pass
+
+    def update(self, trial: Trial) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
+
+    def result(self, result: Result, ranking: Ranking) -> None:
+        pass
+
+
+class Console:
+    """A progress bar and what runs now on a terminal; a line for every finished trial in any case."""
+
+    def __init__(self) -> None:
+        from rich.console import Console as RichConsole
+
+        self._console = RichConsole(highlight=False, soft_wrap=not _is_terminal())
+        self._live: Any = None
+        self._phase = ""
+        self._length = 0
+        self._began = 0.0
+        self._done_before = 0
+        self._trials: dict[int, Trial] = {}
+        self._ranking: Ranking | None = None
+
+    @contextlib.contextmanager
+    def open(self, path: Path) -> Iterator[None]:
+        from rich.live import Live
+
+        self._console.print(f"run directory: {_shown(path)}")
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True) as live:
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
+        self._phase, self._length, self._ranking = name, length, ranking
+        self._trials = {t.number: t for t in trials}
+        self._began = time.monotonic()
+        self._done_before = len(self._done())
+        if length:
+            again = f", {self._done_before} of them done before" if self._done_before else ""
+            self._console.print(f"[bold]{name}[/]: up to {length} trials{again}")
+
+    def update(self, trial: Trial) -> None:
+        before = self._trials.get(trial.number)
+        self._trials[trial.number] = trial
+        if before is not None and before.state == RUNNING and trial.state != RUNNING:
+            self._console.print(self._line(trial))
+
+    def note(self, text: str) -> None:
+        self._console.print(text)
+
+    def warn(self, text: str) -> None:
+        self._console.print(f"[yellow]warning:[/] {_escape(text)}")
+
+    def result(self, result: Result, ranking: Ranking) -> None:
+        self._console.print(final_table(result.trials, ranking))
+        self._console.print("\nTop models:")
+        for model in result.models:
+            if model["on_front"]:
+                recipe = recipe_text(model["recipe"])
+                comment = f"  # {recipe}" if recipe else ""
+                self._console.print(_escape(f"{model['architecture']}{comment}"), soft_wrap=True)
+        shown = _shown(result.directory)
+        self._console.print(f"\nfiles and dicts: {shown}/top_models.json", soft_wrap=True)
+        self._console.print(f"report:          {shown}/report.html", soft_wrap=True)
+        self._console.print(f"dashboard:       slimsearch dashboard {shown}", soft_wrap=True)
+
+    def _mine(self) -> list[Trial]:
+        kind = SEARCH if self._phase == "search" else COMPRESSION
+        return [t for t in self._trials.values() if t.kind == kind]
+
+    def _done(self) -> list[Trial]:
+        return [t for t in self._mine() if t.state != RUNNING]
+
+    def _line(self, trial: Trial) -> str:
+        done, total = len(self._done()), max(self._length, len(self._done()))
+        what = architecture_text(trial.candidate.architecture)
+        recipe = recipe_text(trial.candidate.recipe)
+        what = f"{what} + {recipe}" if recipe else what
+        said = {
+            COMPLETE: metrics_text(trial.metrics),
+            FAILED: f"[red]failed[/]: {_escape(trial.error or '')}",
+            RULED_OUT: f"[yellow]ruled out before training[/]: {_escape(trial.reason or '')}",
+            TAKEN_BACK: f"[yellow]taken back[/]: {_escape(trial.reason or '')}",
+        }[trial.state]
+        kept = f"  [green]kept[/]: {_escape(trial.reason or '')}" if trial.parent is not None else ""
+        if trial.state != COMPLETE:
+            kept = ""
+        left = self._time_left()
+        return f"[{done}/{total}] trial {trial.number}: {_escape(what)}  {said}{kept}  [dim]{left}[/]".replace(
+            f"[{done}/{total}]", f"\\[{done}/{total}]", 1
+        )
+
+    def _time_left(self) -> str:
+        fresh = len(self._done()) - self._done_before
+        rest = self._length - len(self._done())
+        if fresh <= 0 or rest <= 0:
+            return ""
+        seconds = (time.monotonic() - self._began) / fresh * rest
+        return f"about {_duration(seconds)} left"
+
+    def _render(self) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        done, mine = self._done(), self._mine()
+        running = [t for t in mine if t.state == RUNNING]
+        failed = sum(t.state == FAILED for t in mine)
+        ruled_out = sum(t.state == RULED_OUT for t in mine)
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            self._phase,
+            ProgressBar(total=max(self._length, 1), completed=len(done), width=30),
+            f"{len(done)}/{self._length}",
+            f"running {len(running)}",
+            f"failed {failed}",
+            f"ruled out {ruled_out}" if ruled_out else "",
+            self._best(),
+            self._time_left(),
+        )
+        lines = [
+            Text(
+                f"  trial {t.number}: {architecture_text(t.candidate.architecture)} "
+                + " ".join(filter(None, (recipe_text(t.candidate.recipe), _progress(t))))
+            )
+            for t in running
+        ]
+        return Group(head, *lines)
+
+    def _best(self) -> str:
+        if self._ranking is None:
+            return ""
+        feasible = self._ranking.feasible(list(self._trials.values()))
+        accuracies = [t.metrics["val_accuracy"] for t in feasible]
+        return f"best {100 * max(accuracies):.2f}%" if accuracies else ""
+
+
+def _progress(trial: Trial) -> str:
+    if not trial.curve:
+        return "starting"
+    last = trial.curve[-1]
+    return f"epoch {last['epoch']:.0f}: {100 * last.get('val_accuracy', 0):.2f}%"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _is_terminal() -> bool:
+    import sys
+
+    return sys.stdout.isatty()

@@ -1,0 +1,79 @@
+"""What is needed to repeat a run: versions, processor, threads, precision, and the data's hash."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from evaluators.datasets import Dataset
+from experiments.configuration import Configuration
+
+_PACKAGES = (
+    "slimsearch", "torch", "torchvision", "nni", "optuna", "numpy", "onnx", "onnxruntime", "torch-pruning",
+    "moocore", "mlxtend",
+)  # fmt: skip
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+def describe(configuration: Configuration, data: Dataset, device: str, precision: str) -> dict[str, Any]:
+    """The environment of this process and the data set that it read."""
+    model, flags = _processor()
+    return {
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": model,
+        "processor_flags": flags,
+        "cores": os.cpu_count(),
+        "workers": configuration.worker_count,
+        "threads_per_worker": 1,
+        "device": device,
+        "precision": precision,
+        "seed": configuration.seed,
+        "runtime": "onnxruntime, CPU",
+        "latency_batch": configuration.latency_batch,
+        "latency_threads": configuration.latency_threads,
+        "dataset": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "test": len(data.test) if data.test is not None else 0,
+            "input_shape": list(data.input_shape),
+            **data.metadata(),
+        },
+    }
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What of the environment is not as it was, a line each; how many workers there are does not count."""
+    found = []
+    for name in sorted(before["packages"].keys() | now["packages"].keys()):
+        old, new = before["packages"].get(name), now["packages"].get(name)
+        if old != new:
+            found.append(f"{name} was {old}, is {new}")
+    for name in ("python", "processor", "device", "precision"):
+        if before.get(name) != now.get(name):
+            found.append(f"{name} was {before.get(name)}, is {now.get(name)}")
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> tuple[str, list[str]]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine(), []
+    fields = dict(line.split(":", 1) for line in text.partition("\n\n")[0].splitlines() if ":" in line)
+    stripped = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = stripped.get("flags", "").split()
+    return stripped.get("model name", platform.machine()), [flag for flag in _FLAGS if flag in flags]

@@ -1,0 +1,51 @@
+"""The end of a run: the finalists' latency measured together, and the test split read, once."""
+
+from __future__ import annotations
+
+from evaluators import MODEL, DeployedModel, LatencySettings, Meter, measure_latency, size_kib
+from evaluators.datasets import Dataset
+from experiments.ranking import Ranking
+from experiments.record import COMPRESSION, SEARCH, Record, Trial
+from experiments.run_directory import RunDirectory
+
+
+def finalists(ranking: Ranking, record: Record, top_k: int) -> list[Trial]:
+    """The front of everything in the record, the best of the search, and what compression kept of them."""
+    searched = [t for t in record.trials if t.kind == SEARCH]
+    compressed = ranking.feasible([t for t in record.trials if t.kind == COMPRESSION])
+    chosen = {t.number: t for t in (*ranking.front(record.trials), *ranking.select(searched, top_k), *compressed)}
+    return [chosen[number] for number in sorted(chosen)]
+
+
+def measure_finalists(
+    chosen: list[Trial], record: Record, directory: RunDirectory, data: Dataset, latency: LatencySettings
+) -> None:
+    """Measure each file anew, all in turns; what was measured in an earlier process with the same company stays.
+
+    Sets ``latency_ms`` with quartiles, ``size_kib``, ``test_accuracy`` and ``test_images`` of each.
+    """
+    if not chosen or all(_measured_with(chosen, trial) for trial in chosen):
+        return
+    assert data.test is not None
+    paths = [directory.trial_directory(trial.number) / MODEL for trial in chosen]
+    with Meter().exclusive():
+        latencies = measure_latency(paths, data.input_shape, batch=latency.batch, threads=latency.threads)
+    for trial, path, found in zip(chosen, paths, latencies, strict=True):
+        accuracy = trial.final.get("test_accuracy")
+        if accuracy is None:
+            predictions = DeployedModel(path).predict(data, data.test)
+            accuracy = float((predictions == data.test.labels).mean())
+        record.finalise(
+            trial.number,
+            {
+                **found.metrics(),
+                "size_kib": size_kib(path),
+                "test_accuracy": accuracy,
+                "test_images": float(len(data.test)),
+                "finalists": float(len(chosen)),
+            },
+        )
+
+
+def _measured_with(chosen: list[Trial], trial: Trial) -> bool:
+    return trial.final.get("finalists") == len(chosen)

@@ -1,0 +1,125 @@
+"""The command line. A user's mistake is one line and exit code 2; nothing heavy is imported for ``--help``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from experiments.configuration import RESUMABLE, Configuration, flag
+from slimsearch_errors import SlimsearchError
+from slimsearch_names import built_in_names
+
+_BUILT_INS = {
+    "space": "search_spaces",
+    "strategy": "strategies",
+    "sampler": "strategies.samplers",
+    "dataset": "evaluators.datasets",
+}
+_EPILOG = """examples:
+  %(prog)s --space mnist_cnn --strategy optuna
+  %(prog)s --space lenet --dataset mnist --data-root data --download --trials 40 --max-size-kib 100
+  %(prog)s --space path/to/file.py:MyNet --dataset path/to/images --image-size 64
+  %(prog)s --resume runs/mnist_cnn-20260101-120000
+"""
+
+
+class _Parser(ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        first_line = str(message).strip().partition("\n")[0]
+        print(f"error: {first_line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "slimsearch run") -> int:
+    """Run a command; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"run": _run, "dashboard": _dashboard}
+    if not words or words[0] in ("-h", "--help"):
+        print(
+            "usage: slimsearch {run,dashboard} ...\n\n"
+            "  run         search, compress and rank: slimsearch run --help\n"
+            "  dashboard   open optuna-dashboard on a run: slimsearch dashboard RUN_DIR"
+        )
+        return 0 if words else 2
+    if words[0] not in commands:
+        print(f"error: unknown command '{words[0]}'; known: {', '.join(commands)}", file=sys.stderr)
+        return 2
+    try:
+        return commands[words[0]](words[1:], program)
+    except SlimsearchError as error:
+        line = " ".join(str(error).split())
+        print(f"error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; go on with --resume", file=sys.stderr)
+        return 130
+
+
+def _run(words: Sequence[str], program: str) -> int:
+    options = vars(run_parser(program).parse_args(list(words)))
+    given = {name: value for name, value in options.items() if name != "config" and value is not None}
+    resume = given.pop("resume", None)
+    # Ray and others look at the environment when they are imported; nothing is reported home unless asked for.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if resume is None:
+        configuration = Configuration(**given)
+    elif not (Path(resume) / "config.yaml").is_file():
+        raise SlimsearchError(f"'{resume}' is no run directory: it has no config.yaml")
+    from experiments import job
+    from experiments.display import Console
+
+    if resume is not None:
+        job.resume(Path(resume), given, display=Console())
+    else:
+        job.start(configuration, display=Console())
+    return 0
+
+
+def run_parser(program: str) -> ArgumentParser:
+    """Every option of a run, by the fields of `Configuration`; what is not given stays None."""
+    from argparse import RawDescriptionHelpFormatter
+
+    parser = _Parser(
+        prog=program,
+        description="Search architectures, compress the best ones, and rank the files that would be deployed.",
+        epilog=_EPILOG.replace("%(prog)s", program),
+        formatter_class=RawDescriptionHelpFormatter,
+        default_env=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with options, by the names below")
+    parser.add_argument("--resume", type=str, default=None, metavar="RUN_DIR", help="go on with a run; needs nothing else")
+    annotations = {"str": str, "int": int, "float": float, "bool": bool}
+    for option in dataclasses.fields(Configuration):
+        kind = annotations[str(option.type).partition(" ")[0]]
+        text = option.metadata["help"]
+        if option.name in _BUILT_INS:
+            text += f" (built in: {', '.join(built_in_names(_BUILT_INS[option.name]))})"
+        if option.default not in (None, "", False):
+            text += f" (default: {option.default})"
+        if option.name in RESUMABLE:
+            text += " [also with --resume]"
+        settings: dict[str, Any] = {"dest": option.name, "default": None, "help": text.replace("%", "%%")}
+        if kind is bool:
+            parser.add_argument(flag(option.name), action="store_true", **settings)
+        else:
+            parser.add_argument(flag(option.name), type=kind, metavar=option.name.upper(), **settings)
+    return parser
+
+
+def _dashboard(words: Sequence[str], program: str) -> int:
+    parser = _Parser(prog="slimsearch dashboard", description="Open optuna-dashboard on a run, finished or going on.")
+    parser.add_argument("run_dir", type=str, help="the run directory")
+    parser.add_argument("--port", type=int, default=8080, help="on the loopback address (default: 8080)")
+    options: Namespace = parser.parse_args(list(words))
+    from experiments.dashboard import serve
+
+    serve(Path(options.run_dir), options.port)
+    return 0

@@ -1,0 +1,241 @@
+"""The record of a run: an Optuna study, the only truth, written by one process and readable by every Optuna tool.
+
+A trial is one write when it starts (a template with all its parameters) and is finished when its state is on
+disk. Its result (metrics, artifacts, curve) is written just before, as one attribute.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from evaluators import Objective, Outcome
+from search_spaces import Candidate, Space
+from strategies.samplers import distribution
+
+if TYPE_CHECKING:
+    import optuna
+
+RUNNING, COMPLETE, FAILED, RULED_OUT, TAKEN_BACK = "running", "complete", "failed", "ruled out", "taken back"
+SEARCH, COMPRESSION = "search", "compression"
+
+_FINAL = "final:"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate's evaluation.
+
+    Attributes:
+        number: place in the study.
+        candidate: what is or was evaluated.
+        kind: "search", or "compression" of an earlier trial's network.
+        state: "running", "complete", "failed", "ruled out" (before training), or "taken back" (a stage of
+            compression that did not pay).
+        fidelity: epochs of training.
+        seed: of the evaluation.
+        parent: number of the trial whose network it starts from.
+        curve: metrics after each epoch.
+        metrics: of the exported file.
+        artifacts: kind to path, relative to the run directory.
+        seconds: from start to end, waiting included.
+        error: why it failed, in a line.
+        reason: why it was ruled out, kept or taken back.
+        final: metrics of the finalists, measured together at the end; the test split is only here.
+        started, ended: seconds since the epoch.
+    """
+
+    number: int
+    candidate: Candidate
+    kind: str
+    state: str
+    fidelity: int
+    seed: int
+    parent: int | None = None
+    curve: tuple[Mapping[str, float], ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str | None = None
+    reason: str | None = None
+    final: Mapping[str, float] = field(default_factory=dict)
+    started: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def best_metrics(self) -> dict[str, float]:
+        """The metrics, those measured at the end in place of those measured in between."""
+        return {**self.metrics, **self.final}
+
+
+class Record:
+    """Trials in memory and in the study; every change goes to the study first.
+
+    Args:
+        study: opened by the run directory.
+        space: of the architectures.
+        objectives: whose metrics are the study's values.
+        on_change: told of a trial after each change.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        objectives: Sequence[Objective],
+        on_change: Callable[[Trial], None] = lambda trial: None,
+    ) -> None:
+        self._study = study
+        self._storage = study._storage
+        self._distributions = {choice.label: distribution(choice) for choice in space.choices}
+        self._choices = {choice.label: choice for choice in space.choices}
+        self._objectives = tuple(objectives)
+        self._on_change = on_change
+        self._ids: list[int] = []
+        self._trials: list[Trial] = []
+        for frozen in study.get_trials(deepcopy=False):
+            self._ids.append(frozen._trial_id)
+            self._trials.append(_thaw(frozen))
+        for name, metrics in study.user_attrs.items():
+            if name.startswith(_FINAL):
+                number = int(name.removeprefix(_FINAL))
+                self._trials[number] = replace(self._trials[number], final=metrics)
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """All trials, by number."""
+        return self._trials
+
+    def start(
+        self, candidate: Candidate, *, kind: str, fidelity: int, seed: int, parent: int | None = None
+    ) -> Trial:
+        """Record that `candidate` is being evaluated."""
+        from optuna.trial import FrozenTrial, TrialState
+
+        now = datetime.datetime.now()
+        architecture = candidate.architecture
+        attributes = {
+            "kind": kind, "recipe": json.dumps(candidate.recipe), "fidelity": fidelity, "seed": seed,
+            "parent": parent, "key": candidate.key,
+        }  # fmt: skip
+        template = FrozenTrial(
+            number=-1, trial_id=-1, state=TrialState.RUNNING, value=None, values=None, datetime_start=now,
+            datetime_complete=None,
+            params={label: self._choices[label].text(value) for label, value in architecture.items()},
+            distributions={label: self._distributions[label] for label in architecture},
+            user_attrs=attributes, system_attrs={}, intermediate_values={},
+        )  # fmt: skip
+        trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
+        trial = Trial(
+            len(self._trials), candidate, kind, RUNNING, fidelity, seed, parent, started=now.timestamp()
+        )
+        self._ids.append(trial_id)
+        self._trials.append(trial)
+        self._on_change(trial)
+        return trial
+
+    def epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Record the accuracy after an epoch of a running trial."""
+        trial = self._trials[number]
+        if epoch > 0 and "val_accuracy" in metrics:
+            self._storage.set_trial_intermediate_value(self._ids[number], epoch, metrics["val_accuracy"])
+        curve = (*trial.curve, {"epoch": float(epoch), **metrics}) if epoch > 0 else ()
+        self._set(replace(trial, curve=curve))
+
+    def finish(
+        self, number: int, outcome: Outcome, *, state: str = COMPLETE, reason: str | None = None,
+        violations: Sequence[float] = (),
+    ) -> Trial:  # fmt: skip
+        """Record the end of a trial that gave an outcome.
+
+        Args:
+            number: of a running trial.
+            outcome: its artifacts relative to the trial's folder.
+            state: "complete", "ruled out" or "taken back".
+            reason: why.
+            violations: by how much each hard limit is exceeded, 0 or less where it is kept.
+        """
+        trial = replace(
+            self._trials[number],
+            state=state,
+            metrics=dict(outcome.metrics),
+            artifacts={kind: f"{trial_folder(number)}/{name}" for kind, name in outcome.artifacts.items()},
+            reason=reason,
+        )
+        if violations:
+            self._storage.set_trial_system_attr(self._ids[number], "constraints", list(violations))
+        return self._end(trial)
+
+    def fail(self, number: int, error: str) -> Trial:
+        """Record the end of a trial that gave none."""
+        return self._end(replace(self._trials[number], state=FAILED, error=error))
+
+    def finalise(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Add what was measured at the end to a complete trial."""
+        trial = replace(self._trials[number], final={**self._trials[number].final, **metrics})
+        # The trial is finished, and Optuna guards finished trials: what comes later belongs to the study.
+        self._study.set_user_attr(f"{_FINAL}{number}", dict(trial.final))
+        self._set(trial)
+
+    def _end(self, trial: Trial) -> Trial:
+        from optuna.trial import TrialState
+
+        now = datetime.datetime.now().timestamp()
+        trial = replace(trial, seconds=max(0.0, now - trial.started), ended=now)
+        result = {
+            "state": trial.state, "metrics": trial.metrics, "artifacts": trial.artifacts, "error": trial.error,
+            "reason": trial.reason, "curve": list(trial.curve), "seconds": trial.seconds,
+        }  # fmt: skip
+        trial_id = self._ids[trial.number]
+        self._storage.set_trial_user_attr(trial_id, "result", result)
+        if trial.state == COMPLETE:
+            values = [trial.metrics[objective.metric] for objective in self._objectives]
+            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+        else:
+            state = TrialState.FAIL if trial.state == FAILED else TrialState.PRUNED
+            self._storage.set_trial_state_values(trial_id, state)
+        self._set(trial)
+        return trial
+
+    def _set(self, trial: Trial) -> None:
+        self._trials[trial.number] = trial
+        self._on_change(trial)
+
+
+def trial_folder(number: int) -> str:
+    """Where a trial's files are, relative to the run directory."""
+    return f"trials/{number:05d}"
+
+
+def _thaw(frozen: optuna.trial.FrozenTrial) -> Trial:
+    from optuna.trial import TrialState
+
+    attributes = frozen.user_attrs
+    architecture = {label: json.loads(text) for label, text in frozen.params.items()}
+    trial = Trial(
+        number=frozen.number,
+        candidate=Candidate(architecture, json.loads(attributes["recipe"])),
+        kind=attributes["kind"],
+        state=RUNNING,
+        fidelity=attributes["fidelity"],
+        seed=attributes["seed"],
+        parent=attributes["parent"],
+        started=frozen.datetime_start.timestamp() if frozen.datetime_start else 0.0,
+    )
+    if frozen.state == TrialState.RUNNING:
+        return trial
+    result = attributes["result"]
+    return replace(
+        trial,
+        state=result["state"],
+        metrics=result["metrics"],
+        artifacts=result["artifacts"],
+        error=result["error"],
+        reason=result["reason"],
+        curve=tuple(result["curve"]),
+        seconds=result["seconds"],
+        ended=frozen.datetime_complete.timestamp() if frozen.datetime_complete else 0.0,
+    )

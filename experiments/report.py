@@ -1,0 +1,124 @@
+"""What is derived from the record: top_models.json, pareto.csv and report.html. Deletable, and made again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from evaluators import hypervolume
+from experiments.configuration import Configuration
+from experiments.ranking import Ranking
+from experiments.record import COMPLETE, Record, Trial
+from experiments.run_directory import RunDirectory
+from experiments.tables import architecture_text, recipe_text, rows
+
+_CSV = ("val_accuracy", "test_accuracy", "latency_ms", "latency_q25_ms", "latency_q75_ms", "size_kib", "params", "macs")
+
+
+def write(
+    directory: RunDirectory, record: Record, ranking: Ranking, configuration: Configuration, environment: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Write all three files; what comes back is the content of top_models.json."""
+    models = top_models(record.trials, ranking)
+    directory.write_json("top_models.json", models)
+    directory.write_text("pareto.csv", _pareto_csv(models))
+    directory.write_text("report.html", _page(directory, record.trials, ranking, configuration, environment))
+    return models
+
+
+def top_models(trials: Sequence[Trial], ranking: Ranking) -> list[dict[str, Any]]:
+    """The finalists as plain dicts, those on the front first, the most accurate first."""
+    finalists = [t for t in rows(trials, ranking) if t.state == COMPLETE]
+    front = {t.number for t in ranking.front(finalists)}
+    return [
+        {
+            "trial": trial.number,
+            "on_front": trial.number in front,
+            "architecture": dict(trial.candidate.architecture),
+            "recipe": {name: dict(options) for name, options in trial.candidate.recipe.items()},
+            "metrics": dict(sorted(trial.best_metrics.items())),
+            "artifact": trial.artifacts["model"],
+        }
+        for trial in finalists
+    ]
+
+
+def _pareto_csv(models: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["trial", "architecture", "recipe", *_CSV, "artifact"])
+    for model in models:
+        if model["on_front"]:
+            writer.writerow(
+                [
+                    model["trial"], json.dumps(model["architecture"]), json.dumps(model["recipe"]),
+                    *(model["metrics"].get(name, "") for name in _CSV), model["artifact"],
+                ]  # fmt: skip
+            )
+    return text.getvalue()
+
+
+def _page(
+    directory: RunDirectory,
+    trials: Sequence[Trial],
+    ranking: Ranking,
+    configuration: Configuration,
+    environment: dict[str, Any],
+) -> str:
+    from jinja2 import Environment, PackageLoader
+
+    template = Environment(loader=PackageLoader("experiments", "."), autoescape=True).get_template("report.html.j2")
+    # In a script element no text may end the element: "<" is escaped in the JSON.
+    data = json.dumps(page_data(directory.path.name, trials, ranking, configuration, environment))
+    return template.render(title=directory.path.name, data=data.replace("<", "\\u003c"))
+
+
+def page_data(
+    name: str,
+    trials: Sequence[Trial],
+    ranking: Ranking,
+    configuration: Configuration,
+    environment: dict[str, Any],
+) -> dict[str, Any]:
+    """Everything that the page shows."""
+    front = {t.number for t in ranking.front(trials)}
+    complete = [t for t in trials if t.state == COMPLETE]
+    all_metrics = [t.metrics for t in complete]
+    history = [
+        {"trial": trial.number, "hypervolume": hypervolume(ranking.objectives, all_metrics[: i + 1], all_metrics)}
+        for i, trial in enumerate(complete)
+    ]
+    return {
+        "name": name,
+        "space": configuration.space,
+        "dataset": environment["dataset"],
+        "strategy": configuration.strategy,
+        "sampler": configuration.sampler,
+        "seed": configuration.seed,
+        "environment": environment,
+        "objectives": [{"metric": o.metric, "direction": o.direction} for o in ranking.objectives],
+        "limits": [f"{limit.flag} {limit.bound:g}" for limit in ranking.limits],
+        "history": history,
+        "trials": [
+            {
+                "number": t.number,
+                "kind": t.kind,
+                "state": t.state,
+                "architecture": architecture_text(t.candidate.architecture),
+                "recipe": recipe_text(t.candidate.recipe),
+                "parent": t.parent,
+                "metrics": t.best_metrics,
+                "on_front": t.number in front,
+                "finalist": bool(t.final),
+                "curve": [point.get("val_accuracy") for point in t.curve],
+                "seconds": t.seconds,
+                "error": t.error,
+                "reason": t.reason,
+                "artifact": t.artifacts.get("model"),
+            }
+            for t in trials
+        ],
+    }

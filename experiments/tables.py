@@ -1,0 +1,97 @@
+"""Trials in words and in tables, for people to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from experiments.ranking import Ranking
+from experiments.record import COMPLETE, COMPRESSION, TAKEN_BACK, Trial
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def architecture_text(architecture: Mapping[str, Any]) -> str:
+    """``conv2=0 dropout=0.75 feature=256``"""
+    return " ".join(f"{label}={value}" for label, value in architecture.items())
+
+
+def recipe_text(recipe: Mapping[str, Mapping[str, Any]]) -> str:
+    """``prune(sparsity=0.6), quantize``"""
+    parts = []
+    for name, options in recipe.items():
+        inside = ", ".join(f"{option}={value}" for option, value in options.items())
+        parts.append(f"{name}({inside})" if inside else name)
+    return ", ".join(parts)
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Accuracy, latency and size in a few words."""
+    parts = []
+    if "val_accuracy" in metrics:
+        parts.append(f"{100 * metrics['val_accuracy']:.2f}%")
+    if "latency_ms" in metrics:
+        parts.append(f"{metrics['latency_ms']:.3g} ms")
+    if "size_kib" in metrics:
+        parts.append(size_text(metrics["size_kib"]))
+    return "  ".join(parts)
+
+
+def size_text(kib: float) -> str:
+    """KiB with a precision that fits."""
+    return f"{kib:.1f} KiB" if kib < 1000 else f"{kib:.0f} KiB"
+
+
+def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
+    """Finalists and stages that were taken back: those on the front first, marked with a star."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    front = {t.number for t in ranking.front(_finalists(trials))}
+    product = ranking.product(trials)
+    table = Table(title="Finalists (on the Pareto front: *)", title_justify="left", expand=False)
+    for name in ("", "trial", "architecture", "compression"):
+        table.add_column(name, overflow="fold")
+    for name in ("val %", "test %", "latency ms", "size KiB", "params", "MACs", *(["score"] if product else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for trial in rows(trials, ranking):
+        m = trial.best_metrics
+        note = recipe_text(trial.candidate.recipe)
+        if trial.kind == COMPRESSION and trial.state == TAKEN_BACK:
+            note += f" [taken back: {trial.reason}]"
+        elif trial.kind == COMPRESSION:
+            note += " [kept]"
+        iqr = f" ±{(m['latency_q75_ms'] - m['latency_q25_ms']) / 2:.1g}" if "latency_q75_ms" in m else ""
+        cells = [
+            "*" if trial.number in front else "",
+            str(trial.number),
+            escape(architecture_text(trial.candidate.architecture)),
+            escape(note),
+            f"{100 * m['val_accuracy']:.2f}" if "val_accuracy" in m else "",
+            f"{100 * m['test_accuracy']:.2f}" if "test_accuracy" in m else "",
+            f"{m['latency_ms']:.4f}{iqr}" if "latency_ms" in m else "",
+            f"{m['size_kib']:.1f}" if "size_kib" in m else "",
+            f"{m['params']:,.0f}" if "params" in m else "",
+            f"{m['macs']:,.0f}" if "macs" in m else "",
+        ]
+        if product is not None:
+            cells.append(f"{product.score(m):.4f}")
+        table.add_row(*cells, style="bold" if trial.number in front else None)
+    return table
+
+
+def rows(trials: Sequence[Trial], ranking: Ranking) -> list[Trial]:
+    """Finalists, the front first and the most accurate first, then the stages that were taken back."""
+    finalists = _finalists(trials)
+    front = ranking.front(finalists)
+    numbers = {t.number for t in front}
+    others = sorted(
+        (t for t in finalists if t.number not in numbers),
+        key=lambda t: (ranking.objectives[0].loss(t.best_metrics), t.number),
+    )
+    return [*front, *others, *(t for t in trials if t.state == TAKEN_BACK)]
+
+
+def _finalists(trials: Sequence[Trial]) -> list[Trial]:
+    return [t for t in trials if t.state == COMPLETE and t.final]

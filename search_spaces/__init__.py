@@ -1,0 +1,10 @@
+"""What varies, and how to build it: one space per file, and the one adapter to NNI (`ModelSpace`)."""
+
+from search_spaces import _torchvision_operators
+from search_spaces._candidate import Candidate
+from search_spaces._model_space import ModelSpace
+from search_spaces._space import Choice, Point, Space
+
+__all__ = ["Candidate", "Choice", "ModelSpace", "Point", "Space"]
+
+_torchvision_operators.install()

@@ -1,0 +1,160 @@
+"""What can vary, as data: choices, the points that they span, and the moves between points.
+
+A point is a plain dict from label to value. Everything that a sampler needs to move in a space (sample,
+mutate, crossover, neighbours, encode) is written here once, over `Space.choices` and `Space.canonical`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from search_spaces._candidate import Candidate
+from slimsearch_errors import SlimsearchError
+
+Point = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing that varies: a label and the plain JSON values it can take."""
+
+    label: str
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise SlimsearchError(f"choice '{self.label}' has no values")
+
+    def text(self, value: Any) -> str:
+        """`value` as the JSON text under which it is recorded."""
+        return json.dumps(value)
+
+    def index(self, value: Any) -> int:
+        """Position of `value` among the values; equality is that of the JSON text, so 1 is not 1.0.
+
+        Raises:
+            SlimsearchError: `value` is not among them.
+        """
+        texts = [json.dumps(v) for v in self.values]
+        try:
+            return texts.index(json.dumps(value))
+        except (ValueError, TypeError):
+            raise SlimsearchError(
+                f"'{self.label}' cannot be {value!r}; allowed: {', '.join(map(repr, self.values))}"
+            ) from None
+
+
+class Space(ABC):
+    """A finite set of points spanned by choices, where some choices may be inactive in some points."""
+
+    @property
+    @abstractmethod
+    def choices(self) -> tuple[Choice, ...]:
+        """Every choice of the space, active or not, in a fixed order."""
+
+    @abstractmethod
+    def canonical(self, point: Point) -> dict[str, Any]:
+        """`point` with inactive labels dropped, in the order of the choices: equal things are equal dicts.
+
+        Raises:
+            SlimsearchError: a label is missing or unknown, or its value is not allowed.
+        """
+
+    def contains(self, point: Point) -> bool:
+        """Whether `point` is in the space."""
+        try:
+            self.canonical(point)
+        except SlimsearchError:
+            return False
+        return True
+
+    def candidate(self, point: Point) -> Candidate:
+        """The candidate that `point` stands for: its architecture, with an empty recipe."""
+        return Candidate(architecture=self.canonical(point))
+
+    @property
+    def size(self) -> int:
+        """Number of combinations of all choices; an upper bound where choices can be inactive."""
+        size = 1
+        for choice in self.choices:
+            size *= len(choice.values)
+        return size
+
+    def complete(self, point: Point) -> dict[str, Any]:
+        """`point` with a value for every label: an inactive one gets the first of its values."""
+        return {c.label: point.get(c.label, c.values[0]) for c in self.choices}
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
+        """A point whose choices are drawn uniformly.
+
+        Raises:
+            SlimsearchError: a thousand draws in a row break the space's own constraints.
+        """
+        for _ in range(1000):
+            point = {c.label: c.values[int(rng.integers(len(c.values)))] for c in self.choices}
+            if self.contains(point):
+                return self.canonical(point)
+        raise SlimsearchError("1,000 random draws gave no valid point: the space's constraints leave (almost) none")
+
+    def mutate(self, point: Point, rng: np.random.Generator) -> dict[str, Any]:
+        """A different point: one active choice takes another value, and what becomes active is drawn anew."""
+        around = list(self.neighbours(point, rng))
+        return around[int(rng.integers(len(around)))] if around else self.canonical(point)
+
+    def crossover(self, one: Point, other: Point, rng: np.random.Generator) -> dict[str, Any]:
+        """A child that takes each choice from one of its parents (uniform crossover, Syswerda 1989)."""
+        parents = self.complete(one), self.complete(other)
+        child = {c.label: parents[int(rng.integers(2))][c.label] for c in self.choices}
+        return self.canonical(child) if self.contains(child) else self.canonical(one)
+
+    def neighbours(self, point: Point, rng: np.random.Generator | None = None) -> Iterator[dict[str, Any]]:
+        """Every point that differs in one active choice.
+
+        What the change activates takes its first value, or a drawn one where `rng` is given.
+        """
+        active = self.canonical(point)
+        for choice in self.choices:
+            if choice.label not in active:
+                continue
+            for value in choice.values:
+                if choice.text(value) == choice.text(active[choice.label]):
+                    continue
+                filled = {
+                    c.label: active.get(
+                        c.label, c.values[int(rng.integers(len(c.values)))] if rng is not None else c.values[0]
+                    )
+                    for c in self.choices
+                }
+                filled[choice.label] = value
+                if self.contains(filled):
+                    yield self.canonical(filled)
+
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """Every different point, in the order of the choices."""
+        seen = set()
+        for values in itertools.product(*(c.values for c in self.choices)):
+            point = dict(zip((c.label for c in self.choices), values, strict=True))
+            if not self.contains(point):
+                continue
+            canonical = self.canonical(point)
+            key = json.dumps(canonical)
+            if key not in seen:
+                seen.add(key)
+                yield canonical
+
+    def encode(self, point: Point) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """One-hot vector over all values of all choices, all zeros for an inactive choice."""
+        blocks = []
+        for choice in self.choices:
+            block = np.zeros(len(choice.values))
+            if choice.label in point:
+                block[choice.index(point[choice.label])] = 1.0
+            blocks.append(block)
+        return np.concatenate(blocks) if blocks else np.zeros(0)

@@ -1,0 +1,57 @@
+"""What to try next: one algorithm per file."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evaluators import Objective
+from search_spaces import Point, Space
+from slimsearch_errors import SlimsearchError
+from slimsearch_names import load_class
+from strategies.samplers import _optuna
+from strategies.samplers._optuna import distribution
+from strategies.samplers._sampler import History, Observation, Sampler
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["History", "Observation", "Sampler", "distribution", "load_sampler"]
+
+
+def load_sampler(name: str) -> Sampler:
+    """The sampler called `name`; a user's may also be one of Optuna's classes, ``optuna.samplers:QMCSampler``.
+
+    Raises:
+        SlimsearchError: there is none, or it cannot be made without arguments.
+    """
+    found = load_class("sampler", name, "strategies.samplers")
+    if callable(getattr(found, "propose", None)):
+        try:
+            return found()  # type: ignore[no-any-return]
+        except Exception as error:
+            raise SlimsearchError(f"sampler '{name}': {type(error).__name__}: {error}") from error
+    from optuna.samplers import BaseSampler
+
+    if issubclass(found, BaseSampler):
+        return _OfOptuna(found)
+    raise SlimsearchError(f"sampler '{name}' has no method propose, and is none of Optuna's")
+
+
+class _OfOptuna:
+    """Any sampler class of Optuna's that works from a study's trials."""
+
+    def __init__(self, sampler_class: type[Any]) -> None:
+        self._class = sampler_class
+
+    def propose(
+        self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
+    ) -> Point:
+        return _optuna.propose(self._make, space, objectives, history, rng)
+
+    def _make(self, seed: int) -> optuna.samplers.BaseSampler:
+        takes_seed = "seed" in inspect.signature(self._class).parameters
+        return self._class(seed=seed) if takes_seed else self._class()  # type: ignore[no-any-return]

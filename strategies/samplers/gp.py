@@ -1,0 +1,34 @@
+"""Gaussian process with expected (hypervolume) improvement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluators import Objective
+from search_spaces import Point, Space
+from strategies.samplers import _optuna
+from strategies.samplers._sampler import History
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class Gp:
+    """Optuna's GP sampler. A proposal costs hundreds of milliseconds and more as trials add up."""
+
+    STARTUP = 10
+
+    def propose(
+        self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
+    ) -> Point:
+        if len(history.finished) < self.STARTUP:
+            return space.sample(rng)
+        return _optuna.propose(self._make, space, objectives, history, rng)
+
+    def _make(self, seed: int) -> optuna.samplers.BaseSampler:
+        import optuna
+
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.STARTUP)
