@@ -40,17 +40,17 @@ def load_class(kind: str, name: str, package: str) -> type[Any]:
         SlimsearchError: nothing has that name; the line lists what there is.
     """
     if ":" in name:
-        return _attribute(kind, name)
+        named: type[Any] = _attribute(kind, name)
+        return named
     known = built_in_names(package)
     if name not in known:
-        raise SlimsearchError(
-            f"unknown {kind} '{name}'; known: {', '.join(known)}, or path/to/file.py:ClassName"
-        )
+        raise SlimsearchError(f"unknown {kind} '{name}'; known: {', '.join(known)}, or path/to/file.py:ClassName")
     module = importlib.import_module(f"{package}.{name}")
     wanted = name.replace("_", "")
     for member in vars(module).values():
         if inspect.isclass(member) and member.__module__ == module.__name__ and member.__name__.lower() == wanted:
-            return member
+            found: type[Any] = member
+            return found
     raise SlimsearchError(f"{module.__name__} has no class called like its file")
 
 

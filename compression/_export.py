@@ -22,9 +22,7 @@ INPUT, OUTPUT = "images", "logits"
 _OPSET = 17
 
 
-def export(
-    network: Network, path: Path, images: Tensor, metadata: Mapping[str, str] | None = None
-) -> None:
+def export(network: Network, path: Path, images: Tensor, metadata: Mapping[str, str] | None = None) -> None:
     """Write `network` to `path` as one ONNX file, ``images`` (N, C, H, W) float32 -> ``logits``, N free.
 
     Args:
@@ -53,7 +51,7 @@ def export(
 def _to_onnx(network: Network, file: Path, example: Tensor) -> None:
     import torch
 
-    module = network.copy_module().eval().cpu().float().to(memory_format=torch.contiguous_format)
+    module = network.copy_module().eval().cpu().float()
     options: dict[str, Any] = {
         "input_names": [INPUT],
         "output_names": [OUTPUT],

@@ -85,6 +85,8 @@ class Network:
             description = json.loads((directory / "network.json").read_text(encoding="utf-8"))
             structure = description["structure"]
             module = resize(fresh, structure.get("widths", {}))
+            for name, rate in structure.get("dropout", {}).items():
+                module.get_submodule(name).p = rate
             load_model(module, str(directory / "weights.safetensors"))
         except Exception as error:  # safetensors, JSON and torch each have their own
             raise SlimsearchError(f"cannot load the network in '{directory}': {error}") from error
@@ -102,6 +104,14 @@ def widths(module: nn.Module) -> dict[str, dict[str, Any]]:
         sizes = {a: v for a in _WIDTHS if isinstance(v := getattr(layer, a, None), int | tuple)}
         found[name] = {**sizes, "shapes": {label: list(tensor.shape) for label, tensor in tensors.items()}}
     return found
+
+
+def dropout_rates(module: nn.Module) -> dict[str, float]:
+    """The rate of every dropout layer of `module`: no weights, but further training depends on it."""
+    import torch
+
+    kinds = torch.nn.Dropout | torch.nn.Dropout1d | torch.nn.Dropout2d
+    return {name: layer.p for name, layer in module.named_modules() if isinstance(layer, kinds)}
 
 
 def resize(module: nn.Module, recorded: Mapping[str, Mapping[str, Any]]) -> nn.Module:

@@ -92,9 +92,7 @@ def apply(recipe: Recipe, network: Network, training: Training) -> Network:
     for group in groups(recipe):
         made: Sequence[Stage] = stages(group)
         together = [stage for stage in made if isinstance(stage, TrainingStage)]
-        network = (
-            train_together(together, network, training) if together else made[0].apply(network, training)
-        )
+        network = train_together(together, network, training) if together else made[0].apply(network, training)
     return network
 
 

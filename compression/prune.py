@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compression._network import Network, widths
+from compression._network import Network, dropout_rates, widths
 from compression._stage import Training, TrainingStage
 from slimsearch_errors import SlimsearchError
 
@@ -65,10 +65,21 @@ class Prune(TrainingStage):
             raise SlimsearchError(f"this network cannot be pruned: {type(error).__name__}: {error}") from error
         if after != before:
             raise SlimsearchError(f"pruning changed the output from {tuple(before)} to {tuple(after)}")
-        pruned = Network(module, {**network.structure, "widths": widths(module)}, network.quantization)
+        _soften_dropout(module, (sum(p.numel() for p in module.parameters()) / network.params) ** 0.5)
+        structure = {**network.structure, "widths": widths(module), "dropout": dropout_rates(module)}
+        pruned = Network(module, structure, network.quantization)
         if pruned.params == network.params:
             raise SlimsearchError(f"no layer has a channel to spare at sparsity {self.sparsity}")
         return pruned
+
+
+def _soften_dropout(module: nn.Module, factor: float) -> None:
+    """Less capacity needs less dropout: Han et al. 2015 scale its rate by the root of the share of weights left."""
+    import torch
+
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Dropout | torch.nn.Dropout1d | torch.nn.Dropout2d):
+            layer.p *= factor
 
 
 def _last_layer(module: nn.Module, images: Tensor) -> nn.Module:

@@ -99,9 +99,7 @@ class NetworkEvaluator:
                 recipe = compression.remainder(recipe, task.start.recipe)
             if recipe:
                 teacher = network if task.teacher is None else self._load(task, task.teacher)
-                silent = ImageTraining(
-                    self.data, self.training, task.seed, teacher, on_epoch=report, meter=self._meter
-                )
+                silent = ImageTraining(self.data, self.training, task.seed, teacher, on_epoch=report, meter=self._meter)
                 try:
                     network = compression.apply(recipe, network, silent)
                 except StoppedEarly:
@@ -146,9 +144,7 @@ class NetworkEvaluator:
         _save_predictions(predictions, task.directory / PREDICTIONS)
         files = [path] if task.start is None else [path, task.start.directory / MODEL]
         with self._meter.exclusive():
-            latencies = measure_latency(
-                files, data.input_shape, batch=self.latency.batch, threads=self.latency.threads
-            )
+            latencies = measure_latency(files, data.input_shape, batch=self.latency.batch, threads=self.latency.threads)
         metrics = {
             "val_accuracy": float((predictions == data.validation.labels).mean()),
             "val_images": float(len(data.validation)),
@@ -178,9 +174,10 @@ def load_predictions(directory: Path) -> np.ndarray[tuple[int], np.dtype[np.int6
     from safetensors.numpy import load_file
 
     try:
-        return load_file(directory / PREDICTIONS)["validation"]  # type: ignore[return-value]
-    except Exception as error:
+        predictions: np.ndarray[tuple[int], np.dtype[np.int64]] = load_file(directory / PREDICTIONS)["validation"]
+    except Exception as error:  # safetensors and the file system each have their own
         raise SlimsearchError(f"cannot read the predictions in '{directory}': {error}") from error
+    return predictions
 
 
 def _save_predictions(predictions: np.ndarray[tuple[int], np.dtype[np.int64]], path: Path) -> None:

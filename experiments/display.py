@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from experiments.ranking import Ranking
 from experiments.record import COMPLETE, COMPRESSION, FAILED, RULED_OUT, RUNNING, SEARCH, TAKEN_BACK, Trial
-from experiments.tables import final_table, architecture_text, metrics_text, recipe_text
+from experiments.tables import architecture_text, final_table, metrics_text, recipe_text, taken_back_lines
 
 if TYPE_CHECKING:
     from experiments.job import Result
@@ -66,7 +67,8 @@ class Console:
     def __init__(self) -> None:
         from rich.console import Console as RichConsole
 
-        self._console = RichConsole(highlight=False, soft_wrap=not _is_terminal())
+        # Where lines are kept, a table need not fit a screen.
+        self._console = RichConsole(highlight=False, width=None if sys.stdout.isatty() else 120)
         self._live: Any = None
         self._phase = ""
         self._length = 0
@@ -79,7 +81,7 @@ class Console:
     def open(self, path: Path) -> Iterator[None]:
         from rich.live import Live
 
-        self._console.print(f"run directory: {_shown(path)}")
+        self._print(f"run directory: {_shown(path)}")
         if not self._console.is_terminal:
             yield
             return
@@ -97,32 +99,38 @@ class Console:
         self._done_before = len(self._done())
         if length:
             again = f", {self._done_before} of them done before" if self._done_before else ""
-            self._console.print(f"[bold]{name}[/]: up to {length} trials{again}")
+            self._print(f"[bold]{name}[/]: up to {length} trials{again}")
 
     def update(self, trial: Trial) -> None:
         before = self._trials.get(trial.number)
         self._trials[trial.number] = trial
         if before is not None and before.state == RUNNING and trial.state != RUNNING:
-            self._console.print(self._line(trial))
+            self._print(self._line(trial))
 
     def note(self, text: str) -> None:
-        self._console.print(text)
+        self._print(text)
 
     def warn(self, text: str) -> None:
-        self._console.print(f"[yellow]warning:[/] {_escape(text)}")
+        self._print(f"[yellow]warning:[/] {_escape(text)}")
 
     def result(self, result: Result, ranking: Ranking) -> None:
         self._console.print(final_table(result.trials, ranking))
+        for line in taken_back_lines(result.trials):
+            self._print(_escape(line))
         self._console.print("\nTop models:")
         for model in result.models:
             if model["on_front"]:
                 recipe = recipe_text(model["recipe"])
                 comment = f"  # {recipe}" if recipe else ""
-                self._console.print(_escape(f"{model['architecture']}{comment}"), soft_wrap=True)
+                self._print(_escape(f"{model['architecture']}{comment}"))
         shown = _shown(result.directory)
-        self._console.print(f"\nfiles and dicts: {shown}/top_models.json", soft_wrap=True)
-        self._console.print(f"report:          {shown}/report.html", soft_wrap=True)
-        self._console.print(f"dashboard:       slimsearch dashboard {shown}", soft_wrap=True)
+        self._print(f"\nfiles and dicts: {shown}/top_models.json")
+        self._print(f"report:          {shown}/report.html")
+        self._print(f"dashboard:       slimsearch dashboard {shown}")
+
+    def _print(self, markup: str) -> None:
+        """One line, however long: what is copied from it must not be broken."""
+        self._console.print(markup, soft_wrap=True)
 
     def _mine(self) -> list[Trial]:
         kind = SEARCH if self._phase == "search" else COMPRESSION
@@ -145,10 +153,7 @@ class Console:
         kept = f"  [green]kept[/]: {_escape(trial.reason or '')}" if trial.parent is not None else ""
         if trial.state != COMPLETE:
             kept = ""
-        left = self._time_left()
-        return f"[{done}/{total}] trial {trial.number}: {_escape(what)}  {said}{kept}  [dim]{left}[/]".replace(
-            f"[{done}/{total}]", f"\\[{done}/{total}]", 1
-        )
+        return f"\\[{done}/{total}] trial {trial.number}: {_escape(what)}  {said}{kept}  [dim]{self._time_left()}[/]"
 
     def _time_left(self) -> str:
         fresh = len(self._done()) - self._done_before
@@ -220,9 +225,3 @@ def _escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-def _is_terminal() -> bool:
-    import sys
-
-    return sys.stdout.isatty()

@@ -95,7 +95,9 @@ def run_parser(program: str) -> ArgumentParser:
         default_env=False,
     )
     parser.add_argument("--config", action="config", help="a YAML file with options, by the names below")
-    parser.add_argument("--resume", type=str, default=None, metavar="RUN_DIR", help="go on with a run; needs nothing else")
+    parser.add_argument(
+        "--resume", type=str, default=None, metavar="RUN_DIR", help="go on with a run; needs nothing else"
+    )
     annotations = {"str": str, "int": int, "float": float, "bool": bool}
     for option in dataclasses.fields(Configuration):
         kind = annotations[str(option.type).partition(" ")[0]]

@@ -38,7 +38,9 @@ class Ranking:
         objectives = tuple(Objective.parse(text) for text in configuration.objectives.split(",") if text.strip())
         names = [objective.metric for objective in objectives]
         if len(objectives) < 2 or len(set(names)) != len(names):
-            raise SlimsearchError(f"--objectives '{configuration.objectives}': two or more different metrics are needed")
+            raise SlimsearchError(
+                f"--objectives '{configuration.objectives}': two or more different metrics are needed"
+            )
         minimised = [o.metric for o in objectives if o.direction == "minimize"]
         weights, targets = pairs("weights", configuration.weights), pairs("targets", configuration.targets)
         for flag, given in (("--weights", weights), ("--targets", targets)):

@@ -10,7 +10,7 @@ import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evaluators import Objective, Outcome
 from search_spaces import Candidate, Space
@@ -109,9 +109,7 @@ class Record:
         """All trials, by number."""
         return self._trials
 
-    def start(
-        self, candidate: Candidate, *, kind: str, fidelity: int, seed: int, parent: int | None = None
-    ) -> Trial:
+    def start(self, candidate: Candidate, *, kind: str, fidelity: int, seed: int, parent: int | None = None) -> Trial:
         """Record that `candidate` is being evaluated."""
         from optuna.trial import FrozenTrial, TrialState
 
@@ -129,9 +127,7 @@ class Record:
             user_attrs=attributes, system_attrs={}, intermediate_values={},
         )  # fmt: skip
         trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
-        trial = Trial(
-            len(self._trials), candidate, kind, RUNNING, fidelity, seed, parent, started=now.timestamp()
-        )
+        trial = Trial(len(self._trials), candidate, kind, RUNNING, fidelity, seed, parent, started=now.timestamp())
         self._ids.append(trial_id)
         self._trials.append(trial)
         self._on_change(trial)

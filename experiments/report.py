@@ -54,9 +54,12 @@ def _pareto_csv(models: Sequence[dict[str, Any]]) -> str:
         if model["on_front"]:
             writer.writerow(
                 [
-                    model["trial"], json.dumps(model["architecture"]), json.dumps(model["recipe"]),
-                    *(model["metrics"].get(name, "") for name in _CSV), model["artifact"],
-                ]  # fmt: skip
+                    model["trial"],
+                    json.dumps(model["architecture"]),
+                    json.dumps(model["recipe"]),
+                    *(model["metrics"].get(name, "") for name in _CSV),
+                    model["artifact"],
+                ]
             )
     return text.getvalue()
 

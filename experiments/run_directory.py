@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -92,6 +93,7 @@ class RunDirectory:
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
+        from optuna.study import StudyDirection
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         for stale in self.path.glob(f"{self.journal.name}.lock*"):
@@ -103,12 +105,14 @@ class RunDirectory:
             study = optuna.create_study(
                 storage=storage,
                 study_name=_STUDY,
-                directions=[objective.direction for objective in objectives],
+                directions=[StudyDirection[objective.direction.upper()] for objective in objectives],
                 load_if_exists=True,
             )
             names = [objective.metric for objective in objectives]
             if study.metric_names != names:
-                study.set_metric_names(names)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # "experimental" since Optuna 3.2
+                    study.set_metric_names(names)
         except Exception as error:  # Optuna raises whatever a damaged operation leads to
             raise SlimsearchError(
                 f"'{self.journal}' cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0]}"

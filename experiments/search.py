@@ -86,9 +86,7 @@ class ArchitectureSearch:
             return None
         self._tried.add(candidate)
         number = len(self._record.trials)
-        trial = self._record.start(
-            candidate, kind=SEARCH, fidelity=self._epochs, seed=trial_seed(self._seed, number)
-        )
+        trial = self._record.start(candidate, kind=SEARCH, fidelity=self._epochs, seed=trial_seed(self._seed, number))
         return self._task(trial)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -118,9 +116,7 @@ class ArchitectureSearch:
             known = ", ".join(sorted(result.metrics))
             raise SlimsearchError(f"objective '{missing[0]}' is not among the recorded metrics: {known}")
         violations = self.ranking.violations(result.metrics)
-        self._record.finish(
-            number, result, reason=self.ranking.broken(result.metrics), violations=violations
-        )
+        self._record.finish(number, result, reason=self.ranking.broken(result.metrics), violations=violations)
         ranking = self.ranking.with_targets(self._record.trials)
         if ranking is not self.ranking and ranking.targets is not None:
             self.ranking = ranking

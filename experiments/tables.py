@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, COMPRESSION, TAKEN_BACK, Trial
+from experiments.record import COMPLETE, TAKEN_BACK, Trial
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,41 +44,48 @@ def size_text(kib: float) -> str:
 
 
 def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
-    """Finalists and stages that were taken back: those on the front first, marked with a star."""
+    """The finalists: those on the front first, marked with a star."""
     from rich.markup import escape
     from rich.table import Table
 
     front = {t.number for t in ranking.front(_finalists(trials))}
     product = ranking.product(trials)
-    table = Table(title="Finalists (on the Pareto front: *)", title_justify="left", expand=False)
-    for name in ("", "trial", "architecture", "compression"):
-        table.add_column(name, overflow="fold")
-    for name in ("val %", "test %", "latency ms", "size KiB", "params", "MACs", *(["score"] if product else [])):
+    table = Table(title="Finalists (*: on the Pareto front)", title_justify="left")
+    table.add_column("")
+    table.add_column("trial", justify="right")
+    table.add_column("architecture, compression", overflow="fold", min_width=20)
+    for name in ("val %", "test %", "latency ms", "size KiB", "params", *(["score"] if product else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for trial in rows(trials, ranking):
+        if trial.state == TAKEN_BACK:
+            continue
         m = trial.best_metrics
-        note = recipe_text(trial.candidate.recipe)
-        if trial.kind == COMPRESSION and trial.state == TAKEN_BACK:
-            note += f" [taken back: {trial.reason}]"
-        elif trial.kind == COMPRESSION:
-            note += " [kept]"
-        iqr = f" ±{(m['latency_q75_ms'] - m['latency_q25_ms']) / 2:.1g}" if "latency_q75_ms" in m else ""
+        what = architecture_text(trial.candidate.architecture)
+        recipe = recipe_text(trial.candidate.recipe)
         cells = [
             "*" if trial.number in front else "",
             str(trial.number),
-            escape(architecture_text(trial.candidate.architecture)),
-            escape(note),
-            f"{100 * m['val_accuracy']:.2f}" if "val_accuracy" in m else "",
-            f"{100 * m['test_accuracy']:.2f}" if "test_accuracy" in m else "",
-            f"{m['latency_ms']:.4f}{iqr}" if "latency_ms" in m else "",
-            f"{m['size_kib']:.1f}" if "size_kib" in m else "",
-            f"{m['params']:,.0f}" if "params" in m else "",
-            f"{m['macs']:,.0f}" if "macs" in m else "",
+            escape(f"{what} + {recipe}" if recipe else what),
+            f"{100 * m['val_accuracy']:.2f}",
+            f"{100 * m['test_accuracy']:.2f}",
+            f"{m['latency_ms']:#.3g}",
+            f"{m['size_kib']:.1f}",
+            f"{m['params']:,.0f}",
         ]
         if product is not None:
             cells.append(f"{product.score(m):.4f}")
         table.add_row(*cells, style="bold" if trial.number in front else None)
     return table
+
+
+def taken_back_lines(trials: Sequence[Trial]) -> list[str]:
+    """A line for each stage of compression that was taken back, with its numbers and the reason."""
+    return [
+        f"taken back: trial {t.number}, {recipe_text(t.candidate.recipe)} of trial {t.parent}: "
+        f"{metrics_text(t.metrics)}; {t.reason}"
+        for t in trials
+        if t.state == TAKEN_BACK
+    ]
 
 
 def rows(trials: Sequence[Trial], ranking: Ranking) -> list[Trial]:

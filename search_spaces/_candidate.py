@@ -26,9 +26,7 @@ class Candidate:
     def key(self) -> str:
         """A short hash, equal for equal candidates in every process."""
         # The order of labels says nothing, the order of the stages does.
-        text = json.dumps(
-            [sorted(self.architecture.items()), [[s, sorted(o.items())] for s, o in self.recipe.items()]]
-        )
+        text = json.dumps([sorted(self.architecture.items()), [[s, sorted(o.items())] for s, o in self.recipe.items()]])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __hash__(self) -> int:

@@ -52,12 +52,12 @@ def _declare_missing_operators() -> None:
         return
     for library in Path(next(iter(folders))).glob("_C*.so"):
         try:
-            torch.ops.load_library(str(library))  # as torchvision itself does
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
             return
         except OSError:
             pass  # built for another torch: the reason why this file exists
-    declaration = torch.library.Library("torchvision", "FRAGMENT")
+    declaration = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS:
         if not hasattr(torch.ops.torchvision, schema.partition("(")[0]):
-            declaration.define(schema)
+            declaration.define(schema)  # type: ignore[no-untyped-call]
     _libraries.append(declaration)

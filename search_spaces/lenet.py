@@ -9,7 +9,7 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d, MutableLi
 from torch import nn
 
 
-class LeNet(ModelSpace):
+class LeNet(ModelSpace):  # type: ignore[misc]
     """LeNet-5 (LeCun et al. 1998) in the form of the NNI tutorials: two convolutions, three linear layers.
 
     With ``conv1=6, conv2=16, kernel1=5, kernel2=5, fc1=120, fc2=84`` it has 44,426 parameters on 28x28 grey
@@ -17,7 +17,13 @@ class LeNet(ModelSpace):
     """
 
     DEFAULT = {  # noqa: RUF012 - a constant that is read, never changed
-        "activation": "relu", "conv1": 6, "conv2": 16, "fc1": 120, "fc2": 84, "kernel1": 5, "kernel2": 5,
+        "activation": "relu",
+        "conv1": 6,
+        "conv2": 16,
+        "fc1": 120,
+        "fc2": 84,
+        "kernel1": 5,
+        "kernel2": 5,
     }
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:

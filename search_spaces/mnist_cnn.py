@@ -22,7 +22,7 @@ class DepthwiseSeparableConv(nn.Module):
         return self.pointwise(self.depthwise(x))  # type: ignore[no-any-return]
 
 
-class MnistCnn(ModelSpace):
+class MnistCnn(ModelSpace):  # type: ignore[misc]
     """18 networks: two kinds of second convolution, three dropout rates, three widths of the hidden layer.
 
     Source: the tutorial "Hello, NAS!" of NNI 3.0, with its labels. One thing differs: its second dropout, a fixed
@@ -35,9 +35,7 @@ class MnistCnn(ModelSpace):
             raise ValueError(f"mnist_cnn needs images of at least 8x8 pixels, not {image_size}x{image_size}")
         pooled = (image_size - 4) // 2
         self.conv1 = nn.Conv2d(in_channels, 32, kernel_size=3)
-        self.conv2 = LayerChoice(
-            [nn.Conv2d(32, 64, kernel_size=3), DepthwiseSeparableConv(32, 64)], label="conv2"
-        )
+        self.conv2 = LayerChoice([nn.Conv2d(32, 64, kernel_size=3), DepthwiseSeparableConv(32, 64)], label="conv2")
         self.dropout1 = MutableDropout(nni.choice("dropout", [0.25, 0.5, 0.75]))
         self.dropout2 = nn.Dropout(0.5)
         feature = nni.choice("feature", [64, 128, 256])

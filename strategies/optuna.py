@@ -8,7 +8,7 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Listener
 from typing import Any
@@ -16,9 +16,9 @@ from typing import Any
 import cloudpickle
 
 from evaluators import Evaluator, Outcome, Task
+from slimsearch_errors import SlimsearchError
 from strategies import _worker
 from strategies._strategy import Failure, Search
-from slimsearch_errors import SlimsearchError
 
 
 @dataclass
@@ -94,10 +94,8 @@ class _Report:
     line: Connection
 
     def answer(self, go_on: bool) -> None:
-        try:
+        with suppress(OSError):  # the worker died meanwhile; its future tells
             self.line.send(go_on)
-        except OSError:
-            pass  # the worker died meanwhile; its future tells
 
 
 @contextmanager

@@ -61,15 +61,11 @@ class ImageFolder:
             )
         if sizes[0][0] != sizes[0][1]:
             height, width = sizes[0]
-            raise SlimsearchError(
-                f"data set '{root}': images are {width}x{height}, not square; pass --image-size N"
-            )
+            raise SlimsearchError(f"data set '{root}': images are {width}x{height}, not square; pass --image-size N")
         grey = all(image.ndim == 2 for image in decoded)
         if grey:
             return np.stack(decoded)[:, None]
-        return np.stack(
-            [np.stack([image] * 3) if image.ndim == 2 else image.transpose(2, 0, 1) for image in decoded]
-        )
+        return np.stack([np.stack([image] * 3) if image.ndim == 2 else image.transpose(2, 0, 1) for image in decoded])
 
     def _read(self, file: Path) -> Array:
         from PIL import Image
@@ -96,7 +92,9 @@ def _listing(root: Path) -> tuple[list[str], list[Path], list[int]]:
     for label, name in enumerate(classes):
         found = sorted(f for f in (root / name).iterdir() if f.is_file() and f.suffix.lower() in _SUFFIXES)
         if not found:
-            raise SlimsearchError(f"data set: the folder '{root / name}' has no images ({', '.join(sorted(_SUFFIXES))})")
+            raise SlimsearchError(
+                f"data set: the folder '{root / name}' has no images ({', '.join(sorted(_SUFFIXES))})"
+            )
         files += found
         labels += [label] * len(found)
     return classes, files, labels

@@ -18,6 +18,4 @@ class Digits:
         bunch = load_digits()
         images = (bunch.images * 255 / 16).round().astype(np.uint8)  # (1797, 8, 8), levels 0..16
         # At 8 pixels a shift would push strokes out of the image.
-        return Raw(
-            images[:, None], bunch.target.astype(np.int64), tuple(map(str, range(10))), augmentation="none"
-        )
+        return Raw(images[:, None], bunch.target.astype(np.int64), tuple(map(str, range(10))), augmentation="none")

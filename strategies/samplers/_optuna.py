@@ -17,7 +17,7 @@ from strategies.samplers._sampler import History, Observation
 if TYPE_CHECKING:
     import optuna
 
-_EPOCH = datetime.datetime(2000, 1, 1)  # noqa: DTZ001 - Optuna's own times are naive too
+_EPOCH = datetime.datetime(2000, 1, 1)
 
 
 def propose(
