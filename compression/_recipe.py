@@ -53,7 +53,8 @@ def stages(recipe: Recipe) -> list[Stage]:
         if made and made[-1].is_last:
             raise SlimsearchError(f"nothing can follow '{list(recipe)[len(made) - 1]}': put '{name}' before it")
         stage_class = load_class("stage", name, "compression")
-        if not issubclass(stage_class, Stage):
+        interface: type = Stage
+        if not issubclass(stage_class, interface):
             raise SlimsearchError(f"stage '{name}' is no subclass of compression.Stage")
         if dataclasses.is_dataclass(stage_class):
             known = [f.name for f in dataclasses.fields(stage_class) if f.init]
@@ -61,7 +62,8 @@ def stages(recipe: Recipe) -> list[Stage]:
                 if option not in known:
                     raise SlimsearchError(f"stage '{name}' has no option '{option}'; it has {', '.join(known)}")
         try:
-            made.append(stage_class(**options))
+            stage: Stage = stage_class(**options)
+            made.append(stage)
         except (TypeError, ValueError) as error:
             raise SlimsearchError(f"stage '{name}' with {dict(options)}: {error}") from error
     return made

@@ -32,7 +32,7 @@ class Distill(TrainingStage):
 
     temperature: float = 4.0
     weight: float = 0.7
-    epochs: int = 4
+    epochs: int = 6
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:

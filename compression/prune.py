@@ -28,8 +28,8 @@ class Prune(TrainingStage):
         learning_rate: peak of the fine-tuning's schedule; by default that of the evaluator.
     """
 
-    sparsity: float = 0.5
-    epochs: int = 4
+    sparsity: float = 0.3
+    epochs: int = 6
     norm: int = 1
     round_to: int = 1
     learning_rate: float | None = None

@@ -118,9 +118,6 @@ class ImageTraining:
         settings, train = self._settings, self._data.train
         device = torch.device(settings.device)
         module = _to(network.copy_module(), device, torch.channels_last).train()
-        if epochs == 0:
-            module = _to(module, torch.device("cpu"), torch.contiguous_format).eval()
-        return Network(module, network.structure, network.quantization)
         for term in losses:
             if isinstance(teacher := getattr(term, "teacher", None), torch.nn.Module):
                 _to(teacher, device, torch.channels_last)
@@ -148,7 +145,7 @@ class ImageTraining:
                     loss = F.cross_entropy(logits.float(), labels) * own_weight
                     for term in losses:
                         loss = loss + term.weight * term(images, logits)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 schedule.step()

@@ -230,8 +230,9 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Resu
                 display.note("every candidate of the space has been tried")
             refuse_if_nothing_is_left(search.ranking, record)
             chosen = finalists(search.ranking, record, configuration.top_k)
-            display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
-            measure_finalists(chosen, record, directory, parts.data, latency)
+            if {trial.number for trial in chosen} != record.finalists:
+                display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
+                measure_finalists(chosen, record, directory, parts.data, latency)
         finally:
             models = report.write(directory, record, search.ranking, configuration, parts.environment)
     result = Result(directory.path, tuple(record.trials), tuple(models))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RUNNING, COMPLETE, FAILED, RULED_OUT, TAKEN_BACK = "running", "complete", "failed", "ruled out", "taken back"
 SEARCH, COMPRESSION = "search", "compression"
 
-_FINAL = "final:"
+_FINALISTS = "finalists"
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,8 @@ class Record:
         for frozen in study.get_trials(deepcopy=False):
             self._ids.append(frozen._trial_id)
             self._trials.append(_thaw(frozen))
-        for name, metrics in study.user_attrs.items():
-            if name.startswith(_FINAL):
-                number = int(name.removeprefix(_FINAL))
-                self._trials[number] = replace(self._trials[number], final=metrics)
+        for number, metrics in study.user_attrs.get(_FINALISTS, {}).items():
+            self._trials[int(number)] = replace(self._trials[int(number)], final=metrics)
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -169,12 +167,20 @@ class Record:
         """Record the end of a trial that gave none."""
         return self._end(replace(self._trials[number], state=FAILED, error=error))
 
-    def finalise(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Add what was measured at the end to a complete trial."""
-        trial = replace(self._trials[number], final={**self._trials[number].final, **metrics})
-        # The trial is finished, and Optuna guards finished trials: what comes later belongs to the study.
-        self._study.set_user_attr(f"{_FINAL}{number}", dict(trial.final))
-        self._set(trial)
+    @property
+    def finalists(self) -> frozenset[int]:
+        """Numbers of the trials that were measured together at the end."""
+        return frozenset(trial.number for trial in self._trials if trial.final)
+
+    def finalise(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
+        """Record what was measured at the end, of all finalists in one write, in place of earlier ones.
+
+        They are finished trials, which Optuna guards against changes: this belongs to the study.
+        """
+        self._study.set_user_attr(_FINALISTS, {str(number): dict(found) for number, found in metrics.items()})
+        for trial in list(self._trials):
+            if trial.final or trial.number in metrics:
+                self._set(replace(trial, final=dict(metrics.get(trial.number, {}))))
 
     def _end(self, trial: Trial) -> Trial:
         from optuna.trial import TrialState
