@@ -53,8 +53,7 @@ def stages(recipe: Recipe) -> list[Stage]:
         if made and made[-1].is_last:
             raise SlimsearchError(f"nothing can follow '{list(recipe)[len(made) - 1]}': put '{name}' before it")
         stage_class = load_class("stage", name, "compression")
-        interface: type = Stage
-        if not issubclass(stage_class, interface):
+        if Stage not in stage_class.__mro__:
             raise SlimsearchError(f"stage '{name}' is no subclass of compression.Stage")
         if dataclasses.is_dataclass(stage_class):
             known = [f.name for f in dataclasses.fields(stage_class) if f.init]

@@ -1,0 +1,58 @@
+"""What many tests need: small real data, a small space, and runs in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import search_spaces  # noqa: F401 - lets torchvision, and with it NNI, be imported
+from evaluators.datasets import Dataset, load_dataset
+
+ROOT = Path(__file__).resolve().parent.parent
+SPACES = ROOT / "tests" / "spaces.py"
+TINY = f"{SPACES}:Tiny"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """1,797 real digits of 8x8 pixels."""
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def digits_directory(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits without their test split, as workers find them."""
+    folder = tmp_path_factory.mktemp("digits")
+    digits.without_test().save(folder)
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """The command line in a process of its own, in an empty folder: ``run("--space", ...)``."""
+
+    def call(*words: str, command: str = "run", timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        arguments = [sys.executable, "-m", "experiments.main", command, *map(str, words)]
+        return subprocess.run(
+            arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    return call
+
+
+def environment() -> dict[str, str]:
+    """For a process that imports the project from this checkout."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}

@@ -1,0 +1,131 @@
+"""Laws of every strategy: each task told once, whatever happens to its worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from evaluators import Outcome, Report, Task
+from search_spaces import Candidate
+from slimsearch_names import built_in_names, load_class
+from strategies import Failure, Strategy
+
+NAMES = built_in_names("strategies")
+
+
+class Odd:
+    """An evaluator whose behaviour the architecture names."""
+
+    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+        what = task.candidate.architecture["what"]
+        print("said on standard output")
+        if what == "raise":
+            raise ValueError("first line\nsecond line")
+        if what == "unpicklable":
+
+            class Local(Exception):
+                pass
+
+            raise Local("cannot travel")
+        if what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "exit":
+            os._exit(3)
+        if what == "hang":
+            time.sleep(3600)
+        for epoch in range(4):
+            if not report(epoch, {"val_accuracy": epoch / 4}):
+                return Outcome({"epochs": epoch})
+        return Outcome({"epochs": 4, "process": os.getpid()})
+
+
+class Recorder:
+    """A search that hands out tasks and remembers everything it is told."""
+
+    def __init__(self, folder: Path, whats: list[str]) -> None:
+        self.tasks = []
+        for number, what in enumerate(whats):
+            directory = folder / str(number)
+            directory.mkdir()
+            self.tasks.append(Task(number, Candidate({"what": what}), 1, 0, directory))
+        self.waiting = list(self.tasks)
+        self.told: list[tuple[int, Outcome | Failure]] = []
+        self.reports: list[tuple[int, int]] = []
+
+    def ask(self) -> Task | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        self.reports.append((number, epoch))
+        return not (self.tasks[number].candidate.architecture["what"] == "stop" and epoch == 2)
+
+    def tell(self, number: int, result: Outcome | Failure) -> None:
+        self.told.append((number, result))
+
+
+def make(name: str, **options: object) -> Strategy:
+    strategy: Strategy = load_class("strategy", name, "strategies")(**options)
+    return strategy
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_is_told_once(name: str, tmp_path: Path) -> None:
+    whats = ["fine", "raise", "die", "fine", "exit", "unpicklable", "stop", "hang", "fine", "fine"]
+    search = Recorder(tmp_path, whats)
+    make(name, workers=2, trial_timeout=5).run(search, Odd())
+    assert sorted(number for number, _ in search.told) == list(range(len(whats)))
+    results = dict(search.told)
+    for number, what in enumerate(whats):
+        result = results[number]
+        if what in ("fine", "stop"):
+            assert isinstance(result, Outcome)
+            assert result.metrics["epochs"] == (4 if what == "fine" else 2)
+        else:
+            assert isinstance(result, Failure)
+            assert "\n" not in result.error
+            assert result.worker_died == (what in ("die", "exit"))
+    assert results[1].error == "ValueError: first line"
+    assert "longer than --trial-timeout 5 s" in results[whats.index("hang")].error
+    assert "cannot travel" in results[whats.index("unpicklable")].error
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_goes_to_the_trials_log(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    search = Recorder(tmp_path, ["fine", "raise"])
+    make(name, workers=1).run(search, Odd())
+    assert "said on standard output" in (tmp_path / "0" / "log.txt").read_text()
+    log = (tmp_path / "1" / "log.txt").read_text()
+    assert "Traceback" in log
+    assert "second line" in log
+    assert "said on standard output" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_epochs_arrive_in_order(name: str, tmp_path: Path) -> None:
+    search = Recorder(tmp_path, ["fine", "fine"])
+    make(name, workers=2).run(search, Odd())
+    for number in (0, 1):
+        assert [epoch for n, epoch in search.reports if n == number] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_to_do_is_no_error(name: str, tmp_path: Path) -> None:
+    search = Recorder(tmp_path, [])
+    make(name, workers=1).run(search, Odd())
+    assert search.told == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_workers_are_gone_afterwards(name: str, tmp_path: Path) -> None:
+    search = Recorder(tmp_path, ["fine", "fine", "fine"])
+    make(name, workers=2).run(search, Odd())
+    processes = {int(result.metrics["process"]) for _, result in search.told if isinstance(result, Outcome)}
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{process}").exists() for process in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,0 +1,121 @@
+"""Spaces that tests search: small, and odd in one way each."""
+
+from __future__ import annotations
+
+import nni
+import torch
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableConv2d, MutableLinear, Repeat
+from torch import nn
+
+
+class Tiny(ModelSpace):
+    """Six networks for 8x8 grey digits that train in a second."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        width = nni.choice("width", [8, 16, 24])
+        self.conv = MutableConv2d(1, width, 3)
+        self.act = LayerChoice([nn.ReLU(), nn.Tanh()], label="act")
+        self.pool = nn.AdaptiveAvgPool2d(3)
+        self.fc = MutableLinear(width * 9, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.flatten(self.pool(self.act(self.conv(x))), 1))
+
+
+class Branch(nn.Module):
+    """A branch with a choice of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = LayerChoice([nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)], label="kernel")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.kernel(x)
+
+
+class Nested(ModelSpace):
+    """``kernel`` is active only where ``branch`` is 1; ``depth`` repeats a block; ``inputs`` picks two of three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.branch = LayerChoice([nn.Identity(), Branch()], label="branch")
+        self.body = Repeat(lambda index: nn.Conv2d(4, 4, 3, padding=1), nni.choice("depth", [1, 2]))
+        self.inputs = InputChoice(3, 2, label="inputs")
+        self.fc = nn.Linear(4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        y = self.body(self.branch(x))
+        return self.fc(self.inputs([x, y, x + y]).mean(dim=(2, 3)))
+
+
+class NotASpace:
+    """Has nothing to do with NNI."""
+
+
+class NoChoices(ModelSpace):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.flatten(x, 1))
+
+
+class WrongOutput(Tiny):
+    """Gives seven logits, whatever is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(num_classes=7)
+
+
+class FailsToBuild(ModelSpace):
+    def __init__(self) -> None:
+        super().__init__()
+        raise RuntimeError("the constructor gave up")
+
+
+class FailsToRun(Tiny):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("the forward pass gave up")
+
+
+class SometimesFails(Tiny):
+    """Networks of width 16 raise when they are trained, never when they are checked."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and self.fc.in_features == 16 * 9:
+            raise RuntimeError("width 16 gave up")
+        return super().forward(x)
+
+
+class SometimesDies(Tiny):
+    """Networks of width 16 kill their process when they are trained."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and self.fc.in_features == 16 * 9:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+
+
+class SometimesHangs(Tiny):
+    """Networks of width 16 never come to an end."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and self.fc.in_features == 16 * 9:
+            import time
+
+            time.sleep(3600)
+        return super().forward(x)
+
+
+class Diverges(Tiny):
+    """The loss is NaN from the first step on."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * float("nan")
