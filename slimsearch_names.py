@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cloudpickle
+
 from slimsearch_errors import SlimsearchError
 
 
@@ -102,6 +104,7 @@ def _module_from_file(kind: str, path: Path) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)  # the file's neighbours can be imported, as they could if it were run
     sys.modules[module_name] = module
+    cloudpickle.register_pickle_by_value(module)  # no other process can import it by its name
     try:
         spec.loader.exec_module(module)
     except BaseException as error:

@@ -60,15 +60,16 @@ def _to_onnx(network: Network, file: Path, example: Tensor) -> None:
     example = example.contiguous()
     try:
         # The TorchScript exporter: a tenth of the time and half the bytes of the newer one (stack traces).
-        torch.onnx.export(
-            module, (example,), str(file), dynamo=False,
-            dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}, **options,
-        )  # fmt: skip
-    except Exception:
-        torch.onnx.export(
-            module, (example,), str(file), dynamo=True, external_data=False,
-            dynamic_shapes=({0: torch.export.Dim("batch")},), **options,
-        )  # fmt: skip
+        axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
+        torch.onnx.export(module, (example,), str(file), dynamo=False, dynamic_axes=axes, **options)
+    except Exception as first:
+        shapes = ({0: torch.export.Dim("batch")},)
+        try:
+            torch.onnx.export(
+                module, (example,), str(file), dynamo=True, external_data=False, dynamic_shapes=shapes, **options
+            )
+        except Exception:  # the older exporter's reason is the one that names the operator
+            raise first from None
 
 
 def _to_int8(file: Path, folder: Path, images: Tensor, plan: Quantization) -> Path:
@@ -124,6 +125,10 @@ def _tidy(file: Path, metadata: Mapping[str, str]) -> None:
         del value.metadata_props[:]
     del model.graph.metadata_props[:]
     del model.graph.value_info[:]
+    used = {node.domain for node in model.graph.node} | {function.domain for function in model.functions} | {""}
+    imports = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(imports)
     for key, text in metadata.items():
         model.metadata_props.add(key=key, value=text)
     onnx.checker.check_model(model)

@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 try:
     import fcntl
+
+    _HAS_LOCKS = True
 except ImportError:  # no such locks on this system: measurements are not exclusive there
-    fcntl = None  # type: ignore[assignment]
+    _HAS_LOCKS = False
 
 
 class Meter:
@@ -45,7 +48,7 @@ class Meter:
 
     def pause_if_measuring(self) -> None:
         """Between two batches: wait while another process measures. Costs about two microseconds otherwise."""
-        if fcntl is None or not self._computing:
+        if not (_HAS_LOCKS and self._computing):
             return
         gate, busy = self._open()
         try:
@@ -58,15 +61,22 @@ class Meter:
             _lock_shared(busy)
 
     @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """While in this context, nothing else of ours computes or measures on this machine."""
+    def exclusive(self, patience: float = 5.0) -> Iterator[bool]:
+        """While in this context, nothing else of ours computes or measures on this machine.
+
+        Args:
+            patience: seconds to wait for those who compute. One that hangs must not hold up all others.
+
+        Yields:
+            whether everybody has paused; False: somebody did not within `patience`.
+        """
         gate, busy = self._open()
         if self._computing:
             _unlock(busy)
         _lock_exclusive(gate)
-        _lock_exclusive(busy)
+        alone = _lock_exclusive_within(busy, patience)
         try:
-            yield
+            yield alone
         finally:
             _unlock(busy)
             _unlock(gate)
@@ -81,15 +91,30 @@ class Meter:
 
 
 def _lock_shared(file: IO[bytes]) -> None:
-    if fcntl is not None:
+    if _HAS_LOCKS:
         fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def _lock_exclusive(file: IO[bytes]) -> None:
-    if fcntl is not None:
+    if _HAS_LOCKS:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
+def _lock_exclusive_within(file: IO[bytes], seconds: float) -> bool:
+    if not _HAS_LOCKS:
+        return False
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.002)
+        else:
+            return True
+
+
 def _unlock(file: IO[bytes]) -> None:
-    if fcntl is not None:
+    if _HAS_LOCKS:
         fcntl.flock(file, fcntl.LOCK_UN)

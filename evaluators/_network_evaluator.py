@@ -43,7 +43,8 @@ class LatencySettings:
 class NetworkEvaluator:
     """Evaluates candidates of a `ModelSpace` on a data set.
 
-    Metrics: ``val_accuracy`` (of the exported file), ``val_images``, ``latency_ms`` with its quartiles, ``size_kib``,
+    Metrics: ``val_accuracy`` (of the exported file), ``val_images``, ``latency_ms`` with its quartiles,
+    ``latency_alone`` (1 if nothing else of ours computed while it was measured), ``size_kib``,
     ``params``, ``macs``, ``training_seconds``, and those of the user. A task that starts from another's network also
     gets ``start_latency_ms`` and quartiles: the file it started from, measured in turns with the new one.
 
@@ -143,12 +144,13 @@ class NetworkEvaluator:
         predictions = model.predict(data, data.validation)
         _save_predictions(predictions, task.directory / PREDICTIONS)
         files = [path] if task.start is None else [path, task.start.directory / MODEL]
-        with self._meter.exclusive():
+        with self._meter.exclusive() as alone:
             latencies = measure_latency(files, data.input_shape, batch=self.latency.batch, threads=self.latency.threads)
         metrics = {
             "val_accuracy": float((predictions == data.validation.labels).mean()),
             "val_images": float(len(data.validation)),
             **latencies[0].metrics(),
+            "latency_alone": float(alone),
             "size_kib": size_kib(path),
             **self._costs(network),
         }

@@ -69,7 +69,7 @@ class Configuration:
     device: str = _option("auto", "where candidates are trained: auto, cpu or cuda; they are deployed on the CPU")
     precision: str = _option("auto", "of training: fp32, bf16, or auto (bf16 where the processor has it)")
     batch_size: int = _option(64, "images a training step")
-    learning_rate: float = _option(3e-3, "peak of the one-cycle schedule")
+    learning_rate: float = _option(5e-3, "peak of the one-cycle schedule")
     augment: str = _option("auto", "none, shift, shift-flip, or auto (what the data set allows)")
     latency_batch: int = _option(1, "images a call when latency is measured")
     latency_threads: int = _option(1, "threads when latency is measured")

@@ -27,7 +27,7 @@ def measure_finalists(
     """
     assert data.test is not None
     paths = [directory.trial_directory(trial.number) / MODEL for trial in chosen]
-    with Meter().exclusive():
+    with Meter().exclusive() as alone:
         latencies = measure_latency(paths, data.input_shape, batch=latency.batch, threads=latency.threads)
     found: dict[int, dict[str, float]] = {}
     for trial, path, measured in zip(chosen, paths, latencies, strict=True):
@@ -37,6 +37,7 @@ def measure_finalists(
             accuracy = float((predictions == data.test.labels).mean())
         found[trial.number] = {
             **measured.metrics(),
+            "latency_alone": float(alone),
             "size_kib": size_kib(path),
             "test_accuracy": accuracy,
             "test_images": float(len(data.test)),

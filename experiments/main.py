@@ -125,3 +125,7 @@ def _dashboard(words: Sequence[str], program: str) -> int:
 
     serve(Path(options.run_dir), options.port)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

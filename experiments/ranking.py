@@ -20,7 +20,14 @@ SCORE = Objective("score", "maximize")
 
 @dataclass(frozen=True)
 class Ranking:
-    """Attributes: the objectives in order, the hard limits, and, for the weighted product, weights and targets."""
+    """Orders trials by their recorded metrics.
+
+    Attributes:
+        objectives: in order, the first one for breaking ties.
+        limits: hard limits.
+        weighted: by the weighted product, not by the Pareto front.
+        weights, targets: of the product.
+    """
 
     objectives: tuple[Objective, ...]
     limits: tuple[Limit, ...] = ()
@@ -74,18 +81,18 @@ class Ranking:
 
     def feasible(self, trials: Sequence[Trial]) -> list[Trial]:
         """Complete trials that keep every limit."""
-        return [t for t in trials if t.state == COMPLETE and self.broken(t.best_metrics) is None]
+        return [t for t in trials if t.state == COMPLETE and self.broken(t.metrics) is None]
 
     def front(self, trials: Sequence[Trial]) -> list[Trial]:
         """Feasible trials that no other one dominates, the most accurate (the first objective) first."""
         found = self.feasible(trials)
-        on_front = [found[i] for i in front(self.objectives, [t.best_metrics for t in found])]
-        return sorted(on_front, key=lambda t: (self.objectives[0].loss(t.best_metrics), t.number))
+        on_front = [found[i] for i in front(self.objectives, [t.metrics for t in found])]
+        return sorted(on_front, key=lambda t: (self.objectives[0].loss(t.metrics), t.number))
 
     def select(self, trials: Sequence[Trial], count: int) -> list[Trial]:
         """The `count` best feasible trials, the best first."""
         found = self.feasible(trials)
-        chosen = select(self.objectives, [t.best_metrics for t in found], count, self.product(trials))
+        chosen = select(self.objectives, [t.metrics for t in found], count, self.product(trials))
         return [found[i] for i in chosen]
 
     def product(self, trials: Sequence[Trial]) -> WeightedProduct | None:

@@ -65,10 +65,9 @@ class Trial:
     started: float = 0.0
     ended: float = 0.0
 
-    @property
-    def best_metrics(self) -> dict[str, float]:
-        """The metrics, those measured at the end in place of those measured in between."""
-        return {**self.metrics, **self.final}
+    def finalised(self) -> Trial:
+        """The same with what was measured at the end in place of what was measured in between."""
+        return replace(self, metrics={**self.metrics, **self.final})
 
 
 class Record:

@@ -39,7 +39,7 @@ def top_models(trials: Sequence[Trial], ranking: Ranking) -> list[dict[str, Any]
             "on_front": trial.number in front,
             "architecture": dict(trial.candidate.architecture),
             "recipe": {name: dict(options) for name, options in trial.candidate.recipe.items()},
-            "metrics": dict(sorted(trial.best_metrics.items())),
+            "metrics": dict(sorted(trial.metrics.items())),
             "artifact": trial.artifacts["model"],
         }
         for trial in finalists
@@ -87,12 +87,13 @@ def page_data(
     environment: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything that the page shows."""
+    trials = [t.finalised() for t in trials]
     front = {t.number for t in ranking.front(trials)}
-    complete = [t for t in trials if t.state == COMPLETE]
-    all_metrics = [t.metrics for t in complete]
+    feasible = ranking.feasible(trials)
+    all_metrics = [t.metrics for t in feasible]
     history = [
         {"trial": trial.number, "hypervolume": hypervolume(ranking.objectives, all_metrics[: i + 1], all_metrics)}
-        for i, trial in enumerate(complete)
+        for i, trial in enumerate(feasible)
     ]
     return {
         "name": name,
@@ -113,7 +114,7 @@ def page_data(
                 "architecture": architecture_text(t.candidate.architecture),
                 "recipe": recipe_text(t.candidate.recipe),
                 "parent": t.parent,
-                "metrics": t.best_metrics,
+                "metrics": t.metrics,
                 "on_front": t.number in front,
                 "finalist": bool(t.final),
                 "curve": [point.get("val_accuracy") for point in t.curve],

@@ -102,12 +102,11 @@ class RunDirectory:
             self._mend_journal()
         try:
             storage = JournalStorage(JournalFileBackend(str(self.journal)))
-            study = optuna.create_study(
-                storage=storage,
-                study_name=_STUDY,
-                directions=[StudyDirection[objective.direction.upper()] for objective in objectives],
-                load_if_exists=True,
-            )
+            if _STUDY in optuna.get_all_study_names(storage):
+                study = optuna.load_study(study_name=_STUDY, storage=storage)
+            else:
+                directions = [StudyDirection[objective.direction.upper()] for objective in objectives]
+                study = optuna.create_study(storage=storage, study_name=_STUDY, directions=directions)
             names = [objective.metric for objective in objectives]
             if study.metric_names != names:
                 with warnings.catch_warnings():

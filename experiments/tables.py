@@ -59,7 +59,7 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
     for trial in rows(trials, ranking):
         if trial.state == TAKEN_BACK:
             continue
-        m = trial.best_metrics
+        m = trial.metrics
         what = architecture_text(trial.candidate.architecture)
         recipe = recipe_text(trial.candidate.recipe)
         cells = [
@@ -95,10 +95,10 @@ def rows(trials: Sequence[Trial], ranking: Ranking) -> list[Trial]:
     numbers = {t.number for t in front}
     others = sorted(
         (t for t in finalists if t.number not in numbers),
-        key=lambda t: (ranking.objectives[0].loss(t.best_metrics), t.number),
+        key=lambda t: (ranking.objectives[0].loss(t.metrics), t.number),
     )
     return [*front, *others, *(t for t in trials if t.state == TAKEN_BACK)]
 
 
 def _finalists(trials: Sequence[Trial]) -> list[Trial]:
-    return [t for t in trials if t.state == COMPLETE and t.final]
+    return [t.finalised() for t in trials if t.state == COMPLETE and t.final]

@@ -65,15 +65,7 @@ class ModelSpace(Space):
 
     def __getstate__(self) -> dict[str, Any]:
         # By value: a class from a notebook, a script or a named file exists in no other process.
-        module = inspect.getmodule(self.space_class)
-        by_value = module is not None and module.__name__.startswith("slimsearch_user_")
-        if module is not None and by_value:
-            cloudpickle.register_pickle_by_value(module)
-        try:
-            pickled = cloudpickle.dumps(self.space_class)
-        finally:
-            if module is not None and by_value:
-                cloudpickle.unregister_pickle_by_value(module)
+        pickled = cloudpickle.dumps(self.space_class)
         return {"space_class": pickled, "input_shape": self.input_shape, "num_classes": self.num_classes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import cloudpickle
 from evaluators import Evaluator, Outcome, Task, use_one_thread
 from strategies._strategy import Failure
 
-_evaluator: Evaluator | None = None
+_evaluator: Evaluator | Failure | None = None
 _driver: Connection | None = None
 
 
@@ -27,13 +27,18 @@ def start(evaluator: bytes, address: str, key: bytes, driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which then stops its workers
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     use_one_thread()
-    _evaluator = cloudpickle.loads(evaluator)
-    _driver = Client(address, "AF_UNIX" if address.startswith(("/", "\0")) else None, key)
+    _driver = Client(address, "AF_UNIX", key)
+    try:
+        _evaluator = cloudpickle.loads(evaluator)
+    except Exception as error:  # what belongs to the user may not load here; each task then says so
+        _evaluator = Failure(f"a worker cannot load the evaluator: {type(error).__name__}: {error}")
 
 
 def run(task: Task) -> Outcome | Failure:
     """Evaluate `task`; what it raises comes back as a line, with the traceback in the task's log."""
     assert _evaluator is not None
+    if isinstance(_evaluator, Failure):
+        return _evaluator
     with _output_to(task):
         try:
             return _evaluator.evaluate(task, report=_Reporter(task.number))

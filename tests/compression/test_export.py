@@ -1,0 +1,106 @@
+"""The exported file: one file, nothing in it that does not belong there, the network's own answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import compression
+from compression import Network, Quantization
+from evaluators import DeployedModel
+from slimsearch_errors import SlimsearchError
+from tests.conftest import ROOT
+
+
+class Small(nn.Module):
+    """With everything that exporters fold: batch normalisation, dropout, residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.ReLU6())
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.head(self.drop((x + self.body(x)).mean(dim=(2, 3))))
+
+
+@pytest.fixture
+def network() -> Network:
+    torch.manual_seed(0)
+    module = Small()
+    for _ in range(3):
+        module(torch.randn(32, 1, 12, 12) * 2 + 1)  # gives the normalisation statistics of its own
+    return Network(module.eval())
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(100, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+def test_answers_like_the_network_at_every_batch_size(network: Network, images: torch.Tensor, tmp_path: Path) -> None:
+    compression.export(network, tmp_path / "model.onnx", images)
+    model = DeployedModel(tmp_path / "model.onnx")
+    for size in (1, 2, 64):
+        with torch.no_grad():
+            expected = network.module(images[:size]).numpy()
+        assert np.allclose(model(images[:size].numpy()), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("plan", [None, Quantization()])
+def test_one_file_with_nothing_of_this_machine_in_it(
+    plan: Quantization | None, network: Network, images: torch.Tensor, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    compression.export(Network(network.module, {}, plan), path, images, {"mean": "[0.5]"})
+    assert list(tmp_path.iterdir()) == [path]
+    content = path.read_bytes()
+    for foreign in (str(ROOT), "site-packages", ".py", str(tmp_path), "Small"):
+        assert foreign.encode() not in content
+    model = onnx.load(str(path))
+    assert {entry.key: entry.value for entry in model.metadata_props} == {"mean": "[0.5]"}
+    assert not any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer)
+
+
+def test_int8_is_int8(network: Network, images: torch.Tensor, tmp_path: Path) -> None:
+    compression.export(Network(network.module, {}, Quantization()), tmp_path / "int8.onnx", images)
+    model = onnx.load(str(tmp_path / "int8.onnx"))
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in model.graph.node}
+    weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1]
+    assert len(weights) == 3
+    with torch.no_grad():
+        expected = network.module(images).numpy()
+    found = DeployedModel(tmp_path / "int8.onnx")(images.numpy())
+    assert np.mean(found.argmax(axis=1) == expected.argmax(axis=1)) > 0.9
+
+
+@pytest.mark.parametrize(("target", "largest"), [("any", 64), ("vnni", 127)])
+def test_the_target_decides_about_the_range_of_weights(
+    target: str, largest: int, network: Network, images: torch.Tensor, tmp_path: Path
+) -> None:
+    compression.export(Network(network.module, {}, Quantization(target=target)), tmp_path / "m.onnx", images)
+    weights = [
+        onnx.numpy_helper.to_array(t)
+        for t in onnx.load(str(tmp_path / "m.onnx")).graph.initializer
+        if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1
+    ]
+    assert max(int(np.abs(w.astype(int)).max()) for w in weights) == largest
+
+
+def test_what_cannot_be_exported_says_so_and_leaves_no_file(images: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(SlimsearchError, match="export to ONNX failed: RuntimeError"):
+        compression.export(Network(_Raises().eval()), tmp_path / "model.onnx", images)
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Raises(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("not while tracing")

@@ -1,0 +1,113 @@
+"""Structured pruning: what is removed, and what must not change by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from compression import Network
+from compression.prune import Prune
+from slimsearch_errors import SlimsearchError
+
+
+class _NoTraining:
+    """Stands where fine-tuning would be, so that the effect of the cut alone is seen."""
+
+    seed = 0
+
+    def __init__(self, *shape: int) -> None:
+        self.calibration = torch.randn(4, *shape)
+        self.teacher = Network(nn.Identity())
+
+    def fit(self, network: Network, **settings: object) -> Network:
+        return network
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 8, 1)
+        self.norm, self.fc = nn.BatchNorm2d(16), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        return self.fc((x + self.b(self.norm(self.a(x)).relu())).mean(dim=(2, 3)))
+
+
+class Depthwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.dw = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, groups=8)
+        self.pw, self.fc = nn.Conv2d(8, 16, 1), nn.Linear(16 * 16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.flatten(torch.max_pool2d(self.pw(self.dw(self.stem(x).relu())).relu(), 2), 1))
+
+
+class Concatenated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.fc = nn.Conv2d(1, 6, 3), nn.Conv2d(1, 4, 3), nn.Conv2d(10, 8, 1), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.c(torch.cat([self.a(x), self.b(x)], 1)).relu().mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("make", [Residual, Depthwise, Concatenated])
+def test_channels_are_really_gone(make: Callable[[], nn.Module]) -> None:
+    network = Network(make().eval())
+    pruned = Prune(sparsity=0.5, epochs=1).apply(network, _NoTraining(1, 12, 12))
+    assert pruned.params < 0.55 * network.params
+    assert pruned.module(torch.randn(3, 1, 12, 12)).shape == (3, 10)
+    assert pruned.module.fc.out_features == 10
+
+
+def test_channels_of_zeros_can_go_without_a_difference() -> None:
+    torch.manual_seed(0)
+    module = Depthwise().eval()
+    with torch.no_grad():
+        for channel in (1, 4):  # what leaves these channels is zero, wherever it is used
+            module.stem.weight[channel], module.stem.bias[channel] = 0, 0
+            module.dw.weight[channel], module.dw.bias[channel] = 0, 0
+            module.pw.weight[:, channel] = 0
+        for channel in (0, 2, 7, 9):
+            module.pw.weight[channel], module.pw.bias[channel] = 0, 0
+            module.fc.weight[:, channel * 16 : (channel + 1) * 16] = 0
+    images = torch.randn(5, 1, 12, 12)
+    pruned = Prune(sparsity=0.25, epochs=1).apply(Network(module), _NoTraining(1, 12, 12))
+    assert (pruned.module.stem.out_channels, pruned.module.pw.out_channels) == (6, 12)
+    assert torch.allclose(pruned.module.eval()(images), module(images), atol=1e-6)
+
+
+def test_widths_can_be_rounded() -> None:
+    pruned = Prune(sparsity=0.3, epochs=1, round_to=4).apply(Network(Residual().eval()), _NoTraining(1, 12, 12))
+    assert pruned.module.a.out_channels % 4 == 0
+    assert pruned.module.stem.out_channels % 4 == 0
+
+
+def test_dropout_follows_the_capacity() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Dropout(0.5), nn.Linear(40, 10))
+    pruned = Prune(sparsity=0.5, epochs=1).apply(Network(module.eval()), _NoTraining(1, 8, 8))
+    assert pruned.module[3].p == pytest.approx(0.5 * (pruned.params / Network(module).params) ** 0.5)
+    assert module[3].p == 0.5
+
+
+def test_a_network_without_layers_to_prune_says_so() -> None:
+    with pytest.raises(SlimsearchError, match="neither a Linear nor a Conv2d"):
+        Prune().apply(Network(nn.Sequential(nn.Flatten(), nn.Softmax(dim=1))), _NoTraining(1, 4, 4))
+
+
+def test_a_network_with_one_layer_has_nothing_to_spare() -> None:
+    with pytest.raises(SlimsearchError, match="no layer has a channel to spare"):
+        Prune().apply(Network(nn.Sequential(nn.Flatten(), nn.Linear(16, 10))), _NoTraining(1, 4, 4))
+
+
+def test_damaged_weights_say_so(tmp_path: Path) -> None:
+    Network(Residual()).save(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(b"not weights")
+    with pytest.raises(SlimsearchError, match="cannot load the network"):
+        Network.load(Residual(), tmp_path)

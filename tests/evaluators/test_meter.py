@@ -1,0 +1,81 @@
+"""Measuring alone: real processes that compute, measure and die."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from evaluators import Meter
+from tests.conftest import ROOT, environment
+
+COMPUTE = """
+import sys, time
+from pathlib import Path
+from evaluators import Meter
+meter, out = Meter(Path(sys.argv[1])), Path(sys.argv[2])
+with meter.computing():
+    out.write_text("computing")
+    while True:
+        time.sleep(0.002)
+        meter.pause_if_measuring()
+        with out.open("a") as file:
+            file.write(".")
+"""
+
+
+def compute(folder: Path, out: Path) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", COMPUTE, folder, out], cwd=ROOT, env=environment())
+    while not out.exists() or out.stat().st_size < 12:
+        assert process.poll() is None
+        time.sleep(0.02)
+    return process
+
+
+def test_others_pause_while_one_measures(tmp_path: Path) -> None:
+    workers = [compute(tmp_path / "locks", tmp_path / f"out{i}") for i in range(2)]
+    try:
+        meter = Meter(tmp_path / "locks")
+        for _ in range(3):
+            with meter.exclusive():
+                sizes = [(tmp_path / f"out{i}").stat().st_size for i in range(2)]
+                time.sleep(0.2)
+                assert [(tmp_path / f"out{i}").stat().st_size for i in range(2)] == sizes
+            time.sleep(0.2)
+            assert all((tmp_path / f"out{i}").stat().st_size > sizes[i] for i in range(2))
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+def test_a_killed_process_holds_nobody_up(tmp_path: Path) -> None:
+    worker = compute(tmp_path / "locks", tmp_path / "out")
+    worker.kill()
+    worker.wait()
+    started = time.monotonic()
+    with Meter(tmp_path / "locks").exclusive():
+        pass
+    assert time.monotonic() - started < 1
+
+
+def test_one_who_computes_may_measure(tmp_path: Path) -> None:
+    meter = Meter(tmp_path)
+    with meter.computing():
+        with meter.exclusive():
+            pass
+        meter.pause_if_measuring()
+    with meter.exclusive():
+        pass
+
+
+def test_one_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    hung = Meter(tmp_path)
+    with hung.computing():
+        started = time.monotonic()
+        with Meter(tmp_path).exclusive(patience=0.3) as alone:
+            assert not alone
+        assert 0.3 <= time.monotonic() - started < 2
+    with Meter(tmp_path).exclusive() as alone:
+        assert alone

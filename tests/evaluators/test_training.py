@@ -1,0 +1,108 @@
+"""Training: it learns, repeats, tells of its epochs and stops when told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from compression import Network
+from evaluators import ImageTraining, TrainingSettings
+from evaluators._training import StoppedEarly, _shift
+from evaluators.datasets import Dataset
+from search_spaces import ModelSpace
+from slimsearch_errors import SlimsearchError
+from tests.conftest import SPACES, TINY
+
+
+@pytest.fixture(scope="module")
+def space() -> ModelSpace:
+    return ModelSpace.load(TINY, (1, 8, 8), 10)
+
+
+@pytest.fixture
+def network(space: ModelSpace) -> Network:
+    return Network(space.build({"act": 0, "width": 16}))
+
+
+def test_learns_real_digits(digits: Dataset, network: Network) -> None:
+    curve: list[dict[str, float]] = []
+    training = ImageTraining(
+        digits, TrainingSettings(), seed=0, on_epoch=lambda epoch, scores: curve.append(dict(scores)) or True
+    )
+    trained = training.fit(network, epochs=12)
+    assert len(curve) == 12
+    assert curve[-1]["val_accuracy"] > 0.85
+    assert curve[-1]["train_loss"] < curve[0]["train_loss"]
+    with torch.no_grad():
+        logits = trained.module(digits.normalise(digits.validation.images))
+    accuracy = float((logits.argmax(dim=1).numpy() == digits.validation.labels).mean())
+    assert accuracy == pytest.approx(curve[-1]["val_accuracy"], abs=1e-9)
+    assert not trained.module.training
+
+
+def test_same_seed_same_weights(digits: Dataset, network: Network) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        trained = ImageTraining(digits, TrainingSettings(), seed).fit(network, epochs=2)
+        return torch.cat([p.flatten() for p in trained.module.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_stops_when_told(digits: Dataset, network: Network) -> None:
+    training = ImageTraining(digits, TrainingSettings(), 0, on_epoch=lambda epoch, scores: epoch < 2)
+    with pytest.raises(StoppedEarly):
+        training.fit(network, epochs=5)
+
+
+def test_a_loss_that_is_no_number_says_so(digits: Dataset) -> None:
+    space = ModelSpace.load(f"{SPACES}:Diverges", (1, 8, 8), 10)
+    network = Network(space.build({"act": 0, "width": 8}))
+    with pytest.raises(SlimsearchError, match="the loss is nan in epoch 1: lower --learning-rate"):
+        ImageTraining(digits, TrainingSettings(), 0).fit(network, epochs=1)
+
+
+def test_loss_terms_and_callbacks_are_used(digits: Dataset, network: Network) -> None:
+    steps: list[tuple[int, int]] = []
+
+    class Term:
+        weight = 1.0
+
+        def __call__(self, images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+            return logits.square().mean()  # pulls all logits to zero, against the labels' will
+
+    trained = ImageTraining(digits, TrainingSettings(), 0).fit(
+        network, epochs=2, losses=[Term()], after_step=[lambda module, step, total: steps.append((step, total))]
+    )
+    count = 2 * (len(digits.train) // 64)
+    assert steps == [(step, count) for step in range(count)]
+    with torch.no_grad():
+        assert float(trained.module(digits.normalise(digits.validation.images)).abs().mean()) < 0.5
+
+
+def test_a_data_set_smaller_than_a_batch(digits: Dataset, network: Network) -> None:
+    from dataclasses import replace
+
+    from evaluators.datasets import Split
+
+    few = replace(digits, train=Split(digits.train.images[:20], digits.train.labels[:20]))
+    ImageTraining(few, TrainingSettings(), 0).fit(network, epochs=1)
+
+
+def test_shifts_move_each_image_on_its_own() -> None:
+    images = np.zeros((50, 2, 28, 28), dtype=np.uint8)
+    images[:, 0, 14, 14], images[:, 1, 14, 14] = 200, 100
+    moved = _shift(images, np.random.default_rng(0), flip=False)
+    assert moved.shape == images.shape
+    places = [tuple(np.argwhere(image[0] == 200)[0]) for image in moved]
+    assert all(abs(row - 14) <= 2 and abs(column - 14) <= 2 for row, column in places)
+    assert len(set(places)) > 10
+    assert all(np.array_equal(image[0] // 2, image[1]) for image in moved), "channels move together"
+
+
+def test_half_of_the_images_are_mirrored() -> None:
+    images = np.zeros((200, 1, 28, 28), dtype=np.uint8)
+    images[:, :, :, :14] = 255
+    mirrored = _shift(images, np.random.default_rng(0), flip=True)[:, 0, 14, 20] == 255
+    assert 70 < mirrored.sum() < 130
