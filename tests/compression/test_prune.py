@@ -83,10 +83,14 @@ def test_channels_of_zeros_can_go_without_a_difference() -> None:
     assert torch.allclose(pruned.module.eval()(images), module(images), atol=1e-6)
 
 
-def test_widths_can_be_rounded() -> None:
-    pruned = Prune(sparsity=0.3, epochs=1, round_to=4).apply(Network(Residual().eval()), _NoTraining(1, 12, 12))
-    assert pruned.module.a.out_channels % 4 == 0
-    assert pruned.module.stem.out_channels % 4 == 0
+@pytest.mark.parametrize(("sparsity", "widths"), [(0.3, (48, 88)), (0.5, (32, 64)), (0.9, (8, 16)), (0.01, (64, 128))])
+def test_wide_layers_get_round_widths(sparsity: float, widths: tuple[int, int]) -> None:
+    module = nn.Sequential(
+        nn.Conv2d(1, 12, 3), nn.Conv2d(12, 64, 1), nn.Flatten(), nn.Linear(64 * 36, 128), nn.Linear(128, 10)
+    )
+    pruned = Prune(sparsity=sparsity, epochs=1).apply(Network(module.eval()), _NoTraining(1, 8, 8)).module
+    assert (pruned[1].out_channels, pruned[3].out_features) == widths
+    assert pruned[0].out_channels == max(1, int(12 * (1 - sparsity))), "a narrow layer is not rounded"
 
 
 def test_dropout_follows_the_capacity() -> None:
