@@ -32,6 +32,10 @@ class Training(Protocol):
         """Seed of everything random in the stage."""
 
     @property
+    def epochs(self) -> int:
+        """How long the network was trained: the length of a stage's training unless it is given."""
+
+    @property
     def teacher(self) -> Network:
         """The network to learn from: unless asked otherwise, the one that the first stage began with."""
 
@@ -74,7 +78,7 @@ class Stage(ABC):
 class TrainingStage(Stage):
     """A stage that trains, in four parts, so that neighbours can share one training run."""
 
-    epochs: int
+    epochs: int | None = None
     learning_rate: float | None = None
 
     def start(self, network: Network, training: Training) -> Network:
@@ -102,10 +106,11 @@ def train_together(stages: Sequence[TrainingStage], network: Network, training: 
     """Apply `stages` in one training run: all starts, one fit with everybody's terms, all finishes."""
     for stage in stages:
         network = stage.start(network, training)
+    given = [stage.epochs for stage in stages if stage.epochs is not None]
     rates = [stage.learning_rate for stage in stages if stage.learning_rate is not None]
     network = training.fit(
         network,
-        epochs=max(stage.epochs for stage in stages),
+        epochs=max(given) if given else training.epochs,
         learning_rate=rates[0] if rates else None,
         losses=[term for stage in stages for term in stage.losses(training)],
         after_step=[callback for stage in stages for callback in stage.after_step(training)],

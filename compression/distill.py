@@ -24,7 +24,8 @@ class Distill(TrainingStage):
     Attributes:
         temperature: T, above 0.
         weight: share of the soft labels in the loss, in (0, 1].
-        epochs: length of the training; next to another stage that trains, the longer of the two counts.
+        epochs: length of the training, by default as long as the network was trained; next to another stage that
+            trains, the longer of the two counts.
         learning_rate: peak of the schedule; by default that of the evaluator.
     """
 
@@ -32,7 +33,7 @@ class Distill(TrainingStage):
 
     temperature: float = 4.0
     weight: float = 0.7
-    epochs: int = 6
+    epochs: int | None = None
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
@@ -40,7 +41,7 @@ class Distill(TrainingStage):
             raise ValueError(f"temperature {self.temperature} is not above 0")
         if not 0 < self.weight <= 1:
             raise ValueError(f"weight {self.weight} is not in (0, 1]")
-        if self.epochs < 1:
+        if self.epochs is not None and self.epochs < 1:
             raise ValueError(f"epochs {self.epochs} is less than 1")
 
     def losses(self, training: Training) -> Sequence[LossTerm]:

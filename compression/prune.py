@@ -22,7 +22,7 @@ class Prune(TrainingStage):
 
     Attributes:
         sparsity: share of the channels of each layer that is removed, in (0, 1); the logits' layer stays whole.
-        epochs: length of the fine-tuning.
+        epochs: length of the fine-tuning; by default as long as the network was trained.
         norm: 1 or 2.
         round_to: layers of at least four times as many channels get a width that is a multiple of it, since runtimes
             work on blocks of channels (22 of 32 channels ran slower than all 32); 1 leaves widths as they come.
@@ -30,7 +30,7 @@ class Prune(TrainingStage):
     """
 
     sparsity: float = 0.3
-    epochs: int = 6
+    epochs: int | None = None
     norm: int = 1
     round_to: int = 8
     learning_rate: float | None = None
@@ -38,7 +38,7 @@ class Prune(TrainingStage):
     def __post_init__(self) -> None:
         if not 0 < self.sparsity < 1:
             raise ValueError(f"sparsity {self.sparsity} is not between 0 and 1")
-        if self.epochs < 1:
+        if self.epochs is not None and self.epochs < 1:
             raise ValueError(f"epochs {self.epochs} is less than 1")
         if self.norm not in (1, 2):
             raise ValueError(f"norm {self.norm} is neither 1 nor 2")

@@ -100,9 +100,9 @@ class NetworkEvaluator:
                 recipe = compression.remainder(recipe, task.start.recipe)
             if recipe:
                 teacher = network if task.teacher is None else self._load(task, task.teacher)
-                silent = ImageTraining(self.data, self.training, task.seed, teacher, on_epoch=report, meter=self._meter)
+                tuning = ImageTraining(self.data, self.training, task.seed, task.fidelity, teacher, report, self._meter)
                 try:
-                    network = compression.apply(recipe, network, silent)
+                    network = compression.apply(recipe, network, tuning)
                 except StoppedEarly:
                     return Outcome({})
             seconds = time.perf_counter() - started

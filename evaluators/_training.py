@@ -57,6 +57,7 @@ class ImageTraining:
         data: its training split is learned, its validation split is scored after every epoch.
         settings: how.
         seed: of order, augmentation and dropout.
+        epochs: how long stages of compression train unless they are told.
         teacher: whom distillation learns from.
         on_epoch: told of every epoch; False ends the training with `StoppedEarly`.
         meter: asked between batches whether somebody measures.
@@ -67,6 +68,7 @@ class ImageTraining:
         data: Dataset,
         settings: TrainingSettings,
         seed: int,
+        epochs: int = 1,
         teacher: Network | None = None,
         on_epoch: OnEpoch | None = None,
         meter: Meter | None = None,
@@ -74,6 +76,7 @@ class ImageTraining:
         self._data = data
         self._settings = settings
         self._seed = seed
+        self._epochs = epochs
         self._teacher = teacher
         self._on_epoch = on_epoch
         self._meter = meter or Meter()
@@ -81,6 +84,10 @@ class ImageTraining:
     @property
     def seed(self) -> int:
         return self._seed
+
+    @property
+    def epochs(self) -> int:
+        return self._epochs
 
     @property
     def teacher(self) -> Network:

@@ -60,7 +60,7 @@ class Configuration:
     workers: int = _option(0, "worker processes; 0: as many as there are cores")
     trial_timeout: float | None = _option(None, "seconds after which a trial is ended and counts as failed")
     retries: int = _option(1, "how often a trial is tried again whose worker process died")
-    top_k: int = _option(3, "how many of the best candidates are compressed after the search")
+    top_k: int = _option(5, "how many of the best candidates are compressed after the search")
     compress: str = _option(
         "prune,distill,quantize",
         "stages after the search, with options such as prune:sparsity=0.6:epochs=4,distill,quantize; or none",

@@ -17,7 +17,7 @@ from slimsearch_errors import SlimsearchError
 class _NoTraining:
     """Stands where fine-tuning would be, so that the effect of the cut alone is seen."""
 
-    seed = 0
+    seed, epochs = 0, 1
 
     def __init__(self, *shape: int) -> None:
         self.calibration = torch.randn(4, *shape)

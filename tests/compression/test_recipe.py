@@ -93,7 +93,7 @@ def test_stages_that_train_together_share_one_run() -> None:
             return network
 
     class OneRun:
-        seed, teacher, calibration = 0, Network(torch.nn.Identity()), torch.zeros(1)
+        seed, epochs, teacher, calibration = 0, 7, Network(torch.nn.Identity()), torch.zeros(1)
 
         def fit(self, network: Network, **settings: object) -> Network:
             events.append(f"fit {settings}")

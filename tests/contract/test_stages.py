@@ -29,7 +29,7 @@ def space() -> ModelSpace:
 @pytest.fixture(scope="module")
 def training(digits: Dataset, space: ModelSpace) -> ImageTraining:
     teacher = Network(space.build(ARCHITECTURE, 1).eval())
-    return ImageTraining(digits, TrainingSettings(), seed=3, teacher=teacher)
+    return ImageTraining(digits, TrainingSettings(), seed=3, epochs=2, teacher=teacher)
 
 
 @pytest.fixture(scope="module")
