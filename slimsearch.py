@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +20,20 @@ if TYPE_CHECKING:
     from evaluators.datasets import Dataset, Split
     from experiments.job import Result
 
+# NNI says so of every class of torch that is newer than itself.
+warnings.filterwarnings("ignore", message=r".*is found to be not a nn\.Module", category=RuntimeWarning)
+
 __all__ = ["SlimsearchError", "accuracy", "build", "load_dataset", "resume", "search"]
 
 
-def search(space: Any, dataset: Any = "mnist5k", *, show: bool = False, **options: Any) -> Result:
+def search(space: Any, dataset: Any = "mnist5k", *, show: bool = True, **options: Any) -> Result:
     """Search `space` on `dataset`, compress the best, and rank the files.
 
     Args:
         space: an NNI ModelSpace class, or a name as on the command line.
         dataset: a name, the path of an image folder, ``(images, labels)`` (and ``test_images, test_labels``), or a
             PyTorch data set of ``(image, label)`` pairs.
-        show: a live display, as on the command line.
+        show: the live display of the command line, or nothing.
         options: the flags of the command line with underscores, e.g. ``trials=10, max_size_kib=100``.
 
     Returns:
@@ -53,15 +57,13 @@ def search(space: Any, dataset: Any = "mnist5k", *, show: bool = False, **option
     )
 
 
-def resume(
-    run_dir: str | Path, *, space: Any = None, dataset: Any = None, show: bool = False, **options: Any
-) -> Result:
+def resume(run_dir: str | Path, *, space: Any = None, dataset: Any = None, show: bool = True, **options: Any) -> Result:
     """Go on with a run.
 
     Args:
         run_dir: of the run.
         space, dataset: again, where the run was begun with a class or with arrays.
-        show: a live display.
+        show: the live display of the command line, or nothing.
         options: other values of trials, timeout, workers, trial_timeout or retries.
 
     Raises:

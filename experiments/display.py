@@ -137,7 +137,8 @@ class Console:
         return [t for t in self._trials.values() if t.kind == kind]
 
     def _done(self) -> list[Trial]:
-        return [t for t in self._mine() if t.state != RUNNING]
+        """What counts towards the length of the phase: what is ruled out before training does not."""
+        return [t for t in self._mine() if t.state not in (RUNNING, RULED_OUT)]
 
     def _line(self, trial: Trial) -> str:
         done, total = len(self._done()), max(self._length, len(self._done()))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from evaluators import Outcome, Task
+from evaluators import Objective, Outcome, Task
 from experiments.ranking import Ranking
 from experiments.record import FAILED, RULED_OUT, RUNNING, SEARCH, Record, Trial
 from experiments.run_directory import RunDirectory
-from search_spaces import Candidate, ModelSpace
+from search_spaces import Candidate, ModelSpace, Point
 from slimsearch_errors import SlimsearchError
 from strategies import Failure
-from strategies.samplers import Sampler
+from strategies.samplers import History, Sampler
 
 # A sampler that proposes only what was tried gets so many further draws before others look for something new.
 _DRAWS = 20
@@ -129,7 +129,7 @@ class ArchitectureSearch:
         objectives = self.ranking.sampler_objectives()
         candidate = Candidate({})
         for _ in range(_DRAWS):
-            candidate = self._space.candidate(self._sampler.propose(self._space, objectives, history, rng))
+            candidate = self._space.candidate(self._point(objectives, history, rng))
             if candidate not in self._tried:
                 return candidate
         around = [self._space.candidate(p) for p in self._space.neighbours(candidate.architecture, rng)]
@@ -140,6 +140,15 @@ class ArchitectureSearch:
             drawn = (self._space.candidate(self._space.sample(rng)) for _ in range(1000))
             new = [c for c in drawn if c not in self._tried]
         return new[int(rng.integers(len(new)))] if new else None
+
+    def _point(self, objectives: Sequence[Objective], history: History, rng: np.random.Generator) -> Point:
+        try:
+            return self._sampler.propose(self._space, objectives, history, rng)
+        except SlimsearchError:
+            raise
+        except Exception as error:  # a user's sampler may raise anything
+            name = type(self._sampler).__name__
+            raise SlimsearchError(f"sampler {name} failed: {type(error).__name__}: {error}") from error
 
     def _task(self, trial: Trial) -> Task:
         return Task(

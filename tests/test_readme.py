@@ -1,0 +1,85 @@
+"""What the README shows, run as it stands there (with smaller budgets)."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from evaluators.datasets import Dataset
+from tests.conftest import ROOT, Run, environment
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+COMMANDS = [
+    line.removeprefix("python experiments/run.py ")
+    for language, text in BLOCKS
+    if language == "sh"
+    for line in text.splitlines()
+    if line.startswith("python experiments/run.py ")
+]
+SMALL = ["--epochs", "1", "--trials", "2", "--top-k", "1"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, digits: Dataset) -> Path:
+    """Where a reader would be: their model file and their images are there."""
+    (tmp_path / "my_net.py").write_text(next(text for text in PYTHON if text.startswith("# my_net.py")))
+    for i in range(60):
+        images = tmp_path / "path" / "to" / "images" / str(i % 3)
+        images.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits.train.images[i, 0]).save(images / f"{i}.png")
+    return tmp_path
+
+
+def test_there_are_examples() -> None:
+    assert len(COMMANDS) == 4
+    assert len(PYTHON) == 3
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "RUN_DIR" not in c])
+def test_commands(command: str, run: Run, folder: Path) -> None:
+    words = [
+        word if not word.startswith("prune:") else word.replace("epochs=5", "epochs=1") for word in shlex.split(command)
+    ]
+    done = run(*words, *SMALL, "--run-dir", "run")
+    if "--min-accuracy" in words and done.returncode == 2:
+        assert "no candidate meets" in done.stderr  # one epoch may not be enough
+    else:
+        assert done.returncode == 0, done.stderr
+        again = run("--resume", "run")
+        assert again.returncode == 0, again.stderr
+
+
+def test_python(tmp_path: Path) -> None:
+    script = next(text for text in PYTHON if "slimsearch.search(" in text)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "model.onnx" in done.stdout
+    scoring = next(text for text in PYTHON if "slimsearch.accuracy(" in text).replace("mnist5k", "digits")
+    done = subprocess.run(
+        [sys.executable, "-c", scoring], cwd=tmp_path / "runs" / "mlp", env=environment(), capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 0 <= float(done.stdout) <= 1
+
+
+def test_flags_and_names_in_the_text_exist() -> None:
+    from experiments.main import run_parser
+    from slimsearch_names import built_in_names
+
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--resume"}
+    known = run_parser("x").format_help()
+    assert not [flag for flag in flags if flag not in known]
+    for package in ("search_spaces", "evaluators.datasets", "strategies.samplers", "compression"):
+        for name in built_in_names(package):
+            assert f"`{name}`" in README, name
