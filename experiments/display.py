@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from experiments.ranking import Ranking
 from experiments.record import COMPLETE, COMPRESSION, FAILED, RULED_OUT, RUNNING, SEARCH, TAKEN_BACK, Trial
-from experiments.tables import architecture_text, final_table, metrics_text, recipe_text, taken_back_lines
+from experiments.tables import architecture_text, final_table, metrics_text, recipe_text, shown, taken_back_lines
 
 if TYPE_CHECKING:
     from experiments.job import Result
@@ -81,7 +81,7 @@ class Console:
     def open(self, path: Path) -> Iterator[None]:
         from rich.live import Live
 
-        self._print(f"run directory: {_shown(path)}")
+        self._print(f"run directory: {shown(path)}")
         if not self._console.is_terminal:
             yield
             return
@@ -123,10 +123,10 @@ class Console:
                 recipe = recipe_text(model["recipe"])
                 comment = f"  # {recipe}" if recipe else ""
                 self._print(_escape(f"{model['architecture']}{comment}"))
-        shown = _shown(result.directory)
-        self._print(f"\nfiles and dicts: {shown}/top_models.json")
-        self._print(f"report:          {shown}/report.html")
-        self._print(f"dashboard:       slimsearch dashboard {shown}")
+        folder = shown(result.directory)
+        self._print(f"\nfiles and dicts: {folder}/top_models.json")
+        self._print(f"report:          {folder}/report.html")
+        self._print(f"dashboard:       slimsearch dashboard {folder}")
 
     def _print(self, markup: str) -> None:
         """One line, however long: what is copied from it must not be broken."""
@@ -213,13 +213,6 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _shown(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def _escape(text: str) -> str:

@@ -31,6 +31,7 @@ from experiments.ranking import Ranking
 from experiments.record import Record, Trial
 from experiments.run_directory import RunDirectory
 from experiments.search import ArchitectureSearch, refuse_if_nothing_is_left
+from experiments.tables import shown
 from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import absolute, load_class, load_function
@@ -233,6 +234,9 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Resu
             if {trial.number for trial in chosen} != record.finalists:
                 display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
                 measure_finalists(chosen, record, directory, parts.data, latency)
+        except KeyboardInterrupt:
+            display.warn(f"interrupted; go on with --resume {shown(directory.path)}")
+            raise
         finally:
             models = report.write(directory, record, search.ranking, configuration, parts.environment)
     result = Result(directory.path, tuple(record.trials), tuple(models))

@@ -59,7 +59,6 @@ def main(arguments: Sequence[str] | None = None, program: str = "slimsearch run"
         print(f"error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; go on with --resume", file=sys.stderr)
         return 130
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.ranking import Ranking
@@ -41,6 +42,14 @@ def metrics_text(metrics: Mapping[str, float]) -> str:
 def size_text(kib: float) -> str:
     """KiB with a precision that fits."""
     return f"{kib:.1f} KiB" if kib < 1000 else f"{kib:.0f} KiB"
+
+
+def shown(path: Path) -> str:
+    """`path` as short as it can be written from the current folder."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
