@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evaluators.datasets import Dataset, Split
-    from experiments.job import Result
+    from experiments.result import Result
 
 # NNI says so of every class of torch that is newer than itself.
 warnings.filterwarnings("ignore", message=r".*is found to be not a nn\.Module", category=RuntimeWarning)
 
-__all__ = ["SlimsearchError", "accuracy", "build", "load_dataset", "resume", "search"]
+__all__ = ["SlimsearchError", "accuracy", "build", "load_dataset", "load_network", "resume", "search"]
 
 
 def search(space: Any, dataset: Any = "mnist5k", *, show: bool = True, **options: Any) -> Result:
@@ -88,6 +88,35 @@ def build(
 
     made = ModelSpace.load if isinstance(space, str) else ModelSpace
     return made(space, input_shape, num_classes).build(architecture)
+
+
+def load_network(run_dir: str | Path, model: dict[str, Any], *, space: Any = None) -> nn.Module:
+    """The trained network behind a file of a run, as a PyTorch module, pruned where the file is.
+
+    Of an int8 file it is the float32 network that was quantized.
+
+    Args:
+        run_dir: of the run.
+        model: an entry of ``top_models.json``.
+        space: again, where the run was begun with a class.
+
+    Raises:
+        SlimsearchError: it cannot be built or loaded.
+    """
+    import json
+
+    from compression import Network
+    from experiments.configuration import Configuration
+
+    folder = Path(run_dir)
+    data = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["dataset"]
+    fresh = build(
+        Configuration.read(folder / "config.yaml").space if space is None else space,
+        model["architecture"],
+        input_shape=tuple(data["input_shape"]),
+        num_classes=len(json.loads(data["classes"])),
+    )
+    return Network.load(fresh, (folder / model["artifact"]).parent).module
 
 
 def load_dataset(

@@ -73,8 +73,10 @@ def _attribute(kind: str, name: str, any_object: bool = False) -> Any:
     location, _, attribute = name.rpartition(":")
     module = _module_from_file(kind, Path(location)) if location.endswith(".py") else _module(kind, location)
     if not hasattr(module, attribute):
-        classes = [n for n, v in vars(module).items() if inspect.isclass(v) and v.__module__ == module.__name__]
-        raise SlimsearchError(f"{location} has no '{attribute}'; its classes: {', '.join(classes) or 'none'}")
+        wanted = callable if any_object else inspect.isclass
+        own = [n for n, v in vars(module).items() if wanted(v) and getattr(v, "__module__", "") == module.__name__]
+        kinds = "functions" if any_object else "classes"
+        raise SlimsearchError(f"{location} has no '{attribute}'; its {kinds}: {', '.join(own) or 'none'}")
     found = getattr(module, attribute)
     if not any_object and not inspect.isclass(found):
         raise SlimsearchError(f"{kind} '{name}' is a {type(found).__name__}, not a class")
@@ -82,6 +84,8 @@ def _attribute(kind: str, name: str, any_object: bool = False) -> Any:
 
 
 def _module(kind: str, location: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # as for python -m
     try:
         return importlib.import_module(location)
     except Exception as error:  # a user's module may raise anything while it is imported

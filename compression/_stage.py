@@ -35,9 +35,12 @@ class Training(Protocol):
     def epochs(self) -> int:
         """How long the network was trained: the length of a stage's training unless it is given."""
 
-    @property
-    def teacher(self) -> Network:
-        """The network to learn from: unless asked otherwise, the one that the first stage began with."""
+    def teacher(self, name: str) -> Network:
+        """The network to learn from: "parent", the one that the recipe began with, or "best", the run's best.
+
+        Raises:
+            SlimsearchError: there is none of that name.
+        """
 
     @property
     def calibration(self) -> Tensor:

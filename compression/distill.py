@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+_TEACHERS = ("parent", "best")
+
+
 @dataclass(frozen=True)
 class Distill(TrainingStage):
     """Train towards the teacher's softened probabilities.
@@ -19,9 +22,11 @@ class Distill(TrainingStage):
     Source: Hinton, Vinyals and Dean 2015: ``weight * T^2 * KL(teacher / T || student / T)`` plus
     ``(1 - weight)`` times the cross entropy with the labels.
 
-    Next to `prune` it is the loss of the fine-tuning, with the unpruned network as teacher.
+    Next to `prune` it is the loss of the fine-tuning, with the unpruned network as teacher. Alone, with the parent as
+    teacher, it is self-distillation (born-again networks, Furlanello et al. 2018).
 
     Attributes:
+        teacher: "parent", the network that the recipe began with, or "best", the most accurate one of the run.
         temperature: T, above 0.
         weight: share of the soft labels in the loss, in (0, 1].
         epochs: length of the training, by default as long as the network was trained; next to another stage that
@@ -31,12 +36,15 @@ class Distill(TrainingStage):
 
     changes_cost: ClassVar[bool] = False
 
+    teacher: str = "parent"
     temperature: float = 4.0
     weight: float = 0.7
     epochs: int | None = None
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
+        if self.teacher not in _TEACHERS:
+            raise ValueError(f"teacher '{self.teacher}' is none of {', '.join(_TEACHERS)}")
         if self.temperature <= 0:
             raise ValueError(f"temperature {self.temperature} is not above 0")
         if not 0 < self.weight <= 1:
@@ -45,7 +53,7 @@ class Distill(TrainingStage):
             raise ValueError(f"epochs {self.epochs} is less than 1")
 
     def losses(self, training: Training) -> Sequence[LossTerm]:
-        return [SoftLabels(training.teacher.copy_module().eval(), self.temperature, self.weight)]
+        return [SoftLabels(training.teacher(self.teacher).copy_module().eval(), self.temperature, self.weight)]
 
 
 @dataclass

@@ -99,8 +99,12 @@ class NetworkEvaluator:
                 network = self._load(task, task.start)
                 recipe = compression.remainder(recipe, task.start.recipe)
             if recipe:
-                teacher = network if task.teacher is None else self._load(task, task.teacher)
-                tuning = ImageTraining(self.data, self.training, task.seed, task.fidelity, teacher, report, self._meter)
+                teachers = {"parent": network}
+                if task.teacher is not None:
+                    teachers["best"] = self._load(task, task.teacher)
+                tuning = ImageTraining(
+                    self.data, self.training, task.seed, task.fidelity, teachers, report, self._meter
+                )
                 try:
                     network = compression.apply(recipe, network, tuning)
                 except StoppedEarly:
@@ -115,7 +119,7 @@ class NetworkEvaluator:
         return Outcome(metrics, {"model": MODEL, "predictions": PREDICTIONS})
 
     def _load(self, task: Task, artifact: Artifact) -> Network:
-        return Network.load(self.space.build(task.candidate.architecture, task.seed), artifact.directory)
+        return Network.load(self.space.build(artifact.architecture, task.seed), artifact.directory)
 
     def _before_training(self, network: Network, directory: Path, training: ImageTraining) -> dict[str, float]:
         """What the file will weigh and how long it will run does not depend on what it learns."""

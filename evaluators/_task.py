@@ -16,10 +16,12 @@ class Artifact:
 
     Attributes:
         directory: holds ``network.json``, ``weights.safetensors`` and ``model.onnx``.
+        architecture: of the network.
         recipe: what of a recipe has already been applied to it.
     """
 
     directory: Path
+    architecture: Mapping[str, Any]
     recipe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -34,7 +36,7 @@ class Task:
         seed: of everything random in the evaluation.
         directory: where its files go; exists.
         start: a network of the same architecture that the recipe goes on from, or None to train one.
-        teacher: whom distillation learns from, or None for the network that the recipe starts with.
+        teacher: the most accurate network of the run, for a distillation that asks for it.
     """
 
     number: int

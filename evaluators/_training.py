@@ -58,7 +58,7 @@ class ImageTraining:
         settings: how.
         seed: of order, augmentation and dropout.
         epochs: how long stages of compression train unless they are told.
-        teacher: whom distillation learns from.
+        teachers: whom distillation can learn from, by name.
         on_epoch: told of every epoch; False ends the training with `StoppedEarly`.
         meter: asked between batches whether somebody measures.
     """
@@ -69,7 +69,7 @@ class ImageTraining:
         settings: TrainingSettings,
         seed: int,
         epochs: int = 1,
-        teacher: Network | None = None,
+        teachers: Mapping[str, Network] | None = None,
         on_epoch: OnEpoch | None = None,
         meter: Meter | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class ImageTraining:
         self._settings = settings
         self._seed = seed
         self._epochs = epochs
-        self._teacher = teacher
+        self._teachers = teachers or {}
         self._on_epoch = on_epoch
         self._meter = meter or Meter()
 
@@ -89,11 +89,10 @@ class ImageTraining:
     def epochs(self) -> int:
         return self._epochs
 
-    @property
-    def teacher(self) -> Network:
-        if self._teacher is None:
-            raise SlimsearchError("distillation needs a teacher, and there is none")
-        return self._teacher
+    def teacher(self, name: str) -> Network:
+        if name not in self._teachers:
+            raise SlimsearchError(f"distillation has no teacher '{name}'")
+        return self._teachers[name]
 
     @property
     def calibration(self) -> Tensor:

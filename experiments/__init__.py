@@ -1,1 +1,1 @@
-"""The command line, the search loop, the run directory, reports and benchmarks."""
+"""The command line, the search loop, the run directory, and reports."""

@@ -13,7 +13,7 @@ from evaluators.datasets import Dataset
 from experiments.ranking import Ranking
 from experiments.record import COMPLETE, COMPRESSION, RUNNING, SEARCH, TAKEN_BACK, Record, Trial
 from experiments.run_directory import RunDirectory
-from experiments.search import trial_seed
+from experiments.search import Attempts, trial_seed
 from search_spaces import Candidate
 from strategies import Failure
 
@@ -55,10 +55,11 @@ class CompressionPhase:
         self._directory = directory
         self._labels = data.validation.labels
         self._seed = seed
-        self._retries = retries
-        self._attempts: dict[int, int] = {}
+        self._attempts = Attempts(retries)
         searched = [t for t in record.trials if t.kind == SEARCH]
         self._parents = ranking.select(searched, top_k) if self._groups else []
+        best = max(ranking.feasible(searched), key=lambda t: (t.metrics["val_accuracy"], -t.number), default=None)
+        self._teacher = None if best is None else self._artifact(best)
         self._again = [t.number for t in record.trials if t.state == RUNNING and t.kind == COMPRESSION]
 
     @property
@@ -94,11 +95,10 @@ class CompressionPhase:
     def tell(self, number: int, result: Outcome | Failure) -> None:
         """Record the file, kept or taken back."""
         if isinstance(result, Failure):
-            self._attempts[number] = self._attempts.get(number, 0) + 1
-            if result.worker_died and self._attempts[number] <= self._retries:
+            if self._attempts.another(number, result):
                 self._again.append(number)
-                return
-            self._record.fail(number, result.error)
+            else:
+                self._record.fail(number, result.error)
             return
         trial = self._record.trials[number]
         assert trial.parent is not None
@@ -153,5 +153,10 @@ class CompressionPhase:
             fidelity=trial.fidelity,
             seed=trial.seed,
             directory=self._directory.trial_directory(trial.number),
-            start=Artifact(self._directory.trial_directory(parent.number), parent.candidate.recipe),
+            start=self._artifact(parent),
+            teacher=self._teacher,
         )
+
+    def _artifact(self, trial: Trial) -> Artifact:
+        folder = self._directory.trial_directory(trial.number)
+        return Artifact(folder, trial.candidate.architecture, trial.candidate.recipe)

@@ -111,7 +111,11 @@ class Configuration:
     @property
     def worker_count(self) -> int:
         """Processes to start."""
-        return self.workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if self.workers:
+            return self.workers
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
 
     def replace(self, **changes: Any) -> Configuration:
         """A copy with other values.

@@ -14,7 +14,7 @@ from experiments.record import COMPLETE, COMPRESSION, FAILED, RULED_OUT, RUNNING
 from experiments.tables import architecture_text, final_table, metrics_text, recipe_text, shown, taken_back_lines
 
 if TYPE_CHECKING:
-    from experiments.job import Result
+    from experiments.result import Result
 
 
 class Display(Protocol):

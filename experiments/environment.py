@@ -10,6 +10,8 @@ from typing import Any
 
 from evaluators.datasets import Dataset
 from experiments.configuration import Configuration
+from experiments.run_directory import RunDirectory
+from slimsearch_errors import SlimsearchError
 
 _PACKAGES = (
     "slimsearch", "torch", "torchvision", "nni", "optuna", "numpy", "onnx", "onnxruntime", "torch-pruning",
@@ -46,6 +48,19 @@ def describe(configuration: Configuration, data: Dataset, device: str, precision
             **data.metadata(),
         },
     }
+
+
+def read(directory: RunDirectory) -> dict[str, Any]:
+    """The environment that a run was begun in.
+
+    Raises:
+        SlimsearchError: it is missing or damaged.
+    """
+    found = directory.read_json("environment.json")
+    expected = {"packages", "device", "precision", "dataset"}
+    if not isinstance(found, dict) or not expected <= found.keys() or "fingerprint" not in found["dataset"]:
+        raise SlimsearchError(f"'{directory.path / 'environment.json'}' is damaged: something is missing in it")
+    return found
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -28,7 +28,8 @@ from experiments.display import Display, Silent
 from experiments.finalists import finalists, measure_finalists
 from experiments.phases import Phases
 from experiments.ranking import Ranking
-from experiments.record import Record, Trial
+from experiments.record import Record
+from experiments.result import Result
 from experiments.run_directory import RunDirectory
 from experiments.search import ArchitectureSearch, refuse_if_nothing_is_left
 from experiments.tables import shown
@@ -42,25 +43,6 @@ IN_MEMORY = "<python>"
 """Stands in config.yaml for a class or data set that was handed over from Python."""
 
 _KNOWN_METRICS = ("val_accuracy", "latency_ms", "size_kib", "params", "macs", "training_seconds")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run found.
-
-    Attributes:
-        directory: of the run; artifacts are relative to it.
-        trials: everything that was tried, by number.
-        models: the content of ``top_models.json``, the front first.
-    """
-
-    directory: Path
-    trials: tuple[Trial, ...]
-    models: tuple[dict[str, Any], ...]
-
-    def top_models(self, count: int) -> list[dict[str, Any]]:
-        """The first `count` models: dicts with ``architecture``, ``recipe``, ``metrics`` and ``artifact``."""
-        return [dict(model) for model in self.models[:count]]
 
 
 @dataclass(frozen=True)
@@ -135,7 +117,7 @@ def resume(
             raise SlimsearchError(f"'{path}' was begun from Python with a class; resume it there with that class")
         if configuration.dataset == IN_MEMORY and data is None:
             raise SlimsearchError(f"'{path}' was begun from Python with its data; resume it there with that data")
-        before = directory.read_json("environment.json")
+        before = environment.read(directory)
         # What the processor is used for was chosen once, and is recorded: it stays.
         pinned = {"device": before["device"], "precision": before["precision"]}
         parts = _prepare(configuration.replace(**pinned), space, data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,8 +65,6 @@ def _run(words: Sequence[str], program: str) -> int:
     options = vars(run_parser(program).parse_args(list(words)))
     given = {name: value for name, value in options.items() if name != "config" and value is not None}
     resume = given.pop("resume", None)
-    # Ray and others look at the environment when they are imported; nothing is reported home unless asked for.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if resume is None:
         configuration = Configuration(**given)
     elif not (Path(resume) / "config.yaml").is_file():

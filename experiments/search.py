@@ -62,10 +62,9 @@ class ArchitectureSearch:
         self._epochs = epochs
         self._seed = seed
         self._deadline = deadline
-        self._retries = retries
         self._on_targets = on_targets
         self._again = [t.number for t in record.trials if t.state == RUNNING and t.kind == SEARCH]
-        self._attempts: dict[int, int] = {}
+        self._attempts = Attempts(retries)
         self._stopped: dict[int, str] = {}
         self._tried = {t.candidate for t in record.trials if t.kind == SEARCH}
         self.exhausted = False
@@ -102,11 +101,10 @@ class ArchitectureSearch:
     def tell(self, number: int, result: Outcome | Failure) -> None:
         """Record the end of a trial, or put it back if its worker died."""
         if isinstance(result, Failure):
-            self._attempts[number] = self._attempts.get(number, 0) + 1
-            if result.worker_died and self._attempts[number] <= self._retries:
+            if self._attempts.another(number, result):
                 self._again.append(number)
-                return
-            self._record.fail(number, result.error)
+            else:
+                self._record.fail(number, result.error)
             return
         if number in self._stopped:
             self._record.finish(number, result, state=RULED_OUT, reason=self._stopped.pop(number))
@@ -158,6 +156,19 @@ class ArchitectureSearch:
             seed=trial.seed,
             directory=self._directory.trial_directory(trial.number),
         )
+
+
+class Attempts:
+    """Which trials are tried again: those whose worker died, up to `retries` times each."""
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+        self._lost: dict[int, int] = {}
+
+    def another(self, number: int, failure: Failure) -> bool:
+        """Whether the trial that failed so is to be tried again."""
+        self._lost[number] = self._lost.get(number, 0) + 1
+        return failure.worker_died and self._lost[number] <= self._retries
 
 
 def trial_seed(run_seed: int, number: int) -> int:

@@ -21,7 +21,6 @@ class _NoTraining:
 
     def __init__(self, *shape: int) -> None:
         self.calibration = torch.randn(4, *shape)
-        self.teacher = Network(nn.Identity())
 
     def fit(self, network: Network, **settings: object) -> Network:
         return network

@@ -47,6 +47,7 @@ def test_neighbours_that_train_are_one_group() -> None:
         ("prune,prune", "stands twice"),
         ("quantize:target=arm", "target 'arm' is none of any, vnni"),
         ("distill:temperature=0", "temperature 0 is not above 0"),
+        ("distill:teacher=me", "teacher 'me' is none of parent, best"),
         ("prune,,quantize", "unknown stage ''"),
     ],
 )
@@ -93,7 +94,7 @@ def test_stages_that_train_together_share_one_run() -> None:
             return network
 
     class OneRun:
-        seed, epochs, teacher, calibration = 0, 7, Network(torch.nn.Identity()), torch.zeros(1)
+        seed, epochs, calibration = 0, 7, torch.zeros(1)
 
         def fit(self, network: Network, **settings: object) -> Network:
             events.append(f"fit {settings}")

@@ -28,8 +28,8 @@ def space() -> ModelSpace:
 
 @pytest.fixture(scope="module")
 def training(digits: Dataset, space: ModelSpace) -> ImageTraining:
-    teacher = Network(space.build(ARCHITECTURE, 1).eval())
-    return ImageTraining(digits, TrainingSettings(), seed=3, epochs=2, teacher=teacher)
+    teachers = {"parent": Network(space.build(ARCHITECTURE, 1).eval())}
+    return ImageTraining(digits, TrainingSettings(), seed=3, epochs=2, teachers=teachers)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_the_accuracy_is_that_of_the_file(
     first = Task(0, Candidate(ARCHITECTURE), 2, 0, tmp_path / "parent")
     evaluator.evaluate(first, report=lambda epoch, metrics: True)
     candidate = Candidate(ARCHITECTURE, {name: {}})
-    second = Task(1, candidate, 2, 0, tmp_path / "child", start=Artifact(tmp_path / "parent"))
+    second = Task(1, candidate, 2, 0, tmp_path / "child", start=Artifact(tmp_path / "parent", ARCHITECTURE))
     outcome = evaluator.evaluate(second, report=lambda epoch, metrics: True)
     predictions = DeployedModel(tmp_path / "child" / "model.onnx").predict(digits, digits.validation)
     assert outcome.metrics["val_accuracy"] == np.mean(predictions == digits.validation.labels)

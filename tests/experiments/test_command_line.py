@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import slimsearch
+from evaluators import DeployedModel
 from evaluators.datasets import Dataset
 from tests.conftest import ROOT, SPACES, TINY, Run, environment
 
@@ -73,6 +74,12 @@ def test_top_models_are_what_they_say(finished: tuple[Path, subprocess.Completed
         if "prune" not in model["recipe"]:
             assert sum(p.numel() for p in network.parameters()) == model["metrics"]["params"]
         assert {"latency_ms", "macs"} <= model["metrics"].keys()
+        trained = slimsearch.load_network(directory, model)
+        assert sum(p.numel() for p in trained.parameters()) == model["metrics"]["params"]
+        if "quantize" not in model["recipe"]:
+            logits = trained(digits.normalise(digits.test.images)).detach().numpy()
+            found = DeployedModel(file)(digits.normalise(digits.test.images).numpy())
+            assert np.allclose(logits, found, atol=1e-4)
     printed = [line for line in process.stdout.splitlines() if line.startswith("{")]
     dicts = [eval(line) for line in printed]
     assert dicts == [model["architecture"] for model in models if model["on_front"]]

@@ -1,0 +1,155 @@
+"""One evaluation: what is reported, measured, stopped and refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import compression
+from compression import Network
+from evaluators import Artifact, LatencySettings, NetworkEvaluator, Task, load_predictions, macs, measure_latency
+from evaluators.datasets import Dataset
+from search_spaces import Candidate, ModelSpace
+from slimsearch_errors import SlimsearchError
+from tests.conftest import TINY
+
+ARCHITECTURE = {"act": 1, "width": 8}
+
+
+@pytest.fixture(scope="module")
+def evaluator(digits_directory: Path) -> NetworkEvaluator:
+    return NetworkEvaluator(ModelSpace.load(TINY, (1, 8, 8), 10), digits_directory)
+
+
+def task(folder: Path, recipe: Mapping[str, Mapping[str, object]] | None = None, **options: object) -> Task:
+    folder.mkdir(exist_ok=True)
+    return Task(0, Candidate(ARCHITECTURE, recipe or {}), 3, 5, folder, **options)
+
+
+def always(epoch: int, metrics: Mapping[str, float]) -> bool:
+    return True
+
+
+def test_costs_are_known_before_training_and_hold_afterwards(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
+    heard: dict[int, dict[str, float]] = {}
+
+    def report(epoch: int, metrics: Mapping[str, float]) -> bool:
+        heard[epoch] = dict(metrics)
+        return True
+
+    outcome = evaluator.evaluate(task(tmp_path), report=report)
+    assert list(heard) == [0, 1, 2, 3]
+    for name in ("params", "macs"):
+        assert heard[0][name] == outcome.metrics[name]
+    # The file also carries the metadata, which the one before training does not need.
+    assert heard[0]["size_kib"] == pytest.approx(outcome.metrics["size_kib"], abs=0.5)
+    assert outcome.metrics["latency_q25_ms"] <= outcome.metrics["latency_ms"] <= outcome.metrics["latency_q75_ms"]
+    assert outcome.metrics["params"] == 8 * 9 + 8 + 8 * 9 * 10 + 10
+    assert outcome.metrics["macs"] == 8 * 9 * 6 * 6 + 8 * 9 * 10
+    assert outcome.metrics["latency_alone"] == 1
+    assert {entry.name for entry in tmp_path.iterdir()} == {
+        "model.onnx", "network.json", "weights.safetensors", "predictions.safetensors",
+    }  # fmt: skip
+
+
+def test_stopped_before_training_nothing_is_trained(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
+    outcome = evaluator.evaluate(task(tmp_path), report=lambda epoch, metrics: False)
+    assert {"size_kib", "latency_ms", "params", "macs"} <= outcome.metrics.keys()
+    assert "val_accuracy" not in outcome.metrics
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_same_seed_same_accuracy(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
+    found = [evaluator.evaluate(task(tmp_path / str(i)), report=always).metrics for i in range(2)]
+    deterministic = ("val_accuracy", "size_kib", "params", "macs")
+    assert [found[0][name] for name in deterministic] == [found[1][name] for name in deterministic]
+    assert np.array_equal(load_predictions(tmp_path / "0"), load_predictions(tmp_path / "1"))
+
+
+def test_a_recipe_from_the_start_and_from_a_trained_parent(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
+    recipe = compression.parse("prune:epochs=1,quantize")
+    whole = evaluator.evaluate(task(tmp_path / "whole", recipe), report=always).metrics
+    evaluator.evaluate(task(tmp_path / "parent"), report=always)
+    start = Artifact(tmp_path / "parent", ARCHITECTURE)
+    resumed = evaluator.evaluate(task(tmp_path / "child", recipe, start=start), report=always).metrics
+    assert whole["val_accuracy"] == resumed["val_accuracy"]
+    assert whole["size_kib"] == resumed["size_kib"]
+    assert "start_latency_ms" in resumed
+    assert "start_latency_ms" not in whole
+
+
+def test_distillation_from_the_best_network_of_another_architecture(
+    evaluator: NetworkEvaluator, tmp_path: Path
+) -> None:
+    other = {"act": 0, "width": 24}
+    (tmp_path / "best").mkdir()
+    evaluator.evaluate(Task(0, Candidate(other), 2, 1, tmp_path / "best"), report=always)
+    evaluator.evaluate(task(tmp_path / "parent"), report=always)
+    start, best = Artifact(tmp_path / "parent", ARCHITECTURE), Artifact(tmp_path / "best", other)
+    recipe = compression.parse("distill:teacher=best:epochs=1")
+    evaluator.evaluate(task(tmp_path / "child", recipe, start=start, teacher=best), report=always)
+    with pytest.raises(SlimsearchError, match="distillation has no teacher 'best'"):
+        evaluator.evaluate(task(tmp_path / "none", recipe, start=start), report=always)
+
+
+def test_a_file_that_disagrees_with_its_network_is_refused(
+    evaluator: NetworkEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = compression.export
+
+    def wrong(network: Network, path: Path, images: torch.Tensor, metadata: Mapping[str, str] | None = None) -> None:
+        module = network.copy_module()
+        with torch.no_grad():
+            next(module.parameters()).mul_(1.1)
+        honest(Network(module), path, images, metadata)
+
+    monkeypatch.setattr(compression, "export", wrong)
+    with pytest.raises(SlimsearchError, match="the exported file disagrees with the network"):
+        evaluator.evaluate(task(tmp_path), report=always)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_metric_that_is_no_number_is_refused(evaluator: NetworkEvaluator, tmp_path: Path, value: float) -> None:
+    from dataclasses import replace
+
+    broken = replace(evaluator, metrics={"mine": lambda path, data: value})
+    with pytest.raises(SlimsearchError, match="metric 'mine' is"):
+        broken.evaluate(task(tmp_path), report=always)
+
+
+def test_a_metric_of_ones_own_never_sees_the_test_split(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    seen: list[Dataset] = []
+
+    def mine(path: Path, data: Dataset) -> float:
+        seen.append(data)
+        return 1.0
+
+    outcome = replace(evaluator, metrics={"mine": mine}).evaluate(task(tmp_path), report=always)
+    assert outcome.metrics["mine"] == 1.0
+    assert [data.test for data in seen] == [None]
+
+
+def test_macs_of_known_layers() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(4 * 16, 10))
+    assert macs(Network(module), (1, 8, 8)) == 4 * 9 * 36 + 4 * 9 * 16 + 4 * 16 * 10
+
+
+def test_latency_follows_the_work(tmp_path: Path) -> None:
+    """Four times the width is slower, eight images take longer than one, and the order of the files is kept."""
+    images = torch.randn(2, 1, 16, 16)
+    paths = []
+    for width in (64, 16):
+        module = nn.Sequential(nn.Conv2d(1, width, 3), nn.Conv2d(width, width, 3), nn.Flatten())
+        paths.append(tmp_path / f"{width}.onnx")
+        compression.export(Network(module.eval()), paths[-1], images)
+    wide, narrow = measure_latency(paths, (1, 16, 16), blocks=10)
+    assert wide.median_ms > 1.5 * narrow.median_ms
+    batch = LatencySettings(batch=8).batch
+    assert measure_latency(paths[:1], (1, 16, 16), batch=batch, blocks=10)[0].median_ms > 2 * wide.median_ms
