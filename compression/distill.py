@@ -37,8 +37,8 @@ class Distill(TrainingStage):
     changes_cost: ClassVar[bool] = False
 
     teacher: str = "parent"
-    temperature: float = 4.0
-    weight: float = 0.7
+    temperature: float = 2.0
+    weight: float = 0.5
     epochs: int | None = None
     learning_rate: float | None = None
 

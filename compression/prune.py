@@ -26,6 +26,8 @@ class Prune(TrainingStage):
         norm: 1 or 2.
         round_to: layers of at least four times as many channels get a width that is a multiple of it, since runtimes
             work on blocks of channels (22 of 32 channels ran slower than all 32); 1 leaves widths as they come.
+        dropout: share of the network's dropout rates that the pruned one keeps, in [0, 1]. None by default: less
+            capacity needs less of it (Han et al. 2015), and a short fine-tuning did best without.
         learning_rate: peak of the fine-tuning's schedule; by default that of the evaluator.
     """
 
@@ -33,6 +35,7 @@ class Prune(TrainingStage):
     epochs: int | None = None
     norm: int = 1
     round_to: int = 8
+    dropout: float = 0.0
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
@@ -42,6 +45,8 @@ class Prune(TrainingStage):
             raise ValueError(f"epochs {self.epochs} is less than 1")
         if self.norm not in (1, 2):
             raise ValueError(f"norm {self.norm} is neither 1 nor 2")
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout {self.dropout} is not between 0 and 1")
         if self.round_to < 1:
             raise ValueError(f"round_to {self.round_to} is less than 1")
 
@@ -66,7 +71,7 @@ class Prune(TrainingStage):
             raise SlimsearchError(f"this network cannot be pruned: {type(error).__name__}: {error}") from error
         if after != before:
             raise SlimsearchError(f"pruning changed the output from {tuple(before)} to {tuple(after)}")
-        _soften_dropout(module, (sum(p.numel() for p in module.parameters()) / network.params) ** 0.5)
+        _scale_dropout(module, self.dropout)
         structure = {**network.structure, "widths": widths(module), "dropout": dropout_rates(module)}
         pruned = Network(module, structure, network.quantization)
         if pruned.params == network.params:
@@ -88,8 +93,7 @@ class Prune(TrainingStage):
         return ratios
 
 
-def _soften_dropout(module: nn.Module, factor: float) -> None:
-    """Less capacity needs less dropout: Han et al. 2015 scale its rate by the root of the share of weights left."""
+def _scale_dropout(module: nn.Module, factor: float) -> None:
     import torch
 
     for layer in module.modules():

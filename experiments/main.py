@@ -57,6 +57,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "slimsearch run"
         line = " ".join(str(error).split())
         print(f"error: {line}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a directory that was taken away: what is recorded stays
+        print(f"error: {error}; what was finished is kept, go on with --resume", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 

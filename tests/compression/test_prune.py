@@ -92,10 +92,12 @@ def test_wide_layers_get_round_widths(sparsity: float, widths: tuple[int, int]) 
     assert pruned[0].out_channels == max(1, int(12 * (1 - sparsity))), "a narrow layer is not rounded"
 
 
-def test_dropout_follows_the_capacity() -> None:
+@pytest.mark.parametrize("kept", [0.0, 0.5, 1.0])
+def test_the_share_of_dropout_that_is_kept(kept: float) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Dropout(0.5), nn.Linear(40, 10))
-    pruned = Prune(sparsity=0.5, epochs=1).apply(Network(module.eval()), _NoTraining(1, 8, 8))
-    assert pruned.module[3].p == pytest.approx(0.5 * (pruned.params / Network(module).params) ** 0.5)
+    pruned = Prune(sparsity=0.5, epochs=1, dropout=kept).apply(Network(module.eval()), _NoTraining(1, 8, 8))
+    assert pruned.module[3].p == 0.5 * kept
+    assert pruned.structure["dropout"] == {"3": 0.5 * kept}
     assert module[3].p == 0.5
 
 
