@@ -11,6 +11,7 @@ from typing import Any
 from evaluators.datasets import Dataset
 from experiments.configuration import Configuration
 from experiments.run_directory import RunDirectory
+from search_spaces import Space
 from slimsearch_errors import SlimsearchError
 
 _PACKAGES = (
@@ -20,8 +21,8 @@ _PACKAGES = (
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
-def describe(configuration: Configuration, data: Dataset, device: str, precision: str) -> dict[str, Any]:
-    """The environment of this process and the data set that it read."""
+def describe(configuration: Configuration, space: Space, data: Dataset, device: str, precision: str) -> dict[str, Any]:
+    """The environment of this process, the space that it searches and the data set that it read."""
     model, flags = _processor()
     return {
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -38,6 +39,7 @@ def describe(configuration: Configuration, data: Dataset, device: str, precision
         "runtime": "onnxruntime, CPU",
         "latency_batch": configuration.latency_batch,
         "latency_threads": configuration.latency_threads,
+        "choices": {choice.label: [choice.text(value) for value in choice.values] for choice in space.choices},
         "dataset": {
             "name": data.name,
             "fingerprint": data.fingerprint,
@@ -57,10 +59,20 @@ def read(directory: RunDirectory) -> dict[str, Any]:
         SlimsearchError: it is missing or damaged.
     """
     found = directory.read_json("environment.json")
-    expected = {"packages", "device", "precision", "dataset"}
+    expected = {"packages", "device", "precision", "choices", "dataset"}
     if not isinstance(found, dict) or not expected <= found.keys() or "fingerprint" not in found["dataset"]:
         raise SlimsearchError(f"'{directory.path / 'environment.json'}' is damaged: something is missing in it")
     return found
+
+
+def changed_choices(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The labels whose values are not what they were, with both."""
+    old, new = before["choices"], now["choices"]
+    return "; ".join(
+        f"'{label}' was {', '.join(old.get(label, ['absent']))}, is {', '.join(new.get(label, ['absent']))}"
+        for label in sorted(old.keys() | new.keys())
+        if old.get(label) != new.get(label)
+    )
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -76,6 +76,9 @@ def start(
     """
     configuration = configuration.replace(
         space=_named(space) if space is not None else absolute(configuration.space),
+        strategy=absolute(configuration.strategy),
+        sampler=absolute(configuration.sampler),
+        metrics=_with_absolute_paths(configuration.metrics),
         dataset=IN_MEMORY if data is not None else _absolute_folder(configuration.dataset),
         data_root=str(Path(configuration.data_root).expanduser().resolve()) if configuration.data_root else None,
     )
@@ -123,6 +126,9 @@ def resume(
         parts = _prepare(configuration.replace(**pinned), space, data)
         if before["dataset"]["fingerprint"] != parts.environment["dataset"]["fingerprint"]:
             raise SlimsearchError(f"the data set is not the one that '{path}' was begun with: its hash differs")
+        if before["choices"] != parts.environment["choices"]:
+            labels = environment.changed_choices(before, parts.environment)
+            raise SlimsearchError(f"the space is not the one that '{path}' was begun with: {labels}")
         for line in environment.differences(before, parts.environment):
             display.warn(f"the environment has changed: {line}")
         configuration.write(directory.config)
@@ -158,7 +164,7 @@ def _prepare(configuration: Configuration, space: Any, data: Any) -> _Parts:
     model_space.check(next(model_space.grid()))
     return _Parts(
         configuration, ranking, recipe, sampler, strategy, dataset, model_space, metrics,
-        environment.describe(configuration, dataset, device, precision),
+        environment.describe(configuration, model_space, dataset, device, precision),
     )  # fmt: skip
 
 
@@ -239,6 +245,11 @@ def _user_metrics(text: str | None) -> dict[str, UserMetric]:
             raise SlimsearchError(f"--metrics '{part}': {location} is not a function")
         found[name.strip()] = function
     return found
+
+
+def _with_absolute_paths(metrics: str | None) -> str | None:
+    parts = [part.partition("=") for part in (metrics or "").split(",")]
+    return ",".join(f"{name}{equals}{absolute(location.strip())}" for name, equals, location in parts) or None
 
 
 def _named(space: Any) -> str:

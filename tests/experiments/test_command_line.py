@@ -239,6 +239,7 @@ def test_metrics_of_ones_own(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     models = json.loads((tmp_path / "run" / "top_models.json").read_text())
     assert all(model["metrics"]["nodes"] == 5 for model in models)
+    assert f"nodes={tmp_path / 'mine.py'}:nodes" in (tmp_path / "run" / "config.yaml").read_text()
 
 
 def test_an_image_folder_of_ones_own(run: Run, tmp_path: Path, digits: Dataset) -> None:
@@ -347,6 +348,13 @@ class TestOfAFinishedRun:
         text = (copy / "environment.json").read_text()
         (copy / "environment.json").write_text(re.sub(r'"fingerprint": "\w+"', '"fingerprint": "0"', text))
         self.refused(run, copy, "the data set is not the one")
+
+    def test_another_space(self, run: Run, copy: Path, tmp_path: Path) -> None:
+        changed = SPACES.read_text().replace("[8, 16, 24]", "[8, 16, 32]")
+        (tmp_path / "spaces.py").write_text(changed)
+        text = (copy / "config.yaml").read_text()
+        (copy / "config.yaml").write_text(text.replace(str(SPACES), str(tmp_path / "spaces.py")))
+        self.refused(run, copy, "the space is not the one .*: 'width' was 8, 16, 24, is 8, 16, 32")
 
     def test_in_use(self, run: Run, copy: Path) -> None:
         from experiments.run_directory import RunDirectory
