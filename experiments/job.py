@@ -85,8 +85,8 @@ def start(
     parts = _prepare(configuration, space, data)
     path = Path(configuration.run_dir) if configuration.run_dir else _free_directory(parts.space.space_class.__name__)
     with RunDirectory(path, create=True) as directory:
-        parts.configuration.replace(run_dir=None).write(directory.config)
         directory.write_json("environment.json", parts.environment)
+        parts.configuration.replace(run_dir=None).write(directory.config)  # from here on it is a run
         return _carry_out(parts, directory, display or Silent())
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import optuna
 
 _STUDY = "slimsearch"
+# What a process that was killed while it began can have left; nothing is lost by beginning anew.
+_BEFORE_A_RUN = {"lock", "environment.json", "environment.json.part", "config.part"}
 
 
 class RunDirectory:
@@ -37,7 +39,7 @@ class RunDirectory:
 
         self.path = path.expanduser().resolve()
         if create:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if self.path.exists() and (not self.path.is_dir() or {e.name for e in self.path.iterdir()} - _BEFORE_A_RUN):
                 raise SlimsearchError(f"--run-dir '{path}' exists already; go on with it by --resume {path}")
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
