@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import inspect
 import itertools
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def start(
         data_root=str(Path(configuration.data_root).expanduser().resolve()) if configuration.data_root else None,
     )
     parts = _prepare(configuration, space, data)
-    path = Path(configuration.run_dir) if configuration.run_dir else _free_directory(parts.space.space_class.__name__)
+    path = Path(configuration.run_dir) if configuration.run_dir else default_directory(configuration.space)
     with RunDirectory(path, create=True) as directory:
         directory.write_json("environment.json", parts.environment)
         parts.configuration.replace(run_dir=None).write(directory.config)  # from here on it is a run
@@ -263,10 +264,10 @@ def _absolute_folder(name: str) -> str:
     return str(folder.resolve()) if ("/" in name or "\\" in name) and folder.is_dir() else name
 
 
-def _free_directory(space_name: str) -> Path:
+def default_directory(space: str) -> Path:
     """runs/<space>-<date>-<time>, with a number where two runs begin in the same second."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{space_name.lower()}-{stamp}"
+    name = f"{re.split('[:.]', space)[-1]}-{stamp}"
     paths: Iterator[Path] = itertools.chain(
         [Path("runs") / name], (Path("runs") / f"{name}-{i}" for i in itertools.count(2))
     )

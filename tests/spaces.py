@@ -104,10 +104,10 @@ class SometimesDies(Tiny):
 
 
 class SometimesHangs(Tiny):
-    """Networks of width 16 never come to an end."""
+    """The network of width 16 with tanh never comes to an end."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training and self.fc.in_features == 16 * 9:
+        if self.training and self.fc.in_features == 16 * 9 and isinstance(self.act, nn.Tanh):
             import time
 
             time.sleep(3600)

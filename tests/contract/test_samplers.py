@@ -100,7 +100,7 @@ def test_better_than_random(name: str, lenet: ModelSpace) -> None:
     def best(sampler: Sampler, seed: int) -> float:
         observations: list[Observation] = []
         tried: set[Candidate] = set()
-        for number in range(60 if name != "gp" else 30):
+        for number in range(60 if name != "gp" else 25):
             rng = np.random.default_rng([seed, number])
             for _ in range(10):
                 point = lenet.canonical(sampler.propose(lenet, objectives, History(tuple(observations)), rng))

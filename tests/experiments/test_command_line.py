@@ -187,22 +187,22 @@ def recorded(directory: Path) -> dict[int, dict[str, object]]:
 
 
 @pytest.mark.parametrize(
-    ("space", "extra", "said"),
+    ("space", "extra", "failures", "said"),
     [
-        ("SometimesFails", (), "RuntimeError: width 16 gave up"),
-        ("SometimesDies", ("--retries", "0"), "its worker process died"),
-        ("SometimesHangs", ("--trial-timeout", "20"), "took longer than --trial-timeout 20 s"),
+        ("SometimesFails", (), 2, "RuntimeError: width 16 gave up"),
+        ("SometimesDies", ("--retries", "0"), 2, "its worker process died"),
+        ("SometimesHangs", ("--trial-timeout", "20"), 1, "took longer than --trial-timeout 20 s"),
     ],
 )
 def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(
-    space: str, extra: tuple[str, ...], said: str, run: Run, tmp_path: Path
+    space: str, extra: tuple[str, ...], failures: int, said: str, run: Run, tmp_path: Path
 ) -> None:
     done = run("--space", f"{SPACES}:{space}", *FAST, "--run-dir", "run", "--compress", "none", *extra)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("failed:") == 2
+    assert done.stdout.count("failed:") == failures
     assert said in done.stdout
     states = [t["state"] for t in recorded(tmp_path / "run").values()]
-    assert sorted(states) == ["COMPLETE"] * 4 + ["FAIL"] * 2
+    assert sorted(states) == ["COMPLETE"] * (6 - failures) + ["FAIL"] * failures
 
 
 def test_limits_and_the_weighted_objective(run: Run, tmp_path: Path) -> None:
@@ -216,15 +216,15 @@ def test_limits_and_the_weighted_objective(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_targets_of_the_weighted_objective_are_written_down(run: Run, tmp_path: Path) -> None:
+    # One worker: which ten candidates are the first does not depend on who finishes first.
     words = ("--space", "lenet", "--dataset", "digits", "--image-size", "20", "--epochs", "1", "--trials", "11")
-    done = run(*words, "--compress", "none", "--objective", "weighted", "--run-dir", "run", "--sampler", "random")
+    more = ("--compress", "none", "--objective", "weighted", "--sampler", "random", "--workers", "1")
+    done = run(*words, *more, "--run-dir", "run")
     assert done.returncode == 0, done.stderr
     targets = re.search(r"^targets: (.*)$", (tmp_path / "run" / "config.yaml").read_text(), re.M).group(1)
-    found = dict(part.split("=") for part in targets.split(","))
+    found = {name: float(value) for name, value in (part.split("=") for part in targets.split(","))}
     first = [t["result"]["metrics"] for number, t in recorded(tmp_path / "run").items() if number < 10]
-    if len(first) == 10:
-        assert float(found["size_kib"]) == pytest.approx(float(np.median([m["size_kib"] for m in first])), rel=0.2)
-    assert set(found) == {"latency_ms", "size_kib"}
+    assert found == {name: float(np.median([m[name] for m in first])) for name in ("latency_ms", "size_kib")}
 
 
 def test_metrics_of_ones_own(run: Run, tmp_path: Path) -> None:

@@ -125,3 +125,19 @@ def test_importing_it_imports_nothing_heavy() -> None:
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("space", "name"), [("lenet", "lenet"), ("/a/b.py:MyNet", "MyNet"), ("<python>:f.<locals>.Net", "Net")]
+)
+def test_the_default_run_directory_is_called_after_the_space(
+    space: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments.job import default_directory
+
+    monkeypatch.chdir(tmp_path)
+    path = default_directory(space)
+    assert path.parent == Path("runs")
+    assert path.name.startswith(f"{name}-2")
+    path.mkdir(parents=True)
+    assert default_directory(space) != path
