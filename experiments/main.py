@@ -32,8 +32,7 @@ class _Parser(ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        first_line = str(message).strip().partition("\n")[0]
-        print(f"error: {first_line}", file=sys.stderr)
+        print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -183,8 +183,10 @@ def refuse_if_nothing_is_left(ranking: Ranking, record: Record) -> None:
         SlimsearchError: every trial failed, or no candidate keeps the limits; the line says how near they came.
     """
     trials = [t for t in record.trials if t.kind == SEARCH]
-    if ranking.feasible(trials) or not trials:
+    if ranking.feasible(trials):
         return
+    if not trials:
+        raise SlimsearchError("no candidate was begun: --timeout was over before the first one")
     failed = [t for t in trials if t.state == FAILED]
     if len(failed) == len(trials):
         raise SlimsearchError(f"all {len(failed)} trials failed; the first one: {failed[0].error}")

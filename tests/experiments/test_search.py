@@ -157,8 +157,10 @@ def test_an_error_is_not_tried_again(directory, lenet: ModelSpace) -> None:
 
 
 def test_a_deadline_ends_the_asking(directory, lenet: ModelSpace) -> None:
-    search, _ = make(directory, lenet, deadline=time.monotonic() - 1)
+    search, record = make(directory, lenet, deadline=time.monotonic() - 1)
     assert search.ask() is None
+    with pytest.raises(SlimsearchError, match="no candidate was begun"):
+        refuse_if_nothing_is_left(RANKING, record)
 
 
 def test_targets_are_the_medians_of_the_first_ten(directory, lenet: ModelSpace) -> None:
