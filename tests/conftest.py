@@ -56,3 +56,21 @@ def run(tmp_path: Path) -> Run:
 def environment() -> dict[str, str]:
     """For a process that imports the project from this checkout."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+
+
+def recorded(directory: Path) -> dict[int, dict[str, object]]:
+    """Finished trials as any Optuna program reads them."""
+    import optuna
+
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(directory / "study.journal"))
+    )
+    study = optuna.load_study(study_name=None, storage=storage)
+    return {
+        t.number: {
+            "params": t.params, "values": t.values, "kind": t.user_attrs["kind"], "result": t.user_attrs["result"],
+            "curve": t.intermediate_values, "state": t.state.name,
+        }
+        for t in study.trials
+        if t.state.is_finished()
+    }  # fmt: skip
