@@ -94,11 +94,8 @@ class Prune(TrainingStage):
 
 
 def _scale_dropout(module: nn.Module, factor: float) -> None:
-    import torch
-
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.Dropout | torch.nn.Dropout1d | torch.nn.Dropout2d):
-            layer.p *= factor
+    for name, rate in dropout_rates(module).items():
+        setattr(module.get_submodule(name), "p", rate * factor)  # noqa: B010 - torch types every attribute as a tensor
 
 
 def _last_layer(module: nn.Module, images: Tensor) -> nn.Module:

@@ -6,7 +6,7 @@ from slimsearch_errors import SlimsearchError
 
 
 def device_for(name: str) -> str:
-    """ "cpu" or "cuda"; "auto" takes CUDA where there is one.
+    """The device to train on, "cpu" or "cuda"; "auto" takes CUDA where there is one.
 
     Raises:
         SlimsearchError: CUDA is asked for and there is none.
@@ -21,7 +21,7 @@ def device_for(name: str) -> str:
 
 
 def precision_for(name: str, device: str) -> str:
-    """ "fp32" or "bf16"; "auto" takes bf16 where the processor multiplies it natively."""
+    """The precision of training, "fp32" or "bf16"; "auto" takes bf16 where the processor multiplies it natively."""
     if name != "auto":
         return name
     import torch

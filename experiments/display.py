@@ -69,7 +69,6 @@ class Console:
 
         # Where lines are kept, a table need not fit a screen.
         self._console = RichConsole(highlight=False, width=None if sys.stdout.isatty() else 120)
-        self._live: Any = None
         self._phase = ""
         self._length = 0
         self._began = 0.0
@@ -81,16 +80,12 @@ class Console:
     def open(self, path: Path) -> Iterator[None]:
         from rich.live import Live
 
-        self._print(f"run directory: {shown(path)}")
+        self._print(f"run directory: {_escape(shown(path))}")
         if not self._console.is_terminal:
             yield
             return
-        with Live(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True) as live:
-            self._live = live
-            try:
-                yield
-            finally:
-                self._live = None
+        with Live(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True):
+            yield
 
     def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
         self._phase, self._length, self._ranking = name, length, ranking
@@ -108,7 +103,7 @@ class Console:
             self._print(self._line(trial))
 
     def note(self, text: str) -> None:
-        self._print(text)
+        self._print(_escape(text))
 
     def warn(self, text: str) -> None:
         self._print(f"[yellow]warning:[/] {_escape(text)}")
@@ -123,7 +118,7 @@ class Console:
                 recipe = recipe_text(model["recipe"])
                 comment = f"  # {recipe}" if recipe else ""
                 self._print(_escape(f"{model['architecture']}{comment}"))
-        folder = shown(result.directory)
+        folder = _escape(shown(result.directory))
         self._print(f"\nfiles and dicts: {folder}/top_models.json")
         self._print(f"report:          {folder}/report.html")
         self._print(f"dashboard:       slimsearch dashboard {folder}")

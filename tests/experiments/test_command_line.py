@@ -149,6 +149,14 @@ def test_metrics_of_ones_own(run: Run, tmp_path: Path) -> None:
     assert f"nodes={tmp_path / 'mine.py'}:nodes" in (tmp_path / "run" / "config.yaml").read_text()
 
 
+def test_names_that_look_like_markup(run: Run, tmp_path: Path) -> None:
+    """Square brackets mean something to the library that prints."""
+    done = run("--space", TINY, *FAST, "--trials", "1", "--compress", "none", "--run-dir", "[bold][a] [red]/x")
+    assert done.returncode == 0, done.stderr
+    assert "run directory: [bold][a] [red]/x" in done.stdout
+    assert "report:          [bold][a] [red]/x/report.html" in done.stdout
+
+
 def test_an_image_folder_of_ones_own(run: Run, tmp_path: Path, digits: Dataset) -> None:
     from PIL import Image
 
