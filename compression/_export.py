@@ -1,4 +1,4 @@
-"""From a network to the one file that is deployed: ONNX, float32 or int8 with QDQ operators."""
+"""From a network to the one file that is deployed: ONNX, float32, or in the form that its plan asks for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compression._network import Network, Quantization
+from compression._folding import fold_batch_norm
+from compression._int8 import to_int8
+from compression._network import Network
+from compression._plan import CODEBOOK, STATIC
+from compression._storage import store
 from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
 INPUT, OUTPUT = "images", "logits"
@@ -26,7 +29,7 @@ def export(network: Network, path: Path, images: Tensor, metadata: Mapping[str, 
     """Write `network` to `path` as one ONNX file, ``images`` (N, C, H, W) float32 -> ``logits``, N free.
 
     Args:
-        network: what to export; a quantization plan makes the file int8.
+        network: what to export; its quantization plan says how it is stored and run, without one as float32.
         path: written whole or not at all.
         images: (N, C, H, W) float32, normalised training images: an example input, and the calibration set.
         metadata: recorded in the file's ``metadata_props``, nothing else is.
@@ -34,13 +37,20 @@ def export(network: Network, path: Path, images: Tensor, metadata: Mapping[str, 
     Raises:
         SlimsearchError: the network cannot be expressed in ONNX, or not be quantized.
     """
+    import onnx
+
+    if network.quantization is not None and network.quantization.learned:
+        network = fold_batch_norm(network, images[:2])
+    plan = network.quantization
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         file = Path(folder) / "model.onnx"
         try:
             with _quiet():
                 _to_onnx(network, file, images[:2])
-                if network.quantization is not None:
-                    file = _to_int8(file, Path(folder), images, network.quantization)
+                if plan is not None and plan.form == STATIC:
+                    file = to_int8(file, Path(folder), INPUT, images, plan)
+                elif plan is not None:
+                    onnx.save(store(onnx.load(str(file)), plan.form), str(file))
                 _tidy(file, dict(metadata or {}))
         except Exception as error:  # the exporters raise anything
             first_line = str(error).strip().partition("\n")[0]
@@ -57,11 +67,14 @@ def _to_onnx(network: Network, file: Path, example: Tensor) -> None:
         "output_names": [OUTPUT],
         "opset_version": _OPSET,
     }
+    # Batch normalisation folded into a weight would give each channel a codebook of its own: the runtime folds it then.
+    codebook = network.quantization is not None and network.quantization.form == CODEBOOK
+    kept = torch.onnx.TrainingMode.PRESERVE if codebook else torch.onnx.TrainingMode.EVAL
     example = example.contiguous()
     try:
         # The TorchScript exporter: a tenth of the time and half the bytes of the newer one (stack traces).
         axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
-        torch.onnx.export(module, (example,), str(file), dynamo=False, dynamic_axes=axes, **options)
+        torch.onnx.export(module, (example,), str(file), dynamo=False, dynamic_axes=axes, training=kept, **options)
     except Exception as first:
         shapes = ({0: torch.export.Dim("batch")},)
         try:
@@ -70,44 +83,6 @@ def _to_onnx(network: Network, file: Path, example: Tensor) -> None:
             )
         except Exception:  # the older exporter's reason is the one that names the operator
             raise first from None
-
-
-def _to_int8(file: Path, folder: Path, images: Tensor, plan: Quantization) -> Path:
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    batches = iter(images.numpy()[start : start + 64] for start in range(0, len(images), 64))
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
-            batch = next(batches, None)
-            return None if batch is None else {INPUT: batch}
-
-    prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
-    quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
-    methods = {
-        "minmax": CalibrationMethod.MinMax,
-        "entropy": CalibrationMethod.Entropy,
-        "percentile": CalibrationMethod.Percentile,
-    }
-    quantize_static(
-        str(prepared),
-        str(quantized),
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=plan.per_channel,
-        reduce_range=plan.target == "any",
-        calibrate_method=methods[plan.calibration],
-    )
-    return quantized
 
 
 def _tidy(file: Path, metadata: Mapping[str, str]) -> None:

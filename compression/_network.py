@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compression._plan import Quantization
+from compression._replaced import make, replace_layer
 from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 # What of a layer's shape pruning can change, by attribute name.
 _WIDTHS = (
@@ -22,28 +24,14 @@ _WIDTHS = (
 
 
 @dataclass(frozen=True)
-class Quantization:
-    """How `export` is to make an int8 file; the module itself stays in float32.
-
-    Attributes:
-        calibration: how activation ranges are found: "minmax", "entropy" or "percentile".
-        per_channel: one scale for each output channel of a weight, not one for the tensor.
-        target: "any" answers alike on every x86 processor (weights of 7 bits, so that products added in 16 bits
-            do not saturate); "vnni" uses all 8 bits and needs a processor with those instructions.
-    """
-
-    calibration: str = "minmax"
-    per_channel: bool = True
-    target: str = "any"
-
-
-@dataclass(frozen=True)
 class Network:
     """A network and what must be known to build it again.
 
     Attributes:
         module: (N, C, H, W) float32 -> (N, num_classes) logits.
         structure: JSON; what stages changed in the module's shape. Empty for a network as its space builds it.
+            "replaced" has the layers that became another kind of layer (see `compression._replaced`), "widths" the
+            shape of every layer, "dropout" its rates.
         quantization: what export has to do, or None for a float32 file.
     """
 
@@ -60,6 +48,19 @@ class Network:
         """Number of parameters of the module."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
+    def macs(self, images: Tensor) -> int:
+        """Multiply-accumulates of one image through convolutions and matrix products, counted by PyTorch.
+
+        Args:
+            images: (1, C, H, W), only their shape matters.
+        """
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self.module.eval()(torch.zeros_like(images[:1]))
+        return int(counter.get_total_flops()) // 2
+
     def save(self, directory: Path) -> None:
         """Write ``network.json`` and ``weights.safetensors`` into `directory`."""
         from safetensors.torch import save_model
@@ -67,7 +68,7 @@ class Network:
         weights, description = directory / "weights.safetensors", directory / "network.json"
         save_model(self.module, str(weights.with_suffix(".part")))
         weights.with_suffix(".part").replace(weights)
-        plan = vars(self.quantization) if self.quantization else None
+        plan = self.quantization.to_json() if self.quantization else None
         text = json.dumps({"structure": dict(self.structure), "quantization": plan}, indent=1)
         description.with_suffix(".part").write_text(text, encoding="utf-8")
         description.with_suffix(".part").replace(description)
@@ -84,14 +85,17 @@ class Network:
         try:
             description = json.loads((directory / "network.json").read_text(encoding="utf-8"))
             structure = description["structure"]
-            module = resize(fresh, structure.get("widths", {}))
+            module = copy.deepcopy(fresh)
+            for name, kind in structure.get("replaced", {}).items():
+                replace_layer(module, name, make(kind, module.get_submodule(name)))
+            module = resize(module, structure.get("widths", {}))
             for name, rate in structure.get("dropout", {}).items():
                 module.get_submodule(name).p = rate
             load_model(module, str(directory / "weights.safetensors"))
         except Exception as error:  # safetensors, JSON and torch each have their own
             raise SlimsearchError(f"cannot load the network in '{directory}': {error}") from error
         plan = description["quantization"]
-        return cls(module.eval(), structure, Quantization(**plan) if plan else None)
+        return cls(module.eval(), structure, Quantization.from_json(plan) if plan else None)
 
 
 def widths(module: nn.Module) -> dict[str, dict[str, Any]]:

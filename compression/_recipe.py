@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,34 +14,106 @@ import yaml
 from compression._network import Network
 from compression._stage import Stage, Training, TrainingStage, train_together
 from slimsearch_errors import SlimsearchError
-from slimsearch_names import load_class
+from slimsearch_names import absolute, load_class
 
 Recipe = Mapping[str, Mapping[str, Any]]
+"""Stages by name with their options; a name after a ``+`` shares the training run of the stage before it."""
+
+_FOLDER = Path(__file__).parent / "recipes"
+_JOINED = re.compile(r"\+(?=[A-Za-z_])")  # not that of a number such as 1e+3
 
 
 def parse(text: str) -> dict[str, dict[str, Any]]:
-    """The recipe that ``prune:sparsity=0.6:epochs=4,distill,quantize`` stands for; "none" is the empty one.
+    """The recipe that `text` stands for.
+
+    Args:
+        text: ``prune:sparsity=0.6:epochs=4,distill,quantize``, a stage after a ``+`` sharing the training run of the
+            one before it; the name of a shipped recipe; the path of a YAML file; or "none" for the empty recipe.
 
     Raises:
         SlimsearchError: an unknown stage or option, or an order that makes no sense.
     """
+    text = text.strip()
+    if text.lower() in ("", "none"):
+        return {}
+    if text in shipped():
+        return read(_FOLDER / f"{text}.yaml")
+    if text.endswith((".yaml", ".yml")) and "," not in text:
+        return read(Path(text).expanduser())
     recipe: dict[str, dict[str, Any]] = {}
-    if text.strip().lower() in ("", "none"):
-        return recipe
-    for part in text.split(","):
-        name, *options = (piece.strip() for piece in part.strip().split(":"))
-        if len(options) == 1 and "=" not in options[0] and name.endswith(".py"):
-            name, options = f"{name}:{options[0]}", []  # path/to/file.py:Class
-        if name in recipe:
-            raise SlimsearchError(f"stage '{name}' stands twice in --compress {text}")
-        recipe[name] = {}
-        for option in options:
-            label, equals, value = option.partition("=")
-            if not equals:
-                raise SlimsearchError(f"option '{option}' of stage '{name}' is not of the form name=value")
-            recipe[name][label.replace("-", "_")] = yaml.safe_load(value)
+    for joined in text.split(","):
+        for position, part in enumerate(_JOINED.split(joined)):
+            name, *options = _pieces(part)
+            name = f"+{name}" if position else name
+            _add(recipe, name, text)
+            for option in options:
+                label, equals, value = option.partition("=")
+                if not equals:
+                    raise SlimsearchError(f"option '{option}' of stage '{name}' is not of the form name=value")
+                recipe[name][label.replace("-", "_")] = yaml.safe_load(value)
     stages(recipe)
     return recipe
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """A recipe from a YAML file: a mapping of stages, in order, to their options.
+
+    Raises:
+        SlimsearchError: it cannot be read, or an unknown stage or option, or an order that makes no sense.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SlimsearchError(f"there is no recipe '{path}'; shipped ones: {', '.join(shipped())}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SlimsearchError(f"cannot read '{path}': {str(error).partition(chr(10))[0]}") from error
+    if not isinstance(values, dict) or not all(isinstance(v, dict | None) for v in values.values()):
+        raise SlimsearchError(f"'{path}' is not a mapping of stages to their options")
+    recipe: dict[str, dict[str, Any]] = {}
+    for name, options in values.items():
+        _add(recipe, str(name), str(path))
+        recipe[str(name)] = {str(label).replace("-", "_"): value for label, value in (options or {}).items()}
+    stages(recipe)
+    return recipe
+
+
+def text_of(recipe: Recipe) -> str:
+    """What `parse` reads as `recipe`, with the paths of files made absolute: it means the same everywhere."""
+    parts = []
+    for name, options in recipe.items():
+        plus, own = ("+", name[1:]) if name.startswith("+") else (",", name)
+        words = [f"{label}={_word(value)}" for label, value in options.items()]
+        parts.append(plus + ":".join([absolute(own), *words]))
+    return "".join(parts).lstrip(",") or "none"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, str):
+        path = Path(value).expanduser()
+        return str(path.resolve()) if path.suffix == ".onnx" else absolute(value)
+    return json.dumps(value)
+
+
+def _pieces(part: str) -> list[str]:
+    """What stands between colons, except for that of path/to/file.py:Class."""
+    pieces: list[str] = []
+    for piece in part.strip().split(":"):
+        if pieces and pieces[-1].endswith(".py") and "=" not in piece:
+            pieces[-1] = f"{pieces[-1]}:{piece.strip()}"
+        else:
+            pieces.append(piece.strip())
+    return pieces
+
+
+def _add(recipe: dict[str, dict[str, Any]], name: str, source: str) -> None:
+    if name.lstrip("+") in [known.lstrip("+") for known in recipe]:
+        raise SlimsearchError(f"stage '{name.lstrip('+')}' stands twice in {source}")
+    recipe[name] = {}
 
 
 def stages(recipe: Recipe) -> list[Stage]:
@@ -49,8 +123,9 @@ def stages(recipe: Recipe) -> list[Stage]:
         SlimsearchError: an unknown stage or option, a wrong value, or an order that makes no sense.
     """
     made: list[Stage] = []
-    for name, options in recipe.items():
-        if made and made[-1].is_last:
+    for key, options in recipe.items():
+        name = key.removeprefix("+")
+        if made and made[-1].is_last and not key.startswith("+"):
             raise SlimsearchError(f"nothing can follow '{list(recipe)[len(made) - 1]}': put '{name}' before it")
         stage_class = load_class("stage", name, "compression")
         if Stage not in stage_class.__mro__:
@@ -71,19 +146,24 @@ def stages(recipe: Recipe) -> list[Stage]:
 def groups(recipe: Recipe) -> Iterator[dict[str, dict[str, Any]]]:
     """Parts of `recipe` that are applied, scored and kept or taken back as one.
 
-    Stages that train and stand next to each other share a training run: pruning is fine-tuned with the loss
-    that distillation adds. Every other stage stands alone.
+    A stage joined with ``+`` shares the training run of the one before it. So does, without being asked, a stage that
+    only adds to the loss: pruning is fine-tuned with the loss of the distillation next to it.
+
+    Raises:
+        SlimsearchError: a stage is joined that does not train, or to nothing that trains.
     """
     group: dict[str, dict[str, Any]] = {}
+    members: list[Stage] = []
     for (name, options), stage in zip(recipe.items(), stages(recipe), strict=True):
-        trains = isinstance(stage, TrainingStage)
-        if group and not trains:
+        joins = bool(members) and all(isinstance(s, TrainingStage) for s in (*members, stage))
+        if name.startswith("+") and not joins:
+            raise SlimsearchError(f"'{name}' has no training to share with '{next(reversed(group), 'nothing')}'")
+        loss_alone = not stage.changes_cost or not any(s.changes_cost for s in members)
+        if members and not (joins and (name.startswith("+") or loss_alone)):
             yield group
-            group = {}
+            group, members = {}, []
         group[name] = dict(options)
-        if not trains:
-            yield group
-            group = {}
+        members.append(stage)
     if group:
         yield group
 

@@ -3,25 +3,54 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
 
 from compression._network import Network
+from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-AfterStep = Callable[["nn.Module", int, int], None]
-"""Called with the module, the step just done, and the number of steps of the run."""
 
-
-class LossTerm(Protocol):
+class LossTerm(ABC):
     """A term of the loss. The cross entropy with the labels gets what is left of a total weight of 1."""
 
     weight: float
 
+    def attach(self, module: nn.Module) -> Sequence[nn.Parameter]:
+        """Told of the module before its first step; returns parameters of the term's own, to be trained with it."""
+        return ()
+
+    @abstractmethod
     def __call__(self, images: Tensor, logits: Tensor) -> Tensor:
-        """(N, C, H, W), (N, num_classes) -> scalar."""
+        """(N, C, H, W), (N, num_classes) -> scalar; called right after the module's forward pass."""
+
+    def detach(self) -> None:  # noqa: B027 - there may be nothing to do
+        """Told when the training is over."""
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values that an interrupted training needs to go on."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - there may be nothing to do
+        """Put back what `state` gave."""
+
+
+class AfterStep(ABC):
+    """Something done after each step of the optimizer."""
+
+    @abstractmethod
+    def __call__(self, module: nn.Module, step: int, steps: int) -> None:
+        """Called with the module, its gradients still those of this step, the step just done, and their number."""
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values that an interrupted training needs to go on."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - there may be nothing to do
+        """Put back what `state` gave."""
 
 
 class Training(Protocol):
@@ -46,6 +75,20 @@ class Training(Protocol):
     def calibration(self) -> Tensor:
         """(N, C, H, W) float32: normalised images of the training split."""
 
+    @property
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) float32 and (N,) int64: normalised images of the training split and their labels."""
+
+    def initial(self) -> nn.Module:
+        """The architecture's module with the weights that its training began with.
+
+        Raises:
+            SlimsearchError: they are not known.
+        """
+
+    def latency_ms(self, network: Network) -> float:
+        """Measured with the exported file of `network`."""
+
     def fit(
         self,
         network: Network,
@@ -55,7 +98,11 @@ class Training(Protocol):
         losses: Sequence[LossTerm] = (),
         after_step: Sequence[AfterStep] = (),
     ) -> Network:
-        """A trained copy of `network`; `learning_rate` is the peak of the schedule, or None for the default."""
+        """A trained copy of `network`; `learning_rate` is the peak of the schedule, or None for the default.
+
+        Raises:
+            SlimsearchError: the loss is not finite, or a loss term does not fit the network.
+        """
 
 
 class Stage(ABC):
@@ -78,27 +125,32 @@ class Stage(ABC):
         """
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a stage adds to a training run.
+
+    Attributes:
+        network: the network to train; the given one where nothing of it changes.
+        losses: terms added to the loss.
+        after_step: what is done after each step of the optimizer.
+        finish: the result, from the trained network.
+    """
+
+    network: Network
+    losses: Sequence[LossTerm] = ()
+    after_step: Sequence[AfterStep] = ()
+    finish: Callable[[Network], Network] = lambda network: network
+
+
 class TrainingStage(Stage):
-    """A stage that trains, in four parts, so that neighbours can share one training run."""
+    """A stage that trains; several can share one training run."""
 
     epochs: int | None = None
     learning_rate: float | None = None
 
-    def start(self, network: Network, training: Training) -> Network:
-        """The network to train, a new value."""
-        return network
-
-    def losses(self, training: Training) -> Sequence[LossTerm]:
-        """Terms that this stage adds to the loss."""
-        return ()
-
-    def after_step(self, training: Training) -> Sequence[AfterStep]:
-        """What this stage does after each step of the optimizer."""
-        return ()
-
-    def finish(self, network: Network, training: Training) -> Network:
-        """The result, from the trained network."""
-        return network
+    @abstractmethod
+    def begin(self, network: Network, training: Training) -> Part:
+        """What this stage adds to a run that starts from `network`."""
 
     @final
     def apply(self, network: Network, training: Training) -> Network:
@@ -106,18 +158,28 @@ class TrainingStage(Stage):
 
 
 def train_together(stages: Sequence[TrainingStage], network: Network, training: Training) -> Network:
-    """Apply `stages` in one training run: all starts, one fit with everybody's terms, all finishes."""
+    """Apply `stages` in one training run: they begin in order, one fit has everybody's terms, they finish in reverse.
+
+    What nothing can follow begins last, and so finishes first.
+    """
+    parts = []
+    stages = sorted(stages, key=lambda stage: stage.is_last)
     for stage in stages:
-        network = stage.start(network, training)
+        parts.append(stage.begin(network, training))
+        network = parts[-1].network
+    share = sum(term.weight for part in parts for term in part.losses)
+    if share > 1:
+        raise SlimsearchError(f"the weights of the loss terms add up to {share:g}, more than 1: lower them")
     given = [stage.epochs for stage in stages if stage.epochs is not None]
+    told = given and (max(given) > 0 or len(given) == len(stages))  # one that wants none does not decide for others
     rates = [stage.learning_rate for stage in stages if stage.learning_rate is not None]
     network = training.fit(
         network,
-        epochs=max(given) if given else training.epochs,
+        epochs=max(given) if told else training.epochs,
         learning_rate=rates[0] if rates else None,
-        losses=[term for stage in stages for term in stage.losses(training)],
-        after_step=[callback for stage in stages for callback in stage.after_step(training)],
+        losses=[term for part in parts for term in part.losses],
+        after_step=[callback for part in parts for callback in part.after_step],
     )
-    for stage in reversed(stages):
-        network = stage.finish(network, training)
+    for part in reversed(parts):
+        network = part.finish(network)
     return network

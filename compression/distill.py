@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from compression._stage import LossTerm, Training, TrainingStage
+from compression._features import TEACHERS, check_options, move_to
+from compression._network import Network
+from compression._stage import LossTerm, Part, Training, TrainingStage
+from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-
-_TEACHERS = ("parent", "best")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Distill(TrainingStage):
     teacher, it is self-distillation (born-again networks, Furlanello et al. 2018).
 
     Attributes:
-        teacher: "parent", the network that the recipe began with, or "best", the most accurate one of the run.
+        teacher: "parent", the network that the recipe began with, "best", the most accurate one of the run, or the path
+            of an ONNX file (``.onnx``) that gives logits of the same classes for the same normalised images. ONNX
+            Runtime runs it, on the CPU.
         temperature: T, above 0.
         weight: share of the soft labels in the loss, in (0, 1].
         epochs: length of the training, by default as long as the network was trained; next to another stage that
@@ -43,26 +46,35 @@ class Distill(TrainingStage):
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if self.teacher not in _TEACHERS:
-            raise ValueError(f"teacher '{self.teacher}' is none of {', '.join(_TEACHERS)}")
+        if self.teacher not in TEACHERS and not str(self.teacher).endswith(".onnx"):
+            raise ValueError(f"teacher '{self.teacher}' is none of {', '.join(TEACHERS)}, and no path of an .onnx file")
         if self.temperature <= 0:
             raise ValueError(f"temperature {self.temperature} is not above 0")
-        if not 0 < self.weight <= 1:
-            raise ValueError(f"weight {self.weight} is not in (0, 1]")
-        if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"epochs {self.epochs} is less than 1")
+        check_options(self.weight, self.epochs, self.learning_rate)
 
-    def losses(self, training: Training) -> Sequence[LossTerm]:
-        return [SoftLabels(training.teacher(self.teacher).copy_module().eval(), self.temperature, self.weight)]
+    def begin(self, network: Network, training: Training) -> Part:
+        teacher: Callable[[Tensor], Tensor]
+        if self.teacher in TEACHERS:
+            teacher = training.teacher(self.teacher).copy_module().eval()
+        else:
+            teacher = OnnxTeacher(Path(self.teacher), training.calibration[:2], network)
+        return Part(network, losses=[SoftLabels(teacher, self.temperature, self.weight)])
 
 
 @dataclass
-class SoftLabels:
+class SoftLabels(LossTerm):
     """The loss term of `Distill`."""
 
-    teacher: nn.Module
+    teacher: Callable[[Tensor], Tensor]
     temperature: float
     weight: float
+
+    def attach(self, module: nn.Module) -> Sequence[nn.Parameter]:
+        import torch
+
+        if isinstance(self.teacher, torch.nn.Module):
+            move_to(self.teacher, module)
+        return ()
 
     def __call__(self, images: Tensor, logits: Tensor) -> Tensor:
         import torch
@@ -73,3 +85,63 @@ class SoftLabels:
         student = F.log_softmax(logits.float() / self.temperature, dim=1)
         divergence = F.kl_div(student, target, reduction="batchmean", log_target=True)
         return divergence * self.temperature**2
+
+
+class OnnxTeacher:
+    """An ONNX file as a teacher, with one thread.
+
+    Args:
+        path: of the file.
+        images: (N, C, H, W) float32, what it has to understand.
+        student: it has to give as many logits.
+
+    Raises:
+        SlimsearchError: the file is missing or broken, or takes or gives something else.
+    """
+
+    def __init__(self, path: Path, images: Tensor, student: Network) -> None:
+        import onnxruntime
+        import torch
+
+        self._name = f"teacher '{path}'"
+        path = path.expanduser()
+        if not path.is_file():
+            raise SlimsearchError(f"{self._name}: there is no such file in '{path.absolute().parent}'")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what it would log it also raises
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has an exception for every reason
+            raise SlimsearchError(f"{self._name}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        inputs = self._session.get_inputs()
+        taken = [f"{entry.type} {entry.shape}" for entry in inputs]
+        sizes = [size if isinstance(size, int) else None for size in inputs[0].shape] if len(inputs) == 1 else []
+        wanted = (None, *images.shape[1:])
+        fits = len(sizes) == len(wanted) and all(size in (None, own) for size, own in zip(sizes, wanted, strict=True))
+        if not fits:
+            shape = ", ".join(map(str, images.shape[1:]))
+            raise SlimsearchError(f"{self._name} takes {' and '.join(taken)}, the images are float32 (N, {shape})")
+        self._input = inputs[0].name
+        with torch.no_grad():
+            wanted_logits = student.copy_module().eval()(images).shape
+        try:
+            found = self(images).shape
+        except Exception as error:
+            raise SlimsearchError(f"{self._name} cannot be run on the images: {_first_line(error)}") from error
+        if found != wanted_logits:
+            raise SlimsearchError(
+                f"{self._name} gives {tuple(found)} for {len(images)} images, the network {tuple(wanted_logits)}"
+            )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) float32 -> (N, num_classes) logits, where the images are."""
+        import torch
+
+        answer = self._session.run(None, {self._input: images.detach().cpu().contiguous().numpy()})[0]
+        return torch.from_numpy(answer).to(images.device)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

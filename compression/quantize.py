@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compression._network import Network, Quantization
+from compression._network import Network
+from compression._plan import Quantization
 from compression._stage import Stage, Training
 
 _CALIBRATIONS = ("minmax", "entropy", "percentile")

@@ -9,7 +9,6 @@ from evaluators._network_evaluator import (
     NetworkEvaluator,
     UserMetric,
     load_predictions,
-    macs,
 )
 from evaluators._objective import (
     DIRECTIONS,
@@ -32,6 +31,6 @@ __all__ = [
     "DIRECTIONS", "MODEL", "Artifact", "DeployedModel", "Evaluator", "ImageTraining", "Latency", "LatencySettings",
     "Limit", "Meter", "Metrics", "NetworkEvaluator", "Objective", "Outcome", "PairedDrop", "Report", "Task",
     "TrainingSettings", "UserMetric", "Verdict", "WeightedProduct", "device_for", "finite", "front", "hypervolume",
-    "judge", "load_predictions", "losses", "macs", "measure_latency", "precision_for", "ranks", "select", "size_kib",
+    "judge", "load_predictions", "losses", "measure_latency", "precision_for", "ranks", "select", "size_kib",
     "use_one_thread",
 ]  # fmt: skip

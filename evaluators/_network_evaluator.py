@@ -6,21 +6,26 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 import compression
 from compression import Network
-from evaluators._artifact import DeployedModel, measure_latency, size_kib
+from evaluators._artifact import DeployedModel, Latency, measure_latency, size_kib
 from evaluators._meter import Meter
 from evaluators._objective import finite
 from evaluators._task import Artifact, Outcome, Report, Task
 from evaluators._training import ImageTraining, StoppedEarly, TrainingSettings
 from evaluators.datasets import Dataset
-from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
 
-MODEL, PREDICTIONS = "model.onnx", "predictions.safetensors"
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+MODEL, PREDICTIONS, PACKED = "model.onnx", "predictions.safetensors", "packed.bin"
+CHECKPOINT = "training.pt"
 
 # How far the logits of the file may be from those of the network, relative to the largest of them.
 _PARITY = 1e-3
@@ -39,14 +44,22 @@ class LatencySettings:
     threads: int = 1
 
 
+class Architectures(Protocol):
+    """What builds networks: a `search_spaces.ModelSpace`, or a `search_spaces.FixedModel`."""
+
+    def build(self, architecture: Mapping[str, Any], seed: int) -> nn.Module:
+        """(N, C, H, W) float32 -> (N, num_classes) logits, with weights drawn from `seed`."""
+
+
 @dataclass
 class NetworkEvaluator:
-    """Evaluates candidates of a `ModelSpace` on a data set.
+    """Evaluates candidates on a data set.
 
     Metrics: ``val_accuracy`` (of the exported file), ``val_images``, ``latency_ms`` with its quartiles,
     ``latency_alone`` (1 if nothing else of ours computed while it was measured), ``size_kib``,
-    ``params``, ``macs``, ``training_seconds``, and those of the user. A task that starts from another's network also
-    gets ``start_latency_ms`` and quartiles: the file it started from, measured in turns with the new one.
+    ``params``, ``macs``, ``training_seconds``, ``packed_kib`` (see `compression.pack`) where there is a packed form
+    that no runtime executes, and those of the user. A task that starts from another's network also gets
+    ``start_latency_ms`` and quartiles: the file it started from, measured in turns with the new one.
 
     Attributes:
         space: builds the networks.
@@ -55,7 +68,7 @@ class NetworkEvaluator:
         metrics: further metrics by name.
     """
 
-    space: ModelSpace
+    space: Architectures
     data_directory: Path
     training: TrainingSettings = field(default_factory=TrainingSettings)
     latency: LatencySettings = field(default_factory=LatencySettings)
@@ -85,7 +98,10 @@ class NetworkEvaluator:
         with self._meter.computing():
             started = time.perf_counter()
             recipe = task.candidate.recipe
-            training = ImageTraining(self.data, self.training, task.seed, on_epoch=report, meter=self._meter)
+            training = ImageTraining(
+                self.data, self.training, task.seed, on_epoch=report, meter=self._meter,
+                checkpoint=task.directory / CHECKPOINT,
+            )  # fmt: skip
             if task.start is None:
                 network = Network(self.space.build(task.candidate.architecture, task.seed).eval())
                 known = self._before_training(network, task.directory, training)
@@ -99,12 +115,16 @@ class NetworkEvaluator:
                 network = self._load(task, task.start)
                 recipe = compression.remainder(recipe, task.start.recipe)
             if recipe:
+                origin = task.seed if task.start is None else task.start.seed
                 teachers = {"parent": network}
                 if task.teacher is not None:
                     teachers["best"] = self._load(task, task.teacher)
                 tuning = ImageTraining(
-                    self.data, self.training, task.seed, task.fidelity, teachers, report, self._meter
-                )
+                    self.data, self.training, task.seed, task.fidelity, teachers, report, self._meter,
+                    initial=lambda: self.space.build(task.candidate.architecture, origin),
+                    latency=lambda network: self._latency(network, task.directory, training),
+                    checkpoint=task.directory / CHECKPOINT,
+                )  # fmt: skip
                 try:
                     network = compression.apply(recipe, network, tuning)
                 except StoppedEarly:
@@ -116,7 +136,8 @@ class NetworkEvaluator:
         wrong = finite(metrics)
         if wrong is not None:
             raise SlimsearchError(f"metric '{wrong}' is {metrics[wrong]}")
-        return Outcome(metrics, {"model": MODEL, "predictions": PREDICTIONS})
+        artifacts = {"model": MODEL, "predictions": PREDICTIONS}
+        return Outcome(metrics, {**artifacts, "packed": PACKED} if "packed_kib" in metrics else artifacts)
 
     def _load(self, task: Task, artifact: Artifact) -> Network:
         return Network.load(self.space.build(artifact.architecture, task.seed), artifact.directory)
@@ -126,17 +147,33 @@ class NetworkEvaluator:
         path = directory / "untrained.onnx"
         compression.export(network, path, training.calibration)
         try:
-            with self._meter.exclusive():
-                latency = measure_latency(
-                    [path], self.data.input_shape, batch=self.latency.batch, threads=self.latency.threads,
-                    blocks=_BLOCKS_BEFORE_TRAINING,
-                )[0]  # fmt: skip
-            return {"size_kib": size_kib(path), **latency.metrics(), **self._costs(network)}
+            return {"size_kib": size_kib(path), **self._quick_latency(path).metrics(), **self._costs(network)}
         finally:
             path.unlink(missing_ok=True)
 
+    def _latency(self, network: Network, directory: Path, training: ImageTraining) -> float:
+        """For a stage that looks for the network that is fast enough."""
+        path = directory / "trial.onnx"
+        compression.export(network, path, training.calibration)
+        try:
+            return self._quick_latency(path).median_ms
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _quick_latency(self, path: Path) -> Latency:
+        with self._meter.exclusive():
+            return measure_latency(
+                [path], self.data.input_shape, batch=self.latency.batch, threads=self.latency.threads,
+                blocks=_BLOCKS_BEFORE_TRAINING,
+            )[0]  # fmt: skip
+
+    def _example(self) -> torch.Tensor:
+        import torch
+
+        return torch.zeros(1, *self.data.input_shape)
+
     def _costs(self, network: Network) -> dict[str, float]:
-        return {"params": float(network.params), "macs": float(macs(network, self.data.input_shape))}
+        return {"params": float(network.params), "macs": float(network.macs(self._example()))}
 
     def _score(self, network: Network, task: Task, training: ImageTraining) -> dict[str, float]:
         path, data = task.directory / MODEL, self.data
@@ -158,21 +195,15 @@ class NetworkEvaluator:
             "size_kib": size_kib(path),
             **self._costs(network),
         }
+        packed = compression.pack(network)
+        if packed is not None:
+            (task.directory / PACKED).write_bytes(packed)
+            metrics["packed_kib"] = len(packed) / 1024
         if task.start is not None:
             metrics.update(latencies[1].metrics("start_"))
         for name, function in self.metrics.items():
             metrics[name] = float(function(path, data))
         return metrics
-
-
-def macs(network: Network, input_shape: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one image through convolutions and matrix products, counted by PyTorch."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.module.eval()(torch.zeros(1, *input_shape))
-    return int(counter.get_total_flops()) // 2
 
 
 def load_predictions(directory: Path) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

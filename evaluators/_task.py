@@ -18,11 +18,13 @@ class Artifact:
         directory: holds ``network.json``, ``weights.safetensors`` and ``model.onnx``.
         architecture: of the network.
         recipe: what of a recipe has already been applied to it.
+        seed: from which its architecture's initial weights were drawn.
     """
 
     directory: Path
     architecture: Mapping[str, Any]
     recipe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 _CALIBRATION_IMAGES = 256
 _EVALUATION_BATCH = 512
+_WARM_UP = 0.25  # share of the training in which the learning rate rises
+
+_log = logging.getLogger(__name__)
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 
@@ -61,6 +66,10 @@ class ImageTraining:
         teachers: whom distillation can learn from, by name.
         on_epoch: told of every epoch; False ends the training with `StoppedEarly`.
         meter: asked between batches whether somebody measures.
+        initial: builds the module with the weights that its training began with.
+        latency: measures a network's exported file, in ms.
+        checkpoint: a file that holds a training's state after each epoch while it goes on, and from which an
+            interrupted one is continued; None for none.
     """
 
     def __init__(
@@ -72,6 +81,9 @@ class ImageTraining:
         teachers: Mapping[str, Network] | None = None,
         on_epoch: OnEpoch | None = None,
         meter: Meter | None = None,
+        initial: Callable[[], nn.Module] | None = None,
+        latency: Callable[[Network], float] | None = None,
+        checkpoint: Path | None = None,
     ) -> None:
         self._data = data
         self._settings = settings
@@ -80,6 +92,9 @@ class ImageTraining:
         self._teachers = teachers or {}
         self._on_epoch = on_epoch
         self._meter = meter or Meter()
+        self._initial = initial
+        self._latency = latency
+        self._checkpoint = checkpoint
 
     @property
     def seed(self) -> int:
@@ -97,9 +112,26 @@ class ImageTraining:
     @property
     def calibration(self) -> Tensor:
         """(256, C, H, W) float32 images of the training split, the same for every seed."""
+        return self.examples[0]
+
+    @property
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """The images of `calibration` and their labels, (256,) int64."""
+        import torch
+
         count = min(_CALIBRATION_IMAGES, len(self._data.train))
         chosen = np.sort(np.random.default_rng(0).choice(len(self._data.train), count, replace=False))
-        return self._data.normalise(self._data.train.images[chosen])
+        return self._data.normalise(self._data.train.images[chosen]), torch.from_numpy(self._data.train.labels[chosen])
+
+    def initial(self) -> nn.Module:
+        if self._initial is None:
+            raise SlimsearchError("the weights that the training began with are not known")
+        return self._initial()
+
+    def latency_ms(self, network: Network) -> float:
+        if self._latency is None:
+            raise SlimsearchError("nothing measures latency here")
+        return self._latency(network)
 
     def fit(
         self,
@@ -123,27 +155,24 @@ class ImageTraining:
 
         settings, train = self._settings, self._data.train
         device = torch.device(settings.device)
-        module = _to(network.copy_module(), device, torch.channels_last).train()
-        for term in losses:
-            if isinstance(teacher := getattr(term, "teacher", None), torch.nn.Module):
-                _to(teacher, device, torch.channels_last)
         torch.manual_seed(self._seed)
+        module = _to(network.copy_module(), device, torch.channels_last).train()
+        attached = [term.attach(module) for term in losses]
         order = np.random.default_rng(self._seed)
         steps = max(1, len(train) // settings.batch_size)  # the last, smaller batch of an epoch is left out
         batch_size = min(settings.batch_size, len(train))
-        optimizer = torch.optim.AdamW(_parameter_groups(module, settings.weight_decay), fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=learning_rate or settings.learning_rate,
-            total_steps=epochs * steps,
-            pct_start=0.25,
-        )
+        parameters = [*module.parameters(), *(parameter for own in attached for parameter in own)]
+        optimizer = torch.optim.AdamW(_parameter_groups(parameters, settings.weight_decay), fused=True)
+        peak = learning_rate or settings.learning_rate
         own_weight = 1 - sum(term.weight for term in losses)
         augment = settings.augmentation if settings.augmentation != "auto" else self._data.augmentation
-        for epoch in range(1, epochs + 1):
+        progress = _Progress(module, optimizer, order, [*losses, *after_step], self._checkpoint)
+        for epoch in range(progress.resume(epochs * steps) + 1, epochs + 1):
             permutation = order.permutation(len(train))
             total = torch.zeros((), device=device)
             for step in range(steps):
+                done = (epoch - 1) * steps + step
+                _set_rate(optimizer, peak, done, epochs * steps)
                 chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
                 images, labels = self._batch(chosen, augment, order, device)
                 with self._autocast():
@@ -153,21 +182,25 @@ class ImageTraining:
                         loss = loss + term.weight * term(images, logits)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                schedule.step()
                 total += loss.detach()
                 for callback in after_step:
-                    callback(module, (epoch - 1) * steps + step, epochs * steps)
+                    callback(module, done, epochs * steps)
+                optimizer.zero_grad(set_to_none=True)
                 self._meter.pause_if_measuring()
             train_loss = float(total) / steps
             if not math.isfinite(train_loss):
                 raise SlimsearchError(
                     f"the loss is {train_loss} in epoch {epoch}: lower --learning-rate {settings.learning_rate:g}"
                 )
+            if epoch < epochs:
+                progress.save(epoch, epochs * steps)
             if self._on_epoch is not None:
                 scores = {"train_loss": train_loss, **self._validate(module, device)}
                 if not self._on_epoch(epoch, scores):
                     raise StoppedEarly
+        for term in losses:
+            term.detach()
+        progress.remove()
         module = _to(module, torch.device("cpu"), torch.contiguous_format).eval()
         return Network(module, network.structure, network.quantization)
 
@@ -213,21 +246,93 @@ def _to(module: nn.Module, device: torch.device, layout: torch.memory_format) ->
     return module.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
-def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Biases and the parameters of normalisation are not decayed."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
+def _parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
+    """Biases and the parameters of normalisation and of quantization are not decayed."""
+    trained = [p for p in parameters if p.requires_grad]
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:
+    """The learning rate of a step, from a 25th of `peak` and back to nothing; the first moment moves against it."""
+    top = max(1.0, _WARM_UP * steps - 1)
+    if step <= top:
+        height = (1 - math.cos(math.pi * step / top)) / 2  # 0 to 1
+        rate = peak * (1 + 24 * height) / 25
+    else:
+        height = (1 + math.cos(math.pi * (step - top) / max(1.0, steps - 1 - top))) / 2  # 1 to 0
+        rate = peak * (height + 4e-6 * (1 - height))
+    for group in optimizer.param_groups:
+        group["lr"], group["betas"] = rate, (0.95 - 0.1 * height, 0.999)
+
+
+class _Progress:
+    """A training's state on disk after each epoch: weights, optimizer, random numbers, and the state of `parts`."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        order: np.random.Generator,
+        parts: Sequence[LossTerm | AfterStep],
+        path: Path | None,
+    ) -> None:
+        self._module, self._optimizer, self._order, self._parts, self._path = module, optimizer, order, parts, path
+
+    def resume(self, steps: int) -> int:
+        """Epochs that were done before, 0 where there is nothing to go on from."""
+        import torch
+
+        if self._path is None or not self._path.is_file():
+            return 0
+        try:
+            state = torch.load(self._path, weights_only=True)
+            if state["steps"] != steps:
+                return 0
+            self._module.load_state_dict(state["module"])
+        except Exception as error:  # torch and pickle each have their own
+            _log.warning("'%s' cannot be read, the training starts again: %s", self._path, error)
+            return 0
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._order.bit_generator.state = state["order"]
+        for part, kept in zip(self._parts, state["parts"], strict=True):
+            part.restore(kept)
+        torch.set_rng_state(state["random"])
+        return int(state["epoch"])
+
+    def save(self, epoch: int, steps: int) -> None:
+        import torch
+
+        if self._path is None:
+            return
+        state = {
+            "epoch": epoch,
+            "steps": steps,
+            "module": self._module.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "order": self._order.bit_generator.state,
+            "parts": [part.state() for part in self._parts],
+            "random": torch.get_rng_state(),
+        }
+        torch.save(state, self._path.with_suffix(".part"))
+        self._path.with_suffix(".part").replace(self._path)
+
+    def remove(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
 
 def _shift(
     images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], rng: np.random.Generator, *, flip: bool
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Each image moved by up to a fourteenth of its side, edges filled with its border's value; half are mirrored."""
+    """Each image moved, its edges filled with its border's value, and perhaps half of them mirrored.
+
+    By up to a fourteenth of the side; pictures that may be mirrored bear an eighth (He et al. 2016 for CIFAR-10).
+    """
     count, _, height, width = images.shape
-    reach = max(1, height // 14)
+    reach = max(1, height // (8 if flip else 14))
     padded = np.pad(images, ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="edge")
     rows = rng.integers(0, 2 * reach + 1, count)[:, None] + np.arange(height)  # (N, H)
     columns = rng.integers(0, 2 * reach + 1, count)[:, None] + np.arange(width)  # (N, W)

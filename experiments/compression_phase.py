@@ -159,4 +159,7 @@ class CompressionPhase:
 
     def _artifact(self, trial: Trial) -> Artifact:
         folder = self._directory.trial_directory(trial.number)
-        return Artifact(folder, trial.candidate.architecture, trial.candidate.recipe)
+        origin = trial
+        while origin.parent is not None:
+            origin = self._record.trials[origin.parent]
+        return Artifact(folder, trial.candidate.architecture, trial.candidate.recipe, origin.seed)

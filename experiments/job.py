@@ -163,6 +163,8 @@ def _prepare(configuration: Configuration, space: Any, data: Any) -> _Parts:
         ModelSpace(space, shape, classes) if space is not None else ModelSpace.load(configuration.space, shape, classes)
     )
     model_space.check(next(model_space.grid()))
+    # The recipe itself, not the name of a file that may change or be elsewhere when the run is resumed.
+    configuration = configuration.replace(compress=compression.text_of(recipe))
     return _Parts(
         configuration, ranking, recipe, sampler, strategy, dataset, model_space, metrics,
         environment.describe(configuration, model_space, dataset, device, precision),

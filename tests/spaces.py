@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import nni
 import torch
-from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableConv2d, MutableLinear, Repeat
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear, Repeat
 from torch import nn
 
 
@@ -21,6 +21,27 @@ class Tiny(ModelSpace):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(torch.flatten(self.pool(self.act(self.conv(x))), 1))
+
+
+class Various(ModelSpace):
+    """What stages of compression meet in real networks: normalisation, residual, depthwise and linear layers."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        width = nni.choice("width", [16, 32])
+        self.stem, self.norm1, self.act1 = nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
+        self.wide, self.norm2, self.act2 = MutableConv2d(16, width, 3, padding=1), MutableBatchNorm2d(width), nn.ReLU()
+        self.back, self.norm3, self.act3 = MutableConv2d(width, 16, 1), nn.BatchNorm2d(16), nn.ReLU()
+        self.depthwise, self.act4 = nn.Conv2d(16, 16, 3, stride=2, groups=16), nn.Hardswish()
+        self.drop, self.hidden, self.act5 = nn.Dropout(0.1), nn.Linear(16 * 9, 32), nn.ReLU()
+        self.head = nn.Linear(32, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.act1(self.norm1(self.stem(x)))
+        y = self.act2(self.norm2(self.wide(x)))
+        x = self.act3(x + self.norm3(self.back(y)))
+        x = torch.flatten(self.act4(self.depthwise(x)), 1)
+        return self.head(self.act5(self.hidden(self.drop(x))))
 
 
 class Branch(nn.Module):

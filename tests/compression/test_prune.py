@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,14 +83,14 @@ def test_channels_of_zeros_can_go_without_a_difference() -> None:
     assert torch.allclose(pruned.module.eval()(images), module(images), atol=1e-6)
 
 
-@pytest.mark.parametrize(("sparsity", "widths"), [(0.3, (48, 88)), (0.5, (32, 64)), (0.9, (8, 16)), (0.01, (64, 128))])
+@pytest.mark.parametrize(("sparsity", "widths"), [(0.3, (48, 88)), (0.5, (32, 64)), (0.9, (8, 16)), (0.1, (56, 112))])
 def test_wide_layers_get_round_widths(sparsity: float, widths: tuple[int, int]) -> None:
     module = nn.Sequential(
         nn.Conv2d(1, 12, 3), nn.Conv2d(12, 64, 1), nn.Flatten(), nn.Linear(64 * 36, 128), nn.Linear(128, 10)
     )
     pruned = Prune(sparsity=sparsity, epochs=1).apply(Network(module.eval()), _NoTraining(1, 8, 8)).module
     assert (pruned[1].out_channels, pruned[3].out_features) == widths
-    assert pruned[0].out_channels == max(1, int(12 * (1 - sparsity))), "a narrow layer is not rounded"
+    assert pruned[0].out_channels == math.ceil(12 * (1 - sparsity) - 1e-6), "a narrow layer is not given a round width"
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.5, 1.0])
@@ -107,7 +108,7 @@ def test_a_network_without_layers_to_prune_says_so() -> None:
 
 
 def test_a_network_with_one_layer_has_nothing_to_spare() -> None:
-    with pytest.raises(SlimsearchError, match="no layer has a channel to spare"):
+    with pytest.raises(SlimsearchError, match="no layer before '1' has two channels"):
         Prune().apply(Network(nn.Sequential(nn.Flatten(), nn.Linear(16, 10))), _NoTraining(1, 4, 4))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import compression
-from compression import Network, Training, TrainingStage, train_together
+from compression import Network, Part, Training, TrainingStage, train_together
 from slimsearch_errors import SlimsearchError
 
 
@@ -38,7 +38,7 @@ def test_neighbours_that_train_are_one_group() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("prun", "unknown stage 'prun'; known: distill, prune, quantize"),
+        ("prun", "unknown stage 'prun'; known: adaptive1d_layerwise, .*distill, .*prune, .*quantize"),
         ("prune:speed=3", "'prune' has no option 'speed'; it has sparsity"),
         ("prune:sparsity=1.5", "sparsity 1.5 is not between 0 and 1"),
         ("prune:sparsity", "not of the form name=value"),
@@ -76,22 +76,26 @@ def test_stages_that_train_together_share_one_run() -> None:
     events: list[str] = []
 
     class Noted(TrainingStage):
-        def __init__(self, name: str, epochs: int) -> None:
-            self.name, self.epochs = name, epochs
+        def __init__(self, name: str, epochs: int, is_last: bool = False) -> None:
+            self.name, self.epochs, self.is_last = name, epochs, is_last
 
-        def start(self, network: Network, training: Training) -> Network:
-            events.append(f"start {self.name}")
-            return network
+        def begin(self, network: Network, training: Training) -> Part:
+            events.append(f"begin {self.name}")
 
-        def losses(self, training: Training) -> list[str]:
-            return [f"loss of {self.name}"]
+            def finish(network: Network) -> Network:
+                events.append(f"finish {self.name}")
+                return network
 
-        def after_step(self, training: Training) -> list[str]:
-            return [f"step of {self.name}"]
+            return Part(network, [Term(self.name)], [f"step of {self.name}"], finish)
 
-        def finish(self, network: Network, training: Training) -> Network:
-            events.append(f"finish {self.name}")
-            return network
+    class Term:
+        weight = 0.25
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __repr__(self) -> str:
+            return f"loss of {self.name}"
 
     class OneRun:
         seed, epochs, calibration = 0, 7, torch.zeros(1)
@@ -102,9 +106,9 @@ def test_stages_that_train_together_share_one_run() -> None:
 
     train_together([Noted("a", 2), Noted("b", 5)], Network(torch.nn.Identity()), OneRun())
     assert events == [
-        "start a",
-        "start b",
-        "fit {'epochs': 5, 'learning_rate': None, 'losses': ['loss of a', 'loss of b'], "
+        "begin a",
+        "begin b",
+        "fit {'epochs': 5, 'learning_rate': None, 'losses': [loss of a, loss of b], "
         "'after_step': ['step of a', 'step of b']}",
         "finish b",
         "finish a",

@@ -12,7 +12,7 @@ from torch import nn
 
 import compression
 from compression import Network
-from evaluators import Artifact, LatencySettings, NetworkEvaluator, Task, load_predictions, macs, measure_latency
+from evaluators import Artifact, LatencySettings, NetworkEvaluator, Task, load_predictions, measure_latency
 from evaluators.datasets import Dataset
 from search_spaces import Candidate, ModelSpace
 from slimsearch_errors import SlimsearchError
@@ -138,7 +138,7 @@ def test_a_metric_of_ones_own_never_sees_the_test_split(evaluator: NetworkEvalua
 
 def test_macs_of_known_layers() -> None:
     module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(4 * 16, 10))
-    assert macs(Network(module), (1, 8, 8)) == 4 * 9 * 36 + 4 * 9 * 16 + 4 * 16 * 10
+    assert Network(module).macs(torch.zeros(1, 1, 8, 8)) == 4 * 9 * 36 + 4 * 9 * 16 + 4 * 16 * 10
 
 
 def test_latency_follows_the_work(tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""What `export` has to do with weights and activations: data that a stage decides and the network carries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+STATIC, WEIGHTS_INT8, WEIGHTS_FP16, CODEBOOK = "static", "weights-int8", "weights-fp16", "codebook"
+
+
+@dataclass(frozen=True)
+class LearnedRange:
+    """The integers of one layer as a training learned them.
+
+    Attributes:
+        weight_scales: one for each output channel, or a single one; the layer's weights are whole multiples of it.
+        weight_bits: the multiples are in ``[1 - 2^(bits - 1), 2^(bits - 1) - 1]``.
+        input_scale, input_zero_point: of the layer's input as uint8.
+    """
+
+    weight_scales: tuple[float, ...]
+    weight_bits: int
+    input_scale: float
+    input_zero_point: int
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How `export` is to store and run the weights; the module itself stays in float32.
+
+    Attributes:
+        form: "static", int8 weights and uint8 activations as QDQ operators; "weights-int8" and "weights-fp16", small
+            weights that the runtime turns into float32 when it loads the file; "codebook", indices into the few
+            values that each weight tensor has, likewise.
+        calibration: how activation ranges are found: "minmax", "entropy" or "percentile".
+        per_channel: one scale for each output channel of a weight, not one for the tensor.
+        target: "any" answers alike on every x86 processor (weights of 7 bits, so that products added in 16 bits
+            do not saturate); "vnni" uses all 8 bits and needs a processor with those instructions.
+        learned: ranges of layers, by name, that a training found; the others are calibrated.
+    """
+
+    calibration: str = "minmax"
+    per_channel: bool = True
+    target: str = "any"
+    form: str = STATIC
+    learned: Mapping[str, LearnedRange] = field(default_factory=dict)
+
+    def without_channels(self, layer: str, channels: Collection[int]) -> Quantization:
+        """The same where `layer` has lost output channels."""
+        if layer not in self.learned or len(self.learned[layer].weight_scales) == 1:
+            return self
+        known = self.learned[layer]
+        kept = tuple(scale for index, scale in enumerate(known.weight_scales) if index not in channels)
+        return replace(self, learned={**self.learned, layer: replace(known, weight_scales=kept)})
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Quantization:
+        """What `to_json` gave, also that of earlier versions."""
+        learned = {
+            name: LearnedRange(**{**known, "weight_scales": tuple(known["weight_scales"])})
+            for name, known in values.get("learned", {}).items()
+        }
+        return cls(**{**values, "learned": learned})

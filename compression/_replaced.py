@@ -1,0 +1,52 @@
+"""Layers that became another kind of layer: made again from a word, filled from the saved weights afterwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slimsearch_errors import SlimsearchError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FACTORED, SIGN_INPUT = "factored", "sign-input"
+
+
+def make(kind: str, layer: nn.Module) -> nn.Module:
+    """What stands in the place of `layer`: the right layers, whose widths and weights are put in by the caller.
+
+    "factored": a Linear or a Conv2d of 1x1 as two, the first without a bias; another Conv2d as three, of 1x1, its own
+    kernel, and 1x1.
+    "sign-input": the signs of the input against thresholds, then `layer`.
+
+    Raises:
+        SlimsearchError: there is no such kind.
+    """
+    import torch
+    from torch import nn
+
+    from compression._sign import Sign
+
+    if kind == SIGN_INPUT and isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+        return nn.Sequential(Sign(layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels), layer)
+    if kind == FACTORED and isinstance(layer, torch.nn.Linear):
+        return nn.Sequential(
+            nn.Linear(layer.in_features, 1, bias=False),
+            nn.Linear(1, layer.out_features, bias=layer.bias is not None),
+        )
+    if kind == FACTORED and isinstance(layer, torch.nn.Conv2d):
+        core = nn.Conv2d(
+            1, 1, layer.kernel_size, layer.stride, layer.padding, layer.dilation, bias=False,  # type: ignore[arg-type]
+            padding_mode=layer.padding_mode,
+        )  # fmt: skip
+        last = nn.Conv2d(1, layer.out_channels, 1, bias=layer.bias is not None)
+        if layer.kernel_size == (1, 1):
+            return nn.Sequential(core, last)
+        return nn.Sequential(nn.Conv2d(layer.in_channels, 1, 1, bias=False), core, last)
+    raise SlimsearchError(f"a {type(layer).__name__} cannot be '{kind}'")
+
+
+def replace_layer(module: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put `layer` in the place of the one called `name`."""
+    parent, _, own = name.rpartition(".")
+    setattr(module.get_submodule(parent), own, layer)

@@ -1,0 +1,63 @@
+"""The trained tensors behind a module's layers, also where a parametrization stands in front of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_ORIGINAL = ".parametrizations.weight.original"
+
+
+def parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter by the name that it has without parametrizations."""
+    return {name.replace(_ORIGINAL, ".weight"): parameter for name, parameter in module.named_parameters()}
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """The values of all parameters, detached, by name."""
+    return {name: parameter.detach() for name, parameter in parameters(module).items()}
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    """The gradients of those parameters that have one, by name."""
+    return {name: p.grad.detach() for name, p in parameters(module).items() if p.grad is not None}
+
+
+def plainly(tensor: Tensor) -> Tensor:
+    """A copy with the strides of a new tensor.
+
+    Where a dimension has the length 1, a tensor can count as contiguous and yet ask for channels_last, by a weight that
+    was trained so or by an image of one channel. What follows is then flattened through a copy, which analyses of the
+    graph take for another operation.
+    """
+    import torch
+
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+
+
+def lay_out_plainly(module: nn.Module) -> None:
+    """Give every parameter of `module` the strides of a new tensor, in place."""
+    for parameter in module.parameters():
+        parameter.data = plainly(parameter)
+
+
+def layers_in_order(module: nn.Module, images: Tensor) -> list[str]:
+    """Names of the convolutions and linear layers in the order in which they run; the last gives the logits."""
+    import torch
+
+    names = {layer: name for name, layer in module.named_modules()}
+    ran: list[str] = []
+    hooks = [
+        layer.register_forward_hook(lambda layer, *_: ran.append(names[layer]))
+        for layer in names
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+    ]
+    try:
+        with torch.no_grad():
+            module(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(dict.fromkeys(ran))

@@ -1,0 +1,107 @@
+"""Binary weights and inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch.nn.utils import parametrize
+
+from compression._network import Network
+from compression._plan import CODEBOOK, Quantization
+from compression._replaced import SIGN_INPUT, make, replace_layer
+from compression._stage import AfterStep, Part, Training, TrainingStage
+from compression._weights import layers_in_order
+from slimsearch_errors import SlimsearchError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Bnn(TrainingStage):
+    """Every layer but the first and the last multiplies signs by signs.
+
+    Source: Courbariaux et al. 2016, "Binarized neural networks", with the mean magnitude of the layer as its
+    scale (Rastegari et al. 2016, XNOR-Net), which a network that is already trained needs. Simulated: no CPU runtime
+    has kernels of one bit, so the file computes in float32 with weights of two values and the signs of
+    inputs; its packed size, with one bit a weight, is storage only.
+
+    Attributes:
+        epochs: length of the training, by default as long as the network was trained.
+        learning_rate: peak of its schedule; by default that of the evaluator.
+    """
+
+    is_last: ClassVar[bool] = True
+
+    epochs: int | None = None
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"epochs {self.epochs} is less than 1")
+
+    def begin(self, network: Network, training: Training) -> Part:
+        module = network.copy_module().eval()
+        inner = layers_in_order(module, training.calibration[:2])[1:-1]
+        if not inner:
+            raise SlimsearchError("this network has no layer between the first and the last to make binary")
+        replaced = dict(network.structure.get("replaced", {}))
+        means = _mean_inputs(module, training.calibration, inner)
+        for name in inner:
+            layer = module.get_submodule(name)
+            parametrize.register_parametrization(layer, "weight", _Binary(), unsafe=True)
+            binary = make(SIGN_INPUT, layer)
+            binary.get_submodule("0").threshold.data.copy_(means[name])  # type: ignore[operator]
+            replace_layer(module, name, binary)
+            replaced[name] = SIGN_INPUT
+        structure: Mapping[str, object] = {**network.structure, "replaced": replaced}
+        return Part(Network(module, structure, network.quantization), after_step=[_Clip()], finish=_finish)
+
+
+class _Binary(torch.nn.Module):
+    """The sign of each weight times the mean magnitude of all."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        signs = torch.where(weight >= 0, 1.0, -1.0) * weight.abs().mean()
+        limited = weight.clamp(-1, 1)
+        return limited + (signs - limited).detach()
+
+
+def _mean_inputs(module: nn.Module, images: Tensor, names: list[str]) -> dict[str, Tensor]:
+    """The mean of each channel of what the layers read: half of it should be above the threshold."""
+    means: dict[str, Tensor] = {}
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            x = arguments[0]
+            means[name] = x.mean(dim=(0, 2, 3)) if x.ndim == 4 else x.flatten(0, -2).mean(dim=0)
+
+        return hook
+
+    hooks = [module.get_submodule(name).register_forward_pre_hook(look(name)) for name in names]
+    with torch.no_grad():
+        module(images)
+    for handle in hooks:
+        handle.remove()
+    return means
+
+
+class _Clip(AfterStep):
+    """Real-valued weights stay in [-1, 1], beyond which their gradient vanishes."""
+
+    def __call__(self, module: nn.Module, step: int, steps: int) -> None:
+        with torch.no_grad():
+            for layer in module.modules():
+                if parametrize.is_parametrized(layer, "weight"):
+                    layer.get_parameter("parametrizations.weight.original").clamp_(-1, 1)
+
+
+def _finish(network: Network) -> Network:
+    module = network.copy_module().eval()
+    for layer in module.modules():
+        if parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    return Network(module, network.structure, Quantization(form=CODEBOOK))

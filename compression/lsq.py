@@ -1,0 +1,66 @@
+"""Learned step sizes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from compression._fake_quantization import InputQuantizer, Seen, WeightQuantizer
+from compression._learned_quantization import LearnedQuantization
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Lsq(LearnedQuantization):
+    """The scales of weights and inputs are parameters, trained with the rest.
+
+    Source: Esser et al. 2020, "Learned step size quantization". The logarithm of each scale is what is learned, so that
+    it stays above 0; their factor on its gradient is left out, to which Adam is indifferent. Inputs that can be
+    negative are symmetric around 0.
+    """
+
+    def weight_quantizer(self, weight: Tensor, bits: int) -> WeightQuantizer:
+        quantizer = LearnedScale(bits, self.per_channel)
+        # 2 <|w|> / sqrt(top), section 2.1; but all of a wide grid is used where that would cut the largest weights.
+        flat = weight.abs().flatten(1)
+        mean = flat.mean(dim=1) if self.per_channel else flat.mean().view(1)
+        quantizer.start(torch.maximum(2 * mean / math.sqrt(quantizer.top), quantizer.largest(weight) / quantizer.top)
+                        if bits > 4 else 2 * mean / math.sqrt(quantizer.top))  # fmt: skip
+        return quantizer
+
+    def input_quantizer(self, seen: Seen) -> InputQuantizer:
+        reach = seen.high / 255 if seen.is_positive else max(-seen.low, seen.high) / 127
+        return LearnedGrid(reach, 0.0 if seen.is_positive else 128.0, learn_zero=False)
+
+
+class LearnedScale(WeightQuantizer):
+    """A weight's scale as a parameter."""
+
+    def __init__(self, bits: int, per_channel: bool) -> None:
+        super().__init__(bits, per_channel)
+        self.log_scale = torch.nn.Parameter(torch.zeros(1))
+
+    def start(self, scale: Tensor) -> None:
+        """Begin with `scale`, (C_out,) or (1,)."""
+        self.log_scale = torch.nn.Parameter(scale.clamp_min(1e-8).log())
+
+    def scale(self, weight: Tensor) -> Tensor:
+        return self.log_scale.exp()
+
+
+class LearnedGrid(InputQuantizer):
+    """An input's scale, and perhaps its zero point, as parameters."""
+
+    def __init__(self, scale: float, zero_point: float, learn_zero: bool) -> None:
+        super().__init__()
+        self.log_scale = torch.nn.Parameter(torch.tensor(max(scale, 1e-8)).log())
+        self.zero_point = torch.nn.Parameter(torch.tensor(zero_point), requires_grad=learn_zero)
+
+    def grid(self) -> tuple[Tensor, Tensor]:
+        zero = self.zero_point.clamp(0, 255)
+        return self.log_scale.exp(), zero + (zero.round() - zero).detach()

@@ -1,0 +1,39 @@
+"""Learned step sizes and offsets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from compression._fake_quantization import InputQuantizer, Seen, WeightQuantizer
+from compression._learned_quantization import LearnedQuantization
+from compression.lsq import LearnedGrid, LearnedScale
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LsqPlus(LearnedQuantization):
+    """As `lsq`, with a learned offset for inputs that can be negative, and another start.
+
+    Source: Bhalgat et al. 2020, "LSQ+": weights begin with max(|mean - 3 std|, |mean + 3 std|) / top (eq. 6), inputs
+    with the least and the largest value that the calibration images give. The offset is learned as a zero point, a
+    whole number when it is used; it stays 0 where nothing is negative, since a runtime drops the ReLU before such an
+    input.
+    """
+
+    def weight_quantizer(self, weight: Tensor, bits: int) -> WeightQuantizer:
+        quantizer = LearnedScale(bits, self.per_channel)
+        flat = weight.flatten(1) if self.per_channel else weight.flatten()[None]
+        mean, deviation = flat.mean(dim=1), flat.std(dim=1, unbiased=False)
+        reach = torch.maximum((mean - 3 * deviation).abs(), (mean + 3 * deviation).abs())
+        quantizer.start(reach.clamp_min(1e-8) / quantizer.top)
+        return quantizer
+
+    def input_quantizer(self, seen: Seen) -> InputQuantizer:
+        low = min(seen.low, 0.0)
+        scale = max(seen.high - low, 1e-6) / 255
+        return LearnedGrid(scale, -low / scale, learn_zero=not seen.is_positive)

@@ -1,0 +1,93 @@
+"""ResNet-18 on CIFAR-10: pruned gradually, quantized and distilled in one training run, against the tutorial's figures.
+
+    python experiments/reproduce/resnet18_fused.py --cifar10 path/to/folder --json resnet18_fused.json
+
+The network is that of torchvision, its 7x7 stem included, on 32x32 images; no pretrained weights: the base is trained
+from scratch. The folder has train/<class>/*.jpg and test/<class>/*.jpg.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+
+import slimsearch_errors
+from evaluators import TrainingSettings, size_kib
+from evaluators.datasets import load_dataset
+from experiments.reproduce import _table
+from experiments.steps import Step, Steps
+from search_spaces import FixedModel
+
+FLOW = "ResNet-18, CIFAR-10, fused"
+BASE_EPOCHS, FUSED_EPOCHS = 30, 14
+SETTINGS = TrainingSettings(batch_size=128, learning_rate=4e-3, weight_decay=0.05, augmentation="shift-flip")
+FUSED = (
+    "prune:params=2800000:importance=taylor:schedule=agp:ramp=0.4:learning_rate=0.002"
+    "+dynamic_layerwise:weight=0.3+distill:weight=0.3+qat"
+)
+TUTORIAL: list[dict[str, Any]] = [
+    {"what": "base", "params": 11_181_642, "test_accuracy": 0.8359},
+    {"what": "pruned, distilled", "params": 2_800_000, "test_accuracy": 0.8037},
+    {"what": "... with int8 simulated", "params": 2_800_000, "test_accuracy": 0.8044},
+]
+
+
+def main() -> None:
+    parser = _table.parser(__doc__.partition("\n")[0], "resnet18_fused", seeds=1)
+    parser.add_argument("--cifar10", type=Path, required=True, help="image folder of CIFAR-10")
+    options = parser.parse_args()
+    data = load_dataset(options.cifar10)
+    space = FixedModel.load("torchvision.models:resnet18", data.input_shape, len(data.classes))
+    steps = Steps(options.out, space, {}, data, SETTINGS, _table.progress)
+    made: list[tuple[int, Step, Step]] = []
+    for seed in range(options.seeds):
+        base = steps.train(f"base-{seed}", BASE_EPOCHS, seed)
+        made.append((seed, base, steps.compress(f"fused-{seed}", base, FUSED, FUSED_EPOCHS, seed)))
+    rows: list[dict[str, Any]] = [{"flow": FLOW, "source": "tutorial", **row} for row in TUTORIAL]
+    if options.with_nni:
+        rows += _table.nni_rows(options.out, 0, lambda: _nni(data, options.out))
+    files = [step.file for _, base, fused in made for step in (base, fused)]
+    latencies = dict(zip(files, steps.latencies(files), strict=True))
+    batches = dict(zip(files, steps.latencies(files, batch=64), strict=True))
+    notes = ["No pretrained weights: the base is trained from scratch. Accuracies are those of the files."]
+    for seed, base, fused in made:
+        for what, step in (("base, fp32 file", base), ("pruned, distilled, int8 file", fused)):
+            rows.append(
+                {
+                    "flow": FLOW,
+                    "source": "slimsearch",
+                    "what": what,
+                    "seed": seed,
+                    "params": step.metrics["params"],
+                    "test_accuracy": steps.test_accuracy(step.file),
+                    "val_accuracy": step.metrics["val_accuracy"],
+                    "latency_ms": latencies[step.file],
+                    "latency_batch64_ms": batches[step.file],
+                    "size_kib": size_kib(step.file),
+                    "seconds": step.metrics["training_seconds"],
+                }
+            )
+        lost = 100 * (rows[-1]["test_accuracy"] - rows[-2]["test_accuracy"])
+        notes.append(
+            f"seed {seed}: {lost:+.2f} points, {latencies[base.file] / latencies[fused.file]:.1f} times faster at batch 1, "
+            f"{batches[base.file] / batches[fused.file]:.1f} times at batch 64, "
+            f"{size_kib(base.file) / size_kib(fused.file):.1f} times smaller than the base"
+        )
+    _table.show(rows, options.json, notes)
+
+
+def _nni(data: Any, folder: Path) -> list[dict[str, Any]]:
+    from experiments.reproduce import _nni_compression
+
+    found = _nni_compression.resnet18_fused(data, 0, BASE_EPOCHS, folder=folder)
+    return [{"flow": FLOW, "source": "NNI 3.0, run here", "seed": 0, **found}]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except slimsearch_errors.SlimsearchError as error:
+        sys.exit(f"error: {error}")

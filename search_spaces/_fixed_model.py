@@ -1,0 +1,68 @@
+"""A model with nothing to choose: any function or class that makes a PyTorch module."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from slimsearch_errors import SlimsearchError
+from slimsearch_names import load_function
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class FixedModel:
+    """Builds one model.
+
+    Args:
+        make: called with those of in_channels, image_size, input_shape and num_classes that it knows by name.
+        input_shape: (C, H, W) of one image.
+        num_classes: number of logits.
+    """
+
+    def __init__(self, make: Callable[..., nn.Module], input_shape: tuple[int, int, int], num_classes: int) -> None:
+        self.make, self.input_shape, self.num_classes = make, input_shape, num_classes
+
+    @classmethod
+    def load(cls, name: str, input_shape: tuple[int, int, int], num_classes: int) -> FixedModel:
+        """By name: ``torchvision.models:resnet18``, or ``path/to/file.py:function_or_class``."""
+        return cls(load_function("model", name), input_shape, num_classes)
+
+    def build(self, architecture: Mapping[str, Any] | None = None, seed: int = 0) -> nn.Module:
+        """The model, with weights drawn from `seed`: (N, C, H, W) float32 -> (N, num_classes) logits.
+
+        Raises:
+            SlimsearchError: it cannot be made, or does not take such images.
+        """
+        import torch
+
+        parameters = inspect.signature(self.make).parameters
+        free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        offered = {
+            "in_channels": self.input_shape[0],
+            "image_size": self.input_shape[1],
+            "input_shape": self.input_shape,
+            "num_classes": self.num_classes,
+        }
+        # torchvision's constructors hand num_classes on without naming it.
+        given = {k: v for k, v in offered.items() if k in parameters or (free and k == "num_classes")}
+        shape = "x".join(map(str, self.input_shape))
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                module = self.make(**given)
+            with torch.no_grad():
+                logits = module.eval()(torch.zeros(2, *self.input_shape))
+        except Exception as error:  # anybody's model
+            first_line = str(error).strip().partition("\n")[0]
+            raise SlimsearchError(
+                f"the model fails on images of {shape}: {type(error).__name__}: {first_line}"
+            ) from error
+        if tuple(logits.shape) != (2, self.num_classes):
+            raise SlimsearchError(
+                f"the model gives {tuple(logits.shape)} for 2 images of {shape}; the data set needs "
+                f"(2, {self.num_classes}) logits"
+            )
+        return module
