@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,18 @@ from slimsearch_errors import SlimsearchError
 if TYPE_CHECKING:
     from torch import nn
 
+    from compression import Network
+    from evaluators import ImageTraining
     from evaluators.datasets import Dataset, Split
     from experiments.result import Result
 
 # NNI says so of every class of torch that is newer than itself.
 warnings.filterwarnings("ignore", message=r".*is found to be not a nn\.Module", category=RuntimeWarning)
 
-__all__ = ["SlimsearchError", "accuracy", "build", "load_dataset", "load_network", "resume", "search"]
+__all__ = [
+    "SlimsearchError", "accuracy", "build", "compress", "export", "load_dataset", "load_network", "resume", "search",
+    "train",
+]  # fmt: skip
 
 
 def search(space: Any, dataset: Any = "mnist5k", *, show: bool = True, **options: Any) -> Result:
@@ -88,6 +94,113 @@ def build(
 
     made = ModelSpace.load if isinstance(space, str) else ModelSpace
     return made(space, input_shape, num_classes).build(architecture)
+
+
+def train(model: nn.Module | Network, dataset: Any, *, epochs: int = 5, seed: int = 0, **settings: Any) -> Network:
+    """A trained copy of a model of one's own; arguments as for `compress`.
+
+    Raises:
+        SlimsearchError: the loss is not finite.
+    """
+    from compression import Network
+
+    network = model if isinstance(model, Network) else Network(model)
+    return _training(_dataset(dataset), seed, epochs, **settings).fit(network, epochs=epochs)
+
+
+def compress(
+    model: nn.Module | Network,
+    recipe: str | dict[str, dict[str, Any]],
+    dataset: Any,
+    *,
+    epochs: int = 5,
+    seed: int = 0,
+    teacher: nn.Module | None = None,
+    initial: Callable[[], nn.Module] | None = None,
+    **settings: Any,
+) -> Network:
+    """A trained model of one's own after a recipe; `model` itself stays as it is.
+
+    Args:
+        model: (N, C, H, W) float32, normalised as `dataset` is -> (N, num_classes) logits; or what this function gave.
+        recipe: as for ``--compress``, or its stages with their options.
+        dataset: as for `search`, or what `load_dataset` gave; the test split is not used.
+        epochs: of each training, for stages that are not told.
+        seed: of everything random.
+        teacher: whom ``teacher=best`` means; ``teacher=parent`` is `model`.
+        initial: makes the model with the weights that its training began with, for what goes back to them.
+        settings: fields of `evaluators.TrainingSettings`, e.g. ``learning_rate=1e-3``.
+
+    Returns:
+        the network: ``.module`` in PyTorch; `export` makes its file, ``.save(folder)`` keeps it without pickle, and
+        ``Network.load(fresh_module, folder)`` reads it again.
+
+    Raises:
+        SlimsearchError: something given is wrong or the model cannot be compressed so, in one line.
+    """
+    import compression
+    from compression import Network
+
+    network = model if isinstance(model, Network) else Network(model.eval())
+    data = _dataset(dataset).without_test()
+    teachers = {"parent": network, "best": Network(teacher.eval()) if teacher is not None else network}
+    training = _training(data, seed, epochs, teachers, initial, **settings)
+    parsed = compression.parse(recipe if isinstance(recipe, str) else compression.text_of(recipe))
+    return compression.apply(parsed, network, training)
+
+
+def export(network: nn.Module | Network, path: str | Path, dataset: Any) -> Path:
+    """Write the ONNX file of a network, int8 where its recipe said so, calibrated on training images of `dataset`.
+
+    Raises:
+        SlimsearchError: it cannot be expressed in ONNX.
+    """
+    import compression
+    from compression import Network
+    from evaluators import ImageTraining, TrainingSettings
+
+    data = _dataset(dataset)
+    made = network if isinstance(network, Network) else Network(network.eval())
+    compression.export(made, Path(path), ImageTraining(data, TrainingSettings(), 0).calibration, data.metadata())
+    return Path(path)
+
+
+def _training(
+    data: Dataset,
+    seed: int,
+    epochs: int,
+    teachers: dict[str, Network] | None = None,
+    initial: Callable[[], nn.Module] | None = None,
+    **settings: Any,
+) -> ImageTraining:
+    from evaluators import ImageTraining, TrainingSettings, device_for, precision_for
+
+    device = device_for("auto")
+    chosen = {"device": device, "precision": precision_for("auto", device), **settings}
+    data = data.without_test()
+    try:
+        made = TrainingSettings(**chosen)
+    except TypeError as error:
+        known = ", ".join(TrainingSettings.__dataclass_fields__)
+        raise SlimsearchError(f"{str(error).partition(') ')[2] or error}; settings: {known}") from None
+    return ImageTraining(
+        data, made, seed, epochs, teachers, initial=initial, latency=lambda network: _latency(network, data)
+    )
+
+
+def _latency(network: Network, data: Dataset) -> float:
+    import tempfile
+
+    from evaluators import Meter, measure_latency
+
+    with tempfile.TemporaryDirectory() as folder, Meter().exclusive():
+        return measure_latency([export(network, Path(folder) / "model.onnx", data)], data.input_shape)[0].median_ms
+
+
+def _dataset(dataset: Any) -> Dataset:
+    from evaluators.datasets import Dataset
+
+    return dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
 
 
 def load_network(run_dir: str | Path, model: dict[str, Any], *, space: Any = None) -> nn.Module:

@@ -4,11 +4,22 @@ from compression._export import export
 from compression._network import Network
 from compression._packing import pack, unpack
 from compression._plan import LearnedRange, Quantization
-from compression._recipe import Recipe, apply, changes_cost, groups, parse, remainder, shipped, stages, text_of
+from compression._recipe import (
+    Recipe,
+    apply,
+    changes_cost,
+    groups,
+    parse,
+    remainder,
+    shipped,
+    stages,
+    text_of,
+    with_option,
+)
 from compression._stage import AfterStep, LossTerm, Part, Stage, Training, TrainingStage, train_together
 
 __all__ = [
     "AfterStep", "LearnedRange", "LossTerm", "Network", "Part", "Quantization", "Recipe", "Stage", "Training",
     "TrainingStage", "apply", "changes_cost", "export", "groups", "pack", "parse", "remainder", "shipped", "stages",
-    "text_of", "train_together", "unpack",
+    "text_of", "train_together", "unpack", "with_option",
 ]  # fmt: skip

@@ -34,15 +34,16 @@ class Gradual(AfterStep):
 
     @final
     def __call__(self, module: nn.Module, step: int, steps: int) -> None:
-        end = max(self._events, math.floor(self._ramp * steps))
+        end = min(steps, max(self._events, math.floor(self._ramp * steps)))
+        events = min(self._events, end)
         done = step + 1
         if done <= end:
             if self.importance.needs_gradients:
                 self.importance.observe(weights(module), gradients(module))
             # Event k of n is after the share k / n of the ramp.
-            before, now = (math.floor(d * self._events / end) for d in (step, done))
+            before, now = (math.floor(d * events / end) for d in (step, done))
             if now > before:
-                self.cut(module, self._schedule.share(now / self._events), last=now == self._events)
+                self.cut(module, self._schedule.share(now / events), last=now == events)
         self.hold(module)
 
     @abstractmethod

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+_MOVES = ("Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+
 
 def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Quantization) -> Path:
     """The quantized file, written into `folder`; ranges of activations are those on `images`, (N, C, H, W) float32."""
@@ -66,6 +68,7 @@ def _overrides(prepared: Path, learned: Mapping[str, LearnedRange]) -> dict[str,
 
     graph = onnx.load(str(prepared)).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
     found: dict[str, list[dict[str, Any]]] = {}
     for node in graph.node:
         if node.op_type not in ("Conv", "Gemm", "MatMul"):
@@ -83,11 +86,12 @@ def _overrides(prepared: Path, learned: Mapping[str, LearnedRange]) -> dict[str,
         ]
         rows[0] = {**rows[0], "axis": axis, "quant_type": QuantType.QInt8}
         found[weight] = rows
-        found.setdefault(
-            node.input[0],
-            [{
-                "scale": np.array(known.input_scale, dtype=np.float32),
-                "zero_point": np.array(known.input_zero_point, dtype=np.uint8),
-            }],
-        )  # fmt: skip
+        scale = np.array(known.input_scale, dtype=np.float32)
+        zero_point = np.array(known.input_zero_point, dtype=np.uint8)
+        tensor = node.input[0]
+        found.setdefault(tensor, [{"scale": scale, "zero_point": zero_point}])
+        # What only moves values gives its output the range of its input, whatever is said of the output.
+        while (producer := producers.get(tensor)) is not None and producer.op_type in _MOVES:
+            tensor = producer.input[0]
+            found.setdefault(tensor, [{"scale": scale, "zero_point": zero_point}])
     return found

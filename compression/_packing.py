@@ -16,7 +16,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from compression._network import Network
-from compression._plan import CODEBOOK, STATIC, LearnedRange
+from compression._plan import LearnedRange
 from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -35,12 +35,10 @@ _CHUNK = 1 << 18  # symbols or bytes that are unfolded into bits at a time
 def pack(network: Network) -> bytes | None:
     """Every tensor of the module, exactly; None for a network whose weights are not of few values.
 
-    Those are networks whose plan has the form ``CODEBOOK``, or learned ranges of less than 8 bits.
+    Those are networks whose plan has the form ``CODEBOOK``, or learned ranges of fewer bits than the file's int8.
     """
     plan = network.quantization
-    if plan is None or plan.form not in (CODEBOOK, STATIC):
-        return None
-    if plan.form == STATIC and all(known.weight_bits >= 8 for known in plan.learned.values()):
+    if plan is None or plan.kind not in ("simulated", "storage only"):
         return None
     header, payloads = [], []
     for name, tensor in network.module.state_dict().items():

@@ -46,6 +46,27 @@ class Quantization:
     form: str = STATIC
     learned: Mapping[str, LearnedRange] = field(default_factory=dict)
 
+    @property
+    def kind(self) -> str:
+        """What of the plan is real once the file runs.
+
+        "int8" for integers that are computed with, "simulated" for those of fewer bits than that, "weights only" and
+        "storage only" for what loading the file turns into float32.
+        """
+        if self.form == STATIC:
+            deployed = 7 if self.target == "any" else 8
+            return "simulated" if any(own.weight_bits < deployed for own in self.learned.values()) else "int8"
+        return "storage only" if self.form == CODEBOOK else "weights only"
+
+    @property
+    def note(self) -> str:
+        """What someone who deploys the file should know of it."""
+        if self.form != STATIC:
+            return "small weights that the runtime turns into float32 when it loads the file"
+        if self.target == "any":
+            return "int8, weights within 7 bits: the same answers on every x86 processor"
+        return "int8, weights of 8 bits: for processors with VNNI; elsewhere sums may saturate and answers differ"
+
     def without_channels(self, layer: str, channels: Collection[int]) -> Quantization:
         """The same where `layer` has lost output channels."""
         if layer not in self.learned or len(self.learned[layer].weight_scales) == 1:

@@ -82,6 +82,14 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     return recipe
 
 
+def with_option(recipe: Recipe, option: str, value: Any) -> dict[str, dict[str, Any]]:
+    """`recipe` with an option given to every stage that has it and was not told otherwise."""
+    return {
+        name: dict(options) if option in options or not hasattr(stage, option) else {**options, option: value}
+        for (name, options), stage in zip(recipe.items(), stages(recipe), strict=True)
+    }
+
+
 def text_of(recipe: Recipe) -> str:
     """What `parse` reads as `recipe`, with the paths of files made absolute: it means the same everywhere."""
     parts = []

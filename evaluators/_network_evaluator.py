@@ -177,7 +177,9 @@ class NetworkEvaluator:
 
     def _score(self, network: Network, task: Task, training: ImageTraining) -> dict[str, float]:
         path, data = task.directory / MODEL, self.data
-        compression.export(network, path, training.calibration, data.metadata())
+        plan = network.quantization
+        about = {**data.metadata(), **({"quantization": plan.note} if plan is not None else {})}
+        compression.export(network, path, training.calibration, about)
         model = DeployedModel(path)
         if network.quantization is None:
             _check_parity(network, model, data)

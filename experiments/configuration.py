@@ -65,6 +65,9 @@ class Configuration:
         "prune,distill,quantize",
         "stages after the search, with options such as prune:sparsity=0.6:epochs=4,distill,quantize; or none",
     )
+    int8_target: str = _option(
+        "any", "of int8 files: any (the same answers on every x86 processor) or vnni (finer weights, for newer ones)"
+    )
     max_drop: float = _option(0.5, "points of validation accuracy that a stage may lose and still be kept")
     device: str = _option("auto", "where candidates are trained: auto, cpu or cuda; they are deployed on the CPU")
     precision: str = _option("auto", "of training: fp32, bf16, or auto (bf16 where the processor has it)")
@@ -85,6 +88,7 @@ class Configuration:
             ("objective", ("pareto", "weighted")),
             ("device", ("auto", "cpu", "cuda")),
             ("precision", ("auto", "fp32", "bf16")),
+            ("int8_target", ("any", "vnni")),
             ("augment", ("auto", "none", "shift", "shift-flip")),
         ):
             if getattr(self, name) not in allowed:

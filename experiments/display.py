@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from experiments.ranking import Ranking
 from experiments.record import COMPLETE, COMPRESSION, FAILED, RULED_OUT, RUNNING, SEARCH, TAKEN_BACK, Trial
-from experiments.tables import architecture_text, final_table, metrics_text, recipe_text, shown, taken_back_lines
+from experiments.tables import (
+    architecture_text,
+    final_table,
+    marked_recipe,
+    metrics_text,
+    recipe_text,
+    shown,
+    taken_back_lines,
+)
 
 if TYPE_CHECKING:
     from experiments.result import Result
@@ -138,7 +146,7 @@ class Console:
     def _line(self, trial: Trial) -> str:
         done, total = len(self._done()), max(self._length, len(self._done()))
         what = architecture_text(trial.candidate.architecture)
-        recipe = recipe_text(trial.candidate.recipe)
+        recipe = marked_recipe(trial)
         what = f"{what} + {recipe}" if recipe else what
         said = {
             COMPLETE: metrics_text(trial.metrics),

@@ -140,6 +140,8 @@ def _prepare(configuration: Configuration, space: Any, data: Any) -> _Parts:
     """Make and check every part, the cheap ones first."""
     ranking = Ranking.of(configuration)
     recipe = compression.parse(configuration.compress)
+    if configuration.int8_target != "any":
+        recipe = compression.with_option(recipe, "target", configuration.int8_target)
     sampler = load_sampler(configuration.sampler)
     strategy_class = load_class("strategy", configuration.strategy, "strategies")
     strategy = strategy_class(workers=configuration.worker_count, trial_timeout=configuration.trial_timeout)

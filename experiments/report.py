@@ -13,7 +13,7 @@ from experiments.configuration import Configuration
 from experiments.ranking import Ranking
 from experiments.record import COMPLETE, Record, Trial
 from experiments.run_directory import RunDirectory
-from experiments.tables import architecture_text, recipe_text, rows
+from experiments.tables import architecture_text, marked_recipe, rows
 
 _CSV = ("val_accuracy", "test_accuracy", "latency_ms", "latency_q25_ms", "latency_q75_ms", "size_kib", "params", "macs")
 
@@ -112,7 +112,7 @@ def page_data(
                 "kind": t.kind,
                 "state": t.state,
                 "architecture": architecture_text(t.candidate.architecture),
-                "recipe": recipe_text(t.candidate.recipe),
+                "recipe": marked_recipe(t),
                 "parent": t.parent,
                 "metrics": t.metrics,
                 "on_front": t.number in front,

@@ -23,11 +23,11 @@ from evaluators import (
     precision_for,
     use_one_thread,
 )
-from evaluators._network_evaluator import Architectures
+from evaluators._network_evaluator import CHECKPOINT, Architectures
 from evaluators.datasets import Dataset
 from search_spaces import Candidate
 
-_RESULT = "result.json"
+_RESULT, _BEGUN = "result.json", "begun.json"
 _log = logging.getLogger(__name__)
 
 OnEpoch = Callable[[str, int, Mapping[str, float]], None]
@@ -115,6 +115,11 @@ class Steps:
             _log.warning("%s was made otherwise before, it is made again", name)
             result.unlink()
         task.directory.mkdir(parents=True, exist_ok=True)
+        begun = task.directory / _BEGUN
+        text = json.dumps({**described, **settings})
+        if not begun.is_file() or begun.read_text(encoding="utf-8") != text:
+            (task.directory / CHECKPOINT).unlink(missing_ok=True)  # of the training of something else
+            begun.write_text(text, encoding="utf-8")
         evaluator = NetworkEvaluator(self.space, self.folder / "data", replace(self.settings, **settings))
 
         def report(epoch: int, metrics: Mapping[str, float]) -> bool:

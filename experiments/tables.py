@@ -27,6 +27,13 @@ def recipe_text(recipe: Mapping[str, Mapping[str, Any]]) -> str:
     return ", ".join(parts)
 
 
+def marked_recipe(trial: Trial) -> str:
+    """The recipe, and what it would weigh packed where that is storage only: no runtime executes it."""
+    recipe = recipe_text(trial.candidate.recipe)
+    packed = trial.metrics.get("packed_kib")
+    return recipe if packed is None else f"{recipe} [storage only: packed {size_text(packed)}]"
+
+
 def metrics_text(metrics: Mapping[str, float]) -> str:
     """Accuracy, latency and size in a few words."""
     parts = []
@@ -70,7 +77,7 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
             continue
         m = trial.metrics
         what = architecture_text(trial.candidate.architecture)
-        recipe = recipe_text(trial.candidate.recipe)
+        recipe = marked_recipe(trial)
         cells = [
             "*" if trial.number in front else "",
             str(trial.number),

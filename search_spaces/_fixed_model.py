@@ -28,7 +28,10 @@ class FixedModel:
     @classmethod
     def load(cls, name: str, input_shape: tuple[int, int, int], num_classes: int) -> FixedModel:
         """By name: ``torchvision.models:resnet18``, or ``path/to/file.py:function_or_class``."""
-        return cls(load_function("model", name), input_shape, num_classes)
+        make = load_function("model", name)
+        if not callable(make):
+            raise SlimsearchError(f"model '{name}' is a {type(make).__name__}, not a function or a class")
+        return cls(make, input_shape, num_classes)
 
     def build(self, architecture: Mapping[str, Any] | None = None, seed: int = 0) -> nn.Module:
         """The model, with weights drawn from `seed`: (N, C, H, W) float32 -> (N, num_classes) logits.

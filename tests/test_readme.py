@@ -40,7 +40,7 @@ def folder(tmp_path: Path, digits: Dataset) -> Path:
 
 def test_there_are_examples() -> None:
     assert len(COMMANDS) == 4
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "RUN_DIR" not in c])
@@ -71,6 +71,18 @@ def test_python(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert 0 <= float(done.stdout) <= 1
+
+
+def test_a_model_of_ones_own(tmp_path: Path) -> None:
+    script = next(text for text in PYTHON if "slimsearch.compress(" in text)
+    script = script.replace("mnist5k", "digits").replace("32 * 16", "32").replace(", 5, stride=2", ", 3, stride=2")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    accuracy, params = done.stdout.split()
+    assert 0.3 < float(accuracy) <= 1
+    assert int(params) > 100
 
 
 def test_flags_and_names_in_the_text_exist() -> None:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from evaluators import size_kib
+from evaluators.datasets import Dataset, load_dataset
+from experiments.steps import Step, Steps
+from slimsearch_errors import SlimsearchError
 
 _COLUMNS = ("source", "what", "seed", "params", "test_accuracy", "latency_ms", "size_kib", "seconds")
 
@@ -24,6 +31,57 @@ def parser(description: str, out: str, seeds: int) -> argparse.ArgumentParser:
         "--with-nni", action="store_true", help="run NNI's own flow too, once; its rows are kept in --out"
     )
     return made
+
+
+def mnist_parser(description: str, out: str) -> argparse.ArgumentParser:
+    """For the flows on MNIST."""
+    made = parser(description.partition("\n")[0], out, seeds=3)
+    made.add_argument("--mnist", type=Path, required=True, help="folder that torchvision.datasets.MNIST reads")
+    return made
+
+
+def mnist(folder: Path) -> Dataset:
+    """All of it, with its test split."""
+    return load_dataset("mnist", root=folder)
+
+
+def run(main: Callable[[], None]) -> None:
+    """A user's mistake is one line and the exit code 2."""
+    try:
+        main()
+    except SlimsearchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def row(flow: str, what: str, seed: int, step: Step, steps: Steps, latency: float, seconds: float) -> dict[str, Any]:
+    """What there is to say of a step's file."""
+    return {
+        "flow": flow,
+        "source": "slimsearch",
+        "what": what,
+        "seed": seed,
+        "params": step.metrics["params"],
+        "test_accuracy": steps.test_accuracy(step.file),
+        "val_accuracy": step.metrics["val_accuracy"],
+        "latency_ms": latency,
+        "size_kib": size_kib(step.file),
+        "seconds": seconds,
+    }
+
+
+def means(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for everything that was done with more than one seed."""
+    grouped: dict[tuple[str, str], list[float]] = {}
+    for one in rows:
+        if "seed" in one:
+            grouped.setdefault((one["source"], one["what"]), []).append(100 * one["test_accuracy"])
+    return [
+        f"{source}, {what}: {statistics.mean(values):.2f}% test, from {min(values):.2f} to {max(values):.2f}, "
+        f"{len(values)} seeds"
+        for (source, what), values in grouped.items()
+        if len(values) > 1
+    ]
 
 
 def nni_rows(folder: Path, seed: int, make: Any) -> list[dict[str, Any]]:
@@ -46,7 +104,7 @@ def show(rows: Sequence[Mapping[str, Any]], path: Path | None, notes: Sequence[s
         )
     for row in rows:
         table.add_row(*(_text(column, row.get(column)) for column in _COLUMNS))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 130)
     console.print(table)
     for note in notes:
         console.print(note, markup=False, highlight=False)

@@ -14,7 +14,6 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
 
-import slimsearch_errors
 from evaluators import TrainingSettings, size_kib
 from evaluators.datasets import load_dataset
 from experiments.reproduce import _table
@@ -36,7 +35,7 @@ TUTORIAL: list[dict[str, Any]] = [
 
 
 def main() -> None:
-    parser = _table.parser(__doc__.partition("\n")[0], "resnet18_fused", seeds=1)
+    parser = _table.parser(str(__doc__).partition("\n")[0], "resnet18_fused", seeds=1)
     parser.add_argument("--cifar10", type=Path, required=True, help="image folder of CIFAR-10")
     options = parser.parse_args()
     data = load_dataset(options.cifar10)
@@ -55,25 +54,14 @@ def main() -> None:
     notes = ["No pretrained weights: the base is trained from scratch. Accuracies are those of the files."]
     for seed, base, fused in made:
         for what, step in (("base, fp32 file", base), ("pruned, distilled, int8 file", fused)):
-            rows.append(
-                {
-                    "flow": FLOW,
-                    "source": "slimsearch",
-                    "what": what,
-                    "seed": seed,
-                    "params": step.metrics["params"],
-                    "test_accuracy": steps.test_accuracy(step.file),
-                    "val_accuracy": step.metrics["val_accuracy"],
-                    "latency_ms": latencies[step.file],
-                    "latency_batch64_ms": batches[step.file],
-                    "size_kib": size_kib(step.file),
-                    "seconds": step.metrics["training_seconds"],
-                }
+            row = _table.row(
+                FLOW, what, seed, step, steps, latencies[step.file], seconds=step.metrics["training_seconds"]
             )
+            rows.append({**row, "latency_batch64_ms": batches[step.file]})
         lost = 100 * (rows[-1]["test_accuracy"] - rows[-2]["test_accuracy"])
         notes.append(
-            f"seed {seed}: {lost:+.2f} points, {latencies[base.file] / latencies[fused.file]:.1f} times faster at batch 1, "
-            f"{batches[base.file] / batches[fused.file]:.1f} times at batch 64, "
+            f"seed {seed}: {lost:+.2f} points, {latencies[base.file] / latencies[fused.file]:.1f} times faster at "
+            f"batch 1, {batches[base.file] / batches[fused.file]:.1f} times at batch 64, "
             f"{size_kib(base.file) / size_kib(fused.file):.1f} times smaller than the base"
         )
     _table.show(rows, options.json, notes)
@@ -83,11 +71,19 @@ def _nni(data: Any, folder: Path) -> list[dict[str, Any]]:
     from experiments.reproduce import _nni_compression
 
     found = _nni_compression.resnet18_fused(data, 0, BASE_EPOCHS, folder=folder)
-    return [{"flow": FLOW, "source": "NNI 3.0, run here", "seed": 0, **found}]
+    shared = {"flow": FLOW, "source": "NNI 3.0, run here", "seed": 0}
+    compressed = found["compressed"]
+    return [
+        {**shared, "what": "base", "params": 11_181_642, "test_accuracy": found["base"]["test_accuracy_last"]},
+        {
+            **shared,
+            "what": "pruned, distilled, int8 simulated",
+            "params": compressed["params"],
+            "test_accuracy": compressed["test_accuracy_last"],
+            "seconds": compressed["cpu_seconds"],
+        },
+    ]
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except slimsearch_errors.SlimsearchError as error:
-        sys.exit(f"error: {error}")
+    _table.run(main)

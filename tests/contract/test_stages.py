@@ -13,7 +13,6 @@ from compression import Network
 from evaluators import Artifact, DeployedModel, ImageTraining, NetworkEvaluator, Task, TrainingSettings
 from evaluators.datasets import Dataset
 from search_spaces import Candidate, ModelSpace
-from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names
 from tests.conftest import VARIOUS
 
@@ -24,7 +23,8 @@ _OPTIONS = {"low_rank": ":energy=0.6", "dynamic_layerwise": ":layers=3"}
 STAGES = [f"{name}{_OPTIONS.get(name, '')}" for name in built_in_names("compression")]
 _GRADUAL = {"movement": ":schedule=agp"}
 IMPORTANCES = [
-    f"prune:sparsity=0.5:importance={name}{_GRADUAL.get(name, '')}" for name in built_in_names("compression.importances")
+    f"prune:sparsity=0.5:importance={name}{_GRADUAL.get(name, '')}"
+    for name in built_in_names("compression.importances")
 ]
 SCHEDULES = [f"prune:schedule={name}:events=4" for name in built_in_names("compression.schedules")]
 OTHERS = [
@@ -102,19 +102,14 @@ def parent(space: ModelSpace, digits_directory: Path, tmp_path_factory: pytest.T
     return Artifact(folder, ARCHITECTURE, seed=0)
 
 
-@pytest.mark.parametrize("recipe", [*STAGES, "prune:latency_ms=0.02", "fused", "lsq:bits=4", "deep-compression"])
+@pytest.mark.parametrize("recipe", [*STAGES, "fused", "lsq:bits=4", "deep-compression"])
 def test_the_accuracy_is_that_of_the_file(
     recipe: str, parent: Artifact, space: ModelSpace, digits: Dataset, digits_directory: Path, tmp_path: Path
 ) -> None:
     evaluator = NetworkEvaluator(space, digits_directory)
     candidate = Candidate(ARCHITECTURE, compression.parse(recipe))
     task = Task(1, candidate, 3, 0, tmp_path, start=parent, teacher=parent)
-    try:
-        outcome = evaluator.evaluate(task, report=lambda epoch, metrics: True)
-    except SlimsearchError as error:
-        # How fast this network is depends on the machine; the target may be missed either way.
-        assert "latency_ms" in recipe and "latency_ms" in str(error)
-        return
+    outcome = evaluator.evaluate(task, report=lambda epoch, metrics: True)
     predictions = DeployedModel(tmp_path / "model.onnx").predict(digits, digits.validation)
     assert outcome.metrics["val_accuracy"] == np.mean(predictions == digits.validation.labels)
     assert outcome.metrics["size_kib"] == (tmp_path / "model.onnx").stat().st_size / 1024

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from compression import Network
+import compression
+from compression import LossTerm, Network
 from evaluators import ImageTraining, TrainingSettings
-from evaluators._training import StoppedEarly, _shift
+from evaluators._training import OnEpoch, StoppedEarly, _shift
 from evaluators.datasets import Dataset
 from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
-from tests.conftest import SPACES, TINY
+from tests.conftest import SPACES, TINY, VARIOUS
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,7 @@ def test_a_loss_that_is_no_number_says_so(digits: Dataset) -> None:
 def test_loss_terms_and_callbacks_are_used(digits: Dataset, network: Network) -> None:
     steps: list[tuple[int, int]] = []
 
-    class Term:
+    class Term(LossTerm):
         weight = 1.0
 
         def __call__(self, images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -106,3 +109,48 @@ def test_half_of_the_images_are_mirrored() -> None:
     images[:, :, :, :14] = 255
     mirrored = _shift(images, np.random.default_rng(0), flip=True)[:, 0, 14, 20] == 255
     assert 70 < mirrored.sum() < 130
+
+
+@pytest.mark.parametrize(
+    "recipe", ["none", "prune:schedule=agp:importance=taylor:events=4+lsq", "adaptive1d_layerwise"]
+)
+def test_an_interrupted_training_goes_on_as_if_nothing_had_been(recipe: str, digits: Dataset, tmp_path: Path) -> None:
+    space = ModelSpace.load(VARIOUS, (1, 8, 8), 10)
+    start = Network(space.build({"width": 16}, 1).eval())
+    checkpoint = tmp_path / "training.pt"
+
+    def run(on_epoch: OnEpoch | None, path: Path | None) -> Network:
+        teachers = {"parent": Network(space.build({"width": 16}, 2).eval())}
+        training = ImageTraining(
+            digits, TrainingSettings(), 0, epochs=5, teachers=teachers, on_epoch=on_epoch, checkpoint=path
+        )
+        if recipe == "none":
+            return training.fit(start, epochs=5)
+        return compression.apply(compression.parse(recipe), start, training)
+
+    uninterrupted = run(None, None)
+    with pytest.raises(StoppedEarly):
+        run(lambda epoch, scores: epoch < 3, checkpoint)
+    assert checkpoint.is_file()
+    epochs: list[int] = []
+    resumed = run(lambda epoch, scores: epochs.append(epoch) or True, checkpoint)
+    assert epochs == [4, 5]
+    assert not checkpoint.exists()
+    assert resumed.structure == uninterrupted.structure
+    ours, theirs = resumed.module.state_dict(), uninterrupted.module.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_damaged_checkpoint_means_a_new_start(digits: Dataset, network: Network, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "training.pt"
+    checkpoint.write_bytes(b"not a checkpoint")
+    epochs: list[int] = []
+    training = ImageTraining(
+        digits,
+        TrainingSettings(),
+        0,
+        on_epoch=lambda epoch, scores: epochs.append(epoch) or True,
+        checkpoint=checkpoint,
+    )
+    training.fit(network, epochs=2)
+    assert epochs == [1, 2]

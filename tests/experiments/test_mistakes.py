@@ -28,7 +28,7 @@ FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
         (["--space", TINY, "--strategy", "optun"], "unknown strategy 'optun'; known: optuna"),
         (["--space", TINY, "--sampler", "tpee"], "unknown sampler 'tpee'; known: gp, grid, nsga2, random, tpe"),
         (["--space", TINY, "--dataset", "mnits"], "unknown data set 'mnits'; known: .*mnist5k"),
-        (["--space", TINY, "--compress", "prun"], "unknown stage 'prun'; known: distill, prune, quantize"),
+        (["--space", TINY, "--compress", "prun"], "unknown stage 'prun'; known: adaptive1d.*, prune, .*quantize"),
         (["--space", TINY, "--objectives", "val_accuracy,energy"], "'energy' needs a direction"),
         (["--space", TINY, "--objectives", "val_accuracy,energy:min"], "'energy' is not recorded; known: val_accuracy"),
         (["--space", TINY, "--objective", "best"], "--objective 'best' is none of pareto, weighted"),

@@ -1,0 +1,467 @@
+"""One network through many methods of compression: what each costs, and what it gains in the deployed file.
+
+    python experiments/compare_compression.py --space lenet --plot lenet.png
+    python experiments/compare_compression.py --model torchvision.models:resnet18 --dataset cifar10 --data-root data \\
+        --base runs/reproduce/resnet18_fused/base-0 --tune-epochs 4 --train-images 10000 --only qat lsq fused
+
+Every method begins with the same trained network, and has the same data and epochs. All files are measured together.
+What is already in the folder is taken from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of this folder
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import compression
+from compression import Network, Quantization
+from compression._replaced import SIGN_INPUT
+from evaluators import Artifact, TrainingSettings, size_kib
+from evaluators._network_evaluator import CHECKPOINT
+from evaluators.datasets import Dataset, Split, load_dataset
+from experiments.reproduce._table import progress
+from experiments.steps import Step, Steps
+from search_spaces import FixedModel, ModelSpace
+from slimsearch_errors import SlimsearchError
+from slimsearch_names import absolute
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BASE, DATA = "base", "data"
+METHODS = Path(__file__).with_suffix(".yaml")
+_EPOCHS = 10
+_WIDTH = 160
+_RECORD, _TEST = "comparison.json", "test_accuracy.json"
+_NAME = re.compile(r"[\w+][\w.+-]*")
+_NUMBERS = (
+    "params", "macs", "test_accuracy", "val_accuracy", "latency_ms", "latency_batch64_ms", "size_kib", "packed_kib",
+    "seconds",
+)  # fmt: skip
+_KINDS = {"fp32": "C0", "int8": "C1", "weights only": "C2", "storage only": "C4", "simulated": "C3"}
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Method:
+    """A recipe with a name."""
+
+    name: str
+    recipe: compression.Recipe
+
+    @property
+    def lines(self) -> int:
+        """Of configuration: those of the recipe as YAML."""
+        return len(yaml.safe_dump(dict(self.recipe)).splitlines()) if self.recipe else 0
+
+    @property
+    def text(self) -> str:
+        return compression.text_of(self.recipe)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make, measure and show; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        _compare(options)
+    except (SlimsearchError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = TrainingSettings()
+    made = _Parser(description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    what = made.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", help="torchvision.models:resnet18, or path/to/file.py:function_or_class")
+    what.add_argument("--space", help="a built-in space, or path/to/file.py:Class (an NNI ModelSpace)")
+    made.add_argument("--architecture", metavar="JSON", help="of the space; by default its DEFAULT or its first one")
+    made.add_argument("--dataset", default="mnist5k", help="a built-in data set, or the path of an image folder")
+    made.add_argument("--data-root", type=Path, help="folder with the files of a named data set")
+    made.add_argument("--download", action="store_true", help="fetch the data set into --data-root if it is not there")
+    made.add_argument("--image-size", type=int, help="make every image a square of so many pixels")
+    made.add_argument("--epochs", type=int, help=f"training of the base; {_EPOCHS} unless there is a --base")
+    made.add_argument("--base", type=Path, metavar="DIR", help="begin with what another script left in this folder")
+    made.add_argument("--tune-epochs", type=int, help="of each stage that trains; as long as the base if not given")
+    made.add_argument("--train-images", type=int, metavar="N", help="methods have so many training images only")
+    made.add_argument("--recipes", type=Path, default=METHODS, help="YAML: a recipe, as for --compress, by its name")
+    made.add_argument("--only", nargs="+", metavar="NAME", help="some of the methods")
+    made.add_argument("--batch-size", type=int, default=default.batch_size, help="images a training step")
+    made.add_argument("--learning-rate", type=float, default=default.learning_rate, help="peak of the schedule")
+    made.add_argument("--weight-decay", type=float, default=default.weight_decay, help="of AdamW")
+    made.add_argument(
+        "--augment", choices=("auto", "none", "shift", "shift-flip"), default=default.augmentation, help="of images"
+    )
+    made.add_argument("--seed", type=int, default=0, help="of everything random")
+    made.add_argument("--out", type=Path, default=Path("runs") / "compare", help="where networks are kept")
+    made.add_argument("--json", type=Path, help="where the rows are written")
+    made.add_argument("--plot", type=Path, help="where accuracy is drawn against latency and size: a .png or .svg")
+    return made
+
+
+def _compare(options: argparse.Namespace) -> None:
+    _check(options)
+    methods = _methods(options.recipes, options.only)
+    data = load_dataset(
+        options.dataset, root=options.data_root, download=options.download, image_size=options.image_size
+    )
+    subset = data if options.train_images is None else _subset(data, options.train_images, options.seed)
+    space, architecture = _model(options, data)
+    base = _given_base(options.base, space, architecture, data) if options.base is not None else None
+    epochs = base[1] if base is not None else options.epochs or _EPOCHS
+    tune_epochs = options.tune_epochs or epochs
+    _same_as_before(options, data, architecture, epochs, tune_epochs)
+    for path in (options.json, options.plot):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be, fails before the work
+    settings = TrainingSettings(options.batch_size, options.learning_rate, options.weight_decay, options.augment)
+    whole = Steps(options.out, space, architecture, data, settings, progress)
+    start = base[0] if base is not None else whole.train(BASE, epochs, options.seed)
+    tuning = whole
+    if options.train_images is not None:
+        tuning = Steps(options.out / "methods", space, architecture, subset, settings, progress)
+    made: list[tuple[_Method, Step | str]] = [(_Method(BASE, {}), start)]
+    for method in methods:
+        made.append((method, _apply(tuning, method, start, tune_epochs, options.seed)))
+    title = (
+        f"{Path(options.model or options.space).name} on {data.name}: base {epochs} epochs of {len(data.train):,} "
+        f"images, methods {tune_epochs} of {len(subset.train):,}"
+    )
+    _show(_rows(made, tuning, options.out), title, options.json, options.plot)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what can be seen to be wrong without looking anywhere."""
+    for name, least in (("epochs", 0), ("tune_epochs", 1), ("train_images", 1), ("batch_size", 2), ("seed", 0)):
+        if (value := getattr(options, name)) is not None and value < least:
+            raise SlimsearchError(f"--{name.replace('_', '-')} {value} is less than {least}")
+    if not options.learning_rate > 0:
+        raise SlimsearchError(f"--learning-rate {options.learning_rate:g} is not above 0")
+    if not options.weight_decay >= 0:
+        raise SlimsearchError(f"--weight-decay {options.weight_decay:g} is less than 0")
+    if options.base is None and options.epochs == 0:
+        raise SlimsearchError("--epochs 0 trains no base: name one with --base DIR")
+    if options.base is not None and options.epochs:
+        raise SlimsearchError("--epochs trains a base, and --base has one: leave one of them out")
+    if options.model is not None and options.architecture is not None:
+        raise SlimsearchError("--architecture is that of a --space; a --model has none")
+    if options.plot is not None and options.plot.suffix not in (".png", ".svg"):
+        raise SlimsearchError(f"--plot '{options.plot}' is neither a .png nor an .svg")
+
+
+def _methods(path: Path, only: Sequence[str] | None) -> list[_Method]:
+    """Those of a file, or of our own list and of the package."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SlimsearchError(f"cannot read '{path}': {error}") from error
+    if not isinstance(values, dict) or not all(isinstance(text, str) for text in values.values()):
+        raise SlimsearchError(f"'{path}' is not a mapping of names to recipes, each the text that --compress takes")
+    if path == METHODS:
+        values = {**values, **{name: name for name in compression.shipped()}}
+    values = {str(name): text for name, text in values.items()}
+    for name in values:
+        if name in (BASE, DATA) or not _NAME.fullmatch(name):
+            raise SlimsearchError(f"'{path}': '{name}' cannot be the name of a method: it becomes that of a folder")
+    for name in only or ():
+        if name not in (BASE, *values):
+            raise SlimsearchError(f"--only '{name}': there is no such method; known: {', '.join([BASE, *values])}")
+    made = []
+    for name, text in values.items():
+        if only is None or name in only:
+            try:
+                made.append(_Method(name, compression.parse(text)))
+            except SlimsearchError as error:
+                raise SlimsearchError(f"'{path}': method '{name}': {error}") from error
+    return made
+
+
+def _model(options: argparse.Namespace, data: Dataset) -> tuple[FixedModel | ModelSpace, Mapping[str, Any]]:
+    """What builds the network, and the architecture to ask it for; tried once."""
+    shape, classes = data.input_shape, len(data.classes)
+    if options.model is not None:
+        model = FixedModel.load(options.model, shape, classes)
+        model.build()
+        return model, {}
+    space = ModelSpace.load(options.space, shape, classes)
+    if options.architecture is None:
+        architecture = space.canonical(getattr(space.space_class, "DEFAULT", None) or next(space.grid()))
+    else:
+        try:
+            given = json.loads(options.architecture)
+        except json.JSONDecodeError as error:
+            raise SlimsearchError(f"--architecture {options.architecture} is not JSON: {error}") from None
+        if not isinstance(given, dict):
+            raise SlimsearchError(f"--architecture {options.architecture} is not an object of labels and values")
+        architecture = space.canonical(given)
+    space.check(architecture)
+    return space, architecture
+
+
+def _subset(data: Dataset, count: int, seed: int) -> Dataset:
+    """Fewer training images, normalised as all of them are; validation and test stay whole."""
+    if count > len(data.train):
+        raise SlimsearchError(f"--train-images {count}: data set '{data.name}' has {len(data.train)}")
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(data.train))[:count])
+    return replace(data, train=Split(data.train.images[chosen], data.train.labels[chosen]))
+
+
+def _given_base(
+    folder: Path, space: FixedModel | ModelSpace, architecture: Mapping[str, Any], data: Dataset
+) -> tuple[Step, int]:
+    """What `Steps` left in `folder`, and for how many epochs it was trained."""
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        step, metrics = result["step"], result["metrics"]
+        recipe, seed, epochs = step["recipe"], int(step["seed"]), int(step["epochs"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SlimsearchError(f"--base '{folder}': cannot read its result.json: {error}") from error
+    if recipe != "none":
+        raise SlimsearchError(f"--base '{folder}' went through {recipe}: a base is a network as it was trained")
+    stored = folder.parent / DATA / "dataset.json"
+    if stored.is_file() and tuple(json.loads(stored.read_text(encoding="utf-8"))["mean"]) != data.mean:
+        raise SlimsearchError(f"--base '{folder}' was trained on other images than those of '{data.name}'")
+    base = Step(BASE, Artifact(folder.resolve(), architecture, {}, seed), metrics)
+    if not base.file.is_file():
+        raise SlimsearchError(f"--base '{folder}' has no {base.file.name}")
+    Network.load(space.build(architecture, seed), folder)
+    return base, epochs
+
+
+def _same_as_before(
+    options: argparse.Namespace, data: Dataset, architecture: Mapping[str, Any], epochs: int, tune_epochs: int
+) -> None:
+    """Record what the networks in the folder are made with; refuse to mix them with others.
+
+    Raises:
+        SlimsearchError: the folder holds something else.
+    """
+    own = {
+        "--model": absolute(options.model) if options.model else None,
+        "--space": absolute(options.space) if options.space else None,
+        "--architecture": dict(architecture),
+        "--dataset": data.fingerprint,
+        "--epochs": epochs,
+        "--base": str(options.base.resolve()) if options.base else None,
+        "--tune-epochs": tune_epochs,
+        "--train-images": options.train_images,
+        "--batch-size": options.batch_size,
+        "--learning-rate": options.learning_rate,
+        "--weight-decay": options.weight_decay,
+        "--augment": options.augment,
+        "--seed": options.seed,
+    }
+    record = options.out / _RECORD
+    if not record.is_file():
+        if options.out.is_dir() and any(options.out.iterdir()):
+            raise SlimsearchError(f"'{options.out}' is not empty, and no comparison: choose another --out")
+        options.out.mkdir(parents=True, exist_ok=True)
+        _write(record, own)
+    known = json.loads(record.read_text(encoding="utf-8"))
+    other = [name for name, value in own.items() if known.get(name) != value]
+    if other:
+        name = other[0]
+        raise SlimsearchError(
+            f"'{options.out}' was begun with {name} {known.get(name)}, not {own[name]}: choose another --out"
+        )
+
+
+def _apply(steps: Steps, method: _Method, start: Step, epochs: int, seed: int) -> Step | str:
+    """The compressed network, or why there is none."""
+    folder = steps.folder / method.name
+    folder.mkdir(exist_ok=True)
+    try:
+        return steps.compress(method.name, start, method.text, epochs, seed)
+    except Exception as error:  # whatever it is, the other methods can do without this one
+        known = isinstance(error, SlimsearchError)
+        reason = " ".join((str(error) if known else f"{type(error).__name__}: {error}").split())
+        if not known:
+            (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        print(f"{method.name}: {reason}", flush=True)
+        return reason
+
+
+def _rows(made: Sequence[tuple[_Method, Step | str]], steps: Steps, folder: Path) -> list[Row]:
+    files = [step.file for _, step in made if isinstance(step, Step)]
+    print(f"measuring {len(files)} files together", flush=True)
+    single, batch = (dict(zip(files, steps.latencies(files, size), strict=True)) for size in (1, 64))
+    rows: list[Row] = []
+    for method, step in made:
+        row: dict[str, Any] = {"name": method.name, "recipe": method.text, "kind": None, **dict.fromkeys(_NUMBERS)}
+        if isinstance(step, Step):
+            row |= {
+                "kind": _kind(step.artifact.directory),
+                "params": step.metrics["params"],
+                "macs": step.metrics["macs"],
+                "test_accuracy": _test_accuracy(steps, step.file, folder / _TEST),
+                "val_accuracy": step.metrics["val_accuracy"],
+                "latency_ms": single[step.file],
+                "latency_batch64_ms": batch[step.file],
+                "size_kib": size_kib(step.file),
+                "packed_kib": step.metrics.get("packed_kib"),
+                "seconds": step.metrics["training_seconds"],
+            }
+        rows.append({**row, "lines": method.lines, "reason": step if isinstance(step, str) else None})
+    return rows
+
+
+def _kind(directory: Path) -> str:
+    """What of the compression is real once the file runs (see `Quantization.kind`)."""
+    description = json.loads((directory / "network.json").read_text(encoding="utf-8"))
+    if SIGN_INPUT in description["structure"].get("replaced", {}).values():
+        return "simulated"
+    plan = description["quantization"]
+    return Quantization.from_json(plan).kind if plan else "fp32"
+
+
+def _test_accuracy(steps: Steps, file: Path, kept: Path) -> float:
+    """Of `file`; what is known of the same bytes is taken from `kept`."""
+    known: dict[str, float] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if digest not in known:
+        known[digest] = steps.test_accuracy(file)
+        _write(kept, known)
+    return known[digest]
+
+
+def _write(path: Path, values: Any) -> None:
+    """As JSON, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _show(rows: Sequence[Row], title: str, path: Path | None, plot: Path | None) -> None:
+    # Where nobody looks, lines are as long as the table needs.
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(rows, title))
+    if path is not None:
+        _write(path, rows)
+    if plot is not None:
+        _plot([row for row in rows if row["reason"] is None], plot, title)
+
+
+def _table(rows: Sequence[Row], title: str) -> Table:
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("method", overflow="fold", min_width=22, max_width=40)
+    table.add_column("kind", no_wrap=True)
+    headings = ("test %", "val %", "ms", "ms, 64", "KiB", "packed", "params", "MACs", "seconds", "lines")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        if row["reason"] is not None:
+            table.add_row(f"{escape(row['name'])}: [dim]{escape(row['reason'])}[/dim]")
+            continue
+        table.add_row(
+            escape(row["name"]),
+            row["kind"],
+            f"{100 * row['test_accuracy']:.2f}",
+            f"{100 * row['val_accuracy']:.2f}",
+            f"{row['latency_ms']:#.3g}",
+            f"{row['latency_batch64_ms']:#.3g}",
+            f"{row['size_kib']:.1f}",
+            "" if row["packed_kib"] is None else f"{row['packed_kib']:.1f}",
+            f"{row['params']:,.0f}",
+            f"{row['macs']:,.0f}",
+            f"{row['seconds']:.1f}",
+            str(row["lines"]),
+        )
+    return table
+
+
+def _plot(rows: Sequence[Row], path: Path, title: str) -> None:
+    """Accuracy against latency and against size, all points with their names."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    figure = Figure(figsize=(20, 11), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    accuracies = [100 * row["test_accuracy"] for row in rows]
+    # What fell far behind would press all others together: it stands on the lower edge.
+    best, middle = max(accuracies), float(np.median(accuracies))
+    bottom = max(min(accuracies), best - max(6 * (best - middle), 1.0))
+    axes = figure.subplots(1, 2, sharey=True)
+    points: list[list[tuple[float, float, str]]] = [[], []]
+    for ax, column, found in zip(axes, ("latency_ms", "size_kib"), points, strict=True):
+        for row, accuracy in zip(rows, accuracies, strict=True):
+            name, y = row["name"], max(accuracy, bottom)
+            marker = "v" if accuracy < bottom else "*" if name == BASE else "o"
+            ax.plot(row[column], y, marker, color=_KINDS[row["kind"]], markersize=12 if name == BASE else 6)
+            found.append((row[column], y, f"{name} ({accuracy:.1f}%)" if accuracy < bottom else name))
+        ax.set_xscale("log")
+        ax.margins(0.1)
+        ax.grid(alpha=0.3)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=100))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter("{x:g}")
+    axes[0].set_xlabel("latency at batch 1, ms")
+    axes[1].set_xlabel("size of the file, KiB")
+    axes[0].set_ylabel("test accuracy, %")
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        axes[0].plot([], [], "o", color=_KINDS[kind], label=kind)
+    figure.legend(loc="outside lower center", ncols=len(_KINDS))
+    figure.draw_without_rendering()  # only now is it known where the points are
+    for ax, found in zip(axes, points, strict=True):
+        _label(ax, found)
+    figure.savefig(path, dpi=figure.dpi)
+
+
+def _label(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """A name beside each point, joined to it by a line, where it hides neither a point nor another name."""
+    from matplotlib.transforms import Bbox
+
+    centres = ax.transData.transform([(x, y) for x, y, _ in points])  # (N, 2) pixels
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centres]
+    frame = ax.get_window_extent()
+    pixels = ax.figure.dpi / 72  # a point
+    for (x, y, text), (left, low) in zip(points, centres, strict=True):
+        label = ax.text(x, y, text, fontsize=8)
+        width, height = label.get_window_extent().size
+        for turn in range(400):  # outwards along a spiral, to the right first
+            distance, angle = 8 + 0.5 * turn, turn * 2 * np.pi / 12
+            across, up = distance * np.cos(angle), distance * np.sin(angle)
+            box = Bbox.from_bounds(left + across - (width if across < 0 else 0), low + up - height / 2, width, height)
+            inside = frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
+        label.remove()
+        ax.annotate(
+            text, (x, y), ((box.x0 - left) / pixels, (box.y0 - low) / pixels), textcoords="offset points", fontsize=8,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "gray", "shrinkA": 0, "shrinkB": 2},
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The architectures that users bring: pruned and quantized without a word about any of them in the code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import compression
+import search_spaces  # noqa: F401 - torchvision may need its operators declared
+from compression import LossTerm, Network
+from evaluators import DeployedModel
+from slimsearch_errors import SlimsearchError
+
+slow = pytest.mark.slow
+
+
+def _vit_tiny() -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    vit = VisionTransformer(
+        image_size=32, patch_size=8, num_layers=2, num_heads=3, hidden_dim=48, mlp_dim=96, num_classes=10
+    )
+    nn.init.normal_(vit.heads.head.weight, std=0.1)  # zeros otherwise, and so would be all answers
+    return vit
+
+
+def _torchvision(name: str) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        import torchvision.models
+
+        module: nn.Module = getattr(torchvision.models, name)(num_classes=10)
+        return module
+
+    return make
+
+
+MODELS = {
+    "resnet18": _torchvision("resnet18"),
+    "mobilenet_v2": _torchvision("mobilenet_v2"),
+    "mobilenet_v3_small": _torchvision("mobilenet_v3_small"),
+    "efficientnet_b0": _torchvision("efficientnet_b0"),
+    "densenet121": _torchvision("densenet121"),
+    "resnext50_32x4d": _torchvision("resnext50_32x4d"),
+    "convnext_tiny": _torchvision("convnext_tiny"),
+    "vit_tiny": _vit_tiny,
+}
+QUICK = ("resnet18", "mobilenet_v2", "vit_tiny")
+EACH = [pytest.param(name, marks=() if name in QUICK else slow) for name in MODELS]
+
+
+class _NoTraining:
+    """Stands where fine-tuning would be: whether a structure is right shows without it."""
+
+    seed, epochs = 0, 1
+
+    def __init__(self) -> None:
+        self.calibration = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        self.examples = (self.calibration, torch.arange(16) % 10)
+
+    def fit(self, network: Network, *, losses: list[LossTerm], **settings: object) -> Network:
+        return network
+
+
+def _network(name: str) -> Network:
+    torch.manual_seed(0)
+    module = MODELS[name]()
+    if any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
+        module.train()
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = 1.0
+        with torch.no_grad():  # statistics of its own, without which deep networks answer nothing
+            module(torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    return Network(module.eval())
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_is_pruned_and_quantized(name: str, tmp_path: Path) -> None:
+    network, training = _network(name), _NoTraining()
+    pruned = compression.apply({"prune": {"sparsity": 0.5}}, network, training)
+    # The residual stream of a vision transformer cannot be cut, only what is inside its blocks.
+    assert pruned.params < (0.85 if name == "vit_tiny" else 0.35) * network.params
+    pruned.save(tmp_path)
+    images = training.calibration
+    with torch.no_grad():
+        expected = pruned.module(images)
+        assert torch.equal(Network.load(MODELS[name]().eval(), tmp_path).module(images), expected)
+    compression.export(pruned, tmp_path / "fp32.onnx", images)
+    answers = DeployedModel(tmp_path / "fp32.onnx")(images.numpy())
+    assert np.allclose(answers, expected.numpy(), atol=1e-3 * float(expected.abs().max()))
+    compression.export(compression.apply({"quantize": {}}, pruned, training), tmp_path / "int8.onnx", images)
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.9 * (tmp_path / "fp32.onnx").stat().st_size
+    assert DeployedModel(tmp_path / "int8.onnx")(images.numpy()).shape == (16, 10)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_learns_integers(name: str, tmp_path: Path) -> None:
+    network, training = _network(name), _NoTraining()
+    quantized = compression.apply({"qat": {}}, network, training)
+    images = training.calibration
+    compression.export(quantized, tmp_path / "int8.onnx", images)
+    assert quantized.quantization is not None
+    assert len(quantized.quantization.learned) > 5
+    assert DeployedModel(tmp_path / "int8.onnx")(images.numpy()).shape == (16, 10)
+
+
+def test_what_cannot_be_pruned_says_which_layer_and_why_and_is_left() -> None:
+    import torchvision.models
+
+    network = Network(torchvision.models.shufflenet_v2_x0_5(num_classes=10).eval())
+    before = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
+    with pytest.raises(SlimsearchError, match=r"cannot be pruned: .* after 'stage\d.*branch.*ZeroDivisionError"):
+        compression.apply({"prune": {}}, network, _NoTraining())
+    after = network.module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@slow
+def test_what_cannot_be_pruned_can_be_quantized(tmp_path: Path) -> None:
+    import torchvision.models
+
+    torch.manual_seed(0)
+    network, training = Network(torchvision.models.shufflenet_v2_x0_5(num_classes=10).eval()), _NoTraining()
+    compression.export(
+        compression.apply({"quantize": {}}, network, training), tmp_path / "int8.onnx", training.calibration
+    )
+    assert DeployedModel(tmp_path / "int8.onnx")(training.calibration.numpy()).shape == (16, 10)
