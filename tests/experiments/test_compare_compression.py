@@ -166,7 +166,7 @@ def test_the_built_in_list_has_every_method() -> None:
     ("words", "said"),
     [
         ([], "one of the arguments --model --space is required"),
-        (["--model", "torchvision.models:resnet"], "'torchvision.models:resnet' is a module, not a function or a class"),
+        (["--model", "torchvision.models:resnet"], "resnet' is a module, not a function or a class"),
         (["--model", "nowhere.py:make"], "there is no file '.*nowhere.py'"),
         (["--model", f"{VARIOUS}", "--architecture", "{}"], "--architecture is that of a --space"),
         (["--space", "lenett"], "unknown space 'lenett'"),

@@ -73,10 +73,12 @@ def test_resnet18(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (32, 32), (index % 256, 255 * (index % 2), 0)).save(folder / f"{index}.png")
     rows = _rows("resnet18_fused", ["--cifar10", str(tmp_path / "cifar")], tmp_path, monkeypatch)
-    base, fused = (row for row in rows if row["source"] == "slimsearch")
-    assert fused["params"] <= 2_800_000 < base["params"]
-    assert fused["size_kib"] < base["size_kib"] / 12
-    assert fused["latency_ms"] < base["latency_ms"]
+    base, *fused = (row for row in rows if row["source"] == "slimsearch")
+    assert len(fused) == 2
+    for row in fused:
+        assert row["params"] <= 2_800_000 < base["params"]
+        assert row["size_kib"] < base["size_kib"] / 12
+        assert row["latency_ms"] < base["latency_ms"]
 
 
 def test_a_step_is_made_once_and_again_when_it_is_another(digits: Dataset, tmp_path: Path) -> None:
