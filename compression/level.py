@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from compression._gradual import Gradual
 from compression._network import Network
+from compression._pruning import check, initial, make_importance, make_schedule, observe
 from compression._stage import AfterStep, Part, Training, TrainingStage
 from compression._weights import parameters, weights
 from compression.importances import Importance
 from compression.schedules import Schedule
 from slimsearch_errors import SlimsearchError
-from slimsearch_names import load_class
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from compression.prune import Prune
 
 
 @dataclass(frozen=True)
@@ -48,29 +46,15 @@ class Level(TrainingStage):
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        self._as_prune()
-        if self._importance().of_channels:
+        if not 0 < self.sparsity < 1:
+            raise ValueError(f"sparsity {self.sparsity} is not between 0 and 1")
+        check(self)
+        if make_importance(self).of_channels:
             raise ValueError(f"importance {self.importance} is of channels, not of single weights")
 
-    def _as_prune(self) -> Prune:
-        """The options that both stages have mean the same, and the same values are refused."""
-        from compression.prune import Prune
-
-        return Prune(
-            sparsity=self.sparsity, importance=self.importance, schedule=self.schedule, scope=self.scope,
-            epochs=self.epochs, events=self.events, ramp=self.ramp, learning_rate=self.learning_rate,
-        )  # fmt: skip
-
-    def _importance(self) -> Importance:
-        made: Importance = load_class("importance", self.importance, "compression.importances")()
-        return made
-
     def begin(self, network: Network, training: Training) -> Part:
-        from compression.prune import _initial, _observe
-
-        importance = self._importance()
-        schedule: Schedule = load_class("schedule", self.schedule, "compression.schedules")()
-        module = _initial(network, training) if importance.at_initialization else network.copy_module()
+        importance, schedule = make_importance(self), make_schedule(self)
+        module = initial(network, training) if importance.at_initialization else network.copy_module()
         importance.prepare(module, training.calibration)
         start = Network(module, network.structure, network.quantization)
         mask: AfterStep
@@ -78,7 +62,7 @@ class Level(TrainingStage):
             mask = _GradualMask(importance, schedule, self)
         else:
             if importance.needs_gradients:
-                _observe(importance, module, training)
+                observe(importance, module, training)
             mask = _Mask(choose(importance.scores(weights(module)), self.sparsity, self.scope == "network"))
             mask(module, 0, 1)
         return Part(start, after_step=[mask])

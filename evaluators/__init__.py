@@ -4,7 +4,9 @@ from evaluators._artifact import DeployedModel, Latency, measure_latency, size_k
 from evaluators._gate import PairedDrop, Verdict, judge
 from evaluators._meter import Meter
 from evaluators._network_evaluator import (
+    CHECKPOINT,
     MODEL,
+    Architectures,
     LatencySettings,
     NetworkEvaluator,
     UserMetric,
@@ -28,9 +30,9 @@ from evaluators._task import Artifact, Evaluator, Outcome, Report, Task
 from evaluators._training import ImageTraining, TrainingSettings
 
 __all__ = [
-    "DIRECTIONS", "MODEL", "Artifact", "DeployedModel", "Evaluator", "ImageTraining", "Latency", "LatencySettings",
-    "Limit", "Meter", "Metrics", "NetworkEvaluator", "Objective", "Outcome", "PairedDrop", "Report", "Task",
-    "TrainingSettings", "UserMetric", "Verdict", "WeightedProduct", "device_for", "finite", "front", "hypervolume",
-    "judge", "load_predictions", "losses", "measure_latency", "precision_for", "ranks", "select", "size_kib",
-    "use_one_thread",
+    "CHECKPOINT", "DIRECTIONS", "MODEL", "Architectures", "Artifact", "DeployedModel", "Evaluator", "ImageTraining",
+    "Latency", "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator", "Objective", "Outcome", "PairedDrop",
+    "Report", "Task", "TrainingSettings", "UserMetric", "Verdict", "WeightedProduct", "device_for", "finite", "front",
+    "hypervolume", "judge", "load_predictions", "losses", "measure_latency", "precision_for", "ranks", "select",
+    "size_kib", "use_one_thread",
 ]  # fmt: skip

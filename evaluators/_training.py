@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from compression import AfterStep, LossTerm, Network
 from evaluators._meter import Meter
+from evaluators._progress import Progress
 from evaluators.datasets import Dataset
 from slimsearch_errors import SlimsearchError
 
@@ -25,7 +25,6 @@ _CALIBRATION_IMAGES = 256
 _EVALUATION_BATCH = 512
 _WARM_UP = 0.25  # share of the training in which the learning rate rises
 
-_log = logging.getLogger(__name__)
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 
@@ -166,7 +165,7 @@ class ImageTraining:
         peak = learning_rate or settings.learning_rate
         own_weight = 1 - sum(term.weight for term in losses)
         augment = settings.augmentation if settings.augmentation != "auto" else self._data.augmentation
-        progress = _Progress(module, optimizer, order, [*losses, *after_step], self._checkpoint)
+        progress = Progress(module, optimizer, order, [*losses, *after_step], self._checkpoint)
         for epoch in range(progress.resume(epochs * steps) + 1, epochs + 1):
             permutation = order.permutation(len(train))
             total = torch.zeros((), device=device)
@@ -266,62 +265,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: i
         rate = peak * (height + 4e-6 * (1 - height))
     for group in optimizer.param_groups:
         group["lr"], group["betas"] = rate, (0.95 - 0.1 * height, 0.999)
-
-
-class _Progress:
-    """A training's state on disk after each epoch: weights, optimizer, random numbers, and the state of `parts`."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        order: np.random.Generator,
-        parts: Sequence[LossTerm | AfterStep],
-        path: Path | None,
-    ) -> None:
-        self._module, self._optimizer, self._order, self._parts, self._path = module, optimizer, order, parts, path
-
-    def resume(self, steps: int) -> int:
-        """Epochs that were done before, 0 where there is nothing to go on from."""
-        import torch
-
-        if self._path is None or not self._path.is_file():
-            return 0
-        try:
-            state = torch.load(self._path, weights_only=True)
-            if state["steps"] != steps:
-                return 0
-            self._module.load_state_dict(state["module"])
-        except Exception as error:  # torch and pickle each have their own
-            _log.warning("'%s' cannot be read, the training starts again: %s", self._path, error)
-            return 0
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._order.bit_generator.state = state["order"]
-        for part, kept in zip(self._parts, state["parts"], strict=True):
-            part.restore(kept)
-        torch.set_rng_state(state["random"])
-        return int(state["epoch"])
-
-    def save(self, epoch: int, steps: int) -> None:
-        import torch
-
-        if self._path is None:
-            return
-        state = {
-            "epoch": epoch,
-            "steps": steps,
-            "module": self._module.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "order": self._order.bit_generator.state,
-            "parts": [part.state() for part in self._parts],
-            "random": torch.get_rng_state(),
-        }
-        torch.save(state, self._path.with_suffix(".part"))
-        self._path.with_suffix(".part").replace(self._path)
-
-    def remove(self) -> None:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
 
 
 def _shift(

@@ -33,8 +33,7 @@ from rich.table import Table
 import compression
 from compression import Network, Quantization
 from compression._replaced import SIGN_INPUT
-from evaluators import Artifact, TrainingSettings, size_kib
-from evaluators._network_evaluator import CHECKPOINT
+from evaluators import CHECKPOINT, Artifact, TrainingSettings, size_kib
 from evaluators.datasets import Dataset, Split, load_dataset
 from experiments.reproduce._table import progress
 from experiments.steps import Step, Steps

@@ -12,9 +12,12 @@ from typing import Any
 
 import compression
 from evaluators import (
+    CHECKPOINT,
     MODEL,
+    Architectures,
     Artifact,
     DeployedModel,
+    Meter,
     NetworkEvaluator,
     Task,
     TrainingSettings,
@@ -23,7 +26,6 @@ from evaluators import (
     precision_for,
     use_one_thread,
 )
-from evaluators._network_evaluator import CHECKPOINT, Architectures
 from evaluators.datasets import Dataset
 from search_spaces import Candidate
 
@@ -142,8 +144,6 @@ class Steps:
 
     def latencies(self, files: list[Path], batch: int = 1) -> list[float]:
         """Medians in ms, all files measured in turns."""
-        from evaluators import Meter
-
         with Meter().exclusive():
             measured = measure_latency(files, self.data.input_shape, batch=batch)
         return [latency.median_ms for latency in measured]

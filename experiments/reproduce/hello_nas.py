@@ -15,8 +15,9 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
 
-import slimsearch
 from evaluators.datasets import Dataset
+from experiments import job
+from experiments.configuration import Configuration
 from experiments.reproduce import _table
 
 FLOW = "Hello, NAS!, MNIST"
@@ -44,18 +45,14 @@ def _ours(mnist: Path, folder: Path, seed: int) -> list[dict[str, Any]]:
     started = time.perf_counter()
     kept = folder.with_suffix(".json")
     if not kept.is_file():
-        options: dict[str, Any] = {
-            "trials": TRIALS,
-            "epochs": EPOCHS,
-            "seed": seed,
-            "workers": 1,
-            "sampler": "tpe",
-            "compress": "none",
-        }
         if (folder / "config.yaml").is_file():
-            result = slimsearch.resume(folder)
+            result = job.resume(folder)
         else:
-            result = slimsearch.search("mnist_cnn", "mnist", data_root=str(mnist), run_dir=str(folder), **options)
+            configuration = Configuration(
+                space="mnist_cnn", dataset="mnist", data_root=str(mnist), trials=TRIALS, epochs=EPOCHS, seed=seed,
+                workers=1, compress="none", run_dir=str(folder),
+            )  # fmt: skip
+            result = job.start(configuration)
         models = result.top_models(TRIALS + 1)
         best = max(models, key=lambda model: model["metrics"]["val_accuracy"])
         kept.write_text(
