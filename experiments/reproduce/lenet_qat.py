@@ -20,7 +20,14 @@ from experiments.steps import Step
 
 FLOW = "LeNet, MNIST, QAT int8"
 BASE_EPOCHS, EPOCHS, NNI_EPOCHS = 10, 3, 3
-RECIPES = {"after training": "quantize", "QAT": "qat", "LSQ": "lsq", "weights alone": "weight_only"}
+RECIPES = {
+    "after training": "quantize",
+    "QAT": "qat",
+    "LSQ": "lsq",
+    "LSQ+": "lsq_plus",
+    "DoReFa": "dorefa",
+    "weights alone": "weight_only",
+}
 TUTORIAL: list[dict[str, Any]] = [{"what": "QAT, int8 simulated", "params": 44_426, "test_accuracy": 0.9851}]
 
 
