@@ -6,9 +6,11 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from compression._network import Network
+from compression._onnx_teacher import OnnxFeatures
 from compression._stage import LossTerm, Part, Training, TrainingStage
 
 if TYPE_CHECKING:
@@ -31,19 +33,29 @@ class Layerwise(TrainingStage):
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if self.teacher not in TEACHERS:
-            raise ValueError(f"teacher '{self.teacher}' is none of {', '.join(TEACHERS)}")
+        check_teacher(self.teacher)
         if not isinstance(self.layers, int) or self.layers < 1:
             raise ValueError(f"layers {self.layers} is not a whole number above 0")
         check_options(self.weight, self.epochs, self.learning_rate)
 
     def begin(self, network: Network, training: Training) -> Part:
-        teacher = training.teacher(self.teacher).copy_module().eval()
-        return Part(network, losses=[self.term(teacher, training.calibration[:2])])
+        images = training.calibration[:2]
+        teacher: Teacher
+        if self.teacher in TEACHERS:
+            teacher = ModuleFeatures(training.teacher(self.teacher).copy_module())
+        else:
+            teacher = OnnxFeatures(Path(self.teacher), images)
+        return Part(network, losses=[self.term(teacher, images)])
 
     @abstractmethod
-    def term(self, teacher: nn.Module, images: Tensor) -> FeatureLoss:
+    def term(self, teacher: Teacher, images: Tensor) -> FeatureLoss:
         """The loss; `images`, (2, C, H, W), are to find the layers with."""
+
+
+def check_teacher(teacher: str) -> None:
+    """Raise a ValueError for what is neither a teacher's name nor the path of an ONNX file."""
+    if teacher not in TEACHERS and not str(teacher).endswith(".onnx"):
+        raise ValueError(f"teacher '{teacher}' is none of {', '.join(TEACHERS)}, and no path of an .onnx file")
 
 
 def check_options(weight: float, epochs: int | None, learning_rate: float | None) -> None:
@@ -56,29 +68,77 @@ def check_options(weight: float, epochs: int | None, learning_rate: float | None
         raise ValueError(f"learning_rate {learning_rate} is not above 0")
 
 
+class Teacher(Protocol):
+    """Layers whose features can be learned from: those of a module, or of a file (`OnnxFeatures`)."""
+
+    def shapes(self, images: Tensor) -> Mapping[str, torch.Size]:
+        """The shape of what each layer gives for `images`, by its name, in order and without the logits."""
+
+    def is_convolution(self, name: str) -> bool:
+        """Whether the channels of that layer are the second dimension; otherwise they are the last."""
+
+    def attach(self, names: Collection[str]) -> None:
+        """Say of which layers the features are wanted."""
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """The features of those layers, as float32."""
+
+    def detach(self) -> None:
+        """Told when no more are wanted."""
+
+
+class ModuleFeatures:
+    """The layers of a module, which is set to eval mode and moved to where the images are."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module.eval().requires_grad_(False)
+        self._taps: Taps | None = None
+
+    def shapes(self, images: Tensor) -> Mapping[str, torch.Size]:
+        move_to(self._module, images.device)
+        return layer_shapes(self._module, images)
+
+    def is_convolution(self, name: str) -> bool:
+        import torch
+
+        return isinstance(self._module.get_submodule(name), torch.nn.Conv2d)
+
+    def attach(self, names: Collection[str]) -> None:
+        self._taps = Taps(self._module, names, training=False)
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        assert self._taps is not None, "attach comes first"
+        self._module(images)
+        return self._taps.take()
+
+    def detach(self) -> None:
+        if self._taps is not None:
+            self._taps.remove()
+        self._taps = None
+
+
 class FeatureLoss(LossTerm):
     """The mean, over layers of the student, of a distance in float32 from features of the teacher.
 
     Args:
-        teacher: in eval mode; the term's own, moved to where the student is.
+        teacher: the term's own.
         images: (N, C, H, W), to find the layers with.
         layers: how many layers of the student.
         weight: share of the loss.
     """
 
-    def __init__(self, teacher: nn.Module, images: Tensor, layers: int, weight: float) -> None:
+    def __init__(self, teacher: Teacher, images: Tensor, layers: int, weight: float) -> None:
         self.weight = weight
         self.layers = layers
         self.links: Mapping[str, Sequence[str]] = {}
-        self._teacher, self._images = teacher.requires_grad_(False), images
-        self._taps: tuple[Taps, Taps] | None = None
+        self._teacher, self._images = teacher, images
+        self._taps: Taps | None = None
 
     def attach(self, module: nn.Module) -> Sequence[nn.Parameter]:
         # Only now: a stage that began later may have given the student other layers.
-        device = move_to(self._teacher, module)
-        self.links = self.link(module, self._teacher, self._images.to(device))
-        linked = {name for names in self.links.values() for name in names}
-        self._taps = Taps(module, self.links, training=True), Taps(self._teacher, linked, training=False)
+        self.links = self.link(module, self._teacher, self._images.to(device_of(module)))
+        self._teacher.attach({name for names in self.links.values() for name in names})
+        self._taps = Taps(module, self.links, training=True)
         return ()
 
     def __call__(self, images: Tensor, logits: Tensor) -> Tensor:
@@ -86,8 +146,8 @@ class FeatureLoss(LossTerm):
 
         assert self._taps is not None, "attach comes first"
         with torch.no_grad():
-            self._teacher(images)
-        features, targets = (taps.take() for taps in self._taps)
+            targets = self._teacher(images)
+        features = self._taps.take()
         with torch.autocast(images.device.type, enabled=False):
             distances = [
                 self.distance(name, features[name], [targets[other] for other in others])
@@ -96,12 +156,13 @@ class FeatureLoss(LossTerm):
             return torch.stack(distances).mean()
 
     def detach(self) -> None:
-        for taps in self._taps or ():
-            taps.remove()
+        self._teacher.detach()
+        if self._taps is not None:
+            self._taps.remove()
         self._taps = None
 
     @abstractmethod
-    def link(self, student: nn.Module, teacher: nn.Module, images: Tensor) -> Mapping[str, Sequence[str]]:
+    def link(self, student: nn.Module, teacher: Teacher, images: Tensor) -> Mapping[str, Sequence[str]]:
         """Names of the student's layers, each with those of the teacher's that it is compared with.
 
         Raises:
@@ -191,10 +252,15 @@ def evenly(names: Sequence[str], count: int) -> list[str]:
     return [names[(part + 1) * len(names) // count - 1] for part in range(count)]
 
 
-def move_to(teacher: nn.Module, student: nn.Module) -> torch.device:
-    """Move `teacher` to where `student` is, with its convolutions in the layout of the images, and say where."""
+def device_of(module: nn.Module) -> torch.device:
+    """Where the parameters of `module` are."""
     import torch
 
-    device = next((parameter.device for parameter in student.parameters()), torch.device("cpu"))
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
+def move_to(teacher: nn.Module, device: torch.device) -> None:
+    """Move `teacher` to `device`, with its convolutions in the layout of the images."""
+    import torch
+
     teacher.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return device

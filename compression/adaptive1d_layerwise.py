@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compression._features import FeatureLoss, Layerwise, evenly, layer_shapes
+from compression._features import FeatureLoss, Layerwise, ModuleFeatures, Teacher, evenly, layer_shapes
 from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
+
+    Pair = tuple[str, torch.Size, str, torch.Size]  # a layer and its shape, the teacher's and its shape
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,24 @@ class Adaptive1dLayerwise(Layerwise):
     layers of any scale count alike, and the losses of the layers are averaged, not added up. The cross entropy with
     the labels has the weight ``1 - weight``.
 
+    An ONNX file has no names of layers to rely on, so there position decides: a layer of the network is compared with
+    the layer of the file that is nearest to it in relative depth, among those of its kind (Conv; or Gemm and MatMul,
+    for a Linear) that differ from it in no size but the channels. The file's layers are the outputs of these operators,
+    where the file holds their weight, except the last, which gives the logits. BatchNorm is usually folded into the
+    Conv before it, whose output is then already normalised; the linear map learns to do the same.
+
     Attributes:
-        teacher: "parent", the network that the recipe began with, or "best", the most accurate one of the run.
-        layers: how many of the Conv2d and Linear layers whose names both networks have, evenly over the order in which
-            they run; the one that gives the logits is never among them.
+        teacher: "parent", the network that the recipe began with, "best", the most accurate one of the run, or the path
+            of an ONNX file (``.onnx``) that takes the same normalised images. ONNX Runtime runs it, on the CPU.
+        layers: how many of the Conv2d and Linear layers whose names both networks have (with a file: of the network's),
+            evenly over the order in which they run; the one that gives the logits is never among them.
         weight: share of the features in the loss, in (0, 1].
         epochs: length of the training, by default as long as the network was trained; next to another stage that
             trains, the longer of the two counts.
         learning_rate: peak of the schedule; by default that of the evaluator.
     """
 
-    def term(self, teacher: nn.Module, images: Tensor) -> FeatureLoss:
+    def term(self, teacher: Teacher, images: Tensor) -> FeatureLoss:
         return MappedFeatures(teacher, images, self.layers, self.weight)
 
 
@@ -48,7 +58,7 @@ class MappedFeatures(FeatureLoss):
         maps: from the student's channels to the teacher's, by the name of the layer.
     """
 
-    def __init__(self, teacher: nn.Module, images: Tensor, layers: int, weight: float) -> None:
+    def __init__(self, teacher: Teacher, images: Tensor, layers: int, weight: float) -> None:
         super().__init__(teacher, images, layers, weight)
         self.maps: dict[str, nn.Module] = {}
 
@@ -67,30 +77,16 @@ class MappedFeatures(FeatureLoss):
         for name, channels in self.maps.items():
             channels.load_state_dict(state[name])
 
-    def link(self, student: nn.Module, teacher: nn.Module, images: Tensor) -> Mapping[str, Sequence[str]]:
-        import torch
-
-        others = layer_shapes(teacher, images)
-        # A layer that was replaced by several keeps its name: that of the Sequential around them.
-        own = layer_shapes(student, images, also=others)
-        names = evenly([name for name in others if name in own], self.layers)
-        if not names:
-            raise SlimsearchError(
-                "adaptive1d_layerwise: the network and its teacher have no layer of the same name, except perhaps the "
-                "one that gives the logits"
-            )
-        for name in names:
-            convolution = isinstance(teacher.get_submodule(name), torch.nn.Conv2d)
-            ours, theirs = list(own[name]), list(others[name])
-            channel = 1 if convolution and len(ours) == len(theirs) else -1
-            before, after = ours.pop(channel), theirs.pop(channel)
-            if ours != theirs:
-                raise SlimsearchError(
-                    f"adaptive1d_layerwise: layer '{name}' gives {tuple(own[name][1:])} for an image, and the "
-                    f"teacher's {tuple(others[name][1:])}: only the number of channels may differ"
-                )
-            self.maps[name] = _channel_map(before, after, convolution=convolution).to(images.device)
-        return {name: [name] for name in names}
+    def link(self, student: nn.Module, teacher: Teacher, images: Tensor) -> Mapping[str, Sequence[str]]:
+        pairs = _by_name if isinstance(teacher, ModuleFeatures) else _by_depth
+        links = {}
+        for name, before, other, after in pairs(student, teacher, images, self.layers):
+            convolution = teacher.is_convolution(other)
+            channel = _channel_axis(convolution)
+            made = _channel_map(before[channel], after[channel], convolution=convolution)
+            self.maps[name] = made.to(images.device)
+            links[name] = [other]
+        return links
 
     def distance(self, name: str, feature: Tensor, targets: Sequence[Tensor]) -> Tensor:
         import torch.nn.functional as F
@@ -98,6 +94,67 @@ class MappedFeatures(FeatureLoss):
         (target,) = targets
         scale = target.square().mean().clamp_min(1e-8)  # a layer may be silent
         return F.mse_loss(self.maps[name](feature), target) / scale
+
+
+def _by_name(student: nn.Module, teacher: Teacher, images: Tensor, count: int) -> list[Pair]:
+    """Layers of the same name."""
+    others = teacher.shapes(images)
+    # A layer that was replaced by several keeps its name: that of the Sequential around them.
+    own = layer_shapes(student, images, also=others)
+    names = evenly([name for name in others if name in own], count)
+    if not names:
+        raise SlimsearchError(
+            "adaptive1d_layerwise: the network and its teacher have no layer of the same name, except perhaps the "
+            "one that gives the logits"
+        )
+    for name in names:
+        convolution = teacher.is_convolution(name)
+        if _sizes(own[name], convolution) != _sizes(others[name], convolution):
+            raise SlimsearchError(_differ(name, own[name], "the teacher's", others[name]))
+    return [(name, own[name], name, others[name]) for name in names]
+
+
+def _by_depth(student: nn.Module, teacher: Teacher, images: Tensor, count: int) -> list[Pair]:
+    """Layers of the student, each with the nearest in relative depth of those that it can be compared with."""
+    from torch.nn import Conv2d
+
+    own, others = layer_shapes(student, images), teacher.shapes(images)
+    if not own:
+        raise SlimsearchError("adaptive1d_layerwise: the network has no layer but the one that gives the logits")
+    place = {name: (number + 1) * len(others) for number, name in enumerate(own)}
+    places = {name: (number + 1) * len(own) for number, name in enumerate(others)}
+    pairs = []
+    for name in evenly([*own], count):
+        convolution = isinstance(student.get_submodule(name), Conv2d)
+        by_distance = sorted(others, key=lambda other, here=place[name]: abs(places[other] - here))  # type: ignore[misc]
+        for other in by_distance:
+            alike = _sizes(own[name], convolution) == _sizes(others[other], convolution)
+            if alike and teacher.is_convolution(other) == convolution:
+                pairs.append((name, own[name], other, others[other]))
+                break
+        else:
+            kind, nearest = "Conv" if convolution else "Gemm or MatMul", by_distance[0]
+            whose = f"no {kind} of the teacher's file has such sizes; the nearest in depth, '{nearest}', gives"
+            raise SlimsearchError(_differ(name, own[name], whose, others[nearest]))
+    return pairs
+
+
+def _channel_axis(convolution: bool) -> int:
+    return 1 if convolution else -1
+
+
+def _sizes(shape: Sequence[int], convolution: bool) -> list[int]:
+    """All of `shape` but the channels, which are the second dimension of what a convolution gives, or the last."""
+    sizes = list(shape)
+    del sizes[_channel_axis(convolution)]
+    return sizes
+
+
+def _differ(name: str, own: Sequence[int], whose: str, other: Sequence[int]) -> str:
+    return (
+        f"adaptive1d_layerwise: layer '{name}' gives {tuple(own[1:])} for an image, and {whose} {tuple(other[1:])}: "
+        "only the number of channels may differ"
+    )
 
 
 def _channel_map(before: int, after: int, *, convolution: bool) -> nn.Module:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from compression._features import TEACHERS, check_options, move_to
+from compression._features import TEACHERS, check_options, check_teacher, device_of, move_to
 from compression._network import Network
+from compression._onnx_teacher import OnnxFile
 from compression._stage import LossTerm, Part, Training, TrainingStage
 from slimsearch_errors import SlimsearchError
 
@@ -46,8 +47,7 @@ class Distill(TrainingStage):
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if self.teacher not in TEACHERS and not str(self.teacher).endswith(".onnx"):
-            raise ValueError(f"teacher '{self.teacher}' is none of {', '.join(TEACHERS)}, and no path of an .onnx file")
+        check_teacher(self.teacher)
         if self.temperature <= 0:
             raise ValueError(f"temperature {self.temperature} is not above 0")
         check_options(self.weight, self.epochs, self.learning_rate)
@@ -57,7 +57,7 @@ class Distill(TrainingStage):
         if self.teacher in TEACHERS:
             teacher = training.teacher(self.teacher).copy_module().eval()
         else:
-            teacher = OnnxTeacher(Path(self.teacher), training.calibration[:2], network)
+            teacher = OnnxLogits(Path(self.teacher), training.calibration[:2], network)
         return Part(network, losses=[SoftLabels(teacher, self.temperature, self.weight)])
 
 
@@ -73,7 +73,7 @@ class SoftLabels(LossTerm):
         import torch
 
         if isinstance(self.teacher, torch.nn.Module):
-            move_to(self.teacher, module)
+            move_to(self.teacher, device_of(module))
         return ()
 
     def __call__(self, images: Tensor, logits: Tensor) -> Tensor:
@@ -87,8 +87,8 @@ class SoftLabels(LossTerm):
         return divergence * self.temperature**2
 
 
-class OnnxTeacher:
-    """An ONNX file as a teacher, with one thread.
+class OnnxLogits(OnnxFile):
+    """An ONNX file that gives logits.
 
     Args:
         path: of the file.
@@ -100,48 +100,17 @@ class OnnxTeacher:
     """
 
     def __init__(self, path: Path, images: Tensor, student: Network) -> None:
-        import onnxruntime
         import torch
 
-        self._name = f"teacher '{path}'"
-        path = path.expanduser()
-        if not path.is_file():
-            raise SlimsearchError(f"{self._name}: there is no such file in '{path.absolute().parent}'")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what it would log it also raises
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has an exception for every reason
-            raise SlimsearchError(f"{self._name}: ONNX Runtime cannot load it: {_first_line(error)}") from error
-        inputs = self._session.get_inputs()
-        taken = [f"{entry.type} {entry.shape}" for entry in inputs]
-        sizes = [size if isinstance(size, int) else None for size in inputs[0].shape] if len(inputs) == 1 else []
-        wanted = (None, *images.shape[1:])
-        fits = len(sizes) == len(wanted) and all(size in (None, own) for size, own in zip(sizes, wanted, strict=True))
-        if not fits:
-            shape = ", ".join(map(str, images.shape[1:]))
-            raise SlimsearchError(f"{self._name} takes {' and '.join(taken)}, the images are float32 (N, {shape})")
-        self._input = inputs[0].name
+        super().__init__(path, images)
         with torch.no_grad():
-            wanted_logits = student.copy_module().eval()(images).shape
-        try:
-            found = self(images).shape
-        except Exception as error:
-            raise SlimsearchError(f"{self._name} cannot be run on the images: {_first_line(error)}") from error
-        if found != wanted_logits:
+            wanted = student.copy_module().eval()(images).shape
+        found = self(images).shape
+        if found != wanted:
             raise SlimsearchError(
-                f"{self._name} gives {tuple(found)} for {len(images)} images, the network {tuple(wanted_logits)}"
+                f"{self.name} gives {tuple(found)} for {len(images)} images, the network {tuple(wanted)}"
             )
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, C, H, W) float32 -> (N, num_classes) logits, where the images are."""
-        import torch
-
-        answer = self._session.run(None, {self._input: images.detach().cpu().contiguous().numpy()})[0]
-        return torch.from_numpy(answer).to(images.device)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+        return self.run(images)[0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compression._features import FeatureLoss, Layerwise, evenly, layer_shapes
+from compression._features import FeatureLoss, Layerwise, Teacher, evenly, layer_shapes
 from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -24,8 +24,13 @@ class DynamicLayerwise(Layerwise):
     has the same shape takes part; the losses of the layers are averaged, not added up; and the cross entropy with the
     labels has the weight ``1 - weight``. As there, features are compared as they are: large ones weigh more.
 
+    Of an ONNX file the outputs of its Conv, Gemm and MatMul operators take part, those with a weight that the file
+    holds, except the last, which gives the logits. BatchNorm is usually folded into the Conv before it, whose output is
+    then already normalised, where the network's own layer is compared before its BatchNorm.
+
     Attributes:
-        teacher: "parent", the network that the recipe began with, or "best", the most accurate one of the run.
+        teacher: "parent", the network that the recipe began with, "best", the most accurate one of the run, or the path
+            of an ONNX file (``.onnx``) that takes the same normalised images. ONNX Runtime runs it, on the CPU.
         layers: how many of the network's Conv2d and Linear layers, evenly over the order in which they run; the one
             that gives the logits is never among them.
         weight: share of the features in the loss, in (0, 1].
@@ -34,15 +39,15 @@ class DynamicLayerwise(Layerwise):
         learning_rate: peak of the schedule; by default that of the evaluator.
     """
 
-    def term(self, teacher: nn.Module, images: Tensor) -> FeatureLoss:
+    def term(self, teacher: Teacher, images: Tensor) -> FeatureLoss:
         return NearestFeatures(teacher, images, self.layers, self.weight)
 
 
 class NearestFeatures(FeatureLoss):
     """The loss term of `DynamicLayerwise`."""
 
-    def link(self, student: nn.Module, teacher: nn.Module, images: Tensor) -> Mapping[str, Sequence[str]]:
-        own, others = layer_shapes(student, images), layer_shapes(teacher, images)
+    def link(self, student: nn.Module, teacher: Teacher, images: Tensor) -> Mapping[str, Sequence[str]]:
+        own, others = layer_shapes(student, images), teacher.shapes(images)
         if not own:
             raise SlimsearchError("dynamic_layerwise: the network has no layer but the one that gives the logits")
         links = {

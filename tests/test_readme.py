@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import compression
 from evaluators.datasets import Dataset
 from tests.conftest import ROOT, Run, environment
 
@@ -24,6 +25,7 @@ COMMANDS = [
     for line in text.splitlines()
     if line.startswith("python experiments/run.py ")
 ]
+REPRODUCED = ("lenet_prune", "lenet_qat", "resnet18_fused", "hello_nas")
 SMALL = ["--epochs", "1", "--trials", "2", "--top-k", "1"]
 
 
@@ -91,7 +93,33 @@ def test_flags_and_names_in_the_text_exist() -> None:
 
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--resume"}
     known = run_parser("x").format_help()
+    for script in ("compare_compression.py", *(f"reproduce/{name}.py" for name in REPRODUCED)):
+        text = (ROOT / "experiments" / script).read_text() + (
+            ROOT / "experiments" / "reproduce" / "_table.py"
+        ).read_text()
+        known += text
     assert not [flag for flag in flags if flag not in known]
-    for package in ("search_spaces", "evaluators.datasets", "strategies.samplers", "compression"):
+    for package in (
+        "search_spaces", "evaluators.datasets", "strategies.samplers", "compression", "compression.importances",
+        "compression.schedules",
+    ):  # fmt: skip
         for name in built_in_names(package):
             assert f"`{name}`" in README, name
+    for name in compression.shipped():
+        assert f"`{name}`" in README, name
+
+
+def test_scripts_that_are_shown_take_what_is_shown() -> None:
+    lines = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
+    shown = [line for line in lines if "reproduce/" in line or "compare_compression" in line]
+    assert len(shown) == 5
+    for line in shown:
+        _, script, *words = shlex.split(line)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / script), "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment(),
+        )
+        assert not [word for word in words if word.startswith("--") and word not in done.stdout]

@@ -6,17 +6,20 @@ import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 import compression
-from compression import LossTerm, Network, TrainingStage
-from compression._features import evenly, layer_shapes
+from compression import LossTerm, Network, Quantization, TrainingStage
+from compression._features import ModuleFeatures, evenly, layer_shapes
+from compression._onnx_teacher import OnnxFeatures
+from compression._plan import CODEBOOK, STATIC, WEIGHTS_FP16, WEIGHTS_INT8
 from compression.adaptive1d_layerwise import Adaptive1dLayerwise, MappedFeatures
 from compression.distill import Distill, SoftLabels
-from compression.dynamic_layerwise import DynamicLayerwise
+from compression.dynamic_layerwise import DynamicLayerwise, NearestFeatures
 from evaluators import ImageTraining, TrainingSettings
 from evaluators._training import StoppedEarly
 from evaluators.datasets import Dataset
@@ -289,7 +292,7 @@ def test_bfloat16_channels_last_and_parametrized_weights(stage: TrainingStage) -
     assert traces(student) == 1, "the hook of somebody else stays"
 
 
-# Soft labels
+# From a file
 
 
 @pytest.fixture(scope="module")
@@ -313,14 +316,143 @@ def test_a_file_teaches_what_the_module_would(teacher_file: Path) -> None:
     assert torch.allclose(one, other, atol=1e-6)
 
 
-def test_a_missing_or_broken_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [NearestFeatures, MappedFeatures])
+def test_features_of_a_file_teach_what_the_modules_would(kind: type[NearestFeatures], teacher_file: Path) -> None:
+    student, teacher = net(0).train(), net(1)
+    from_file = kind(OnnxFeatures(teacher_file, IMAGES[:2]), IMAGES[:2], 5, 0.5)
+    from_module = kind(ModuleFeatures(copy.deepcopy(teacher)), IMAGES[:2], 5, 0.5)
+    gradients = []
+    for term in (from_file, from_module):
+        term.attach(student)
+        loss = term(IMAGES.to(memory_format=torch.channels_last), student(IMAGES))
+        gradients.append((loss.detach(), *torch.autograd.grad(loss, [student.stem.weight, student.hidden.bias])))
+        assert list(term.links) == ORDER
+        term.detach()
+    assert traces(student) == 0
+    assert all(torch.allclose(one, other, rtol=1e-4, atol=1e-6) for one, other in zip(*gradients, strict=True))
+    if kind is MappedFeatures:
+        assert [name.split("/")[1] for (name,) in from_file.links.values()] == ORDER
+
+
+@pytest.mark.parametrize("stage", [DynamicLayerwise, Adaptive1dLayerwise])
+def test_features_get_closer_to_those_of_a_file(stage: type[TrainingStage], teacher_file: Path) -> None:
+    student = net(0)
+    values = train(begin(stage(str(teacher_file)), student, student), student, 60)
+    assert values[-1] < 0.5 * values[0]
+
+
+class Mixed(nn.Module):
+    """Layers of every kind, with weights on a grid; a linear layer over cells becomes MatMul and Add."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.stem, self.norm, self.conv = nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 5, 3, bias=False)
+        self.cells, self.free = nn.Linear(5, 7), nn.Linear(7, 7, bias=False)
+        self.hidden, self.fc = nn.Linear(7, 9), nn.Linear(9, 10)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_((parameter * 32).round() / 32)
+            self.norm.running_mean.uniform_(-1, 1)
+            self.norm.running_var.uniform_(0.2, 2)
+            self.norm.bias.uniform_(-1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.conv(torch.relu(self.norm(self.stem(x)))))
+        x = self.free(torch.tanh(self.cells(x.permute(0, 2, 3, 1))))
+        # No bias: a constant for each place, not for each channel.
+        x = x + torch.linspace(0, 1, 28).reshape(4, 7)
+        return self.fc(torch.relu(self.hidden(x.mean(dim=(1, 2)))))
+
+
+@pytest.mark.parametrize(
+    ("form", "tolerance"), [(None, 1e-6), (WEIGHTS_FP16, 2e-3), (WEIGHTS_INT8, 0.03), (CODEBOOK, 1e-6), (STATIC, 0.1)]
+)
+def test_features_of_a_file_are_those_of_the_modules_layers(form: str | None, tolerance: float, tmp_path: Path) -> None:
+    module, path = Mixed().eval(), tmp_path / "mixed.onnx"
+    compression.export(Network(module, {}, Quantization(form=form) if form else None), path, IMAGES)
+    operators = {node.op_type for node in onnx.load(str(path)).graph.node}
+    assert {"Cast", "Mul", "Gather", "DequantizeLinear"} & operators == {
+        WEIGHTS_FP16: {"Cast"}, WEIGHTS_INT8: {"Cast", "Mul"}, CODEBOOK: {"Cast", "Gather"},
+        STATIC: {"DequantizeLinear"},
+    }.get(form, set())  # fmt: skip
+    # BatchNorm is folded, except where each channel would then have other values.
+    names = ["stem" if form == CODEBOOK else "norm", "conv", "cells", "free", "hidden"]
+    expected = outputs(module, names)
+    teacher = OnnxFeatures(path, IMAGES[:2])
+    shapes = teacher.shapes(IMAGES)
+    assert [*shapes.values()] == [expected[name].shape for name in names]
+    assert [teacher.is_convolution(name) for name in shapes] == [True, True, False, False, False]
+    teacher.attach(list(shapes)[::-1])
+    features = teacher(IMAGES)
+    assert len(features) == len(names)
+    for name, layer in zip(names, shapes, strict=True):
+        off = (features[layer] - expected[name]).square().mean().sqrt() / expected[name].square().mean().sqrt()
+        assert float(off) < tolerance, name
+        assert features[layer].dtype == torch.float32
+    teacher.attach([next(iter(shapes))])
+    assert list(teacher(IMAGES[:3])) == [next(iter(shapes))]
+
+
+def test_a_file_is_matched_by_depth_kind_and_size(tmp_path: Path) -> None:
+    def convolutions(*strides: int, width: int) -> list[nn.Module]:
+        widths = [1, *[width] * len(strides)]
+        return [nn.Conv2d(a, b, 3, padding=1, stride=s) for a, b, s in zip(widths, widths[1:], strides, strict=False)]
+
+    def head(width: int, size: int) -> list[nn.Module]:
+        return [nn.Flatten(), nn.Linear(width * size**2, 5), nn.ReLU(), nn.Linear(5, 10)]
+
+    path = tmp_path / "teacher.onnx"
+    _export(nn.Sequential(*convolutions(1, 1, 2, 1, 1, 1, width=4), *head(4, 4)), path, IMAGES[:2], **FREE)
+    student = nn.Sequential(*convolutions(1, 1, 1, 2, width=3), *head(3, 4))
+    term = begin(Adaptive1dLayerwise(str(path), layers=9), student, student)
+    values = train(term, student, 30)
+    assert values[-1] < values[0]
+    # Of 5 and 7 layers; the student's third has as many places as the teacher's second, those after it fewer.
+    assert {name: int(other.split("/")[1]) for name, (other,) in term.links.items()} == {
+        "0": 0, "1": 1, "2": 1, "3": 5, "5": 7
+    }  # fmt: skip
+    message = (
+        r"adaptive1d_layerwise: layer '0' gives \(3, 2, 2\) for an image, and no Conv of the teacher's file has such "
+        r"sizes; the nearest in depth, '/0/.*', gives \(4, 8, 8\): only the number of channels may differ"
+    )
+    small = nn.Sequential(*convolutions(4, 1, 1, 1, 1, width=3), *head(3, 2))
+    with pytest.raises(SlimsearchError, match=message):
+        begin(Adaptive1dLayerwise(str(path), layers=6), small, small).attach(small)
+    with pytest.raises(SlimsearchError, match=r"layer '0' gives \(3, 8, 8\) .* adaptive1d_layerwise can compare"):
+        begin(DynamicLayerwise(str(path), layers=9), student, student).attach(student)
+    logits = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(SlimsearchError, match="the network has no layer but the one that gives the logits"):
+        begin(Adaptive1dLayerwise(str(path)), logits, logits).attach(logits)
+
+
+@pytest.mark.parametrize("stage", [DynamicLayerwise, Adaptive1dLayerwise])
+def test_a_file_without_layers_says_so(stage: type[TrainingStage], tmp_path: Path) -> None:
+    path = tmp_path / "flat.onnx"
+    _export(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), path, IMAGES[:2], **FREE)
+    with pytest.raises(
+        SlimsearchError,
+        match=r"teacher '.*flat\.onnx' has no Conv, Gemm or MatMul with a weight of its own but the one that gives the",
+    ) as failure:
+        begin(stage(str(path)), net(), net())
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("stage", [Distill, DynamicLayerwise, Adaptive1dLayerwise])
+def test_a_missing_or_broken_file_says_so(
+    stage: type[TrainingStage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SlimsearchError, match=rf"teacher 'no\.onnx': there is no such file in '{tmp_path}'"):
-        begin(Distill("no.onnx"), net(), net())
-    Path("broken.onnx").write_bytes(b"not a network")
-    with pytest.raises(SlimsearchError, match=r"teacher 'broken\.onnx': ONNX Runtime cannot load it") as failure:
-        begin(Distill("broken.onnx"), net(), net())
-    assert "\n" not in str(failure.value)
+        begin(stage("no.onnx"), net(), net())
+    for content in (b"not a network", b""):
+        Path("broken.onnx").write_bytes(content)
+        with pytest.raises(SlimsearchError, match=r"teacher 'broken\.onnx' cannot be loaded: .") as failure:
+            begin(stage("broken.onnx"), net(), net())
+        assert "\n" not in str(failure.value)
+
+
+FREE = {"input_names": ["x"], "dynamic_axes": {"x": {0: "n"}}}
 
 
 def _export(module: nn.Module, path: Path, images: torch.Tensor, **options: object) -> None:
@@ -347,19 +479,20 @@ def test_a_file_with_other_shapes_says_so(
     make: Callable[[], nn.Module], images: torch.Tensor, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "other.onnx"
-    _export(make(), path, images, input_names=["x"], dynamic_axes={"x": {0: "n"}})
+    _export(make(), path, images, **FREE)
     with pytest.raises(SlimsearchError, match=message) as failure:
         begin(Distill(str(path)), net(), net())
     assert "\n" not in str(failure.value)
 
 
-def test_a_file_for_one_image_at_a_time_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", [Distill, DynamicLayerwise, Adaptive1dLayerwise])
+def test_a_file_for_one_image_at_a_time_says_so(stage: type[TrainingStage], tmp_path: Path) -> None:
     path = tmp_path / "one.onnx"
     _export(net(), path, IMAGES[:1])
     with pytest.raises(
         SlimsearchError, match=r"takes tensor\(float\) \[1, 1, 8, 8\], the images are float32 \(N, 1, 8"
     ):
-        begin(Distill(str(path)), net(), net())
+        begin(stage(str(path)), net(), net())
 
 
 # Options
@@ -372,7 +505,7 @@ def test_a_file_for_one_image_at_a_time_says_so(tmp_path: Path) -> None:
         (Distill, {"teacher": 5}, "teacher '5' is none of"),
         (Distill, {"temperature": 0}, "temperature 0 is not above 0"),
         (Distill, {"weight": 1.5}, r"weight 1.5 is not in \(0, 1\]"),
-        (DynamicLayerwise, {"teacher": "a.onnx"}, "teacher 'a.onnx' is none of parent, best"),
+        (DynamicLayerwise, {"teacher": "a.pt"}, "teacher 'a.pt' is none of parent, best, and no path of an .onnx file"),
         (DynamicLayerwise, {"layers": 0}, "layers 0 is not a whole number above 0"),
         (Adaptive1dLayerwise, {"layers": 1.5}, "layers 1.5 is not a whole number above 0"),
         (Adaptive1dLayerwise, {"weight": 0}, r"weight 0 is not in \(0, 1\]"),
@@ -405,20 +538,25 @@ def taught(digits: Dataset) -> Network:
         ({"adaptive1d_layerwise": {"epochs": 6}}, "bf16"),
         (
             {
-                "distill": {"weight": 0.3, "epochs": 6},
-                "adaptive1d_layerwise": {"weight": 0.2},
+                "distill": {"weight": 0.3, "epochs": 6, "teacher": "teacher.onnx"},
+                "adaptive1d_layerwise": {"weight": 0.2, "teacher": "teacher.onnx"},
                 "dynamic_layerwise": {"weight": 0.2},
             },
             "fp32",
         ),
+        ({"dynamic_layerwise": {"epochs": 6, "teacher": "teacher.onnx"}}, "bf16"),
     ],
 )
 def test_digits(
-    recipe: dict[str, Mapping[str, object]], precision: str, digits: Dataset, taught: Network, tmp_path: Path
+    recipe: dict[str, Mapping[str, object]],
+    precision: str,
+    digits: Dataset,
+    taught: Network,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if "distill" in recipe:
-        compression.export(taught, tmp_path / "teacher.onnx", _training(digits, net()).calibration)
-        recipe = {**recipe, "distill": {**recipe["distill"], "teacher": str(tmp_path / "teacher.onnx")}}
+    monkeypatch.chdir(tmp_path)
+    compression.export(taught, Path("teacher.onnx"), _training(digits, net()).calibration)
     student = Network(taught.copy_module(), {"widths": {}})
     torch.manual_seed(0)
     torch.nn.init.normal_(student.module.c2.weight, std=0.1)  # half of it is lost

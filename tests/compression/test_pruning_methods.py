@@ -111,14 +111,15 @@ def test_synflow_looks_at_no_data_and_changes_nothing(trained: Network) -> None:
     assert all(torch.equal(before[name], value) for name, value in trained.module.state_dict().items())
 
 
-@pytest.mark.parametrize("importance", ["l1", "taylor", "movement", "synflow"])
-@pytest.mark.parametrize("schedule", ["at_once", "agp"])
+@pytest.mark.parametrize(
+    ("importance", "schedule"),
+    [("l1", "at_once"), ("l1", "agp"), ("taylor", "at_once"), ("taylor", "agp"), ("movement", "agp"),
+     ("synflow", "at_once")],
+)  # fmt: skip
 @pytest.mark.parametrize("scope", ["layer", "network"])
 def test_level_leaves_the_share_that_was_asked_for(
     importance: str, schedule: str, scope: str, trained: Network, training: ImageTraining
 ) -> None:
-    if (importance, schedule) in (("movement", "at_once"), ("synflow", "agp")):
-        return
     recipe = {"level": {"sparsity": 0.7, "importance": importance, "schedule": schedule, "scope": scope}}
     result = compression.apply(recipe, trained, training).module
     tensors = [p for p in result.parameters() if p.ndim > 1]

@@ -11,7 +11,20 @@ import yaml
 
 from tests.conftest import VARIOUS, Run, recorded
 
-SMALL = ["--space", VARIOUS, "--dataset", "digits", "--epochs", "3", "--trials", "1", "--top-k", "1", "--max-drop", "60"]
+SMALL = [
+    "--space",
+    VARIOUS,
+    "--dataset",
+    "digits",
+    "--epochs",
+    "3",
+    "--trials",
+    "1",
+    "--top-k",
+    "1",
+    "--max-drop",
+    "60",
+]
 
 
 def _models(folder: Path) -> list[dict[str, object]]:
