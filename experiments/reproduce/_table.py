@@ -89,6 +89,7 @@ def nni_rows(folder: Path, seed: int, make: Any) -> list[dict[str, Any]]:
     kept = folder / f"nni-{seed}.json"
     if not kept.is_file():
         rows = make()
+        folder.mkdir(parents=True, exist_ok=True)
         kept.with_suffix(".part").write_text(json.dumps(rows, indent=1), encoding="utf-8")
         kept.with_suffix(".part").replace(kept)
     found: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
