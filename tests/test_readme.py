@@ -66,7 +66,7 @@ def test_python(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "model.onnx" in done.stdout
-    scoring = next(text for text in PYTHON if "slimsearch.accuracy(" in text).replace("mnist5k", "digits")
+    scoring = next(text for text in PYTHON if "trials/00000" in text).replace("mnist5k", "digits")
     done = subprocess.run(
         [sys.executable, "-c", scoring], cwd=tmp_path / "runs" / "mlp", env=environment(), capture_output=True,
         text=True, check=False,
