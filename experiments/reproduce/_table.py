@@ -28,7 +28,7 @@ def parser(description: str, out: str, seeds: int) -> argparse.ArgumentParser:
     made.add_argument("--json", type=Path, help="where the rows are written")
     made.add_argument("--out", type=Path, default=Path("runs") / "reproduce" / out, help="where networks are kept")
     made.add_argument(
-        "--with-nni", action="store_true", help="run NNI's own flow too, once; its rows are kept in --out"
+        "--with-nni", action="store_true", help="run NNI's own flow too, rather than show what it gave before"
     )
     return made
 
@@ -81,6 +81,18 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{len(values)} seeds"
         for (source, what), values in grouped.items()
         if len(values) > 1
+    ]
+
+
+def kept_nni_rows(flow: str) -> list[dict[str, Any]]:
+    """What NNI's own flow gave when it was run for the comparison, with the command that ran it."""
+    kept = Path(__file__).parent / "results" / f"{flow}.json"
+    if not kept.is_file():
+        return []
+    found = json.loads(kept.read_text(encoding="utf-8"))
+    return [
+        {**one, "source": str(one["source"]).replace("run here", "kept"), "command": found["command"]}
+        for one in found["rows"]
     ]
 
 

@@ -27,7 +27,7 @@ TRIALS, EPOCHS = 4, 3
 def main() -> None:
     options = _table.mnist_parser(str(__doc__), "hello_nas").parse_args()
     data = _table.mnist(options.mnist)
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = [] if options.with_nni else _table.kept_nni_rows("hello_nas")
     for seed in range(options.seeds):
         if options.with_nni:
             rows += _table.nni_rows(options.out, seed, lambda seed=seed: _nni(data, seed))

@@ -52,7 +52,7 @@ def main() -> None:
     for row in nni:
         if "artifact" in row:
             row["latency_ms"] = latencies[Path(row.pop("artifact"))]
-    rows += nni
+    rows += nni if options.with_nni else _table.kept_nni_rows("lenet_prune")
     rows += [
         _table.row(FLOW, what, seed, step, steps, latencies[step.file], seconds=step.metrics["cpu_seconds"])
         for seed, what, step in made

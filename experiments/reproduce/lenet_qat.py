@@ -36,6 +36,8 @@ def main() -> None:
     data = _table.mnist(options.mnist)
     steps = lenet_steps(options.out, data)
     rows: list[dict[str, Any]] = [{"flow": FLOW, "source": "tutorial", **row} for row in TUTORIAL]
+    if not options.with_nni:
+        rows += _table.kept_nni_rows("lenet_qat")
     made: list[tuple[int, str, Step]] = []
     for seed in range(options.seeds):
         base = steps.train(f"base-{seed}", BASE_EPOCHS, seed)

@@ -54,6 +54,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = [{"flow": FLOW, "source": "tutorial", **row} for row in TUTORIAL]
     if options.with_nni:
         rows += _table.nni_rows(options.out, 0, lambda: _nni(data, options.out))
+    else:
+        rows += _table.kept_nni_rows("resnet18_fused")
     files = [step.file for _, _, step in made]
     latencies = dict(zip(files, steps.latencies(files), strict=True))
     batches = dict(zip(files, steps.latencies(files, batch=64), strict=True))
