@@ -63,6 +63,7 @@ class Selection:
         self.stage, self.channels, self.importance = stage, channels, importance
         self._network, self._training = network, training
         self.ratio = stage.sparsity or _DEFAULT_SPARSITY
+        self._excluded = False
 
     def choose(self, scores: Mapping[str, Tensor], ratio: float) -> list[Cut]:
         """The cuts at a ratio.
@@ -80,23 +81,18 @@ class Selection:
         """The cuts that reach the target.
 
         Raises:
-            SlimsearchError: it cannot be reached.
+            SlimsearchError: it cannot be reached, or nothing can be cut.
         """
-        cuts = self._reaching(scores)
-        try:
-            self._without(cuts)
-        except SlimsearchError:
-            self.channels.exclude_what_breaks()
-            cuts = self._reaching(scores)
+        name = next((n for n in TARGETS[1:] if getattr(self.stage, n) is not None), None)
+        if name is not None:
+            return self._reaching(name, float(getattr(self.stage, name)), scores)
+        cuts, _ = self._at(scores, self.ratio)
         if not cuts:
             raise SlimsearchError(f"no layer has a channel to spare at sparsity {self.ratio:g}")
         return cuts
 
-    def _reaching(self, scores: Mapping[str, Tensor]) -> list[Cut]:
-        name = next((n for n in TARGETS[1:] if getattr(self.stage, n) is not None), None)
-        if name is None:
-            return self.choose(scores, self.ratio)
-        target = float(getattr(self.stage, name))
+    def _reaching(self, name: str, target: float, scores: Mapping[str, Tensor]) -> list[Cut]:
+        """Those of the smallest ratio whose network costs no more than `target`."""
         cost: Callable[[Network], float] = {
             "params": lambda network: network.params,
             "macs": lambda network: network.macs(self._training.calibration[:1]),
@@ -104,17 +100,11 @@ class Selection:
         }[name]
         if cost(self._network) <= target:
             raise SlimsearchError(f"the network has no more than {target:g} {name} as it is: nothing to prune")
-        low, high, found = 0.0, 1.0, None
+        low, high, found, reached = 0.0, 1.0, None, 0.0
         for _ in range(_SEARCH_STEPS if name != "latency_ms" else _SEARCH_STEPS // 2):
             self.ratio = (low + high) / 2
-            cuts = self.choose(scores, self.ratio)
-            try:
-                reached = cost(self._without(cuts))
-            except SlimsearchError:
-                if found is None:
-                    self.channels.exclude_what_breaks()
-                    continue
-                raise
+            cuts, network = self._at(scores, self.ratio)
+            reached = cost(network)
             if reached <= target:
                 high, found = self.ratio, cuts
             else:
@@ -123,6 +113,18 @@ class Selection:
             raise SlimsearchError(f"pruning cannot reach {name} {target:g}: the narrowest network has {reached:g}")
         self.ratio = high
         return found
+
+    def _at(self, scores: Mapping[str, Tensor], ratio: float) -> tuple[list[Cut], Network]:
+        """The cuts at a ratio, and the network without them; what no cut can be made of is found out once."""
+        cuts = self.choose(scores, ratio)
+        try:
+            return cuts, self._without(cuts)
+        except SlimsearchError:
+            if self._excluded:
+                raise
+            self._excluded = True
+            self.channels.exclude_what_breaks()
+            return self._at(scores, ratio)
 
     def _without(self, cuts: list[Cut]) -> Network:
         module = self._network.copy_module()
