@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of this folder
@@ -27,24 +27,21 @@ if __name__ == "__main__":
 import numpy as np
 import yaml
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 import compression
 from compression import Network, Quantization
 from compression._replaced import SIGN_INPUT
 from evaluators import CHECKPOINT, Artifact, TrainingSettings, size_kib
 from evaluators.datasets import Dataset, Split, load_dataset
+from experiments import comparison
+from experiments.comparison import BASE, Row
 from experiments.reproduce._table import progress
 from experiments.steps import Step, Steps
 from search_spaces import FixedModel, ModelSpace
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import absolute
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-BASE, DATA = "base", "data"
+DATA = "data"
 METHODS = Path(__file__).with_suffix(".yaml")
 _EPOCHS = 10
 _WIDTH = 160
@@ -54,9 +51,6 @@ _NUMBERS = (
     "params", "macs", "test_accuracy", "val_accuracy", "latency_ms", "latency_batch64_ms", "size_kib", "packed_kib",
     "seconds",
 )  # fmt: skip
-_KINDS = {"fp32": "C0", "int8": "C1", "weights only": "C2", "storage only": "C4", "simulated": "C3"}
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -362,104 +356,11 @@ def _write(path: Path, values: Any) -> None:
 
 def _show(rows: Sequence[Row], title: str, path: Path | None, plot: Path | None) -> None:
     # Where nobody looks, lines are as long as the table needs.
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(rows, title))
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(comparison.table(rows, title))
     if path is not None:
         _write(path, rows)
     if plot is not None:
-        _plot([row for row in rows if row["reason"] is None], plot, title)
-
-
-def _table(rows: Sequence[Row], title: str) -> Table:
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("method", overflow="fold", min_width=22, max_width=40)
-    table.add_column("kind", no_wrap=True)
-    headings = ("test %", "val %", "ms", "ms, 64", "KiB", "packed", "params", "MACs", "seconds", "lines")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        if row["reason"] is not None:
-            table.add_row(f"{escape(row['name'])}: [dim]{escape(row['reason'])}[/dim]")
-            continue
-        table.add_row(
-            escape(row["name"]),
-            row["kind"],
-            f"{100 * row['test_accuracy']:.2f}",
-            f"{100 * row['val_accuracy']:.2f}",
-            f"{row['latency_ms']:#.3g}",
-            f"{row['latency_batch64_ms']:#.3g}",
-            f"{row['size_kib']:.1f}",
-            "" if row["packed_kib"] is None else f"{row['packed_kib']:.1f}",
-            f"{row['params']:,.0f}",
-            f"{row['macs']:,.0f}",
-            f"{row['seconds']:.1f}",
-            str(row["lines"]),
-        )
-    return table
-
-
-def _plot(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Accuracy against latency and against size, all points with their names."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    figure = Figure(figsize=(20, 11), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    accuracies = [100 * row["test_accuracy"] for row in rows]
-    # What fell far behind would press all others together: it stands on the lower edge.
-    best, middle = max(accuracies), float(np.median(accuracies))
-    bottom = max(min(accuracies), best - max(6 * (best - middle), 1.0))
-    axes = figure.subplots(1, 2, sharey=True)
-    points: list[list[tuple[float, float, str]]] = [[], []]
-    for ax, column, found in zip(axes, ("latency_ms", "size_kib"), points, strict=True):
-        for row, accuracy in zip(rows, accuracies, strict=True):
-            name, y = row["name"], max(accuracy, bottom)
-            marker = "v" if accuracy < bottom else "*" if name == BASE else "o"
-            ax.plot(row[column], y, marker, color=_KINDS[row["kind"]], markersize=12 if name == BASE else 6)
-            found.append((row[column], y, f"{name} ({accuracy:.1f}%)" if accuracy < bottom else name))
-        ax.set_xscale("log")
-        ax.margins(0.1)
-        ax.grid(alpha=0.3)
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=100))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter("{x:g}")
-    axes[0].set_xlabel("latency at batch 1, ms")
-    axes[1].set_xlabel("size of the file, KiB")
-    axes[0].set_ylabel("test accuracy, %")
-    for kind in dict.fromkeys(row["kind"] for row in rows):
-        axes[0].plot([], [], "o", color=_KINDS[kind], label=kind)
-    figure.legend(loc="outside lower center", ncols=len(_KINDS))
-    figure.draw_without_rendering()  # only now is it known where the points are
-    for ax, found in zip(axes, points, strict=True):
-        _label(ax, found)
-    figure.savefig(path, dpi=figure.dpi)
-
-
-def _label(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """A name beside each point, joined to it by a line, where it hides neither a point nor another name."""
-    from matplotlib.transforms import Bbox
-
-    centres = ax.transData.transform([(x, y) for x, y, _ in points])  # (N, 2) pixels
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centres]
-    frame = ax.get_window_extent()
-    pixels = ax.figure.dpi / 72  # a point
-    for (x, y, text), (left, low) in zip(points, centres, strict=True):
-        label = ax.text(x, y, text, fontsize=8)
-        width, height = label.get_window_extent().size
-        for turn in range(400):  # outwards along a spiral, to the right first
-            distance, angle = 8 + 0.5 * turn, turn * 2 * np.pi / 12
-            across, up = distance * np.cos(angle), distance * np.sin(angle)
-            box = Bbox.from_bounds(left + across - (width if across < 0 else 0), low + up - height / 2, width, height)
-            inside = frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1
-            if inside and not any(box.overlaps(other) for other in taken):
-                break
-        taken.append(box)
-        label.remove()
-        ax.annotate(
-            text, (x, y), ((box.x0 - left) / pixels, (box.y0 - low) / pixels), textcoords="offset points", fontsize=8,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "gray", "shrinkA": 0, "shrinkB": 2},
-        )  # fmt: skip
+        comparison.plot([row for row in rows if row["reason"] is None], plot, title)
 
 
 if __name__ == "__main__":
