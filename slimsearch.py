@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -141,9 +142,9 @@ def compress(
     import compression
     from compression import Network
 
-    network = model if isinstance(model, Network) else Network(model.eval())
+    network = model if isinstance(model, Network) else Network(copy.deepcopy(model).eval())
     data = _dataset(dataset).without_test()
-    teachers = {"parent": network, "best": Network(teacher.eval()) if teacher is not None else network}
+    teachers = {"parent": network, "best": Network(copy.deepcopy(teacher).eval()) if teacher is not None else network}
     training = _training(data, seed, epochs, teachers, initial, **settings)
     parsed = compression.parse(recipe if isinstance(recipe, str) else compression.text_of(recipe))
     return compression.apply(parsed, network, training)
@@ -160,7 +161,7 @@ def export(network: nn.Module | Network, path: str | Path, dataset: Any) -> Path
     from evaluators import ImageTraining, TrainingSettings
 
     data = _dataset(dataset)
-    made = network if isinstance(network, Network) else Network(network.eval())
+    made = network if isinstance(network, Network) else Network(network)
     compression.export(made, Path(path), ImageTraining(data, TrainingSettings(), 0).calibration, data.metadata())
     return Path(path)
 

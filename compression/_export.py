@@ -32,7 +32,7 @@ def export(network: Network, path: Path, images: Tensor, metadata: Mapping[str, 
         network: what to export; its quantization plan says how it is stored and run, without one as float32.
         path: written whole or not at all.
         images: (N, C, H, W) float32, normalised training images: an example input, and the calibration set.
-        metadata: recorded in the file's ``metadata_props``, nothing else is.
+        metadata: recorded in the file's ``metadata_props``, with a note on the quantization and nothing else.
 
     Raises:
         SlimsearchError: the network cannot be expressed in ONNX, or not be quantized.
@@ -51,7 +51,7 @@ def export(network: Network, path: Path, images: Tensor, metadata: Mapping[str, 
                     file = to_int8(file, Path(folder), INPUT, images, plan)
                 elif plan is not None:
                     onnx.save(store(onnx.load(str(file)), plan.form), str(file))
-                _tidy(file, dict(metadata or {}))
+                _tidy(file, {**(metadata or {}), **({"quantization": plan.note} if plan is not None else {})})
         except Exception as error:  # the exporters raise anything
             first_line = str(error).strip().partition("\n")[0]
             raise SlimsearchError(f"export to ONNX failed: {type(error).__name__}: {first_line}") from error

@@ -19,7 +19,6 @@ from compression._weights import layers_in_order
 
 INPUT = "input_quantizer"
 _TOP = 255  # of uint8 inputs
-_MIDDLE = 128
 _SMALLEST = 1e-8
 
 
@@ -75,7 +74,6 @@ class Seen:
 
     low: float
     high: float
-    mean_magnitude: float
 
     @property
     def is_positive(self) -> bool:
@@ -157,9 +155,9 @@ def _inputs(module: nn.Module, images: Tensor, order: list[str]) -> tuple[Mappin
             else:
                 key = id(x)
                 readers.setdefault(key, []).append(name)
-            low, high, magnitude = float(x.min()), float(x.max()), float(x.abs().mean())
-            known = seen.get(key, Seen(low, high, magnitude))
-            seen[key] = Seen(min(low, known.low), max(high, known.high), magnitude)
+            low, high = float(x.min()), float(x.max())
+            known = seen.get(key, Seen(low, high))
+            seen[key] = Seen(min(low, known.low), max(high, known.high))
 
         return hook
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from compression._network import Network
-from compression._plan import Quantization
+from compression._plan import DEPLOYED_BITS, Quantization
 from compression._stage import Part, Training, TrainingStage
 from compression._weights import layers_in_order
 
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compression._fake_quantization import InputQuantizer, Seen, WeightQuantizer
-
-TARGETS = ("any", "vnni")
-_DEPLOYED_BITS = {"any": 7, "vnni": 8}
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,8 @@ class LearnedQuantization(TrainingStage):
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
             raise ValueError(f"bits {self.bits} is not between 2 and 8")
-        if self.target not in TARGETS:
-            raise ValueError(f"target '{self.target}' is none of {', '.join(TARGETS)}")
+        if self.target not in DEPLOYED_BITS:
+            raise ValueError(f"target '{self.target}' is none of {', '.join(DEPLOYED_BITS)}")
         if self.epochs is not None and self.epochs < 1:
             raise ValueError(f"epochs {self.epochs} is less than 1")
 
@@ -68,7 +65,7 @@ class LearnedQuantization(TrainingStage):
         module, images = network.copy_module().eval(), training.calibration
         order = layers_in_order(module, images[:2])
         ends = (order[0], order[-1]) if order else ()
-        deployed = _DEPLOYED_BITS[self.target]
+        deployed = DEPLOYED_BITS[self.target]
 
         def weight(name: str, value: Tensor) -> WeightQuantizer:
             return self.weight_quantizer(value, deployed if name in ends else min(self.bits, deployed))

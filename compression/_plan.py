@@ -6,6 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+DEPLOYED_BITS = {"any": 7, "vnni": 8}
+"""Of the weights of an int8 file, by its target: sums of two products of 8 bits can saturate without VNNI."""
+
 STATIC, WEIGHTS_INT8, WEIGHTS_FP16, CODEBOOK = "static", "weights-int8", "weights-fp16", "codebook"
 
 
@@ -54,7 +57,7 @@ class Quantization:
         "storage only" for what loading the file turns into float32.
         """
         if self.form == STATIC:
-            deployed = 7 if self.target == "any" else 8
+            deployed = DEPLOYED_BITS[self.target]
             return "simulated" if any(own.weight_bits < deployed for own in self.learned.values()) else "int8"
         return "storage only" if self.form == CODEBOOK else "weights only"
 

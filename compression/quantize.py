@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compression._network import Network
-from compression._plan import Quantization
+from compression._plan import DEPLOYED_BITS, Quantization
 from compression._stage import Stage, Training
 
 _CALIBRATIONS = ("minmax", "entropy", "percentile")
-_TARGETS = ("any", "vnni")
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class Quantize(Stage):
     def __post_init__(self) -> None:
         if self.calibration not in _CALIBRATIONS:
             raise ValueError(f"calibration '{self.calibration}' is none of {', '.join(_CALIBRATIONS)}")
-        if self.target not in _TARGETS:
-            raise ValueError(f"target '{self.target}' is none of {', '.join(_TARGETS)}")
+        if self.target not in DEPLOYED_BITS:
+            raise ValueError(f"target '{self.target}' is none of {', '.join(DEPLOYED_BITS)}")
 
     def apply(self, network: Network, training: Training) -> Network:
         plan = Quantization(self.calibration, self.per_channel, self.target)

@@ -177,9 +177,7 @@ class NetworkEvaluator:
 
     def _score(self, network: Network, task: Task, training: ImageTraining) -> dict[str, float]:
         path, data = task.directory / MODEL, self.data
-        plan = network.quantization
-        about = {**data.metadata(), **({"quantization": plan.note} if plan is not None else {})}
-        compression.export(network, path, training.calibration, about)
+        compression.export(network, path, training.calibration, data.metadata())
         model = DeployedModel(path)
         if network.quantization is None:
             _check_parity(network, model, data)

@@ -66,7 +66,10 @@ def test_one_file_with_nothing_of_this_machine_in_it(
     for foreign in (str(ROOT), "site-packages", ".py", str(tmp_path), "Small"):
         assert foreign.encode() not in content
     model = onnx.load(str(path))
-    assert {entry.key: entry.value for entry in model.metadata_props} == {"mean": "[0.5]"}
+    assert {entry.key: entry.value for entry in model.metadata_props} == {
+        "mean": "[0.5]",
+        **({"quantization": plan.note} if plan else {}),
+    }
     assert not any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer)
 
 

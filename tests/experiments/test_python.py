@@ -8,8 +8,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 
 import slimsearch
+from evaluators.datasets import Dataset
 from tests.conftest import TINY, environment
 
 PROGRAM = textwrap.dedent(
@@ -141,3 +143,14 @@ def test_the_default_run_directory_is_called_after_the_space(
     assert path.name.startswith(f"{name}-2")
     path.mkdir(parents=True)
     assert default_directory(space) != path
+
+
+def test_a_model_of_ones_own_stays_as_it_was(digits: Dataset, tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(64, 10)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    small = slimsearch.compress(model, "quantize", digits)
+    slimsearch.export(model, tmp_path / "fp32.onnx", digits)
+    file = slimsearch.export(small, tmp_path / "int8.onnx", digits)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert file.stat().st_size != (tmp_path / "fp32.onnx").stat().st_size
