@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +33,23 @@ __all__ = [
 ]  # fmt: skip
 
 
-def search(space: Any, dataset: Any = "mnist5k", *, show: bool = True, **options: Any) -> Result:
-    """Search `space` on `dataset`, compress the best, and rank the files.
+def search(
+    space: Any,
+    dataset: Any = "mnist5k",
+    *,
+    evaluate: Callable[..., Mapping[str, float]] | None = None,
+    show: bool = True,
+    **options: Any,
+) -> Result:
+    """Search `space` on `dataset`, compress the best, and rank the files; or search with an evaluation of one's own.
 
     Args:
-        space: an NNI ModelSpace class, or a name as on the command line.
+        space: an NNI ModelSpace class, or a name as on the command line; with `evaluate` also a dict from label to
+            values, or a `search_spaces.Space`.
         dataset: a name, the path of an image folder, ``(images, labels)`` (and ``test_images, test_labels``), or a
             PyTorch data set of ``(image, label)`` pairs.
+        evaluate: a function from a candidate, as a dict, to named numbers; nothing is trained, exported or compressed
+            then, and ``objectives`` names its metrics. See `evaluators.FunctionEvaluator`.
         show: the live display of the command line, or nothing.
         options: the flags of the command line with underscores, e.g. ``trials=10, max_size_kib=100``.
 
@@ -60,16 +70,25 @@ def search(space: Any, dataset: Any = "mnist5k", *, show: bool = True, **options
         configuration,
         space=None if named_space else space,
         data=None if named_data else dataset,
+        evaluate=evaluate,
         display=Console() if show else None,
     )
 
 
-def resume(run_dir: str | Path, *, space: Any = None, dataset: Any = None, show: bool = True, **options: Any) -> Result:
+def resume(
+    run_dir: str | Path,
+    *,
+    space: Any = None,
+    dataset: Any = None,
+    evaluate: Callable[..., Mapping[str, float]] | None = None,
+    show: bool = True,
+    **options: Any,
+) -> Result:
     """Go on with a run.
 
     Args:
         run_dir: of the run.
-        space, dataset: again, where the run was begun with a class or with arrays.
+        space, dataset, evaluate: again, where the run was begun with a class, with arrays or with a function.
         show: the live display of the command line, or nothing.
         options: other values of trials, timeout, workers, trial_timeout or retries.
 
@@ -80,7 +99,7 @@ def resume(run_dir: str | Path, *, space: Any = None, dataset: Any = None, show:
     from experiments.display import Console
 
     display = Console() if show else None
-    return job.resume(Path(run_dir), options, space=space, data=dataset, display=display)
+    return job.resume(Path(run_dir), options, space=space, data=dataset, evaluate=evaluate, display=display)
 
 
 def build(

@@ -45,10 +45,11 @@ def load_class(kind: str, name: str, package: str) -> type[Any]:
         named: type[Any] = _attribute(kind, name)
         return named
     known = built_in_names(package)
-    if name not in known:
+    module_name = name.replace("-", "_")
+    if module_name not in known:
         raise SlimsearchError(f"unknown {kind} '{name}'; known: {', '.join(known)}, or path/to/file.py:ClassName")
-    module = importlib.import_module(f"{package}.{name}")
-    wanted = name.replace("_", "")
+    module = importlib.import_module(f"{package}.{module_name}")
+    wanted = module_name.replace("_", "")
     for member in vars(module).values():
         if inspect.isclass(member) and member.__module__ == module.__name__ and member.__name__.lower() == wanted:
             found: type[Any] = member

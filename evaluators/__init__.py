@@ -1,6 +1,7 @@
 """A candidate in, named numbers out: data, training, the deployed file's accuracy, latency and size."""
 
 from evaluators._artifact import DeployedModel, Latency, measure_latency, size_kib
+from evaluators._function_evaluator import FunctionEvaluator
 from evaluators._gate import PairedDrop, Verdict, judge
 from evaluators._meter import Meter
 from evaluators._network_evaluator import (
@@ -26,13 +27,18 @@ from evaluators._objective import (
     select,
 )
 from evaluators._processor import device_for, precision_for, use_one_thread
+from evaluators._supernet import SharedWeights, Supernet, SupernetEvaluator, recalibrate
+from evaluators._supernet_training import SAMPLINGS, train_supernet
+from evaluators._table import TableEvaluator
 from evaluators._task import Artifact, Evaluator, Outcome, Report, Task
 from evaluators._training import ImageTraining, TrainingSettings
+from evaluators._weight_sharing import WeightSharingEvaluator
 
 __all__ = [
-    "CHECKPOINT", "DIRECTIONS", "MODEL", "Architectures", "Artifact", "DeployedModel", "Evaluator", "ImageTraining",
-    "Latency", "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator", "Objective", "Outcome", "PairedDrop",
-    "Report", "Task", "TrainingSettings", "UserMetric", "Verdict", "WeightedProduct", "device_for", "finite", "front",
-    "hypervolume", "judge", "load_predictions", "losses", "measure_latency", "precision_for", "ranks", "select",
-    "size_kib", "use_one_thread",
+    "CHECKPOINT", "DIRECTIONS", "MODEL", "SAMPLINGS", "Architectures", "Artifact", "DeployedModel", "Evaluator",
+    "FunctionEvaluator", "ImageTraining", "Latency", "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator",
+    "Objective", "Outcome", "PairedDrop", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator",
+    "Task", "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "device_for", "finite", "front",
+    "hypervolume", "judge", "load_predictions", "losses", "measure_latency", "precision_for", "ranks", "recalibrate",
+    "select", "size_kib", "train_supernet", "use_one_thread",
 ]  # fmt: skip

@@ -51,6 +51,18 @@ class Architectures(Protocol):
         """(N, C, H, W) float32 -> (N, num_classes) logits, with weights drawn from `seed`."""
 
 
+class Learning(Protocol):
+    """How a network gets weights that are worth a score."""
+
+    def __call__(self, network: Network, task: Task, training: ImageTraining) -> Network:
+        """A copy of `network`, which its space has just built for `task`, with such weights."""
+
+
+def trained(network: Network, task: Task, training: ImageTraining) -> Network:
+    """Learning by training, for as many epochs as the task's fidelity says."""
+    return training.fit(network, epochs=task.fidelity)
+
+
 @dataclass
 class NetworkEvaluator:
     """Evaluates candidates on a data set.
@@ -66,6 +78,7 @@ class NetworkEvaluator:
         data_directory: a data set saved there, without its test split.
         training, latency: how candidates are trained and measured.
         metrics: further metrics by name.
+        learn: gives a new network its weights.
     """
 
     space: Architectures
@@ -73,6 +86,7 @@ class NetworkEvaluator:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     latency: LatencySettings = field(default_factory=LatencySettings)
     metrics: Mapping[str, UserMetric] = field(default_factory=dict)
+    learn: Learning = trained
 
     def __post_init__(self) -> None:
         self._data: Dataset | None = None
@@ -108,7 +122,7 @@ class NetworkEvaluator:
                 if not report(0, known):
                     return Outcome(known)
                 try:
-                    network = training.fit(network, epochs=task.fidelity)
+                    network = self.learn(network, task, training)
                 except StoppedEarly:
                     return Outcome(known)
             else:

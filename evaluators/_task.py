@@ -39,6 +39,8 @@ class Task:
         directory: where its files go; exists.
         start: a network of the same architecture that the recipe goes on from, or None to train one.
         teacher: the most accurate network of the run, for a distillation that asks for it.
+        epochs_done: how many are recorded already, of a trial that is continued.
+        inherit: weights come from the run's supernet in place of training.
     """
 
     number: int
@@ -48,6 +50,8 @@ class Task:
     directory: Path
     start: Artifact | None = None
     teacher: Artifact | None = None
+    epochs_done: int = 0
+    inherit: bool = False
 
 
 @dataclass(frozen=True)

@@ -161,20 +161,20 @@ class ImageTraining:
         steps = max(1, len(train) // settings.batch_size)  # the last, smaller batch of an epoch is left out
         batch_size = min(settings.batch_size, len(train))
         parameters = [*module.parameters(), *(parameter for own in attached for parameter in own)]
-        optimizer = torch.optim.AdamW(_parameter_groups(parameters, settings.weight_decay), fused=True)
+        optimizer = torch.optim.AdamW(parameter_groups(parameters, settings.weight_decay), fused=True)
         peak = learning_rate or settings.learning_rate
         own_weight = 1 - sum(term.weight for term in losses)
-        augment = settings.augmentation if settings.augmentation != "auto" else self._data.augmentation
+        augment = augmentation_of(settings, self._data)
         progress = Progress(module, optimizer, order, [*losses, *after_step], self._checkpoint)
         for epoch in range(progress.resume(epochs * steps) + 1, epochs + 1):
             permutation = order.permutation(len(train))
             total = torch.zeros((), device=device)
             for step in range(steps):
                 done = (epoch - 1) * steps + step
-                _set_rate(optimizer, peak, done, epochs * steps)
+                set_rate(optimizer, peak, done, epochs * steps)
                 chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
-                images, labels = self._batch(chosen, augment, order, device)
-                with self._autocast():
+                images, labels = training_batch(self._data, chosen, augment, order, device)
+                with autocast(settings):
                     logits = module(images)
                     loss = F.cross_entropy(logits.float(), labels) * own_weight
                     for term in losses:
@@ -194,7 +194,7 @@ class ImageTraining:
             if epoch < epochs:
                 progress.save(epoch, epochs * steps)
             if self._on_epoch is not None:
-                scores = {"train_loss": train_loss, **self._validate(module, device)}
+                scores = {"train_loss": train_loss, **validate(module, self._data, settings, self._meter)}
                 if not self._on_epoch(epoch, scores):
                     raise StoppedEarly
         for term in losses:
@@ -203,41 +203,52 @@ class ImageTraining:
         module = _to(module, torch.device("cpu"), torch.contiguous_format).eval()
         return Network(module, network.structure, network.quantization)
 
-    def _batch(
-        self, chosen: np.ndarray[tuple[int], np.dtype[np.int64]], augment: str, order: np.random.Generator,
-        device: torch.device,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        import torch
 
-        images = self._data.train.images[chosen]
-        if augment != "none":
-            images = _shift(images, order, flip=augment == "shift-flip")
-        batch = self._data.normalise(images).to(device, memory_format=torch.channels_last)
-        return batch, torch.from_numpy(self._data.train.labels[chosen]).to(device)
+def augmentation_of(settings: TrainingSettings, data: Dataset) -> str:
+    """The augmentation that `settings` ask for on `data`."""
+    return settings.augmentation if settings.augmentation != "auto" else data.augmentation
 
-    def _validate(self, module: nn.Module, device: torch.device) -> dict[str, float]:
-        import torch
-        import torch.nn.functional as F
 
-        module.eval()
-        right, loss, validation = 0, 0.0, self._data.validation
-        with torch.no_grad(), self._autocast():
-            for images, labels in self._data.batches(validation, _EVALUATION_BATCH):
-                batch = images.to(device, memory_format=torch.channels_last)
-                logits = module(batch).float().cpu()
-                targets = torch.from_numpy(labels)
-                right += int((logits.argmax(dim=1) == targets).sum())
-                loss += float(F.cross_entropy(logits, targets, reduction="sum"))
-                self._meter.pause_if_measuring()
-        module.train()
-        return {"val_accuracy": right / len(validation), "val_loss": loss / len(validation)}
+def training_batch(
+    data: Dataset, chosen: np.ndarray[tuple[int], np.dtype[np.int64]], augment: str, order: np.random.Generator,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The training images at `chosen`, augmented and normalised, (N, C, H, W) float32, and their labels, (N,) int64."""
+    import torch
 
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        import torch
+    images = data.train.images[chosen]
+    if augment != "none":
+        images = _shift(images, order, flip=augment == "shift-flip")
+    batch = data.normalise(images).to(device, memory_format=torch.channels_last)
+    return batch, torch.from_numpy(data.train.labels[chosen]).to(device)
 
-        if self._settings.precision != "bf16":
-            return contextlib.nullcontext()
-        return torch.autocast(self._settings.device, dtype=torch.bfloat16)
+
+def validate(module: nn.Module, data: Dataset, settings: TrainingSettings, meter: Meter) -> dict[str, float]:
+    """Accuracy and loss of `module` on the validation split; it is left in training mode."""
+    import torch
+    import torch.nn.functional as F
+
+    module.eval()
+    right, loss, validation = 0, 0.0, data.validation
+    with torch.no_grad(), autocast(settings):
+        for images, labels in data.batches(validation, _EVALUATION_BATCH):
+            batch = images.to(settings.device, memory_format=torch.channels_last)
+            logits = module(batch).float().cpu()
+            targets = torch.from_numpy(labels)
+            right += int((logits.argmax(dim=1) == targets).sum())
+            loss += float(F.cross_entropy(logits, targets, reduction="sum"))
+            meter.pause_if_measuring()
+    module.train()
+    return {"val_accuracy": right / len(validation), "val_loss": loss / len(validation)}
+
+
+def autocast(settings: TrainingSettings) -> contextlib.AbstractContextManager[object]:
+    """The context in which a network is run in the precision of `settings`."""
+    import torch
+
+    if settings.precision != "bf16":
+        return contextlib.nullcontext()
+    return torch.autocast(settings.device, dtype=torch.bfloat16)
 
 
 def _to(module: nn.Module, device: torch.device, layout: torch.memory_format) -> nn.Module:
@@ -245,7 +256,7 @@ def _to(module: nn.Module, device: torch.device, layout: torch.memory_format) ->
     return module.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
-def _parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
     """Biases and the parameters of normalisation and of quantization are not decayed."""
     trained = [p for p in parameters if p.requires_grad]
     return [
@@ -254,7 +265,7 @@ def _parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -
     ]
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:
     """The learning rate of a step, from a 25th of `peak` and back to nothing; the first moment moves against it."""
     top = max(1.0, _WARM_UP * steps - 1)
     if step <= top:

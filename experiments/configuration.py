@@ -16,7 +16,7 @@ FORMAT = 1
 """Version of the layout of a run directory."""
 
 # What may differ when a run is resumed: how much and how fast, not what.
-RESUMABLE = ("trials", "timeout", "workers", "trial_timeout", "retries")
+RESUMABLE = ("trials", "timeout", "workers", "trial_timeout", "retries", "stop_at", "patience")
 
 
 def _option(default: Any, text: str) -> Any:
@@ -29,8 +29,15 @@ class Configuration:
 
     space: str = _option("", "a built-in space, path/to/file.py:Class, or package.module:Class (an NNI ModelSpace)")
     strategy: str = _option("optuna", "the engine that drives the search")
-    sampler: str = _option(
-        "tpe", "what proposes the next candidate: tpe, nsga2, gp, random, grid, or a class of your own or of Optuna's"
+    sampler: str = _option("graph_gp", "what proposes the next candidate: a built-in, or a class of yours or Optuna's")
+    scheduler: str = _option(
+        "none", "how far each candidate is trained, with options such as asha:eta=3; several joined by +"
+    )
+    zero_cost: str = _option(
+        "none", "a score of the untrained network; of every four proposals the one with the best score is taken"
+    )
+    evaluator: str = _option(
+        "network", "network (train and export), table.csv, or path/to/file.py:function from a candidate to metrics"
     )
     dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder")
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10")
@@ -38,7 +45,7 @@ class Configuration:
     image_size: int | None = _option(None, "make every image a square of so many pixels")
     objectives: str = _option(
         "val_accuracy,latency_ms,size_kib",
-        "two or more metrics, comma separated; your own with a direction, such as energy:min",
+        "one or more metrics, comma separated; your own with a direction, such as energy:min",
     )
     objective: str = _option("pareto", "pareto (a front), or weighted (the product of MnasNet)")
     weights: str | None = _option(None, "exponents of the weighted product, such as latency_ms=-0.07,size_kib=-0.07")
@@ -55,7 +62,14 @@ class Configuration:
     )
     trials: int = _option(20, "candidates to train")
     timeout: float | None = _option(None, "seconds after which no further candidate is begun")
+    stop_at: str | None = _option(None, "end the search when a candidate reaches this, such as val_accuracy=0.99")
+    patience: int | None = _option(None, "end the search after so many trials without a gain in hypervolume")
     epochs: int = _option(10, "epochs of training for each candidate")
+    subnets: int = _option(
+        200, "of --strategy supernet: how many subnets are judged before --trials of them are trained"
+    )
+    supernet_epochs: int = _option(25, "of --strategy supernet: epochs of the supernet's training")
+    supernet_sampling: str = _option("sandwich", "of --strategy supernet: sandwich, fair or random")
     seed: int = _option(0, "seed of the run")
     workers: int = _option(0, "worker processes; 0: as many as there are cores")
     trial_timeout: float | None = _option(None, "seconds after which a trial is ended and counts as failed")
@@ -89,12 +103,13 @@ class Configuration:
             ("device", ("auto", "cpu", "cuda")),
             ("precision", ("auto", "fp32", "bf16")),
             ("int8_target", ("any", "vnni")),
+            ("supernet_sampling", ("sandwich", "fair", "random")),
             ("augment", ("auto", "none", "shift", "shift-flip")),
         ):
             if getattr(self, name) not in allowed:
                 raise SlimsearchError(f"{flag(name)} '{getattr(self, name)}' is none of {', '.join(allowed)}")
         for name, least in (
-            ("trials", 1), ("epochs", 1), ("seed", 0), ("workers", 0), ("retries", 0), ("top_k", 0),
+            ("trials", 1), ("epochs", 1), ("subnets", 1), ("supernet_epochs", 1), ("seed", 0), ("workers", 0), ("retries", 0), ("top_k", 0),
             ("batch_size", 2), ("latency_batch", 1), ("latency_threads", 1), ("max_drop", 0),
         ):  # fmt: skip
             if getattr(self, name) < least:
@@ -109,7 +124,9 @@ class Configuration:
                 raise SlimsearchError(f"{flag(name)} {value:g} is not above 0")
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
             raise SlimsearchError(f"--min-accuracy {self.min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)")
-        if not self.space:
+        if self.patience is not None and self.patience < 1:
+            raise SlimsearchError(f"--patience {self.patience} is less than 1")
+        if not self.space and not self.evaluator.endswith(".csv"):
             raise SlimsearchError("--space is missing: a built-in space, or path/to/file.py:ClassName")
 
     @property

@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, COMPRESSION, FAILED, RULED_OUT, RUNNING, SEARCH, TAKEN_BACK, Trial
+from experiments.record import (
+    COMPLETE,
+    COMPRESSION,
+    FAILED,
+    PAUSED,
+    RULED_OUT,
+    RUNNING,
+    SEARCH,
+    STOPPED,
+    SUBNET,
+    TAKEN_BACK,
+    Trial,
+)
 from experiments.tables import (
     architecture_text,
     final_table,
@@ -107,7 +119,7 @@ class Console:
     def update(self, trial: Trial) -> None:
         before = self._trials.get(trial.number)
         self._trials[trial.number] = trial
-        if before is not None and before.state == RUNNING and trial.state != RUNNING:
+        if before is not None and before.state in (RUNNING, PAUSED) and trial.state not in (RUNNING, PAUSED):
             self._print(self._line(trial))
 
     def note(self, text: str) -> None:
@@ -136,12 +148,12 @@ class Console:
         self._console.print(markup, soft_wrap=True)
 
     def _mine(self) -> list[Trial]:
-        kind = SEARCH if self._phase == "search" else COMPRESSION
+        kind = {"search": SEARCH, "subnets": SUBNET}.get(self._phase, COMPRESSION)
         return [t for t in self._trials.values() if t.kind == kind]
 
     def _done(self) -> list[Trial]:
         """What counts towards the length of the phase: what is ruled out before training does not."""
-        return [t for t in self._mine() if t.state not in (RUNNING, RULED_OUT)]
+        return [t for t in self._mine() if t.state not in (RUNNING, PAUSED, RULED_OUT)]
 
     def _line(self, trial: Trial) -> str:
         done, total = len(self._done()), max(self._length, len(self._done()))
@@ -152,6 +164,7 @@ class Console:
             COMPLETE: metrics_text(trial.metrics),
             FAILED: f"[red]failed[/]: {_escape(trial.error or '')}",
             RULED_OUT: f"[yellow]ruled out before training[/]: {_escape(trial.reason or '')}",
+            STOPPED: f"[dim]stopped early[/]: {_escape(trial.reason or '')}",
             TAKEN_BACK: f"[yellow]taken back[/]: {_escape(trial.reason or '')}",
         }[trial.state]
         kept = f"  [green]kept[/]: {_escape(trial.reason or '')}" if trial.parent is not None else ""
@@ -201,8 +214,11 @@ class Console:
         if self._ranking is None:
             return ""
         feasible = self._ranking.feasible(list(self._trials.values()))
-        accuracies = [t.metrics["val_accuracy"] for t in feasible]
-        return f"best {100 * max(accuracies):.2f}%" if accuracies else ""
+        first = self._ranking.objectives[0]
+        if not feasible:
+            return ""
+        best = min(feasible, key=lambda t: first.loss(t.metrics)).metrics
+        return f"best {metrics_text({first.metric: best[first.metric]})}"
 
 
 def _progress(trial: Trial) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 from evaluators.datasets import Dataset
 from experiments.configuration import Configuration
+from experiments.problem import Problem
 from experiments.run_directory import RunDirectory
-from search_spaces import Space
 from slimsearch_errors import SlimsearchError
 
 _PACKAGES = (
@@ -21,7 +21,7 @@ _PACKAGES = (
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
-def describe(configuration: Configuration, space: Space, data: Dataset, device: str, precision: str) -> dict[str, Any]:
+def describe(configuration: Configuration, problem: Problem) -> dict[str, Any]:
     """The environment of this process, the space that it searches and the data set that it read."""
     model, flags = _processor()
     return {
@@ -33,22 +33,26 @@ def describe(configuration: Configuration, space: Space, data: Dataset, device: 
         "cores": os.cpu_count(),
         "workers": configuration.worker_count,
         "threads_per_worker": 1,
-        "device": device,
-        "precision": precision,
+        "device": problem.device,
+        "precision": problem.precision,
         "seed": configuration.seed,
         "runtime": "onnxruntime, CPU",
         "latency_batch": configuration.latency_batch,
         "latency_threads": configuration.latency_threads,
-        "choices": {choice.label: [choice.text(value) for value in choice.values] for choice in space.choices},
-        "dataset": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "train": len(data.train),
-            "validation": len(data.validation),
-            "test": len(data.test) if data.test is not None else 0,
-            "input_shape": list(data.input_shape),
-            **data.metadata(),
-        },
+        "choices": {choice.label: [choice.text(value) for value in choice.values] for choice in problem.space.choices},
+        "dataset": _described(problem.data) if problem.data is not None else {"name": configuration.evaluator},
+    }
+
+
+def _described(data: Dataset) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "train": len(data.train),
+        "validation": len(data.validation),
+        "test": len(data.test) if data.test is not None else 0,
+        "input_shape": list(data.input_shape),
+        **data.metadata(),
     }
 
 
@@ -60,7 +64,7 @@ def read(directory: RunDirectory) -> dict[str, Any]:
     """
     found = directory.read_json("environment.json")
     expected = {"packages", "device", "precision", "choices", "dataset"}
-    if not isinstance(found, dict) or not expected <= found.keys() or "fingerprint" not in found["dataset"]:
+    if not isinstance(found, dict) or not expected <= found.keys() or "name" not in found["dataset"]:
         raise SlimsearchError(f"'{directory.path / 'environment.json'}' is damaged: something is missing in it")
     return found
 

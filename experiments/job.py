@@ -7,43 +7,42 @@ import inspect
 import itertools
 import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import compression
-from evaluators import (
-    LatencySettings,
-    NetworkEvaluator,
-    TrainingSettings,
-    UserMetric,
-    device_for,
-    precision_for,
-)
-from evaluators.datasets import Dataset, load_dataset
+from evaluators import LatencySettings, NetworkEvaluator, WeightSharingEvaluator
+from evaluators.scores import load_score
 from experiments import environment, report
 from experiments.compression_phase import CompressionPhase
 from experiments.configuration import RESUMABLE, Configuration, flag
 from experiments.display import Display, Silent
+from experiments.fidelity import Fidelity
 from experiments.finalists import finalists, measure_finalists
-from experiments.phases import Phases
+from experiments.phases import Phase, Phases
+from experiments.problem import Problem, named, prepare
 from experiments.ranking import Ranking
-from experiments.record import Record
+from experiments.record import SUBNET, Record
 from experiments.result import Result
 from experiments.run_directory import RunDirectory
-from experiments.search import ArchitectureSearch, refuse_if_nothing_is_left
+from experiments.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
+from experiments.stopping import Stopping
+from experiments.supernet_phase import FinalistTraining, rank_correlation
 from experiments.tables import shown
+from experiments.zero_cost import ZeroCost
 from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
-from slimsearch_names import absolute, load_class, load_function
-from strategies import Search, Strategy
-from strategies.samplers import Sampler, load_sampler
+from slimsearch_names import absolute, load_class
+from strategies import Strategy
+from strategies.samplers import Filtered, Sampler, load_sampler
+from strategies.schedulers import Scheduler, load_scheduler
+
+Evaluate = Callable[..., Mapping[str, float]]
 
 IN_MEMORY = "<python>"
 """Stands in config.yaml for a class or data set that was handed over from Python."""
-
-_KNOWN_METRICS = ("val_accuracy", "latency_ms", "size_kib", "params", "macs", "training_seconds")
 
 
 @dataclass(frozen=True)
@@ -54,36 +53,47 @@ class _Parts:
     ranking: Ranking
     recipe: compression.Recipe
     sampler: Sampler
-    strategy: Strategy
-    data: Dataset
-    space: ModelSpace
-    metrics: Mapping[str, UserMetric]
+    scheduler: Scheduler | None
+    stopping: Stopping
+    strategy: Callable[[Path], Strategy]
+    proposing: bool
+    inheriting: bool
+    problem: Problem
     environment: dict[str, Any]
 
 
 def start(
-    configuration: Configuration, *, space: Any = None, data: Any = None, display: Display | None = None
+    configuration: Configuration,
+    *,
+    space: Any = None,
+    data: Any = None,
+    evaluate: Evaluate | None = None,
+    display: Display | None = None,
 ) -> Result:
     """Begin a new run and carry it to its end.
 
     Args:
         configuration: the options.
-        space: an NNI ModelSpace class, in place of ``configuration.space``.
+        space: an NNI ModelSpace class, in place of ``configuration.space``; with `evaluate` also a dict of choices.
         data: arrays or a PyTorch data set, in place of ``configuration.dataset``.
+        evaluate: a function from a candidate to named numbers, in place of ``configuration.evaluator``.
         display: told of every change; silent by default.
 
     Raises:
         SlimsearchError: something is wrong; nothing has been written if it could be seen beforehand.
     """
     configuration = configuration.replace(
-        space=_named(space) if space is not None else absolute(configuration.space),
+        space=named(space, IN_MEMORY) if space is not None else absolute(configuration.space),
         strategy=absolute(configuration.strategy),
         sampler=absolute(configuration.sampler),
+        scheduler=absolute(configuration.scheduler),
+        zero_cost=absolute(configuration.zero_cost),
+        evaluator=IN_MEMORY if evaluate is not None else _absolute_file(configuration.evaluator),
         metrics=_with_absolute_paths(configuration.metrics),
         dataset=IN_MEMORY if data is not None else _absolute_folder(configuration.dataset),
         data_root=str(Path(configuration.data_root).expanduser().resolve()) if configuration.data_root else None,
     )
-    parts = _prepare(configuration, space, data)
+    parts = _prepare(configuration, space, data, evaluate)
     path = Path(configuration.run_dir) if configuration.run_dir else default_directory(configuration.space)
     with RunDirectory(path, create=True) as directory:
         directory.write_json("environment.json", parts.environment)
@@ -97,6 +107,7 @@ def resume(
     *,
     space: Any = None,
     data: Any = None,
+    evaluate: Evaluate | None = None,
     display: Display | None = None,
 ) -> Result:
     """Go on with a run: its running trials are run again, its finished ones stay as they are.
@@ -104,7 +115,7 @@ def resume(
     Args:
         path: of the run directory.
         changes: other values for trials, timeout, workers, trial_timeout or retries.
-        space, data: again, where the run was begun with a class or data from Python.
+        space, data, evaluate: again, where the run was begun with them from Python.
         display: told of every change; silent by default.
 
     Raises:
@@ -119,13 +130,15 @@ def resume(
         configuration = Configuration.read(directory.config).replace(**(changes or {}))
         if IN_MEMORY in configuration.space and space is None:
             raise SlimsearchError(f"'{path}' was begun from Python with a class; resume it there with that class")
+        if configuration.evaluator == IN_MEMORY and evaluate is None:
+            raise SlimsearchError(f"'{path}' was begun from Python with a function; resume it there with that function")
         if configuration.dataset == IN_MEMORY and data is None:
             raise SlimsearchError(f"'{path}' was begun from Python with its data; resume it there with that data")
         before = environment.read(directory)
         # What the processor is used for was chosen once, and is recorded: it stays.
         pinned = {"device": before["device"], "precision": before["precision"]}
-        parts = _prepare(configuration.replace(**pinned), space, data)
-        if before["dataset"]["fingerprint"] != parts.environment["dataset"]["fingerprint"]:
+        parts = _prepare(configuration.replace(**pinned), space, data, evaluate)
+        if before["dataset"].get("fingerprint") != parts.environment["dataset"].get("fingerprint"):
             raise SlimsearchError(f"the data set is not the one that '{path}' was begun with: its hash differs")
         if before["choices"] != parts.environment["choices"]:
             labels = environment.changed_choices(before, parts.environment)
@@ -136,97 +149,131 @@ def resume(
         return _carry_out(parts, directory, display)
 
 
-def _prepare(configuration: Configuration, space: Any, data: Any) -> _Parts:
+def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Evaluate | None) -> _Parts:
     """Make and check every part, the cheap ones first."""
     ranking = Ranking.of(configuration)
     recipe = compression.parse(configuration.compress)
     if configuration.int8_target != "any":
         recipe = compression.with_option(recipe, "target", configuration.int8_target)
     sampler = load_sampler(configuration.sampler)
+    scheduler = None if configuration.scheduler == "none" else load_scheduler(configuration.scheduler)
+    stopping = Stopping.of(ranking, configuration.stop_at, configuration.patience)
     strategy_class = load_class("strategy", configuration.strategy, "strategies")
-    strategy = strategy_class(workers=configuration.worker_count, trial_timeout=configuration.trial_timeout)
-    metrics = _user_metrics(configuration.metrics)
+    strategy = _strategy_maker(strategy_class, configuration)
+    strategy(Path())  # refuses what it is told wrong
+    inheriting = getattr(strategy_class, "INHERITS", False)
+    problem = prepare(configuration, space, data, evaluate)
+    if inheriting and problem.data is None:
+        raise SlimsearchError(f"--strategy {configuration.strategy} trains networks, and --evaluator has none")
+    if configuration.zero_cost != "none":
+        if problem.data is None or not isinstance(problem.space, ModelSpace):
+            raise SlimsearchError("--zero-cost scores networks, and --evaluator has none")
+        score = load_score(configuration.zero_cost)
+        sampler = Filtered(sampler, ZeroCost(score, problem.space, problem.data))
+    recorded = problem.metrics
     for objective in ranking.objectives:
-        if objective.metric not in (*_KNOWN_METRICS, *metrics):
-            raise SlimsearchError(
-                f"objective '{objective.metric}' is not recorded; known: {', '.join((*_KNOWN_METRICS, *metrics))}, "
-                "or your own by --metrics name=path/to/file.py:function"
-            )
-    device = device_for(configuration.device)
-    precision = precision_for(configuration.precision, device)
-    dataset = load_dataset(
-        data if data is not None else configuration.dataset,
-        root=configuration.data_root,
-        download=configuration.download,
-        image_size=configuration.image_size,
-    )
-    shape, classes = dataset.input_shape, len(dataset.classes)
-    model_space = (
-        ModelSpace(space, shape, classes) if space is not None else ModelSpace.load(configuration.space, shape, classes)
-    )
-    model_space.check(next(model_space.grid()))
+        if recorded is not None and objective.metric not in recorded:
+            own = ", or your own by --metrics name=path/to/file.py:function" if problem.data is not None else ""
+            raise SlimsearchError(f"objective '{objective.metric}' is not recorded; known: {', '.join(recorded)}{own}")
     # The recipe itself, not the name of a file that may change or be elsewhere when the run is resumed.
     configuration = configuration.replace(compress=compression.text_of(recipe))
     return _Parts(
-        configuration, ranking, recipe, sampler, strategy, dataset, model_space, metrics,
-        environment.describe(configuration, model_space, dataset, device, precision),
+        configuration, ranking, recipe, sampler, scheduler, stopping, strategy,
+        not getattr(strategy_class, "PROPOSES", False), inheriting, problem, environment.describe(configuration, problem),
     )  # fmt: skip
+
+
+def _strategy_maker(strategy_class: type[Any], configuration: Configuration) -> Callable[[Path], Strategy]:
+    """Makes the strategy for a run directory; what it does not take as an argument it is not told."""
+    known = inspect.signature(strategy_class).parameters
+    options = {
+        "workers": configuration.worker_count, "trial_timeout": configuration.trial_timeout, "seed": configuration.seed,
+    }  # fmt: skip
+
+    def make(directory: Path) -> Strategy:
+        offered = {**options, "directory": directory / "supernet"}
+        return strategy_class(**{k: v for k, v in offered.items() if k in known})  # type: ignore[no-any-return]
+
+    return make
 
 
 def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Result:
     """Search, compress, measure the finalists, report; also after Ctrl-C, with what there is."""
-    configuration, ranking = parts.configuration, parts.ranking
-    record = Record(directory.open_study(ranking.objectives), parts.space, ranking.objectives, display.update)
-    parts.data.without_test().save(directory.scratch / "data")
-    latency = LatencySettings(configuration.latency_batch, configuration.latency_threads)
-    evaluator = NetworkEvaluator(
-        parts.space,
-        directory.scratch / "data",
-        TrainingSettings(
-            batch_size=configuration.batch_size,
-            learning_rate=configuration.learning_rate,
-            augmentation=configuration.augment,
-            device=parts.environment["device"],
-            precision=parts.environment["precision"],
-        ),
-        latency,
-        parts.metrics,
-    )
+    configuration, ranking, problem = parts.configuration, parts.ranking, parts.problem
+    record = Record(directory.open_study(ranking.objectives), problem.space, ranking.objectives, display.update)
+    evaluator = problem.evaluator(directory)
 
     def fix_targets(targets: Mapping[str, float]) -> None:
         text = ",".join(f"{name}={value!r}" for name, value in targets.items())
         Configuration.read(directory.config).replace(targets=text).write(directory.config)
 
     deadline = time.monotonic() + configuration.timeout if configuration.timeout is not None else None
+    budget = Budget(configuration.trials, configuration.epochs, deadline, configuration.retries)
+    fidelity = None
+    if parts.scheduler is not None:
+        fidelity = Fidelity(parts.scheduler, ranking, configuration.epochs, problem.costs)
     search = ArchitectureSearch(
-        parts.space, parts.sampler, ranking, record, directory,
-        trials=configuration.trials, epochs=configuration.epochs, seed=configuration.seed, deadline=deadline,
-        retries=configuration.retries, on_targets=fix_targets,
+        problem.space, parts.sampler, ranking, record, directory, budget,
+        seed=configuration.seed, stopping=None if parts.inheriting else parts.stopping,
+        proposing=parts.proposing and not parts.inheriting, on_targets=fix_targets, fidelity=fidelity,
     )  # fmt: skip
+    first = search
+    rest: list[Callable[[], Phase]] = []
+    if parts.inheriting:
+        assert isinstance(evaluator, NetworkEvaluator)
+        evaluator = WeightSharingEvaluator(
+            evaluator, directory.path / "supernet", configuration.supernet_epochs, configuration.supernet_sampling,
+            configuration.seed,
+        )  # fmt: skip
+        first = ArchitectureSearch(
+            problem.space, parts.sampler, ranking, record, directory, replace(budget, trials=configuration.subnets),
+            seed=configuration.seed, stopping=parts.stopping, on_targets=fix_targets, kind=SUBNET,
+        )  # fmt: skip
 
-    def search_phase() -> Search:
-        display.phase("search", min(configuration.trials, parts.space.size), record.trials, search.ranking)
-        return search
+        def finalist_training() -> Phase:
+            search.ranking = first.ranking
+            display.phase("search", configuration.trials, record.trials, search.ranking)
+            return FinalistTraining(search, first.ranking, record)
 
-    def compression_phase() -> Search:
+        rest.append(finalist_training)
+
+    def compression_phase() -> Phase:
+        assert problem.data is not None
         phase = CompressionPhase(
             parts.recipe, top_k=configuration.top_k, max_drop=configuration.max_drop, ranking=search.ranking,
-            record=record, directory=directory, data=parts.data, seed=configuration.seed,
+            record=record, directory=directory, data=problem.data, seed=configuration.seed,
             retries=configuration.retries,
         )  # fmt: skip
         display.phase("compression", phase.length, record.trials, search.ranking)
         return phase
 
+    if problem.data is not None:
+        rest.append(compression_phase)
     with display.open(directory.path):
         try:
-            parts.strategy.run(Phases(iter((search_phase, compression_phase))), evaluator)
-            if search.exhausted:
+            length = configuration.subnets if parts.inheriting else configuration.trials
+            name = "subnets" if parts.inheriting else "search"
+            display.phase(name, min(length, problem.space.size), record.trials, search.ranking)
+            parts.strategy(directory.path).run(Phases(first, iter(rest)), evaluator)
+            if first.exhausted:
                 display.note("every candidate of the space has been tried")
+            if parts.stopping.reason is not None:
+                display.note(f"the search ended: {parts.stopping.reason}")
+            correlation = rank_correlation(record) if parts.inheriting else None
+            if correlation is not None:
+                display.note(
+                    "inherited and trained accuracy: rank correlation (Spearman) {:.2f} over {} networks".format(
+                        *correlation
+                    )
+                )
             refuse_if_nothing_is_left(search.ranking, record)
             chosen = finalists(search.ranking, record, configuration.top_k)
-            if {trial.number for trial in chosen} != record.finalists:
+            if problem.data is None:
+                record.finalise({trial.number: trial.metrics for trial in chosen})
+            elif {trial.number for trial in chosen} != record.finalists:
                 display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
-                measure_finalists(chosen, record, directory, parts.data, latency)
+                latency = LatencySettings(configuration.latency_batch, configuration.latency_threads)
+                measure_finalists(chosen, record, directory, problem.data, latency)
         except KeyboardInterrupt:
             display.warn(f"interrupted; go on with --resume {shown(directory.path)}")
             raise
@@ -237,30 +284,13 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Resu
     return result
 
 
-def _user_metrics(text: str | None) -> dict[str, UserMetric]:
-    found: dict[str, UserMetric] = {}
-    for part in (text or "").split(","):
-        if not part.strip():
-            continue
-        name, equals, location = part.partition("=")
-        if not equals:
-            raise SlimsearchError(f"--metrics '{part}' is not of the form name=path/to/file.py:function")
-        function = load_function("metric", location.strip())
-        if not callable(function):
-            raise SlimsearchError(f"--metrics '{part}': {location} is not a function")
-        found[name.strip()] = function
-    return found
-
-
 def _with_absolute_paths(metrics: str | None) -> str | None:
     parts = [part.partition("=") for part in (metrics or "").split(",")]
     return ",".join(f"{name}{equals}{absolute(location.strip())}" for name, equals, location in parts) or None
 
 
-def _named(space: Any) -> str:
-    if not inspect.isclass(space):
-        raise SlimsearchError(f"a space is an NNI ModelSpace class, not {space!r}")
-    return f"{IN_MEMORY}:{space.__qualname__}"
+def _absolute_file(name: str) -> str:
+    return str(Path(name).expanduser().resolve()) if name.endswith(".csv") else absolute(name)
 
 
 def _absolute_folder(name: str) -> str:

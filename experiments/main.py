@@ -18,6 +18,8 @@ _BUILT_INS = {
     "space": "search_spaces",
     "strategy": "strategies",
     "sampler": "strategies.samplers",
+    "scheduler": "strategies.schedulers",
+    "zero_cost": "evaluators.scores",
     "dataset": "evaluators.datasets",
 }
 _EPILOG = """examples:

@@ -3,30 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 from evaluators import Outcome, Task
-from strategies import Failure, Search
+from search_spaces import Point
+from strategies import Failure, Recorded
+
+
+class Phase(Protocol):
+    """A part of a run: tasks out, results in."""
+
+    def ask(self) -> Task | None:
+        """The next task; None: nothing now, and nothing ever if nothing is running."""
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Progress of a running task; False: it is to stop."""
+
+    def tell(self, number: int, result: Outcome | Failure) -> None:
+        """The result of a task."""
+
+
+class OpenPhase(Phase, Protocol):
+    """One in which the strategy proposes by itself, as long as it is open."""
+
+    open: bool
+
+    def offer(self, architecture: Point) -> Task | Recorded | None:
+        """See `strategies.Search`."""
+
+    def close(self) -> None:
+        """See `strategies.Search`."""
+
+    def score(self, number: int) -> float | None:
+        """See `strategies.Search`."""
 
 
 class Phases:
     """Asks the phases in turn; the next one is made when the one before has nothing left and nothing running.
 
     Args:
-        phases: makers, each called when its turn comes.
+        first: the search itself; where the strategy proposes, it lasts until that closes it.
+        rest: makers of the other phases, each called when its turn comes.
     """
 
-    def __init__(self, phases: Iterator[Callable[[], Search]]) -> None:
-        self._rest = phases
-        self._current: Search | None = None
+    def __init__(self, first: OpenPhase, rest: Iterator[Callable[[], Phase]]) -> None:
+        self._search = first
+        self._rest = rest
+        self._current: Phase = first
         self._running: set[int] = set()
 
     def ask(self) -> Task | None:
         while True:
-            task = self._current.ask() if self._current is not None else None
+            task = self._current.ask()
             if task is not None:
                 self._running.add(task.number)
                 return task
-            if self._running:
+            if self._running or (self._current is self._search and self._search.open):
                 return None
             make = next(self._rest, None)
             if make is None:
@@ -34,10 +66,20 @@ class Phases:
             self._current = make()
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        assert self._current is not None
         return self._current.report(number, epoch, metrics)
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
-        assert self._current is not None
         self._running.discard(number)
         self._current.tell(number, result)
+
+    def offer(self, architecture: Point) -> Task | Recorded | None:
+        answer = self._search.offer(architecture)
+        if isinstance(answer, Task):
+            self._running.add(answer.number)
+        return answer
+
+    def close(self) -> None:
+        self._search.close()
+
+    def score(self, number: int) -> float | None:
+        return self._search.score(number)

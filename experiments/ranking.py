@@ -8,7 +8,7 @@ from statistics import median
 
 from evaluators import Limit, Metrics, Objective, WeightedProduct, front, select
 from experiments.configuration import Configuration, pairs
-from experiments.record import COMPLETE, RUNNING, SEARCH, Trial
+from experiments.record import COMPLETE, COMPRESSION, PAUSED, RULED_OUT, RUNNING, SEARCH, SUBNET, Trial
 from slimsearch_errors import SlimsearchError
 from strategies.samplers import History, Observation
 
@@ -44,9 +44,9 @@ class Ranking:
         """
         objectives = tuple(Objective.parse(text) for text in configuration.objectives.split(",") if text.strip())
         names = [objective.metric for objective in objectives]
-        if len(objectives) < 2 or len(set(names)) != len(names):
+        if not objectives or len(set(names)) != len(names):
             raise SlimsearchError(
-                f"--objectives '{configuration.objectives}': two or more different metrics are needed"
+                f"--objectives '{configuration.objectives}': one or more different metrics are needed"
             )
         minimised = [o.metric for o in objectives if o.direction == "minimize"]
         weights, targets = pairs("weights", configuration.weights), pairs("targets", configuration.targets)
@@ -80,8 +80,8 @@ class Ranking:
         return [limit.excess(metrics) for limit in self.limits]
 
     def feasible(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Complete trials that keep every limit."""
-        return [t for t in trials if t.state == COMPLETE and self.broken(t.metrics) is None]
+        """Complete trials that keep every limit; what was judged with borrowed weights is no result."""
+        return [t for t in trials if t.state == COMPLETE and t.kind != SUBNET and self.broken(t.metrics) is None]
 
     def front(self, trials: Sequence[Trial]) -> list[Trial]:
         """Feasible trials that no other one dominates, the most accurate (the first objective) first."""
@@ -106,13 +106,13 @@ class Ranking:
 
     def with_targets(self, trials: Sequence[Trial]) -> Ranking:
         """The same with fixed targets, once enough candidates are there to take them from."""
-        complete = [t for t in trials if t.kind == SEARCH and t.state == COMPLETE]
+        complete = [t for t in trials if t.kind != COMPRESSION and t.state == COMPLETE]
         if not self.weighted or self.targets is not None or len(complete) < TARGETS_FROM:
             return self
         return replace(self, targets=self._medians(complete))
 
     def _medians(self, trials: Sequence[Trial]) -> dict[str, float] | None:
-        first = [t for t in trials if t.kind == SEARCH and t.state == COMPLETE][:TARGETS_FROM]
+        first = [t for t in trials if t.kind != COMPRESSION and t.state == COMPLETE][:TARGETS_FROM]
         if not first:
             return None
         # A median of zero (an objective that is free) would divide by zero; one stands for "no influence".
@@ -126,23 +126,21 @@ class Ranking:
         """What a sampler is to optimise: the objectives, or the one score."""
         return (SCORE,) if self.weighted else self.objectives
 
-    def history(self, trials: Sequence[Trial]) -> History:
-        """The search trials as a sampler sees them."""
-        product = self.product(trials)
-        observations = []
-        for trial in trials:
-            if trial.kind != SEARCH:
-                continue
-            losses: tuple[float, ...] | None = None
-            violation = 0.0
-            if trial.state == COMPLETE:
-                losses = (
-                    (-product.score(trial.metrics),)
-                    if product is not None
-                    else tuple(objective.loss(trial.metrics) for objective in self.objectives)
-                )
-                violation = sum(max(0.0, excess) for excess in self.violations(trial.metrics))
-            observations.append(
-                Observation(trial.candidate.architecture, losses, violation, running=trial.state == RUNNING)
+    def observation(self, trial: Trial, product: WeightedProduct | None) -> Observation:
+        """A trial of the search as a sampler sees it, `product` being that of all trials."""
+        losses: tuple[float, ...] | None = None
+        violation = 0.0
+        if trial.state == COMPLETE:
+            losses = (
+                (-product.score(trial.metrics),)
+                if product is not None
+                else tuple(objective.loss(trial.metrics) for objective in self.objectives)
             )
-        return History(observations)
+        if trial.state in (COMPLETE, RULED_OUT):
+            violation = sum(max(0.0, excess) for excess in self.violations(trial.metrics))
+        return Observation(trial.candidate.architecture, losses, violation, running=trial.state in (RUNNING, PAUSED))
+
+    def history(self, trials: Sequence[Trial], kind: str = SEARCH) -> History:
+        """The trials of a search as a sampler sees them."""
+        product = self.product(trials)
+        return History(self.observation(trial, product) for trial in trials if trial.kind == kind)

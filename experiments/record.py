@@ -19,8 +19,10 @@ from strategies.samplers import distribution
 if TYPE_CHECKING:
     import optuna
 
-RUNNING, COMPLETE, FAILED, RULED_OUT, TAKEN_BACK = "running", "complete", "failed", "ruled out", "taken back"
-SEARCH, COMPRESSION = "search", "compression"
+RUNNING, PAUSED = "running", "paused"
+COMPLETE, FAILED, RULED_OUT, TAKEN_BACK = "complete", "failed", "ruled out", "taken back"
+STOPPED = "stopped early"
+SEARCH, SUBNET, COMPRESSION = "search", "subnet", "compression"
 
 _FINALISTS = "finalists"
 
@@ -32,14 +34,16 @@ class Trial:
     Attributes:
         number: place in the study.
         candidate: what is or was evaluated.
-        kind: "search", or "compression" of an earlier trial's network.
-        state: "running", "complete", "failed", "ruled out" (before training), or "taken back" (a stage of
-            compression that did not pay).
+        kind: "search"; "subnet", judged with weights from the run's supernet; or "compression" of an earlier trial's
+            network.
+        state: "running"; "paused" (trained in part, perhaps to be continued); "complete"; "failed"; "ruled out" (before
+            training); "stopped early"; or "taken back" (a stage of compression that did not pay).
         fidelity: epochs of training.
         seed: of the evaluation.
         parent: number of the trial whose network it starts from.
         curve: metrics after each epoch.
-        metrics: of the exported file.
+        known: metrics that were known before training, while it is running or paused.
+        metrics: of the exported file; of a trial that was stopped early, what was known of it.
         artifacts: kind to path, relative to the run directory.
         seconds: from start to end, waiting included.
         error: why it failed, in a line.
@@ -56,6 +60,7 @@ class Trial:
     seed: int
     parent: int | None = None
     curve: tuple[Mapping[str, float], ...] = ()
+    known: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     artifacts: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -131,12 +136,31 @@ class Record:
         return trial
 
     def epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the accuracy after an epoch of a running trial."""
+        """Record what is known before training (epoch 0), or the accuracy after an epoch, of a running trial."""
         trial = self._trials[number]
-        if epoch > 0 and "val_accuracy" in metrics:
+        if epoch == 0:
+            self._set(replace(trial, known=dict(metrics)))
+            return
+        if "val_accuracy" in metrics:
             self._storage.set_trial_intermediate_value(self._ids[number], epoch, metrics["val_accuracy"])
-        curve = (*trial.curve, {"epoch": float(epoch), **metrics}) if epoch > 0 else ()
-        self._set(replace(trial, curve=curve))
+        # A continued training begins where its checkpoint is, which may be before the last recorded epoch.
+        before = [point for point in trial.curve if point["epoch"] < epoch]
+        self._set(replace(trial, curve=(*before, {"epoch": float(epoch), **metrics})))
+
+    def pause(self, number: int) -> Trial:
+        """Record that a running trial waits, to be continued or not."""
+        trial = replace(self._trials[number], state=PAUSED)
+        kept = {"curve": list(trial.curve), "known": dict(trial.known)}
+        self._storage.set_trial_user_attr(self._ids[number], "paused", kept)
+        self._set(trial)
+        return trial
+
+    def proceed(self, number: int) -> Trial:
+        """Record that a paused trial is running again."""
+        trial = replace(self._trials[number], state=RUNNING)
+        self._storage.set_trial_user_attr(self._ids[number], "paused", None)
+        self._set(trial)
+        return trial
 
     def finish(
         self, number: int, outcome: Outcome, *, state: str = COMPLETE, reason: str | None = None,
@@ -147,7 +171,7 @@ class Record:
         Args:
             number: of a running trial.
             outcome: its artifacts relative to the trial's folder.
-            state: "complete", "ruled out" or "taken back".
+            state: "complete", "ruled out", "stopped early" or "taken back".
             reason: why.
             violations: by how much each hard limit is exceeded, 0 or less where it is kept.
         """
@@ -227,7 +251,11 @@ def _thaw(frozen: optuna.trial.FrozenTrial) -> Trial:
         started=frozen.datetime_start.timestamp() if frozen.datetime_start else 0.0,
     )
     if frozen.state == TrialState.RUNNING:
-        return trial
+        paused = attributes.get("paused")
+        if paused is not None:
+            return replace(trial, state=PAUSED, curve=tuple(paused["curve"]), known=paused["known"])
+        values = sorted(frozen.intermediate_values.items())
+        return replace(trial, curve=tuple({"epoch": float(e), "val_accuracy": v} for e, v in values))
     result = attributes["result"]
     return replace(
         trial,

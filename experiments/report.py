@@ -40,7 +40,7 @@ def top_models(trials: Sequence[Trial], ranking: Ranking) -> list[dict[str, Any]
             "architecture": dict(trial.candidate.architecture),
             "recipe": {name: dict(options) for name, options in trial.candidate.recipe.items()},
             "metrics": dict(sorted(trial.metrics.items())),
-            "artifact": trial.artifacts["model"],
+            "artifact": trial.artifacts.get("model"),
         }
         for trial in finalists
     ]
@@ -49,7 +49,9 @@ def top_models(trials: Sequence[Trial], ranking: Ranking) -> list[dict[str, Any]
 def _pareto_csv(models: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["trial", "architecture", "recipe", *_CSV, "artifact"])
+    columns = [name for name in _CSV if any(name in model["metrics"] for model in models)]
+    columns += sorted({name for m in models for name in m["metrics"] if not m["artifact"]} - {*columns})
+    writer.writerow(["trial", "architecture", "recipe", *columns, "artifact"])
     for model in models:
         if model["on_front"]:
             writer.writerow(
@@ -57,7 +59,7 @@ def _pareto_csv(models: Sequence[dict[str, Any]]) -> str:
                     model["trial"],
                     json.dumps(model["architecture"]),
                     json.dumps(model["recipe"]),
-                    *(model["metrics"].get(name, "") for name in _CSV),
+                    *(model["metrics"].get(name, "") for name in columns),
                     model["artifact"],
                 ]
             )

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from evaluators import Objective, Outcome, Task
+from evaluators import CHECKPOINT, Outcome, Task
+from experiments.fidelity import Fidelity
+from experiments.proposals import Proposals
 from experiments.ranking import Ranking
-from experiments.record import FAILED, RULED_OUT, RUNNING, SEARCH, Record, Trial
+from experiments.record import FAILED, PAUSED, RULED_OUT, RUNNING, SEARCH, STOPPED, SUBNET, Record, Trial
 from experiments.run_directory import RunDirectory
-from search_spaces import Candidate, ModelSpace, Point
+from experiments.stopping import Stopping
+from search_spaces import Candidate, Point, Space
 from slimsearch_errors import SlimsearchError
-from strategies import Failure
-from strategies.samplers import History, Sampler
+from strategies import Failure, Recorded
+from strategies.samplers import Sampler
+from strategies.schedulers import Decision
 
-# A sampler that proposes only what was tried gets so many further draws before others look for something new.
-_DRAWS = 20
-# Spaces up to this size are listed when everything near has been tried.
-_LISTABLE = 200_000
 # What is ruled out before training costs no trial, so it is bounded by itself.
 _RULED_OUT_PER_TRIAL = 50
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a search may do.
+
+    Attributes:
+        trials: candidates to train; those ruled out before training do not count.
+        epochs: of training, for each.
+        deadline: `time.monotonic` after which nothing new is begun.
+        retries: for a trial whose worker died.
+    """
+
+    trials: int
+    epochs: int
+    deadline: float | None = None
+    retries: int = 1
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
 
 class ArchitectureSearch:
@@ -30,131 +53,201 @@ class ArchitectureSearch:
     Args:
         space, sampler, ranking: what is searched, and how.
         record, directory: where it is kept.
-        trials: candidates to train; those ruled out before training do not count.
-        epochs: of training, for each.
+        budget: how much of it.
         seed: of the run.
-        deadline: `time.monotonic` after which nothing new is begun.
-        retries: for a trial whose worker died.
+        fidelity: how far each trial is trained; None: all to the end.
+        stopping: when enough is found; None: when the budget is spent.
+        proposing: whether the sampler proposes; where the strategy itself does, candidates are offered.
+        kind: of the trials, "search", or "subnet" where weights are inherited in place of training.
         on_targets: told when the targets of the weighted product are fixed.
     """
 
     def __init__(
         self,
-        space: ModelSpace,
+        space: Space,
         sampler: Sampler,
         ranking: Ranking,
         record: Record,
         directory: RunDirectory,
+        budget: Budget,
         *,
-        trials: int,
-        epochs: int,
         seed: int,
-        deadline: float | None = None,
-        retries: int = 1,
+        fidelity: Fidelity | None = None,
+        stopping: Stopping | None = None,
+        proposing: bool = True,
+        kind: str = SEARCH,
         on_targets: Callable[[Mapping[str, float]], None] = lambda targets: None,
     ) -> None:
         self._space = space
-        self._sampler = sampler
         self.ranking = ranking
         self._record = record
         self._directory = directory
-        self._budget = trials
-        self._epochs = epochs
+        self._budget = budget
         self._seed = seed
-        self._deadline = deadline
         self._on_targets = on_targets
-        self._again = [t.number for t in record.trials if t.state == RUNNING and t.kind == SEARCH]
-        self._attempts = Attempts(retries)
-        self._stopped: dict[int, str] = {}
-        self._tried = {t.candidate for t in record.trials if t.kind == SEARCH}
+        self._proposals = Proposals(space, sampler, ranking.sampler_objectives(), seed)
+        self.stopping = stopping or Stopping(ranking, {}, None)
+        self._fidelity = fidelity
+        self._attempts = Attempts(budget.retries)
+        self._ended: dict[int, tuple[str, str]] = {}  # running trial -> state and reason, when it comes back
+        self.open = not proposing
         self.exhausted = False
+        self._kind = kind
+        self._mine = [t.number for t in record.trials if t.kind == kind]
+        self._numbers = {record.trials[n].candidate.key: n for n in self._mine}
+        self._again = [n for n in self._mine if record.trials[n].state == RUNNING]
+        self._running: set[int] = set()
+        self._ruled_out = sum(record.trials[n].state == RULED_OUT for n in self._mine)
+        self._history = ranking.history(record.trials, kind)
+        self._place = {number: place for place, number in enumerate(self._mine)}
+        for number in self._mine:
+            self._seen(record.trials[number])
 
     def ask(self) -> Task | None:
-        """An interrupted trial, or a new one; None when the budget is spent or the space used up."""
+        """An interrupted trial, one to be continued, or a new one; None when nothing of it is left or due."""
         if self._again:
             return self._task(self._record.trials[self._again.pop(0)])
-        mine = [t for t in self._record.trials if t.kind == SEARCH]
-        ruled_out = sum(t.state == RULED_OUT for t in mine)
-        spent = len(mine) - ruled_out >= self._budget or ruled_out >= self._budget * _RULED_OUT_PER_TRIAL
-        late = self._deadline is not None and time.monotonic() >= self._deadline
-        if self.exhausted or spent or late:
-            return None
-        candidate = self._propose()
-        if candidate is None:
+        more = not self._spent()
+        if self._fidelity is not None and not self._budget.late and self.stopping.reason is None:
+            number = self._fidelity.resume(more)
+            if number is not None:
+                return self._task(self._record.proceed(number))
+        if not self.open and more and (self._fidelity is None or self._fidelity.may_begin(more)):
+            candidate = self._proposals.next(self._history, len(self._record.trials))
+            if candidate is not None:
+                return self._begin(candidate)
             self.exhausted = True
-            return None
-        self._tried.add(candidate)
-        number = len(self._record.trials)
-        trial = self._record.start(candidate, kind=SEARCH, fidelity=self._epochs, seed=trial_seed(self._seed, number))
-        return self._task(trial)
+            return self.ask()  # what is paused may be due, now that nothing new comes
+        if not self._running and not self.open and not self._budget.late:
+            self._end_paused()
+        return None
+
+    def offer(self, architecture: Point) -> Task | Recorded | None:
+        """A candidate of the strategy's own; see `strategies.Search`."""
+        candidate = self._space.candidate(architecture)
+        number = self._numbers.get(candidate.key)
+        if number is not None:
+            return Recorded(self._record.trials[number].metrics, self.score(number))
+        return None if self._spent() else self._begin(candidate)
+
+    def close(self) -> None:
+        """Nothing further will be offered."""
+        self.open = False
+
+    def score(self, number: int) -> float | None:
+        """The first objective or the weighted product, more is better; None where there is none."""
+        losses = self._history.observations[self._place[number]].losses
+        return None if losses is None else -losses[0]
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Record an epoch; before the first one, see whether a limit is already broken."""
         if epoch == 0:
             broken = self.ranking.broken(metrics)
             if broken is not None:
-                self._stopped[number] = broken
+                self._ended[number] = RULED_OUT, broken
                 return False
         self._record.epoch(number, epoch, metrics)
-        return True
+        if self._fidelity is None or epoch == 0:
+            return True
+        decision = self._fidelity.after_epoch(self._record.trials[number])
+        if decision is Decision.PAUSE:
+            self._ended[number] = PAUSED, ""
+        elif decision is Decision.STOP:
+            self._ended[number] = STOPPED, f"after epoch {epoch}: no longer worth it"
+        return decision is Decision.CONTINUE
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
         """Record the end of a trial, or put it back if its worker died."""
+        self._running.discard(number)
         if isinstance(result, Failure):
+            self._ended.pop(number, None)
             if self._attempts.another(number, result):
                 self._again.append(number)
             else:
-                self._record.fail(number, result.error)
+                self._seen(self._record.fail(number, result.error))
             return
-        if number in self._stopped:
-            self._record.finish(number, result, state=RULED_OUT, reason=self._stopped.pop(number))
-            return
-        missing = [o.metric for o in self.ranking.objectives if o.metric not in result.metrics]
+        state, reason = self._ended.pop(number, (None, ""))
+        if state == PAUSED:
+            self._seen(self._record.pause(number))
+        elif state == STOPPED:
+            self._stop(number, reason)
+        elif state == RULED_OUT:
+            self._ruled_out += 1
+            self._seen(self._record.finish(number, result, state=RULED_OUT, reason=reason))
+        else:
+            self._complete(number, result)
+
+    def _complete(self, number: int, outcome: Outcome) -> None:
+        missing = [o.metric for o in self.ranking.objectives if o.metric not in outcome.metrics]
         if missing:
-            known = ", ".join(sorted(result.metrics))
+            known = ", ".join(sorted(outcome.metrics))
             raise SlimsearchError(f"objective '{missing[0]}' is not among the recorded metrics: {known}")
-        violations = self.ranking.violations(result.metrics)
-        self._record.finish(number, result, reason=self.ranking.broken(result.metrics), violations=violations)
+        violations = self.ranking.violations(outcome.metrics)
+        reason = self.ranking.broken(outcome.metrics)
+        trial = self._record.finish(number, outcome, reason=reason, violations=violations)
         ranking = self.ranking.with_targets(self._record.trials)
         if ranking is not self.ranking and ranking.targets is not None:
             self.ranking = ranking
             self._on_targets(ranking.targets)
+            self._history = ranking.history(self._record.trials, self._kind)
+        elif self.ranking.weighted and self.ranking.targets is None:
+            self._history = self.ranking.history(self._record.trials, self._kind)  # the medians have moved
+        self._seen(trial)
 
-    def _propose(self) -> Candidate | None:
-        """What the sampler proposes, or, if it only repeats itself, something near it that is new."""
-        rng = np.random.default_rng([self._seed, len(self._record.trials)])
-        history = self.ranking.history(self._record.trials)
-        objectives = self.ranking.sampler_objectives()
-        candidate = Candidate({})
-        for _ in range(_DRAWS):
-            candidate = self._space.candidate(self._point(objectives, history, rng))
-            if candidate not in self._tried:
-                return candidate
-        around = [self._space.candidate(p) for p in self._space.neighbours(candidate.architecture, rng)]
-        new = [c for c in around if c not in self._tried]
-        if not new and self._space.size <= _LISTABLE:
-            new = [c for point in self._space.grid() if (c := self._space.candidate(point)) not in self._tried]
-        elif not new:
-            drawn = (self._space.candidate(self._space.sample(rng)) for _ in range(1000))
-            new = [c for c in drawn if c not in self._tried]
-        return new[int(rng.integers(len(new)))] if new else None
+    def _begin(self, candidate: Candidate) -> Task:
+        number = len(self._record.trials)
+        trial = self._record.start(
+            candidate, kind=self._kind, fidelity=self._budget.epochs, seed=trial_seed(self._seed, number)
+        )
+        self._mine.append(number)
+        self._numbers[candidate.key] = number
+        self._place[number] = len(self._history.observations)
+        self._history.add(self.ranking.observation(trial, None))
+        return self._task(trial)
 
-    def _point(self, objectives: Sequence[Objective], history: History, rng: np.random.Generator) -> Point:
-        try:
-            return self._sampler.propose(self._space, objectives, history, rng)
-        except SlimsearchError:
-            raise
-        except Exception as error:  # a user's sampler may raise anything
-            name = type(self._sampler).__name__
-            raise SlimsearchError(f"sampler {name} failed: {type(error).__name__}: {error}") from error
+    def _seen(self, trial: Trial) -> None:
+        """Bring up to date what is derived from the record."""
+        product = self.ranking.product(self._record.trials)
+        self._history.change(self._place[trial.number], self.ranking.observation(trial, product))
+        if self._fidelity is not None:
+            self._fidelity.see(trial)
+        self.stopping.see(trial, product.score(trial.metrics) if product is not None and trial.metrics else None)
+
+    def _spent(self) -> bool:
+        begun = len(self._mine) - self._ruled_out
+        return (
+            self.exhausted
+            or begun >= self._budget.trials
+            or self._ruled_out >= self._budget.trials * _RULED_OUT_PER_TRIAL
+            or self._budget.late
+            or self.stopping.reason is not None
+        )
+
+    def _end_paused(self) -> None:
+        """The search is over: what is still paused stays where it is."""
+        for number in self._mine:
+            trial = self._record.trials[number]
+            if trial.state == PAUSED:
+                self._stop(number, f"after epoch {len(trial.curve)}: others were better")
+
+    def _stop(self, number: int, reason: str) -> None:
+        trial = self._record.trials[number]
+        last = {k: v for k, v in trial.curve[-1].items() if k != "epoch"} if trial.curve else {}
+        self._seen(self._record.finish(number, Outcome({**trial.known, **last}), state=STOPPED, reason=reason))
+        (self._directory.trial_directory(number) / CHECKPOINT).unlink(missing_ok=True)
 
     def _task(self, trial: Trial) -> Task:
+        self._running.add(trial.number)
+        if self._fidelity is not None:
+            self._fidelity.see(trial)
         return Task(
             number=trial.number,
             candidate=trial.candidate,
             fidelity=trial.fidelity,
             seed=trial.seed,
             directory=self._directory.trial_directory(trial.number),
+            epochs_done=len(trial.curve),
+            inherit=self._kind == SUBNET,
         )
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+_SPELT_OUT = ("val_accuracy", "latency_ms", "size_kib")
+
+
 def architecture_text(architecture: Mapping[str, Any]) -> str:
     """``conv2=0 dropout=0.75 feature=256``"""
     return " ".join(f"{label}={value}" for label, value in architecture.items())
@@ -43,7 +46,8 @@ def metrics_text(metrics: Mapping[str, float]) -> str:
         parts.append(f"{metrics['latency_ms']:.3g} ms")
     if "size_kib" in metrics:
         parts.append(size_text(metrics["size_kib"]))
-    return "  ".join(parts)
+    others = {k: v for k, v in metrics.items() if k not in _SPELT_OUT} if len(parts) < 2 else {}
+    return "  ".join([*parts, *(f"{name} {value:.6g}" for name, value in others.items())])
 
 
 def size_text(kib: float) -> str:
@@ -59,6 +63,15 @@ def shown(path: Path) -> str:
         return str(path)
 
 
+_CELLS = {
+    "val_accuracy": ("val %", "{:.2f}"),
+    "test_accuracy": ("test %", "{:.2f}"),
+    "latency_ms": ("latency ms", "{:#.3g}"),
+    "size_kib": ("size KiB", "{:.1f}"),
+    "params": ("params", "{:,.0f}"),
+}
+
+
 def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
     """The finalists: those on the front first, marked with a star."""
     from rich.markup import escape
@@ -70,9 +83,13 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
     table.add_column("")
     table.add_column("trial", justify="right")
     table.add_column("architecture, compression", overflow="fold", min_width=20)
-    for name in ("val %", "test %", "latency ms", "size KiB", "params", *(["score"] if product else [])):
-        table.add_column(name, justify="right", no_wrap=True)
-    for trial in rows(trials, ranking):
+    finalists = rows(trials, ranking)
+    columns = {name: cell for name, cell in _CELLS.items() if all(name in t.metrics for t in finalists)}
+    for objective in ranking.objectives:
+        columns.setdefault(objective.metric, (objective.metric, "{:.6g}"))
+    for heading, _ in (*columns.values(), *([("score", "")] if product else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for trial in finalists:
         if trial.state == TAKEN_BACK:
             continue
         m = trial.metrics
@@ -82,11 +99,10 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
             "*" if trial.number in front else "",
             str(trial.number),
             escape(f"{what} + {recipe}" if recipe else what),
-            f"{100 * m['val_accuracy']:.2f}",
-            f"{100 * m['test_accuracy']:.2f}",
-            f"{m['latency_ms']:#.3g}",
-            f"{m['size_kib']:.1f}",
-            f"{m['params']:,.0f}",
+            *(
+                form.format(m[name] * (100 if heading.endswith("%") else 1))
+                for name, (heading, form) in columns.items()
+            ),
         ]
         if product is not None:
             cells.append(f"{product.score(m):.4f}")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from search_spaces._candidate import Candidate
+from search_spaces._graph import Graph
 from slimsearch_errors import SlimsearchError
 
 Point = Mapping[str, Any]
@@ -31,6 +32,13 @@ class Choice:
     def __post_init__(self) -> None:
         if not self.values:
             raise SlimsearchError(f"choice '{self.label}' has no values")
+        try:
+            positions = {json.dumps(value): position for position, value in enumerate(self.values)}
+        except (TypeError, ValueError) as error:
+            raise SlimsearchError(f"choice '{self.label}': {error}; values are plain JSON") from None
+        if len(positions) < len(self.values):
+            raise SlimsearchError(f"choice '{self.label}' has a value twice")
+        object.__setattr__(self, "_positions", positions)
 
     def text(self, value: Any) -> str:
         """`value` as the JSON text under which it is recorded."""
@@ -42,10 +50,9 @@ class Choice:
         Raises:
             SlimsearchError: `value` is not among them.
         """
-        texts = [json.dumps(v) for v in self.values]
         try:
-            return texts.index(json.dumps(value))
-        except (ValueError, TypeError):
+            return self._positions[json.dumps(value)]  # type: ignore[attr-defined, no-any-return]
+        except (KeyError, ValueError, TypeError):
             raise SlimsearchError(
                 f"'{self.label}' cannot be {value!r}; allowed: {', '.join(map(repr, self.values))}"
             ) from None
@@ -66,6 +73,14 @@ class Space(ABC):
         Raises:
             SlimsearchError: a label is missing or unknown, or its value is not allowed.
         """
+
+    def known(self, point: Point) -> Mapping[str, float]:
+        """Metrics that follow from `point` alone, exactly and in no time; none where the space knows of none."""
+        return {}
+
+    def graph(self, point: Point) -> Graph | None:
+        """The operations of the cell that `point` describes and how they are connected, where it describes one."""
+        return None
 
     def contains(self, point: Point) -> bool:
         """Whether `point` is in the space."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from evaluators import Evaluator, Outcome, Task
+from search_spaces import Point
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,40 @@ class Failure:
     worker_died: bool = False
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What the record has of a candidate.
+
+    Attributes:
+        metrics: empty where it failed.
+        score: more is better; None where it failed or was ruled out.
+    """
+
+    metrics: Mapping[str, float]
+    score: float | None
+
+
 class Search(Protocol):
     """Where tasks come from and results go. It is called from one thread only."""
 
     def ask(self) -> Task | None:
         """The next task; None: nothing now, and nothing ever if nothing is running."""
+
+    def offer(self, architecture: Point) -> Task | Recorded | None:
+        """A candidate that the strategy itself proposes: a task, what is recorded of it, or None: the budget is spent.
+
+        Raises:
+            SlimsearchError: it is not in the space.
+        """
+
+    def close(self) -> None:
+        """A strategy that proposes by itself has nothing further to offer."""
+
+    def score(self, number: int) -> float | None:
+        """The first objective, or the weighted product, of a trial that has ended: more is better.
+
+        None where it failed, was ruled out or was ended early.
+        """
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Progress of a running task; False: it is to stop."""
@@ -36,7 +66,7 @@ class Search(Protocol):
 
 
 class Strategy(Protocol):
-    """An engine: owns the workers, and nothing else."""
+    """An engine: owns the workers, and nothing else. One that proposes by itself says ``PROPOSES = True``."""
 
     def run(self, search: Search, evaluator: Evaluator) -> None:
         """Evaluate everything that `search` asks for.

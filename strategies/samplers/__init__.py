@@ -13,13 +13,14 @@ from search_spaces import Point, Space
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import load_class
 from strategies.samplers import _optuna
+from strategies.samplers._filter import Filtered
 from strategies.samplers._optuna import distribution
 from strategies.samplers._sampler import History, Observation, Sampler
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["History", "Observation", "Sampler", "distribution", "load_sampler"]
+__all__ = ["Filtered", "History", "Observation", "Sampler", "distribution", "load_sampler"]
 
 
 def load_sampler(name: str) -> Sampler:

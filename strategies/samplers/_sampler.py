@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from evaluators import Objective
-from search_spaces import Point, Space
+from search_spaces import Candidate, Point, Space
+
+_DRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,51 @@ class Observation:
     running: bool = False
 
 
-@dataclass(frozen=True)
 class History:
-    """All earlier trials, in the order of their numbers."""
+    """All earlier trials, in the order of their numbers.
 
-    observations: Sequence[Observation] = field(default_factory=tuple)
+    Whoever owns it adds and changes observations; samplers only read. What a sampler wants to keep about the trials,
+    so as not to work it out for each proposal, goes into `memo`; it must follow from the observations alone.
+
+    Args:
+        observations: by number.
+    """
+
+    def __init__(self, observations: Iterable[Observation] = ()) -> None:
+        self._observations = list(observations)
+        self._keys = {Candidate(o.point).key for o in self._observations}
+        self._finished = sum(o.losses is not None for o in self._observations)
+        self.memo: dict[str, Any] = {}
+
+    @property
+    def observations(self) -> Sequence[Observation]:
+        """By number."""
+        return self._observations
 
     @property
     def finished(self) -> list[Observation]:
-        """Those with losses."""
-        return [o for o in self.observations if o.losses is not None]
+        """Those with losses, by number."""
+        return [o for o in self._observations if o.losses is not None]
+
+    @property
+    def finished_count(self) -> int:
+        """How many have losses."""
+        return self._finished
+
+    def tried(self, point: Point) -> bool:
+        """Whether a trial has this canonical point, whatever became of it."""
+        return Candidate(point).key in self._keys
+
+    def add(self, observation: Observation) -> None:
+        """A trial has begun."""
+        self._observations.append(observation)
+        self._keys.add(Candidate(observation.point).key)
+        self._finished += observation.losses is not None
+
+    def change(self, position: int, observation: Observation) -> None:
+        """A trial has come to its end; its point stays."""
+        self._finished += (observation.losses is not None) - (self._observations[position].losses is not None)
+        self._observations[position] = observation
 
 
 class Sampler(Protocol):
@@ -51,4 +88,14 @@ class Sampler(Protocol):
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
-        """A point of `space`; it may have been tried before, which the search then sees to."""
+        """A canonical point of `space` that was not tried, unless the sampler finds none; the search sees to those."""
+
+
+def untried(space: Space, history: History, draw: Callable[[], Point]) -> dict[str, Any]:
+    """The first of up to twenty draws that was not tried, canonical; the last one where all were."""
+    point: dict[str, Any] = {}
+    for _ in range(_DRAWS):
+        point = space.canonical(draw())
+        if not history.tried(point):
+            break
+    return point

@@ -10,6 +10,7 @@ import numpy as np
 from evaluators import Objective
 from search_spaces import Point, Space
 from strategies.samplers import _optuna
+from strategies.samplers._pareto import new_point
 from strategies.samplers._sampler import History
 
 if TYPE_CHECKING:
@@ -17,16 +18,23 @@ if TYPE_CHECKING:
 
 
 class Gp:
-    """Optuna's GP sampler. A proposal costs hundreds of milliseconds and more as trials add up."""
+    """Optuna's GP sampler. A proposal costs hundreds of milliseconds and more as trials add up.
+
+    It often proposes what was tried, and does so again when it is asked again: a neighbour is taken then.
+    """
 
     STARTUP = 10
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
-        if len(history.finished) < self.STARTUP:
-            return space.sample(rng)
-        return _optuna.propose(self._make, space, objectives, history, rng)
+        if history.finished_count < self.STARTUP:
+            return new_point(space, history, lambda: space.sample(rng), rng)
+
+        def draw() -> Point:
+            return _optuna.propose(self._make, space, objectives, history, rng)
+
+        return new_point(space, history, draw, rng, draws=1)
 
     def _make(self, seed: int) -> optuna.samplers.BaseSampler:
         import optuna

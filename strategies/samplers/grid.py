@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from evaluators import Objective
-from search_spaces import Candidate, Point, Space
+from search_spaces import Point, Space
 from strategies.samplers._sampler import History
 
 
 class Grid:
-    """The first point of the grid that the history does not have; the last choice varies fastest."""
+    """The first point of the grid that was not tried; the last choice varies fastest."""
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
-        tried = {Candidate(o.point) for o in history.observations}
-        point: Point = {}
-        for point in space.grid():
-            if space.candidate(point) not in tried:
-                return point
-        return point
+        place = history.memo.get("grid")
+        if place is None or place.space is not space:
+            walk = space.grid()
+            place = history.memo["grid"] = _Place(space, walk, next(walk))
+        # What was tried stays so: everything before the place is done with.
+        while not place.end and history.tried(place.point):
+            following = next(place.walk, None)
+            place.point, place.end = (place.point, True) if following is None else (following, False)
+        return place.point
+
+
+@dataclass
+class _Place:
+    """How far the walk over the grid has come; `end`: there is nothing after `point`."""
+
+    space: Space
+    walk: Iterator[Point]
+    point: Point
+    end: bool = False

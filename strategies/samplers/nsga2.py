@@ -10,17 +10,21 @@ import numpy as np
 from evaluators import Objective
 from search_spaces import Point, Space
 from strategies.samplers import _optuna
+from strategies.samplers._pareto import new_point
 from strategies.samplers._sampler import History
 
 if TYPE_CHECKING:
     import optuna
+
+# Each draw makes a study from the history.
+_DRAWS = 3
 
 
 class Nsga2:
     """Optuna's NSGA-II with a population of 20.
 
     Source: Deb et al. 2002. A trial's generation follows from its place among the finished ones, so that nothing
-    but the history decides about a proposal.
+    but the history decides about a proposal. A child that was tried gives way to another, the third to a neighbour.
     """
 
     POPULATION = 20
@@ -28,9 +32,13 @@ class Nsga2:
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
-        if len(history.finished) < self.POPULATION:
-            return space.sample(rng)
-        return _optuna.propose(self._make, space, objectives, history, rng, self._generation)
+        if history.finished_count < self.POPULATION:
+            return new_point(space, history, lambda: space.sample(rng), rng)
+
+        def child() -> Point:
+            return _optuna.propose(self._make, space, objectives, history, rng, self._generation)
+
+        return new_point(space, history, child, rng, _DRAWS)
 
     def _make(self, seed: int) -> optuna.samplers.BaseSampler:
         import optuna

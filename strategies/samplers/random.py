@@ -8,13 +8,14 @@ import numpy as np
 
 from evaluators import Objective
 from search_spaces import Point, Space
+from strategies.samplers._pareto import new_point
 from strategies.samplers._sampler import History
 
 
 class Random:
-    """Every choice uniform, whatever the history says."""
+    """Every choice uniform; of the history it only matters what was tried."""
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
-        return space.sample(rng)
+        return new_point(space, history, lambda: space.sample(rng), rng)

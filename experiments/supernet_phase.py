@@ -1,0 +1,65 @@
+"""After the search of subnets: the best of them are trained on their own, and compared with what they inherited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from evaluators import Outcome, Task
+from experiments.ranking import Ranking
+from experiments.record import COMPLETE, SEARCH, SUBNET, Record, Trial
+from experiments.search import ArchitectureSearch
+from search_spaces import Candidate
+from strategies import Failure
+
+
+class FinalistTraining:
+    """Offers the best subnets to a search that trains them, until its budget is spent.
+
+    Args:
+        search: records what is trained; nothing proposes in it.
+        ranking: which subnets are best.
+        record: has the subnets.
+    """
+
+    def __init__(self, search: ArchitectureSearch, ranking: Ranking, record: Record) -> None:
+        self._search, self._ranking, self._record = search, ranking, record
+        self._waiting: list[Candidate] | None = None
+
+    def ask(self) -> Task | None:
+        task = self._search.ask()
+        if self._waiting is None:
+            subnets = [replace(t, kind=SEARCH) for t in self._record.trials if t.kind == SUBNET]
+            self._waiting = [t.candidate for t in self._ranking.select(subnets, len(subnets))]
+        while task is None and self._waiting:
+            answer = self._search.offer(self._waiting[0].architecture)
+            if answer is None:
+                break
+            self._waiting.pop(0)
+            if isinstance(answer, Task):
+                return answer
+        if task is None:
+            self._search.close()
+        return task
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        return self._search.report(number, epoch, metrics)
+
+    def tell(self, number: int, result: Outcome | Failure) -> None:
+        self._search.tell(number, result)
+
+
+def rank_correlation(record: Record) -> tuple[float, int] | None:
+    """Spearman's between inherited and trained accuracy, over so many networks; None where there are fewer than 3."""
+    from scipy.stats import spearmanr
+
+    def complete(kind: str) -> dict[str, Trial]:
+        return {t.candidate.key: t for t in record.trials if t.kind == kind and t.state == COMPLETE}
+
+    inherited, trained = complete(SUBNET), complete(SEARCH)
+    both = sorted(inherited.keys() & trained.keys())
+    if len(both) < 3:
+        return None
+    pairs = [(inherited[k].metrics["val_accuracy"], trained[k].metrics["val_accuracy"]) for k in both]
+    value = float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
+    return (0.0 if value != value else value), len(both)

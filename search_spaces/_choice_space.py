@@ -1,0 +1,55 @@
+"""A space that is only its choices: for tables, and for whatever a function of the user's evaluates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from search_spaces._graph import Graph
+from search_spaces._space import Choice, Point, Space
+from slimsearch_errors import SlimsearchError
+
+
+class ChoiceSpace(Space):
+    """Every combination of the values of independent choices.
+
+    Args:
+        choices: label to the plain JSON values that it can take.
+        known: metrics that follow from a point before it is evaluated.
+        graph: the cell that a point describes, where it describes one.
+
+    Raises:
+        SlimsearchError: there are no choices, or one of them has no values, or the same value twice.
+    """
+
+    def __init__(
+        self,
+        choices: Mapping[str, Sequence[Any]],
+        *,
+        known: Callable[[Point], Mapping[str, float]] = lambda point: {},
+        graph: Callable[[Point], Graph | None] = lambda point: None,
+    ) -> None:
+        if not choices:
+            raise SlimsearchError("a space without choices: there is nothing to search")
+        self._choices = tuple(Choice(str(label), tuple(values)) for label, values in sorted(choices.items()))
+        self._by_label = {choice.label: choice for choice in self._choices}
+        self._known, self._graph = known, graph
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        return self._choices
+
+    def canonical(self, point: Point) -> dict[str, Any]:
+        unknown = [label for label in point if label not in self._by_label]
+        if unknown:
+            raise SlimsearchError(f"unknown label '{unknown[0]}'; the space has {', '.join(self._by_label)}")
+        missing = [label for label in self._by_label if label not in point]
+        if missing:
+            raise SlimsearchError(f"label '{missing[0]}' is missing")
+        return {c.label: c.values[c.index(point[c.label])] for c in self._choices}
+
+    def known(self, point: Point) -> Mapping[str, float]:
+        return self._known(point)
+
+    def graph(self, point: Point) -> Graph | None:
+        return self._graph(point)

@@ -1,0 +1,32 @@
+"""NNI's DARTS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from search_spaces import ModelSpace
+from strategies._nni_oneshot import OneShot
+
+if TYPE_CHECKING:
+    from strategies._nni_supernet import Supernet
+
+
+@dataclass
+class NniDarts(OneShot):
+    """`nni.nas.strategy.DARTS`, first order: all values of a choice run at once, weighted, and the weights are learned.
+
+    Source: Liu, Simonyan and Yang 2019; widths and kernel sizes after Wan et al. 2020 (FBNetV2).
+    """
+
+    NAME: ClassVar[str] = "nni-darts"
+
+    def strategy(self, space: ModelSpace) -> Any:
+        from nni.nas.strategy import DARTS
+
+        from strategies._nni_supernet import MixedDropout
+
+        return DARTS(mutation_hooks=[MixedDropout.mutate])
+
+    def best(self, supernet: Supernet) -> list[dict[str, Any]]:
+        return [supernet.export()]

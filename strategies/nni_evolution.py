@@ -1,0 +1,39 @@
+"""NNI's regularized evolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from slimsearch_errors import SlimsearchError
+from strategies._nni import MultiTrial
+
+
+@dataclass
+class NniEvolution(MultiTrial):
+    """`nni.nas.strategy.RegularizedEvolution`, with NNI's defaults: the first hundred candidates are random.
+
+    Source: Real et al. 2019. What differs, in NNI: each choice is drawn anew with a probability of 5%.
+
+    Attributes:
+        population: candidates that are alive; the oldest one dies first.
+        tournament: candidates drawn from them, of which the best is the next parent.
+    """
+
+    NAME: ClassVar[str] = "nni-evolution"
+
+    population: int = 100
+    tournament: int = 25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.tournament <= self.population:
+            raise SlimsearchError(f"tournament {self.tournament} is not between 1 and population {self.population}")
+        if self.population <= self.workers:
+            # A parent is drawn while all of the first population may still be running.
+            raise SlimsearchError(f"population {self.population} is not above --workers {self.workers}")
+
+    def _strategy(self, mutables: dict[str, Any]) -> Any:
+        from nni.nas.strategy import RegularizedEvolution
+
+        return RegularizedEvolution(population_size=self.population, sample_size=self.tournament, seed=self.seed)

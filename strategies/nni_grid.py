@@ -1,0 +1,20 @@
+"""NNI's grid search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from strategies._nni import MultiTrial
+
+
+@dataclass
+class NniGrid(MultiTrial):
+    """`nni.nas.strategy.GridSearch`: every combination, shuffled among each hundred that follow one another."""
+
+    NAME: ClassVar[str] = "nni-grid"
+
+    def _strategy(self, mutables: dict[str, Any]) -> Any:
+        from nni.nas.strategy import GridSearch
+
+        return GridSearch(seed=self.seed)

@@ -1,0 +1,32 @@
+"""NNI's DARTS with the Gumbel softmax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from search_spaces import ModelSpace
+from strategies._nni_oneshot import OneShot
+
+if TYPE_CHECKING:
+    from strategies._nni_supernet import Supernet
+
+
+@dataclass
+class NniGumbelDarts(OneShot):
+    """`nni.nas.strategy.GumbelDARTS`: DARTS whose weights are noisy, and near a draw of one value as time goes on.
+
+    Source: Xie et al. 2019 (SNAS), Wu et al. 2019 (FBNet).
+    """
+
+    NAME: ClassVar[str] = "nni-gumbel-darts"
+
+    def strategy(self, space: ModelSpace) -> Any:
+        from nni.nas.strategy import GumbelDARTS
+
+        from strategies._nni_supernet import MixedDropout
+
+        return GumbelDARTS(mutation_hooks=[MixedDropout.mutate])
+
+    def best(self, supernet: Supernet) -> list[dict[str, Any]]:
+        return [supernet.export()]

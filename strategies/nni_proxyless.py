@@ -1,0 +1,33 @@
+"""NNI's ProxylessNAS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from search_spaces import ModelSpace
+from strategies._nni_oneshot import OneShot
+
+if TYPE_CHECKING:
+    from strategies._nni_supernet import Supernet
+
+
+@dataclass
+class NniProxyless(OneShot):
+    """`nni.nas.strategy.Proxyless`: one drawn layer of each choice runs at a time, and the odds are learned.
+
+    Source: Cai, Zhu and Han 2019. It chooses between whole layers, and rates of dropout, alone. What differs from NNI:
+    the most likely architecture comes out, as in the paper, where NNI draws one.
+    """
+
+    NAME: ClassVar[str] = "nni-proxyless"
+
+    def strategy(self, space: ModelSpace) -> Any:
+        from nni.nas.strategy import Proxyless
+
+        from strategies._nni_supernet import MixedDropout
+
+        return Proxyless(mutation_hooks=[MixedDropout.mutate])
+
+    def best(self, supernet: Supernet) -> list[dict[str, Any]]:
+        return [supernet.export()]

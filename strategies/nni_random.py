@@ -1,0 +1,23 @@
+"""NNI's random search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from strategies._nni import MultiTrial
+
+
+@dataclass
+class NniRandom(MultiTrial):
+    """`nni.nas.strategy.Random`: uniform draws, none twice.
+
+    To NNI, two samples differ where an inactive choice does; the second one is answered from the record.
+    """
+
+    NAME: ClassVar[str] = "nni-random"
+
+    def _strategy(self, mutables: dict[str, Any]) -> Any:
+        from nni.nas.strategy import Random
+
+        return Random(seed=self.seed)

@@ -1,0 +1,35 @@
+"""NNI's random one-shot strategy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from search_spaces import ModelSpace
+from strategies._nni_oneshot import OneShot
+
+if TYPE_CHECKING:
+    from strategies._nni_supernet import Supernet
+
+
+@dataclass
+class NniRandomOneshot(OneShot):
+    """`nni.nas.strategy.RandomOneShot`: each step trains one random path of the supernet.
+
+    Source: Guo et al. 2020 (SPOS). NNI leaves the search in the trained supernet to the user: here up to 100 random
+    architectures are judged with its weights, on images that it has not learned, and the best five are trained on
+    their own. Rates of dropout make no difference to that judgement.
+    """
+
+    NAME: ClassVar[str] = "nni-random-oneshot"
+    HELD_OUT: ClassVar[float] = 0.2
+    OFFERED: ClassVar[int] = 5
+    JUDGED: ClassVar[int] = 100
+
+    def strategy(self, space: ModelSpace) -> Any:
+        from strategies._nni_supernet import SeededRandomOneShot
+
+        return SeededRandomOneShot(space, self.seed)
+
+    def best(self, supernet: Supernet) -> list[dict[str, Any]]:
+        return supernet.ranked(self.JUDGED)

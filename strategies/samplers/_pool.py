@@ -1,0 +1,68 @@
+"""The points among which a model-based sampler chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from search_spaces import Space
+from strategies.samplers._encoding import Encoder, Positions
+from strategies.samplers._sampler import History
+
+# A space up to this size is listed; of a larger one, so many points are drawn, and others every so many trials.
+_LISTED, _DRAWN, _RENEWED = 20_000, 2_000, 50
+
+
+class Pool:
+    """Untried points to choose from: some of the whole space, and all that is near the best.
+
+    Args:
+        space: small ones are listed, from large ones points are drawn.
+        encoder: keeps the points.
+        size: how many points of the whole space a proposal looks at.
+    """
+
+    def __init__(self, space: Space, encoder: Encoder, size: int = 1000) -> None:
+        self._space, self._encoder, self._size = space, encoder, size
+        self._listed = self._kept(space.grid()) if space.size <= _LISTED else None
+        self._drawn: tuple[int, Positions] = (-1, np.zeros(0, dtype=np.int64))
+        self._near: dict[int, Positions] = {}
+        self._tried: list[int] = []
+
+    def tried(self, history: History) -> Positions:
+        """Positions of all observations, by number."""
+        observations = history.observations
+        self._tried.extend(self._encoder.position(o.point) for o in observations[len(self._tried) :])
+        return np.array(self._tried, dtype=np.int64)
+
+    def draw(self, history: History, leaders: Iterable[int], rng: np.random.Generator) -> Positions:
+        """Different positions that were not tried, sorted; none where the whole space was.
+
+        Args:
+            history: what was tried.
+            leaders: positions around which all neighbours are looked at.
+            rng: decides which points of the rest.
+        """
+        everything = self._everything(len(history.observations))
+        if len(everything) > self._size:
+            everything = rng.choice(everything, self._size, replace=False)
+        chosen = np.unique(np.concatenate([everything, *(self._neighbours(leader) for leader in leaders)]))
+        return np.setdiff1d(chosen, self.tried(history), assume_unique=False)
+
+    def _everything(self, trials: int) -> Positions:
+        if self._listed is not None:
+            return self._listed
+        block = trials // _RENEWED
+        if self._drawn[0] != block:
+            rng = np.random.default_rng(block)
+            self._drawn = block, self._kept(self._space.sample(rng) for _ in range(_DRAWN))
+        return self._drawn[1]
+
+    def _neighbours(self, position: int) -> Positions:
+        if position not in self._near:
+            self._near[position] = self._kept(self._space.neighbours(self._encoder.point(position)))
+        return self._near[position]
+
+    def _kept(self, points: Iterable[dict[str, object]]) -> Positions:
+        return np.array([self._encoder.position(point) for point in points], dtype=np.int64)

@@ -1,0 +1,207 @@
+"""An ensemble of predictors over the paths of the network's graph, with Thompson sampling."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from evaluators import Objective
+from search_spaces import Candidate, Point, Space
+from strategies.samplers._pareto import mutated, new_point, shuffled_neighbours, standings
+from strategies.samplers._sampler import History, Observation
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Features = np.ndarray[Any, np.dtype[np.float32]]
+
+# Encodings that are kept, and columns for paths: large cells have thousands.
+_KEPT, _PATHS = 20_000, 256
+
+
+class Bananas:
+    """The best, by a draw from what an ensemble predicts, of points near the best trials and of random ones.
+
+    Points are encoded by how often each path of operations leads through the cell, where the space describes one, and
+    one-hot in every other choice. For each candidate a loss is drawn from a normal distribution with the mean and the
+    deviation of the predictors (independent Thompson sampling); losses are ranks turned normal, so that networks that
+    did not train at all do not flatten the rest.
+
+    With several objectives each is predicted on its own, unless the space knows it before evaluation, and they are
+    joined by an augmented Tchebycheff norm whose weights are drawn for each proposal (ParEGO, Knowles 2006). A
+    candidate that the predictors cannot tell from a trial, and that is known to cost no less, is left out. Whether
+    limits are kept is predicted where a trial has broken them.
+
+    Source: White et al. 2021, "BANANAS: Bayesian optimization with neural architectures for neural architecture
+    search". What differs: forests of extremely randomized trees (Geurts et al. 2006) in place of neural networks,
+    fitted again for each proposal; counts of paths, identities left out, in place of their presence.
+    """
+
+    STARTUP = 10
+    PREDICTORS = 5
+    TREES = 8
+    """Of each predictor."""
+    PARENTS = 10
+    NEIGHBOURS = 30
+    """Candidates around each parent, at most; half as many again are drawn, and as many with two choices changed."""
+    MOST = 500
+    """Trials that the predictors learn from: the better half of so many, and the latest."""
+
+    def propose(
+        self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
+    ) -> Point:
+        if history.finished_count < self.STARTUP:
+            return new_point(space, history, lambda: space.sample(rng), rng)
+        trials = self._instructive(history.finished)
+        pool = self._pool(space, history, self._parents(trials, rng), rng)
+        if not pool:
+            return new_point(space, history, lambda: space.sample(rng), rng)
+        encoder = _Encoder(space, history)
+        features, pool_features = encoder.features([o.point for o in trials], pool)
+
+        losses = np.array([o.losses for o in trials], dtype=float)  # (trials, objectives)
+        metrics = [space.known(point) for point in pool]
+        exact = np.array([all(o.metric in m for m in metrics) for o in objectives])
+        costs = _costs([o for o, e in zip(objectives, exact, strict=True) if e], metrics)  # (pool, exact)
+        if exact.any():
+            left = _not_covered(pool_features, costs, features, losses[:, exact])
+            pool, pool_features, costs = [pool[i] for i in left], pool_features[left], costs[left]
+
+        violations = np.array([o.violation for o in trials])
+        targets = [_normal_scores(losses[:, c], losses[:, c]) for c in np.flatnonzero(~exact)]
+        if violations.any():
+            targets.append(np.where(violations > 0, 1 + violations / violations.max(), 0.0))
+        drawn = self._drawn(features, targets, pool_features, rng)  # (pool, targets)
+
+        scores = np.zeros((len(pool), len(objectives)))
+        for column, exact_column in enumerate(np.flatnonzero(exact)):
+            scores[:, exact_column] = _normal_scores(losses[:, exact_column], costs[:, column])
+        scores[:, ~exact] = drawn[:, : int((~exact).sum())]
+        weighted = scores * rng.dirichlet(np.ones(len(objectives)))
+        joined = weighted.max(axis=1) + 0.05 * weighted.sum(axis=1)
+        if violations.any():
+            joined += 10 * np.maximum(drawn[:, -1] - 0.5, 0.0)
+        return pool[int(np.argmin(joined))]
+
+    def _instructive(self, finished: Sequence[Observation]) -> Sequence[Observation]:
+        if len(finished) <= self.MOST:
+            return finished
+        half = self.MOST // 2
+        older, latest = finished[:-half], finished[-half:]
+        keys = standings(older)
+        best = sorted(range(len(older)), key=lambda i: keys[i])[:half]
+        return [*(older[i] for i in best), *latest]
+
+    def _parents(self, trials: Sequence[Observation], rng: np.random.Generator) -> list[Point]:
+        """The best trials; of a larger front some at random."""
+        keys = standings(trials)
+        order = sorted(range(len(trials)), key=lambda i: keys[i])
+        front = sum(key[:2] == keys[order[0]][:2] for key in keys)
+        chosen = rng.permutation(order[: max(front, self.PARENTS)])[: self.PARENTS]
+        return [trials[i].point for i in chosen]
+
+    def _pool(
+        self, space: Space, history: History, parents: Sequence[Point], rng: np.random.Generator
+    ) -> list[dict[str, Any]]:
+        """Untried candidates, each once."""
+        drawn = [p for parent in parents for p in islice(shuffled_neighbours(space, parent, rng), self.NEIGHBOURS)]
+        for _ in range(self.NEIGHBOURS):
+            drawn.append(mutated(space, mutated(space, parents[int(rng.integers(len(parents)))], rng), rng))
+            drawn.append(space.sample(rng))
+        return list({Candidate(p).key: p for p in drawn if not history.tried(p)}.values())
+
+    def _drawn(
+        self, features: Features, targets: Sequence[Array], pool_features: Features, rng: np.random.Generator
+    ) -> Array:
+        """(pool, targets) values drawn from the predictions."""
+        if not targets:
+            return np.zeros((len(pool_features), 0))
+        from sklearn.tree import ExtraTreeRegressor
+
+        answers = np.stack(targets, axis=1)
+        predictions = np.zeros((self.PREDICTORS, len(pool_features), len(targets)))
+        for predictor in range(self.PREDICTORS):
+            for _ in range(self.TREES):
+                # Trees one by one: scikit-learn's forests spend longer on starting than these on learning.
+                tree = ExtraTreeRegressor(max_features=0.3, random_state=int(rng.integers(2**31)))
+                tree.fit(features, answers, check_input=False)
+                found = tree.predict(pool_features, check_input=False).reshape(len(pool_features), len(targets))
+                predictions[predictor] += found / self.TREES
+        spread = rng.normal(size=predictions.shape[1:]) * predictions.std(axis=0)
+        return np.asarray(predictions.mean(axis=0) + spread)
+
+
+class _Encoder:
+    """Points as numbers; what does not depend on other points is kept in the history's memo."""
+
+    def __init__(self, space: Space, history: History) -> None:
+        self._space = space
+        kept = history.memo.get("bananas")
+        if kept is None or kept[0] is not space or len(kept[1]) > _KEPT:
+            kept = history.memo["bananas"] = (space, {})
+        self._kept: dict[str, tuple[Array, Counter[tuple[str, ...]]]] = kept[1]
+
+    def features(self, points: Sequence[Point], others: Sequence[Point]) -> tuple[Features, Features]:
+        """(len(points), F) and (len(others), F); columns that are the same for all of `points` are left out."""
+        encoded = [self._encoded(p) for p in points]
+        totals: Counter[tuple[str, ...]] = Counter()
+        for _, paths in encoded:
+            totals.update(paths)
+        frequent = sorted(totals, key=lambda path: (-totals[path], path))[:_PATHS]
+        columns = {path: column for column, path in enumerate(frequent)}
+        rows = _rows(encoded, columns)
+        varies = (rows != rows[0]).any(axis=0)
+        varies[0] |= not varies.any()  # a predictor needs a column
+        return rows[:, varies], _rows([self._encoded(p) for p in others], columns)[:, varies]
+
+    def _encoded(self, point: Point) -> tuple[Array, Counter[tuple[str, ...]]]:
+        key = Candidate(point).key
+        if key not in self._kept:
+            graph = self._space.graph(point)
+            flat = self._space.encode(point)
+            if graph is None:
+                self._kept[key] = flat, Counter()
+            else:
+                described = {edge.label for edge in graph.edges}
+                of_graph = [np.full(len(c.values), c.label in described) for c in self._space.choices]
+                self._kept[key] = np.where(np.concatenate(of_graph), 0.0, flat), graph.paths()
+        return self._kept[key]
+
+
+def _rows(encoded: Sequence[tuple[Array, Counter[tuple[str, ...]]]], columns: Mapping[Any, int]) -> Features:
+    width = len(encoded[0][0]) if encoded else 0
+    rows = np.zeros((len(encoded), width + len(columns)), dtype=np.float32)
+    for row, (flat, paths) in zip(rows, encoded, strict=True):
+        row[:width] = flat
+        for path, count in paths.items():
+            if path in columns:
+                row[width + columns[path]] = count
+    return rows
+
+
+def _normal_scores(losses: Array, values: Array) -> Array:
+    """`values` among `losses`: 0 for the least, steps as between quantiles of the normal distribution."""
+    normal = NormalDist()
+    quantiles = np.array([normal.inv_cdf((i + 0.5) / len(losses)) for i in range(len(losses))])
+    return np.asarray(np.interp(values, np.sort(losses), quantiles - quantiles[0]))
+
+
+def _costs(objectives: Sequence[Objective], metrics: Sequence[Mapping[str, float]]) -> Array:
+    rows = [[objective.loss(m) for objective in objectives] for m in metrics]
+    return np.array(rows, dtype=float).reshape(len(metrics), len(objectives))
+
+
+def _not_covered(pool_features: Features, costs: Array, features: Features, tried_costs: Array) -> list[int]:
+    """Positions of candidates that no trial with the same features matches in every cost; all where none is left."""
+    matched: dict[bytes, list[Array]] = {}
+    for row, cost in zip(features, tried_costs, strict=True):
+        matched.setdefault(row.tobytes(), []).append(cost)
+    left = [
+        i
+        for i, (row, cost) in enumerate(zip(pool_features, costs, strict=True))
+        if not any((tried <= cost).all() for tried in matched.get(row.tobytes(), ()))
+    ]
+    return left or list(range(len(pool_features)))

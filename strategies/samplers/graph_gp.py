@@ -1,0 +1,209 @@
+"""A Gaussian process over the network's graph, with exact costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from evaluators import Objective
+from search_spaces import Point, Space
+from strategies.samplers._encoding import Encoder, Positions
+from strategies.samplers._gaussian_process import Array, GaussianProcess, Kernel, fit_kernel
+from strategies.samplers._improvement import expected_improvement
+from strategies.samplers._pool import Pool
+from strategies.samplers._sampler import History, untried
+
+# The kernel is fitted again when there are a tenth more trials, and to no more than so many of them.
+_REFIT, _FIT_ON = 1.1, 128
+# The process is conditioned on no more than so many trials: the best, and the last ones.
+_MOST = 300
+# Bounds on costs are drawn from what is possible to a tenth beyond the costliest network so far.
+_BEYOND, _DRAWS = 1.1, 20
+
+
+class GraphGp:
+    """Expected improvement under a Gaussian process over features of the network's graph.
+
+    With several objectives, each proposal draws bounds on all costs at random and looks for the best expected
+    improvement over what was found within them: the front is filled evenly along its costs. Only what has to be
+    learned is predicted: the first objective that the space does not know (`Space.known`). Costs that it knows are
+    exact; further unknown objectives are costs whose prediction is taken for exact. Targets are ranks turned normal, so
+    that networks that did not train at all do not flatten the rest.
+
+    Source: expected improvement of Jones et al. 1998, bounds on all objectives but one after Haimes et al. 1971. What a
+    cell computes, rather than how it is written, after White et al. 2021 (BANANAS); see `Encoder`.
+    """
+
+    STARTUP = 10
+
+    def propose(
+        self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
+    ) -> Point:
+        if history.finished_count < self.STARTUP:
+            return untried(space, history, lambda: space.sample(rng))
+        memo: _Memo | None = history.memo.get("graph_gp")
+        if memo is None:
+            encoder = Encoder(space)
+            memo = history.memo["graph_gp"] = _Memo(encoder, Pool(space, encoder))
+        position = _Proposal(objectives, history, rng, memo).best()
+        if position is None:
+            return untried(space, history, lambda: space.sample(rng))
+        return memo.encoder.point(position)
+
+
+@dataclass
+class _Memo:
+    encoder: Encoder
+    pool: Pool
+    kernels: dict[object, Kernel] = field(default_factory=dict)
+
+
+class _Proposal:
+    """One proposal: what is known, what is possible, what is best."""
+
+    def __init__(
+        self, objectives: Sequence[Objective], history: History, rng: np.random.Generator, memo: _Memo
+    ) -> None:
+        self._objectives, self._history, self._rng, self._memo = objectives, history, rng, memo
+        observations = history.observations
+        tried = memo.pool.tried(history)
+        done = [i for i, o in enumerate(observations) if o.losses is not None]
+        self._positions = tried[done]
+        self._running = tried[[i for i, o in enumerate(observations) if o.running]]
+        self._losses = np.array([observations[i].losses for i in done], dtype=float)  # (N, objectives)
+        violations = np.array([observations[i].violation for i in done])
+        self._feasible = violations <= 0
+        if not self._feasible.any():
+            self._feasible[:] = True
+        # What breaks a limit is worse than all that keep it, by how much it breaks it.
+        worst, span = self._losses.max(axis=0), np.ptp(self._losses, axis=0) + 1e-9
+        penalty = worst + span * (1 + violations / (violations.max() + 1e-9))[:, None]
+        self._targets = np.where(self._feasible[:, None], self._losses, penalty)
+        self._kept = self._worth_keeping()
+
+    def best(self) -> int | None:
+        """The position of the highest expected gain, None where nothing is left."""
+        memo = self._memo
+        candidates = memo.pool.draw(self._history, self._leaders(), self._rng)
+        if not len(candidates):
+            return None
+        blocks = memo.encoder.blocks(candidates)
+        known = set(memo.encoder.known(int(candidates[0])))
+        learned = next((i for i, o in enumerate(self._objectives) if o.metric not in known), 0)
+        mean, deviation = self._predict(learned, blocks)
+        if len(self._objectives) == 1:
+            gain = expected_improvement(mean, deviation, float(self._warped(learned).min()))
+        else:
+            gain = self._gain_within_bounds(learned, known, candidates, blocks, mean, deviation)
+        return int(candidates[int(gain.argmax())])
+
+    def _gain_within_bounds(
+        self,
+        learned: int,
+        known: set[str],
+        candidates: Positions,
+        blocks: Sequence[Array],
+        mean: Array,
+        deviation: Array,
+    ) -> Array:
+        """(M,) expected improvement over the best that keeps random bounds on the costs; -1 beyond them."""
+        others = [i for i in range(len(self._objectives)) if i != learned]
+        losses = self._warped(learned)[self._feasible]
+        found = self._losses[self._feasible][:, others]  # (F, C)
+        costs = np.column_stack([self._cost(i, known, candidates, blocks) for i in others])  # (M, C)
+        low = np.minimum(found.min(axis=0), costs.min(axis=0))
+        high = low + _BEYOND * (np.maximum(found.max(axis=0), low) - low)
+        for _ in range(_DRAWS):
+            bounds = low + self._rng.random(len(others)) * (high - low)
+            within = (costs <= bounds).all(axis=1)
+            if within.any():
+                break
+        else:
+            within[:] = True
+        before = (found <= bounds).all(axis=1)
+        best = float(losses[before].min()) if before.any() else float(losses.max())
+        return np.where(within, expected_improvement(mean, deviation, best), -1.0)
+
+    def _worth_keeping(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Which trials the process is conditioned on."""
+        from scipy.stats import rankdata
+
+        count = len(self._positions)
+        if count <= _MOST:
+            return np.arange(count)
+        best = np.argsort(rankdata(self._targets, axis=0).sum(axis=1), kind="stable")[: _MOST // 2]
+        front = np.array(self._front()[: _MOST // 2], dtype=np.int64)
+        return np.unique(np.concatenate([front, best, np.arange(count - _MOST // 2, count)]))[-_MOST:]
+
+    def _front(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        import moocore
+
+        return np.asarray(np.flatnonzero(moocore.is_nondominated(self._targets)))
+
+    def _leaders(self) -> list[int]:
+        """Where to look around: the best few, or the front."""
+        if len(self._objectives) == 1:
+            order = np.argsort(self._targets[:, 0], kind="stable")[:5]
+            return [int(p) for p in self._positions[order]]
+        on_front = self._front()
+        if len(on_front) > 10:
+            on_front = np.sort(self._rng.choice(on_front, 10, replace=False))
+        return [int(p) for p in self._positions[on_front]]
+
+    def _warped(self, objective: int) -> Array:
+        """(N,) targets of mean 0 and variance 1."""
+        return _rank_normal(self._targets[:, objective])
+
+    def _predict(self, objective: int, blocks: Sequence[Array]) -> tuple[Array, Array]:
+        targets = self._warped(objective)[self._kept]
+        kernel = self._kernel(objective)
+        known = self._memo.encoder.blocks(self._positions[self._kept])
+        process = GaussianProcess(kernel, known, targets)
+        if len(self._running):
+            # A trial that is running counts as if it had given what is expected of it.
+            pending = self._memo.encoder.blocks(self._running)
+            expected, _ = process.predict(pending)
+            known = [np.vstack([a, b]) for a, b in zip(known, pending, strict=True)]
+            process = GaussianProcess(kernel, known, np.concatenate([targets, expected]))
+        return process.predict(blocks)
+
+    def _kernel(self, objective: int) -> Kernel:
+        """Fitted to the trials that there were when it was last time to fit."""
+        count = GraphGp.STARTUP
+        while max(count + 1, int(count * _REFIT)) <= len(self._positions):
+            count = max(count + 1, int(count * _REFIT))
+        chosen = self._positions[:count][-_FIT_ON:]
+        targets = self._targets[:count, objective][-_FIT_ON:]
+        key = (objective, tuple(chosen.tolist()), targets.tobytes())
+        kernels = self._memo.kernels
+        if key not in kernels:
+            if len(kernels) > 8:
+                kernels.clear()
+            kernels[key] = fit_kernel(self._memo.encoder.blocks(chosen), self._warped(objective)[:count][-_FIT_ON:])
+        return kernels[key]
+
+    def _cost(self, objective: int, known: set[str], candidates: Positions, blocks: Sequence[Array]) -> Array:
+        """(M,) losses of the candidates in an objective that is known or predicted as if it were."""
+        metric = self._objectives[objective]
+        if metric.metric in known:
+            return np.array([metric.loss(self._memo.encoder.known(int(p))) for p in candidates])
+        values = self._losses[:, objective]
+        logarithmic = bool((values > 0).all())
+        targets = np.log(values) if logarithmic else values
+        mean, scale = targets.mean(), targets.std() + 1e-12
+        known_blocks = self._memo.encoder.blocks(self._positions[self._kept])
+        process = GaussianProcess(self._kernel(objective), known_blocks, (targets[self._kept] - mean) / scale)
+        predicted = process.predict(blocks)[0] * scale + mean
+        return np.asarray(np.exp(predicted)) if logarithmic else predicted
+
+
+def _rank_normal(values: Array) -> Array:
+    """Ranks as quantiles of a normal distribution, equal values alike, of mean 0 and variance 1."""
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    normal = ndtri((rankdata(values) - 0.5) / len(values))
+    return np.asarray((normal - normal.mean()) / max(1e-12, float(normal.std())))

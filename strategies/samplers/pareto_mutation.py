@@ -1,0 +1,108 @@
+"""Mutation of the Pareto front."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evaluators import Objective
+from search_spaces import Point, Space
+from strategies.samplers._pareto import covers, mutated, new_point
+from strategies.samplers._sampler import History, Observation
+
+
+class ParetoMutation:
+    """A member of the Pareto front with one choice changed, or two where all single changes were tried.
+
+    With one objective the few best take the front's place, and before anything keeps the limits the few that break them
+    least. One proposal in ten is random, and so are the first ten.
+
+    Source: the (mu + 1) evolution with an archive of Knowles and Corne 2000 (PAES), without its grid, and with nothing
+    tried twice.
+    """
+
+    STARTUP = 10
+    EXPLORATION = 0.1
+    FEW = 3
+
+    def propose(
+        self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
+    ) -> Point:
+        best = history.memo.get("pareto_mutation")
+        if best is None or best.space is not space:
+            best = history.memo["pareto_mutation"] = _Best(space, self.FEW)
+        best.update(history.observations)
+        parents = [history.observations[i].point for i in best.positions()]
+        if history.finished_count < self.STARTUP or not parents or rng.random() < self.EXPLORATION:
+            return new_point(space, history, lambda: space.sample(rng), rng)
+        for _ in range(20):
+            point = mutated(space, parents[int(rng.integers(len(parents)))], rng)
+            if not history.tried(point):
+                return point
+        order = [best.positions()[i] for i in rng.permutation(len(parents))]
+        for position in order:
+            untried = best.untried_around(position, history)
+            if untried:
+                return untried[int(rng.integers(len(untried)))]
+
+        def twice_mutated() -> dict[str, Any]:
+            once = mutated(space, parents[int(rng.integers(len(parents)))], rng)
+            return mutated(space, once, rng)
+
+        return new_point(space, history, twice_mutated, rng)
+
+
+class _Best:
+    """Positions of the trials worth mutating, kept up to date as trials end."""
+
+    def __init__(self, space: Space, few: int) -> None:
+        self.space = space
+        self._few = few
+        self._seen: list[Observation] = []
+        self._front: list[int] = []  # of several objectives: feasible ones that no other dominates
+        self._top: list[tuple[float, tuple[float, ...], int]] = []  # violation, losses, position; the few best
+        self._exhausted: set[int] = set()
+
+    def update(self, observations: Sequence[Observation]) -> None:
+        """Take in what has changed."""
+        changed = [i for i, (old, new) in enumerate(zip(self._seen, observations, strict=False)) if old is not new]
+        best = {*self._front, *(position for _, _, position in self._top)}
+        if not best.isdisjoint(changed):
+            # One of the best is no longer what it was: what it has kept out may count again.
+            self._seen, self._front, self._top, changed = [], [], [], []
+        for position in changed:
+            self._seen[position] = observations[position]
+            self._add(position)
+        for position in range(len(self._seen), len(observations)):
+            self._seen.append(observations[position])
+            self._add(position)
+
+    def positions(self) -> list[int]:
+        """Of the parents, in the order of their numbers."""
+        return sorted(self._front or [position for _, _, position in self._top])
+
+    def untried_around(self, position: int, history: History) -> list[dict[str, Any]]:
+        """Untried points with one choice changed; none that a drawn value of a newly active choice would add."""
+        if position in self._exhausted:
+            return []
+        untried = [p for p in self.space.neighbours(self._seen[position].point) if not history.tried(p)]
+        if not untried:
+            self._exhausted.add(position)  # what was tried stays so, and a trial keeps its point
+        return untried
+
+    def _add(self, position: int) -> None:
+        new = self._seen[position]
+        if new.losses is None:
+            return
+        several = len(new.losses) > 1
+        insort(self._top, (new.violation, () if several else new.losses, position))
+        del self._top[self._few :]
+        if several and new.violation <= 0 and not any(self._covers(i, new) for i in self._front):
+            self._front = [i for i in self._front if not covers(new, self._seen[i])]
+            self._front.append(position)
+
+    def _covers(self, position: int, new: Observation) -> bool:
+        return covers(self._seen[position], new)

@@ -1,0 +1,49 @@
+"""Regularized (aging) evolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evaluators import Objective
+from search_spaces import Point, Space
+from strategies.samplers._pareto import mutated, new_point, standings
+from strategies.samplers._sampler import History, Observation
+
+
+class RegularizedEvolution:
+    """The best of a few drawn from the latest trials, with one choice changed.
+
+    Source: Real et al. 2019, "Regularized evolution for image classifier architecture search": the oldest die, not the
+    worst. What differs: a population of 30 and a sample of 10 in place of 100 and 25, nothing is proposed twice, and
+    with several objectives the best is that of the lowest Pareto rank and, of those, the largest crowding distance.
+    """
+
+    POPULATION = 30
+    SAMPLE = 10
+
+    def propose(
+        self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
+    ) -> Point:
+        if history.finished_count < self.POPULATION:
+            return new_point(space, history, lambda: space.sample(rng), rng)
+        population = self._population(history)
+        keys = standings(population)
+
+        def child() -> dict[str, Any]:
+            sample = rng.choice(len(population), size=self.SAMPLE, replace=False)
+            parent = min(sample, key=lambda i: keys[i])
+            return mutated(space, population[parent].point, rng)
+
+        return new_point(space, history, child, rng)
+
+    def _population(self, history: History) -> list[Observation]:
+        latest: list[Observation] = []
+        for observation in reversed(history.observations):
+            if observation.losses is not None:
+                latest.append(observation)
+            if len(latest) == self.POPULATION:
+                break
+        return latest

@@ -1,0 +1,93 @@
+"""How far each trial is trained: one algorithm per file."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import yaml
+
+from slimsearch_errors import SlimsearchError
+from slimsearch_names import load_class
+from strategies.schedulers._combined import Combined, combine
+from strategies.schedulers._order import epsilon_net, order
+from strategies.schedulers._scheduler import Decision, Progress, Scheduler
+
+__all__ = [
+    "Combined", "Decision", "Progress", "Scheduler", "combine", "epsilon_net", "load_scheduler", "order",
+]  # fmt: skip
+
+_JOINED = re.compile(r"\+(?!\d)")  # not that of a number such as 1e+3
+_METHODS = ("after_epoch", "resume", "may_begin")
+
+
+def load_scheduler(text: str, **options: Any) -> Scheduler:
+    """The scheduler that `text` stands for.
+
+    Args:
+        text: a name with its options, ``asha:eta=3:min_epochs=1``; several joined by ``+``, ``asha+dominated``; "none"
+            for `Full`. A name is that of a built-in, ``path/to/file.py:Class`` or ``package.module:Class``.
+        options: for each scheduler in `text` that has them and is not told otherwise there.
+
+    Raises:
+        SlimsearchError: an unknown name or option, a wrong value, or two that cannot be combined.
+    """
+    told = [_parse(part) for part in _JOINED.split(text)]
+    classes = [_class(name) for name, _ in told]
+    known = [_options(found) for found in classes]
+    for option in options:
+        if not any(option in own for own in known):
+            every = sorted({option for own in known for option in own})
+            raise SlimsearchError(f"scheduler '{text}' has no option '{option}'; {_listed(every)}")
+    return combine(*(
+        _make(name, found, {**{o: v for o, v in options.items() if o in own}, **given})
+        for (name, given), found, own in zip(told, classes, known, strict=True)
+    ))  # fmt: skip
+
+
+def _parse(part: str) -> tuple[str, dict[str, Any]]:
+    name, *pieces = (piece.strip() for piece in part.split(":"))
+    if pieces and "=" not in pieces[0] and ("." in name or "/" in name):  # path/to/file.py:Class, package.module:Class
+        name = f"{name}:{pieces.pop(0)}"
+    options: dict[str, Any] = {}
+    for piece in pieces:
+        label, equals, value = (word.strip() for word in piece.partition("="))
+        if not equals:
+            raise SlimsearchError(f"option '{piece}' of scheduler '{name}' is not of the form name=value")
+        try:
+            options[label.replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise SlimsearchError(f"option '{label}' of scheduler '{name}': cannot read '{value}'") from None
+    return name, options
+
+
+def _class(name: str) -> type[Any]:
+    known = name if ":" in name else name.lower().replace("-", "_")
+    found = load_class("scheduler", "full" if known == "none" else known, "strategies.schedulers")
+    missing = [method for method in _METHODS if not callable(getattr(found, method, None))]
+    if missing:
+        raise SlimsearchError(f"scheduler '{name}' has no method {', '.join(missing)}")
+    return found
+
+
+def _options(found: type[Any]) -> list[str]:
+    parameters = inspect.signature(found).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def _make(name: str, found: type[Any], options: dict[str, Any]) -> Scheduler:
+    known = _options(found)
+    for option in options:
+        if option not in known:
+            raise SlimsearchError(f"scheduler '{name}' has no option '{option}'; {_listed(known)}")
+    try:
+        return found(**options)  # type: ignore[no-any-return]
+    except SlimsearchError as error:
+        raise SlimsearchError(f"scheduler '{name}': {error}") from None
+    except Exception as error:  # a user's class may raise anything
+        raise SlimsearchError(f"scheduler '{name}' with {options}: {type(error).__name__}: {error}") from error
+
+
+def _listed(options: list[str]) -> str:
+    return f"it has {', '.join(options)}" if options else "it has none"

@@ -1,0 +1,105 @@
+"""Synchronous halving: cohorts of trials, one after the other, each halved rung by rung."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from strategies.schedulers._rungs import pause_unless_next, ranked
+from strategies.schedulers._scheduler import Decision, Progress
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """So many trials that are compared with each other.
+
+    Attributes:
+        size: how many begin.
+        rungs: the epochs after which they are compared, rising, all below the full number.
+    """
+
+    size: int
+    rungs: tuple[int, ...]
+
+
+class Cohorts(ABC):
+    """A scheduler that halves cohorts.
+
+    The trials, by number, are dealt to the cohorts of the plan, which begins again at its end. The next cohort begins
+    when the one before it is done. A rung is judged when nobody is on the way to it any more: of a cohort of n, the
+    best n // eta**k, at least one, go on from its k-th rung. One that fails leaves its place to the next trial; one
+    that was ended for good keeps its place, as the last. The last cohort is judged with those it has when no more can
+    be begun.
+    """
+
+    eta: int
+
+    @abstractmethod
+    def plan(self, epochs: int) -> Sequence[Cohort]:
+        """The cohorts of one round; at least one."""
+
+    def after_epoch(self, trial: Progress, trials: Sequence[Progress], epochs: int) -> Decision:
+        plan = self.plan(epochs)
+        if trial.epochs >= epochs or not any(trial.epochs in cohort.rungs for cohort in plan):
+            return Decision.CONTINUE
+        earlier = sum(t.number < trial.number for t in trials)
+        if trial.epochs not in _cohort_at(plan, earlier).rungs:
+            return Decision.CONTINUE
+        return pause_unless_next(self, trial, trials, epochs)
+
+    def resume(self, trials: Sequence[Progress], epochs: int, more: bool) -> int | None:
+        for cohort, members in _dealt(self.plan(epochs), trials):
+            number = self._promotion(cohort, members, epochs, more)
+            if number is not None:
+                return number
+        return None
+
+    def may_begin(self, trials: Sequence[Progress], epochs: int, more: bool) -> bool:
+        if not more:
+            return False
+        return all(
+            len(members) < cohort.size
+            or not (
+                any(t.state == "running" for t in members) or self._promotion(cohort, members, epochs, more) is not None
+            )
+            for cohort, members in _dealt(self.plan(epochs), trials)
+        )
+
+    def _promotion(self, cohort: Cohort, members: Sequence[Progress], epochs: int, more: bool) -> int | None:
+        steps = [*cohort.rungs, epochs]
+        below = [t.number for t in members if t.state == "paused" and t.epochs < steps[0]]
+        if below:  # from a run that had another scheduler before
+            return min(below)
+        if more and len(members) < cohort.size:
+            return None
+        for k, (rung, after) in enumerate(itertools.pairwise(steps), start=1):
+            if any(t.state == "running" and t.epochs < rung for t in members):
+                return None
+            if not any(t.state == "paused" and rung <= t.epochs < after for t in members):
+                continue
+            for trial in ranked(members, rung)[: max(1, len(members) // self.eta**k)]:
+                if trial.state == "paused" and trial.epochs < after:
+                    return trial.number
+        return None
+
+
+def _cohort_at(plan: Sequence[Cohort], position: int) -> Cohort:
+    position %= sum(cohort.size for cohort in plan)
+    for cohort in plan:
+        if position < cohort.size:
+            return cohort
+        position -= cohort.size
+    raise AssertionError("a plan is not empty")
+
+
+def _dealt(plan: Sequence[Cohort], trials: Sequence[Progress]) -> Iterator[tuple[Cohort, list[Progress]]]:
+    """The cohorts that have begun, with their members."""
+    waiting = sorted(trials, key=lambda t: t.number)
+    position = 0
+    for cohort in itertools.cycle(plan):
+        if position >= len(waiting):
+            return
+        yield cohort, waiting[position : position + cohort.size]
+        position += cohort.size

@@ -1,0 +1,75 @@
+"""What a scheduler sees of the trials, and what it decides: how far each of them is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal, Protocol
+
+from slimsearch_errors import SlimsearchError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A trial as a scheduler sees it; one that failed for good is not shown to it at all.
+
+    Attributes:
+        number: of the trial; later ones have larger numbers, and there may be gaps.
+        losses: after each finished epoch, from the first: one for each objective, less is better. Costs that are known
+            before training are the same in all of them.
+        state: "running", also where it waits for a worker that is to train it on or to try it again; "paused", to be
+            trained on from its checkpoint if at all; "complete"; "stopped", ended for good before that.
+        violation: by how much hard limits are broken, in total; 0: not at all.
+    """
+
+    number: int
+    losses: tuple[tuple[float, ...], ...]
+    state: Literal["running", "paused", "complete", "stopped"]
+    violation: float = 0.0
+
+    @property
+    def epochs(self) -> int:
+        """How many were finished."""
+        return len(self.losses)
+
+
+class Decision(Enum):
+    """What becomes of a trial that has finished an epoch."""
+
+    CONTINUE = "continue"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+class Scheduler(Protocol):
+    """Decides how long trials are trained.
+
+    Every answer is a function of the arguments alone, so that it is the same after a kill. Whenever a trial has
+    finished an epoch, the driver asks `after_epoch` and records the decision; whenever a worker is free, it asks
+    `resume` and, where that gives None, `may_begin`; where neither gives it work, it asks both again after the next
+    event. When nothing runs, one of them gives work, or the search is over: what is paused then stays so.
+
+    `trials` are in any order; `epochs` is the number after which a trial is complete; `more` is whether the search can
+    still begin new trials.
+    """
+
+    def after_epoch(self, trial: Progress, trials: Sequence[Progress], epochs: int) -> Decision:
+        """What becomes of `trial`, one of `trials`, which has just finished an epoch; at the last one: CONTINUE."""
+
+    def resume(self, trials: Sequence[Progress], epochs: int, more: bool) -> int | None:
+        """The number of a paused trial to train on now; None: none."""
+
+    def may_begin(self, trials: Sequence[Progress], epochs: int, more: bool) -> bool:
+        """Whether a new trial can be begun now; never where there are no `more`."""
+
+
+def check(option: str, value: Any, least: float, kind: type[int] | type[float] = int) -> None:
+    """Refuse a `value` of an option that is not a number of `kind`, or below `least`.
+
+    Raises:
+        SlimsearchError: so it is.
+    """
+    allowed, word = ((int,), "whole number") if kind is int else ((int, float), "number")
+    if isinstance(value, bool) or not isinstance(value, allowed) or not value >= least:
+        raise SlimsearchError(f"{option}={value} is not a {word} of at least {least:g}")

@@ -1,0 +1,67 @@
+"""Asynchronous successive halving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from strategies.schedulers._rungs import pause_unless_next, ranked, rungs
+from strategies.schedulers._scheduler import Decision, Progress, check
+
+
+@dataclass(frozen=True)
+class Asha:
+    """Trials pause at rungs; a free worker promotes one that is in the best 1/eta of its rung, else begins a new one.
+
+    Source: Li et al. 2020, "A system for massively parallel hyperparameter tuning", Algorithm 2; for several
+    objectives after MO-ASHA, Schmucker et al. 2021 (see `order`). What differs: a promoted trial is trained on from its
+    checkpoint; when no trial can be begun any more, nothing runs and none was completed, the best of the highest rung
+    goes on all the same; one that was ended for good counts in the rung that it was on its way to, behind all others.
+
+    The losses in a rung are those in the middle of the learning rate's cycle: they order trials, and say little about
+    what they will be in the end.
+
+    Attributes:
+        eta: one in so many is promoted.
+        min_epochs: the first rung is no lower.
+    """
+
+    eta: int = 3
+    min_epochs: int = 1
+
+    def __post_init__(self) -> None:
+        check("eta", self.eta, 2)
+        check("min_epochs", self.min_epochs, 1)
+
+    def after_epoch(self, trial: Progress, trials: Sequence[Progress], epochs: int) -> Decision:
+        if trial.epochs >= epochs or trial.epochs not in rungs(epochs, self.eta, self.min_epochs):
+            return Decision.CONTINUE
+        return pause_unless_next(self, trial, trials, epochs)
+
+    def resume(self, trials: Sequence[Progress], epochs: int, more: bool) -> int | None:
+        steps = [0, *rungs(epochs, self.eta, self.min_epochs), epochs]
+        for before, rung, after in reversed(list(zip(steps, steps[1:], steps[2:], strict=False))):
+            if not any(_waits(t, rung, after) for t in trials):
+                continue
+            came = sum(t.epochs >= rung or (t.state == "stopped" and t.epochs > before) for t in trials)
+            for trial in ranked(trials, rung)[: came // self.eta]:
+                if _waits(trial, rung, after):
+                    return trial.number
+        below = [t.number for t in trials if _waits(t, 0, steps[1])]  # from a run that had other options before
+        if below:
+            return min(below)
+        if more or any(t.state in ("running", "complete") for t in trials):
+            return None
+        highest = max((rung for rung in steps[1:-1] if any(t.epochs >= rung for t in _paused(trials))), default=None)
+        return None if highest is None else ranked(_paused(trials), highest)[0].number
+
+    def may_begin(self, trials: Sequence[Progress], epochs: int, more: bool) -> bool:
+        return more
+
+
+def _waits(trial: Progress, rung: int, after: int) -> bool:
+    return trial.state == "paused" and rung <= trial.epochs < after
+
+
+def _paused(trials: Sequence[Progress]) -> list[Progress]:
+    return [t for t in trials if t.state == "paused"]

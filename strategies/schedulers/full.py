@@ -1,0 +1,23 @@
+"""No early stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from strategies.schedulers._scheduler import Decision, Progress
+
+
+@dataclass(frozen=True)
+class Full:
+    """Every trial is trained to the end."""
+
+    def after_epoch(self, trial: Progress, trials: Sequence[Progress], epochs: int) -> Decision:
+        return Decision.CONTINUE
+
+    def resume(self, trials: Sequence[Progress], epochs: int, more: bool) -> int | None:
+        # Only a run that had another scheduler before has any.
+        return min((t.number for t in trials if t.state == "paused"), default=None)
+
+    def may_begin(self, trials: Sequence[Progress], epochs: int, more: bool) -> bool:
+        return more

@@ -1,0 +1,94 @@
+"""Subnets of one trained supernet are searched, and the best of them are trained on their own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
+
+from evaluators import Evaluator, Outcome, Report, Task
+from search_spaces import Candidate
+from slimsearch_errors import SlimsearchError
+from strategies import _workers
+from strategies._strategy import Failure, Search
+from strategies._workers import Done, Workers
+from strategies.optuna import Optuna
+
+_log = logging.getLogger(__name__)
+
+# The number of the task that trains the supernet, which is no trial.
+_SUPERNET = -1
+
+
+@runtime_checkable
+class Prepared(Evaluator, Protocol):
+    """An evaluator that something has to be trained for, once."""
+
+    @property
+    def prepared(self) -> bool:
+        """Whether that was done."""
+
+    def prepare(self, *, report: Report) -> None:
+        """Do it; what was interrupted is continued."""
+
+
+@dataclass
+class Supernet:
+    """Trains the evaluator's supernet in one worker, then keeps all workers busy as `Optuna` does.
+
+    Source: single path one-shot (Guo et al. 2020); what differs is in `evaluators.train_supernet`.
+
+    Attributes:
+        workers: number of processes, each with one thread.
+        trial_timeout: seconds after which a task is ended and counts as failed, the supernet's not; None: never.
+        directory: where the supernet's log goes.
+    """
+
+    INHERITS: ClassVar[bool] = True
+    """Candidates are first judged with inherited weights; the best are then trained on their own."""
+
+    workers: int = 2
+    trial_timeout: float | None = None
+    directory: Path | None = None
+
+    def __post_init__(self) -> None:
+        _workers.check(self.workers, self.trial_timeout)
+
+    def run(self, search: Search, evaluator: Evaluator) -> None:
+        """Evaluate everything that `search` asks for.
+
+        Raises:
+            SlimsearchError: the evaluator has no supernet, or its training failed.
+            KeyboardInterrupt: after the workers were stopped.
+        """
+        if isinstance(evaluator, Prepared) and not evaluator.prepared:
+            self._prepare(evaluator)
+        Optuna(self.workers, self.trial_timeout).run(search, evaluator)
+
+    def _prepare(self, evaluator: Prepared) -> None:
+        folder = self.directory if self.directory is not None else Path()
+        folder.mkdir(parents=True, exist_ok=True)
+        with Workers(1, None, _Preparation(evaluator)) as workers:
+            workers.submit(Task(_SUPERNET, Candidate({}), 1, 0, folder), limited=False)
+            while not isinstance(event := workers.wait(), Done):
+                _log.info("supernet, epoch %d: %s", event.epoch, _text(event.metrics))
+                event.answer(True)
+        if isinstance(event.result, Failure):
+            raise SlimsearchError(
+                f"the supernet could not be trained: {event.result.error} (log: {folder / 'log.txt'})"
+            )
+
+
+@dataclass
+class _Preparation:
+    evaluator: Prepared
+
+    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+        self.evaluator.prepare(report=report)
+        return Outcome({})
+
+
+def _text(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -1,0 +1,631 @@
+"""NNI's own strategies: what they offer is in the space, evaluated once, and the search ends whatever happens."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SPACES, TINY
+
+from evaluators import Outcome, Report, Task
+from evaluators.datasets import Dataset
+from search_spaces import Candidate, ChoiceSpace, ModelSpace, Point, Space
+from slimsearch_errors import SlimsearchError
+from slimsearch_names import load_class
+from strategies import Failure, _nni, _nni_oneshot
+from strategies._nni import Drive
+from strategies._workers import Done
+
+MULTI_TRIAL = ["nni_random", "nni_grid", "nni_evolution", "nni_tpe"]
+ONE_SHOT = ["nni_random_oneshot", "nni_darts", "nni_gumbel_darts", "nni_proxyless"]
+NESTED = f"{SPACES}:Nested"
+
+
+def make(name: str, **options: Any) -> Any:
+    return load_class("strategy", name, "strategies")(**options)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    metrics: Mapping[str, float]
+    score: float | None
+
+
+class Recorder:
+    """A search that takes offers, hands out `interrupted` tasks before and `later` ones after them, and remembers."""
+
+    def __init__(
+        self, space: Space, folder: Path, budget: int, *, interrupted: int = 0, later: int = 0, retries: int = 0,
+        record: Mapping[str, float | None] | None = None,
+    ) -> None:  # fmt: skip
+        self.space, self.folder, self.budget, self.later, self.retries = space, folder, budget, later, retries
+        self.record = dict(record or {})
+        self.offered: list[Candidate] = []
+        self.tasks: list[Task] = []
+        self.told: list[tuple[int, Outcome | Failure]] = []
+        self.epochs: list[tuple[int, int]] = []
+        self.again = [self._task(Candidate({"interrupted": i})) for i in range(interrupted)]
+        self.closed = 0
+
+    def ask(self) -> Task | None:
+        if self.again:
+            return self.again.pop(0)
+        if self.closed and self.later:
+            self.later -= 1
+            return self._task(Candidate({"later": self.later}))
+        return None
+
+    def offer(self, point: Point) -> Task | Recorded | None:
+        assert not self.closed
+        candidate = self.space.candidate(point)
+        if candidate.key in self.record:
+            score = self.record[candidate.key]
+            return Recorded({} if score is None else {"val_accuracy": score}, score)
+        if len(self.offered) >= self.budget:
+            return None
+        self.offered.append(candidate)
+        return self._task(candidate)
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        self.epochs.append((number, epoch))
+        return True
+
+    def tell(self, number: int, result: Outcome | Failure) -> None:
+        if isinstance(result, Failure) and result.worker_died and self.retries:
+            self.retries -= 1
+            self.again.append(self.tasks[number])
+            return
+        self.told.append((number, result))
+        key = self.tasks[number].candidate.key
+        self.record[key] = result.metrics["val_accuracy"] if isinstance(result, Outcome) else None
+
+    def score(self, number: int) -> float | None:
+        return self.record[self.tasks[number].candidate.key]
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def _task(self, candidate: Candidate) -> Task:
+        directory = self.folder / str(len(self.tasks))
+        directory.mkdir()
+        self.tasks.append(Task(len(self.tasks), candidate, 1, 0, directory))
+        return self.tasks[-1]
+
+
+def worth(candidate: Candidate) -> float:
+    """Some number, the same for the same candidate."""
+    return int(candidate.key[:4], 16) / 65536
+
+
+@dataclass
+class Cheap:
+    """An evaluator that trains nothing, but has what a supernet needs: of the data, the training split alone."""
+
+    space: Space
+    data: Any = None
+    fails: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without images no worker needs the space, and NNI with it.
+        return {**vars(self), "space": self.space if self.data is not None else None}
+
+    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+        report(1, {"val_accuracy": worth(task.candidate)})
+        if self.fails:
+            raise ValueError("nothing works")
+        return Outcome({"val_accuracy": worth(task.candidate)})
+
+
+@dataclass
+class TrainingSplit:
+    train: Any
+    mean: float
+    std: float
+
+    def normalise(self, images: Any) -> torch.Tensor:
+        return (torch.from_numpy(np.array(images)).float() - self.mean) / self.std
+
+
+@pytest.fixture(scope="module")
+def images(digits: Dataset) -> TrainingSplit:
+    train = SimpleNamespace(images=digits.train.images, labels=digits.train.labels)
+    return TrainingSplit(train, float(train.images.mean()), float(train.images.std()))
+
+
+class Inline:
+    """Workers without processes: results come in the order of the tasks."""
+
+    def __init__(self, count: int, timeout: float | None, evaluator: Any) -> None:
+        self._count, self._evaluator = count, evaluator
+        self._tasks: list[Task] = []
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    @property
+    def free(self) -> bool:
+        return len(self._tasks) < self._count
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._tasks)
+
+    def submit(self, task: Task, *, limited: bool = True) -> None:
+        assert self.free
+        self._tasks.append(task)
+
+    def wait(self) -> Done:
+        task = self._tasks.pop(0)
+        try:
+            return Done(task.number, self._evaluator.evaluate(task, report=lambda epoch, metrics: True))
+        except OSError as error:
+            return Done(task.number, Failure(str(error), worker_died=True))
+        except Exception as error:
+            return Done(task.number, Failure(str(error)))
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_nni, "Workers", Inline)
+    monkeypatch.setattr(_nni_oneshot, "Workers", Inline)
+
+
+@pytest.fixture(scope="module")
+def mnist_cnn() -> ModelSpace:
+    return ModelSpace.load("mnist_cnn", (1, 8, 8), 10)
+
+
+def check_record(search: Recorder, offered: int) -> None:
+    assert search.closed == 1
+    assert len(search.offered) == len(set(search.offered)) == offered
+    assert sorted(number for number, _ in search.told) == list(range(len(search.tasks)))
+    assert all(search.space.contains(candidate.architecture) for candidate in search.offered)
+
+
+def drive(search: Recorder, proposals: Any, evaluator: Any, workers: int = 1) -> None:
+    Drive("some-strategy", search, Inline(workers, None, evaluator), search.space).run(proposals)  # type: ignore[arg-type]
+
+
+TABLE = ChoiceSpace({"a": list(range(5))})
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("name", MULTI_TRIAL)
+def test_budget_ends_in_the_middle(name: str, workers: int, mnist_cnn: ModelSpace, tmp_path: Path) -> None:
+    search = Recorder(mnist_cnn, tmp_path, 7, interrupted=2, later=2)
+    make(name, workers=workers, seed=1).run(search, Cheap(mnist_cnn))
+    check_record(search, 7)
+    assert [list(task.candidate.architecture) for task in search.tasks[:2]] == [["interrupted"], ["interrupted"]]
+    assert [list(task.candidate.architecture) for task in search.tasks[9:]] == [["later"], ["later"]]
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("space_name", ["mnist_cnn", NESTED])
+@pytest.mark.parametrize("name", MULTI_TRIAL)
+def test_exhausted_space_ends_the_search(name: str, space_name: str, fails: bool, tmp_path: Path) -> None:
+    """Both have 18 networks; in the nested one, NNI tells 24 samples apart."""
+    space = ModelSpace.load(space_name, (1, 8, 8), 10)
+    search = Recorder(space, tmp_path, 1000)
+    make(name, workers=2).run(search, Cheap(space, fails=fails))
+    check_record(search, 18)
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("name", MULTI_TRIAL)
+def test_resumed_search_goes_on_where_it_was(name: str, mnist_cnn: ModelSpace, tmp_path: Path) -> None:
+    whole, part, rest = (tmp_path / name for name in ("whole", "part", "rest"))
+    for folder in (whole, part, rest):
+        folder.mkdir()
+    uninterrupted = Recorder(mnist_cnn, whole, 12)
+    make(name, workers=1, seed=3).run(uninterrupted, Cheap(mnist_cnn))
+    first = Recorder(mnist_cnn, part, 5)
+    make(name, workers=1, seed=3).run(first, Cheap(mnist_cnn))
+    second = Recorder(mnist_cnn, rest, 7, record=first.record)
+    make(name, workers=1, seed=3).run(second, Cheap(mnist_cnn))
+    assert first.offered + second.offered == uninterrupted.offered
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("name", MULTI_TRIAL)
+def test_space_without_networks(name: str, tmp_path: Path) -> None:
+    """A table's space: values that NNI would not tell apart."""
+    space = ChoiceSpace({"a": [1, 1.0, True], "b": [[0], [0, 1]], "c": ["x", None]})
+    search = Recorder(space, tmp_path, 1000)
+    make(name, workers=2).run(search, Cheap(space))
+    check_record(search, 12)
+
+
+@dataclass
+class Sum(Cheap):
+    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+        return Outcome({"val_accuracy": float(sum(task.candidate.architecture.values()))})
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize(
+    ("name", "options", "better"),
+    [
+        # Twenty random candidates to begin with, then those like the best; where it repeats itself, the grid.
+        ("nni_tpe", {}, slice(20, 35)),
+        ("nni_evolution", {"population": 10, "tournament": 5}, slice(100, 120)),
+    ],
+)
+def test_more_is_better(name: str, options: dict[str, Any], better: slice, tmp_path: Path) -> None:
+    space = ChoiceSpace({f"choice{i}": list(range(8)) for i in range(12)})
+    search = Recorder(space, tmp_path, better.stop)
+    make(name, workers=1, **options).run(search, Sum(space))
+    check_record(search, better.stop)
+    sums = [sum(candidate.architecture.values()) for candidate in search.offered]
+    assert np.mean(sums[better]) > np.mean(sums[:10]) + 6
+
+
+@pytest.mark.parametrize("name", ["nni_random", "nni_grid", "nni_evolution"])
+def test_constraints_are_kept(name: str, tmp_path: Path) -> None:
+    from nni.mutable import Categorical, ExpressionConstraint
+
+    from strategies import _nni_proposals
+
+    space = ChoiceSpace({"a": [1, 2, 3], "b": [1, 2, 3]})
+    _, point_of = _nni_proposals.mutables(space)
+    a, b = (Categorical([0, 1, 2], label=label) for label in "ab")
+    mutables = {"a": a, "b": b, "rule": ExpressionConstraint(a + b == 2, label="rule")}
+    strategy, search = make(name), Recorder(space, tmp_path, 10)
+    drive(search, _nni_proposals.proposals(name, strategy._strategy(mutables), mutables, point_of), Cheap(space))
+    assert sorted(tuple(c.architecture.values()) for c in search.offered) == [(1, 3), (2, 2), (3, 1)]
+
+
+def test_tpe_refuses_constraints() -> None:
+    from nni.mutable import Categorical, ExpressionConstraint
+
+    a = Categorical([1, 2, 3], label="a")
+    with pytest.raises(SlimsearchError, match="nni-tpe cannot keep constraints, and the space has 'rule'"):
+        make("nni_tpe")._strategy({"a": a, "rule": ExpressionConstraint(a > 1, label="rule")})
+
+
+@pytest.mark.parametrize("name", MULTI_TRIAL)
+def test_no_thread_is_left(name: str, mnist_cnn: ModelSpace) -> None:
+    """Also where the one who asks gives up, as Ctrl-C does."""
+    from strategies import _nni_proposals
+
+    mutables, point_of = _nni_proposals.mutables(mnist_cnn)
+    proposals = _nni_proposals.proposals(name, make(name)._strategy(mutables), mutables, point_of)
+    next(proposals)
+    assert name in [thread.name for thread in threading.enumerate()]
+    proposals.close()
+    assert name not in [thread.name for thread in threading.enumerate()]
+
+
+def test_worker_processes(mnist_cnn: ModelSpace, tmp_path: Path) -> None:
+    search = Recorder(mnist_cnn, tmp_path, 5, interrupted=1, later=1)
+    make("nni_random", workers=2).run(search, Cheap(mnist_cnn))
+    check_record(search, 5)
+    assert sorted(search.epochs) == [(number, 1) for number in range(7)]
+
+
+def test_endless_repeats_end_the_search(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    answers = []
+
+    def stubborn() -> Any:
+        while True:
+            answers.append((yield {"a": 1}))
+
+    search = Recorder(TABLE, tmp_path, 10)
+    with caplog.at_level(logging.WARNING):
+        drive(search, stubborn(), Cheap(TABLE))
+    check_record(search, 1)
+    assert "some-strategy ends: its last 200 proposals were nothing new" in caplog.text
+    assert answers[0] == [(0, worth(search.offered[0]))]
+
+
+def test_long_record_is_no_repeat(tmp_path: Path) -> None:
+    space = ChoiceSpace({"a": list(range(600))})
+    record = {space.candidate({"a": a}).key: 0.5 for a in range(500)}
+    search = Recorder(space, tmp_path, 10, record=record)
+    drive(search, ({"a": a} for a in range(505)), Cheap(space))
+    check_record(search, 5)
+
+
+def test_what_is_not_in_the_space_has_no_score(tmp_path: Path) -> None:
+    answers = []
+
+    def careless() -> Any:
+        answers.append((yield {"a": 99}))
+        answers.append((yield {"a": 1}))
+
+    search = Recorder(TABLE, tmp_path, 10)
+    drive(search, careless(), Cheap(TABLE))
+    check_record(search, 1)
+    assert answers == [[(0, None)], [(1, worth(search.offered[0]))]]
+
+
+def test_equal_candidates_in_flight_share_a_trial(tmp_path: Path) -> None:
+    answers = []
+
+    def twins() -> Any:
+        for point in ({"a": 1}, {"a": 1}, {"a": 2}, None):
+            answers.append((yield point))
+
+    search = Recorder(TABLE, tmp_path, 10)
+    drive(search, twins(), Cheap(TABLE), workers=2)
+    check_record(search, 2)
+    one, two = map(worth, search.offered)
+    assert answers == [[], [], [(0, one), (1, one)], [(2, two)]]
+
+
+def test_interrupted_trial_answers_for_its_candidate(tmp_path: Path) -> None:
+    answers = []
+
+    def again() -> Any:
+        for a in (1, 2):
+            answers.append((yield {"a": a}))
+
+    search = Recorder(TABLE, tmp_path, 10)
+    search.again = [search._task(TABLE.candidate({"a": 1}))]
+    drive(search, again(), Cheap(TABLE), workers=2)
+    check_record(search, 1)
+    assert answers == [[], [(0, worth(search.tasks[0].candidate))]]
+
+
+def test_score_of_a_trial_whose_worker_died_is_that_of_its_second_attempt(tmp_path: Path) -> None:
+    answers: list[Any] = []
+
+    def one() -> Any:
+        answers.append((yield {"a": 1}))
+
+    @dataclass
+    class DiesOnce(Cheap):
+        died: list[int] = field(default_factory=list)
+
+        def evaluate(self, task: Task, *, report: Report) -> Outcome:
+            if not self.died:
+                self.died.append(task.number)
+                raise OSError("killed")
+            return super().evaluate(task, report=report)
+
+    search = Recorder(TABLE, tmp_path, 10, retries=1)
+    drive(search, one(), DiesOnce(TABLE))
+    check_record(search, 1)
+    assert answers == [[(0, worth(search.offered[0]))]]
+
+
+@pytest.mark.usefixtures("inline")
+def test_error_in_nni_is_one_line(mnist_cnn: ModelSpace, tmp_path: Path) -> None:
+    from nni.nas.strategy import Random
+
+    class Broken(Random):  # type: ignore[misc]
+        def _run(self) -> None:
+            raise ValueError("out of ideas")
+
+    strategy = make("nni_random")
+    strategy._strategy = lambda mutables: Broken()
+    with pytest.raises(SlimsearchError, match="nni-random failed in NNI: ValueError: out of ideas"):
+        strategy.run(Recorder(mnist_cnn, tmp_path, 3), Cheap(mnist_cnn))
+
+
+@pytest.mark.parametrize("name", MULTI_TRIAL + ONE_SHOT)
+def test_evaluator_without_a_space_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SlimsearchError, match=f"{name.replace('_', '-')} needs the space to search"):
+        make(name).run(Recorder(TABLE, tmp_path, 3), SimpleNamespace())
+
+
+@pytest.mark.parametrize("name", ONE_SHOT)
+def test_space_without_networks_has_no_supernet(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SlimsearchError, match="trains a supernet, and Cheap has not what that needs"):
+        make(name).run(Recorder(TABLE, tmp_path, 3), Cheap(TABLE))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "nni_darts", "workers": 0}, "--workers 0 is less than 1"),
+        ({"name": "nni_darts", "epochs": 0}, "nni-darts: epochs 0 is less than 1"),
+        ({"name": "nni_grid", "trial_timeout": 0}, "--trial-timeout 0 is not above 0"),
+        ({"name": "nni_evolution", "tournament": 200}, "tournament 200 is not between 1 and population 100"),
+        ({"name": "nni_evolution", "workers": 4, "population": 4, "tournament": 2}, "population 4 is not above"),
+    ],
+)
+def test_senseless_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SlimsearchError, match=message):
+        make(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "space_name", "offered"),
+    [
+        ("nni_random_oneshot", TINY, 5), ("nni_darts", TINY, 1), ("nni_gumbel_darts", TINY, 1),
+        ("nni_random_oneshot", NESTED, 5), ("nni_proxyless", NESTED, 1),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("inline")
+def test_supernet(name: str, space_name: str, offered: int, images: TrainingSplit, tmp_path: Path) -> None:
+    space = ModelSpace.load(space_name, (1, 8, 8), 10)
+    search = Recorder(space, tmp_path, 10, interrupted=1, later=1)
+    folder = tmp_path / "supernet"
+    options = {"workers": 2, "seed": 1, "epochs": 1, "directory": folder}
+    make(name, **options).run(search, Cheap(space, images))
+    check_record(search, offered)
+    kept = json.loads((folder / "architectures.json").read_text())["architectures"]
+    assert [candidate.architecture for candidate in search.offered] == kept[:offered]
+    # A resumed run, which has no data to train a supernet on.
+    (tmp_path / "again").mkdir()
+    again = Recorder(space, tmp_path / "again", 10)
+    make(name, **options).run(again, Cheap(space, "no images"))
+    assert again.offered == search.offered
+
+
+def test_supernet_in_a_worker_process(
+    images: TrainingSplit, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    space = ModelSpace.load(TINY, (1, 8, 8), 10)
+    search = Recorder(space, tmp_path, 10, later=1)
+    with caplog.at_level(logging.INFO, logger="strategies"):
+        make("nni_darts", workers=1, epochs=2, directory=tmp_path / "supernet").run(search, Cheap(space, images))
+    check_record(search, 1)
+    assert (tmp_path / "supernet" / "log.txt").is_file()
+    assert [line for line in caplog.messages if "supernet, epoch" in line][1].startswith(
+        "nni-darts: supernet, epoch 2 of 2: train_loss "
+    )
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["nni_random_oneshot", "nni_darts", "nni_gumbel_darts"])
+def test_supernet_of_mnist_cnn(name: str, mnist_cnn: ModelSpace, images: TrainingSplit) -> None:
+    """Its dropout rate is a choice, which NNI does not mix by itself."""
+    from strategies import _nni_supernet
+
+    strategy = make(name, seed=2)
+
+    def best() -> list[dict[str, Any]]:
+        told: list[tuple[int, float]] = []
+        supernet = _nni_supernet.train(
+            strategy.strategy, mnist_cnn, images, epochs=2, batch_size=128, held_out=strategy.HELD_OUT, seed=2,
+            report=lambda epoch, metrics: told.append((epoch, metrics["train_loss"])) or True,
+        )  # fmt: skip
+        assert [epoch for epoch, _ in told] == [1, 2]
+        assert told[1][1] < told[0][1]
+        found: list[dict[str, Any]] = strategy.best(supernet)
+        return found
+
+    found = best()
+    assert all(mnist_cnn.contains(point) and "dropout" in point for point in found)
+    assert len(found) == (18 if name == "nni_random_oneshot" else 1)
+    assert best() == found  # the seed decides
+
+
+def test_ruled_out_architectures_make_room_for_others() -> None:
+    from strategies._nni_oneshot import _offers
+
+    offers = _offers([{"a": i} for i in range(9)], 2)
+    assert next(offers) == {"a": 0}
+    assert offers.send([]) == {"a": 1}
+    assert offers.send([]) is None  # two are running
+    assert offers.send([(0, None)]) == {"a": 2}
+    assert offers.send([(1, None), (2, 0.9)]) == {"a": 3}
+    with pytest.raises(StopIteration):
+        offers.send([(3, 0.8)])
+
+
+@pytest.mark.parametrize(
+    ("name", "space_name", "message"),
+    [
+        ("nni_proxyless", TINY, "nni-proxyless cannot search 'width' of Tiny: it mixes only whole layers"),
+        ("nni_proxyless", "mnist_cnn", "cannot search 'feature' of MnistCnn: .* a value choice of MutableLinear"),
+        ("nni_darts", "lenet", "nni-darts cannot search 'kernel1' of LeNet: .*size.*kernel_size of MutableConv2d"),
+        ("nni_gumbel_darts", "lenet", "nni-gumbel-darts cannot search 'kernel1' of LeNet"),
+        ("nni_proxyless", "lenet", "nni-proxyless cannot search 'conv1' of LeNet"),
+        ("nni_darts", f"{SPACES}:FailsToRun", "cannot search FailsToRun: .*: RuntimeError: the forward pass gave up"),
+    ],
+)
+def test_space_that_cannot_be_searched_is_refused_before_training(
+    name: str, space_name: str, message: str, tmp_path: Path
+) -> None:
+    space = ModelSpace.load(space_name, (1, 28, 28), 10)
+    search = Recorder(space, tmp_path, 3, interrupted=1)
+    with pytest.raises(SlimsearchError, match=message) as caught:
+        make(name, directory=tmp_path / "supernet").run(search, Cheap(space, "no images"))
+    assert "\n" not in str(caught.value)
+    assert not search.told
+    assert not (tmp_path / "supernet").exists()
+
+
+def _spaces() -> dict[str, tuple[str, Callable[[], Any]]]:
+    """Strategy and class of spaces that it cannot search, by what is said of them."""
+    import nni
+    from nni.nas.nn.pytorch import InputChoice, LayerChoice, MutableConv2d, MutableDropout, MutableMaxPool2d
+    from nni.nas.nn.pytorch import ModelSpace as NniModelSpace
+    from torch import nn
+
+    class Head(NniModelSpace):  # type: ignore[misc]
+        def __init__(self, body: Callable[[], Any]) -> None:
+            super().__init__()
+            self.stem, self.body, self.fc = nn.Conv2d(1, 4, 3), body(), nn.Linear(4, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            x = self.body([x, x]) if isinstance(self.body, InputChoice) else self.body(x)
+            return self.fc(x.mean(dim=(2, 3)))
+
+    class Pool(Head):
+        def __init__(self) -> None:
+            super().__init__(lambda: MutableMaxPool2d(nni.choice("pool", [2, 3])))
+
+    class Inputs(Head):
+        def __init__(self) -> None:
+            super().__init__(lambda: InputChoice(2, None, label="inputs"))
+
+    class Layers(Head):
+        def __init__(self) -> None:
+            super().__init__(lambda: LayerChoice([nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3)], label="layer"))
+
+    class Stride(Head):
+        def __init__(self) -> None:
+            super().__init__(lambda: MutableConv2d(4, 4, 1, stride=nni.choice("stride", [1, 2])))
+
+    class Range(Head):
+        def __init__(self) -> None:
+            super().__init__(lambda: MutableDropout(nni.uniform("rate", 0.1, 0.5)))
+
+    return {
+        "'pool' of Pool: it mixes value choices of .*, and 'pool' is one of MutableMaxPool2d": ("nni_darts", Pool),
+        "'inputs' of Inputs: n_chosen is None": ("nni_random_oneshot", Inputs),
+        "'layer' of Layers: .* differ in shape": ("nni_proxyless", Layers),
+        "'stride' of Stride: .*stride of MutableConv2d": ("nni_darts", Stride),
+        "'rate' of Range: .* this is a range": ("nni_random_oneshot", Range),
+    }
+
+
+@pytest.mark.parametrize("message", ["'pool' of", "'inputs' of", "'layer' of", "'stride' of", "'rate' of"])
+def test_refusal_names_the_choice(message: str) -> None:
+    from strategies import _nni_supernet
+
+    pattern, (name, space_class) = next(item for item in _spaces().items() if item[0].startswith(message))
+    strategy, space = make(name), ModelSpace(space_class, (1, 8, 8), 10)  # type: ignore[arg-type]
+    with pytest.raises(SlimsearchError, match=f"{strategy.NAME} cannot search {pattern}"):
+        _nni_supernet.check(strategy.NAME, strategy.strategy(space), space, 0)
+
+
+def test_supernet_that_diverges_is_one_line(images: TrainingSplit, tmp_path: Path) -> None:
+    space = ModelSpace.load(f"{SPACES}:Diverges", (1, 8, 8), 10)
+    search = Recorder(space, tmp_path, 3)
+    with pytest.raises(
+        SlimsearchError, match=r"nni-darts: the supernet could not be trained: .*loss.* is nan .*log\.txt"
+    ):
+        make("nni_darts", workers=1, epochs=1, directory=tmp_path / "supernet").run(search, Cheap(space, images))
+    assert not search.told
+    assert "Traceback" in (tmp_path / "supernet" / "log.txt").read_text()
+
+
+def test_mixed_dropout() -> None:
+    from nni.nas.nn.pytorch import MutableDropout
+
+    from strategies._nni_supernet import MixedDropout
+
+    layer = MixedDropout({"p": 0.5})
+    weights = torch.tensor([0.25, 0.75], requires_grad=True)
+    rates = {0.0: weights[0], 0.5: weights[1]}
+    ones = torch.ones(4000)
+    out = layer.forward_with_args(rates, False, ones)
+    # Half of the places are dropped by the second rate alone, the others count twice in it.
+    assert sorted(set(out.tolist())) == [0.25, 1.75]
+    assert abs(float(out.mean()) - 1) < 0.05
+    out.square().mean().backward()
+    assert weights.grad is not None
+    assert weights.grad[1] > weights.grad[0] > 0
+    assert 0 < float((layer.forward_with_args(0.5, False, ones) == 0).float().mean()) < 1
+    layer.eval()
+    assert torch.equal(layer.forward_with_args(rates, False, ones), ones)
+    assert isinstance(layer.freeze({}), MutableDropout)
