@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from experiments.ranking import Ranking
 from experiments.record import COMPLETE, PAUSED, RUNNING, STOPPED, Trial
+from slimsearch_errors import SlimsearchError
 from strategies.schedulers import Decision, Progress, Scheduler
 
-_LEARNED = ("val_accuracy", "val_loss")
 _STATES: dict[str, Literal["running", "paused", "complete", "stopped"]] = {
     RUNNING: "running",
     PAUSED: "paused",
@@ -21,8 +21,9 @@ _STATES: dict[str, Literal["running", "paused", "complete", "stopped"]] = {
 class Fidelity:
     """Asks a scheduler how far trials are trained.
 
-    Only objectives that are known while a network is trained count: accuracy after each epoch, and costs that are
-    exact from the start. With the weighted product its score does, once its targets are fixed, and accuracy until then.
+    Only objectives that are known while a network is trained count: what is reported after each epoch, and costs that
+    are exact from the start. With the weighted product its score does, once its targets are fixed, and accuracy until
+    then.
 
     Args:
         scheduler: decides.
@@ -33,8 +34,14 @@ class Fidelity:
 
     def __init__(self, scheduler: Scheduler, ranking: Ranking, epochs: int, costs: Sequence[str]) -> None:
         self._scheduler, self._ranking, self._epochs = scheduler, ranking, epochs
-        self._names = {*costs, *_LEARNED}
+        self._costs = frozenset(costs)
         self._trials: dict[int, Progress] = {}
+
+    def rank_by(self, ranking: Ranking, trials: Iterable[Trial]) -> None:
+        """Another ranking from now on, for all `trials` of the search."""
+        self._ranking = ranking
+        for trial in trials:
+            self.see(trial)
 
     def see(self, trial: Trial) -> None:
         """A trial has changed."""
@@ -43,9 +50,8 @@ class Fidelity:
             self._trials.pop(trial.number, None)
         else:
             costs = {**trial.metrics, **trial.known}
-            losses = tuple(
-                self._losses({k: v for k, v in {**costs, **point}.items() if k in self._names}) for point in trial.curve
-            )
+            exact = {name: value for name, value in costs.items() if name in self._costs}
+            losses = tuple(self._losses({**exact, **point}) for point in _every_epoch(trial.curve))
             violation = sum(max(0.0, excess) for excess in self._ranking.violations(costs))
             self._trials[trial.number] = Progress(trial.number, losses, state, violation)
 
@@ -62,7 +68,7 @@ class Fidelity:
         """Whether a new trial can be begun now."""
         return self._scheduler.may_begin(list(self._trials.values()), self._epochs, more)
 
-    def _losses(self, metrics: dict[str, float]) -> tuple[float, ...]:
+    def _losses(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         objectives = self._ranking.objectives
         if self._ranking.weighted:
             if self._ranking.targets and all(o.metric in metrics for o in objectives):
@@ -70,4 +76,16 @@ class Fidelity:
                 assert product is not None
                 return (-product.score(metrics),)
             return (objectives[0].loss(metrics),) if objectives[0].metric in metrics else (0.0,)
-        return tuple(o.loss(metrics) for o in objectives if o.metric in metrics)
+        losses = tuple(o.loss(metrics) for o in objectives if o.metric in metrics)
+        if not losses:
+            names = ", ".join(o.metric for o in objectives)
+            raise SlimsearchError(f"--scheduler compares candidates after an epoch, and none of {names} is known then")
+        return losses
+
+
+def _every_epoch(curve: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """A point for each epoch up to the last: one that a kill kept from being recorded gets what came after it."""
+    found: list[Mapping[str, float]] = []
+    for point in curve:
+        found += [point] * (int(point["epoch"]) - len(found))
+    return found

@@ -231,7 +231,7 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Resu
         )  # fmt: skip
 
         def finalist_training() -> Phase:
-            search.ranking = first.ranking
+            search.rank_by(first.ranking)
             display.phase("search", configuration.trials, record.trials, search.ranking)
             return FinalistTraining(search, first.ranking, record)
 

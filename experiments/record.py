@@ -25,6 +25,8 @@ STOPPED = "stopped early"
 SEARCH, SUBNET, COMPRESSION = "search", "subnet", "compression"
 
 _FINALISTS = "finalists"
+# What was known before training, and objectives after an epoch that are not Optuna's intermediate value.
+_KNOWN, _EPOCH = "slimsearch:known", "slimsearch:epoch:"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Trial:
         seed: of the evaluation.
         parent: number of the trial whose network it starts from.
         curve: metrics after each epoch.
-        known: metrics that were known before training, while it is running or paused.
+        known: metrics that were known before training.
         metrics: of the exported file; of a trial that was stopped early, what was known of it.
         artifacts: kind to path, relative to the run directory.
         seconds: from start to end, waiting included.
@@ -69,6 +71,11 @@ class Trial:
     final: Mapping[str, float] = field(default_factory=dict)
     started: float = 0.0
     ended: float = 0.0
+
+    @property
+    def epochs_done(self) -> int:
+        """The last epoch that is recorded; 0 where none is."""
+        return int(self.curve[-1]["epoch"]) if self.curve else 0
 
     def finalised(self) -> Trial:
         """The same with what was measured at the end in place of what was measured in between."""
@@ -139,8 +146,13 @@ class Record:
         """Record what is known before training (epoch 0), or the accuracy after an epoch, of a running trial."""
         trial = self._trials[number]
         if epoch == 0:
+            self._storage.set_trial_system_attr(self._ids[number], _KNOWN, dict(metrics))
             self._set(replace(trial, known=dict(metrics)))
             return
+        others = {o.metric: metrics[o.metric] for o in self._objectives if o.metric in metrics}
+        others.pop("val_accuracy", None)
+        if others:
+            self._storage.set_trial_system_attr(self._ids[number], f"{_EPOCH}{epoch}", others)
         if "val_accuracy" in metrics:
             self._storage.set_trial_intermediate_value(self._ids[number], epoch, metrics["val_accuracy"])
         # A continued training begins where its checkpoint is, which may be before the last recorded epoch.
@@ -249,13 +261,17 @@ def _thaw(frozen: optuna.trial.FrozenTrial) -> Trial:
         seed=attributes["seed"],
         parent=attributes["parent"],
         started=frozen.datetime_start.timestamp() if frozen.datetime_start else 0.0,
+        known=frozen.system_attrs.get(_KNOWN, {}),
     )
     if frozen.state == TrialState.RUNNING:
         paused = attributes.get("paused")
         if paused is not None:
             return replace(trial, state=PAUSED, curve=tuple(paused["curve"]), known=paused["known"])
-        values = sorted(frozen.intermediate_values.items())
-        return replace(trial, curve=tuple({"epoch": float(e), "val_accuracy": v} for e, v in values))
+        points: dict[int, dict[str, float]] = {e: {"val_accuracy": v} for e, v in frozen.intermediate_values.items()}
+        for name, others in frozen.system_attrs.items():
+            if name.startswith(_EPOCH):
+                points.setdefault(int(name.removeprefix(_EPOCH)), {}).update(others)
+        return replace(trial, curve=tuple({"epoch": float(e), **points[e]} for e in sorted(points)))
     result = attributes["result"]
     return replace(
         trial,

@@ -12,7 +12,7 @@ from evaluators import CHECKPOINT, Outcome, Task
 from experiments.fidelity import Fidelity
 from experiments.proposals import Proposals
 from experiments.ranking import Ranking
-from experiments.record import FAILED, PAUSED, RULED_OUT, RUNNING, SEARCH, STOPPED, SUBNET, Record, Trial
+from experiments.record import COMPLETE, FAILED, PAUSED, RULED_OUT, RUNNING, SEARCH, STOPPED, SUBNET, Record, Trial
 from experiments.run_directory import RunDirectory
 from experiments.stopping import Stopping
 from search_spaces import Candidate, Point, Space
@@ -79,7 +79,10 @@ class ArchitectureSearch:
         on_targets: Callable[[Mapping[str, float]], None] = lambda targets: None,
     ) -> None:
         self._space = space
-        self.ranking = ranking
+        self.ranking = ranking.with_targets(record.trials)
+        if self.ranking is not ranking and self.ranking.targets is not None:
+            on_targets(self.ranking.targets)  # a kill came between the trial that fixed them and their being told
+            ranking = self.ranking
         self._record = record
         self._directory = directory
         self._budget = budget
@@ -91,6 +94,7 @@ class ArchitectureSearch:
         self._attempts = Attempts(budget.retries)
         self._ended: dict[int, tuple[str, str]] = {}  # running trial -> state and reason, when it comes back
         self.open = not proposing
+        self._proposing = proposing
         self.exhausted = False
         self._kind = kind
         self._mine = [t.number for t in record.trials if t.kind == kind]
@@ -100,14 +104,18 @@ class ArchitectureSearch:
         self._ruled_out = sum(record.trials[n].state == RULED_OUT for n in self._mine)
         self._history = ranking.history(record.trials, kind)
         self._place = {number: place for place, number in enumerate(self._mine)}
+        if fidelity is not None:
+            fidelity.rank_by(ranking, [])
         for number in self._mine:
             self._seen(record.trials[number])
 
     def ask(self) -> Task | None:
         """An interrupted trial, one to be continued, or a new one; None when nothing of it is left or due."""
-        if self._again:
-            return self._task(self._record.trials[self._again.pop(0)])
-        more = not self._spent()
+        while self._again:
+            trial = self._record.trials[self._again.pop(0)]
+            if self._goes_on(trial):
+                return self._task(trial)
+        more = not self._spent() and (self._proposing or self.open)
         if self._fidelity is not None and not self._budget.late and self.stopping.reason is None:
             number = self._fidelity.resume(more)
             if number is not None:
@@ -134,6 +142,13 @@ class ArchitectureSearch:
         """Nothing further will be offered."""
         self.open = False
 
+    def rank_by(self, ranking: Ranking) -> None:
+        """Another ranking from now on."""
+        self.ranking = ranking
+        self._history = ranking.history(self._record.trials, self._kind)
+        if self._fidelity is not None:
+            self._fidelity.rank_by(ranking, [self._record.trials[number] for number in self._mine])
+
     def score(self, number: int) -> float | None:
         """The first objective or the weighted product, more is better; None where there is none."""
         losses = self._history.observations[self._place[number]].losses
@@ -146,6 +161,8 @@ class ArchitectureSearch:
             if broken is not None:
                 self._ended[number] = RULED_OUT, broken
                 return False
+        if self._fidelity is not None and 0 < epoch <= self._record.trials[number].epochs_done:
+            return True  # trained once more, its checkpoint being lost: what was decided then stands
         self._record.epoch(number, epoch, metrics)
         if self._fidelity is None or epoch == 0:
             return True
@@ -153,7 +170,7 @@ class ArchitectureSearch:
         if decision is Decision.PAUSE:
             self._ended[number] = PAUSED, ""
         elif decision is Decision.STOP:
-            self._ended[number] = STOPPED, f"after epoch {epoch}: no longer worth it"
+            self._ended[number] = STOPPED, _hopeless(epoch)
         return decision is Decision.CONTINUE
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
@@ -187,12 +204,22 @@ class ArchitectureSearch:
         trial = self._record.finish(number, outcome, reason=reason, violations=violations)
         ranking = self.ranking.with_targets(self._record.trials)
         if ranking is not self.ranking and ranking.targets is not None:
-            self.ranking = ranking
+            self.rank_by(ranking)
             self._on_targets(ranking.targets)
-            self._history = ranking.history(self._record.trials, self._kind)
         elif self.ranking.weighted and self.ranking.targets is None:
             self._history = self.ranking.history(self._record.trials, self._kind)  # the medians have moved
         self._seen(trial)
+
+    def _goes_on(self, trial: Trial) -> bool:
+        """Whether an interrupted trial does, or was to pause or end where it was cut off."""
+        if self._fidelity is None or not trial.curve:
+            return True
+        decision = self._fidelity.after_epoch(trial)
+        if decision is Decision.PAUSE:
+            self._seen(self._record.pause(trial.number))
+        elif decision is Decision.STOP:
+            self._stop(trial.number, _hopeless(trial.epochs_done))
+        return decision is Decision.CONTINUE
 
     def _begin(self, candidate: Candidate) -> Task:
         number = len(self._record.trials)
@@ -228,7 +255,7 @@ class ArchitectureSearch:
         for number in self._mine:
             trial = self._record.trials[number]
             if trial.state == PAUSED:
-                self._stop(number, f"after epoch {len(trial.curve)}: others were better")
+                self._stop(number, f"after epoch {trial.epochs_done}: others were better")
 
     def _stop(self, number: int, reason: str) -> None:
         trial = self._record.trials[number]
@@ -246,7 +273,7 @@ class ArchitectureSearch:
             fidelity=trial.fidelity,
             seed=trial.seed,
             directory=self._directory.trial_directory(trial.number),
-            epochs_done=len(trial.curve),
+            epochs_done=trial.epochs_done,
             inherit=self._kind == SUBNET,
         )
 
@@ -264,6 +291,10 @@ class Attempts:
         return failure.worker_died and self._lost[number] <= self._retries
 
 
+def _hopeless(epoch: int) -> str:
+    return f"after epoch {epoch}: no longer worth it"
+
+
 def trial_seed(run_seed: int, number: int) -> int:
     """The seed of a trial: different for each, the same after a resume."""
     return int(np.random.SeedSequence([run_seed, number]).generate_state(1)[0] >> 1)
@@ -278,11 +309,14 @@ def refuse_if_nothing_is_left(ranking: Ranking, record: Record) -> None:
     trials = [t for t in record.trials if t.kind == SEARCH]
     if ranking.feasible(trials):
         return
+    trials = trials or [t for t in record.trials if t.kind == SUBNET]  # none of which came so far as to be trained
     if not trials:
         raise SlimsearchError("no candidate was begun: --timeout was over before the first one")
     failed = [t for t in trials if t.state == FAILED]
     if len(failed) == len(trials):
         raise SlimsearchError(f"all {len(failed)} trials failed; the first one: {failed[0].error}")
+    if any(t.state == PAUSED for t in trials) and not any(t.state == COMPLETE for t in trials):
+        raise SlimsearchError("no candidate was trained to the end: --timeout was over before; go on with --resume")
     for limit in ranking.limits:
         values = [t.metrics[limit.metric] for t in trials if limit.metric in t.metrics]
         if values and all(limit.broken({limit.metric: value}) for value in values):

@@ -30,7 +30,10 @@ class FinalistTraining:
         task = self._search.ask()
         if self._waiting is None:
             subnets = [replace(t, kind=SEARCH) for t in self._record.trials if t.kind == SUBNET]
-            self._waiting = [t.candidate for t in self._ranking.select(subnets, len(subnets))]
+            # What is trained on its own will be more accurate than it is with weights that it shares.
+            limits = tuple(limit for limit in self._ranking.limits if limit.metric != "val_accuracy")
+            best = replace(self._ranking, limits=limits).select(subnets, len(subnets))
+            self._waiting = [t.candidate for t in best]
         while task is None and self._waiting:
             answer = self._search.offer(self._waiting[0].architecture)
             if answer is None:
@@ -40,6 +43,7 @@ class FinalistTraining:
                 return answer
         if task is None:
             self._search.close()
+            task = self._search.ask()  # what is paused may be due, now that nothing new comes
         return task
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,12 +38,15 @@ def folder(tmp_path: Path, digits: Dataset) -> Path:
         images = tmp_path / "path" / "to" / "images" / str(i % 3)
         images.mkdir(parents=True, exist_ok=True)
         Image.fromarray(digits.train.images[i, 0]).save(images / f"{i}.png")
+    table = Path("experiments/benchmarks/results/lenet_mnist5k.csv")
+    (tmp_path / table).parent.mkdir(parents=True)
+    shutil.copy(ROOT / table, tmp_path / table)
     return tmp_path
 
 
 def test_there_are_examples() -> None:
-    assert len(COMMANDS) == 4
-    assert len(PYTHON) == 4
+    assert len(COMMANDS) == 5
+    assert len(PYTHON) == 5
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "RUN_DIR" not in c])
@@ -60,7 +64,7 @@ def test_commands(command: str, run: Run, folder: Path) -> None:
 
 
 def test_python(tmp_path: Path) -> None:
-    script = next(text for text in PYTHON if "slimsearch.search(" in text)
+    script = next(text for text in PYTHON if "slimsearch.search(Mlp" in text)
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
     )
@@ -73,6 +77,15 @@ def test_python(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert 0 <= float(done.stdout) <= 1
+
+
+def test_an_evaluation_of_ones_own(tmp_path: Path) -> None:
+    script = next(text for text in PYTHON if "def evaluate(" in text)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'trees':" in done.stdout
 
 
 def test_a_model_of_ones_own(tmp_path: Path) -> None:
@@ -93,7 +106,7 @@ def test_flags_and_names_in_the_text_exist() -> None:
 
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--resume"}
     known = run_parser("x").format_help()
-    for script in ("compare_compression.py", *(f"reproduce/{name}.py" for name in REPRODUCED)):
+    for script in ("compare_compression.py", "benchmarks/zero_cost.py", "benchmarks/search_quality.py", *(f"reproduce/{name}.py" for name in REPRODUCED)):
         text = (ROOT / "experiments" / script).read_text() + (
             ROOT / "experiments" / "reproduce" / "_table.py"
         ).read_text()
@@ -101,10 +114,12 @@ def test_flags_and_names_in_the_text_exist() -> None:
     assert not [flag for flag in flags if flag not in known]
     for package in (
         "search_spaces", "evaluators.datasets", "strategies.samplers", "compression", "compression.importances",
-        "compression.schedules",
+        "compression.schedules", "strategies.schedulers", "evaluators.scores",
     ):  # fmt: skip
         for name in built_in_names(package):
             assert f"`{name}`" in README, name
+    for name in built_in_names("strategies"):
+        assert f"`{name.replace('_', '-')}`" in README, name
     for name in compression.shipped():
         assert f"`{name}`" in README, name
 

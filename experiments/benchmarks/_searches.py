@@ -1,9 +1,10 @@
 """Searches of a table, ours and those of others as they are installed, each as the rows that it evaluates.
 
 Whoever proposes a row again pays for it again, as a user would whose networks are trained anew: so do all but ours,
-which never propose twice, and NNI's, which leave out what they have tried. All begin with the same random rows, but
-for NNI's strategies, which can not be given any. What the space knows before an evaluation (parameters, latency) only
-ours can be told. A point that the table lacks is a failed trial to whoever proposed it, and costs nothing.
+which never propose twice, and NNI's, which leave out what they have tried (its TPE walks the grid from its first
+repeat on). All begin with the same random rows, but for NNI's strategies, which can not be given any. What the space
+knows before an evaluation (parameters, latency) only ours can be told. A point that the table lacks is a failed trial
+to whoever proposed it, and costs nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -34,6 +35,7 @@ START = 10
 # A search that proposes so many points in a row that the table lacks is over.
 _PATIENCE = 1000
 
+Directions = Sequence[Literal["minimize"]]
 Rows = Generator[int, None, None]
 """Evaluated rows, one after the other; ends by itself where the search has nothing more to propose."""
 
@@ -114,7 +116,7 @@ def _ours_called(name: str) -> Callable[[Problem, int, Sequence[int]], Rows]:
     return rows
 
 
-def _optuna(make: Callable[[int, list[str]], optuna.Study]) -> Callable[[Problem, int, Sequence[int]], Rows]:
+def _optuna(make: Callable[[int, Directions], optuna.Study]) -> Callable[[Problem, int, Sequence[int]], Rows]:
     """By ask and tell; the first rows are enqueued."""
 
     def rows(problem: Problem, seed: int, first: Sequence[int]) -> Rows:
@@ -149,7 +151,7 @@ def _point(texts: Mapping[str, str]) -> dict[str, Any]:
     return {label: json.loads(text) for label, text in texts.items()}
 
 
-def _default(seed: int, directions: list[str]) -> optuna.Study:
+def _default(seed: int, directions: Directions) -> optuna.Study:
     """The sampler that a study has if none is named; made anew, since it takes no seed otherwise."""
     import optuna
 
@@ -158,19 +160,19 @@ def _default(seed: int, directions: list[str]) -> optuna.Study:
     return study
 
 
-def _tpe(seed: int, directions: list[str]) -> optuna.Study:
+def _tpe(seed: int, directions: Directions) -> optuna.Study:
     import optuna
 
     return optuna.create_study(directions=directions, sampler=optuna.samplers.TPESampler(multivariate=True, seed=seed))
 
 
-def _nsga2(seed: int, directions: list[str]) -> optuna.Study:
+def _nsga2(seed: int, directions: Directions) -> optuna.Study:
     import optuna
 
     return optuna.create_study(directions=directions, sampler=optuna.samplers.NSGAIISampler(seed=seed))
 
 
-def _gp(seed: int, directions: list[str]) -> optuna.Study:
+def _gp(seed: int, directions: Directions) -> optuna.Study:
     import optuna
 
     return optuna.create_study(directions=directions, sampler=optuna.samplers.GPSampler(seed=seed))
@@ -195,7 +197,9 @@ def _ray(problem: Problem, seed: int, first: Sequence[int]) -> Rows:
     missed = number = 0
     while missed < _PATIENCE:
         number += 1
-        found = problem.row(_point(searcher.suggest(str(number))))
+        suggested = searcher.suggest(str(number))
+        assert suggested is not None, "only a searcher that limits concurrency gives nothing"
+        found = problem.row(_point(suggested))
         if found is None:
             missed += 1
             searcher.on_trial_complete(str(number), error=True)

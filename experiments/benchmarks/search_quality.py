@@ -19,7 +19,7 @@ import sys
 import time
 import urllib.parse
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 LENET = "lenet"
 LENET_TABLE = Path(__file__).parent / "results" / "lenet_mnist5k.csv"
 TRACKS = ("one", "noisy", "two", "three")
-DEFAULT = Configuration().sampler
+DEFAULT = Configuration.sampler
 CAP = 1000
 """Evaluations after which a search for the optimum gives up."""
 
@@ -196,6 +196,7 @@ def _run(options: argparse.Namespace) -> None:
         searched = {n: found[data.name, name, n] for n in names if (data.name, name, n) in found}
         measured = _measured(data, name, searched)
         rows += [{"dataset": data.name, "track": name, **row} for row in measured]
+        console.print(f"\n{data.name}, {_TITLES[name]}; median (quartiles)", markup=False, highlight=False)
         console.print(_table(data, name, measured))
     console.print(_notes(names), markup=False, highlight=False)
     if options.json is not None:
@@ -361,7 +362,7 @@ def _measures_of(data: Data, name: str) -> list[Measure]:
             lambda searched, seed: _measures.evaluations_to(truth[searched.rows], target, CAP),
         )  # fmt: skip
         best = [
-            Measure(f"accuracy@{m}", f"% after {m}", 3 if data.name != LENET else 2, True,
+            Measure(f"accuracy@{m}", f"% after {m}", 2, True,
                     after(m, lambda rows, seed: _measures.best_after(truth[rows], len(rows))))
             for m in marks
         ]  # fmt: skip
@@ -371,7 +372,7 @@ def _measures_of(data: Data, name: str) -> list[Measure]:
         def true_value(rows: list[int], seed: int) -> float:
             return _measures.picked(_measures.one_seed(data.accuracy, seed), truth, rows)
 
-        return [Measure(f"true_accuracy@{m}", f"true % after {m}", 3, True, after(m, true_value)) for m in marks]
+        return [Measure(f"true_accuracy@{m}", f"true % after {m}", 2, True, after(m, true_value)) for m in marks]
     front = Front(data.problem.losses[:, : _OBJECTIVES[name]])
     return [
         Measure(f"1-hv@{m}", f"1-HV after {m}", 4, False, after(m, lambda rows, seed: front.missing(rows)))
@@ -393,18 +394,25 @@ def _measured(data: Data, name: str, searched: Mapping[str, Sequence[Searched]])
             "searcher": searcher, "peer": _is_peer(searcher), "seeds": len(searches),
             "seconds": float(np.median([one.seconds for one in searches])), "measures": found,
         })  # fmt: skip
-    default = next((row["measures"] for row in rows if row["searcher"] == DEFAULT), {})
-    tests = []
-    for row in rows:
-        for measure in measures if row["peer"] else ():
-            if measure.name in default and measure.name in row["measures"]:
-                ours, theirs = default[measure.name]["values"], row["measures"][measure.name]["values"]
-                count = min(len(ours), len(theirs))
-                tests.append((row["measures"][measure.name], _measures.wilcoxon(ours[:count], theirs[:count]),
-                              (float(np.mean(np.sign(np.subtract(ours[:count], theirs[:count]))))) * (1 if measure.more else -1)))  # fmt: skip
-    for (of_peer, p, ahead), adjusted in zip(tests, _measures.holm([p for _, p, _ in tests]), strict=True):
-        of_peer.update(p=p, holm=adjusted, default_ahead=ahead)
+    _compare(rows, measures)
     return sorted(rows, key=lambda row: _order(row["measures"], measures))
+
+
+def _compare(rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure]) -> None:
+    """Add to each measure of each peer whether the default is ahead of it, and with which p."""
+    default: Mapping[str, Any] = next((row["measures"] for row in rows if row["searcher"] == DEFAULT), {})
+    compared = []
+    for row, measure in itertools.product(rows, measures):
+        theirs, ours = row["measures"].get(measure.name), default.get(measure.name)
+        if row["peer"] and theirs is not None and ours is not None:
+            # The slow ones have fewer seeds: the first ones.
+            pairs = list(zip(ours["values"], theirs["values"], strict=False))
+            theirs["p"] = _measures.wilcoxon(*zip(*pairs, strict=True))
+            wins = sum(float(np.sign(one - other)) for one, other in pairs)
+            theirs["default_ahead"] = wins > 0 if measure.more else wins < 0
+            compared.append(theirs)
+    for theirs, adjusted in zip(compared, _measures.holm([theirs["p"] for theirs in compared]), strict=True):
+        theirs["holm"] = adjusted
 
 
 def _is_peer(searcher: str) -> bool:
@@ -426,13 +434,13 @@ _TITLES = {
 
 
 def _table(data: Data, name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    made = Table(title=f"{data.name}, {_TITLES[name]}; median (quartiles)", title_justify="left")
+    made = Table()
     made.add_column("searcher", no_wrap=True)
-    made.add_column("seeds", justify="right")
+    made.add_column("seeds", justify="right", no_wrap=True)
     measures = _measures_of(data, name)
     for measure in measures:
         made.add_column(measure.heading, justify="right", no_wrap=True)
-    made.add_column("s a search", justify="right")
+    made.add_column("seconds", justify="right", no_wrap=True)
     for row in rows:
         shown = f"[bold]{row['searcher']}[/bold]" if row["searcher"] == DEFAULT else row["searcher"]
         cells = [_cell(row["measures"].get(measure.name), measure.digits) for measure in measures]
@@ -445,16 +453,17 @@ def _cell(found: Mapping[str, Any] | None, digits: int) -> str:
         return ""
     mark = ""
     if found.get("holm", 1) < _SIGNIFICANT:
-        mark = "*" if found["default_ahead"] > 0 else "!"
+        mark = "*" if found["default_ahead"] else "!"
     return f"{found['median']:.{digits}f} ({found['lower']:.{digits}f} {found['upper']:.{digits}f}){mark or ' '}"
 
 
 def _notes(names: Sequence[str]) -> str:
     lines = [
-        f"* {DEFAULT} is ahead of this peer, ! behind it: Wilcoxon's signed ranks over seeds, p < {_SIGNIFICANT:g} after "
-        "Holm over the table; where there is neither, no difference was shown.",
+        f"* {DEFAULT} is ahead of this peer, ! behind it: Wilcoxon's signed ranks over seeds, p < {_SIGNIFICANT:g} "
+        "after Holm over the table; where there is neither, no difference was shown.",
         f"A search that is not within {_measures.NEAR:g} of the optimum at its end counts as {CAP:,} evaluations. "
-        "Parameters and latency are known before an evaluation, which only ours can use.",
+        "Parameters and latency are known before an evaluation, which only ours can use. Seconds are those of a whole "
+        "search.",
         f"All begin with the same {_searches.START} random networks but {' and '.join(SINGLE)}, which take none. "
         "The default was chosen on cifar10 alone.",
     ]
@@ -498,7 +507,7 @@ def _plot(
         ax.set_xlabel("evaluations")
         ax.set_ylabel("points of accuracy from the optimum" if name == "one" else "1 - hypervolume")
     lines = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
-    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=6)
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=min(6, 3 * len(datasets)))
     figure.savefig(path, dpi=110)
 
 
@@ -508,12 +517,15 @@ def _curve(data: Data, name: str, searches: Sequence[Searched]) -> tuple[Numbers
     if not all(one.ended for one in searches):
         last = min(last, *(len(one.rows) for one in searches if not one.ended))
     if name == "one":
-        at = np.arange(_searches.START, last + 1)
+        at = np.arange(min(_searches.START, last), last + 1)
         gaps = np.stack([data.truth.max() - _longest(data.truth[one.rows], last) for one in searches])
-        return at, np.maximum(gaps[:, at - 1], 1e-3)  # the optimum itself has no place on a logarithmic axis
+        return at.astype(float), np.maximum(
+            gaps[:, at - 1], 1e-3
+        )  # the optimum itself has no place on a logarithmic axis
     front = Front(data.problem.losses[:, : _OBJECTIVES[name]])
     at = np.unique(np.append(np.arange(_searches.START, last + 1, 10), last))
-    return at, np.maximum([[front.missing(one.rows[:count]) for count in at] for one in searches], 1e-4)
+    missing = np.array([[front.missing(one.rows[:count]) for count in at] for one in searches])
+    return at.astype(float), np.maximum(missing, 1e-4)
 
 
 def _longest(accuracy: Numbers, count: int) -> Numbers:

@@ -21,7 +21,7 @@ class LocalSearch:
     one). With several objectives it keeps the points that no other of this climb dominates, and tries the neighbours of
     all of them (Pareto local search, Paquete et al. 2004). Where it stands follows from replaying the trials in the
     order of their numbers: anything better than what the climb has found is a step of it, whoever proposed it, and a
-    climb ends when all neighbours were tried.
+    climb ends when all neighbours were tried. What a change activates takes its first value.
 
     Source: White et al. 2020, "Local search is state of the art for neural architecture search". The first climb begins
     at the best of five random points.

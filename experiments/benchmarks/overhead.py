@@ -1,0 +1,251 @@
+"""What a search costs beside the training: milliseconds a proposal, and trials a second that evaluate nothing.
+
+    python experiments/benchmarks/overhead.py --json overhead.json
+    python experiments/benchmarks/overhead.py --long
+
+A proposal is that of a run: new, for three objectives on NAS-Bench-201, after so many random trials. Trials are those
+of experiments/run.py in a process of its own, recorded on disk, with two workers that call a function which does
+nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy is there: small matrices gain nothing
+        os.environ.setdefault(_name, "1")
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from evaluators import Objective
+from experiments.benchmarks import _nasbench201
+from experiments.configuration import Configuration
+from experiments.proposals import Proposals
+from slimsearch_errors import SlimsearchError
+from slimsearch_names import built_in_names
+from strategies.samplers import History, Observation, load_sampler
+
+ROOT = Path(__file__).resolve().parents[2]
+HISTORIES = (100, 300, 1_000, 10_000)
+TRIALS = (100, 1_000)
+LONG = 10_000
+END_TO_END = ("random", Configuration.sampler)
+_OBJECTIVES = (
+    Objective("val_accuracy", "maximize"),
+    Objective("params", "minimize"),
+    Objective("latency_ms", "minimize"),
+)
+_PROPOSALS = 15
+# Longer histories, or further proposals, are left out where this many seconds have gone by.
+_PATIENCE = 10.0
+_WIDTH = 160
+
+# Numbers that differ, so that a sampler has to do what it does for a user; the space is as large as --long needs.
+_PROGRAM = """
+import nni
+import torch
+from nni.nas.nn.pytorch import ModelSpace, MutableLinear
+
+WIDTHS = [8, 16, 24, 32, 48]
+
+
+class Wide(ModelSpace):
+    def __init__(self):
+        super().__init__()
+        sides = [64, *(nni.choice(f"width{i}", WIDTHS) for i in range(6)), 10]
+        self.layers = torch.nn.ModuleList(MutableLinear(a, b) for a, b in zip(sides, sides[1:]))
+
+    def forward(self, x):
+        x = torch.flatten(x, 1)
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return x
+
+
+def evaluate(candidate):
+    values = [float(v) if isinstance(v, (int, float)) else float(len(v)) for _, v in sorted(candidate.items())]
+    mixed = sum((i + 1) * v for i, v in enumerate(values))
+    return {"val_accuracy": mixed % 97 / 97, "latency_ms": 1 + sum(values), "size_kib": 1 + max(values) * min(values)}
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and show; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except (SlimsearchError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = _Parser(description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made.add_argument("--samplers", metavar="A,B", help=f"instead of all: {', '.join(_known())}")
+    made.add_argument("--parts", default="proposals,trials", help="proposals, trials, or both")
+    made.add_argument("--space", default="wide", help="of the trials: wide (six choices of five), or as for run.py")
+    made.add_argument("--long", action="store_true", help=f"{LONG:,} trials too")
+    made.add_argument("--json", type=Path, metavar="PATH", help="where the figures are written")
+    return made
+
+
+def _known() -> list[str]:
+    return built_in_names("strategies.samplers")
+
+
+def _run(options: argparse.Namespace) -> None:
+    parts = [part.strip() for part in options.parts.split(",")]
+    for part in parts:
+        if part not in ("proposals", "trials"):
+            raise SlimsearchError(f"--parts '{part}': there is none; known: proposals, trials")
+    names = _known() if options.samplers is None else [name.strip() for name in options.samplers.split(",")]
+    for name in names:
+        load_sampler(name)  # a mistake shows before the work
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)  # what cannot be, fails before the work
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    found: dict[str, Any] = {}
+    if "proposals" in parts:
+        found["proposals"] = proposals(names)
+        console.print(_proposals_table(found["proposals"]))
+    if "trials" in parts:
+        counts = (*TRIALS, LONG) if options.long else TRIALS
+        own = [name for name in END_TO_END if name in names] if options.samplers is None else names
+        found["trials"] = [trials(name, count, options.space) for name in own for count in counts]
+        console.print(_trials_table(found["trials"]))
+    if options.json is not None:
+        part_file = options.json.with_name(f"{options.json.name}.part")
+        part_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        part_file.replace(options.json)
+
+
+def proposals(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Milliseconds of each of some proposals, by sampler and length of the history."""
+    cells = _nasbench201.load(_nasbench201.DATASETS[0])
+    space = _nasbench201.space(cells)
+    points = list(space.grid())
+    order = np.random.default_rng(0).permutation(len(points))
+    observations = []
+    for position in order[: max(HISTORIES)]:
+        metrics = cells.metrics(points[position])
+        observations.append(Observation(points[position], tuple(o.loss(metrics) for o in _OBJECTIVES)))
+    rows = []
+    for name in names:
+        proposing = Proposals(space, load_sampler(name), _OBJECTIVES, 0)
+        for count in HISTORIES:
+            history = History(observations[:count])
+            # The first one lists the space, or encodes the history: once a run.
+            first = _proposal(proposing, history, cells)
+            times: list[float] = []
+            while len(times) < _PROPOSALS and sum(times) < 1000 * _PATIENCE:
+                times.append(_proposal(proposing, history, cells))
+            rows.append({"sampler": name, "history": count, "first_ms": first, "ms": times})
+            if max(first, *times) > 1000 * _PATIENCE / 2:
+                break
+    return rows
+
+
+def _proposal(proposing: Proposals, history: History, cells: _nasbench201.Cells) -> float:
+    """Milliseconds of the next proposal, which is then a trial like the others."""
+    started = time.perf_counter()
+    candidate = proposing.next(history, len(history.observations))
+    took = 1000 * (time.perf_counter() - started)
+    assert candidate is not None, "the space is larger than the longest history"
+    metrics = cells.metrics(candidate.architecture)
+    history.add(Observation(candidate.architecture, tuple(o.loss(metrics) for o in _OBJECTIVES)))
+    return took
+
+
+def trials(sampler: str, count: int, space: str) -> dict[str, Any]:
+    """Seconds of a run with `count` trials: of its search, and of all from the command to the report.
+
+    Raises:
+        SlimsearchError: it failed, or had fewer trials.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "nothing.py"
+        program.write_text(_PROGRAM, encoding="utf-8")
+        words = [
+            "--space", f"{program}:Wide" if space == "wide" else space, "--evaluator", f"{program}:evaluate",
+            "--sampler", sampler, "--trials", str(count), "--workers", "2", "--run-dir", str(Path(folder) / "run"),
+        ]  # fmt: skip
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "experiments" / "run.py"), *words],
+            cwd=folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        whole = time.perf_counter() - started
+        if done.returncode != 0:
+            last = done.stderr.strip().splitlines()[-1:] or ["it says nothing"]
+            raise SlimsearchError(f"the run with --sampler {sampler} --trials {count} failed: {last[0]}")
+        begun, search = _recorded(Path(folder) / "run" / "study.journal")
+    if begun < count:
+        raise SlimsearchError(f"--trials {count}: --space {space} had {begun} candidates only")
+    return {"sampler": sampler, "trials": count, "space": space, "search_seconds": search, "seconds": whole}
+
+
+def _recorded(journal: Path) -> tuple[int, float]:
+    """How many trials there are, and the seconds from the first one's beginning to the last one's end."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    found = optuna.load_study(study_name=None, storage=storage).get_trials(deepcopy=False)
+    begun = min(t.datetime_start for t in found if t.datetime_start is not None)
+    ended = max(t.datetime_complete for t in found if t.datetime_complete is not None)
+    return len(found), (ended - begun).total_seconds()
+
+
+def _proposals_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    made = Table(title="ms a proposal, three objectives: median (worst)", title_justify="left")
+    made.add_column("sampler", no_wrap=True)
+    for count in HISTORIES:
+        made.add_column(f"{count:,} trials", justify="right", no_wrap=True)
+    for name in dict.fromkeys(row["sampler"] for row in rows):
+        times = {row["history"]: row["ms"] for row in rows if row["sampler"] == name}
+        cells = [f"{np.median(times[c]):.1f} ({max(times[c]):.1f})" if c in times else "" for c in HISTORIES]
+        made.add_row(name, *cells)
+    return made
+
+
+def _trials_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    made = Table(title="trials that evaluate nothing, recorded on disk, two workers", title_justify="left")
+    made.add_column("sampler", no_wrap=True)
+    for heading in ("trials", "trials/s of the search", "seconds of the search", "seconds of the whole run"):
+        made.add_column(heading, justify="right")
+    for row in rows:
+        made.add_row(
+            row["sampler"], f"{row['trials']:,}", f"{row['trials'] / row['search_seconds']:.1f}",
+            f"{row['search_seconds']:.1f}", f"{row['seconds']:.1f}",
+        )  # fmt: skip
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

