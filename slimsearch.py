@@ -64,7 +64,7 @@ def search(
     from experiments.display import Console
 
     named_space, named_data = isinstance(space, str), isinstance(dataset, str | Path)
-    base = Configuration(space=space if named_space else job.IN_MEMORY)
+    base = Configuration(space=space if named_space else job.IN_MEMORY, evaluator=options.pop("evaluator", "network"))
     configuration = base.replace(**({"dataset": str(dataset)} if named_data else {}), **options)
     return job.start(
         configuration,

@@ -38,7 +38,7 @@ __all__ = [
     "CHECKPOINT", "DIRECTIONS", "MODEL", "SAMPLINGS", "Architectures", "Artifact", "DeployedModel", "Evaluator",
     "FunctionEvaluator", "ImageTraining", "Latency", "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator",
     "Objective", "Outcome", "PairedDrop", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator",
-    "Task", "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "device_for", "finite", "front",
-    "hypervolume", "judge", "load_predictions", "losses", "measure_latency", "precision_for", "ranks", "recalibrate",
-    "select", "size_kib", "train_supernet", "use_one_thread",
+    "Task", "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "device_for",
+    "finite", "front", "hypervolume", "judge", "load_predictions", "losses", "measure_latency", "precision_for",
+    "ranks", "recalibrate", "select", "size_kib", "train_supernet", "use_one_thread",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,8 @@ class FunctionEvaluator:
             return Outcome(known)
         told = _Told(report)
         offered = {"epochs": task.fidelity, "seed": task.seed, "report": told, "directory": task.directory}
-        parameters = inspect.signature(self.function).parameters
+        # The first argument is the candidate, whatever it is called.
+        parameters = list(inspect.signature(self.function).parameters)[1:]
         arguments = {name: offered[name] for name in _OFFERED if name in parameters}
         found = self.function(dict(task.candidate.architecture), **arguments)
         if told.stopped:
@@ -58,18 +60,28 @@ class _Told:
         self.stopped = False
 
     def __call__(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        go_on = self._report(epoch, _numbers(metrics))
-        self.stopped = self.stopped or not go_on
-        return go_on
+        try:
+            number = operator.index(epoch)
+        except TypeError:
+            number = 0
+        if number < 1:
+            raise SlimsearchError(f"report(epoch, metrics): epochs are counted from 1 on, not {epoch!r}")
+        self.stopped = self.stopped or not self._report(number, _numbers(metrics))
+        return not self.stopped
 
 
 def _numbers(found: Any) -> dict[str, float]:
     if not isinstance(found, Mapping):
         raise SlimsearchError(f"evaluate gave {type(found).__name__}, not a dict of named numbers")
-    try:
-        metrics = {str(name): float(value) for name, value in found.items()}
-    except (TypeError, ValueError) as error:
-        raise SlimsearchError(f"evaluate gave something that is no number: {error}") from None
+    metrics = {}
+    for name, value in found.items():
+        try:
+            if isinstance(value, str | bytes):
+                raise TypeError
+            metrics[str(name)] = float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # the last one: a tensor of several elements
+            shown = " ".join(repr(value).split())
+            raise SlimsearchError(f"evaluate gave '{name}': {shown:.80}, which is no number") from None
     wrong = finite(metrics)
     if wrong is not None:
         raise SlimsearchError(f"metric '{wrong}' is {metrics[wrong]}")

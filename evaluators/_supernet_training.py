@@ -44,8 +44,6 @@ _MOST_PATHS = 12
 _DRAWS = 100
 # To find out what each choice does, that many networks and, for one choice, values are looked at.
 _LOOKED_AT, _MOST_VALUES = 16, 64
-# Sets of weights that share nothing, unless more are asked for: each gets its part of the training alone.
-_MOST_APART = 4
 
 Architecture = dict[str, Any]
 
@@ -58,7 +56,7 @@ def train_supernet(
     epochs: int,
     seed: int,
     sampling: str = "sandwich",
-    apart: Sequence[str] | None = None,
+    apart: Sequence[str] = (),
     on_epoch: OnEpoch | None = None,
     meter: Meter | None = None,
     checkpoint: Path | None = None,
@@ -84,9 +82,8 @@ def train_supernet(
         epochs: passes over the training split, each with several networks a step.
         seed: of initial weights, order, augmentation, dropout and networks.
         sampling: one of `SAMPLINGS`.
-        apart: labels of choices whose values share no weights. Without: those that change what a network computes
-            and not what it is made of (activations, kinds of pooling), if they have no more than 4 combinations:
-            networks that use the same weights in another way spoil each other's ranks most.
+        apart: labels of choices whose values share no weights, such as activations, if the training is long enough
+            for as many sets of weights.
         on_epoch: told of every epoch, with the scores of a large network; False ends the training with `StoppedEarly`.
         meter: asked between batches whether somebody measures.
         checkpoint: a file that holds the training's state after each epoch while it goes on, and from which an
@@ -104,7 +101,7 @@ def train_supernet(
     meter = meter or Meter()
     device = torch.device(settings.device)
     torch.manual_seed(seed)
-    weights = SharedWeights(space, settings.device, _conflicts(space, seed) if apart is None else apart)
+    weights = SharedWeights(space, settings.device, apart)
     paths = _Paths(weights, sampling, seed)
     order = np.random.default_rng(seed)
     train = data.train
@@ -265,29 +262,6 @@ def _variants(weights: SharedWeights, points: Sequence[Architecture], choice: Ch
     point = next((p for p in points if choice.label in weights.space.canonical(p)), points[0])
     variants = [{**point, choice.label: value} for value in choice.values]
     return variants if all(_works(weights, variant) for variant in variants) else []
-
-
-def _conflicts(space: ModelSpace, seed: int) -> list[str]:
-    """The choices whose values make other functions of the same tensors, or none if they have too many combinations."""
-    import torch
-
-    weights, rng = SharedWeights(space), np.random.default_rng([seed, 2])
-    images = torch.randn(2, *space.input_shape, generator=torch.Generator().manual_seed(seed))
-    points = [_random(weights, rng) for _ in range(_LOOKED_AT)]
-    found, combinations = [], 1
-    for choice in space.choices:
-        variants = _variants(weights, points, choice)
-        slots = [weights.structure(variant).slots for variant in variants]
-        if any(own != slots[0] for own in slots):
-            continue
-        for variant in variants[:1]:
-            weights.extend(variant, seed)
-        with torch.no_grad():
-            logits = [weights(variant, images, training=False) for variant in variants]
-        if any(not torch.equal(own, logits[0]) for own in logits):
-            found.append(choice.label)
-            combinations *= len(choice.values)
-    return found if combinations <= _MOST_APART else []
 
 
 def _follow(optimizer: torch.optim.Optimizer, weights: SharedWeights, keys: Sequence[str], weight_decay: float) -> None:

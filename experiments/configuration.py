@@ -109,7 +109,8 @@ class Configuration:
             if getattr(self, name) not in allowed:
                 raise SlimsearchError(f"{flag(name)} '{getattr(self, name)}' is none of {', '.join(allowed)}")
         for name, least in (
-            ("trials", 1), ("epochs", 1), ("subnets", 1), ("supernet_epochs", 1), ("seed", 0), ("workers", 0), ("retries", 0), ("top_k", 0),
+            ("trials", 1), ("epochs", 1), ("subnets", 1), ("supernet_epochs", 1),
+            ("seed", 0), ("workers", 0), ("retries", 0), ("top_k", 0),
             ("batch_size", 2), ("latency_batch", 1), ("latency_threads", 1), ("max_drop", 0),
         ):  # fmt: skip
             if getattr(self, name) < least:

@@ -36,6 +36,7 @@ from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import absolute, load_class
 from strategies import Strategy
+from strategies._nni_oneshot import OneShot
 from strategies.samplers import Filtered, Sampler, load_sampler
 from strategies.schedulers import Scheduler, load_scheduler
 
@@ -163,7 +164,7 @@ def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Eval
     strategy(Path())  # refuses what it is told wrong
     inheriting = getattr(strategy_class, "INHERITS", False)
     problem = prepare(configuration, space, data, evaluate)
-    if inheriting and problem.data is None:
+    if problem.data is None and (inheriting or issubclass(strategy_class, OneShot)):
         raise SlimsearchError(f"--strategy {configuration.strategy} trains networks, and --evaluator has none")
     if configuration.zero_cost != "none":
         if problem.data is None or not isinstance(problem.space, ModelSpace):
@@ -179,7 +180,8 @@ def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Eval
     configuration = configuration.replace(compress=compression.text_of(recipe))
     return _Parts(
         configuration, ranking, recipe, sampler, scheduler, stopping, strategy,
-        not getattr(strategy_class, "PROPOSES", False), inheriting, problem, environment.describe(configuration, problem),
+        not getattr(strategy_class, "PROPOSES", False), inheriting, problem,
+        environment.describe(configuration, problem),
     )  # fmt: skip
 
 

@@ -10,6 +10,14 @@ from search_spaces._space import Choice, Point, Space
 from slimsearch_errors import SlimsearchError
 
 
+def _nothing(point: Point) -> Mapping[str, float]:
+    return {}
+
+
+def _no_graph(point: Point) -> Graph | None:
+    return None
+
+
 class ChoiceSpace(Space):
     """Every combination of the values of independent choices.
 
@@ -19,20 +27,26 @@ class ChoiceSpace(Space):
         graph: the cell that a point describes, where it describes one.
 
     Raises:
-        SlimsearchError: there are no choices, or one of them has no values, or the same value twice.
+        SlimsearchError: there are no choices, two have one label, or one has no list of values, or a value twice.
     """
 
     def __init__(
         self,
         choices: Mapping[str, Sequence[Any]],
         *,
-        known: Callable[[Point], Mapping[str, float]] = lambda point: {},
-        graph: Callable[[Point], Graph | None] = lambda point: None,
+        known: Callable[[Point], Mapping[str, float]] = _nothing,
+        graph: Callable[[Point], Graph | None] = _no_graph,
     ) -> None:
         if not choices:
             raise SlimsearchError("a space without choices: there is nothing to search")
-        self._choices = tuple(Choice(str(label), tuple(values)) for label, values in sorted(choices.items()))
+        for label, values in choices.items():
+            if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+                raise SlimsearchError(f"choice '{label}' needs a list of values, not {values!r}")
+        made = [Choice(str(label), tuple(values)) for label, values in choices.items()]
+        self._choices = tuple(sorted(made, key=lambda choice: choice.label))
         self._by_label = {choice.label: choice for choice in self._choices}
+        if len(self._by_label) < len(self._choices):
+            raise SlimsearchError(f"two choices have the same label: {', '.join(c.label for c in self._choices)}")
         self._known, self._graph = known, graph
 
     @property

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from slimsearch_errors import SlimsearchError
+
 DEAD = frozenset({"none", "zero"})
 """Operations that give zeros, whatever goes in."""
 IDENTITY = frozenset({"skip_connect", "skip", "identity"})
@@ -20,12 +22,19 @@ class Edge:
         source, target: tensors, numbered such that ``source < target``.
         operation: its name.
         label: of the choice that decided about the operation.
+
+    Raises:
+        SlimsearchError: ``0 <= source < target`` does not hold.
     """
 
     source: int
     target: int
     operation: str
-    label: str
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.source < self.target:
+            raise SlimsearchError(f"an edge from {self.source} to {self.target}: 0 <= source < target is needed")
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,18 @@ class Graph:
         edges: in any order.
         inputs: how many tensors go in, numbered from 0.
         output: number of the tensor that comes out.
+        wiring: labels of choices that decide which tensors are connected; those of the operations are the edges'.
     """
 
     edges: tuple[Edge, ...]
     output: int
     inputs: int = 1
+    wiring: frozenset[str] = frozenset()
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """Of all choices that the graph stands for."""
+        return self.wiring | {edge.label for edge in self.edges if edge.label is not None}
 
     def live(self) -> tuple[Edge, ...]:
         """Edges on a path from an input to the output."""

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
+from search_spaces._cells import graph_of
+from search_spaces._graph import Graph
 from search_spaces._space import Choice, Point, Space
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import load_class
@@ -51,8 +53,11 @@ class ModelSpace(Space):
             raise SlimsearchError(f"'{name}' is not an NNI ModelSpace (a subclass of nni.nas.nn.pytorch.ModelSpace)")
         self._template = self._construct()
         self._choices = tuple(
-            _as_choice(label, mutable) for label, mutable in sorted(self._template.simplify().items())
+            _as_choice(label, mutable)
+            for label, mutable in sorted(self._template.simplify().items())
+            if not _is_constraint(mutable)
         )
+        self._graph = graph_of(self._template)
         if not self._choices:
             raise SlimsearchError(f"'{space_class.__name__}' has no choices: there is nothing to search")
         self._by_label = {choice.label: choice for choice in self._choices}
@@ -92,6 +97,9 @@ class ModelSpace(Space):
         if problem is not None:
             raise SlimsearchError(f"not in {self.space_class.__name__}: {problem}")
         return {c.label: point[c.label] for c in self._choices if c.label in looked_at.labels}
+
+    def graph(self, point: Point) -> Graph | None:
+        return None if self._graph is None else self._graph(self.complete(point))
 
     def build(self, architecture: Mapping[str, Any], seed: int = 0) -> nn.Module:
         """The network for `architecture`, with weights drawn from `seed`: (N, C, H, W) float32 -> (N, num_classes).
@@ -178,6 +186,13 @@ class _Recording(dict[str, Any]):
     def __contains__(self, label: object) -> bool:
         self.labels.add(str(label))
         return super().__contains__(label)
+
+
+def _is_constraint(mutable: Any) -> bool:
+    """Whether it has nothing to choose, and only says which choices go together."""
+    from nni.mutable import Constraint
+
+    return isinstance(mutable, Constraint)
 
 
 def _as_choice(label: str, mutable: Any) -> Choice:

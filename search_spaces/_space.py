@@ -114,20 +114,28 @@ class Space(ABC):
         """
         for _ in range(1000):
             point = {c.label: c.values[int(rng.integers(len(c.values)))] for c in self.choices}
-            if self.contains(point):
-                return self.canonical(point)
+            canonical = self._canonical_or_none(point)
+            if canonical is not None:
+                return canonical
         raise SlimsearchError("1,000 random draws gave no valid point: the space's constraints leave (almost) none")
 
     def mutate(self, point: Point, rng: np.random.Generator) -> dict[str, Any]:
         """A different point: one active choice takes another value, and what becomes active is drawn anew."""
-        around = list(self.neighbours(point, rng))
-        return around[int(rng.integers(len(around)))] if around else self.canonical(point)
+        active = self.canonical(point)
+        moves = self._moves(active)
+        for position in rng.permutation(len(moves)):
+            choice, value = moves[int(position)]
+            changed = self._changed(active, choice, value, rng)
+            if changed is not None:
+                return changed
+        return active
 
     def crossover(self, one: Point, other: Point, rng: np.random.Generator) -> dict[str, Any]:
         """A child that takes each choice from one of its parents (uniform crossover, Syswerda 1989)."""
         parents = self.complete(one), self.complete(other)
         child = {c.label: parents[int(rng.integers(2))][c.label] for c in self.choices}
-        return self.canonical(child) if self.contains(child) else self.canonical(one)
+        found = self._canonical_or_none(child)
+        return self.canonical(one) if found is None else found
 
     def neighbours(self, point: Point, rng: np.random.Generator | None = None) -> Iterator[dict[str, Any]]:
         """Every point that differs in one active choice.
@@ -135,30 +143,46 @@ class Space(ABC):
         What the change activates takes its first value, or a drawn one where `rng` is given.
         """
         active = self.canonical(point)
-        for choice in self.choices:
-            if choice.label not in active:
-                continue
-            for value in choice.values:
-                if choice.text(value) == choice.text(active[choice.label]):
-                    continue
-                filled = {
-                    c.label: active.get(
-                        c.label, c.values[int(rng.integers(len(c.values)))] if rng is not None else c.values[0]
-                    )
-                    for c in self.choices
-                }
-                filled[choice.label] = value
-                if self.contains(filled):
-                    yield self.canonical(filled)
+        for choice, value in self._moves(active):
+            changed = self._changed(active, choice, value, rng)
+            if changed is not None:
+                yield changed
+
+    def _moves(self, active: Point) -> list[tuple[Choice, Any]]:
+        """Every active choice with every other value of it."""
+        return [
+            (choice, value)
+            for choice in self.choices
+            if choice.label in active
+            for value in choice.values
+            if choice.text(value) != choice.text(active[choice.label])
+        ]
+
+    def _changed(
+        self, active: Point, choice: Choice, value: Any, rng: np.random.Generator | None
+    ) -> dict[str, Any] | None:
+        """`active` with another value of one choice, or None where that is no point of the space."""
+        filled = {
+            c.label: active.get(c.label, c.values[int(rng.integers(len(c.values)))] if rng is not None else c.values[0])
+            for c in self.choices
+        }
+        filled[choice.label] = value
+        return self._canonical_or_none(filled)
+
+    def _canonical_or_none(self, point: Point) -> dict[str, Any] | None:
+        try:
+            return self.canonical(point)
+        except SlimsearchError:
+            return None
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """Every different point, in the order of the choices."""
         seen = set()
         for values in itertools.product(*(c.values for c in self.choices)):
             point = dict(zip((c.label for c in self.choices), values, strict=True))
-            if not self.contains(point):
+            canonical = self._canonical_or_none(point)
+            if canonical is None:
                 continue
-            canonical = self.canonical(point)
             key = json.dumps(canonical)
             if key not in seen:
                 seen.add(key)

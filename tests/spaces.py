@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import nni
 import torch
+from nni.mutable import ExpressionConstraint
 from nni.nas.nn.pytorch import (
+    Cell,
     InputChoice,
     LayerChoice,
     ModelSpace,
@@ -13,6 +15,7 @@ from nni.nas.nn.pytorch import (
     MutableLinear,
     Repeat,
 )
+from nni.nas.space import model_context
 from torch import nn
 
 
@@ -78,6 +81,42 @@ class Nested(ModelSpace):
         x = self.stem(x)
         y = self.body(self.branch(x))
         return self.fc(self.inputs([x, y, x + y]).mean(dim=(2, 3)))
+
+
+class WithCell(ModelSpace):
+    """A cell in which each operation chooses its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        operations = {
+            "conv": lambda node, op, source: nn.Conv2d(4, 4, 3, padding=1),
+            "skip_connect": lambda node, op, source: nn.Identity(),
+        }
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.cell = Cell(operations, num_nodes=2, num_ops_per_node=2, num_predecessors=1, label="cell")
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.cell([self.stem(x)]).mean(dim=(2, 3)))
+
+
+class Constrained(ModelSpace):
+    """Widths by arithmetic on choices, of which not all go together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width, factor = nni.choice("width", [4, 8, 16]), nni.choice("factor", [1, 2, 3])
+        self.add_mutable(ExpressionConstraint(width * factor <= 24, label="narrow"))
+        self.wide = MutableConv2d(1, width * factor, 3)
+        self.back = MutableConv2d(width * factor, width, 1)
+        self.fc = MutableLinear(width, 10)
+
+    def freeze(self, sample: dict[str, object]) -> nn.Module:
+        with model_context(sample):
+            return type(self)()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.relu(self.back(torch.relu(self.wide(x)))).mean(dim=(2, 3)))
 
 
 class NotASpace:

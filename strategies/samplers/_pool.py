@@ -11,7 +11,9 @@ from strategies.samplers._encoding import Encoder, Positions
 from strategies.samplers._sampler import History
 
 # A space up to this size is listed; of a larger one, so many points are drawn, and others every so many trials.
-_LISTED, _DRAWN, _RENEWED = 20_000, 2_000, 50
+_LISTED, _DRAWN, _RENEWED = 20_000, 500, 50
+# Of a larger space's points, no more than so many neighbours are looked at.
+_NEAR = 24
 
 
 class Pool:
@@ -41,7 +43,7 @@ class Pool:
 
         Args:
             history: what was tried.
-            leaders: positions around which all neighbours are looked at.
+            leaders: positions around which neighbours are looked at.
             rng: decides which points of the rest.
         """
         everything = self._everything(len(history.observations))
@@ -61,7 +63,12 @@ class Pool:
 
     def _neighbours(self, position: int) -> Positions:
         if position not in self._near:
-            self._near[position] = self._kept(self._space.neighbours(self._encoder.point(position)))
+            point = self._encoder.point(position)
+            if self._listed is not None:
+                self._near[position] = self._kept(self._space.neighbours(point))
+            else:
+                rng = np.random.default_rng(_NEAR)
+                self._near[position] = self._kept(self._space.mutate(point, rng) for _ in range(_NEAR))
         return self._near[position]
 
     def _kept(self, points: Iterable[dict[str, object]]) -> Positions:

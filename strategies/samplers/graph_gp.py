@@ -20,7 +20,7 @@ from strategies.samplers._sampler import History, untried
 _REFIT, _FIT_ON = 1.1, 128
 # The process is conditioned on no more than so many trials: the best, and the last ones.
 _MOST = 300
-# Bounds on costs are drawn from what is possible to a tenth beyond the costliest network so far.
+# Bounds on costs are drawn from what is possible to a tenth beyond the next costlier network than those so far.
 _BEYOND, _DRAWS = 1.1, 20
 
 
@@ -115,7 +115,10 @@ class _Proposal:
         found = self._losses[self._feasible][:, others]  # (F, C)
         costs = np.column_stack([self._cost(i, known, candidates, blocks) for i in others])  # (M, C)
         low = np.minimum(found.min(axis=0), costs.min(axis=0))
-        high = low + _BEYOND * (np.maximum(found.max(axis=0), low) - low)
+        # Where costs come in steps, a tenth may not reach the next one.
+        beyond = np.where(costs > found.max(axis=0), costs, np.inf).min(axis=0)
+        reached = np.where(np.isfinite(beyond), beyond, found.max(axis=0))
+        high = low + _BEYOND * (np.maximum(reached, low) - low)
         for _ in range(_DRAWS):
             bounds = low + self._rng.random(len(others)) * (high - low)
             within = (costs <= bounds).all(axis=1)
@@ -176,13 +179,14 @@ class _Proposal:
         while max(count + 1, int(count * _REFIT)) <= len(self._positions):
             count = max(count + 1, int(count * _REFIT))
         chosen = self._positions[:count][-_FIT_ON:]
-        targets = self._targets[:count, objective][-_FIT_ON:]
+        # Ranked among themselves: what came later must not change the kernel.
+        targets = _rank_normal(self._targets[:count, objective])[-_FIT_ON:]
         key = (objective, tuple(chosen.tolist()), targets.tobytes())
         kernels = self._memo.kernels
         if key not in kernels:
             if len(kernels) > 8:
                 kernels.clear()
-            kernels[key] = fit_kernel(self._memo.encoder.blocks(chosen), self._warped(objective)[:count][-_FIT_ON:])
+            kernels[key] = fit_kernel(self._memo.encoder.blocks(chosen), targets)
         return kernels[key]
 
     def _cost(self, objective: int, known: set[str], candidates: Positions, blocks: Sequence[Array]) -> Array:

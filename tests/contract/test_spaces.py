@@ -13,7 +13,7 @@ from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names
 from tests.conftest import SPACES
 
-SHAPES = {"Tiny": (1, 8, 8), "Nested": (1, 8, 8)}
+SHAPES = dict.fromkeys(("Tiny", "Nested", "WithCell", "Constrained"), (1, 8, 8))
 NAMES = [*built_in_names("search_spaces"), *(f"{SPACES}:{name}" for name in SHAPES)]
 
 

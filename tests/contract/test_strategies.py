@@ -1,4 +1,8 @@
-"""Laws of every strategy: each task told once, whatever happens to its worker."""
+"""Laws of every strategy: each task told once, whatever happens to its worker.
+
+Those that propose by themselves obey the laws of the record alone; what is handed out to them beside their own offers
+is evaluated as by any other. One-shot strategies need images to begin, and have tests of their own.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,27 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evaluators import Outcome, Report, Task
-from search_spaces import Candidate
+from search_spaces import Candidate, ChoiceSpace, Point
 from slimsearch_names import built_in_names, load_class
-from strategies import Failure, Strategy
+from strategies import Failure, Recorded, Strategy
+from strategies._nni_oneshot import OneShot
 
-NAMES = built_in_names("strategies")
+CLASSES: dict[str, type[Any]] = {
+    name: load_class("strategy", name, "strategies") for name in built_in_names("strategies")
+}
+NAMES = [name for name, found in CLASSES.items() if not issubclass(found, OneShot)]
+PROPOSING = [name for name in NAMES if getattr(CLASSES[name], "PROPOSES", False)]
 
 
 class Odd:
     """An evaluator whose behaviour the architecture names."""
+
+    space = ChoiceSpace({"what": ["fine", "raise", "stop", "die"]})
 
     def evaluate(self, task: Task, *, report: Report) -> Outcome:
         what = task.candidate.architecture["what"]
@@ -45,9 +57,10 @@ class Odd:
 
 
 class Recorder:
-    """A search that hands out tasks and remembers everything it is told."""
+    """A search that hands out tasks, takes offers if it is told to, and remembers everything."""
 
-    def __init__(self, folder: Path, whats: list[str]) -> None:
+    def __init__(self, folder: Path, whats: list[str], *, offers: int = 0) -> None:
+        self.folder, self.offers, self.closed = folder, offers, 0
         self.tasks = []
         for number, what in enumerate(whats):
             directory = folder / str(number)
@@ -60,6 +73,26 @@ class Recorder:
     def ask(self) -> Task | None:
         return self.waiting.pop(0) if self.waiting else None
 
+    def offer(self, architecture: Point) -> Task | Recorded | None:
+        assert not self.closed
+        candidate = Odd.space.candidate(architecture)
+        if any(task.candidate == candidate for task in self.tasks):
+            return Recorded({}, None)
+        if not self.offers:
+            return None
+        self.offers -= 1
+        directory = self.folder / str(len(self.tasks))
+        directory.mkdir()
+        self.tasks.append(Task(len(self.tasks), candidate, 1, 0, directory))
+        return self.tasks[-1]
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def score(self, number: int) -> float | None:
+        result = dict(self.told)[number]
+        return result.metrics["epochs"] if isinstance(result, Outcome) else None
+
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         self.reports.append((number, epoch))
         return not (self.tasks[number].candidate.architecture["what"] == "stop" and epoch == 2)
@@ -69,7 +102,7 @@ class Recorder:
 
 
 def make(name: str, **options: object) -> Strategy:
-    strategy: Strategy = load_class("strategy", name, "strategies")(**options)
+    strategy: Strategy = CLASSES[name](**options)
     return strategy
 
 
@@ -129,3 +162,27 @@ def test_workers_are_gone_afterwards(name: str, tmp_path: Path) -> None:
     while any(Path(f"/proc/{process}").exists() for process in processes):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("name", PROPOSING)
+@pytest.mark.parametrize("offers", [2, 100])
+def test_offers_are_told_once_and_end(name: str, offers: int, tmp_path: Path) -> None:
+    search = Recorder(tmp_path, [], offers=offers)
+    make(name, workers=2).run(search, Odd())
+    assert search.closed == 1
+    assert sorted(number for number, _ in search.told) == list(range(min(offers, 4)))
+
+
+def test_what_proposes_says_so() -> None:
+    one_shot = {name for name, found in CLASSES.items() if issubclass(found, OneShot)}
+    proposing = {name for name, found in CLASSES.items() if getattr(found, "PROPOSES", False)}
+    assert one_shot < proposing == {name for name in CLASSES if name.startswith("nni_")}
+
+
+def test_inheriting_strategy_without_anything_to_prepare(tmp_path: Path) -> None:
+    """`supernet` is as `optuna` where the evaluator has no supernet."""
+    search = Recorder(tmp_path, ["fine", "raise", "stop"])
+    assert not hasattr(Odd(), "prepare")
+    CLASSES["supernet"](workers=1, directory=tmp_path / "supernet").run(search, Odd())
+    assert [number for number, _ in search.told] == [0, 1, 2]
+    assert not (tmp_path / "supernet").exists()

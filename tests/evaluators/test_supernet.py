@@ -28,7 +28,7 @@ from evaluators import (
     train_supernet,
 )
 from evaluators._supernet import calibration_images
-from evaluators._supernet_training import SAMPLINGS, _conflicts, _Paths
+from evaluators._supernet_training import SAMPLINGS, _Paths
 from evaluators._training import OnEpoch, StoppedEarly, validate
 from evaluators.datasets import Dataset, Split, load_dataset
 from search_spaces import Candidate, ModelSpace
@@ -269,14 +269,6 @@ def test_every_sampling_trains(sampling: str, tiny: ModelSpace, digits: Dataset)
     assert supernet.facts["sampling"] == sampling
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("lenet", {"activation"}), ("mnist_cnn", set()), (NESTED, {"inputs"}), (VARIOUS, set())]
-)
-def test_what_uses_the_same_weights_in_another_way_is_kept_apart(name: str, expected: set[str]) -> None:
-    side = 28 if name in ("lenet", "mnist_cnn") else 8
-    assert set(_conflicts(ModelSpace.load(name, (1, side, side), 10), 0)) == expected
-
-
 def test_sets_that_are_kept_apart_share_nothing(tiny: ModelSpace, digits: Dataset, tmp_path: Path) -> None:
     supernet = train_supernet(tiny, few(digits, 64), SETTINGS, epochs=1, seed=0, apart=["act"])
     relu, tanh = (
@@ -377,7 +369,7 @@ def test_what_is_met_in_training_is_trained_and_kept_in_checkpoints(
 
     def run(on_epoch: OnEpoch | None, path: Path | None) -> Supernet:
         return train_supernet(
-            tiny, few(digits, 256), SETTINGS, epochs=3, seed=0, sampling="random", apart=(), on_epoch=on_epoch,
+            tiny, few(digits, 256), SETTINGS, epochs=3, seed=0, sampling="random", on_epoch=on_epoch,
             checkpoint=path,
         )  # fmt: skip
 

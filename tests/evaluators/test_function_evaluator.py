@@ -1,0 +1,104 @@
+"""A function of the user's: what it is given, what it may give, and how it is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from evaluators import FunctionEvaluator, Outcome, Task
+from search_spaces import Candidate, ChoiceSpace
+from slimsearch_errors import SlimsearchError
+
+SPACE = ChoiceSpace({"width": [8, 16]}, known=lambda point: {"params": 10.0 * point["width"], "macs": 1.0})
+
+
+def call(
+    function: Callable[..., Any], stop_at: int | None = None
+) -> tuple[Outcome, list[tuple[int, dict[str, float]]]]:
+    told: list[tuple[int, dict[str, float]]] = []
+
+    def report(epoch: int, metrics: Mapping[str, float]) -> bool:
+        told.append((epoch, dict(metrics)))
+        return epoch != stop_at
+
+    task = Task(3, Candidate({"width": 16}), 7, 42, Path("folder"))
+    return FunctionEvaluator(function, SPACE).evaluate(task, report=report), told
+
+
+def test_arguments_are_given_by_name() -> None:
+    def evaluate(candidate: dict[str, int], directory: Path, seed: int, *, epochs: int, other: int = 5) -> Any:
+        assert candidate == {"width": 16}
+        assert directory == Path("folder")
+        return {"sum": seed + epochs + other}
+
+    assert call(evaluate)[0].metrics["sum"] == 54
+    assert call(lambda epochs: {"width": epochs["width"]})[0].metrics["width"] == 16
+    assert call(lambda candidate, **others: {"others": len(others)})[0].metrics["others"] == 0
+
+
+def test_known_costs_are_told_first_and_merged() -> None:
+    outcome, told = call(lambda candidate: {"val_accuracy": np.float32(0.5), "macs": torch.tensor(2)})
+    assert told == [(0, {"params": 160.0, "macs": 1.0})]
+    assert outcome.metrics == {"params": 160.0, "val_accuracy": 0.5, "macs": 2.0}
+    assert all(type(value) is float for value in outcome.metrics.values())
+
+
+def test_what_its_costs_rule_out_is_not_evaluated() -> None:
+    def evaluate(candidate: object) -> dict[str, float]:
+        raise AssertionError
+
+    assert call(evaluate, stop_at=0)[0].metrics == {"params": 160.0, "macs": 1.0}
+
+
+def test_report_says_when_to_stop() -> None:
+    answers = []
+
+    def evaluate(candidate: object, report: Callable[..., bool], epochs: int) -> dict[str, float]:
+        for epoch in range(1, epochs + 1):
+            answers.append(report(np.int64(epoch), {"loss": np.float64(1 / epoch)}))
+        return {"loss": 0.0}
+
+    outcome, told = call(evaluate, stop_at=2)
+    # Whoever goes on all the same is not listened to.
+    assert answers == [True, *[False] * 6]
+    assert told[1:] == [(1, {"loss": 1.0}), (2, {"loss": 0.5})]
+    assert type(told[1][0]) is int
+    assert outcome.metrics == {"params": 160.0, "macs": 1.0}
+    assert call(evaluate)[0].metrics["loss"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (0.5, "gave float, not a dict"),
+        (None, "gave NoneType, not a dict"),
+        ({"loss": "low"}, "'loss': 'low', which is no number"),
+        ({"loss": "0.5"}, "'loss': '0.5', which is no number"),
+        ({"loss": None}, "'loss': None"),
+        ({"loss": 10**400}, "'loss': 1000"),
+        ({"loss": np.ones((9, 3))}, "'loss': array"),
+        ({"loss": torch.ones(3, 3)}, "'loss': tensor"),
+        ({"good": 1, "loss": float("nan")}, "metric 'loss' is nan"),
+        ({"loss": -np.inf}, "metric 'loss' is -inf"),
+    ],
+)
+def test_what_is_no_dict_of_finite_numbers_is_refused_in_one_line(found: Any, message: str) -> None:
+    def told(candidate: object, report: Callable[..., bool]) -> Any:
+        return report(1, found)
+
+    for function in (lambda candidate: found, told):
+        with pytest.raises(SlimsearchError, match=message) as caught:
+            call(function)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 160
+
+
+@pytest.mark.parametrize("epoch", [0, -1, 1.5, "1"])
+def test_epochs_are_counted_from_one(epoch: Any) -> None:
+    with pytest.raises(SlimsearchError, match="counted from 1"):
+        call(lambda candidate, report: report(epoch, {}))

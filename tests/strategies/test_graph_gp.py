@@ -1,0 +1,208 @@
+"""What the Gaussian process over graphs is told of a point, and what it proposes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluators import Objective
+from search_spaces import ChoiceSpace, Edge, Graph, Point
+from strategies.samplers import History, Observation, _pool
+from strategies.samplers._encoding import Encoder
+from strategies.samplers.graph_gp import GraphGp
+
+OPERATIONS = ["none", "skip_connect", "conv", "pool"]
+EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
+LABELS = [f"{s}{t}" for s, t in EDGES]
+ONE = (Objective("val_accuracy", "maximize"),)
+TWO = (*ONE, Objective("params", "minimize"))
+
+
+def graph(point: Point) -> Graph:
+    return Graph(tuple(Edge(s, t, point[f"{s}{t}"], f"{s}{t}") for s, t in EDGES), 3)
+
+
+def known(point: Point) -> Mapping[str, float]:
+    return {"params": float(Counter(point[label] for label in LABELS)["conv"] * point.get("width", 1))}
+
+
+def accuracy(point: Point) -> float:
+    """A long way of convolutions is good, pooling is bad, a cell that gives nothing is useless."""
+    paths = graph(point).paths()
+    if not paths:
+        return 0.1
+    depth = max(path.count("conv") for path in paths)
+    pools = sum(path.count("pool") * count for path, count in paths.items())
+    return 0.5 + 0.1 * depth - 0.02 * pools + 0.005 * point.get("width", 0)
+
+
+def cell(text: str) -> dict[str, str]:
+    """One letter for each edge."""
+    return {label: next(o for o in OPERATIONS if o[0] == letter) for label, letter in zip(LABELS, text, strict=True)}
+
+
+@pytest.fixture
+def cells() -> ChoiceSpace:
+    """4,096 cells of four tensors."""
+    return ChoiceSpace(dict.fromkeys(LABELS, OPERATIONS), known=known, graph=graph)
+
+
+@pytest.fixture
+def wide_cells() -> ChoiceSpace:
+    """49,152: too many to list."""
+    widths = list(range(1, 13))
+    return ChoiceSpace({**dict.fromkeys(LABELS, OPERATIONS), "width": widths}, known=known, graph=graph)
+
+
+def observed(space: ChoiceSpace, point: Point, objectives: int = 2) -> Observation:
+    return Observation(point, (-accuracy(point), space.known(point)["params"])[:objectives])
+
+
+def propose(space: ChoiceSpace, history: History, seed: int, objectives: int = 2) -> Point:
+    return GraphGp().propose(space, TWO[:objectives], history, np.random.default_rng(seed))
+
+
+def features(space: Any, *points: Point) -> list[np.ndarray[Any, Any]]:
+    encoder = Encoder(space)
+    return encoder.blocks(np.array([encoder.position(point) for point in points]))
+
+
+def test_dead_edges_change_no_feature(cells: ChoiceSpace) -> None:
+    """Edges in order: 01, 02, 03, 12, 13, 23."""
+    no_way_out = [cell(text) for text in ("cnnncn", "cpnncn", "cnnpcn", "csnccn")]
+    no_way_in = [cell(text) for text in ("cnnncn", "cnnncp", "cnnncc")]
+    for points in (no_way_out, no_way_in):
+        assert all((block == block[0]).all() for block in features(cells, *points))
+    alive = features(cells, cell("cnnncn"), cell("cpnncp"))
+    assert all((block[0] != block[1]).any() for block in alive)
+
+
+def test_cells_that_compute_the_same_have_equal_counts(cells: ChoiceSpace) -> None:
+    """The same branches through other tensors, and an identity before or after an operation."""
+    _, operations, paths = features(cells, cell("cpnnpc"), cell("pcnncp"))
+    assert np.array_equal(operations[0], operations[1])
+    assert np.array_equal(paths[0], paths[1])
+    _, _, paths = features(cells, cell("cnnnsn"), cell("snnncn"), cell("nncnnn"), cell("snnsnc"))
+    assert (paths == paths[0]).all()
+
+
+def test_more_of_the_same_is_another_count(cells: ChoiceSpace) -> None:
+    _, _, paths = features(cells, cell("nncnnn"), cell("cncnsn"))
+    assert paths[:, paths.any(axis=0)].ravel() == pytest.approx([1.0, np.sqrt(2)])
+
+
+def test_choices_beside_the_cell_count(wide_cells: ChoiceSpace) -> None:
+    dead, other = {**cell("cnnncn"), "width": 1}, {**cell("cpnncn"), "width": 1}
+    flat, places, _, _ = features(wide_cells, dead, other, {**dead, "width": 2}, {**dead, "width": 12})
+    assert np.array_equal(flat[0], flat[1])
+    assert (flat[0] != flat[2]).any()
+    # Also by their order.
+    assert places.ravel() == pytest.approx([0, 0, 1 / 11, 1])
+
+
+def test_edges_without_a_choice_and_choices_of_several_edges() -> None:
+    def fixed(point: Point) -> Graph:
+        edges = (Edge(0, 1, "conv", None), Edge(1, 2, point["op"], "op"), Edge(2, 3, point["op"], "op"))
+        return Graph((*edges, Edge(1, 3, "pool", None)), 3)
+
+    points = [{"op": operation} for operation in ("conv", "none", "pool")]
+    flat, operations, paths = features(ChoiceSpace({"op": OPERATIONS}, graph=fixed), *points)
+    assert flat.sum(axis=1).tolist() == [1, 0, 1]
+    # What every cell has tells none apart.
+    assert operations.sum(axis=1).tolist() == [2, 0, 2]
+    assert (paths > 0).sum(axis=1).tolist() == [2, 1, 2]
+
+
+class Conditional(ChoiceSpace):
+    """A kernel is only where there is a convolution."""
+
+    def canonical(self, point: Point) -> dict[str, Any]:
+        found = super().canonical(self.complete(point))
+        return found if found["op"] == "conv" else {"op": found["op"]}
+
+
+def test_inactive_choices_change_no_feature() -> None:
+    space = Conditional({"op": OPERATIONS, "kernel": [3, 5, 7]})
+    flat, places = features(space, *(space.canonical({"op": "pool", "kernel": kernel}) for kernel in (3, 5, 7)))
+    assert (flat == flat[0]).all()
+    assert not places.any()
+    flat, places = features(space, {"op": "conv", "kernel": 3}, {"op": "conv", "kernel": 7}, {"op": "pool"})
+    assert flat.sum(axis=1).tolist() == [2, 2, 1]
+    assert places.ravel().tolist() == [0, 1, 0]
+
+
+def test_vectors_stay_as_more_are_kept(cells: ChoiceSpace, rng: np.random.Generator) -> None:
+    """Also where the arrays grow, in both directions."""
+    points = [cells.sample(rng) for _ in range(300)]
+    encoder = Encoder(cells)
+    first = encoder.position(points[0])
+    before = [block[0][block[0] != 0].copy() for block in encoder.blocks(np.array([first]))]
+    positions = np.array([encoder.position(point) for point in points])
+    for block, expected, width in zip(encoder.blocks(positions), before, (24, None, None), strict=True):
+        assert block[0][block[0] != 0].tolist() == expected.tolist()
+        assert len(block) == 300
+        assert width is None or block.shape[1] == width
+    assert encoder.position(points[0]) == first
+    assert encoder.point(first) == points[0]
+
+
+def test_finds_both_ends_of_a_front_with_known_costs(cells: ChoiceSpace) -> None:
+    everything = list(cells.grid())
+    free = max(accuracy(p) for p in everything if cells.known(p)["params"] == 0)
+    best = max(accuracy(p) for p in everything)
+    found = []
+    for seed in range(3):
+        history = History()
+        for number in range(40):
+            history.add(observed(cells, propose(cells, history, 100 * seed + number)))
+        points = [o.point for o in history.observations]
+        cheap = max((accuracy(p) for p in points if cells.known(p)["params"] == 0), default=0.0)
+        found.append(cheap == free and max(map(accuracy, points)) == best)
+    assert sum(found) >= 2
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_is_kept_changes_nothing(
+    listed: bool, objectives: int, wide_cells: ChoiceSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a space that is listed, and in one from which points are drawn."""
+    monkeypatch.setattr(_pool, "_DRAWN", 200)
+    small = {label: OPERATIONS if label in ("01", "03", "13") else ["none"] for label in LABELS}
+    narrow = ChoiceSpace({**small, "width": [1, 2, 3]}, known=known, graph=graph)
+    space = narrow if listed else wide_cells
+    kept, dropped = History(), History()
+    for number in range(30):
+        dropped.memo.clear()
+        points = [propose(space, history, number, objectives) for history in (kept, dropped)]
+        assert points[0] == points[1]
+        for history in (kept, dropped):
+            history.add(observed(space, points[0], objectives))
+
+
+def test_ten_thousand_trials(wide_cells: ChoiceSpace, rng: np.random.Generator) -> None:
+    history = History(observed(wide_cells, wide_cells.sample(rng)) for _ in range(10_000))
+    point = propose(wide_cells, history, 0)
+    assert wide_cells.contains(point)
+    assert not history.tried(point)
+
+
+def test_running_points_are_not_proposed(cells: ChoiceSpace, rng: np.random.Generator) -> None:
+    history = History(observed(cells, cells.sample(rng)) for _ in range(12))
+    for _ in range(12):
+        # The same seed each time: only what is running tells the proposals apart.
+        point = propose(cells, history, 0)
+        assert not history.tried(point)
+        history.add(Observation(point, running=True))
+
+
+def test_a_point_comes_where_all_were_tried() -> None:
+    space = ChoiceSpace({"op": OPERATIONS, "width": [1, 2, 3]})
+    history = History(Observation(p, (float(i), 1.0)) for i, p in enumerate(space.grid()))
+    for objectives in (1, 2):
+        losses = [Observation(o.point, o.losses[:objectives] if o.losses else None) for o in history.observations]
+        assert space.contains(propose(space, History(losses), 0, objectives))
