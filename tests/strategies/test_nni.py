@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SPACES, TINY
 
 from evaluators import Outcome, Report, Task
 from evaluators.datasets import Dataset
@@ -24,6 +23,7 @@ from slimsearch_names import load_class
 from strategies import Failure, _nni, _nni_oneshot
 from strategies._nni import Drive
 from strategies._workers import Done
+from tests.conftest import SPACES, TINY
 
 MULTI_TRIAL = ["nni_random", "nni_grid", "nni_evolution", "nni_tpe"]
 ONE_SHOT = ["nni_random_oneshot", "nni_darts", "nni_gumbel_darts", "nni_proxyless"]
