@@ -238,7 +238,8 @@ class ArchitectureSearch:
         self._history.change(self._place[trial.number], self.ranking.observation(trial, product))
         if self._fidelity is not None:
             self._fidelity.see(trial)
-        self.stopping.see(trial, product.score(trial.metrics) if product is not None and trial.metrics else None)
+        scored = product is not None and trial.state == COMPLETE
+        self.stopping.see(trial, product.score(trial.metrics) if product is not None and scored else None)
 
     def _spent(self) -> bool:
         begun = len(self._mine) - self._ruled_out

@@ -111,7 +111,7 @@ def test_resume_with_class_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (TINY, {"trails": 3}, "there is no option 'trails'; options: space, strategy"),
         (TINY, {"trials": 0}, "--trials 0 is less than 1"),
         (str, {}, "'str' is not an NNI ModelSpace"),
-        (3, {}, "a space is an NNI ModelSpace class, not 3"),
+        (3, {}, "a space is an NNI ModelSpace class, a dict of choices or a Space, not 3"),
     ],
 )
 def test_mistakes(space: object, options: dict[str, object], said: str) -> None:
