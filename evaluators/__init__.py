@@ -22,6 +22,7 @@ from evaluators._objective import (
     finite,
     front,
     hypervolume,
+    hypervolumes,
     losses,
     ranks,
     select,
@@ -39,6 +40,6 @@ __all__ = [
     "FunctionEvaluator", "ImageTraining", "Latency", "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator",
     "Objective", "Outcome", "PairedDrop", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator",
     "Task", "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "device_for",
-    "finite", "front", "hypervolume", "judge", "load_predictions", "losses", "measure_latency", "precision_for",
-    "ranks", "recalibrate", "select", "size_kib", "train_supernet", "use_one_thread",
+    "finite", "front", "hypervolume", "hypervolumes", "judge", "load_predictions", "losses", "measure_latency",
+    "precision_for", "ranks", "recalibrate", "select", "size_kib", "train_supernet", "use_one_thread",
 ]  # fmt: skip

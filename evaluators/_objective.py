@@ -126,6 +126,20 @@ def hypervolume(
     return float(moocore.hypervolume(scaled, ref=reference) / np.prod(reference))
 
 
+def hypervolumes(objectives: Sequence[Objective], metrics: Sequence[Metrics]) -> list[float]:
+    """`hypervolume` of the first one, the first two, ... of `metrics`, on the scale of all of them."""
+    found: list[float] = []
+    front: list[Metrics] = []
+    for candidate in metrics:
+        loss = losses(objectives, [candidate])[0]
+        if front and (losses(objectives, front) <= loss).all(axis=1).any():
+            found.append(found[-1])  # nothing that is dominated adds volume
+            continue
+        front = [m for m in front if not (loss <= losses(objectives, [m])[0]).all()] + [candidate]
+        found.append(hypervolume(objectives, front, metrics))
+    return found
+
+
 @dataclass(frozen=True)
 class WeightedProduct:
     """One number from several metrics, more is better.

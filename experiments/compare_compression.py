@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of this folder
@@ -36,6 +36,7 @@ from evaluators.datasets import Dataset, Split, load_dataset
 from experiments import comparison
 from experiments.comparison import BASE, Row
 from experiments.reproduce._table import progress
+from experiments.script import Parser, exit_code
 from experiments.steps import Step, Steps
 from search_spaces import FixedModel, ModelSpace
 from slimsearch_errors import SlimsearchError
@@ -70,30 +71,15 @@ class _Method:
         return compression.text_of(self.recipe)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make, measure and show; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
-    try:
-        _compare(options)
-    except (SlimsearchError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: _compare(options))
 
 
 def _parser() -> argparse.ArgumentParser:
     default = TrainingSettings()
-    made = _Parser(description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made = Parser(__doc__.partition("\n")[0])
     what = made.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", help="torchvision.models:resnet18, or path/to/file.py:function_or_class")
     what.add_argument("--space", help="a built-in space, or path/to/file.py:Class (an NNI ModelSpace)")

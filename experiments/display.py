@@ -92,6 +92,7 @@ class Console:
         self._phase = ""
         self._length = 0
         self._began = 0.0
+        self._done: set[int] = set()
         self._done_before = 0
         self._trials: dict[int, Trial] = {}
         self._ranking: Ranking | None = None
@@ -111,7 +112,8 @@ class Console:
         self._phase, self._length, self._ranking = name, length, ranking
         self._trials = {t.number: t for t in trials}
         self._began = time.monotonic()
-        self._done_before = len(self._done())
+        self._done = {t.number for t in trials if self._counts(t)}
+        self._done_before = len(self._done)
         if length:
             again = f", {self._done_before} of them done before" if self._done_before else ""
             self._print(f"[bold]{name}[/]: up to {length} trials{again}")
@@ -119,6 +121,8 @@ class Console:
     def update(self, trial: Trial) -> None:
         before = self._trials.get(trial.number)
         self._trials[trial.number] = trial
+        if self._counts(trial):
+            self._done.add(trial.number)
         if before is not None and before.state in (RUNNING, PAUSED) and trial.state not in (RUNNING, PAUSED):
             self._print(self._line(trial))
 
@@ -148,15 +152,18 @@ class Console:
         self._console.print(markup, soft_wrap=True)
 
     def _mine(self) -> list[Trial]:
-        kind = {"search": SEARCH, "subnets": SUBNET}.get(self._phase, COMPRESSION)
-        return [t for t in self._trials.values() if t.kind == kind]
+        return [t for t in self._trials.values() if t.kind == self._kind]
 
-    def _done(self) -> list[Trial]:
-        """What counts towards the length of the phase: what is ruled out before training does not."""
-        return [t for t in self._mine() if t.state not in (RUNNING, PAUSED, RULED_OUT)]
+    def _counts(self, trial: Trial) -> bool:
+        """Whether it counts towards the length of the phase: what is ruled out before training does not."""
+        return trial.kind == self._kind and trial.state not in (RUNNING, PAUSED, RULED_OUT)
+
+    @property
+    def _kind(self) -> str:
+        return {"search": SEARCH, "subnets": SUBNET}.get(self._phase, COMPRESSION)
 
     def _line(self, trial: Trial) -> str:
-        done, total = len(self._done()), max(self._length, len(self._done()))
+        done, total = len(self._done), max(self._length, len(self._done))
         what = architecture_text(trial.candidate.architecture)
         recipe = marked_recipe(trial)
         what = f"{what} + {recipe}" if recipe else what
@@ -173,8 +180,8 @@ class Console:
         return f"\\[{done}/{total}] trial {trial.number}: {_escape(what)}  {said}{kept}  [dim]{self._time_left()}[/]"
 
     def _time_left(self) -> str:
-        fresh = len(self._done()) - self._done_before
-        rest = self._length - len(self._done())
+        fresh = len(self._done) - self._done_before
+        rest = self._length - len(self._done)
         if fresh <= 0 or rest <= 0:
             return ""
         seconds = (time.monotonic() - self._began) / fresh * rest
@@ -186,7 +193,7 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
-        done, mine = self._done(), self._mine()
+        done, mine = self._done, self._mine()
         running = [t for t in mine if t.state == RUNNING]
         failed = sum(t.state == FAILED for t in mine)
         ruled_out = sum(t.state == RULED_OUT for t in mine)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import inspect
 import itertools
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +38,6 @@ from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import absolute, load_class
 from strategies import Strategy
-from strategies._nni_oneshot import OneShot
 from strategies.samplers import Filtered, Sampler, load_sampler
 from strategies.schedulers import Scheduler, load_scheduler
 
@@ -164,7 +165,7 @@ def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Eval
     strategy(Path())  # refuses what it is told wrong
     inheriting = getattr(strategy_class, "INHERITS", False)
     problem = prepare(configuration, space, data, evaluate)
-    if problem.data is None and (inheriting or issubclass(strategy_class, OneShot)):
+    if problem.data is None and getattr(strategy_class, "NEEDS_NETWORKS", False):
         raise SlimsearchError(f"--strategy {configuration.strategy} trains networks, and --evaluator has none")
     if configuration.zero_cost != "none":
         if problem.data is None or not isinstance(problem.space, ModelSpace):
@@ -251,7 +252,7 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Resu
 
     if problem.data is not None:
         rest.append(compression_phase)
-    with display.open(directory.path):
+    with display.open(directory.path), _notes_of_the_strategy(display):
         try:
             length = configuration.subnets if parts.inheriting else configuration.trials
             name = "subnets" if parts.inheriting else "search"
@@ -284,6 +285,26 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Resu
     result = Result(directory.path, tuple(record.trials), tuple(models))
     display.result(result, search.ranking)
     return result
+
+
+@contextlib.contextmanager
+def _notes_of_the_strategy(display: Display) -> Iterator[None]:
+    """What strategies log about what is no trial, the training of a supernet for one, is shown."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            show = display.warn if record.levelno >= logging.WARNING else display.note
+            show(record.getMessage())
+
+    logger, handler = logging.getLogger("strategies"), Handler(logging.INFO)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _with_absolute_paths(metrics: str | None) -> str | None:

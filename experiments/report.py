@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from evaluators import hypervolume
+from evaluators import hypervolumes
 from experiments.configuration import Configuration
 from experiments.ranking import Ranking
 from experiments.record import COMPLETE, Record, Trial
@@ -92,11 +92,8 @@ def page_data(
     trials = [t.finalised() for t in trials]
     front = {t.number for t in ranking.front(trials)}
     feasible = ranking.feasible(trials)
-    all_metrics = [t.metrics for t in feasible]
-    history = [
-        {"trial": trial.number, "hypervolume": hypervolume(ranking.objectives, all_metrics[: i + 1], all_metrics)}
-        for i, trial in enumerate(feasible)
-    ]
+    volumes = hypervolumes(ranking.objectives, [t.metrics for t in feasible])
+    history = [{"trial": t.number, "hypervolume": v} for t, v in zip(feasible, volumes, strict=True)]
     return {
         "name": name,
         "space": configuration.space,

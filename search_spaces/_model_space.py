@@ -83,6 +83,11 @@ class ModelSpace(Space):
     def choices(self) -> tuple[Choice, ...]:
         return self._choices
 
+    @property
+    def template(self) -> Any:
+        """The NNI model with its choices open; whoever looks at it must leave it as it is."""
+        return self._template
+
     def canonical(self, point: Point) -> dict[str, Any]:
         unknown = [label for label in point if label not in self._by_label]
         if unknown:

@@ -122,13 +122,7 @@ class Space(ABC):
     def mutate(self, point: Point, rng: np.random.Generator) -> dict[str, Any]:
         """A different point: one active choice takes another value, and what becomes active is drawn anew."""
         active = self.canonical(point)
-        moves = self._moves(active)
-        for position in rng.permutation(len(moves)):
-            choice, value = moves[int(position)]
-            changed = self._changed(active, choice, value, rng)
-            if changed is not None:
-                return changed
-        return active
+        return next(self.shuffled_neighbours(active, rng), active)
 
     def crossover(self, one: Point, other: Point, rng: np.random.Generator) -> dict[str, Any]:
         """A child that takes each choice from one of its parents (uniform crossover, Syswerda 1989)."""
@@ -144,6 +138,16 @@ class Space(ABC):
         """
         active = self.canonical(point)
         for choice, value in self._moves(active):
+            changed = self._changed(active, choice, value, rng)
+            if changed is not None:
+                yield changed
+
+    def shuffled_neighbours(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+        """The neighbours in random order, each made when it is asked for; what a change activates is drawn."""
+        active = self.canonical(point)
+        moves = self._moves(active)
+        for position in rng.permutation(len(moves)):
+            choice, value = moves[int(position)]
             changed = self._changed(active, choice, value, rng)
             if changed is not None:
                 yield changed

@@ -80,6 +80,7 @@ class OneShot(ABC):
 
     NAME: ClassVar[str]
     PROPOSES: ClassVar[bool] = True
+    NEEDS_NETWORKS: ClassVar[bool] = True
     HELD_OUT: ClassVar[float] = 0.5
     """Share of the training split that does not train the weights: it teaches, or judges, the architecture."""
     OFFERED: ClassVar[int] = 1

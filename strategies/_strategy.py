@@ -66,7 +66,11 @@ class Search(Protocol):
 
 
 class Strategy(Protocol):
-    """An engine: owns the workers, and nothing else. One that proposes by itself says ``PROPOSES = True``."""
+    """An engine: owns the workers, and nothing else.
+
+    A class says what is special about it: ``PROPOSES = True``, it proposes by itself; ``INHERITS = True``, candidates
+    are first judged with weights from a supernet; ``NEEDS_NETWORKS = True``, it has no use for tables and functions.
+    """
 
     def run(self, search: Search, evaluator: Evaluator) -> None:
         """Evaluate everything that `search` asks for.

@@ -48,6 +48,7 @@ class Supernet:
 
     INHERITS: ClassVar[bool] = True
     """Candidates are first judged with inherited weights; the best are then trained on their own."""
+    NEEDS_NETWORKS: ClassVar[bool] = True
 
     workers: int = 2
     trial_timeout: float | None = None

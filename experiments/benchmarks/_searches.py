@@ -112,6 +112,26 @@ def start(problem: Problem, seed: int) -> list[int]:
     return [int(row) for row in np.random.default_rng([seed, 0]).choice(len(problem.points), count, replace=False)]
 
 
+@dataclass(frozen=True)
+class Searched:
+    """What one search evaluated.
+
+    Attributes:
+        rows: in order.
+        ended: by itself: there was nothing more to propose.
+        seconds: that it took.
+    """
+
+    rows: list[int]
+    ended: bool
+    seconds: float
+
+
+def is_peer(name: str) -> bool:
+    """Whether a searcher is what ours are compared with."""
+    return name in PEERS or name == "random"
+
+
 def search(name: str, problem: Problem, seed: int, first: Sequence[int]) -> Rows:
     """The rows that the searcher called `name` evaluates.
 

@@ -17,34 +17,33 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folde
 
 import slimsearch  # noqa: E402
 from experiments.record import COMPLETE, Trial  # noqa: E402
-from slimsearch_errors import SlimsearchError  # noqa: E402
+from experiments.script import Parser, exit_code  # noqa: E402
 
 _METRICS = ("params", "macs", "size_kib", "val_accuracy")
 
 
 def main() -> int:
     """Train what is missing and write the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--networks", type=int, default=300, help="drawn at random (default: 300)")
-    parser.add_argument("--epochs", type=int, default=10, help="of training, for each (default: 10)")
+    parser = Parser(__doc__.partition("\n")[0])
+    parser.add_argument("--networks", type=int, default=300, help="drawn at random")
+    parser.add_argument("--epochs", type=int, default=10, help="of training, for each")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: as many as there are cores")
     parser.add_argument("--run", type=Path, default=Path("runs/lenet_table"), help="the run directory")
     parser.add_argument("--csv", type=Path, required=True, help="where the table goes")
     options = parser.parse_args()
-    try:
-        if (options.run / "config.yaml").is_file():
-            result = slimsearch.resume(options.run, trials=options.networks, workers=options.workers)
-        else:
-            result = slimsearch.search(
-                "lenet", "mnist5k", sampler="random", trials=options.networks, epochs=options.epochs, compress="none",
-                top_k=0, objectives="val_accuracy,params", workers=options.workers, run_dir=str(options.run),
-            )  # fmt: skip
-        write(result.trials, options.csv)
-    except (SlimsearchError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _make(options))
+
+
+def _make(options: argparse.Namespace) -> None:
+    if (options.run / "config.yaml").is_file():
+        result = slimsearch.resume(options.run, trials=options.networks, workers=options.workers)
+    else:
+        result = slimsearch.search(
+            "lenet", "mnist5k", sampler="random", trials=options.networks, epochs=options.epochs, compress="none",
+            top_k=0, objectives="val_accuracy,params", workers=options.workers, run_dir=str(options.run),
+        )  # fmt: skip
+    write(result.trials, options.csv)
     print(f"{options.csv}: {sum(t.state == COMPLETE for t in result.trials)} networks")
-    return 0
 
 
 def write(trials: tuple[Trial, ...], path: Path) -> None:

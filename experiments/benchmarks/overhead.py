@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
@@ -34,6 +34,7 @@ from evaluators import Objective
 from experiments.benchmarks import _nasbench201
 from experiments.configuration import Configuration
 from experiments.proposals import Proposals
+from experiments.script import Parser, exit_code
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names
 from strategies.samplers import History, Observation, load_sampler
@@ -82,29 +83,14 @@ def evaluate(candidate):
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and show; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (SlimsearchError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = _Parser(description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made = Parser(__doc__.partition("\n")[0])
     made.add_argument("--samplers", metavar="A,B", help=f"instead of all: {', '.join(_known())}")
     made.add_argument("--parts", default="proposals,trials", help="proposals, trials, or both")
     made.add_argument("--space", default="wide", help="of the trials: wide (six choices of five), or as for run.py")

@@ -11,7 +11,6 @@ written to --out as soon as it ends, and taken from there by the next call, howe
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import os
@@ -24,7 +23,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
@@ -36,19 +35,19 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from evaluators import Objective, TableEvaluator, Task
 from experiments.benchmarks import _measures, _nasbench201, _searches
-from experiments.benchmarks._measures import Front, Numbers
-from experiments.benchmarks._searches import PEERS, SINGLE, SLOW, Problem
+from experiments.benchmarks._measures import Front
+from experiments.benchmarks._plots import plot
+from experiments.benchmarks._searches import PEERS, SINGLE, SLOW, Searched, is_peer
+from experiments.benchmarks._tables import LENET, LENET_TABLE, OBJECTIVES, Data, load
 from experiments.configuration import Configuration
+from experiments.script import Parser, exit_code
 from slimsearch_errors import SlimsearchError
 from strategies.samplers import load_sampler
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    pass
 
-LENET = "lenet"
-LENET_TABLE = Path(__file__).parent / "results" / "lenet_mnist5k.csv"
 TRACKS = ("one", "noisy", "two", "three")
 DEFAULT = Configuration.sampler
 CAP = 1000
@@ -59,58 +58,8 @@ _QUICK = (
     DEFAULT, "local_search", "pareto_mutation", "regularized_evolution", "random", "optuna-default", "optuna-tpe",
     "optuna-nsga2", "nni-evolution", "nni-tpe",
 )  # fmt: skip
-_MARKS = {"one": (50, 100, 200, 300), "noisy": (100,), "two": (50, 100, 200, 400), "three": (50, 100, 200, 400)}
-_LENET_MARKS = {"one": (20, 50, 100), "two": (20, 50, 100)}
-_OBJECTIVES = {"one": 1, "noisy": 1, "two": 2, "three": 3}
 _SIGNIFICANT = 0.05
 _WIDTH = 160
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """One table.
-
-    Attributes:
-        name: of the data set.
-        folder: in which its searches are kept.
-        problem: with all objectives that it has, and their true values.
-        accuracy: (rows, seeds) percent, NaN where a row has fewer seeds.
-        marks: evaluations after which the searches of each of its tracks are measured.
-    """
-
-    name: str
-    folder: str
-    problem: Problem
-    accuracy: Numbers
-    marks: Mapping[str, Sequence[int]]
-
-    @property
-    def truth(self) -> Numbers:
-        """(rows,) percent."""
-        return -self.problem.losses[:, 0]
-
-    def as_seen(self, name: str, seed: int) -> Problem:
-        """What a search of the track called `name` is told."""
-        count = _OBJECTIVES[name]
-        losses = self.problem.losses[:, :count]
-        if name == "noisy":
-            losses = -_measures.one_seed(self.accuracy, seed)[:, None]
-        return Problem(self.problem.space, self.problem.objectives[:count], self.problem.points, losses)
-
-
-@dataclass(frozen=True)
-class Searched:
-    """What one search evaluated.
-
-    Attributes:
-        rows: in order.
-        ended: by itself: there was nothing more to propose.
-        seconds: that it took.
-    """
-
-    rows: list[int]
-    ended: bool
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -132,29 +81,14 @@ class Measure:
     of: Callable[[Searched, int], float | None]
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Search, measure and show; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (SlimsearchError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = _Parser(description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made = Parser(__doc__.partition("\n")[0])
     made.add_argument("--seeds", type=int, help=f"from 0; {_SEEDS} unless --quick; {_SLOW_SEEDS} at most for slow ones")
     made.add_argument(
         "--strategies", metavar="A,B", help=f"instead of all: {', '.join(_known())}, or path/to/file.py:Sampler"
@@ -204,7 +138,7 @@ def _run(options: argparse.Namespace) -> None:
         text = json.dumps({"default": DEFAULT, "cap": CAP, "versions": versions, "rows": rows}, indent=1) + "\n"
         _write(options.json, text)
     if options.plot is not None:
-        _plot(options.plot, pairs, found)
+        plot(options.plot, _TITLES, DEFAULT, pairs, found)
 
 
 def _chosen_strategies(options: argparse.Namespace) -> list[str]:
@@ -243,44 +177,6 @@ def _words(text: str) -> list[str]:
     return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
-def load(name: str) -> Data:
-    """The table of a data set.
-
-    Raises:
-        SlimsearchError: it is not there.
-    """
-    objectives = (
-        Objective("val_accuracy", "maximize"), Objective("params", "minimize"), Objective("latency_ms", "minimize"),
-    )  # fmt: skip
-    if name == LENET:
-        return _load_lenet(objectives[:2])
-    cells = _nasbench201.load(name)
-    space = _nasbench201.space(cells)
-    points: list[Any] = [{}] * len(cells.accuracy)
-    for point in space.grid():
-        points[_nasbench201.index(point)] = point
-    losses = np.column_stack([-cells.mean, cells.params, 1000 * cells.latency])
-    return Data(name, name, Problem(space, objectives, points, losses), cells.accuracy, _MARKS)
-
-
-def _load_lenet(objectives: tuple[Objective, ...]) -> Data:
-    if not LENET_TABLE.is_file():
-        raise SlimsearchError(f"--datasets {LENET}: there is no table '{LENET_TABLE}'")
-    table = TableEvaluator(LENET_TABLE)
-    for metric in ("val_accuracy", "params"):
-        if metric not in table.metrics:
-            raise SlimsearchError(f"'{LENET_TABLE}' has no column {metric}")
-    points = list(table.space.grid())
-    losses = np.zeros((len(points), 2))
-    for row, point in enumerate(points):
-        task = Task(number=row, candidate=table.space.candidate(point), fidelity=table.epochs, seed=0, directory=Path())
-        metrics = table.evaluate(task, report=lambda epoch, metrics: True).metrics
-        losses[row] = -100 * metrics["val_accuracy"], metrics["params"]
-    # Rows are known by their places: another table has a folder of its own.
-    folder = f"{LENET}-{hashlib.sha256(LENET_TABLE.read_bytes()).hexdigest()[:8]}"
-    return Data(LENET, folder, Problem(table.space, objectives, points, losses), -losses[:, :1], _LENET_MARKS)
-
-
 def _search_all(
     out: Path, pairs: Sequence[tuple[Data, str]], names: Sequence[str], seeds: int, most: int | None
 ) -> dict[tuple[str, str, str], list[Searched]]:
@@ -291,7 +187,7 @@ def _search_all(
         for seed in range(seeds)
         for data, track_name in pairs
         for name in names
-        if (name not in SINGLE or _OBJECTIVES[track_name] == 1) and (name not in SLOW or seed < _SLOW_SEEDS)
+        if (name not in SINGLE or OBJECTIVES[track_name] == 1) and (name not in SLOW or seed < _SLOW_SEEDS)
     ]
     found: dict[tuple[str, str, str], list[Searched]] = {}
     console = Console(stderr=True)
@@ -373,7 +269,7 @@ def _measures_of(data: Data, name: str) -> list[Measure]:
             return _measures.picked(_measures.one_seed(data.accuracy, seed), truth, rows)
 
         return [Measure(f"true_accuracy@{m}", f"true % after {m}", 2, True, after(m, true_value)) for m in marks]
-    front = Front(data.problem.losses[:, : _OBJECTIVES[name]])
+    front = Front(data.problem.losses[:, : OBJECTIVES[name]])
     return [
         Measure(f"1-hv@{m}", f"1-HV after {m}", 4, False, after(m, lambda rows, seed: front.missing(rows)))
         for m in marks
@@ -391,7 +287,7 @@ def _measured(data: Data, name: str, searched: Mapping[str, Sequence[Searched]])
             if len(values) == len(searches):
                 found[measure.name] = {**asdict(_measures.summary(values)), "values": values}
         rows.append({
-            "searcher": searcher, "peer": _is_peer(searcher), "seeds": len(searches),
+            "searcher": searcher, "peer": is_peer(searcher), "seeds": len(searches),
             "seconds": float(np.median([one.seconds for one in searches])), "measures": found,
         })  # fmt: skip
     _compare(rows, measures)
@@ -413,10 +309,6 @@ def _compare(rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure]) -> 
             compared.append(theirs)
     for theirs, adjusted in zip(compared, _measures.holm([theirs["p"] for theirs in compared]), strict=True):
         theirs["holm"] = adjusted
-
-
-def _is_peer(searcher: str) -> bool:
-    return searcher in PEERS or searcher == "random"
 
 
 def _order(found: Mapping[str, Any], measures: Sequence[Measure]) -> tuple[float, ...]:
@@ -480,74 +372,6 @@ def _notes(names: Sequence[str], datasets: Sequence[str]) -> str:
             "network that they have not had stands for it."
         )
     return "\n".join(lines)
-
-
-def _plot(
-    path: Path, pairs: Sequence[tuple[Data, str]], found: Mapping[tuple[str, str, str], Sequence[Searched]]
-) -> None:
-    """What is missing after every evaluation: medians over seeds, and the quartiles of the default and the peers."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    drawn = [(data, name) for data, name in pairs if name != "noisy"]
-    if not drawn:
-        raise SlimsearchError("--plot: the noisy track alone has nothing to draw")
-    datasets, tracks = (list(dict.fromkeys(names)) for names in zip(*((d.name, t) for d, t in drawn), strict=True))
-    figure = Figure(figsize=(6 * len(datasets), 4.5 * len(tracks) + 1.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(tracks), len(datasets), squeeze=False)
-    for ax in axes.flat:
-        ax.set_visible(False)
-    peers = list(dict.fromkeys(name for _, _, name in found if _is_peer(name)))
-    own = list(dict.fromkeys(name for _, _, name in found if not _is_peer(name) and name != DEFAULT))
-    for data, name in drawn:
-        ax = axes[tracks.index(name)][datasets.index(data.name)]
-        ax.set_visible(True)
-        ax.set_title(f"{data.name}, {_TITLES[name].partition(':')[0]}")
-        for searcher in (DEFAULT, *peers, *own):
-            if searches := found.get((data.name, name, searcher)):
-                _line(ax, *_curve(data, name, searches), searcher, peers, own)
-        ax.set_yscale("log")
-        ax.grid(alpha=0.3)
-        ax.set_xlabel("evaluations")
-        ax.set_ylabel("points of accuracy from the optimum" if name == "one" else "1 - hypervolume")
-    lines = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
-    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=min(6, 3 * len(datasets)))
-    figure.savefig(path, dpi=110)
-
-
-def _curve(data: Data, name: str, searches: Sequence[Searched]) -> tuple[Numbers, Numbers]:
-    """(points,) evaluations and (seeds, points) what is missing then."""
-    last = data.marks[name][-1]
-    if not all(one.ended for one in searches):
-        last = min(last, *(len(one.rows) for one in searches if not one.ended))
-    if name == "one":
-        at = np.arange(min(_searches.START, last), last + 1)
-        gaps = np.stack([data.truth.max() - _longest(data.truth[one.rows], last) for one in searches])
-        return at.astype(float), np.maximum(
-            gaps[:, at - 1], 1e-3
-        )  # the optimum itself has no place on a logarithmic axis
-    front = Front(data.problem.losses[:, : _OBJECTIVES[name]])
-    at = np.unique(np.append(np.arange(_searches.START, last + 1, 10), last))
-    missing = np.array([[front.missing(one.rows[:count]) for count in at] for one in searches])
-    return at.astype(float), np.maximum(missing, 1e-4)
-
-
-def _longest(accuracy: Numbers, count: int) -> Numbers:
-    """(count,) best so far; a search that ended keeps what it has."""
-    best = np.maximum.accumulate(accuracy[:count])
-    return np.append(best, np.full(count - len(best), best[-1]))
-
-
-def _line(ax: Axes, at: Numbers, missing: Numbers, searcher: str, peers: Sequence[str], own: Sequence[str]) -> None:
-    lower, median, upper = np.percentile(missing, [25, 50, 75], axis=0)
-    if searcher in own:
-        colour = f"C{own.index(searcher) % 10}"
-        ax.plot(at, median, label=searcher, color=colour, linewidth=0.8, linestyle=":")
-        return
-    colour = "black" if searcher == DEFAULT else f"C{peers.index(searcher) % 10}"
-    ax.plot(at, median, label=searcher, color=colour, linewidth=2.5 if searcher == DEFAULT else 1.3)
-    ax.fill_between(at, lower, upper, color=colour, alpha=0.12, linewidth=0)
 
 
 def _write(path: Path, text: str) -> None:

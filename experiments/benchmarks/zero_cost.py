@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
@@ -30,6 +30,7 @@ from rich.table import Table
 from evaluators import use_one_thread
 from evaluators.datasets import Dataset, load_dataset
 from evaluators.scores import load_score
+from experiments.script import Parser, exit_code
 from search_spaces import Choice, ModelSpace
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names
@@ -81,29 +82,14 @@ class Scored:
         return _ordered(np.median(np.array(self.values), axis=1))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score, compare and show; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (SlimsearchError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = _Parser(description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made = Parser(__doc__.partition("\n")[0])
     made.add_argument("--table", type=Path, default=TABLE, help="CSV: trained networks")
     made.add_argument("--space", default="lenet", help="of the networks")
     made.add_argument("--dataset", default="mnist5k", help="on which they were trained")

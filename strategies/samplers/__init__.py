@@ -51,7 +51,7 @@ class _OfOptuna:
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
-        return _optuna.propose(self._make, space, objectives, history, rng)
+        return _optuna.propose_new(self._make, space, objectives, history, rng, startup=0)
 
     def _make(self, seed: int) -> optuna.samplers.BaseSampler:
         takes_seed = "seed" in inspect.signature(self._class).parameters

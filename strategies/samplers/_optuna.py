@@ -12,7 +12,7 @@ import numpy as np
 
 from evaluators import Objective
 from search_spaces import Choice, Point, Space
-from strategies.samplers._sampler import History, Observation
+from strategies.samplers._sampler import History, Observation, new_point
 
 if TYPE_CHECKING:
     import optuna
@@ -57,6 +57,29 @@ def propose(
             )
         trial = study.ask(fixed_distributions=dict(distributions))
     return {label: json.loads(text) for label, text in trial.params.items()}
+
+
+def propose_new(
+    make: Callable[[int], optuna.samplers.BaseSampler],
+    space: Space,
+    objectives: Sequence[Objective],
+    history: History,
+    rng: np.random.Generator,
+    *,
+    startup: int,
+    draws: int = 3,
+    generation: Callable[[int], dict[str, Any]] = lambda position: {},
+) -> Point:
+    """What `propose` gives, drawn again where it was tried, in the end a neighbour; at first uniform draws.
+
+    Args:
+        make, space, objectives, history, rng, generation: as for `propose`.
+        startup: so many finished trials come first.
+        draws: each of them makes a study from the history.
+    """
+    if history.finished_count < startup:
+        return new_point(space, history, lambda: space.sample(rng), rng)
+    return new_point(space, history, lambda: propose(make, space, objectives, history, rng, generation), rng, draws)
 
 
 def distribution(choice: Choice) -> optuna.distributions.CategoricalDistribution:

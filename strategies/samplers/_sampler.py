@@ -10,8 +10,10 @@ import numpy as np
 
 from evaluators import Objective
 from search_spaces import Candidate, Point, Space
+from slimsearch_errors import SlimsearchError
 
-_DRAWS = 20
+# So many points around a tried one are looked at for an untried one.
+_REACH = 2000
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,39 @@ class Sampler(Protocol):
         """A canonical point of `space` that was not tried, unless the sampler finds none; the search sees to those."""
 
 
-def untried(space: Space, history: History, draw: Callable[[], Point]) -> dict[str, Any]:
-    """The first of up to twenty draws that was not tried, canonical; the last one where all were."""
-    point: dict[str, Any] = {}
-    for _ in range(_DRAWS):
-        point = space.canonical(draw())
+def new_point(
+    space: Space, history: History, draw: Callable[[], Point], rng: np.random.Generator, draws: int = 20
+) -> dict[str, Any]:
+    """The first of up to `draws` draws that is in the space and was not tried, canonical; else something near the last.
+
+    Near means as few changes away as can be found; where all that is near was tried, the last draw itself.
+    """
+    point: dict[str, Any] | None = None
+    for _ in range(draws):
+        try:
+            point = space.canonical(draw())
+        except SlimsearchError:  # drawn without regard to the space's own constraints
+            continue
         if not history.tried(point):
-            break
-    return point
+            return point
+    return nearest_untried(space, history, space.sample(rng) if point is None else point, rng)
+
+
+def nearest_untried(space: Space, history: History, point: Point, rng: np.random.Generator) -> dict[str, Any]:
+    """An untried point as few changes from the canonical `point` as can be found among some thousands; else `point`."""
+    seen = {Candidate(point).key}
+    layer = [dict(point)]
+    while layer:
+        following = []
+        for centre in layer:
+            for neighbour in space.shuffled_neighbours(centre, rng):
+                if not history.tried(neighbour):
+                    return neighbour
+                key = Candidate(neighbour).key
+                if key not in seen:
+                    seen.add(key)
+                    following.append(neighbour)
+            if len(seen) > _REACH:
+                return dict(point)
+        layer = following
+    return dict(point)

@@ -12,8 +12,8 @@ import numpy as np
 
 from evaluators import Objective
 from search_spaces import Candidate, Point, Space
-from strategies.samplers._pareto import mutated, new_point, shuffled_neighbours, standings
-from strategies.samplers._sampler import History, Observation
+from strategies.samplers._pareto import standings
+from strategies.samplers._sampler import History, Observation, new_point
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Features = np.ndarray[Any, np.dtype[np.float32]]
@@ -107,9 +107,9 @@ class Bananas:
         self, space: Space, history: History, parents: Sequence[Point], rng: np.random.Generator
     ) -> list[dict[str, Any]]:
         """Untried candidates, each once."""
-        drawn = [p for parent in parents for p in islice(shuffled_neighbours(space, parent, rng), self.NEIGHBOURS)]
+        drawn = [p for parent in parents for p in islice(space.shuffled_neighbours(parent, rng), self.NEIGHBOURS)]
         for _ in range(self.NEIGHBOURS):
-            drawn.append(mutated(space, mutated(space, parents[int(rng.integers(len(parents)))], rng), rng))
+            drawn.append(space.mutate(space.mutate(parents[int(rng.integers(len(parents)))], rng), rng))
             drawn.append(space.sample(rng))
         return list({Candidate(p).key: p for p in drawn if not history.tried(p)}.values())
 

@@ -10,7 +10,6 @@ import numpy as np
 from evaluators import Objective
 from search_spaces import Point, Space
 from strategies.samplers import _optuna
-from strategies.samplers._pareto import new_point
 from strategies.samplers._sampler import History
 
 if TYPE_CHECKING:
@@ -28,13 +27,7 @@ class Gp:
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
-        if history.finished_count < self.STARTUP:
-            return new_point(space, history, lambda: space.sample(rng), rng)
-
-        def draw() -> Point:
-            return _optuna.propose(self._make, space, objectives, history, rng)
-
-        return new_point(space, history, draw, rng, draws=1)
+        return _optuna.propose_new(self._make, space, objectives, history, rng, startup=self.STARTUP, draws=1)
 
     def _make(self, seed: int) -> optuna.samplers.BaseSampler:
         import optuna

@@ -14,7 +14,7 @@ from strategies.samplers._encoding import Encoder, Positions
 from strategies.samplers._gaussian_process import Array, GaussianProcess, Kernel, fit_kernel
 from strategies.samplers._improvement import expected_improvement
 from strategies.samplers._pool import Pool
-from strategies.samplers._sampler import History, untried
+from strategies.samplers._sampler import History, new_point
 
 # The kernel is fitted again when there are a tenth more trials, and to no more than so many of them.
 _REFIT, _FIT_ON = 1.1, 128
@@ -43,14 +43,14 @@ class GraphGp:
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
         if history.finished_count < self.STARTUP:
-            return untried(space, history, lambda: space.sample(rng))
+            return new_point(space, history, lambda: space.sample(rng), rng)
         memo: _Memo | None = history.memo.get("graph_gp")
         if memo is None:
             encoder = Encoder(space)
             memo = history.memo["graph_gp"] = _Memo(encoder, Pool(space, encoder))
         position = _Proposal(objectives, history, rng, memo).best()
         if position is None:
-            return untried(space, history, lambda: space.sample(rng))
+            return new_point(space, history, lambda: space.sample(rng), rng)
         return memo.encoder.point(position)
 
 

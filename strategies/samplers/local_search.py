@@ -10,8 +10,8 @@ import numpy as np
 
 from evaluators import Objective
 from search_spaces import Candidate, Point, Space
-from strategies.samplers._pareto import covers, new_point
-from strategies.samplers._sampler import History, Observation
+from strategies.samplers._pareto import covers
+from strategies.samplers._sampler import History, Observation, new_point
 
 
 class LocalSearch:

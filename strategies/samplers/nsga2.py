@@ -10,14 +10,10 @@ import numpy as np
 from evaluators import Objective
 from search_spaces import Point, Space
 from strategies.samplers import _optuna
-from strategies.samplers._pareto import new_point
 from strategies.samplers._sampler import History
 
 if TYPE_CHECKING:
     import optuna
-
-# Each draw makes a study from the history.
-_DRAWS = 3
 
 
 class Nsga2:
@@ -32,13 +28,9 @@ class Nsga2:
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
-        if history.finished_count < self.POPULATION:
-            return new_point(space, history, lambda: space.sample(rng), rng)
-
-        def child() -> Point:
-            return _optuna.propose(self._make, space, objectives, history, rng, self._generation)
-
-        return new_point(space, history, child, rng, _DRAWS)
+        return _optuna.propose_new(
+            self._make, space, objectives, history, rng, startup=self.POPULATION, generation=self._generation
+        )
 
     def _make(self, seed: int) -> optuna.samplers.BaseSampler:
         import optuna

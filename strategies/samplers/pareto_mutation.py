@@ -10,8 +10,8 @@ import numpy as np
 
 from evaluators import Objective
 from search_spaces import Point, Space
-from strategies.samplers._pareto import covers, mutated, new_point
-from strategies.samplers._sampler import History, Observation
+from strategies.samplers._pareto import covers
+from strategies.samplers._sampler import History, Observation, new_point
 
 
 class ParetoMutation:
@@ -39,7 +39,7 @@ class ParetoMutation:
         if history.finished_count < self.STARTUP or not parents or rng.random() < self.EXPLORATION:
             return new_point(space, history, lambda: space.sample(rng), rng)
         for _ in range(20):
-            point = mutated(space, parents[int(rng.integers(len(parents)))], rng)
+            point = space.mutate(parents[int(rng.integers(len(parents)))], rng)
             if not history.tried(point):
                 return point
         order = [best.positions()[i] for i in rng.permutation(len(parents))]
@@ -49,8 +49,8 @@ class ParetoMutation:
                 return untried[int(rng.integers(len(untried)))]
 
         def twice_mutated() -> dict[str, Any]:
-            once = mutated(space, parents[int(rng.integers(len(parents)))], rng)
-            return mutated(space, once, rng)
+            once = space.mutate(parents[int(rng.integers(len(parents)))], rng)
+            return space.mutate(once, rng)
 
         return new_point(space, history, twice_mutated, rng)
 

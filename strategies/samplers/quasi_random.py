@@ -11,8 +11,7 @@ import numpy as np
 from evaluators import Objective
 from search_spaces import Point, Space
 from slimsearch_errors import SlimsearchError
-from strategies.samplers._pareto import nearest_untried
-from strategies.samplers._sampler import History
+from strategies.samplers._sampler import History, nearest_untried
 
 if TYPE_CHECKING:
     from scipy.stats import qmc

@@ -8,8 +8,7 @@ import numpy as np
 
 from evaluators import Objective
 from search_spaces import Point, Space
-from strategies.samplers._pareto import new_point
-from strategies.samplers._sampler import History
+from strategies.samplers._sampler import History, new_point
 
 
 class Random:

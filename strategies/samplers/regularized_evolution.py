@@ -9,8 +9,8 @@ import numpy as np
 
 from evaluators import Objective
 from search_spaces import Point, Space
-from strategies.samplers._pareto import mutated, new_point, standings
-from strategies.samplers._sampler import History, Observation
+from strategies.samplers._pareto import standings
+from strategies.samplers._sampler import History, Observation, new_point
 
 
 class RegularizedEvolution:
@@ -35,7 +35,7 @@ class RegularizedEvolution:
         def child() -> dict[str, Any]:
             sample = rng.choice(len(population), size=self.SAMPLE, replace=False)
             parent = min(sample, key=lambda i: keys[i])
-            return mutated(space, population[parent].point, rng)
+            return space.mutate(population[parent].point, rng)
 
         return new_point(space, history, child, rng)
 

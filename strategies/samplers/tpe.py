@@ -10,14 +10,10 @@ import numpy as np
 from evaluators import Objective
 from search_spaces import Point, Space
 from strategies.samplers import _optuna
-from strategies.samplers._pareto import new_point
 from strategies.samplers._sampler import History
 
 if TYPE_CHECKING:
     import optuna
-
-# Each draw makes a study from the history.
-_DRAWS = 3
 
 
 class Tpe:
@@ -33,13 +29,7 @@ class Tpe:
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
-        if history.finished_count < self.STARTUP:
-            return new_point(space, history, lambda: space.sample(rng), rng)
-
-        def draw() -> Point:
-            return _optuna.propose(self._make, space, objectives, history, rng)
-
-        return new_point(space, history, draw, rng, _DRAWS)
+        return _optuna.propose_new(self._make, space, objectives, history, rng, startup=self.STARTUP)
 
     def _make(self, seed: int) -> optuna.samplers.BaseSampler:
         import optuna

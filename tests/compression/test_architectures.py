@@ -98,7 +98,7 @@ def test_is_pruned_and_quantized(name: str, tmp_path: Path) -> None:
     assert DeployedModel(tmp_path / "int8.onnx")(images.numpy()).shape == (16, 10)
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "resnet18" else slow) for name in MODELS])
 def test_learns_integers(name: str, tmp_path: Path) -> None:
     network, training = _network(name), _NoTraining()
     quantized = compression.apply({"qat": {}}, network, training)

@@ -171,7 +171,7 @@ def test_running_and_failed_trials_are_not_proposed_again(name: str, mnist_cnn: 
         assert found == left
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in OPTIMISERS])
 @pytest.mark.parametrize("count", OBJECTIVES)
 def test_trials_that_break_limits_are_not_followed(name: str, count: str, lenet: ModelSpace) -> None:
     """Networks with tanh have the best losses and break a limit: few proposals have it."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators import Limit, Objective, WeightedProduct, front, hypervolume, ranks, select
+from evaluators import Limit, Objective, WeightedProduct, front, hypervolume, hypervolumes, ranks, select
 from slimsearch_errors import SlimsearchError
 
 OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("latency_ms", "minimize"))
@@ -92,3 +92,13 @@ def test_objectives() -> None:
     assert Objective.parse("macs") == Objective("macs", "minimize")
     assert Objective.parse("f1:max") == Objective("f1", "maximize")
     assert np.isclose(Objective.parse("f1:max").loss({"f1": 0.5}), -0.5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_hypervolumes_are_those_of_every_beginning(count: int) -> None:
+    objectives = (Objective("a", "maximize"), Objective("b", "minimize"), Objective("c", "minimize"))[:count]
+    rng = np.random.default_rng(count)
+    metrics = [dict(zip("abc", rng.integers(0, 6, 3).astype(float), strict=True)) for _ in range(40)]
+    expected = [hypervolume(objectives, metrics[: i + 1], metrics) for i in range(len(metrics))]
+    assert hypervolumes(objectives, metrics) == pytest.approx(expected)
+    assert hypervolumes(objectives, []) == []

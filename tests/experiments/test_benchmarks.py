@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from evaluators import Objective
-from experiments.benchmarks import _measures, _nasbench201, _searches, overhead, search_quality
+from experiments.benchmarks import _measures, _nasbench201, _searches, _tables, overhead, search_quality
 from experiments.benchmarks._searches import PEERS, SLOW, Problem
 from tests.conftest import ROOT, environment
 
@@ -97,7 +97,7 @@ def _small(every: int) -> Problem:
 
 @pytest.mark.parametrize("name", [*PEERS, "random"])
 def test_searchers(name: str) -> None:
-    whole = search_quality.load("cifar10").as_seen("one", 0)
+    whole = _tables.load("cifar10").as_seen("one", 0)
     first = _searches.start(whole, 0)
     assert len(set(first)) == 10
     count = 12 if name in SLOW else 25
@@ -137,8 +137,8 @@ def test_optima_and_lenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         writer.writerow(["width", "act", "val_accuracy", "params", "val_accuracy@1"])
         for place, (width, act) in enumerate(itertools.product([8, 16, 24, 32], ["relu", "tanh", "swish"])):
             writer.writerow([width, act, 0.9 + place / 1000, 100 * width, 0.5])
-    monkeypatch.setattr(search_quality, "LENET_TABLE", table)
-    data = search_quality.load("lenet")
+    monkeypatch.setattr(_tables, "LENET_TABLE", table)
+    data = _tables.load("lenet")
     assert data.truth.max() == pytest.approx(91.1)
     assert data.problem.losses[:, 1].tolist() == [100 * w for w in (8, 16, 24, 32) for _ in range(3)]
     monkeypatch.chdir(tmp_path)
@@ -200,12 +200,12 @@ def test_statistics() -> None:
 
 
 def test_the_default_against_peers() -> None:
-    data = search_quality.load("cifar10")
+    data = _tables.load("cifar10")
     order = np.argsort(-data.truth)
     good, bad = order[:1000], order[1000:]
 
-    def searches(rows: Any, count: int) -> list[search_quality.Searched]:
-        return [search_quality.Searched([int(r) for r in rows[i::count]][:300], False, 1.0) for i in range(count)]
+    def searches(rows: Any, count: int) -> list[_searches.Searched]:
+        return [_searches.Searched([int(r) for r in rows[i::count]][:300], False, 1.0) for i in range(count)]
 
     found = {"graph_gp": searches(good, 10), "optuna-tpe": searches(bad, 10), "optuna-gp": searches(bad, 5)}
     found["tpe"] = found["optuna-tpe"]

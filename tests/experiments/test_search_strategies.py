@@ -78,6 +78,7 @@ def test_supernet(capfd: pytest.CaptureFixture[str]) -> None:
     assert {model["trial"] for model in models} <= trained.keys()
     assert {model["trial"] for model in result.top_models(9)} <= trained.keys()
     said = capfd.readouterr().out
+    assert "supernet, epoch 2: " in said
     assert re.search(r"inherited and trained accuracy: rank correlation \(Spearman\) -?\d\.\d\d over 3 networks", said)
 
 

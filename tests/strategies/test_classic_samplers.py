@@ -14,7 +14,8 @@ import pytest
 from evaluators import Objective
 from search_spaces import ChoiceSpace, Edge, Graph
 from strategies.samplers import History, Observation, Sampler, load_sampler
-from strategies.samplers._pareto import crowding, nearest_untried, shuffled_neighbours, standings
+from strategies.samplers._pareto import crowding, standings
+from strategies.samplers._sampler import nearest_untried
 from strategies.samplers.local_search import LocalSearch
 from strategies.samplers.pareto_mutation import ParetoMutation
 from strategies.samplers.regularized_evolution import RegularizedEvolution
@@ -199,7 +200,7 @@ def test_standings_put_limits_first_then_the_front_then_its_ends() -> None:
 
 
 def test_neighbours_in_random_order_are_all_neighbours(space: ChoiceSpace, rng: np.random.Generator) -> None:
-    found = list(shuffled_neighbours(space, point("01230"), rng))
+    found = list(space.shuffled_neighbours(point("01230"), rng))
     assert sorted(map(str, found)) == sorted(map(str, space.neighbours(point("01230"))))
     assert found != list(space.neighbours(point("01230")))
 
