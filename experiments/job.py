@@ -262,7 +262,7 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Resu
                 display.note("every candidate of the space has been tried")
             if parts.stopping.reason is not None:
                 display.note(f"the search ended: {parts.stopping.reason}")
-            correlation = rank_correlation(record) if parts.inheriting else None
+            correlation = rank_correlation(record.trials) if parts.inheriting else None
             if correlation is not None:
                 display.note(
                     "inherited and trained accuracy: rank correlation (Spearman) {:.2f} over {} networks".format(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from evaluators import Outcome, Task
@@ -53,12 +53,14 @@ class FinalistTraining:
         self._search.tell(number, result)
 
 
-def rank_correlation(record: Record) -> tuple[float, int] | None:
+def rank_correlation(trials: Iterable[Trial]) -> tuple[float, int] | None:
     """Spearman's between inherited and trained accuracy, over so many networks; None where there are fewer than 3."""
     from scipy.stats import spearmanr
 
+    recorded = tuple(trials)
+
     def complete(kind: str) -> dict[str, Trial]:
-        return {t.candidate.key: t for t in record.trials if t.kind == kind and t.state == COMPLETE}
+        return {t.candidate.key: t for t in recorded if t.kind == kind and t.state == COMPLETE}
 
     inherited, trained = complete(SUBNET), complete(SEARCH)
     both = sorted(inherited.keys() & trained.keys())

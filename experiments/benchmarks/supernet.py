@@ -1,0 +1,149 @@
+"""What a supernet saves: its best network and its time, against networks that are trained one by one.
+
+    python experiments/benchmarks/supernet.py --mnist data --json supernet.json
+
+First --networks random ones are trained, each on its own; then, for each seed, a supernet is trained, subnets of it are
+judged by what they inherit, and the --finalists best are trained on their own for as many epochs. Each is a run of
+experiments/run.py with one worker, the best network is chosen by validation accuracy, and the test split is read for
+that one alone. A run that ended is kept in --out; one that was interrupted begins anew, since its time would be wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+
+from rich.console import Console
+from rich.table import Table
+
+import slimsearch
+from experiments.record import COMPLETE, SEARCH
+from experiments.result import Result
+from experiments.script import Parser, exit_code
+from experiments.supernet_phase import rank_correlation
+from slimsearch_errors import SlimsearchError
+
+WITHIN, SHARE = 0.002, 0.25
+"""The goal: so close to the accuracy of the best, in such a share of its time."""
+
+_WIDTH = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, compare and show; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = Parser(__doc__.partition("\n")[0])
+    made.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads; without: mnist5k")
+    made.add_argument("--space", default="lenet", help="of the networks")
+    made.add_argument("--networks", type=int, default=60, help="trained one by one")
+    made.add_argument("--epochs", type=int, default=10, help="of each network's own training")
+    made.add_argument("--supernet-epochs", type=int, default=10, help="of the supernet's training")
+    made.add_argument("--subnets", type=int, default=60, help="judged by what they inherit")
+    made.add_argument("--finalists", type=int, default=5, help="of the subnets, trained on their own")
+    made.add_argument("--seeds", type=int, default=3, help="of the supernet's runs, from 0")
+    made.add_argument("--out", type=Path, default=Path("runs") / "supernet_benchmark", help="where runs are kept")
+    made.add_argument("--json", type=Path, metavar="PATH", help="where the rows are written")
+    return made
+
+
+def _run(options: argparse.Namespace) -> None:
+    for name in ("networks", "epochs", "supernet_epochs", "subnets", "finalists", "seeds"):
+        if getattr(options, name) < 1:
+            raise SlimsearchError(f"--{name.replace('_', '-')} {getattr(options, name)} is less than 1")
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)  # what cannot be, fails before the work
+    shared = {
+        "space": options.space, "epochs": options.epochs, "objectives": "val_accuracy", "compress": "none", "top_k": 1,
+        "workers": 1, **({"dataset": "mnist", "data_root": str(options.mnist)} if options.mnist else {}),
+    }  # fmt: skip
+    apart = {**shared, "sampler": "random", "trials": options.networks, "seed": 0}
+    rows = [_kept(options.out / "one_by_one", "one by one", apart)]
+    for seed in range(options.seeds):
+        together = {
+            **shared, "strategy": "supernet", "trials": options.finalists, "seed": seed,
+            "subnets": options.subnets, "supernet_epochs": options.supernet_epochs,
+        }  # fmt: skip
+        rows.append(_kept(options.out / f"supernet-{seed}", "supernet", together))
+    _show(rows)
+    if options.json is not None:
+        part = options.json.with_name(f"{options.json.name}.part")
+        part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        part.replace(options.json)
+
+
+def _kept(folder: Path, what: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for a run: the one that `folder` has, or that of a run made now."""
+    kept = folder.with_suffix(".json")
+    if kept.is_file():
+        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        if found["options"] != dict(options):
+            raise SlimsearchError(f"'{kept}' is of a run with other options: remove it, or name another --out")
+        return found
+    if folder.exists():
+        shutil.rmtree(folder)
+    started = time.perf_counter()
+    result = slimsearch.search(run_dir=str(folder), **options)
+    row = {**_row(what, result, time.perf_counter() - started), "options": dict(options)}
+    part = kept.with_suffix(".part")
+    part.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    part.replace(kept)
+    return row
+
+
+def _row(what: str, result: Result, seconds: float) -> dict[str, Any]:
+    """What there is to say of a run that took so many seconds."""
+    trained = [t for t in result.trials if t.kind == SEARCH and t.state == COMPLETE]
+    best = result.models[0]
+    correlation = rank_correlation(result.trials)
+    return {
+        "what": what,
+        "networks_trained": len(trained),
+        "seconds": seconds,
+        "val_accuracy": best["metrics"]["val_accuracy"],
+        "test_accuracy": best["metrics"]["test_accuracy"],
+        "median_val_accuracy": statistics.median(t.metrics["val_accuracy"] for t in trained),
+        "rank_correlation": correlation[0] if correlation is not None else None,
+        "architecture": best["architecture"],
+    }
+
+
+def _show(rows: Sequence[Mapping[str, Any]]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    made = Table(title="the best by validation accuracy", title_justify="left")
+    for heading in ("networks", "trained", "validation %", "test %", "median validation %", "seconds", "share of time"):
+        made.add_column(heading, justify="left" if heading == "networks" else "right")
+    first = rows[0]
+    for row in rows:
+        made.add_row(
+            row["what"] if row is first else f"{row['what']}, seed {row['options']['seed']}",
+            str(row["networks_trained"]), *(f"{100 * row[name]:.2f}" for name in
+            ("val_accuracy", "test_accuracy", "median_val_accuracy")), f"{row['seconds']:.0f}",
+            f"{row['seconds'] / first['seconds']:.2f}",
+        )  # fmt: skip
+    console.print(made)
+    within = [first["val_accuracy"] - row["val_accuracy"] <= WITHIN + 1e-9 for row in rows[1:]]
+    fast = [row["seconds"] <= SHARE * first["seconds"] for row in rows[1:]]
+    both = [close and quick for close, quick in zip(within, fast, strict=True)]
+    console.print(
+        f"of {len(both)} seeds: within {100 * WITHIN:g} points of the best of {first['networks_trained']}: "
+        f"{sum(within)}; in {SHARE:g} of the time: {sum(fast)}; both: {sum(both)}",
+        markup=False, highlight=False,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
