@@ -16,7 +16,10 @@ FORMAT = 1
 """Version of the layout of a run directory."""
 
 # What may differ when a run is resumed: how much and how fast, not what.
-RESUMABLE = ("trials", "timeout", "workers", "trial_timeout", "retries", "stop_at", "patience")
+RESUMABLE = (
+    "trials", "timeout", "workers", "trial_timeout", "retries", "stop_at", "patience", "ray_address", "cpus_per_trial",
+    "gpus_per_trial",
+)  # fmt: skip
 
 
 def _option(default: Any, text: str) -> Any:
@@ -72,6 +75,11 @@ class Configuration:
     supernet_sampling: str = _option("sandwich", "of --strategy supernet: sandwich, fair or random")
     seed: int = _option(0, "seed of the run")
     workers: int = _option(0, "worker processes; 0: as many as there are cores")
+    ray_address: str | None = _option(
+        None, "of --strategy ray: a running cluster, or auto; by default one is started on this machine"
+    )
+    cpus_per_trial: float = _option(1.0, "of --strategy ray: processors that each trial takes")
+    gpus_per_trial: float = _option(0.0, "of --strategy ray: GPUs that each trial takes, fractions too")
     trial_timeout: float | None = _option(None, "seconds after which a trial is ended and counts as failed")
     retries: int = _option(1, "how often a trial is tried again whose worker process died")
     top_k: int = _option(5, "how many of the best candidates are compressed after the search")
@@ -111,13 +119,13 @@ class Configuration:
         for name, least in (
             ("trials", 1), ("epochs", 1), ("subnets", 1), ("supernet_epochs", 1),
             ("seed", 0), ("workers", 0), ("retries", 0), ("top_k", 0),
-            ("batch_size", 2), ("latency_batch", 1), ("latency_threads", 1), ("max_drop", 0),
+            ("batch_size", 2), ("latency_batch", 1), ("latency_threads", 1), ("max_drop", 0), ("gpus_per_trial", 0),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise SlimsearchError(f"{flag(name)} {getattr(self, name)} is less than {least}")
         above_zero = (
             "timeout", "trial_timeout", "max_latency_ms", "max_size_kib", "max_params", "max_macs", "learning_rate",
-            "image_size",
+            "image_size", "cpus_per_trial",
         )  # fmt: skip
         for name in above_zero:
             value = getattr(self, name)

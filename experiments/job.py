@@ -189,12 +189,16 @@ def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Eval
 def _strategy_maker(strategy_class: type[Any], configuration: Configuration) -> Callable[[Path], Strategy]:
     """Makes the strategy for a run directory; what it does not take as an argument it is not told."""
     known = inspect.signature(strategy_class).parameters
+    filling = getattr(strategy_class, "FILLS", False)
     options = {
-        "workers": configuration.worker_count, "trial_timeout": configuration.trial_timeout, "seed": configuration.seed,
+        "workers": configuration.workers if filling else configuration.worker_count,
+        "trial_timeout": configuration.trial_timeout, "seed": configuration.seed,
+        "ray_address": configuration.ray_address, "cpus_per_trial": configuration.cpus_per_trial,
+        "gpus_per_trial": configuration.gpus_per_trial,
     }  # fmt: skip
 
     def make(directory: Path) -> Strategy:
-        offered = {**options, "directory": directory / "supernet"}
+        offered = {**options, "directory": directory / "supernet", "name": directory.name}
         return strategy_class(**{k: v for k, v in offered.items() if k in known})  # type: ignore[no-any-return]
 
     return make

@@ -69,7 +69,8 @@ class Strategy(Protocol):
     """An engine: owns the workers, and nothing else.
 
     A class says what is special about it: ``PROPOSES = True``, it proposes by itself; ``INHERITS = True``, candidates
-    are first judged with weights from a supernet; ``NEEDS_NETWORKS = True``, it has no use for tables and functions.
+    are first judged with weights from a supernet; ``NEEDS_NETWORKS = True``, it has no use for tables and functions;
+    ``FILLS = True``, told of no number of workers it has as many as there is room for where it works.
     """
 
     def run(self, search: Search, evaluator: Evaluator) -> None:

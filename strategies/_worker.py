@@ -14,7 +14,7 @@ from multiprocessing.connection import Client, Connection
 
 import cloudpickle
 
-from evaluators import Evaluator, Outcome, Task, use_one_thread
+from evaluators import Evaluator, Outcome, Report, Task, use_one_thread
 from strategies._strategy import Failure
 
 _evaluator: Evaluator | Failure | None = None
@@ -35,13 +35,16 @@ def start(evaluator: bytes, address: str, key: bytes, driver: int) -> None:
 
 
 def run(task: Task) -> Outcome | Failure:
-    """Evaluate `task`; what it raises comes back as a line, with the traceback in the task's log."""
+    """What `evaluated` gives, with reports to the driver."""
     assert _evaluator is not None
-    if isinstance(_evaluator, Failure):
-        return _evaluator
+    return _evaluator if isinstance(_evaluator, Failure) else evaluated(_evaluator, task, _Reporter(task.number))
+
+
+def evaluated(evaluator: Evaluator, task: Task, report: Report) -> Outcome | Failure:
+    """Evaluate `task`; what it raises comes back as a line, with the traceback in the task's log."""
     with _output_to(task):
         try:
-            return _evaluator.evaluate(task, report=_Reporter(task.number))
+            return evaluator.evaluate(task, report=report)
         except Exception as error:  # a candidate may raise anything
             traceback.print_exc()
             first_line = str(error).strip().partition("\n")[0]

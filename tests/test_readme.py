@@ -45,7 +45,7 @@ def folder(tmp_path: Path, digits: Dataset) -> Path:
 
 
 def test_there_are_examples() -> None:
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
     assert len(PYTHON) == 5
 
 

@@ -6,10 +6,11 @@ is evaluated as by any other. One-shot strategies need images to begin, and have
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,29 @@ CLASSES: dict[str, type[Any]] = {
 }
 NAMES = [name for name, found in CLASSES.items() if not issubclass(found, OneShot)]
 PROPOSING = [name for name in NAMES if getattr(CLASSES[name], "PROPOSES", False)]
+
+
+@pytest.fixture(scope="module")
+def ended_cluster() -> Iterator[None]:
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def cluster(request: pytest.FixtureRequest) -> None:
+    """A Ray cluster for all tests of `ray` but the one that is about its end: to start one takes seconds."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if parameters.get("name") != "ray":
+        return
+    import ray
+
+    request.getfixturevalue("ended_cluster")
+    if request.node.originalname == "test_workers_are_gone_afterwards":
+        ray.shutdown()
+    elif not ray.is_initialized():
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 
 class Odd:

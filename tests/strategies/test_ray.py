@@ -1,0 +1,139 @@
+"""The same search on Ray Tune: the same candidates, named tasks, and a record that survives whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import slimsearch
+from slimsearch_errors import SlimsearchError
+from strategies.ray import Ray
+from tests.conftest import ROOT, environment
+
+CHOICES = {"a": list(range(8)), "b": list(range(8))}
+
+# A space and a function as a user has them, in one file; every evaluation leaves a line.
+PROGRAM = """
+import os
+import time
+
+import nni
+import torch
+from nni.nas.nn.pytorch import ModelSpace, MutableLinear
+
+
+class Space(ModelSpace):
+    def __init__(self):
+        super().__init__()
+        self.first = MutableLinear(64, nni.choice("a", [1, 2, 3, 4]))
+        self.last = MutableLinear(nni.choice("b", [1, 2, 3, 4]), 10)
+
+    def forward(self, x):
+        return self.last(self.first(torch.flatten(x, 1)))
+
+
+def evaluate(candidate):
+    time.sleep(0.5)
+    with open(os.environ["EVALUATED"], "a") as file:
+        file.write(f"{candidate['a']} {candidate['b']}\\n")
+    return {"val_accuracy": candidate["a"] / 10, "cost": candidate["b"]}
+"""
+
+
+def evaluate(candidate: Mapping[str, Any]) -> dict[str, float]:
+    return {"score": -((candidate["a"] - 5) ** 2) - (candidate["b"] - 2) ** 2, "cost": candidate["a"] + candidate["b"]}
+
+
+def found(folder: Path, strategy: str, **options: Any) -> list[tuple[Mapping[str, Any], Mapping[str, float]]]:
+    result = slimsearch.search(
+        CHOICES, evaluate=evaluate, objectives="score:max,cost:min", strategy=strategy, trials=24, workers=1,
+        show=False, run_dir=str(folder / strategy), **options,
+    )  # fmt: skip
+    return [(trial.candidate.architecture, trial.metrics) for trial in result.trials]
+
+
+def test_the_same_candidates_as_without(tmp_path: Path) -> None:
+    assert found(tmp_path, "ray") == found(tmp_path, "optuna")
+
+
+def test_what_has_no_room_says_so() -> None:
+    strategy = Ray(cpus_per_trial=64)
+    with pytest.raises(SlimsearchError, match=r"takes 64 CPU and 0 GPU, and the Ray cluster has 2 CPU, 0 GPU"):
+        strategy._room({"CPU": 2.0})
+    assert Ray()._room({"CPU": 8.0}) == 8
+    assert Ray(workers=3)._room({"CPU": 8.0}) == 3
+    assert Ray(cpus_per_trial=0.5, gpus_per_trial=0.25)._room({"CPU": 8.0, "GPU": 1.0}) == 4
+    assert Ray(cpus_per_trial=0.1)._room({"CPU": 0.3}) == 3
+
+
+def call(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "experiments" / "run.py"), *words],
+        cwd=folder, env={**environment(), "EVALUATED": str(folder / "evaluated")}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def begin(folder: Path, trials: int) -> subprocess.Popen[str]:
+    (folder / "mine.py").write_text(PROGRAM)
+    return call(
+        folder, "--space", "mine.py:Space", "--evaluator", "mine.py:evaluate", "--objectives", "val_accuracy,cost:min",
+        "--strategy", "ray", "--sampler", "random", "--trials", str(trials), "--workers", "2", "--run-dir", "run",
+    )  # fmt: skip
+
+
+def wait_for(folder: Path, lines: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (folder / "evaluated").is_file() or len((folder / "evaluated").read_text().splitlines()) < lines:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_what_was_finished_is_kept(sent: signal.Signals, tmp_path: Path) -> None:
+    driver = begin(tmp_path, 12)
+    wait_for(tmp_path, 4)
+    os.kill(driver.pid, sent)
+    said = driver.communicate(timeout=60)[0]
+    if sent == signal.SIGINT:
+        assert driver.returncode == 130, said
+        assert "interrupted; go on with --resume run" in said
+    before = len((tmp_path / "evaluated").read_text().splitlines())
+    resumed = call(tmp_path, "--resume", "run")
+    said = resumed.communicate(timeout=240)[0]
+    assert resumed.returncode == 0, said
+    lines = (tmp_path / "evaluated").read_text().splitlines()
+    assert len(set(lines)) == 12
+    # What was running is run again, and no more than that.
+    assert 12 <= len(lines) <= 14
+    assert before >= 4
+    assert re.search(r"12/12", said)
+
+
+@pytest.mark.slow
+def test_trials_are_tasks_by_name(tmp_path: Path) -> None:
+    driver = begin(tmp_path, 16)
+    wait_for(tmp_path, 4)
+    program = (
+        "import json, ray; from ray.util.state import list_tasks; ray.init(address='auto', log_to_driver=False, "
+        "logging_level=40); print(json.dumps([[t.name, t.state] for t in list_tasks(limit=1000)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=90, check=False
+    )
+    driver.communicate(timeout=240)
+    assert done.returncode == 0, done.stderr
+    names = [name for name, _ in json.loads(done.stdout.splitlines()[-1])]
+    assert re.fullmatch(r"run, trial 0: a=\d b=\d", next(name for name in names if "trial 0:" in name))
+    assert not any(name.startswith("Post.") for name in names)
