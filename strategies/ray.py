@@ -71,7 +71,7 @@ class Ray:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
         if self.ray_address is None:
             cpus = max(os.cpu_count() or 1, math.ceil(self.workers * self.cpus_per_trial))
-            options |= {"num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1"}
+            options |= {"address": "local", "num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1"}
         else:
             options["address"] = self.ray_address
         before = ray.is_initialized()
