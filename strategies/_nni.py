@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from evaluators import Evaluator, Task
 from search_spaces import ModelSpace, Point, Space
 from slimsearch_errors import SlimsearchError
 from strategies import _workers
+from strategies._nni_exchange import Proposals, Result
 from strategies._strategy import Search
 from strategies._workers import Done, Workers
 
@@ -24,12 +24,6 @@ _log = logging.getLogger(__name__)
 
 # So many proposals in a row that lead to nothing new end the search.
 _PATIENCE = 200
-
-Result = tuple[int, float | None]
-"""The position of a proposal among all of them, and its score: more is better, None where there is none."""
-
-Proposals = Generator[Point | None, Sequence[Result], None]
-"""Yields points to evaluate, or None to wait for results; is sent all results that have come in since, in order."""
 
 
 @dataclass

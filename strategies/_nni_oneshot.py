@@ -16,13 +16,12 @@ from evaluators import Evaluator, Outcome, Report, Task
 from search_spaces import Candidate, ModelSpace, Point
 from slimsearch_errors import SlimsearchError
 from strategies import _workers
-from strategies._nni import Drive, Proposals, Result, space_of
+from strategies._nni import Drive, space_of
+from strategies._nni_exchange import ImageData, Proposals, Result
 from strategies._strategy import Failure, Search
 from strategies._workers import Done, Workers
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from strategies._nni_supernet import Supernet
 
 _log = logging.getLogger(__name__)
@@ -30,22 +29,6 @@ _log = logging.getLogger(__name__)
 # The number of the task that trains the supernet, which is no trial.
 _SUPERNET = -1
 _ARCHITECTURES = "architectures.json"
-
-
-class ImageSplit(Protocol):
-    """Images (N, C, H, W) uint8 and labels (N,) int64."""
-
-    images: Any
-    labels: Any
-
-
-class ImageData(Protocol):
-    """What a supernet is trained on."""
-
-    train: ImageSplit
-
-    def normalise(self, images: Any) -> Tensor:
-        """(N, C, H, W) uint8 -> float32, as every network of the run gets it."""
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from typing import Any
 
 from search_spaces import ModelSpace, Point, Space
 from slimsearch_errors import SlimsearchError
-from strategies._nni import Proposals, Result
+from strategies._nni_exchange import Proposals, Result
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # about every class of torch that is newer than NNI

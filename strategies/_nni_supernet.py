@@ -21,7 +21,7 @@ from evaluators import Meter, Report
 from search_spaces import ModelSpace, Point
 from slimsearch_errors import SlimsearchError
 from strategies._nni import space_name
-from strategies._nni_oneshot import ImageData
+from strategies._nni_exchange import ImageData
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # about every class of torch that is newer than NNI

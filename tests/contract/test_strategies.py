@@ -20,13 +20,20 @@ from evaluators import Outcome, Report, Task
 from search_spaces import Candidate, ChoiceSpace, Point
 from slimsearch_names import built_in_names, load_class
 from strategies import Failure, Recorded, Strategy
+from strategies._nni import MultiTrial
 from strategies._nni_oneshot import OneShot
 
 CLASSES: dict[str, type[Any]] = {
     name: load_class("strategy", name, "strategies") for name in built_in_names("strategies")
 }
-NAMES = [name for name, found in CLASSES.items() if not issubclass(found, OneShot)]
-PROPOSING = [name for name in NAMES if getattr(CLASSES[name], "PROPOSES", False)]
+# NNI's multi-trial strategies are driven by one and the same code: the first of them stands for all where time counts.
+ALIKE = ("nni_grid", "nni_random", "nni_tpe")
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name
+    for name, found in CLASSES.items()
+    if not issubclass(found, OneShot)
+]
+PROPOSING = [name for name, found in CLASSES.items() if issubclass(found, MultiTrial)]
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ def _models(folder: Path) -> list[dict[str, object]]:
     return models
 
 
+@pytest.mark.slow
 def test_a_shipped_recipe_for_new_processors(run: Run, tmp_path: Path) -> None:
     done = run(*SMALL, "--compress", "fused", "--int8-target", "vnni", "--run-dir", "run")
     assert done.returncode == 0, done.stderr
@@ -50,6 +51,7 @@ def test_a_shipped_recipe_for_new_processors(run: Run, tmp_path: Path) -> None:
     assert recorded(tmp_path / "run").keys() == trials.keys()
 
 
+@pytest.mark.slow
 def test_a_recipe_file_that_is_gone_when_the_run_is_resumed(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("level: {sparsity: 0.8}\n+cluster: {bits: 3}\n")
     done = run(*SMALL, "--compress", "mine.yaml", "--run-dir", "run")
@@ -64,6 +66,7 @@ def test_a_recipe_file_that_is_gone_when_the_run_is_resumed(run: Run, tmp_path: 
     assert resumed.returncode == 0, resumed.stderr
 
 
+@pytest.mark.slow
 def test_a_stage_and_an_importance_of_ones_own(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from compression.importances import Importance\n"

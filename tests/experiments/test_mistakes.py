@@ -25,7 +25,7 @@ FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
         (["--space", f"{SPACES}:WrongOutput"], r"gives \(2, 7\) .*needs \(2, 10\)"),
         (["--space", f"{SPACES}:FailsToRun"], "the forward pass gave up"),
         (["--space", "lenet", "--dataset", "digits"], "lenet needs images of at least 20x20 pixels, not 8x8"),
-        (["--space", TINY, "--strategy", "optun"], "unknown strategy 'optun'; known: nni_darts, .*optuna, supernet"),
+        (["--space", TINY, "--strategy", "optun"], "unknown strategy 'optun'; known: nni_darts, .*optuna, ray, super"),
         (["--space", TINY, "--sampler", "tpee"], "unknown sampler 'tpee'; known: bananas, gp, graph_gp, .*tpe"),
         (["--space", TINY, "--dataset", "mnits"], "unknown data set 'mnits'; known: .*mnist5k"),
         (["--space", TINY, "--compress", "prun"], "unknown stage 'prun'; known: adaptive1d.*, prune, .*quantize"),
