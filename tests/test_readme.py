@@ -110,6 +110,8 @@ def test_flags_and_names_in_the_text_exist() -> None:
         "compare_compression.py",
         "benchmarks/zero_cost.py",
         "benchmarks/search_quality.py",
+        "benchmarks/overhead.py",
+        "benchmarks/supernet.py",
         *(f"reproduce/{name}.py" for name in REPRODUCED),
     ):
         text = (ROOT / "experiments" / script).read_text() + (
