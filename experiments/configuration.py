@@ -78,7 +78,7 @@ class Configuration:
     ray_address: str | None = _option(
         None, "of --strategy ray: a running cluster, or auto; by default one is started on this machine"
     )
-    cpus_per_trial: float = _option(1.0, "of --strategy ray: processors that each trial takes")
+    cpus_per_trial: float = _option(1.0, "of --strategy ray: processors that each trial takes; it uses one thread")
     gpus_per_trial: float = _option(0.0, "of --strategy ray: GPUs that each trial takes, fractions too")
     trial_timeout: float | None = _option(None, "seconds after which a trial is ended and counts as failed")
     retries: int = _option(1, "how often a trial is tried again whose worker process died")

@@ -43,9 +43,11 @@ class Post:
         await self._answers[key].put(go_on)
 
     async def forget(self, key: str) -> None:
-        """The task has ended."""
-        self._reports.pop(key, None)
-        self._answers.pop(key, None)
+        """The task has ended: whoever still waits goes on, or the actor would have more and more that wait."""
+        if reports := self._reports.pop(key, None):
+            reports.put_nowait(None)
+        if answers := self._answers.pop(key, None):
+            answers.put_nowait(False)
 
 
 Handle = Any

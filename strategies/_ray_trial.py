@@ -41,6 +41,7 @@ class Trial(tune.Trainable):
         self._evaluator, self._post, self._run = evaluator[0], post, run
         self._resources, self._timeout = resources, timeout
         self._running: Any = None
+        self._evaluate = ray.remote(_ray_evaluation.evaluate)  # made once: Ray sends it round each time it is made
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -75,7 +76,7 @@ class Trial(tune.Trainable):
         # Also of a trial that is continued, no two tasks have the same.
         self._key = f"{task.number}-{task.epochs_done}-{time.monotonic_ns()}"
         self._deadline: float | None = None
-        evaluate = ray.remote(_ray_evaluation.evaluate).options(
+        evaluate = self._evaluate.options(
             name=_ray_evaluation.name(self._run, task), num_cpus=self._resources["CPU"],
             num_gpus=self._resources.get("GPU", 0), max_retries=0,
         )  # fmt: skip

@@ -34,7 +34,7 @@ from evaluators import Objective
 from experiments.benchmarks import _nasbench201
 from experiments.configuration import Configuration
 from experiments.proposals import Proposals
-from experiments.script import Parser, exit_code
+from experiments.script import Parser, exit_code, write_whole
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names
 from strategies.samplers import History, Observation, load_sampler
@@ -124,9 +124,7 @@ def _run(options: argparse.Namespace) -> None:
         found["trials"] = [trials(name, count, options.space) for name in own for count in counts]
         console.print(_trials_table(found["trials"]))
     if options.json is not None:
-        part_file = options.json.with_name(f"{options.json.name}.part")
-        part_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        part_file.replace(options.json)
+        write_whole(options.json, json.dumps(found, indent=1) + "\n")
 
 
 def proposals(names: Sequence[str]) -> list[dict[str, Any]]:

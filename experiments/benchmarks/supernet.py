@@ -29,7 +29,7 @@ from rich.table import Table
 import slimsearch
 from experiments.record import COMPLETE, SEARCH
 from experiments.result import Result
-from experiments.script import Parser, exit_code
+from experiments.script import Parser, exit_code, write_whole
 from experiments.supernet_phase import rank_correlation
 from slimsearch_errors import SlimsearchError
 
@@ -80,9 +80,7 @@ def _run(options: argparse.Namespace) -> None:
         rows.append(_kept(options.out / f"supernet-{seed}", "supernet", together))
     _show(rows)
     if options.json is not None:
-        part = options.json.with_name(f"{options.json.name}.part")
-        part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        part.replace(options.json)
+        write_whole(options.json, json.dumps(rows, indent=1) + "\n")
 
 
 def _kept(folder: Path, what: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,9 +96,7 @@ def _kept(folder: Path, what: str, options: Mapping[str, Any]) -> dict[str, Any]
     started = time.perf_counter()
     result = slimsearch.search(run_dir=str(folder), **options)
     row = {**_row(what, result, time.perf_counter() - started), "options": dict(options)}
-    part = kept.with_suffix(".part")
-    part.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-    part.replace(kept)
+    write_whole(kept, json.dumps(row, indent=1) + "\n")
     return row
 
 

@@ -30,7 +30,7 @@ from rich.table import Table
 from evaluators import use_one_thread
 from evaluators.datasets import Dataset, load_dataset
 from evaluators.scores import load_score
-from experiments.script import Parser, exit_code
+from experiments.script import Parser, exit_code, write_whole
 from search_spaces import Choice, ModelSpace
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names
@@ -133,9 +133,7 @@ def _run(options: argparse.Namespace) -> None:
     }
     _show(found)
     if options.json is not None:
-        part = options.json.with_name(f"{options.json.name}.part")
-        part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        part.replace(options.json)
+        write_whole(options.json, json.dumps(found, indent=1) + "\n")
 
 
 def read_table(path: Path, space: ModelSpace, most: int | None = None) -> Trained:

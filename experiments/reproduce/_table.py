@@ -15,15 +15,15 @@ from rich.table import Table
 
 from evaluators import size_kib
 from evaluators.datasets import Dataset, load_dataset
+from experiments.script import Parser, exit_code, write_whole
 from experiments.steps import Step, Steps
-from slimsearch_errors import SlimsearchError
 
 _COLUMNS = ("source", "what", "seed", "params", "test_accuracy", "latency_ms", "size_kib", "seconds")
 
 
 def parser(description: str, out: str, seeds: int) -> argparse.ArgumentParser:
     """The options that all flows have."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made = Parser(description)
     made.add_argument("--seeds", type=int, default=seeds, help="how many seeds, from 0")
     made.add_argument("--json", type=Path, help="where the rows are written")
     made.add_argument("--out", type=Path, default=Path("runs") / "reproduce" / out, help="where networks are kept")
@@ -47,11 +47,7 @@ def mnist(folder: Path) -> Dataset:
 
 def run(main: Callable[[], None]) -> None:
     """A user's mistake is one line and the exit code 2."""
-    try:
-        main()
-    except SlimsearchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))
 
 
 def row(flow: str, what: str, seed: int, step: Step, steps: Steps, latency: float, seconds: float) -> dict[str, Any]:
@@ -102,8 +98,7 @@ def nni_rows(folder: Path, seed: int, make: Any) -> list[dict[str, Any]]:
     if not kept.is_file():
         rows = make()
         folder.mkdir(parents=True, exist_ok=True)
-        kept.with_suffix(".part").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-        kept.with_suffix(".part").replace(kept)
+        write_whole(kept, json.dumps(rows, indent=1))
     found: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
     return found
 

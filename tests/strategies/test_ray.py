@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 
 import slimsearch
 from slimsearch_errors import SlimsearchError
+from strategies._ray_post import Post, Report
 from strategies.ray import Ray
 from tests.conftest import ROOT, environment
 
@@ -74,6 +76,21 @@ def test_what_has_no_room_says_so() -> None:
     assert Ray(workers=3)._room({"CPU": 8.0}) == 3
     assert Ray(cpus_per_trial=0.5, gpus_per_trial=0.25)._room({"CPU": 8.0, "GPU": 1.0}) == 4
     assert Ray(cpus_per_trial=0.1)._room({"CPU": 0.3}) == 3
+
+
+def test_nobody_waits_for_a_task_that_has_ended() -> None:
+    async def killed_while_it_reported() -> tuple[Report | None, Report | None, bool]:
+        post = Post()
+        await post.begin("1")
+        begun = await post.next("1")
+        asked = asyncio.create_task(post.report(Report("1", 0, {})))
+        await post.next("1")
+        waiting = asyncio.create_task(post.next("1"))
+        await asyncio.sleep(0)
+        await post.forget("1")
+        return begun, await waiting, await asked
+
+    assert asyncio.run(asyncio.wait_for(killed_while_it_reported(), 5)) == (None, None, False)
 
 
 def call(folder: Path, *words: str) -> subprocess.Popen[str]:
