@@ -22,6 +22,7 @@ from experiments.compression_phase import CompressionPhase
 from experiments.configuration import RESUMABLE, Configuration, flag
 from experiments.display import Display, Silent
 from experiments.fidelity import Fidelity
+from experiments.figures import figures
 from experiments.finalists import finalists, measure_finalists
 from experiments.phases import Phase, Phases
 from experiments.problem import Problem, named, prepare
@@ -157,12 +158,14 @@ def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Eval
     recipe = compression.parse(configuration.compress)
     if configuration.int8_target != "any":
         recipe = compression.with_option(recipe, "target", configuration.int8_target)
-    sampler = load_sampler(configuration.sampler)
     scheduler = None if configuration.scheduler == "none" else load_scheduler(configuration.scheduler)
     stopping = Stopping.of(ranking, configuration.stop_at, configuration.patience)
     strategy_class = load_class("strategy", configuration.strategy, "strategies")
-    strategy = _strategy_maker(strategy_class, configuration)
-    strategy(Path())  # refuses what it is told wrong
+    strategy = _strategy_maker(strategy_class, configuration, len(ranking.sampler_objectives()))
+    made = strategy(Path())  # refuses what it is told wrong
+    proposing = not getattr(made, "PROPOSES", False)
+    # What a strategy proposes with itself need not be a sampler of ours.
+    sampler = load_sampler(configuration.sampler if proposing or not hasattr(made, "sampler") else "random")
     inheriting = getattr(strategy_class, "INHERITS", False)
     problem = prepare(configuration, space, data, evaluate)
     if problem.data is None and getattr(strategy_class, "NEEDS_NETWORKS", False):
@@ -180,13 +183,14 @@ def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Eval
     # The recipe itself, not the name of a file that may change or be elsewhere when the run is resumed.
     configuration = configuration.replace(compress=compression.text_of(recipe))
     return _Parts(
-        configuration, ranking, recipe, sampler, scheduler, stopping, strategy,
-        not getattr(strategy_class, "PROPOSES", False), inheriting, problem,
+        configuration, ranking, recipe, sampler, scheduler, stopping, strategy, proposing, inheriting, problem,
         environment.describe(configuration, problem),
     )  # fmt: skip
 
 
-def _strategy_maker(strategy_class: type[Any], configuration: Configuration) -> Callable[[Path], Strategy]:
+def _strategy_maker(
+    strategy_class: type[Any], configuration: Configuration, objectives: int
+) -> Callable[[Path], Strategy]:
     """Makes the strategy for a run directory; what it does not take as an argument it is not told."""
     known = inspect.signature(strategy_class).parameters
     filling = getattr(strategy_class, "FILLS", False)
@@ -194,11 +198,11 @@ def _strategy_maker(strategy_class: type[Any], configuration: Configuration) -> 
         "workers": configuration.workers if filling else configuration.worker_count,
         "trial_timeout": configuration.trial_timeout, "seed": configuration.seed,
         "ray_address": configuration.ray_address, "cpus_per_trial": configuration.cpus_per_trial,
-        "gpus_per_trial": configuration.gpus_per_trial,
+        "gpus_per_trial": configuration.gpus_per_trial, "sampler": configuration.sampler, "objectives": objectives,
     }  # fmt: skip
 
     def make(directory: Path) -> Strategy:
-        offered = {**options, "directory": directory / "supernet", "name": directory.name}
+        offered = {**options, "directory": directory / "supernet", "run_directory": directory}
         return strategy_class(**{k: v for k, v in offered.items() if k in known})  # type: ignore[no-any-return]
 
     return make
@@ -261,7 +265,8 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Resu
             length = configuration.subnets if parts.inheriting else configuration.trials
             name = "subnets" if parts.inheriting else "search"
             display.phase(name, min(length, problem.space.size), record.trials, search.ranking)
-            parts.strategy(directory.path).run(Phases(first, iter(rest)), evaluator)
+            phases = Phases(first, iter(rest), lambda: figures(search.ranking, record))
+            parts.strategy(directory.path).run(phases, evaluator)
             if first.exhausted:
                 display.note("every candidate of the space has been tried")
             if parts.stopping.reason is not None:

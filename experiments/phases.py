@@ -7,7 +7,7 @@ from typing import Protocol
 
 from evaluators import Outcome, Task
 from search_spaces import Point
-from strategies import Failure, Recorded
+from strategies import Failure, Figures, Recorded
 
 
 class Phase(Protocol):
@@ -34,7 +34,7 @@ class OpenPhase(Phase, Protocol):
     def close(self) -> None:
         """See `strategies.Search`."""
 
-    def score(self, number: int) -> float | None:
+    def losses(self, number: int) -> tuple[float, ...] | None:
         """See `strategies.Search`."""
 
 
@@ -44,11 +44,13 @@ class Phases:
     Args:
         first: the search itself; where the strategy proposes, it lasts until that closes it.
         rest: makers of the other phases, each called when its turn comes.
+        figures: how the run stands.
     """
 
-    def __init__(self, first: OpenPhase, rest: Iterator[Callable[[], Phase]]) -> None:
+    def __init__(self, first: OpenPhase, rest: Iterator[Callable[[], Phase]], figures: Callable[[], Figures]) -> None:
         self._search = first
         self._rest = rest
+        self.figures = figures
         self._current: Phase = first
         self._running: set[int] = set()
 
@@ -81,5 +83,5 @@ class Phases:
     def close(self) -> None:
         self._search.close()
 
-    def score(self, number: int) -> float | None:
-        return self._search.score(number)
+    def losses(self, number: int) -> tuple[float, ...] | None:
+        return self._search.losses(number)

@@ -135,7 +135,7 @@ class ArchitectureSearch:
         candidate = self._space.candidate(architecture)
         number = self._numbers.get(candidate.key)
         if number is not None:
-            return Recorded(self._record.trials[number].metrics, self.score(number))
+            return Recorded(self._record.trials[number].metrics, self.losses(number))
         return None if self._spent() else self._begin(candidate)
 
     def close(self) -> None:
@@ -149,10 +149,9 @@ class ArchitectureSearch:
         if self._fidelity is not None:
             self._fidelity.rank_by(ranking, [self._record.trials[number] for number in self._mine])
 
-    def score(self, number: int) -> float | None:
-        """The first objective or the weighted product, more is better; None where there is none."""
-        losses = self._history.observations[self._place[number]].losses
-        return None if losses is None else -losses[0]
+    def losses(self, number: int) -> tuple[float, ...] | None:
+        """What the sampler minimises; None where there is nothing."""
+        return self._history.observations[self._place[number]].losses
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Record an epoch; before the first one, see whether a limit is already broken."""

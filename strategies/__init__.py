@@ -1,5 +1,5 @@
 """How a search is driven, one engine per file, and what to try next, one algorithm per file of `samplers`."""
 
-from strategies._strategy import Failure, Recorded, Search, Strategy
+from strategies._strategy import Failure, Figures, Recorded, Search, Strategy
 
-__all__ = ["Failure", "Recorded", "Search", "Strategy"]
+__all__ = ["Failure", "Figures", "Recorded", "Search", "Strategy"]

@@ -17,7 +17,7 @@ from search_spaces import ModelSpace, Point, Space
 from slimsearch_errors import SlimsearchError
 from strategies import _workers
 from strategies._nni_exchange import Proposals, Result
-from strategies._strategy import Search
+from strategies._strategy import Search, space_of
 from strategies._workers import Done, Workers
 
 _log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class Drive:
         # A worker is free, so the search had nothing more to hand out: what was told is final.
         for number in self._told:
             if asking := self._asking.pop(number):
-                score = self._search.score(number)
+                score = _score(self._search.losses(number))
                 self._results += [(proposal, score) for proposal in asking]
             self._number = {key: n for key, n in self._number.items() if n != number}
         self._told, results, self._results = [], self._results, []
@@ -170,7 +170,7 @@ class Drive:
             self._asking[answer.number].append(proposal)
             self._fruitless = 0
         else:
-            self._results.append((proposal, answer.score))
+            self._results.append((proposal, _score(answer.losses)))
             if key not in self._seen:
                 self._fruitless = 0  # recorded by an earlier part of this run
         self._seen.add(key)
@@ -183,16 +183,9 @@ class Drive:
         return False
 
 
-def space_of(name: str, evaluator: Evaluator) -> Space:
-    """The space of the networks that `evaluator` evaluates.
-
-    Raises:
-        SlimsearchError: it does not say which.
-    """
-    space = getattr(evaluator, "space", None)
-    if not isinstance(space, Space):
-        raise SlimsearchError(f"{name} needs the space to search, and {type(evaluator).__name__} has no `space`")
-    return space
+def _score(losses: tuple[float, ...] | None) -> float | None:
+    """What NNI takes: one value, of which more is better."""
+    return None if losses is None else -losses[0]
 
 
 def space_name(space: Space) -> str:

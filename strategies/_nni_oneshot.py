@@ -16,9 +16,9 @@ from evaluators import Evaluator, Outcome, Report, Task
 from search_spaces import Candidate, ModelSpace, Point
 from slimsearch_errors import SlimsearchError
 from strategies import _workers
-from strategies._nni import Drive, space_of
+from strategies._nni import Drive
 from strategies._nni_exchange import ImageData, Proposals, Result
-from strategies._strategy import Failure, Search
+from strategies._strategy import Failure, Search, space_of
 from strategies._workers import Done, Workers
 
 if TYPE_CHECKING:

@@ -5,45 +5,70 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-
-import cloudpickle
 
 from evaluators import Evaluator, Outcome, Task, use_one_thread
 from strategies import _worker
+from strategies._ray_place import Place, Sender, pack
 from strategies._ray_post import Handle, Report
 from strategies._strategy import Failure
 
-# The evaluator of the last run that this process worked for, and the reference it came by.
+# The evaluator of the last run that this process worked for, and the bytes it came as.
 _kept: tuple[bytes, Evaluator] | None = None
 
 
-def packed(evaluator: Evaluator) -> tuple[list[str], bytes]:
-    """The evaluator by value, and where the driver imports from, for what only has a name."""
-    return [entry for entry in sys.path if entry], cloudpickle.dumps(evaluator)
+@dataclass(frozen=True)
+class Run:
+    """What all tasks of a run have in common, as it travels to the nodes.
+
+    Attributes:
+        name: of the run.
+        imports: where the driver imports from, for what only has a name.
+        evaluator: packed.
+        place: of its files.
+        post: to the driver.
+    """
+
+    name: str
+    imports: tuple[str, ...]
+    evaluator: bytes
+    place: Place
+    post: Handle
+
+    @classmethod
+    def of(cls, name: str, evaluator: Evaluator, place: Place, post: Handle) -> Run:
+        """The run of this driver."""
+        return cls(name, tuple(entry for entry in sys.path if entry), pack(evaluator, place.root), place, post)
 
 
-def evaluate(evaluator: tuple[list[str], bytes], task: Task, run: str, post: Handle, key: str) -> Outcome | Failure:
-    """The outcome of `task`; what it reports goes through `post` under `key`, and a line of it to this process's log.
+def evaluate(run: Run, task: bytes, title: str, key: str) -> Outcome | Failure:
+    """The outcome of a packed task; what it reports goes by post under `key`, and a line of it to this process's log.
 
     Args:
-        evaluator: `packed`; kept unpickled as long as it is the same, with the data that it has read.
+        run: whose evaluator is kept as long as it is the same, with the data that it has read.
+        task: packed.
+        title: of the task.
+        key: of its post.
     """
     global _kept
     use_one_thread()
-    print(f"{name(run, task)} begins", flush=True)
-    post.begin.remote(key)
-    path, pickled = evaluator
-    if _kept is None or _kept[0] != pickled:
-        sys.path += [entry for entry in path if entry not in sys.path]
+    print(f"{title} begins", flush=True)
+    run.post.begin.remote(key)
+    if _kept is None or _kept[0] != run.evaluator:
+        sys.path += [entry for entry in run.imports if entry not in sys.path]
         try:
-            _kept = pickled, cloudpickle.loads(pickled)
+            _kept = run.evaluator, run.place.load(run.evaluator)
         except Exception as error:  # what belongs to the user may not load here
             return Failure(f"a worker cannot load the evaluator: {type(error).__name__}: {error}")
+    here: Task = run.place.load(task, own=lambda loaded: loaded.directory)
+    sender = run.place.sender(here.directory)
     with open(os.dup(1), "w", buffering=1, encoding="utf-8") as log:  # before it is redirected to the task's log
-        result = _worker.evaluated(_kept[1], task, _Reporter(post, key, task, log))
+        result = _worker.evaluated(_kept[1], here, _Reporter(run.post, key, here, sender, log))
+    if sender is not None:
+        sender.send()
     said = result.error if isinstance(result, Failure) else _text(result.metrics)
-    print(f"trial {task.number} ended: {said}", flush=True)
+    print(f"trial {here.number} ended: {said}", flush=True)
     return result
 
 
@@ -55,13 +80,15 @@ def name(run: str, task: Task) -> str:
 
 
 class _Reporter:
-    def __init__(self, post: Handle, key: str, task: Task, log: Any) -> None:
-        self._post, self._key, self._task, self._log = post, key, task, log
+    def __init__(self, post: Handle, key: str, task: Task, sender: Sender | None, log: Any) -> None:
+        self._post, self._key, self._task, self._sender, self._log = post, key, task, sender, log
 
     def __call__(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         import ray
 
         print(f"trial {self._task.number}, epoch {epoch}: {_text(metrics)}", file=self._log)
+        if self._sender is not None:
+            self._sender.send()  # with the checkpoint, from which the trial goes on if this node is lost
         return bool(ray.get(self._post.report.remote(Report(self._key, epoch, dict(metrics)))))
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from evaluators import Outcome, Task
+from slimsearch_errors import SlimsearchError
+from strategies._ray_metrics import Metrics
 from strategies._ray_post import Handle, Report
+from strategies._ray_proposals import Proposals
 from strategies._ray_trial import EVENT, TASK
 from strategies._strategy import Failure, Search
+
+_log = logging.getLogger(__name__)
+
+# So many proposals in a row that lead to nothing new end the search.
+_PATIENCE = 200
 
 
 class TaskSearcher(Searcher):
@@ -19,15 +29,25 @@ class TaskSearcher(Searcher):
         search: asked and told from Tune's loop, which is in one thread.
         post: through which the answers to reports go.
         limit: tasks at the same time. What is proposed later knows more.
+        metrics: told of everything that happens.
+        proposals: a searcher of Tune's that proposes in place of the search; None: the search proposes.
 
     Attributes:
         ended: the search has nothing left and nothing is running.
         error: what the search raised; nothing further is asked of it then.
     """
 
-    def __init__(self, search: Search, post: Handle, limit: int) -> None:
+    def __init__(
+        self, search: Search, post: Handle, limit: int, metrics: Metrics, proposals: Proposals | None = None
+    ) -> None:
         super().__init__()
-        self._search, self._post, self._limit = search, post, limit
+        self._search, self._post, self._limit, self._metrics = search, post, limit, metrics
+        self._proposals = proposals
+        self._proposed = 0
+        self._fruitless = 0
+        self._seen: set[str] = set()
+        self._asking: dict[int, str] = {}  # trial -> the proposal that it answers
+        self._failed: set[int] = set()  # trials that failed, unless the search hands them out once more
         self._running: dict[str, Task] = {}
         self.ended = False
         self.error: BaseException | None = None
@@ -41,17 +61,20 @@ class TaskSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """A configuration, None for nothing now, or that it is finished."""
+        self._metrics.refresh()
         if self.error is not None or self.ended:
             return str(Searcher.FINISHED)
         if len(self._running) >= self._limit:
             return None
         try:
-            task = self._search.ask()
+            task = self._search.ask() or self._offered()
         except BaseException as error:
             self.error = error
             return str(Searcher.FINISHED)
         if task is not None:
+            self._failed.discard(task.number)
             self._running[trial_id] = task
+            self._metrics.begin(task)
             return {TASK: task}
         if self._running:
             return None
@@ -69,6 +92,7 @@ class TaskSearcher(Searcher):
         except BaseException as error:
             self.error = error
         self._post.answer.remote(report.key, go_on)
+        self._metrics.report(task, report.epoch, report.metrics)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The end of a task; without a result its actor was lost."""
@@ -78,8 +102,10 @@ class TaskSearcher(Searcher):
         event = (result or {}).get(EVENT) if not error else None
         if not isinstance(event, Outcome | Failure):
             event = Failure("its Ray actor was lost", worker_died=True)
+        self._metrics.end(task, event)
         try:
             self._search.tell(task.number, event)
+            self._answer(task.number, failed=isinstance(event, Failure))
         except BaseException as raised:
             self.error = raised
 
@@ -88,3 +114,59 @@ class TaskSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, likewise."""
+
+    def _answer(self, number: int, *, failed: bool) -> None:
+        """What a trial came to goes to who proposed it; a paused one has no losses yet, and may have some later."""
+        if self._proposals is None or number not in self._asking:
+            return
+        losses = self._search.losses(number)
+        if losses is not None:
+            self._proposals.tell(self._asking.pop(number), losses)
+        elif failed:
+            self._failed.add(number)
+
+    def _offered(self) -> Task | None:
+        """A task from what is proposed; the search had none, so that what has failed has failed for good."""
+        if self._proposals is None:
+            return None
+        for number in self._failed:
+            self._proposals.tell(self._asking.pop(number), None)
+        self._failed.clear()
+        while self._fruitless < _PATIENCE:
+            key = f"proposal-{self._proposed}"
+            try:
+                point = self._proposals.next(key)
+            except StopIteration:
+                return self._closed()
+            if point is None:
+                return None
+            self._proposed += 1
+            try:
+                answer = self._search.offer(point)
+            except SlimsearchError:  # it does not see the space's own rules
+                self._fruitless += 1
+                self._proposals.tell(key, None)
+                continue
+            if answer is None:
+                return self._closed()
+            if isinstance(answer, Task):
+                self._fruitless = 0
+                self._seen.add(json.dumps(point, sort_keys=True))
+                self._asking[answer.number] = key
+                return answer
+            text = json.dumps(point, sort_keys=True)
+            # What an earlier part of this run has recorded is new to a searcher that begins anew.
+            self._fruitless = self._fruitless + 1 if text in self._seen else 0
+            self._seen.add(text)
+            self._proposals.tell(key, answer.losses)
+        if self._running:  # what comes of it may lead elsewhere
+            self._fruitless = 0
+            return None
+        _log.warning("%s ends: its last %d proposals were nothing new", self._proposals.name, _PATIENCE)
+        return self._closed()
+
+    def _closed(self) -> Task | None:
+        """The proposals are over, the search may have something else to do."""
+        self._proposals = None
+        self._search.close()
+        return self._search.ask()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -10,6 +11,7 @@ from ray import tune
 
 from evaluators import Outcome, Task
 from strategies import _ray_evaluation
+from strategies._ray_place import pack
 from strategies._ray_post import Handle, Report
 from strategies._strategy import Failure
 
@@ -25,20 +27,19 @@ class Trial(tune.Trainable):
     """
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], evaluator: list[Any], post: Handle, run: str,
+        self, config: dict[str, Any], run: list[Any], name: str, root: Path | None, post: Handle,
         resources: dict[str, float], timeout: float | None,
     ) -> None:  # fmt: skip
         """Begin; arguments but the first are the same for all tasks of a run.
 
         Args:
             config: has the task.
-            evaluator: a list with a reference to the pickled evaluator, so that it is not fetched here.
-            post: of the run.
-            run: its name.
+            run: a list with a reference to the `Run`, so that it is not fetched here.
+            name, root, post: of the run.
             resources: of each task: CPUs and GPUs.
             timeout: seconds after which a task is ended; None: never.
         """
-        self._evaluator, self._post, self._run = evaluator[0], post, run
+        self._run, self._name, self._root, self._post = run[0], name, root, post
         self._resources, self._timeout = resources, timeout
         self._running: Any = None
         self._evaluate = ray.remote(_ray_evaluation.evaluate)  # made once: Ray sends it round each time it is made
@@ -76,11 +77,12 @@ class Trial(tune.Trainable):
         # Also of a trial that is continued, no two tasks have the same.
         self._key = f"{task.number}-{task.epochs_done}-{time.monotonic_ns()}"
         self._deadline: float | None = None
+        title = _ray_evaluation.name(self._name, task)
         evaluate = self._evaluate.options(
-            name=_ray_evaluation.name(self._run, task), num_cpus=self._resources["CPU"],
+            name=title, num_cpus=self._resources["CPU"],
             num_gpus=self._resources.get("GPU", 0), max_retries=0,
         )  # fmt: skip
-        self._running = evaluate.remote(self._evaluator, task, self._run, self._post, self._key)
+        self._running = evaluate.remote(self._run, pack(task, self._root), title, self._key)
         self._report = self._post.next.remote(self._key)
 
     def _next(self) -> Report | Outcome | Failure:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from evaluators import Evaluator, Outcome, Task
-from search_spaces import Point
+from search_spaces import Point, Space
+from slimsearch_errors import SlimsearchError
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,26 @@ class Recorded:
 
     Attributes:
         metrics: empty where it failed.
-        score: more is better; None where it failed or was ruled out.
+        losses: see `Search.losses`.
     """
 
     metrics: Mapping[str, float]
-    score: float | None
+    losses: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How a run stands.
+
+    Attributes:
+        states: how many trials are in each.
+        best: the best value of each objective among the complete trials that keep every limit.
+        hypervolume: of their front, see `evaluators.hypervolume`; None where there is none.
+    """
+
+    states: Mapping[str, int]
+    best: Mapping[str, float]
+    hypervolume: float | None
 
 
 class Search(Protocol):
@@ -52,10 +68,10 @@ class Search(Protocol):
     def close(self) -> None:
         """A strategy that proposes by itself has nothing further to offer."""
 
-    def score(self, number: int) -> float | None:
-        """The first objective, or the weighted product, of a trial that has ended: more is better.
+    def losses(self, number: int) -> tuple[float, ...] | None:
+        """The objectives, or the weighted product alone, of a trial that has ended: less is better.
 
-        None where it failed, was ruled out or was ended early.
+        None where it failed, was ruled out, was ended early or is paused.
         """
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -63,6 +79,9 @@ class Search(Protocol):
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
         """The result of a task."""
+
+    def figures(self) -> Figures:
+        """How the run stands, for whoever watches it."""
 
 
 class Strategy(Protocol):
@@ -79,3 +98,15 @@ class Strategy(Protocol):
         Raises:
             KeyboardInterrupt: after the workers were stopped; what was running is left to a resumed run.
         """
+
+
+def space_of(name: str, evaluator: Evaluator) -> Space:
+    """The space of the networks that `evaluator` evaluates, for a strategy that proposes by itself.
+
+    Raises:
+        SlimsearchError: it does not say which.
+    """
+    space = getattr(evaluator, "space", None)
+    if not isinstance(space, Space):
+        raise SlimsearchError(f"{name} needs the space to search, and {type(evaluator).__name__} has no `space`")
+    return space

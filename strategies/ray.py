@@ -5,18 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from evaluators import Evaluator
 from slimsearch_errors import SlimsearchError
 from strategies import _workers
-from strategies._strategy import Search
+from strategies._ray_proposals import Proposals, tune_searcher
+from strategies._strategy import Search, space_of
 
 _log = logging.getLogger(__name__)
+
+_SOURCE = Path(__file__).resolve().parents[1]
+_MODULES = ("compression", "evaluators", "experiments", "search_spaces", "strategies", "slimsearch.py",
+            "slimsearch_errors.py", "slimsearch_names.py")  # fmt: skip
 
 # What Tune would do beside running trials: logs and checkpoints of its own, which nobody reads.
 _TUNE = {
@@ -30,14 +38,18 @@ class Ray:
     """Keeps a Ray cluster busy: as many trials at a time as it has room for, or `workers`.
 
     Each trial is a Ray task named after it, in a process of its own; Tune's actors, which are used again, wait for
-    them. A local cluster is started and stopped with the run, its dashboard on this machine only.
+    them. A local cluster is started and stopped with the run, its dashboard on this machine only. On a cluster that is
+    running, this code and what the tasks need of the run directory are sent to nodes that do not see them.
 
     Attributes:
         workers: trials at the same time; 0: as many as the cluster has room for.
         trial_timeout: seconds after which a task is ended and counts as failed; None: never.
         ray_address: of a running cluster, ``auto`` for the one that is running on this machine; None: a local one.
         cpus_per_trial, gpus_per_trial: what each trial takes, fractions too.
-        name: of the run, in the names of its tasks.
+        sampler: where it names a searcher of Tune's, that proposes the candidates.
+        objectives: how many it is told of.
+        seed: of its proposals.
+        run_directory: of the run; None: all nodes see every path of a task.
     """
 
     FILLS: ClassVar[bool] = True
@@ -48,38 +60,58 @@ class Ray:
     ray_address: str | None = None
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
-    name: str = ""
+    sampler: str = "random"
+    objectives: int = 1
+    seed: int = 0
+    run_directory: Path | None = None
 
     def __post_init__(self) -> None:
         _workers.check(max(1, self.workers), self.trial_timeout)
+        if (self.ray_address or "").startswith("ray://"):
+            raise SlimsearchError(
+                f"--ray-address {self.ray_address} is for clients from outside; run it on a node of the cluster, with "
+                "--ray-address auto (ray start --address=HOST:PORT --num-cpus=0 makes this machine one)"
+            )
+        self._searcher = tune_searcher(self.sampler)
+
+    @property
+    def PROPOSES(self) -> bool:
+        """Whether a searcher of Tune's does, in place of the search's sampler."""
+        return self._searcher is not None
 
     def run(self, search: Search, evaluator: Evaluator) -> None:
         """Evaluate everything that `search` asks for.
 
         Raises:
-            SlimsearchError: there is no such cluster, or no node of it has room for a trial.
+            SlimsearchError: there is no such cluster, no room for a trial on it, or a searcher of Tune's fails.
             KeyboardInterrupt: after the trials were stopped.
         """
+        proposals = None
+        if self._searcher is not None:
+            space = space_of(self._searcher.__name__, evaluator)
+            proposals = Proposals(self._searcher, space, self.objectives, self.seed)
         with _environment(_TUNE), self._cluster() as resources:
-            limit = self._room(resources)
-            self._tune(search, evaluator, limit)
+            self._tune(search, evaluator, proposals, self._room(resources))
 
     @contextmanager
     def _cluster(self) -> Iterator[Mapping[str, float]]:
         import ray
 
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
-        if self.ray_address is None:
-            cpus = max(os.cpu_count() or 1, math.ceil(self.workers * self.cpus_per_trial))
-            options |= {"address": "local", "num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1"}
-        else:
-            options["address"] = self.ray_address
-        before = ray.is_initialized()
-        try:
-            context = ray.init(**options)
-        except Exception as error:
-            where = self.ray_address or "on this machine"
-            raise SlimsearchError(f"no Ray cluster {where}: {type(error).__name__}: {_line(error)}") from error
+        with tempfile.TemporaryDirectory(prefix="slimsearch-code-") as folder:
+            if self.ray_address is None:
+                cpus = max(os.cpu_count() or 1, math.ceil(self.workers * self.cpus_per_trial))
+                options |= {
+                    "address": "local", "num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1",
+                }  # fmt: skip
+            else:
+                options |= {"address": self.ray_address, "runtime_env": {"working_dir": _code(Path(folder))}}
+            before = ray.is_initialized()
+            try:
+                context = ray.init(**options)
+            except Exception as error:
+                where = self.ray_address or "on this machine"
+                raise SlimsearchError(f"no Ray cluster {where}: {type(error).__name__}: {_line(error)}") from error
         try:
             url = context.dashboard_url
             if url:
@@ -105,26 +137,27 @@ class Ray:
             )
         return min(room, self.workers) if self.workers else room
 
-    def _tune(self, search: Search, evaluator: Evaluator, limit: int) -> None:
+    def _tune(self, search: Search, evaluator: Evaluator, proposals: Proposals | None, limit: int) -> None:
         import ray
         from ray import tune
 
-        from strategies._ray_evaluation import packed
-        from strategies._ray_post import Post
+        from strategies._ray_evaluation import Run
+        from strategies._ray_metrics import Metrics
         from strategies._ray_searcher import TaskSearcher
         from strategies._ray_trial import TASK, Trial
 
-        post = ray.remote(Post).options(num_cpus=0, max_concurrency=10_000, enable_task_events=False).remote()
-        searcher = TaskSearcher(search, post, limit)
+        name = self.run_directory.name if self.run_directory is not None else ""
         resources = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial}
-        trainable = tune.with_resources(
-            tune.with_parameters(
-                Trial, evaluator=[ray.put(packed(evaluator))], post=post, run=self.name,
-                resources=resources, timeout=self.trial_timeout,
-            ),
-            tune.PlacementGroupFactory([{}, {name: amount for name, amount in resources.items() if amount > 0}]),
-        )  # fmt: skip
-        with tempfile.TemporaryDirectory(prefix="slimsearch-tune-") as folder:  # the run has its own record
+        with self._driver() as (post, place), tempfile.TemporaryDirectory(prefix="slimsearch-tune-") as folder:
+            run = ray.put(Run.of(name, evaluator, place, post))
+            searcher = TaskSearcher(search, post, limit, Metrics(name, search, limit), proposals)
+            trainable = tune.with_resources(
+                tune.with_parameters(
+                    Trial, run=[run], name=name, root=place.root, post=post, resources=resources,
+                    timeout=self.trial_timeout,
+                ),
+                tune.PlacementGroupFactory([{}, {name: amount for name, amount in resources.items() if amount > 0}]),
+            )  # fmt: skip
             tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(
@@ -132,7 +165,7 @@ class Ray:
                     trial_name_creator=lambda trial: f"trial-{trial.config[TASK].number}",
                     trial_dirname_creator=lambda trial: trial.trial_id,
                 ),
-                run_config=tune.RunConfig(
+                run_config=tune.RunConfig(  # the run has its own record
                     name="tune", storage_path=folder, verbose=0,
                     failure_config=tune.FailureConfig(max_failures=0),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -142,6 +175,43 @@ class Ray:
             raise searcher.error
         if not searcher.ended:
             raise KeyboardInterrupt
+
+    @contextmanager
+    def _driver(self) -> Iterator[tuple[Any, Any]]:
+        """What belongs to the driver and must not be lost with another node: the post, and the run's files."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from strategies._ray_place import Files, Place
+        from strategies._ray_post import Post
+
+        node = ray.get_runtime_context().get_node_id()
+        options: dict[str, Any] = {
+            "num_cpus": 0, "enable_task_events": False,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+        }  # fmt: skip
+        post = ray.remote(Post).options(**options, max_concurrency=10_000).remote()
+        if self.run_directory is None:
+            yield post, Place()
+            return
+        files = ray.remote(Files).options(**options).remote(self.run_directory)
+        token = self.run_directory / f".ray-{secrets.token_hex(8)}"
+        token.touch()
+        try:
+            yield post, Place(self.run_directory, token.name, files)
+        finally:
+            token.unlink(missing_ok=True)
+
+
+def _code(folder: Path) -> str:
+    """A copy of what the nodes of a cluster must import, without anything else that may be beside it."""
+    for name in _MODULES:
+        source = _SOURCE / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        else:
+            shutil.copy2(source, folder / name)
+    return str(folder)
 
 
 @contextmanager

@@ -39,6 +39,8 @@ def load_sampler(name: str) -> Sampler:
 
     if issubclass(found, BaseSampler):
         return _OfOptuna(found)
+    if any(base.__module__.startswith("ray.tune") for base in found.__mro__):
+        raise SlimsearchError(f"sampler '{name}' is a searcher of Ray Tune: it needs --strategy ray")
     raise SlimsearchError(f"sampler '{name}' has no method propose, and is none of Optuna's")
 
 

@@ -64,6 +64,11 @@ def _parse(part: str) -> tuple[str, dict[str, Any]]:
 
 def _class(name: str) -> type[Any]:
     known = name if ":" in name else name.lower().replace("-", "_")
+    if known in ("pbt", "pb2"):
+        raise SlimsearchError(
+            f"scheduler '{name}': population based training varies training hyper-parameters, and only architectures "
+            "are searched here"
+        )
     found = load_class("scheduler", "full" if known == "none" else known, "strategies.schedulers")
     missing = [method for method in _METHODS if not callable(getattr(found, method, None))]
     if missing:

@@ -19,7 +19,7 @@ import pytest
 from evaluators import Outcome, Report, Task
 from search_spaces import Candidate, ChoiceSpace, Point
 from slimsearch_names import built_in_names, load_class
-from strategies import Failure, Recorded, Strategy
+from strategies import Failure, Figures, Recorded, Strategy
 from strategies._nni import MultiTrial
 from strategies._nni_oneshot import OneShot
 
@@ -120,9 +120,9 @@ class Recorder:
     def close(self) -> None:
         self.closed += 1
 
-    def score(self, number: int) -> float | None:
+    def losses(self, number: int) -> tuple[float, ...] | None:
         result = dict(self.told)[number]
-        return result.metrics["epochs"] if isinstance(result, Outcome) else None
+        return (-result.metrics["epochs"],) if isinstance(result, Outcome) else None
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         self.reports.append((number, epoch))
@@ -130,6 +130,9 @@ class Recorder:
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
         self.told.append((number, result))
+
+    def figures(self) -> Figures:
+        return Figures({"running": 1}, {"epochs": 4.0}, None)
 
 
 def make(name: str, **options: object) -> Strategy:

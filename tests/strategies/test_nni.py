@@ -20,7 +20,7 @@ from evaluators.datasets import Dataset
 from search_spaces import Candidate, ChoiceSpace, ModelSpace, Point, Space
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import load_class
-from strategies import Failure, _nni, _nni_oneshot
+from strategies import Failure, Recorded, _nni, _nni_oneshot
 from strategies._nni import Drive
 from strategies._workers import Done
 from tests.conftest import SPACES, TINY
@@ -32,12 +32,6 @@ NESTED = f"{SPACES}:Nested"
 
 def make(name: str, **options: Any) -> Any:
     return load_class("strategy", name, "strategies")(**options)
-
-
-@dataclass(frozen=True)
-class Recorded:
-    metrics: Mapping[str, float]
-    score: float | None
 
 
 class Recorder:
@@ -69,7 +63,7 @@ class Recorder:
         candidate = self.space.candidate(point)
         if candidate.key in self.record:
             score = self.record[candidate.key]
-            return Recorded({} if score is None else {"val_accuracy": score}, score)
+            return Recorded({}, None) if score is None else Recorded({"val_accuracy": score}, (-score,))
         if len(self.offered) >= self.budget:
             return None
         self.offered.append(candidate)
@@ -88,8 +82,9 @@ class Recorder:
         key = self.tasks[number].candidate.key
         self.record[key] = result.metrics["val_accuracy"] if isinstance(result, Outcome) else None
 
-    def score(self, number: int) -> float | None:
-        return self.record[self.tasks[number].candidate.key]
+    def losses(self, number: int) -> tuple[float, ...] | None:
+        score = self.record[self.tasks[number].candidate.key]
+        return None if score is None else (-score,)
 
     def close(self) -> None:
         self.closed += 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,52 @@ def evaluate(candidate):
 """
 
 
+# A searcher of a user's, which proposes everything twice.
+SEARCHER = """
+import json
+
+from ray.tune.search import Searcher
+
+
+class Descending(Searcher):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def set_search_properties(self, metric, mode, config, **spec):
+        self.name, self.config = metric, config
+        assert mode == "min"
+        return True
+
+    def suggest(self, trial_id):
+        position = self.count // 2
+        self.count += 1
+        a, b = (self.config[label].categories for label in ("a", "b"))
+        return {"a": a[-1 - position % 8], "b": b[position // 8]}
+
+    def on_trial_complete(self, trial_id, result=None, error=False):
+        with open("told", "a") as file:
+            file.write(json.dumps(None if error else result[self.name]) + "\\n")
+"""
+
+
+@pytest.fixture(scope="module")
+def ended_cluster() -> Iterator[None]:
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+@pytest.fixture
+def cluster(ended_cluster: None) -> None:
+    """One for several tests: to start it takes seconds."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+
+
 def evaluate(candidate: Mapping[str, Any]) -> dict[str, float]:
     return {"score": -((candidate["a"] - 5) ** 2) - (candidate["b"] - 2) ** 2, "cost": candidate["a"] + candidate["b"]}
 
@@ -64,8 +111,53 @@ def found(folder: Path, strategy: str, **options: Any) -> list[tuple[Mapping[str
     return [(trial.candidate.architecture, trial.metrics) for trial in result.trials]
 
 
-def test_the_same_candidates_as_without(tmp_path: Path) -> None:
+def test_the_same_candidates_as_without(tmp_path: Path, cluster: None) -> None:
     assert found(tmp_path, "ray") == found(tmp_path, "optuna")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "objectives"),
+    [
+        ("ray.tune.search.optuna:OptunaSearch", "score:max,cost:min"),
+        ("ray.tune.search.basic_variant:BasicVariantGenerator", "score:max"),
+        ("mine.py:Descending", "score:max"),
+    ],
+)
+def test_a_searcher_of_tune_proposes(
+    sampler: str, objectives: str, cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(SEARCHER)
+    options: dict[str, Any] = {
+        "evaluate": evaluate, "objectives": objectives, "strategy": "ray", "workers": 2, "show": False,
+        "sampler": sampler,
+    }  # fmt: skip
+    result = slimsearch.search(CHOICES, run_dir="run", trials=10, **options)
+    candidates = [trial.candidate.architecture for trial in result.trials]
+    assert len(candidates) == 10
+    assert len({json.dumps(candidate) for candidate in candidates}) == 10
+    if "mine" in sampler:  # it repeats each proposal, and is told of the first of them from the record
+        assert [c["a"] for c in candidates] == [7, 6, 5, 4, 3, 2, 1, 0, 7, 6]
+        told = [json.loads(line) for line in Path("told").read_text().splitlines()]
+        assert {json.dumps(t.metrics["score"]) for t in result.trials} >= {
+            json.dumps(-t) for t in told if t is not None
+        }
+        assert len(told) >= 10
+    again = slimsearch.resume("run", space=CHOICES, evaluate=evaluate, show=False, trials=14)
+    assert [trial.candidate.architecture for trial in again.trials[:10]] == candidates
+    assert len(again.trials) == 14
+
+
+def test_a_searcher_of_tune_needs_ray() -> None:
+    with pytest.raises(SlimsearchError, match="is a searcher of Ray Tune: it needs --strategy ray"):
+        slimsearch.search(CHOICES, evaluate=evaluate, sampler="ray.tune.search.optuna:OptunaSearch", trials=2)
+    with pytest.raises(SlimsearchError, match="neither a Searcher of Ray Tune nor its BasicVariantGenerator"):
+        Ray(sampler="ray.tune.search:SearchAlgorithm")
+
+
+def test_a_client_address_says_what_to_do() -> None:
+    with pytest.raises(SlimsearchError, match=r"ray start --address=HOST:PORT --num-cpus=0"):
+        Ray(ray_address="ray://10.0.0.1:10001")
 
 
 def test_what_has_no_room_says_so() -> None:

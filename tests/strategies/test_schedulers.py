@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from strategies.schedulers.asha import Asha
 from strategies.schedulers.dominated import Dominated
 from strategies.schedulers.full import Full
 from strategies.schedulers.hyperband import Hyperband
+from strategies.schedulers.median import Median
 from strategies.schedulers.successive_halving import SuccessiveHalving
 
 BUILT_IN = built_in_names("strategies.schedulers")
@@ -183,7 +184,7 @@ def test_halving_trains_far_less(name: str, objectives: int) -> None:
 def test_no_search_hangs(
     name: str, workers: int, eta: int, epochs: int, budget: int, failing: float, seed: int
 ) -> None:
-    options = {} if name.startswith(("dominated", "full")) else {"eta": eta}
+    options = {} if name.startswith(("dominated", "full", "median")) else {"eta": eta}
     curves = learning_curves(budget, epochs, 2, seed)
     run = drive(fixed(load_scheduler(name, **options)), curves, workers, failing, seed)
     assert failing or run.numbers("complete")
@@ -194,7 +195,7 @@ def test_no_search_hangs(
 def test_what_another_scheduler_left_paused_does_not_block(name: str, before: str) -> None:
     """A run goes on with another scheduler than it had, or with other rungs."""
     curves = learning_curves(40, 16, 2, seed=5)
-    options = {} if before in ("dominated", "full") else {"eta": 2, "min_epochs": 1}
+    options = {} if before in ("dominated", "full", "median") else {"eta": 2, "min_epochs": 1}
     first = drive(fixed(load_scheduler(before, **options)), curves, budget=20)
     scheduler = load_scheduler(name)
     trials = first.trials()
@@ -416,6 +417,43 @@ def complete(number: int, *errors: float, cost: float = 1.0, violation: float = 
     return Progress(number, tuple((error, cost) for error in errors), "complete", violation)
 
 
+class TestMedian:
+    # Averages after two epochs: .75, .65, .55, .45, .35; their median is .55.
+    HISTORY = tuple(complete(n, 0.9 - 0.1 * n, 0.6 - 0.1 * n, 0.1) for n in range(5))
+
+    def after(self, *losses: float, cost: float = 1.0, others: Sequence[Progress] = HISTORY) -> Decision:
+        trial = Progress(9, tuple((loss, cost) for loss in losses), "running")
+        return Median().after_epoch(trial, [*others, trial], 3)
+
+    def test_one_whose_best_is_worse_than_the_median_is_ended(self) -> None:
+        assert self.after(0.9, 0.56) is Decision.STOP
+        assert self.after(0.9, 0.54) is Decision.CONTINUE
+        assert self.after(0.54, 0.9) is Decision.CONTINUE
+
+    def test_what_is_cheaper_goes_on(self) -> None:
+        assert self.after(0.9, 0.9, cost=0.99) is Decision.CONTINUE
+        expensive = [complete(n, 0.1, 0.1, 0.1, cost=0.7) for n in range(5)]  # .7 thrice, averaged, is not .7
+        assert self.after(0.9, 0.9, cost=0.7 - 1e-12, others=expensive) is Decision.CONTINUE
+        assert self.after(0.9, 0.9, cost=0.7, others=expensive) is Decision.STOP
+
+    def test_nothing_is_ended_with_fewer_than_five_complete(self) -> None:
+        assert self.after(0.9, 0.9, others=self.HISTORY[:4]) is Decision.CONTINUE
+
+    def test_those_that_break_a_limit_or_diverge_end_nobody(self) -> None:
+        broken = [complete(n, 0.1, 0.1, 0.1, violation=1.0) for n in range(5)]
+        assert self.after(0.9, 0.9, others=broken) is Decision.CONTINUE
+        diverged = [complete(n, *[float("nan")] * 3) for n in range(5)]
+        assert self.after(0.9, 0.9, others=diverged) is Decision.CONTINUE
+
+    def test_it_saves_training_and_keeps_the_best(self) -> None:
+        for seed in range(12):
+            curves = learning_curves(60, 9, 1, seed)
+            run = drive(fixed(Median()), curves, workers=2)
+            assert run.trained < 0.6 * 60 * 9
+            finals = sorted(curve[-1] for curve in curves)
+            assert min(curves[number][-1] for number in run.numbers("complete")) <= finals[4]
+
+
 class TestDominated:
     FIVE = Dominated(min_complete=5)
     HISTORY = tuple(complete(n, 0.5, 0.3, 0.2, 0.1 + 0.01 * n) for n in range(5))  # gains .1 at most after 3 of 4
@@ -487,7 +525,7 @@ class TestDominated:
 
 class TestLoading:
     def test_every_file_is_a_scheduler(self) -> None:
-        assert BUILT_IN == ["asha", "dominated", "full", "hyperband", "successive_halving"]
+        assert BUILT_IN == ["asha", "dominated", "full", "hyperband", "median", "successive_halving"]
 
     def test_names_and_options(self) -> None:
         assert load_scheduler("none") == load_scheduler("full") == Full()
@@ -508,7 +546,8 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("text", "words"),
         [
-            ("bohb", "unknown scheduler 'bohb'; known: asha, dominated, full, hyperband, successive_halving"),
+            ("pbt", "population based training varies training hyper-parameters, and only architectures are searched"),
+            ("bohb", "unknown scheduler 'bohb'; known: asha, dominated, full, hyperband, median, successive_halving"),
             ("", "unknown scheduler ''"),
             ("asha+", "unknown scheduler ''"),
             ("asha:gamma=2", "scheduler 'asha' has no option 'gamma'; it has eta, min_epochs"),
