@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -30,6 +31,7 @@ class TaskSearcher(Searcher):
         post: through which the answers to reports go.
         limit: tasks at the same time. What is proposed later knows more.
         metrics: told of everything that happens.
+        node_lost: whether the driver's own node is: then no trial is to blame for its end.
         proposals: a searcher of Tune's that proposes in place of the search; None: the search proposes.
 
     Attributes:
@@ -38,10 +40,12 @@ class TaskSearcher(Searcher):
     """
 
     def __init__(
-        self, search: Search, post: Handle, limit: int, metrics: Metrics, proposals: Proposals | None = None
-    ) -> None:
+        self, search: Search, post: Handle, limit: int, metrics: Metrics, node_lost: Callable[[], bool],
+        proposals: Proposals | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self._search, self._post, self._limit, self._metrics = search, post, limit, metrics
+        self._node_lost = node_lost
         self._proposals = proposals
         self._proposed = 0
         self._fruitless = 0
@@ -103,6 +107,11 @@ class TaskSearcher(Searcher):
         if not isinstance(event, Outcome | Failure):
             event = Failure("its Ray actor was lost", worker_died=True)
         self._metrics.end(task, event)
+        if isinstance(event, Failure) and event.worker_died and self._node_lost():
+            self.error = SlimsearchError(
+                "this machine's Ray node (its raylet) was lost; what was finished is kept, go on with --resume"
+            )
+            return
         try:
             self._search.tell(task.number, event)
             self._answer(task.number, failed=isinstance(event, Failure))

@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -83,15 +84,23 @@ class Ray:
         """Evaluate everything that `search` asks for.
 
         Raises:
-            SlimsearchError: there is no such cluster, no room for a trial on it, or a searcher of Tune's fails.
+            SlimsearchError: there is no such cluster, no room for a trial on it, or it or a searcher of Tune's fails.
             KeyboardInterrupt: after the trials were stopped.
         """
         proposals = None
         if self._searcher is not None:
             space = space_of(self._searcher.__name__, evaluator)
             proposals = Proposals(self._searcher, space, self.objectives, self.seed)
+        from ray.exceptions import RayError
+
         with _environment(_TUNE), self._cluster() as resources:
-            self._tune(search, evaluator, proposals, self._room(resources))
+            try:
+                self._tune(search, evaluator, proposals, self._room(resources))
+            except RayError as error:
+                raise SlimsearchError(
+                    f"the Ray cluster failed: {type(error).__name__}: {_line(error)}; what was finished is kept, go on "
+                    "with --resume"
+                ) from error
 
     @contextmanager
     def _cluster(self) -> Iterator[Mapping[str, float]]:
@@ -118,7 +127,7 @@ class Ray:
                 _log.info("Ray dashboard: http://%s (the token that it asks for: ray get-auth-token)", url)
             yield ray.cluster_resources()  # type: ignore[no-untyped-call]
         finally:
-            if not before:
+            if not before and not _node_lost():  # nothing answers there, and Ray waits for it until it gives up
                 ray.shutdown()
 
     def _room(self, resources: Mapping[str, float]) -> int:
@@ -150,7 +159,7 @@ class Ray:
         resources = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial}
         with self._driver() as (post, place), tempfile.TemporaryDirectory(prefix="slimsearch-tune-") as folder:
             run = ray.put(Run.of(name, evaluator, place, post))
-            searcher = TaskSearcher(search, post, limit, Metrics(name, search, limit), proposals)
+            searcher = TaskSearcher(search, post, limit, Metrics(name, search, limit), _node_lost, proposals)
             trainable = tune.with_resources(
                 tune.with_parameters(
                     Trial, run=[run], name=name, root=place.root, post=post, resources=resources,
@@ -187,7 +196,7 @@ class Ray:
 
         node = ray.get_runtime_context().get_node_id()
         options: dict[str, Any] = {
-            "num_cpus": 0, "enable_task_events": False,
+            "num_cpus": 0, "enable_task_events": False, "max_restarts": -1, "max_task_retries": -1,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
         }  # fmt: skip
         post = ray.remote(Post).options(**options, max_concurrency=10_000).remote()
@@ -201,6 +210,17 @@ class Ray:
             yield post, Place(self.run_directory, token.name, files)
         finally:
             token.unlink(missing_ok=True)
+
+
+def _node_lost() -> bool:
+    """Whether the raylet that this process talks to is gone."""
+    import ray
+
+    node = ray._private.worker.global_worker.node
+    if node is None:
+        return True
+    with socket.socket(socket.AF_UNIX) as line:
+        return line.connect_ex(node.raylet_socket_name) != 0
 
 
 def _code(folder: Path) -> str:
