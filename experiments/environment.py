@@ -23,7 +23,7 @@ _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16
 
 def describe(configuration: Configuration, problem: Problem) -> dict[str, Any]:
     """The environment of this process, the space that it searches and the data set that it read."""
-    model, flags = _processor()
+    model, flags = processor()
     return {
         "packages": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
@@ -99,7 +99,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> tuple[str, list[str]]:
+def processor() -> tuple[str, list[str]]:
+    """Its model, and which instructions of interest it has."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

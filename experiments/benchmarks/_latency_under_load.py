@@ -1,0 +1,109 @@
+"""Whether latency that was measured in a search, while another worker trained, is that of a quiet machine."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from statistics import median
+
+import slimsearch
+from evaluators import Meter, measure_latency, use_one_thread
+from evaluators.datasets import Dataset
+
+_PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Milliseconds of each file, in order.
+
+    Attributes:
+        quiet, again: nothing else computes, twice.
+        beside: without `Meter`, while one process trains.
+        beside_two: while two do.
+    """
+
+    quiet: list[float]
+    again: list[float]
+    beside: list[float]
+    beside_two: list[float]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well latencies agree with those of a quiet machine.
+
+    Attributes:
+        rank_correlation: Spearman's; None where it has no value.
+        ratio, lowest, highest: the median and the extremes of the ratio to the quiet one's.
+    """
+
+    rank_correlation: float | None
+    ratio: float
+    lowest: float
+    highest: float
+
+
+def measure(files: Sequence[Path], dataset: str) -> Measured:
+    """Each file by itself, as an evaluation does; for a process of its own."""
+    use_one_thread()
+    data = slimsearch.load_dataset(dataset)
+    with Meter().exclusive():
+        quiet, again = (_each(files, data) for _ in range(2))
+    with _training(dataset, 1):
+        beside = _each(files, data)
+    with _training(dataset, 2):
+        beside_two = _each(files, data)
+    return Measured(quiet, again, beside, beside_two)
+
+
+def agreement(latencies: Sequence[float], quiet: Sequence[float]) -> Agreement:
+    """Of the same files."""
+    from scipy.stats import spearmanr
+
+    varied = len(set(latencies)) > 1 and len(set(quiet)) > 1
+    ratios = [one / other for one, other in zip(latencies, quiet, strict=True)]
+    correlation = float(spearmanr(latencies, quiet).statistic) if varied else None
+    return Agreement(correlation, median(ratios), min(ratios), max(ratios))
+
+
+def _each(files: Sequence[Path], data: Dataset) -> list[float]:
+    return [measure_latency([file], data.input_shape)[0].median_ms for file in files]
+
+
+@contextlib.contextmanager
+def _training(dataset: str, count: int) -> Iterator[None]:
+    """So many processes train, which do not wait for who measures."""
+    context = multiprocessing.get_context("spawn")
+    ended = context.Event()
+    begun = [context.Event() for _ in range(count)]
+    processes = [context.Process(target=_train, args=(dataset, event, ended), daemon=True) for event in begun]
+    for process in processes:
+        process.start()
+    try:
+        for event in begun:
+            if not event.wait(_PATIENCE):
+                raise TimeoutError("the process that is to train did not begin")
+        yield
+    finally:
+        ended.set()
+        for process in processes:
+            process.join()
+
+
+def _train(dataset: str, begun: Event, ended: Event) -> None:
+    use_one_thread()
+    data = slimsearch.load_dataset(dataset)
+    # The widest of the space, which loads the memory as well.
+    from search_spaces import ModelSpace
+
+    space = ModelSpace.load("lenet", data.input_shape, len(data.classes))
+    model = space.build({choice.label: choice.values[-1] for choice in space.choices})
+    slimsearch.train(model, data, epochs=1)
+    begun.set()
+    while not ended.is_set():
+        slimsearch.train(model, data, epochs=1)

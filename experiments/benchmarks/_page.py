@@ -1,0 +1,28 @@
+"""Tables in a page of Markdown, each between two comments: ``<!-- table: name -->`` and ``<!-- end -->``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from slimsearch_errors import SlimsearchError
+
+_TABLE = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
+
+
+def filled(page: str, tables: Mapping[str, str]) -> str:
+    """The page with these tables in their places.
+
+    Raises:
+        SlimsearchError: the page has no place for one of them, or one that has no table.
+    """
+    places = [match[2] for match in _TABLE.finditer(page)]
+    if sorted(places) != sorted(tables):
+        raise SlimsearchError(f"the page has places for {', '.join(places)}; tables: {', '.join(tables)}")
+    return _TABLE.sub(lambda match: f"{match[1]}{tables[match[2]].rstrip()}\n{match[4]}", page)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown; the first column is text, the others are numbers."""
+    rule = ["---", *("---:" for _ in headings[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows)) + "\n"
