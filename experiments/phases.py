@@ -22,6 +22,9 @@ class Phase(Protocol):
     def tell(self, number: int, result: Outcome | Failure) -> None:
         """The result of a task."""
 
+    def waits(self) -> bool:
+        """Whether, with nothing to do now and nothing running here, something may come of what other drivers do."""
+
 
 class OpenPhase(Phase, Protocol):
     """One in which the strategy proposes by itself, as long as it is open."""
@@ -44,11 +47,15 @@ class Phases:
     Args:
         first: the search itself; where the strategy proposes, it lasts until that closes it.
         rest: makers of the other phases, each called when its turn comes.
+        wait: gives other drivers time.
     """
 
-    def __init__(self, first: OpenPhase, rest: Iterator[Callable[[], Phase]]) -> None:
+    def __init__(
+        self, first: OpenPhase, rest: Iterator[Callable[[], Phase]], wait: Callable[[], None] = lambda: None
+    ) -> None:
         self._search = first
         self._rest = rest
+        self._wait = wait
         self._current: Phase = first
         self._running: set[int] = set()
 
@@ -60,6 +67,9 @@ class Phases:
                 return task
             if self._running or (self._current is self._search and self._search.open):
                 return None
+            if self._current.waits():
+                self._wait()
+                continue
             make = next(self._rest, None)
             if make is None:
                 return None

@@ -121,6 +121,7 @@ def page_data(
                 "error": t.error,
                 "reason": t.reason,
                 "artifact": t.artifacts.get("model"),
+                "host": t.host,
             }
             for t in trials
         ],
