@@ -34,10 +34,10 @@ from experiments.run_directory import RunDirectory
 from experiments.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
 from experiments.shared_study import SharedStudy
 from experiments.stopping import Stopping
-from experiments.storage import masked, normalised, one_line, without_password
+from experiments.storage import normalised, one_line, without_password
 from experiments.supernet_phase import FinalistTraining, rank_correlation
 from experiments.tables import shown
-from experiments.terms import disagreement, terms
+from experiments.terms import terms
 from experiments.zero_cost import ZeroCost
 from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
@@ -180,19 +180,9 @@ def _database(configuration: Configuration, path: Path) -> SharedStudy:
 
 
 def _join(shared: SharedStudy, parts: _Parts, display: Display) -> None:
-    """Take part in a study, or begin it.
-
-    Raises:
-        SlimsearchError: it is about something else.
-    """
-    here = terms(parts.configuration, parts.environment)
-    study = shared.join(parts.ranking.objectives, here)
-    differs = disagreement(study, here)
-    if differs is not None:
-        raise SlimsearchError(
-            f"study '{shared.name}' in '{masked(shared.url)}' is another one: {differs}; choose another --study"
-        )
-    for line in environment.differences(study["environment"], parts.environment):
+    """Take part in a study, or begin it."""
+    agreed = shared.join(parts.ranking.objectives, terms(parts.configuration, parts.environment))
+    for line in environment.differences(agreed["environment"], parts.environment):
         display.warn(f"not as where the study was begun: {line}")
 
 

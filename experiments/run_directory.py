@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluators import Objective
 from experiments.record import trial_folder
-from experiments.storage import open_study
+from experiments.storage import name_metrics, open_study
 from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -112,11 +112,13 @@ class RunDirectory:
         if self.journal.exists():
             self._mend_journal()
         try:
-            return open_study(JournalStorage(JournalFileBackend(str(self.journal))), _STUDY, objectives)
+            study = open_study(JournalStorage(JournalFileBackend(str(self.journal))), _STUDY, objectives)
+            name_metrics(study, objectives)
         except Exception as error:  # Optuna raises whatever a damaged operation leads to
             raise SlimsearchError(
                 f"'{self.journal}' cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
             ) from error
+        return study
 
     def _mend_journal(self) -> None:
         content = self.journal.read_bytes()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from evaluators import Objective
 from experiments.artifact_store import DatabaseArtifacts
-from experiments.storage import masked, one_line, open_database, open_study
+from experiments.storage import masked, name_metrics, one_line, open_database, open_study
+from experiments.terms import disagreement
 from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -52,10 +53,10 @@ class SharedStudy:
 
         Args:
             objectives: of the study.
-            terms: what this driver would search, and how.
+            terms: what this driver would search, and how, see `experiments.terms`.
 
         Raises:
-            SlimsearchError: something else made the study.
+            SlimsearchError: the study is about something else.
         """
         with one_line(self.url):
             self.study = open_study(self.database, self.name, objectives)
@@ -63,7 +64,14 @@ class SharedStudy:
                 raise SlimsearchError(
                     f"study '{self.name}' in '{masked(self.url)}' was not made by Slimsearch; choose another --study"
                 )
-            return self.agree(_TERMS, terms)  # type: ignore[no-any-return]
+            agreed: dict[str, Any] = self.agree(_TERMS, terms)
+            differs = disagreement(agreed, terms)
+            if differs is not None:
+                raise SlimsearchError(
+                    f"study '{self.name}' in '{masked(self.url)}' is another one: {differs}; choose another --study"
+                )
+            name_metrics(self.study, objectives)
+        return agreed
 
     def reopen(self) -> None:
         """Open the study that must be there.

@@ -134,16 +134,18 @@ def open_study(storage: BaseStorage, name: str, objectives: Sequence[Objective])
     from optuna.study import StudyDirection
 
     if name in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=name, storage=storage)
-    else:
-        directions = [StudyDirection[objective.direction.upper()] for objective in objectives]
-        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        return optuna.load_study(study_name=name, storage=storage)
+    directions = [StudyDirection[objective.direction.upper()] for objective in objectives]
+    return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+
+
+def name_metrics(study: optuna.Study, objectives: Sequence[Objective]) -> None:
+    """Have other programs call the study's values as we do."""
     names = [objective.metric for objective in objectives]
     if study.metric_names != names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "experimental" since Optuna 3.2
             study.set_metric_names(names)
-    return study
 
 
 def _engine_options(url: str) -> dict[str, Any]:

@@ -19,15 +19,15 @@ _names = itertools.count()
 
 
 class PostgreSQL:
-    """A running cluster; `url` makes another empty database in it."""
+    """A running cluster; `url` makes another empty database in it. The user "guarded" has the password "s3cret"."""
 
     def __init__(self, binaries: Path, folder: Path, port: int) -> None:
         self._binaries, self.folder, self.port = binaries, folder, port
 
-    def url(self) -> str:
+    def url(self, user: str = "tester") -> str:
         name = f"study{next(_names)}"
-        self.sql(f"CREATE DATABASE {name}")
-        return f"postgresql://tester@127.0.0.1:{self.port}/{name}"
+        self.sql(f"CREATE DATABASE {name} OWNER {user.partition(':')[0]}")
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{name}"
 
     def sql(self, statement: str) -> None:
         import psycopg
@@ -60,12 +60,15 @@ def postgresql() -> Iterator[PostgreSQL]:
         os.chown(folder, account.pw_uid, account.pw_gid)
     try:
         _run(found[-1], "-D", str(folder / "data"), "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync")
+        rules = folder / "data" / "pg_hba.conf"
+        rules.write_text("host all guarded 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         cluster = PostgreSQL(found[-1].parent, folder, port)
         cluster.start()
         try:
+            cluster.sql("CREATE ROLE guarded LOGIN PASSWORD 's3cret'")
             yield cluster
         finally:
             cluster.stop()

@@ -31,6 +31,7 @@ OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("size_kib", "mini
 METRICS = {"val_accuracy": 0.1 + 0.2, "size_kib": 3.5}
 POSTGRES = pytest.param("postgresql", marks=pytest.mark.postgres)
 BEAT = 1
+TERMS = {"options": {"trials": 12}, "choices": {}, "dataset": ""}
 
 Open = Callable[[str], Record]
 
@@ -71,7 +72,7 @@ class Opened:
         if self._url is None:
             return Record(directory.open_study(OBJECTIVES), SPACE, OBJECTIVES)
         shared = SharedStudy(self._url, "study", BEAT)
-        shared.join(OBJECTIVES, {})
+        shared.join(OBJECTIVES, TERMS)
         driver = self._stack.enter_context(Driver(shared, directory.identity(), "here", directory.path))
         return Record(shared.study, SPACE, OBJECTIVES, driver=driver)
 
@@ -294,7 +295,7 @@ class TestOfSeveralDrivers:
 
         shared = [SharedStudy(url, "study", BEAT) for _ in range(2)]
         for study in shared:
-            study.join(OBJECTIVES, {})
+            study.join(OBJECTIVES, TERMS)
         for _ in range(20):
             trial_id = shared[0].database.create_new_trial(shared[0].study._study_id)
             ended: list[TrialState] = []
@@ -359,7 +360,7 @@ class TestOfSeveralDrivers:
     def test_what_is_done_once(self, url: str) -> None:
         studies = [SharedStudy(url, "study", BEAT) for _ in range(3)]
         for study in studies:
-            study.join(OBJECTIVES, {})
+            study.join(OBJECTIVES, TERMS)
         made, found = [], []
 
         def make(name: str) -> Callable[[], dict[str, str]]:
@@ -384,4 +385,4 @@ class TestOfSeveralDrivers:
         study = SharedStudy(url, "study", BEAT)
         optuna.create_study(study_name="study", storage=study.database).add_trial(optuna.create_trial(value=1.0))
         with pytest.raises(SlimsearchError, match="was not made by Slimsearch"):
-            study.join((replace(OBJECTIVES[0], direction="minimize"),), {})
+            study.join((replace(OBJECTIVES[0], direction="minimize"),), TERMS)
