@@ -253,7 +253,11 @@ class Record:
         number = self._storage.get_trial_number_from_id(trial_id)
         if number != len(self._trials):  # others have begun trials meanwhile
             self._storage.set_trial_user_attr(trial_id, "seed", trial_seed(seed, number))
+        known = len(self._trials)
         self.sync()
+        for earlier in range(known, number):
+            if self.mine(earlier):  # the connection broke when it was there, and Optuna has tried once more
+                self.withdraw(earlier, f"the same as trial {number}: it was recorded twice")
         first = self._first(number)
         if first != number:
             return self.withdraw(number, f"the same as trial {first} of another driver")

@@ -286,7 +286,7 @@ class ArchitectureSearch:
             self._index()
         elif trial.state == LOST and trial.candidate.key not in self._numbers:
             self._lost[trial.candidate.key] = trial.candidate
-        if self._fidelity is not None:
+        if self._fidelity is not None and trial.state in SUPERSEDED:
             self._fidelity.see(trial)
 
     def _index(self) -> None:

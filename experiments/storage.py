@@ -42,8 +42,8 @@ def normalised(url: str) -> str:
     try:
         parsed.get_dialect().import_dbapi()
     except ImportError as error:
-        wanted = "slimsearch[postgres]" if parsed.get_backend_name() == "postgresql" else error.name
-        raise SlimsearchError(f"--storage '{masked(url)}' needs a driver: pip install '{wanted}'") from error
+        wanted = "psycopg[binary], the extra 'postgres'" if "psycopg" in str(error.name) else error.name
+        raise SlimsearchError(f"--storage '{masked(url)}' needs a driver that is not installed: {wanted}") from error
     except NoSuchModuleError as error:
         raise SlimsearchError(
             f"--storage '{masked(url)}' is of no known database; write postgresql://user@host/database or "

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from optuna.trial import FrozenTrial
 
 from evaluators import Objective, Outcome, Task
 from experiments.driver import Driver
@@ -211,6 +212,21 @@ class TestOfSeveralDrivers:
         c.sync()
         assert [t.seed for t in c.trials] == seeds
         assert seeds[0] != seeds[1]
+
+    def test_what_was_recorded_twice_counts_once(self, open_record: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Optuna creates a trial once more where the connection breaks after the trial is there."""
+        a, b = open_record("a"), open_record("b")
+        create = a._storage.create_new_trial
+
+        def twice(study_id: int, template_trial: FrozenTrial) -> int:
+            create(study_id, template_trial)
+            return create(study_id, template_trial)
+
+        monkeypatch.setattr(a._storage, "create_new_trial", twice)
+        assert start(a, 0) == 1
+        b.sync()
+        for record in (a, b):
+            assert [t.state for t in record.trials] == [WITHDRAWN, RUNNING]
 
     def test_a_lost_trial_is_begun_again_once(self, url: str, tmp_path: Path) -> None:
         with Opened(url, tmp_path / "a") as record:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -222,3 +224,33 @@ def test_who_joins_must_search_the_same(run: Run, tmp_path: Path) -> None:
     assert second.returncode == 0, second.stderr
     assert len(trials(f"sqlite:///{tmp_path}/study.db", "tiny")) == 4
     one_line(run("--resume", "a", "--storage", "sqlite:///other.db"), "there is no study 'tiny' in 'sqlite.*other.db'")
+
+
+def test_the_dashboard_opens_the_study_where_it_is(run: Run, tmp_path: Path) -> None:
+    words = ["--space", TINY, *FAST, "--compress", "none", "--storage", "sqlite:///study.db", "--trials", "1"]
+    done = run(*words, "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.main", "dashboard", "run", "--port", str(port)],
+        cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(100):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as answer:
+                    studies = json.load(answer)["study_summaries"]
+                break
+            except OSError:
+                time.sleep(0.3)
+        assert [study["study_name"] for study in studies] == ["run"], "named like the run directory"
+        stored = trials(f"sqlite:///{tmp_path}/study.db", "run")[0]
+        meta = next(json.loads(v) for k, v in stored.system_attrs.items() if k.endswith("model.onnx"))
+        address = f"http://127.0.0.1:{port}/artifacts/1/{stored._trial_id}/{meta['artifact_id']}"
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            assert answer.read() == (tmp_path / "run" / "trials" / "00000" / "model.onnx").read_bytes()
+    finally:
+        process.terminate()
+        process.wait()
