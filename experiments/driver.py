@@ -89,17 +89,22 @@ class Driver:
         """Get those files of a finished trial that are not in the run directory.
 
         Raises:
-            SlimsearchError: the content is not what it was.
+            SlimsearchError: the content is not what it was, or somebody has deleted it.
         """
+        from optuna.artifacts.exceptions import ArtifactNotFound
+
         kept = _kept(frozen.system_attrs)
         for path in paths:
             target = self._folder / path
             if target.is_file():
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            artifact = kept[target.name]
-            with self._artifacts.open_reader(artifact) as file:
-                content = file.read()
+            artifact = kept.get(target.name, "")
+            try:
+                with self._artifacts.open_reader(artifact) as file:
+                    content = file.read()
+            except ArtifactNotFound as error:
+                raise SlimsearchError(f"'{path}' is no longer in study '{self.shared.name}'") from error
             if artifact != _artifact(hashlib.sha256(content).hexdigest(), path):
                 raise SlimsearchError(f"'{path}' in study '{self.shared.name}' is damaged: its checksum differs")
             part = target.with_name(target.name + ".part")
@@ -108,7 +113,8 @@ class Driver:
 
 
 def _artifact(digest: str, path: str) -> str:
-    return f"{digest}-{Path(path).name}"
+    """How a file is called in the store: by its content, and by its name, in what optuna-dashboard allows."""
+    return f"{digest}-{hashlib.sha256(Path(path).name.encode()).hexdigest()[:8]}"
 
 
 def _kept(attributes: Mapping[str, str]) -> dict[str, str]:
@@ -116,4 +122,4 @@ def _kept(attributes: Mapping[str, str]) -> dict[str, str]:
     from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 
     metas = [json.loads(text) for name, text in attributes.items() if name.startswith(ARTIFACTS_ATTR_PREFIX)]
-    return {meta["filename"]: meta["artifact_id"] for meta in metas}
+    return {meta["filename"]: meta["artifact_id"] for meta in metas if meta is not None}  # None: deleted

@@ -365,13 +365,17 @@ class TestOfSeveralDrivers:
         a.finish(0, Outcome(METRICS, {"model": "model.onnx"}))
         with create_engine(url).begin() as connection:
             connection.execute(
-                text("UPDATE slimsearch_artifacts SET content = :new WHERE artifact_id LIKE '%model.onnx'"),
-                {"new": b"torn"},
+                text("UPDATE slimsearch_artifacts SET content = :new WHERE content = :old"),
+                {"new": b"torn", "old": b"whole"},
             )
         b.sync()
         with pytest.raises(SlimsearchError, match=r"'trials/00000/model.onnx' in study 'study' is damaged"):
             b.fetch(b.trials[0])
         assert not list((tmp_path / "b" / "trials" / "00000").iterdir())
+        with create_engine(url).begin() as connection:
+            connection.execute(text("DELETE FROM slimsearch_artifacts"))
+        with pytest.raises(SlimsearchError, match=r"'trials/00000/model.onnx' is no longer in study 'study'"):
+            b.fetch(b.trials[0])
 
     def test_what_is_done_once(self, url: str) -> None:
         studies = [SharedStudy(url, "study", BEAT) for _ in range(3)]
