@@ -150,7 +150,10 @@ class NetworkEvaluator:
         wrong = finite(metrics)
         if wrong is not None:
             raise SlimsearchError(f"metric '{wrong}' is {metrics[wrong]}")
-        artifacts = {"model": MODEL, "predictions": PREDICTIONS}
+        # What a later stage of compression starts from, and is compared with.
+        artifacts = {
+            "model": MODEL, "predictions": PREDICTIONS, "network": "network.json", "weights": "weights.safetensors"
+        }  # fmt: skip
         return Outcome(metrics, {**artifacts, "packed": PACKED} if "packed_kib" in metrics else artifacts)
 
     def _load(self, task: Task, artifact: Artifact) -> Network:

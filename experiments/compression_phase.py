@@ -11,9 +11,9 @@ import compression
 from evaluators import Artifact, Outcome, PairedDrop, Task, judge, load_predictions
 from evaluators.datasets import Dataset
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, COMPRESSION, RUNNING, SEARCH, TAKEN_BACK, Record, Trial
+from experiments.record import COMPLETE, COMPRESSION, LOST, RUNNING, SEARCH, TAKEN_BACK, Record, Trial
 from experiments.run_directory import RunDirectory
-from experiments.search import Attempts, trial_seed
+from experiments.search import Attempts
 from search_spaces import Candidate
 from strategies import Failure
 
@@ -60,7 +60,9 @@ class CompressionPhase:
         self._parents = ranking.select(searched, top_k) if self._groups else []
         best = max(ranking.feasible(searched), key=lambda t: (t.metrics["val_accuracy"], -t.number), default=None)
         self._teacher = None if best is None else self._artifact(best)
-        self._again = [t.number for t in record.trials if t.state == RUNNING and t.kind == COMPRESSION]
+        self._again = [
+            t.number for t in record.standing if t.state == RUNNING and t.kind == COMPRESSION and record.mine(t.number)
+        ]
 
     @property
     def length(self) -> int:
@@ -69,31 +71,39 @@ class CompressionPhase:
 
     def ask(self) -> Task | None:
         """The next stage of a network whose last one is decided."""
-        if self._again:
-            return self._task(self._record.trials[self._again.pop(0)])
+        self._record.sync()
+        while self._again:
+            trial = self._record.trials[self._again.pop(0)]
+            if trial.state == RUNNING:
+                return self._task(trial)
         for parent in self._parents:
             current, group = self._position(parent)
             if group is None:
                 continue
             recipe = {**current.candidate.recipe, **group}
-            number = len(self._record.trials)
             trial = self._record.start(
                 Candidate(current.candidate.architecture, recipe),
                 kind=COMPRESSION,
                 fidelity=current.fidelity,
-                seed=trial_seed(self._seed, number),
+                seed=self._seed,
                 parent=current.number,
             )
-            return self._task(trial)
+            return self._task(trial) if trial.state == RUNNING else self.ask()
         return None
+
+    def waits(self) -> bool:
+        """Whether another driver is at a stage, after which the next one may be free."""
+        return self._record.others(COMPRESSION, RUNNING)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Record an epoch of fine-tuning."""
         self._record.epoch(number, epoch, metrics)
-        return True
+        return self._record.trials[number].state != LOST
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
         """Record the file, kept or taken back."""
+        if self._record.trials[number].state == LOST:
+            return  # another driver has it evaluated, or will
         if isinstance(result, Failure):
             if self._attempts.another(number, result):
                 self._again.append(number)
@@ -141,7 +151,7 @@ class CompressionPhase:
         return current, None
 
     def _find(self, parent: int, candidate: Candidate) -> Trial | None:
-        trials: Sequence[Trial] = self._record.trials
+        trials: Sequence[Trial] = self._record.standing
         return next((t for t in trials if t.parent == parent and t.candidate == candidate), None)
 
     def _task(self, trial: Trial) -> Task:
@@ -158,6 +168,7 @@ class CompressionPhase:
         )
 
     def _artifact(self, trial: Trial) -> Artifact:
+        self._record.fetch(trial)
         folder = self._directory.trial_directory(trial.number)
         origin = trial
         while origin.parent is not None:

@@ -18,7 +18,7 @@ FORMAT = 1
 # What may differ when a run is resumed: how much and how fast, not what.
 RESUMABLE = (
     "trials", "timeout", "workers", "trial_timeout", "retries", "stop_at", "patience", "ray_address", "cpus_per_trial",
-    "gpus_per_trial",
+    "gpus_per_trial", "storage",
 )  # fmt: skip
 
 
@@ -98,6 +98,17 @@ class Configuration:
     augment: str = _option("auto", "none, shift, shift-flip, or auto (what the data set allows)")
     latency_batch: int = _option(1, "images a call when latency is measured")
     latency_threads: int = _option(1, "threads when latency is measured")
+    storage: str | None = _option(
+        None,
+        "a database for drivers on several machines, such as postgresql://user@host/database; by default the study is "
+        "in the run directory. A password is not stored: give it by PGPASSWORD or ~/.pgpass",
+    )
+    study: str | None = _option(
+        None, "of --storage: the study's name, the same for all its drivers; by default the run directory's name"
+    )
+    heartbeat: int = _option(
+        60, "of --storage: seconds between signs of life; a driver without one for twice as long is taken for lost"
+    )
     run_dir: str | None = _option(None, "where the run is stored; by default runs/<space>-<date>-<time>")
 
     def __post_init__(self) -> None:
@@ -120,6 +131,7 @@ class Configuration:
             ("trials", 1), ("epochs", 1), ("subnets", 1), ("supernet_epochs", 1),
             ("seed", 0), ("workers", 0), ("retries", 0), ("top_k", 0),
             ("batch_size", 2), ("latency_batch", 1), ("latency_threads", 1), ("max_drop", 0), ("gpus_per_trial", 0),
+            ("heartbeat", 1),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise SlimsearchError(f"{flag(name)} {getattr(self, name)} is less than {least}")
@@ -135,6 +147,8 @@ class Configuration:
             raise SlimsearchError(f"--min-accuracy {self.min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)")
         if self.patience is not None and self.patience < 1:
             raise SlimsearchError(f"--patience {self.patience} is less than 1")
+        if self.study is not None and self.storage is None:
+            raise SlimsearchError(f"--study '{self.study}' is the name of a study in --storage, which is missing")
         if not self.space and not self.evaluator.endswith(".csv"):
             raise SlimsearchError("--space is missing: a built-in space, or path/to/file.py:ClassName")
 

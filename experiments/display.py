@@ -14,13 +14,16 @@ from experiments.record import (
     COMPLETE,
     COMPRESSION,
     FAILED,
+    LOST,
     PAUSED,
     RULED_OUT,
     RUNNING,
     SEARCH,
     STOPPED,
     SUBNET,
+    SUPERSEDED,
     TAKEN_BACK,
+    WITHDRAWN,
     Trial,
 )
 from experiments.tables import (
@@ -123,7 +126,7 @@ class Console:
         self._trials[trial.number] = trial
         if self._counts(trial):
             self._done.add(trial.number)
-        if before is not None and before.state in (RUNNING, PAUSED) and trial.state not in (RUNNING, PAUSED):
+        if not trial.unfinished and (before is None or before.unfinished):
             self._print(self._line(trial))
 
     def note(self, text: str) -> None:
@@ -156,7 +159,7 @@ class Console:
 
     def _counts(self, trial: Trial) -> bool:
         """Whether it counts towards the length of the phase: what is ruled out before training does not."""
-        return trial.kind == self._kind and trial.state not in (RUNNING, PAUSED, RULED_OUT)
+        return trial.kind == self._kind and trial.state not in (RUNNING, PAUSED, RULED_OUT, *SUPERSEDED)
 
     @property
     def _kind(self) -> str:
@@ -172,6 +175,8 @@ class Console:
             FAILED: f"[red]failed[/]: {_escape(trial.error or '')}",
             RULED_OUT: f"[yellow]ruled out before training[/]: {_escape(trial.reason or '')}",
             STOPPED: f"[dim]stopped early[/]: {_escape(trial.reason or '')}",
+            LOST: f"[yellow]lost[/]: {_escape(trial.error or '')}",
+            WITHDRAWN: f"[dim]withdrawn[/]: {_escape(trial.reason or '')}",
             TAKEN_BACK: f"[yellow]taken back[/]: {_escape(trial.reason or '')}",
         }[trial.state]
         kept = f"  [green]kept[/]: {_escape(trial.reason or '')}" if trial.parent is not None else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from experiments.ranking import Ranking
@@ -60,9 +61,18 @@ class Fidelity:
         self.see(trial)
         return self._scheduler.after_epoch(self._trials[trial.number], list(self._trials.values()), self._epochs)
 
-    def resume(self, more: bool) -> int | None:
-        """The number of a paused trial to go on with."""
-        return self._scheduler.resume(list(self._trials.values()), self._epochs, more)
+    def resume(self, more: bool, mine: Callable[[int], bool] = lambda number: True) -> int | None:
+        """The number of a paused trial to go on with, of those that are `mine`."""
+        trials = dict(self._trials)
+        while (number := self._scheduler.resume(list(trials.values()), self._epochs, more)) is not None:
+            if mine(number):
+                return number
+            trials[number] = replace(trials[number], state="running")  # as it soon will be, where its checkpoint is
+        return None
+
+    def due(self, more: bool) -> bool:
+        """Whether any paused trial is to go on."""
+        return self._scheduler.resume(list(self._trials.values()), self._epochs, more) is not None
 
     def may_begin(self, more: bool) -> bool:
         """Whether a new trial can be begun now."""

@@ -18,11 +18,11 @@ def finalists(ranking: Ranking, record: Record, top_k: int) -> list[Trial]:
 
 
 def measure_finalists(
-    chosen: list[Trial], record: Record, directory: RunDirectory, data: Dataset, latency: LatencySettings
-) -> None:
+    chosen: list[Trial], directory: RunDirectory, data: Dataset, latency: LatencySettings
+) -> dict[int, dict[str, float]]:
     """Measure the latency of each file anew, all in turns, and read the test split.
 
-    Records ``latency_ms`` with quartiles, ``size_kib``, ``test_accuracy`` and ``test_images`` of each. A test accuracy
+    Gives ``latency_ms`` with quartiles, ``size_kib``, ``test_accuracy`` and ``test_images`` of each. A test accuracy
     that an earlier process recorded stays as it is.
     """
     assert data.test is not None
@@ -42,4 +42,4 @@ def measure_finalists(
             "test_accuracy": accuracy,
             "test_images": float(len(data.test)),
         }
-    record.finalise(found)
+    return found

@@ -7,12 +7,13 @@ import datetime
 import inspect
 import itertools
 import logging
+import platform
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import compression
 from evaluators import LatencySettings, NetworkEvaluator, WeightSharingEvaluator
@@ -21,19 +22,23 @@ from experiments import environment, report
 from experiments.compression_phase import CompressionPhase
 from experiments.configuration import RESUMABLE, Configuration, flag
 from experiments.display import Display, Silent
+from experiments.driver import Driver
 from experiments.fidelity import Fidelity
 from experiments.figures import figures
 from experiments.finalists import finalists, measure_finalists
 from experiments.phases import Phase, Phases
 from experiments.problem import Problem, named, prepare
 from experiments.ranking import Ranking
-from experiments.record import SUBNET, Record
+from experiments.record import SUBNET, Record, Trial
 from experiments.result import Result
 from experiments.run_directory import RunDirectory
 from experiments.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
+from experiments.shared_study import SharedStudy
 from experiments.stopping import Stopping
+from experiments.storage import normalised, one_line, without_password
 from experiments.supernet_phase import FinalistTraining, rank_correlation
 from experiments.tables import shown
+from experiments.terms import terms
 from experiments.zero_cost import ZeroCost
 from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
@@ -41,6 +46,9 @@ from slimsearch_names import absolute, load_class
 from strategies import Strategy
 from strategies.samplers import Filtered, Sampler, load_sampler
 from strategies.schedulers import Scheduler, load_scheduler
+
+if TYPE_CHECKING:
+    import optuna
 
 Evaluate = Callable[..., Mapping[str, float]]
 
@@ -96,12 +104,19 @@ def start(
         dataset=IN_MEMORY if data is not None else _absolute_folder(configuration.dataset),
         data_root=str(Path(configuration.data_root).expanduser().resolve()) if configuration.data_root else None,
     )
-    parts = _prepare(configuration, space, data, evaluate)
+    display = display or Silent()
     path = Path(configuration.run_dir) if configuration.run_dir else default_directory(configuration.space)
+    shared = None
+    if configuration.storage is not None:  # before anything that takes time: it may not be reachable
+        shared = _database(configuration, path)
+        configuration = configuration.replace(storage=without_password(shared.url), study=shared.name)
+    parts = _prepare(configuration, space, data, evaluate)
+    if shared is not None:
+        _join(shared, parts, display)
     with RunDirectory(path, create=True) as directory:
         directory.write_json("environment.json", parts.environment)
         parts.configuration.replace(run_dir=None).write(directory.config)  # from here on it is a run
-        return _carry_out(parts, directory, display or Silent())
+        return _carry_out(parts, directory, display, shared)
 
 
 def resume(
@@ -117,7 +132,7 @@ def resume(
 
     Args:
         path: of the run directory.
-        changes: other values for trials, timeout, workers, trial_timeout or retries.
+        changes: other values of the options in `RESUMABLE`.
         space, data, evaluate: again, where the run was begun with them from Python.
         display: told of every change; silent by default.
 
@@ -131,6 +146,13 @@ def resume(
                 allowed = ", ".join(flag(option) for option in RESUMABLE)
                 raise SlimsearchError(f"{flag(name)} cannot change when a run is resumed; what can: {allowed}")
         configuration = Configuration.read(directory.config).replace(**(changes or {}))
+        shared = None
+        if configuration.storage is not None:
+            if configuration.study is None:
+                raise SlimsearchError(f"--storage: '{path}' was begun without it, its study is in its own folder")
+            shared = _database(configuration, path)
+            configuration = configuration.replace(storage=without_password(shared.url))
+            shared.reopen()
         if IN_MEMORY in configuration.space and space is None:
             raise SlimsearchError(f"'{path}' was begun from Python with a class; resume it there with that class")
         if configuration.evaluator == IN_MEMORY and evaluate is None:
@@ -149,7 +171,20 @@ def resume(
         for line in environment.differences(before, parts.environment):
             display.warn(f"the environment has changed: {line}")
         configuration.write(directory.config)
-        return _carry_out(parts, directory, display)
+        return _carry_out(parts, directory, display, shared)
+
+
+def _database(configuration: Configuration, path: Path) -> SharedStudy:
+    """Of ``--storage``, which can be reached."""
+    assert configuration.storage is not None
+    return SharedStudy(normalised(configuration.storage), configuration.study or path.name, configuration.heartbeat)
+
+
+def _join(shared: SharedStudy, parts: _Parts, display: Display) -> None:
+    """Take part in a study, or begin it."""
+    agreed = shared.join(parts.ranking.objectives, terms(parts.configuration, parts.environment))
+    for line in environment.differences(agreed["environment"], parts.environment):
+        display.warn(f"not as where the study was begun: {line}")
 
 
 def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Evaluate | None) -> _Parts:
@@ -170,6 +205,10 @@ def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Eval
     problem = prepare(configuration, space, data, evaluate)
     if problem.data is None and getattr(strategy_class, "NEEDS_NETWORKS", False):
         raise SlimsearchError(f"--strategy {configuration.strategy} trains networks, and --evaluator has none")
+    if configuration.storage is not None and (inheriting or getattr(strategy_class, "PROPOSES", False)):
+        raise SlimsearchError(
+            f"--strategy {configuration.strategy} keeps what it knows in one run directory; with --storage: optuna, ray"
+        )
     if configuration.zero_cost != "none":
         if problem.data is None or not isinstance(problem.space, ModelSpace):
             raise SlimsearchError("--zero-cost scores networks, and --evaluator has none")
@@ -208,15 +247,34 @@ def _strategy_maker(
     return make
 
 
-def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Result:
+def _carry_out(parts: _Parts, directory: RunDirectory, display: Display, shared: SharedStudy | None) -> Result:
+    """A run from its record to its report."""
+    ranking = parts.ranking
+
+    def opened(study: optuna.Study, driver: Driver | None = None) -> Record:
+        return Record(study, parts.problem.space, ranking.objectives, display.update, driver)
+
+    if shared is None:
+        return _run(parts, directory, display, opened(directory.open_study(ranking.objectives)), None)
+    host = f"{platform.node()}, {parts.environment['processor']}"
+    advice = f"; what was finished is kept, go on with --resume {shown(directory.path)}"
+    with one_line(shared.url, advice), Driver(shared, directory.identity(), host, directory.path) as driver:
+        return _run(parts, directory, display, opened(shared.study, driver), shared)
+
+
+def _run(
+    parts: _Parts, directory: RunDirectory, display: Display, record: Record, shared: SharedStudy | None
+) -> Result:
     """Search, compress, measure the finalists, report; also after Ctrl-C, with what there is."""
     configuration, ranking, problem = parts.configuration, parts.ranking, parts.problem
-    record = Record(directory.open_study(ranking.objectives), problem.space, ranking.objectives, display.update)
     evaluator = problem.evaluator(directory)
 
-    def fix_targets(targets: Mapping[str, float]) -> None:
+    def fix_targets(targets: Mapping[str, float]) -> Mapping[str, float]:
+        if shared is not None:
+            targets = shared.agree("targets", dict(targets))
         text = ",".join(f"{name}={value!r}" for name, value in targets.items())
         Configuration.read(directory.config).replace(targets=text).write(directory.config)
+        return targets
 
     deadline = time.monotonic() + configuration.timeout if configuration.timeout is not None else None
     budget = Budget(configuration.trials, configuration.epochs, deadline, configuration.retries)
@@ -260,12 +318,12 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Resu
 
     if problem.data is not None:
         rest.append(compression_phase)
-    with display.open(directory.path), _notes_of_the_strategy(display):
+    with display.open(directory.path), _notes_of_what_is_logged(display):
         try:
             length = configuration.subnets if parts.inheriting else configuration.trials
             name = "subnets" if parts.inheriting else "search"
             display.phase(name, min(length, problem.space.size), record.trials, search.ranking)
-            phases = Phases(first, iter(rest), lambda: figures(search.ranking, record))
+            phases = Phases(first, iter(rest), lambda: figures(search.ranking, record), record.wait)
             parts.strategy(directory.path).run(phases, evaluator)
             if first.exhausted:
                 display.note("every candidate of the space has been tried")
@@ -280,12 +338,20 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Resu
                 )
             refuse_if_nothing_is_left(search.ranking, record)
             chosen = finalists(search.ranking, record, configuration.top_k)
+            for trial in chosen:
+                record.fetch(trial)
             if problem.data is None:
                 record.finalise({trial.number: trial.metrics for trial in chosen})
             elif {trial.number for trial in chosen} != record.finalists:
-                display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
                 latency = LatencySettings(configuration.latency_batch, configuration.latency_threads)
-                measure_finalists(chosen, record, directory, problem.data, latency)
+
+                def measured() -> dict[str, dict[str, float]]:
+                    assert problem.data is not None
+                    display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
+                    found = measure_finalists(chosen, directory, problem.data, latency)
+                    return {str(number): metrics for number, metrics in found.items()}
+
+                record.finalise(_once(shared, directory, chosen, measured, display))
         except KeyboardInterrupt:
             display.warn(f"interrupted; go on with --resume {shown(directory.path)}")
             raise
@@ -296,24 +362,40 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display) -> Resu
     return result
 
 
+def _once(
+    shared: SharedStudy | None, directory: RunDirectory, chosen: Sequence[Trial],
+    measured: Callable[[], dict[str, dict[str, float]]], display: Display,
+) -> dict[int, dict[str, float]]:  # fmt: skip
+    """What `measured` gives, here or at the driver that came to the end of the study first."""
+    if shared is None:
+        found = measured()
+    else:
+        name = f"finalists {','.join(str(trial.number) for trial in chosen)}"
+        waiting = "another driver measures the finalists; waiting for what it finds"
+        found = shared.once(name, directory.identity(), measured, lambda: display.note(waiting))
+    return {int(number): metrics for number, metrics in found.items()}
+
+
 @contextlib.contextmanager
-def _notes_of_the_strategy(display: Display) -> Iterator[None]:
-    """What strategies log about what is no trial, the training of a supernet for one, is shown."""
+def _notes_of_what_is_logged(display: Display) -> Iterator[None]:
+    """What is logged about what is no trial, the training of a supernet for one, is shown."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             show = display.warn if record.levelno >= logging.WARNING else display.note
             show(record.getMessage())
 
-    logger, handler = logging.getLogger("strategies"), Handler(logging.INFO)
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    handler = Handler(logging.INFO)
+    levels = {name: logging.getLogger(name).level for name in ("strategies", "experiments.record")}
+    for name in levels:
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(logging.INFO)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
+        for name, level in levels.items():
+            logging.getLogger(name).removeHandler(handler)
+            logging.getLogger(name).setLevel(level)
 
 
 def _with_absolute_paths(metrics: str | None) -> str | None:

@@ -22,6 +22,9 @@ class Phase(Protocol):
     def tell(self, number: int, result: Outcome | Failure) -> None:
         """The result of a task."""
 
+    def waits(self) -> bool:
+        """Whether, with nothing to do now and nothing running here, something may come of what other drivers do."""
+
 
 class OpenPhase(Phase, Protocol):
     """One in which the strategy proposes by itself, as long as it is open."""
@@ -45,12 +48,17 @@ class Phases:
         first: the search itself; where the strategy proposes, it lasts until that closes it.
         rest: makers of the other phases, each called when its turn comes.
         figures: how the run stands.
+        wait: gives other drivers time.
     """
 
-    def __init__(self, first: OpenPhase, rest: Iterator[Callable[[], Phase]], figures: Callable[[], Figures]) -> None:
+    def __init__(
+        self, first: OpenPhase, rest: Iterator[Callable[[], Phase]], figures: Callable[[], Figures],
+        wait: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._search = first
         self._rest = rest
         self.figures = figures
+        self._wait = wait
         self._current: Phase = first
         self._running: set[int] = set()
 
@@ -62,6 +70,9 @@ class Phases:
                 return task
             if self._running or (self._current is self._search and self._search.open):
                 return None
+            if self._current.waits():
+                self._wait()
+                continue
             make = next(self._rest, None)
             if make is None:
                 return None

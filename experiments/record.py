@@ -1,16 +1,23 @@
-"""The record of a run: an Optuna study, the only truth, written by one process and readable by every Optuna tool.
+"""The record of a run: an Optuna study, the only truth, readable by every Optuna tool.
 
 A trial is one write when it starts (a template with all its parameters) and is finished when its state is on
 disk. Its result (metrics, artifacts, curve) is written just before, as one attribute.
+
+The journal of a run directory has one writer. A study in a database has a driver on each machine, and a trial is
+written by the driver that began it, up to its end; of the others' trials a driver knows what `Record.sync` has read.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from evaluators import Objective, Outcome
 from search_spaces import Candidate, Space
@@ -19,9 +26,16 @@ from strategies.samplers import distribution
 if TYPE_CHECKING:
     import optuna
 
+    from experiments.driver import Driver
+
+_log = logging.getLogger(__name__)
+
 RUNNING, PAUSED = "running", "paused"
 COMPLETE, FAILED, RULED_OUT, TAKEN_BACK = "complete", "failed", "ruled out", "taken back"
 STOPPED = "stopped early"
+LOST, WITHDRAWN = "lost", "withdrawn"
+SUPERSEDED = (LOST, WITHDRAWN)
+"""Trials that count for nothing: their candidate is another trial's, or will be."""
 SEARCH, SUBNET, COMPRESSION = "search", "subnet", "compression"
 
 _FINALISTS = "finalists"
@@ -39,7 +53,8 @@ class Trial:
         kind: "search"; "subnet", judged with weights from the run's supernet; or "compression" of an earlier trial's
             network.
         state: "running"; "paused" (trained in part, perhaps to be continued); "complete"; "failed"; "ruled out" (before
-            training); "stopped early"; or "taken back" (a stage of compression that did not pay).
+            training); "stopped early"; "taken back" (a stage of compression that did not pay); or, of several drivers,
+            "lost" (with its driver) or "withdrawn" (another driver had begun the same, or the last one, before).
         fidelity: epochs of training.
         seed: of the evaluation.
         parent: number of the trial whose network it starts from.
@@ -52,6 +67,7 @@ class Trial:
         reason: why it was ruled out, kept or taken back.
         final: metrics of the finalists, measured together at the end; the test split is only here.
         started, ended: seconds since the epoch.
+        driver, host: who evaluates it and on what machine, where there are several drivers.
     """
 
     number: int
@@ -71,6 +87,13 @@ class Trial:
     final: Mapping[str, float] = field(default_factory=dict)
     started: float = 0.0
     ended: float = 0.0
+    driver: str | None = None
+    host: str | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it is running or paused."""
+        return self.state in (RUNNING, PAUSED)
 
     @property
     def epochs_done(self) -> int:
@@ -86,10 +109,14 @@ class Record:
     """Trials in memory and in the study; every change goes to the study first.
 
     Args:
-        study: opened by the run directory.
+        study: in the run directory's journal, or in a database.
         space: of the architectures.
         objectives: whose metrics are the study's values.
         on_change: told of a trial after each change.
+        driver: this process among several; None: it is the only one that writes.
+
+    Attributes:
+        changed: numbers of the trials that have begun, and of those that another driver has changed, in that order.
     """
 
     def __init__(
@@ -98,6 +125,7 @@ class Record:
         space: Space,
         objectives: Sequence[Objective],
         on_change: Callable[[Trial], None] = lambda trial: None,
+        driver: Driver | None = None,
     ) -> None:
         self._study = study
         self._storage = study._storage
@@ -105,11 +133,16 @@ class Record:
         self._choices = {choice.label: choice for choice in space.choices}
         self._objectives = tuple(objectives)
         self._on_change = on_change
+        self._driver = driver
         self._ids: list[int] = []
         self._trials: list[Trial] = []
+        self._claims: dict[tuple[str, int | None, str], list[int]] = {}
+        self.changed: list[int] = []
         for frozen in study.get_trials(deepcopy=False):
-            self._ids.append(frozen._trial_id)
-            self._trials.append(_thaw(frozen))
+            trial = _thaw(frozen)
+            if driver is not None and trial.unfinished:
+                self._watch(driver, frozen._trial_id, trial)
+            self._append(frozen._trial_id, trial)
         for number, metrics in study.user_attrs.get(_FINALISTS, {}).items():
             self._trials[int(number)] = replace(self._trials[int(number)], final=metrics)
 
@@ -118,16 +151,86 @@ class Record:
         """All trials, by number."""
         return self._trials
 
+    @property
+    def shared(self) -> bool:
+        """Whether there are other drivers."""
+        return self._driver is not None
+
+    @property
+    def standing(self) -> Sequence[Trial]:
+        """The trials that stand for their candidates, by number."""
+        return [t for t in self._trials if self.stands(t.number)] if self.shared else self._trials
+
+    def stands(self, number: int) -> bool:
+        """Whether a trial stands for its candidate: it is not superseded, and no earlier one has the same candidate."""
+        return self._trials[number].state not in SUPERSEDED and (not self.shared or self._first(number) == number)
+
+    def mine(self, number: int) -> bool:
+        """Whether this driver began the trial."""
+        return self._driver is None or self._trials[number].driver == self._driver.identity
+
+    def others(self, kind: str, *states: str) -> bool:
+        """Whether another driver has a trial of `kind` in one of `states`."""
+        return self.shared and any(
+            t.kind == kind and t.state in states and not self.mine(t.number) for t in self._trials
+        )
+
+    def sync(self) -> None:
+        """Read what other drivers have recorded, after ending the trials of those that are lost."""
+        if self._driver is None:
+            return
+        self._driver.end_lost()
+        for frozen in self._study.get_trials(deepcopy=False):
+            number = frozen.number
+            if number == len(self._trials):
+                trial = _thaw(frozen)
+                if trial.unfinished:
+                    self._watch(self._driver, frozen._trial_id, trial)
+                self._append(frozen._trial_id, trial)
+                self._on_change(trial)
+            elif self._trials[number].unfinished and (frozen.state.is_finished() or not self.mine(number)):
+                trial = _thaw(frozen)
+                if trial != self._trials[number]:
+                    self._taken_in(trial)
+
+    def wait(self) -> None:
+        """Give other drivers time to go on, and read what they have recorded."""
+        from experiments.shared_study import POLL_SECONDS
+
+        time.sleep(POLL_SECONDS)
+        self.sync()
+
+    def fetch(self, trial: Trial) -> None:
+        """See to it that the artifacts of a finished trial are in the run directory."""
+        if self._driver is not None:
+            self._driver.fetch(self._storage.get_trial(self._ids[trial.number]), trial.artifacts.values())
+
     def start(self, candidate: Candidate, *, kind: str, fidelity: int, seed: int, parent: int | None = None) -> Trial:
-        """Record that `candidate` is being evaluated."""
+        """Record that `candidate` is being evaluated.
+
+        Where there are other drivers, the trial is this driver's claim, and comes back withdrawn if another one's was
+        first. The storage gives out numbers one after the other, each when the trial before it can be read (PostgreSQL
+        locks the study's row meanwhile, SQLite the file). So whoever reads the study after its own trial is there sees
+        every trial with a lower number, and of several with the same candidate the lowest number has it.
+
+        Args:
+            candidate: what is evaluated.
+            kind: of the trial.
+            fidelity: epochs of training.
+            seed: of the run; that of the trial follows from it and from the trial's number.
+            parent: number of the trial whose network it starts from.
+        """
         from optuna.trial import FrozenTrial, TrialState
 
         now = datetime.datetime.now()
+        number = len(self._trials)
         architecture = candidate.architecture
         attributes = {
-            "kind": kind, "recipe": json.dumps(candidate.recipe), "fidelity": fidelity, "seed": seed,
-            "parent": parent, "key": candidate.key,
+            "kind": kind, "recipe": json.dumps(candidate.recipe), "fidelity": fidelity,
+            "seed": trial_seed(seed, number), "parent": parent, "key": candidate.key,
         }  # fmt: skip
+        if self._driver is not None:
+            attributes |= {"driver": self._driver.identity, "host": self._driver.host}
         template = FrozenTrial(
             number=-1, trial_id=-1, state=TrialState.RUNNING, value=None, values=None, datetime_start=now,
             datetime_complete=None,
@@ -136,25 +239,52 @@ class Record:
             user_attrs=attributes, system_attrs={}, intermediate_values={},
         )  # fmt: skip
         trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
-        trial = Trial(len(self._trials), candidate, kind, RUNNING, fidelity, seed, parent, started=now.timestamp())
-        self._ids.append(trial_id)
-        self._trials.append(trial)
+        if self._driver is not None:
+            return self._claimed(self._driver, trial_id, seed)
+        trial = Trial(
+            number, candidate, kind, RUNNING, fidelity, trial_seed(seed, number), parent, started=now.timestamp()
+        )
+        self._append(trial_id, trial)
         self._on_change(trial)
         return trial
 
+    def _claimed(self, driver: Driver, trial_id: int, seed: int) -> Trial:
+        driver.heartbeat.add(trial_id)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        if number != len(self._trials):  # others have begun trials meanwhile
+            self._storage.set_trial_user_attr(trial_id, "seed", trial_seed(seed, number))
+        known = len(self._trials)
+        self.sync()
+        for earlier in range(known, number):
+            if self.mine(earlier):  # the connection broke when it was there, and Optuna has tried once more
+                self.withdraw(earlier, f"the same as trial {number}: it was recorded twice")
+        first = self._first(number)
+        if first != number:
+            return self.withdraw(number, f"the same as trial {first} of another driver")
+        return self._trials[number]
+
+    def withdraw(self, number: int, reason: str) -> Trial:
+        """Record that a trial that was only just begun is not evaluated."""
+        return self._end(replace(self._trials[number], state=WITHDRAWN, reason=reason))
+
     def epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record what is known before training (epoch 0), or the accuracy after an epoch, of a running trial."""
-        trial = self._trials[number]
+        trial, trial_id = self._trials[number], self._ids[number]
         if epoch == 0:
-            self._storage.set_trial_system_attr(self._ids[number], _KNOWN, dict(metrics))
-            self._set(replace(trial, known=dict(metrics)))
+            if self._written(number, lambda: self._storage.set_trial_system_attr(trial_id, _KNOWN, dict(metrics))):
+                self._set(replace(trial, known=dict(metrics)))
             return
         others = {o.metric: metrics[o.metric] for o in self._objectives if o.metric in metrics}
         others.pop("val_accuracy", None)
-        if others:
-            self._storage.set_trial_system_attr(self._ids[number], f"{_EPOCH}{epoch}", others)
-        if "val_accuracy" in metrics:
-            self._storage.set_trial_intermediate_value(self._ids[number], epoch, metrics["val_accuracy"])
+
+        def write() -> None:
+            if others:
+                self._storage.set_trial_system_attr(trial_id, f"{_EPOCH}{epoch}", others)
+            if "val_accuracy" in metrics:
+                self._storage.set_trial_intermediate_value(trial_id, epoch, metrics["val_accuracy"])
+
+        if not self._written(number, write):
+            return
         # A continued training begins where its checkpoint is, which may be before the last recorded epoch.
         before = [point for point in trial.curve if point["epoch"] < epoch]
         self._set(replace(trial, curve=(*before, {"epoch": float(epoch), **metrics})))
@@ -162,17 +292,17 @@ class Record:
     def pause(self, number: int) -> Trial:
         """Record that a running trial waits, to be continued or not."""
         trial = replace(self._trials[number], state=PAUSED)
-        kept = {"curve": list(trial.curve), "known": dict(trial.known)}
-        self._storage.set_trial_user_attr(self._ids[number], "paused", kept)
-        self._set(trial)
-        return trial
+        return self._marked(trial, {"curve": list(trial.curve), "known": dict(trial.known)})
 
     def proceed(self, number: int) -> Trial:
         """Record that a paused trial is running again."""
-        trial = replace(self._trials[number], state=RUNNING)
-        self._storage.set_trial_user_attr(self._ids[number], "paused", None)
-        self._set(trial)
-        return trial
+        return self._marked(replace(self._trials[number], state=RUNNING), None)
+
+    def _marked(self, trial: Trial, paused: Mapping[str, object] | None) -> Trial:
+        trial_id = self._ids[trial.number]
+        if self._written(trial.number, lambda: self._storage.set_trial_user_attr(trial_id, "paused", paused)):
+            self._set(trial)
+        return self._trials[trial.number]
 
     def finish(
         self, number: int, outcome: Outcome, *, state: str = COMPLETE, reason: str | None = None,
@@ -194,9 +324,7 @@ class Record:
             artifacts={kind: f"{trial_folder(number)}/{name}" for kind, name in outcome.artifacts.items()},
             reason=reason,
         )
-        if violations:
-            self._storage.set_trial_system_attr(self._ids[number], "constraints", list(violations))
-        return self._end(trial)
+        return self._end(trial, violations)
 
     def fail(self, number: int, error: str) -> Trial:
         """Record the end of a trial that gave none."""
@@ -217,7 +345,7 @@ class Record:
             if trial.final or trial.number in metrics:
                 self._set(replace(trial, final=dict(metrics.get(trial.number, {}))))
 
-    def _end(self, trial: Trial) -> Trial:
+    def _end(self, trial: Trial, violations: Sequence[float] = ()) -> Trial:
         from optuna.trial import TrialState
 
         now = datetime.datetime.now().timestamp()
@@ -227,19 +355,77 @@ class Record:
             "reason": trial.reason, "curve": list(trial.curve), "seconds": trial.seconds,
         }  # fmt: skip
         trial_id = self._ids[trial.number]
-        self._storage.set_trial_user_attr(trial_id, "result", result)
-        if trial.state == COMPLETE:
-            values = [trial.metrics[objective.metric] for objective in self._objectives]
-            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+
+        def write() -> None:
+            if violations:
+                self._storage.set_trial_system_attr(trial_id, "constraints", list(violations))
+            if self._driver is not None:  # before its end: the files of a finished trial can always be fetched
+                self._driver.upload(trial_id, trial.artifacts.values())
+            self._storage.set_trial_user_attr(trial_id, "result", result)
+            if trial.state == COMPLETE:
+                values = [trial.metrics[objective.metric] for objective in self._objectives]
+                self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+            else:
+                state = TrialState.FAIL if trial.state == FAILED else TrialState.PRUNED
+                self._storage.set_trial_state_values(trial_id, state)
+
+        if self._written(trial.number, write):
+            if self._driver is not None:
+                self._driver.heartbeat.discard(trial_id)
+            self._set(trial)
+        return self._trials[trial.number]
+
+    def _written(self, number: int, write: Callable[[], None]) -> bool:
+        """Whether what `write` does for an unfinished trial could be done: another driver may have ended it."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        if self._driver is None:
+            write()
+            return True
+        try:
+            write()
+        except UpdateFinishedTrialError:
+            self.sync()
+            return False
+        return True
+
+    def _first(self, number: int) -> int:
+        """The lowest number, of trials that are not superseded, with the candidate of trial `number`."""
+        claims = self._claims[_claim(self._trials[number])]
+        return next((n for n in claims if self._trials[n].state not in SUPERSEDED), number)
+
+    def _append(self, trial_id: int, trial: Trial) -> None:
+        self._ids.append(trial_id)
+        self._trials.append(trial)
+        self._claims.setdefault(_claim(trial), []).append(trial.number)
+        self.changed.append(trial.number)
+
+    def _watch(self, driver: Driver, trial_id: int, trial: Trial) -> None:
+        if trial.driver == driver.identity:
+            driver.heartbeat.add(trial_id)
         else:
-            state = TrialState.FAIL if trial.state == FAILED else TrialState.PRUNED
-            self._storage.set_trial_state_values(trial_id, state)
+            driver.seen(trial_id)
+
+    def _taken_in(self, trial: Trial) -> None:
+        """Another driver has changed a trial; if it was this one's, it was taken for lost."""
+        if self._driver is not None and self.mine(trial.number):
+            self._driver.heartbeat.discard(self._ids[trial.number])
+            _log.warning("trial %d was taken over by another driver: its result here does not count", trial.number)
+        self.changed.append(trial.number)
         self._set(trial)
-        return trial
 
     def _set(self, trial: Trial) -> None:
         self._trials[trial.number] = trial
         self._on_change(trial)
+
+
+def _claim(trial: Trial) -> tuple[str, int | None, str]:
+    return trial.kind, trial.parent, trial.candidate.key
+
+
+def trial_seed(run_seed: int, number: int) -> int:
+    """The seed of a trial: different for each, the same after a resume."""
+    return int(np.random.SeedSequence([run_seed, number]).generate_state(1)[0] >> 1)
 
 
 def trial_folder(number: int) -> str:
@@ -262,6 +448,8 @@ def _thaw(frozen: optuna.trial.FrozenTrial) -> Trial:
         parent=attributes["parent"],
         started=frozen.datetime_start.timestamp() if frozen.datetime_start else 0.0,
         known=frozen.system_attrs.get(_KNOWN, {}),
+        driver=attributes.get("driver"),
+        host=attributes.get("host"),
     )
     if frozen.state == TrialState.RUNNING:
         paused = attributes.get("paused")
@@ -272,7 +460,9 @@ def _thaw(frozen: optuna.trial.FrozenTrial) -> Trial:
             if name.startswith(_EPOCH):
                 points.setdefault(int(name.removeprefix(_EPOCH)), {}).update(others)
         return replace(trial, curve=tuple({"epoch": float(e), **points[e]} for e in sorted(points)))
-    result = attributes["result"]
+    result = attributes.get("result", {})
+    if frozen.state == TrialState.FAIL and result.get("state") != FAILED:  # see `Driver.end_lost`
+        return replace(trial, state=LOST, error="its driver was lost")
     return replace(
         trial,
         state=result["state"],

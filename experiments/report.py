@@ -77,8 +77,11 @@ def _page(
 
     template = Environment(loader=PackageLoader("experiments", "."), autoescape=True).get_template("report.html.j2")
     # In a script element no text may end the element: "<" is escaped in the JSON.
-    data = json.dumps(page_data(directory.path.name, trials, ranking, configuration, environment))
-    return template.render(title=directory.path.name, data=data.replace("<", "\\u003c"))
+    shown = page_data(directory.path.name, trials, ranking, configuration, environment)
+    for trial in shown["trials"]:
+        if trial["artifact"] and not (directory.path / trial["artifact"]).is_file():
+            trial["artifact"] = None  # it is at another driver, and no finalist
+    return template.render(title=directory.path.name, data=json.dumps(shown).replace("<", "\\u003c"))
 
 
 def page_data(
@@ -121,6 +124,7 @@ def page_data(
                 "error": t.error,
                 "reason": t.reason,
                 "artifact": t.artifacts.get("model"),
+                "host": t.host,
             }
             for t in trials
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import warnings
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluators import Objective
 from experiments.record import trial_folder
+from experiments.storage import name_metrics, open_study
 from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _STUDY = "slimsearch"
 # What a process that was killed while it began can have left; nothing is lost by beginning anew.
-_BEFORE_A_RUN = {"lock", "environment.json", "environment.json.part", "config.part"}
+_BEFORE_A_RUN = {"lock", "driver", "driver.part", "environment.json", "environment.json.part", "config.part"}
 
 
 class RunDirectory:
@@ -80,6 +81,15 @@ class RunDirectory:
         """What lives only as long as the run is open."""
         return self.path / ".scratch"
 
+    def identity(self) -> str:
+        """By which this run directory is known among the drivers of a shared study; chosen once."""
+        path = self.path / "driver"
+        return (
+            path.read_text(encoding="utf-8")
+            if path.exists()
+            else self.write_text("driver", uuid.uuid4().hex).read_text()
+        )
+
     def trial_directory(self, number: int) -> Path:
         """The folder of a trial's files, made if need be."""
         folder = self.path / trial_folder(number)
@@ -95,7 +105,6 @@ class RunDirectory:
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
-        from optuna.study import StudyDirection
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         for stale in self.path.glob(f"{self.journal.name}.lock*"):
@@ -103,17 +112,8 @@ class RunDirectory:
         if self.journal.exists():
             self._mend_journal()
         try:
-            storage = JournalStorage(JournalFileBackend(str(self.journal)))
-            if _STUDY in optuna.get_all_study_names(storage):
-                study = optuna.load_study(study_name=_STUDY, storage=storage)
-            else:
-                directions = [StudyDirection[objective.direction.upper()] for objective in objectives]
-                study = optuna.create_study(storage=storage, study_name=_STUDY, directions=directions)
-            names = [objective.metric for objective in objectives]
-            if study.metric_names != names:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # "experimental" since Optuna 3.2
-                    study.set_metric_names(names)
+            study = open_study(JournalStorage(JournalFileBackend(str(self.journal))), _STUDY, objectives)
+            name_metrics(study, objectives)
         except Exception as error:  # Optuna raises whatever a damaged operation leads to
             raise SlimsearchError(
                 f"'{self.journal}' cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0]}"

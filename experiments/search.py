@@ -1,24 +1,35 @@
-"""The search loop's state: what to try next, what to stop, what to record. The record's one writer."""
+"""The search loop's state: what to try next, what to stop, what to record."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from evaluators import CHECKPOINT, Outcome, Task
 from experiments.fidelity import Fidelity
 from experiments.proposals import Proposals
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, FAILED, PAUSED, RULED_OUT, RUNNING, SEARCH, STOPPED, SUBNET, Record, Trial
+from experiments.record import (
+    COMPLETE,
+    FAILED,
+    LOST,
+    PAUSED,
+    RULED_OUT,
+    RUNNING,
+    SEARCH,
+    STOPPED,
+    SUBNET,
+    SUPERSEDED,
+    Record,
+    Trial,
+)
 from experiments.run_directory import RunDirectory
 from experiments.stopping import Stopping
 from search_spaces import Candidate, Point, Space
 from slimsearch_errors import SlimsearchError
 from strategies import Failure, Recorded
-from strategies.samplers import Sampler
+from strategies.samplers import History, Sampler
 from strategies.schedulers import Decision
 
 # What is ruled out before training costs no trial, so it is bounded by itself.
@@ -30,7 +41,7 @@ class Budget:
     """How much a search may do.
 
     Attributes:
-        trials: candidates to train; those ruled out before training do not count.
+        trials: candidates to train, by all drivers together; those ruled out before training do not count.
         epochs: of training, for each.
         deadline: `time.monotonic` after which nothing new is begun.
         retries: for a trial whose worker died.
@@ -59,7 +70,7 @@ class ArchitectureSearch:
         stopping: when enough is found; None: when the budget is spent.
         proposing: whether the sampler proposes; where the strategy itself does, candidates are offered.
         kind: of the trials, "search", or "subnet" where weights are inherited in place of training.
-        on_targets: told when the targets of the weighted product are fixed.
+        on_targets: told when the targets of the weighted product are fixed; gives those that all drivers use.
     """
 
     def __init__(
@@ -76,18 +87,16 @@ class ArchitectureSearch:
         stopping: Stopping | None = None,
         proposing: bool = True,
         kind: str = SEARCH,
-        on_targets: Callable[[Mapping[str, float]], None] = lambda targets: None,
+        on_targets: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda targets: targets,
     ) -> None:
         self._space = space
-        self.ranking = ranking.with_targets(record.trials)
-        if self.ranking is not ranking and self.ranking.targets is not None:
-            on_targets(self.ranking.targets)  # a kill came between the trial that fixed them and their being told
-            ranking = self.ranking
+        self._on_targets = on_targets
+        # A kill may have come between the trial that fixed the targets and their being told.
+        self.ranking = ranking = self._with_targets(ranking, record)
         self._record = record
         self._directory = directory
         self._budget = budget
         self._seed = seed
-        self._on_targets = on_targets
         self._proposals = Proposals(space, sampler, ranking.sampler_objectives(), seed)
         self.stopping = stopping or Stopping(ranking, {}, None)
         self._fidelity = fidelity
@@ -97,13 +106,11 @@ class ArchitectureSearch:
         self._proposing = proposing
         self.exhausted = False
         self._kind = kind
-        self._mine = [t.number for t in record.trials if t.kind == kind]
-        self._numbers = {record.trials[n].candidate.key: n for n in self._mine}
-        self._again = [n for n in self._mine if record.trials[n].state == RUNNING]
         self._running: set[int] = set()
-        self._ruled_out = sum(record.trials[n].state == RULED_OUT for n in self._mine)
-        self._history = ranking.history(record.trials, kind)
-        self._place = {number: place for place, number in enumerate(self._mine)}
+        self._ruled_out: set[int] = set()
+        self._index()
+        self._again = [n for n in self._mine if record.trials[n].state == RUNNING and record.mine(n)]
+        self._read = len(record.changed)
         if fidelity is not None:
             fidelity.rank_by(ranking, [])
         for number in self._mine:
@@ -111,24 +118,33 @@ class ArchitectureSearch:
 
     def ask(self) -> Task | None:
         """An interrupted trial, one to be continued, or a new one; None when nothing of it is left or due."""
+        self._record.sync()
+        self._catch_up()
         while self._again:
             trial = self._record.trials[self._again.pop(0)]
-            if self._goes_on(trial):
+            if trial.state == RUNNING and self._goes_on(trial):
                 return self._task(trial)
         more = not self._spent() and (self._proposing or self.open)
         if self._fidelity is not None and not self._budget.late and self.stopping.reason is None:
-            number = self._fidelity.resume(more)
+            number = self._fidelity.resume(more, self._record.mine)
             if number is not None:
-                return self._task(self._record.proceed(number))
+                proceeding = self._record.proceed(number)
+                return self._task(proceeding) if proceeding.state == RUNNING else self.ask()
         if not self.open and more and (self._fidelity is None or self._fidelity.may_begin(more)):
-            candidate = self._proposals.next(self._history, len(self._record.trials))
+            candidate = next(iter(self._lost.values()), None)
+            if candidate is None:
+                candidate = self._proposals.next(self._history, len(self._record.trials))
             if candidate is not None:
-                return self._begin(candidate)
+                return self._begin(candidate) or self.ask()
             self.exhausted = True
             return self.ask()  # what is paused may be due, now that nothing new comes
-        if not self._running and not self.open and not self._budget.late:
+        if self._over(more):
             self._end_paused()
         return None
+
+    def waits(self) -> bool:
+        """Whether another driver has trials whose end may change what is left to do."""
+        return self._record.others(self._kind, RUNNING, PAUSED)
 
     def offer(self, architecture: Point) -> Task | Recorded | None:
         """A candidate of the strategy's own; see `strategies.Search`."""
@@ -145,7 +161,7 @@ class ArchitectureSearch:
     def rank_by(self, ranking: Ranking) -> None:
         """Another ranking from now on."""
         self.ranking = ranking
-        self._history = ranking.history(self._record.trials, self._kind)
+        self._history = self._remembered()
         if self._fidelity is not None:
             self._fidelity.rank_by(ranking, [self._record.trials[number] for number in self._mine])
 
@@ -163,6 +179,8 @@ class ArchitectureSearch:
         if self._fidelity is not None and 0 < epoch <= self._record.trials[number].epochs_done:
             return True  # trained once more, its checkpoint being lost: what was decided then stands
         self._record.epoch(number, epoch, metrics)
+        if self._record.trials[number].state == LOST:
+            return False
         if self._fidelity is None or epoch == 0:
             return True
         decision = self._fidelity.after_epoch(self._record.trials[number])
@@ -175,23 +193,27 @@ class ArchitectureSearch:
     def tell(self, number: int, result: Outcome | Failure) -> None:
         """Record the end of a trial, or put it back if its worker died."""
         self._running.discard(number)
-        if isinstance(result, Failure):
+        if self._record.trials[number].state == LOST:  # another driver has it evaluated, or will
+            self._ended.pop(number, None)
+            self._catch_up()
+        elif isinstance(result, Failure):
             self._ended.pop(number, None)
             if self._attempts.another(number, result):
                 self._again.append(number)
             else:
                 self._seen(self._record.fail(number, result.error))
-            return
-        state, reason = self._ended.pop(number, (None, ""))
+        else:
+            self._end(number, result, *self._ended.pop(number, (None, "")))
+
+    def _end(self, number: int, outcome: Outcome, state: str | None, reason: str) -> None:
         if state == PAUSED:
             self._seen(self._record.pause(number))
         elif state == STOPPED:
             self._stop(number, reason)
         elif state == RULED_OUT:
-            self._ruled_out += 1
-            self._seen(self._record.finish(number, result, state=RULED_OUT, reason=reason))
+            self._seen(self._record.finish(number, outcome, state=RULED_OUT, reason=reason))
         else:
-            self._complete(number, result)
+            self._complete(number, outcome)
 
     def _complete(self, number: int, outcome: Outcome) -> None:
         missing = [o.metric for o in self.ranking.objectives if o.metric not in outcome.metrics]
@@ -200,14 +222,15 @@ class ArchitectureSearch:
             raise SlimsearchError(f"objective '{missing[0]}' is not among the recorded metrics: {known}")
         violations = self.ranking.violations(outcome.metrics)
         reason = self.ranking.broken(outcome.metrics)
-        trial = self._record.finish(number, outcome, reason=reason, violations=violations)
-        ranking = self.ranking.with_targets(self._record.trials)
-        if ranking is not self.ranking and ranking.targets is not None:
-            self.rank_by(ranking)
-            self._on_targets(ranking.targets)
-        elif self.ranking.weighted and self.ranking.targets is None:
-            self._history = self.ranking.history(self._record.trials, self._kind)  # the medians have moved
-        self._seen(trial)
+        self._seen(self._record.finish(number, outcome, reason=reason, violations=violations))
+
+    def _catch_up(self) -> None:
+        """Take in what has begun, and what other drivers have recorded."""
+        changed = self._record.changed[self._read :]
+        self._read += len(changed)
+        for trial in (self._record.trials[number] for number in changed):
+            if trial.kind == self._kind:
+                self._seen(trial)
 
     def _goes_on(self, trial: Trial) -> bool:
         """Whether an interrupted trial does, or was to pause or end where it was cut off."""
@@ -220,19 +243,28 @@ class ArchitectureSearch:
             self._stop(trial.number, _hopeless(trial.epochs_done))
         return decision is Decision.CONTINUE
 
-    def _begin(self, candidate: Candidate) -> Task:
-        number = len(self._record.trials)
-        trial = self._record.start(
-            candidate, kind=self._kind, fidelity=self._budget.epochs, seed=trial_seed(self._seed, number)
-        )
-        self._mine.append(number)
-        self._numbers[candidate.key] = number
-        self._place[number] = len(self._history.observations)
-        self._history.add(self.ranking.observation(trial, None))
-        return self._task(trial)
+    def _begin(self, candidate: Candidate) -> Task | None:
+        """A new trial; None where another driver was first."""
+        trial = self._record.start(candidate, kind=self._kind, fidelity=self._budget.epochs, seed=self._seed)
+        self._catch_up()
+        if self._record.shared and trial.state == RUNNING and self._begun(trial.number) >= self._budget.trials:
+            self._seen(
+                self._record.withdraw(trial.number, f"other drivers had begun the last of {self._budget.trials}")
+            )
+            return None
+        return self._task(trial) if trial.state == RUNNING else None
 
     def _seen(self, trial: Trial) -> None:
         """Bring up to date what is derived from the record."""
+        if trial.state in SUPERSEDED or not self._record.stands(trial.number):
+            self._leave(trial)
+            return
+        if trial.number not in self._place:
+            self._enter(trial)
+        if trial.state == RULED_OUT:
+            self._ruled_out.add(trial.number)
+        if trial.state == COMPLETE:
+            self._fix_targets()
         product = self.ranking.product(self._record.trials)
         self._history.change(self._place[trial.number], self.ranking.observation(trial, product))
         if self._fidelity is not None:
@@ -240,21 +272,81 @@ class ArchitectureSearch:
         scored = product is not None and trial.state == COMPLETE
         self.stopping.see(trial, product.score(trial.metrics) if product is not None and scored else None)
 
+    def _enter(self, trial: Trial) -> None:
+        self._mine.append(trial.number)
+        self._numbers[trial.candidate.key] = trial.number
+        self._lost.pop(trial.candidate.key, None)
+        self._place[trial.number] = len(self._history.observations)
+        self._history.add(self.ranking.observation(trial, None))
+
+    def _leave(self, trial: Trial) -> None:
+        """Another trial stands for the candidate, or is to be begun for it."""
+        if trial.number in self._place:
+            self._index()
+        elif trial.state == LOST and trial.candidate.key not in self._numbers:
+            self._lost[trial.candidate.key] = trial.candidate
+        if self._fidelity is not None and trial.state in SUPERSEDED:
+            self._fidelity.see(trial)
+
+    def _index(self) -> None:
+        """Everything that is derived from which trials stand."""
+        trials = [t for t in self._record.trials if t.kind == self._kind]
+        standing = [t for t in self._record.standing if t.kind == self._kind]
+        self._mine = [t.number for t in standing]
+        self._numbers = {t.candidate.key: t.number for t in standing}
+        self._place = {number: place for place, number in enumerate(self._mine)}
+        self._lost = {
+            t.candidate.key: t.candidate for t in trials if t.state == LOST and t.candidate.key not in self._numbers
+        }
+        self._history = self._remembered()
+
+    def _remembered(self) -> History:
+        """What the sampler is to know, without what has not been taken in so far."""
+        trials = [t for t in self._record.trials if t.kind != self._kind or t.number in self._place]
+        return self.ranking.history(trials, self._kind)
+
+    def _fix_targets(self) -> None:
+        if not self.ranking.weighted or self.ranking.targets is not None:
+            return
+        ranking = self._with_targets(self.ranking, self._record)
+        if ranking is not self.ranking:
+            self.rank_by(ranking)
+        else:
+            self._history = self._remembered()  # the medians have moved
+
+    def _with_targets(self, ranking: Ranking, record: Record) -> Ranking:
+        """The same with fixed targets, once they can be told."""
+        found = ranking.with_targets(record.trials)
+        if found is ranking or found.targets is None:
+            return ranking
+        return replace(found, targets=self._on_targets(found.targets))
+
+    def _begun(self, before: int | None = None) -> int:
+        """How many trials count for the budget, all or those with a number below `before`."""
+        if before is None:
+            return len(self._mine) - len(self._ruled_out)
+        return sum(number < before and number not in self._ruled_out for number in self._mine)
+
     def _spent(self) -> bool:
-        begun = len(self._mine) - self._ruled_out
         return (
-            self.exhausted
-            or begun >= self._budget.trials
-            or self._ruled_out >= self._budget.trials * _RULED_OUT_PER_TRIAL
+            (self.exhausted and not self._lost)
+            or self._begun() >= self._budget.trials
+            or len(self._ruled_out) >= self._budget.trials * _RULED_OUT_PER_TRIAL
             or self._budget.late
             or self.stopping.reason is not None
         )
+
+    def _over(self, more: bool) -> bool:
+        """Whether nothing runs or is to go on, here or at another driver, so that what is paused stays so."""
+        if self._running or self.open or self._budget.late or self._record.others(self._kind, RUNNING):
+            return False
+        return self._fidelity is not None and not self._fidelity.due(more)
 
     def _end_paused(self) -> None:
         """The search is over: what is still paused stays where it is."""
         for number in self._mine:
             trial = self._record.trials[number]
-            if trial.state == PAUSED:
+            if trial.state == PAUSED and self._record.mine(number):
                 self._stop(number, f"after epoch {trial.epochs_done}: others were better")
 
     def _stop(self, number: int, reason: str) -> None:
@@ -295,18 +387,13 @@ def _hopeless(epoch: int) -> str:
     return f"after epoch {epoch}: no longer worth it"
 
 
-def trial_seed(run_seed: int, number: int) -> int:
-    """The seed of a trial: different for each, the same after a resume."""
-    return int(np.random.SeedSequence([run_seed, number]).generate_state(1)[0] >> 1)
-
-
 def refuse_if_nothing_is_left(ranking: Ranking, record: Record) -> None:
     """Explain a search that ended without a single candidate to offer.
 
     Raises:
         SlimsearchError: every trial failed, or no candidate keeps the limits; the line says how near they came.
     """
-    trials = [t for t in record.trials if t.kind == SEARCH]
+    trials = [t for t in record.standing if t.kind == SEARCH]
     if ranking.feasible(trials):
         return
     trials = trials or [t for t in record.trials if t.kind == SUBNET]  # none of which came so far as to be trained

@@ -52,6 +52,9 @@ class FinalistTraining:
     def tell(self, number: int, result: Outcome | Failure) -> None:
         self._search.tell(number, result)
 
+    def waits(self) -> bool:
+        return self._search.waits()
+
 
 def rank_correlation(trials: Iterable[Trial]) -> tuple[float, int] | None:
     """Spearman's between inherited and trained accuracy, over so many networks; None where there are fewer than 3."""

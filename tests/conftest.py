@@ -16,7 +16,7 @@ from evaluators.datasets import Dataset, load_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACES = ROOT / "tests" / "spaces.py"
-TINY, VARIOUS = f"{SPACES}:Tiny", f"{SPACES}:Various"
+TINY, DOZEN, VARIOUS = f"{SPACES}:Tiny", f"{SPACES}:Dozen", f"{SPACES}:Various"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -34,6 +34,21 @@ class Tiny(ModelSpace):
         return self.fc(torch.flatten(self.pool(self.act(self.conv(x))), 1))
 
 
+class Dozen(ModelSpace):
+    """As `Tiny`, with twelve networks."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        width = nni.choice("width", [8, 10, 12, 16, 20, 24])
+        self.conv = MutableConv2d(1, width, 3)
+        self.act = LayerChoice([nn.ReLU(), nn.Tanh()], label="act")
+        self.pool = nn.AdaptiveAvgPool2d(3)
+        self.fc = MutableLinear(width * 9, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.flatten(self.pool(self.act(self.conv(x))), 1))
+
+
 class Various(ModelSpace):
     """What stages of compression meet in real networks: normalisation, residual, depthwise and linear layers."""
 

@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 
 from evaluators import Evaluator, Outcome, Task
 from experiments.configuration import Configuration
+from experiments.figures import figures
+from experiments.phases import Phases
 from experiments.problem import prepare
 from experiments.ranking import Ranking
 from experiments.record import Record, Trial
 from experiments.run_directory import RunDirectory
 from experiments.search import ArchitectureSearch, Budget
 from search_spaces import Point
-from strategies import Failure, Recorded, Search
+from strategies import Failure, Figures, Recorded, Search
 from strategies.ray import Ray
 from strategies.samplers import load_sampler
 
@@ -58,8 +60,11 @@ class Watched:
     def close(self) -> None:
         self._search.close()
 
-    def score(self, number: int) -> float | None:
-        return self._search.score(number)
+    def losses(self, number: int) -> tuple[float, ...] | None:
+        return self._search.losses(number)
+
+    def figures(self) -> Figures:
+        return self._search.figures()
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         return self._noted(REPORT, lambda: self._search.report(number, epoch, metrics))
@@ -115,9 +120,9 @@ def search_on_ray(
             problem.space, load_sampler(configuration.sampler), ranking, record, directory,
             Budget(configuration.trials, configuration.epochs), seed=configuration.seed,
         )  # fmt: skip
-        watched = Watched(search)
+        watched = Watched(Phases(search, iter(()), lambda: figures(ranking, record)))
         evaluator = around(problem.evaluator(directory))
-        strategy = Ray(workers=configuration.workers, cpus_per_trial=configuration.cpus_per_trial, name=folder.name)
+        strategy = Ray(workers=configuration.workers, cpus_per_trial=configuration.cpus_per_trial, run_directory=directory.path)
         started = time.perf_counter()
         strategy.run(watched, evaluator)
         return Seen(tuple(record.trials), tuple(watched.moments), time.perf_counter() - started)

@@ -343,7 +343,7 @@ def test_weighted_product(cut_at: int | None, tmp_path: Path) -> None:
     """Once its targets are fixed, all trials are compared by it, in this process as in a resumed one."""
     ranking = Ranking(TWO.objectives, weighted=True)
     told: list[dict[str, float]] = []
-    options: dict[str, Any] = {"trials": 30, "on_targets": lambda targets: told.append(dict(targets))}
+    options: dict[str, Any] = {"trials": 30, "on_targets": lambda targets: told.append(dict(targets)) or targets}
     directory, search, record = opened(tmp_path / "whole", "asha:eta=2:min_epochs=4", ranking, **options)
     with directory:
         steps = Fake(search).run().steps
@@ -376,7 +376,7 @@ def test_targets_that_a_kill_kept_from_being_told(tmp_path: Path) -> None:
         targets = search.ranking.targets
     told: list[dict[str, float]] = []
     directory, search, _ = opened(
-        tmp_path / "run", "none", ranking, trials=12, on_targets=lambda found: told.append(dict(found))
+        tmp_path / "run", "none", ranking, trials=12, on_targets=lambda found: told.append(dict(found)) or found
     )
     with directory:
         assert told == [targets]

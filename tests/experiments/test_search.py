@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -169,8 +169,13 @@ def test_a_deadline_ends_the_asking(directory, lenet: ModelSpace) -> None:
 
 def test_targets_are_the_medians_of_the_first_ten(directory, lenet: ModelSpace) -> None:
     told: list[dict[str, float]] = []
+
+    def tell(targets: Mapping[str, float]) -> Mapping[str, float]:
+        told.append(dict(targets))
+        return targets
+
     ranking = Ranking(RANKING.objectives, weighted=True)
-    search, record = make(directory, lenet, "tpe", ranking, on_targets=lambda targets: told.append(dict(targets)))
+    search, record = make(directory, lenet, "tpe", ranking, on_targets=tell)
     drive(search, lenet)
     first = [t.metrics["size_kib"] for t in record.trials[:10]]
     assert told == [{"size_kib": float(np.median(first)) or 1.0}]
