@@ -19,7 +19,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     made = Parser(__doc__.partition("\n")[0])
     made.add_argument("--quick", action="store_true", help="so few trials that the figures say nothing")
+    made.add_argument("--epochs", type=int, metavar="N", help=f"of the networks that are trained, not {WHOLE.epochs}")
     made.add_argument("--out", type=Path, default=Path("runs") / "ray_scaling", help="where measurements are kept")
     made.add_argument("--json", type=Path, metavar="PATH", help="where what was measured is written")
     made.add_argument("--page", type=Path, metavar="PATH", help="a page in Markdown whose tables are written anew")
@@ -82,12 +83,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.epochs is not None and options.epochs < 1:
+        raise SlimsearchError(f"--epochs {options.epochs} is less than 1")
     if options.page is not None and not options.page.is_file():
         raise SlimsearchError(f"--page '{options.page}': there is no such file")
     for path in (options.out / "kept", options.json):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be, fails before the work
     size = QUICK if options.quick else WHOLE
+    size = replace(size, epochs=options.epochs or size.epochs)
     found = {
         "quick": options.quick, "processor": processor()[0], "cores": os.cpu_count(),
         "python": platform.python_version(), "ray": version("ray"), **_measured(_Kept(options.out, size), size),

@@ -170,6 +170,7 @@ def test_the_page_has_the_figures_of_the_results() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--epochs", "0"], "--epochs 0 is less than 1"),
         (["--page", "nowhere.md"], "--page 'nowhere.md': there is no such file"),
         (["--json", "/dev/null/deep/found.json"], "/dev/null"),
     ],
