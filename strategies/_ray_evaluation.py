@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -51,25 +52,37 @@ def evaluate(run: Run, task: bytes, title: str, key: str) -> Outcome | Failure:
         title: of the task.
         key: of its post.
     """
-    global _kept
     use_one_thread()
     print(f"{title} begins", flush=True)
     run.post.begin.remote(key)
-    if _kept is None or _kept[0] != run.evaluator:
-        sys.path += [entry for entry in run.imports if entry not in sys.path]
-        try:
-            _kept = run.evaluator, run.place.load(run.evaluator)
-        except Exception as error:  # what belongs to the user may not load here
-            return Failure(f"a worker cannot load the evaluator: {type(error).__name__}: {error}")
+    try:
+        evaluator = _evaluator(run)
+    except Exception as error:  # what belongs to the user may not load here
+        return Failure(f"a worker cannot load the evaluator: {type(error).__name__}: {error}")
     here: Task = run.place.load(task, own=lambda loaded: loaded.directory)
     sender = run.place.sender(here.directory)
     with open(os.dup(1), "w", buffering=1, encoding="utf-8") as log:  # before it is redirected to the task's log
-        result = _worker.evaluated(_kept[1], here, _Reporter(run.post, key, here, sender, log))
+        result = _worker.evaluated(evaluator, here, _Reporter(run.post, key, here, sender, log))
     if sender is not None:
         sender.send()
     said = result.error if isinstance(result, Failure) else _text(result.metrics)
     print(f"trial {here.number} ended: {said}", flush=True)
     return result
+
+
+def warm_up(run: Run) -> None:
+    """Have the evaluator loaded in this process before it is needed, with all that it imports."""
+    use_one_thread()
+    with contextlib.suppress(Exception):  # the trials will say it
+        _evaluator(run)
+
+
+def _evaluator(run: Run) -> Evaluator:
+    global _kept
+    if _kept is None or _kept[0] != run.evaluator:
+        sys.path += [entry for entry in run.imports if entry not in sys.path]
+        _kept = run.evaluator, run.place.load(run.evaluator)
+    return _kept[1]
 
 
 def name(run: str, task: Task) -> str:

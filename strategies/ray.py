@@ -27,6 +27,8 @@ _SOURCE = Path(__file__).resolve().parents[1]
 _MODULES = ("compression", "evaluators", "experiments", "search_spaces", "strategies", "slimsearch.py",
             "slimsearch_errors.py", "slimsearch_names.py")  # fmt: skip
 
+_SECONDS_TO_START = 60.0
+
 # What Tune would do beside running trials: logs and checkpoints of its own, which nobody reads.
 _TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "1000000000", "RAY_AIR_NEW_OUTPUT": "0",
@@ -93,9 +95,12 @@ class Ray:
             proposals = Proposals(self._searcher, space, self.objectives, self.seed)
         from ray.exceptions import RayError
 
-        with _environment(_TUNE), self._cluster() as resources:
+        with self._cluster() as resources:
+            limit = self._room(resources)
             try:
-                self._tune(search, evaluator, proposals, self._room(resources))
+                # Of a searcher that it does not know Tune would otherwise start one actor after the other.
+                with _environment(_TUNE | {"TUNE_MAX_PENDING_TRIALS_PG": str(limit)}):
+                    self._tune(search, evaluator, proposals, limit)
             except RayError as error:
                 raise SlimsearchError(
                     f"the Ray cluster failed: {type(error).__name__}: {_line(error)}; what was finished is kept, go on "
@@ -150,7 +155,7 @@ class Ray:
         import ray
         from ray import tune
 
-        from strategies._ray_evaluation import Run
+        from strategies._ray_evaluation import Run, warm_up
         from strategies._ray_metrics import Metrics
         from strategies._ray_searcher import TaskSearcher
         from strategies._ray_trial import TASK, Trial
@@ -159,6 +164,12 @@ class Ray:
         resources = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial}
         with self._driver() as (post, place), tempfile.TemporaryDirectory(prefix="slimsearch-tune-") as folder:
             run = ray.put(Run.of(name, evaluator, place, post))
+            # Processes that have imported everything before a trial is begun: they are used again.
+            begin = ray.remote(warm_up).options(
+                name=f"{name}: a process starts", num_cpus=self.cpus_per_trial, num_gpus=self.gpus_per_trial,
+                max_retries=0,
+            )  # fmt: skip
+            ray.wait([begin.remote(run) for _ in range(limit)], num_returns=limit, timeout=_SECONDS_TO_START)
             searcher = TaskSearcher(search, post, limit, Metrics(name, search, limit), _node_lost, proposals)
             trainable = tune.with_resources(
                 tune.with_parameters(

@@ -122,7 +122,9 @@ def search_on_ray(
         )  # fmt: skip
         watched = Watched(Phases(search, iter(()), lambda: figures(ranking, record)))
         evaluator = around(problem.evaluator(directory))
-        strategy = Ray(workers=configuration.workers, cpus_per_trial=configuration.cpus_per_trial, run_directory=directory.path)
+        strategy = Ray(
+            workers=configuration.workers, cpus_per_trial=configuration.cpus_per_trial, run_directory=directory.path
+        )
         started = time.perf_counter()
         strategy.run(watched, evaluator)
         return Seen(tuple(record.trials), tuple(watched.moments), time.perf_counter() - started)
