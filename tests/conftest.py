@@ -22,6 +22,10 @@ TINY, VARIOUS = f"{SPACES}:Tiny", f"{SPACES}:Various"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--keep-screenshots", action="store_true", help="renew the pictures of docs/images (-m browser)")
+
+
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     """1,797 real digits of 8x8 pixels."""
