@@ -13,12 +13,17 @@ import pytest
 
 import search_spaces  # noqa: F401 - lets torchvision, and with it NNI, be imported
 from evaluators.datasets import Dataset, load_dataset
+from experiments.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACES = ROOT / "tests" / "spaces.py"
 TINY, DOZEN, VARIOUS = f"{SPACES}:Tiny", f"{SPACES}:Dozen", f"{SPACES}:Various"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--keep-screenshots", action="store_true", help="renew the pictures of docs/images (-m browser)")
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +46,29 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """The command line in a process of its own, in an empty folder: ``run("--space", ...)``."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """The command line in an empty folder: ``run("--space", ...)``; in this process, so that NNI is imported once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
 
-    def call(*words: str, command: str = "run", timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def call(*words: object, command: str = "run") -> subprocess.CompletedProcess[str]:
+        arguments = [command, *map(str, words)]
+        capfd.readouterr()
+        try:
+            code = main(arguments)
+        except SystemExit as end:  # of the parser
+            code = int(end.code or 0)
+        output = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, code, output.out, output.err)
+
+    return call
+
+
+@pytest.fixture
+def run_apart(tmp_path: Path) -> Run:
+    """The same in a process of its own."""
+
+    def call(*words: object, command: str = "run", timeout: float = 240) -> subprocess.CompletedProcess[str]:
         arguments = [sys.executable, "-m", "experiments.main", command, *map(str, words)]
         return subprocess.run(
             arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=timeout, check=False

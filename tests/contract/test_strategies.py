@@ -26,8 +26,9 @@ from strategies._nni_oneshot import OneShot
 CLASSES: dict[str, type[Any]] = {
     name: load_class("strategy", name, "strategies") for name in built_in_names("strategies")
 }
-# NNI's multi-trial strategies are driven by one and the same code: the first of them stands for all where time counts.
-ALIKE = ("nni_grid", "nni_random", "nni_tpe")
+# Where time counts, one stands for all that are driven by the same code: `nni_evolution` for NNI's multi-trial
+# strategies, `optuna` for `supernet` where there is nothing to prepare.
+ALIKE = ("nni_grid", "nni_random", "nni_tpe", "supernet")
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name
     for name, found in CLASSES.items()
@@ -144,7 +145,7 @@ def make(name: str, **options: object) -> Strategy:
 def test_everything_is_told_once(name: str, tmp_path: Path) -> None:
     whats = ["fine", "raise", "die", "fine", "exit", "unpicklable", "stop", "hang", "fine", "fine"]
     search = Recorder(tmp_path, whats)
-    make(name, workers=2, trial_timeout=5).run(search, Odd())
+    make(name, workers=2, trial_timeout=3).run(search, Odd())
     assert sorted(number for number, _ in search.told) == list(range(len(whats)))
     results = dict(search.told)
     for number, what in enumerate(whats):
@@ -157,7 +158,7 @@ def test_everything_is_told_once(name: str, tmp_path: Path) -> None:
             assert "\n" not in result.error
             assert result.worker_died == (what in ("die", "exit"))
     assert results[1].error == "ValueError: first line"
-    assert "longer than --trial-timeout 5 s" in results[whats.index("hang")].error
+    assert "longer than --trial-timeout 3 s" in results[whats.index("hang")].error
     assert "cannot travel" in results[whats.index("unpicklable")].error
 
 

@@ -16,8 +16,9 @@ import pytest
 from tests.conftest import TINY, Run, environment, recorded
 
 
-def test_kill_9_and_resume_lose_and_repeat_nothing(tmp_path: Path, run: Run) -> None:
-    words = ["--space", TINY, "--dataset", "digits", "--epochs", "25", "--run-dir", "run", "--seed", "3"]
+def test_kill_9_and_resume_lose_and_repeat_nothing(tmp_path: Path, run_apart: Run) -> None:
+    words = ["--space", TINY, "--dataset", "digits", "--epochs", "20", "--run-dir", "run", "--seed", "3"]
+    words += ["--compress", "quantize", "--top-k", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.main", "run", *words],
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True,
@@ -31,7 +32,7 @@ def test_kill_9_and_resume_lose_and_repeat_nothing(tmp_path: Path, run: Run) -> 
     before = recorded(tmp_path / "run")
     assert len(before) >= 3
     time.sleep(1)  # its workers notice within half a second
-    again = run("--resume", "run")
+    again = run_apart("--resume", "run")
     assert again.returncode == 0, again.stderr
     after = recorded(tmp_path / "run")
     assert {number: after[number] for number in before} == before
@@ -40,7 +41,8 @@ def test_kill_9_and_resume_lose_and_repeat_nothing(tmp_path: Path, run: Run) -> 
 
 
 def test_ctrl_c_and_resume(tmp_path: Path, run: Run) -> None:
-    words = ["--space", TINY, "--dataset", "digits", "--epochs", "60", "--run-dir", "run"]
+    words = ["--space", TINY, "--dataset", "digits", "--epochs", "20", "--run-dir", "run"]
+    words += ["--compress", "none"]
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.main", "run", *words], cwd=tmp_path, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,

@@ -55,6 +55,13 @@ def test_mistakes_are_one_clear_line(words: list[str], said: str, run: Run, tmp_
     assert list(tmp_path.iterdir()) == [], "nothing was written"
 
 
+def test_nothing_else_is_said_in_a_process_of_its_own(run_apart: Run) -> None:
+    """Where NNI is imported, which has much to say."""
+    done = run_apart("--space", f"{SPACES}:FailsToRun", "--dataset", "digits")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch("error: .*the forward pass gave up.*\n", done.stderr), done.stderr
+
+
 def test_a_limit_that_nothing_can_meet(run: Run, tmp_path: Path) -> None:
     done = run("--space", TINY, *FAST, "--max-size-kib", "1", "--run-dir", "run")
     assert done.returncode == 2
@@ -102,10 +109,10 @@ class TestOfAFinishedRun:
         (copy / "config.yaml").write_text(text.replace(str(SPACES), str(tmp_path / "spaces.py")))
         self.refused(run, copy, "the space is not the one .*: 'width' was 8, 16, 24, is 8, 16, 32")
 
-    def test_in_use(self, run: Run, copy: Path) -> None:
+    def test_in_use(self, run_apart: Run, copy: Path) -> None:
 
         with RunDirectory(copy, create=False):
-            self.refused(run, copy, "in use by another process")
+            self.refused(run_apart, copy, "in use by another process")
 
     def test_more_trials(self, run: Run, copy: Path) -> None:
         done = run("--resume", str(copy), "--trials", "50")
