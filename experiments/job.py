@@ -205,10 +205,11 @@ def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Eval
     problem = prepare(configuration, space, data, evaluate)
     if problem.data is None and getattr(strategy_class, "NEEDS_NETWORKS", False):
         raise SlimsearchError(f"--strategy {configuration.strategy} trains networks, and --evaluator has none")
-    if configuration.storage is not None and (inheriting or getattr(strategy_class, "PROPOSES", False)):
-        raise SlimsearchError(
-            f"--strategy {configuration.strategy} keeps what it knows in one run directory; with --storage: optuna, ray"
-        )
+    if configuration.storage is not None and (inheriting or not proposing):
+        what, others = f"--strategy {configuration.strategy}", "optuna, ray"
+        if hasattr(made, "sampler"):
+            what, others = f"--sampler {configuration.sampler}", "built-in samplers, and Optuna's"
+        raise SlimsearchError(f"{what} keeps what it knows in one process; with --storage: {others}")
     if configuration.zero_cost != "none":
         if problem.data is None or not isinstance(problem.space, ModelSpace):
             raise SlimsearchError("--zero-cost scores networks, and --evaluator has none")

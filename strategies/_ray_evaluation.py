@@ -15,6 +15,9 @@ from strategies._ray_place import Place, Sender, pack
 from strategies._ray_post import Handle, Report
 from strategies._strategy import Failure
 
+PROCESS = {"env_vars": {"SLIMSEARCH_TRIALS": "1"}}
+"""The environment of processes for trials: it keeps those that have been warmed up from being taken by Tune's actors."""
+
 # The evaluator of the last run that this process worked for, and the bytes it came as.
 _kept: tuple[bytes, Evaluator] | None = None
 

@@ -80,7 +80,7 @@ class Trial(tune.Trainable):
         title = _ray_evaluation.name(self._name, task)
         evaluate = self._evaluate.options(
             name=title, num_cpus=self._resources["CPU"],
-            num_gpus=self._resources.get("GPU", 0), max_retries=0,
+            num_gpus=self._resources.get("GPU", 0), max_retries=0, runtime_env=_ray_evaluation.PROCESS,
         )  # fmt: skip
         self._running = evaluate.remote(self._run, pack(task, self._root), title, self._key)
         self._report = self._post.next.remote(self._key)

@@ -11,7 +11,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -67,6 +67,8 @@ class Ray:
     objectives: int = 1
     seed: int = 0
     run_directory: Path | None = None
+    PROPOSES: bool = field(default=False, init=False)
+    """Whether a searcher of Tune's does, in place of the search's sampler."""
 
     def __post_init__(self) -> None:
         _workers.check(max(1, self.workers), self.trial_timeout)
@@ -76,11 +78,7 @@ class Ray:
                 "--ray-address auto (ray start --address=HOST:PORT --num-cpus=0 makes this machine one)"
             )
         self._searcher = tune_searcher(self.sampler)
-
-    @property
-    def PROPOSES(self) -> bool:
-        """Whether a searcher of Tune's does, in place of the search's sampler."""
-        return self._searcher is not None
+        self.PROPOSES = self._searcher is not None
 
     def run(self, search: Search, evaluator: Evaluator) -> None:
         """Evaluate everything that `search` asks for.
@@ -155,7 +153,7 @@ class Ray:
         import ray
         from ray import tune
 
-        from strategies._ray_evaluation import Run, warm_up
+        from strategies._ray_evaluation import PROCESS, Run, warm_up
         from strategies._ray_metrics import Metrics
         from strategies._ray_searcher import TaskSearcher
         from strategies._ray_trial import TASK, Trial
@@ -167,7 +165,7 @@ class Ray:
             # Processes that have imported everything before a trial is begun: they are used again.
             begin = ray.remote(warm_up).options(
                 name=f"{name}: a process starts", num_cpus=self.cpus_per_trial, num_gpus=self.gpus_per_trial,
-                max_retries=0,
+                max_retries=0, runtime_env=PROCESS,
             )  # fmt: skip
             ray.wait([begin.remote(run) for _ in range(limit)], num_returns=limit, timeout=_SECONDS_TO_START)
             searcher = TaskSearcher(search, post, limit, Metrics(name, search, limit), _node_lost, proposals)
