@@ -16,7 +16,7 @@ from strategies._ray_post import Handle, Report
 from strategies._strategy import Failure
 
 PROCESS = {"env_vars": {"SLIMSEARCH_TRIALS": "1"}}
-"""The environment of processes for trials: it keeps those that have been warmed up from being taken by Tune's actors."""
+"""The environment of processes for trials, so that no actor of Tune's takes one that has been warmed up."""
 
 # The evaluator of the last run that this process worked for, and the bytes it came as.
 _kept: tuple[bytes, Evaluator] | None = None

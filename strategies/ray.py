@@ -110,9 +110,11 @@ class Ray:
         import ray
 
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
-        with tempfile.TemporaryDirectory(prefix="slimsearch-code-") as folder:
+        # More processes than processors, actors included, and Ray ends idle ones, which have just been warmed up.
+        cpus = max(os.cpu_count() or 1, math.ceil(self.workers * self.cpus_per_trial))
+        kept = {"RAY_num_workers_soft_limit": str(3 * cpus + 4)}
+        with tempfile.TemporaryDirectory(prefix="slimsearch-code-") as folder, _environment(kept):
             if self.ray_address is None:
-                cpus = max(os.cpu_count() or 1, math.ceil(self.workers * self.cpus_per_trial))
                 options |= {
                     "address": "local", "num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1",
                 }  # fmt: skip
