@@ -205,7 +205,8 @@ def test_an_unreachable_server_is_said_soon(run: Run) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_who_joins_must_search_the_same(run: Run, tmp_path: Path) -> None:
+def test_who_joins_must_search_the_same(run_apart: Run, tmp_path: Path) -> None:
+    run = run_apart  # a file that changes is read anew
     words = ["--space", TINY, *FAST, "--compress", "none", "--storage", "sqlite:///study.db", "--study", "tiny"]
     first = run(*words, "--run-dir", "a", "--trials", "2")
     assert first.returncode == 0, first.stderr
