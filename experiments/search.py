@@ -34,6 +34,8 @@ from strategies.schedulers import Decision
 
 # What is ruled out before training costs no trial, so it is bounded by itself.
 _RULED_OUT_PER_TRIAL = 50
+# A trial that is lost with so many machines may be what takes them down.
+_LOST_MACHINES = 10
 
 
 @dataclass(frozen=True)
@@ -371,14 +373,22 @@ class ArchitectureSearch:
 
 
 class Attempts:
-    """Which trials are tried again: those whose worker died, up to `retries` times each."""
+    """Which trials are tried again: those whose worker died, up to `retries` times each.
+
+    A machine that is lost takes its trials along, and may do so again before anybody knows that it is gone: that counts
+    by itself.
+    """
 
     def __init__(self, retries: int) -> None:
         self._retries = retries
         self._lost: dict[int, int] = {}
+        self._with_machines: dict[int, int] = {}
 
     def another(self, number: int, failure: Failure) -> bool:
         """Whether the trial that failed so is to be tried again."""
+        if failure.blameless:
+            self._with_machines[number] = self._with_machines.get(number, 0) + 1
+            return self._with_machines[number] <= _LOST_MACHINES
         self._lost[number] = self._lost.get(number, 0) + 1
         return failure.worker_died and self._lost[number] <= self._retries
 

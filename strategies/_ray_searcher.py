@@ -105,7 +105,7 @@ class TaskSearcher(Searcher):
             return
         event = (result or {}).get(EVENT) if not error else None
         if not isinstance(event, Outcome | Failure):
-            event = Failure("its Ray actor was lost", worker_died=True)
+            event = Failure("its Ray actor was lost", worker_died=True, blameless=True)
         self._metrics.end(task, event)
         if isinstance(event, Failure) and event.worker_died and self._node_lost():
             self.error = SlimsearchError(

@@ -107,4 +107,6 @@ class Trial(tune.Trainable):
             return Failure("its node ran out of memory", worker_died=True)
         except ray.exceptions.RayError as error:
             said = str(error).strip().partition("\n")[0]
-            return Failure(f"its worker was lost ({type(error).__name__}: {said})", worker_died=True)
+            blameless = isinstance(error, ray.exceptions.NodeDiedError)
+            lost = f"its worker was lost ({type(error).__name__}: {said})"
+            return Failure(lost, worker_died=True, blameless=blameless)

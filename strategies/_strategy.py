@@ -18,10 +18,12 @@ class Failure:
     Attributes:
         error: one line, with the exception's name.
         worker_died: the process was lost; the same task may well succeed elsewhere.
+        blameless: it was lost with its machine, or with something that runs none of the task's code.
     """
 
     error: str
     worker_died: bool = False
+    blameless: bool = False
 
 
 @dataclass(frozen=True)
