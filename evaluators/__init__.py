@@ -3,7 +3,7 @@
 from evaluators._artifact import DeployedModel, Latency, measure_latency, size_kib
 from evaluators._function_evaluator import FunctionEvaluator
 from evaluators._gate import PairedDrop, Verdict, judge
-from evaluators._meter import Meter
+from evaluators._meter import Meter, user_folder
 from evaluators._network_evaluator import (
     CHECKPOINT,
     MODEL,
@@ -41,5 +41,5 @@ __all__ = [
     "Objective", "Outcome", "PairedDrop", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator",
     "Task", "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "device_for",
     "finite", "front", "hypervolume", "hypervolumes", "judge", "load_predictions", "losses", "measure_latency",
-    "precision_for", "ranks", "recalibrate", "select", "size_kib", "train_supernet", "use_one_thread",
+    "precision_for", "ranks", "recalibrate", "select", "size_kib", "train_supernet", "use_one_thread", "user_folder",
 ]  # fmt: skip

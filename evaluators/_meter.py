@@ -27,8 +27,7 @@ class Meter:
     """This process's part in the protocol. Not for use by two threads at once."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        user = os.getuid() if hasattr(os, "getuid") else "user"
-        self._folder = folder or Path(tempfile.gettempdir()) / f"slimsearch-{user}"
+        self._folder = folder
         self._files: tuple[IO[bytes], IO[bytes]] | None = None
         self._computing = False
 
@@ -85,9 +84,18 @@ class Meter:
 
     def _open(self) -> tuple[IO[bytes], IO[bytes]]:
         if self._files is None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._files = (self._folder / "gate").open("ab"), (self._folder / "busy").open("ab")
+            folder = self._folder or user_folder()
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._files = (folder / "gate").open("ab"), (folder / "busy").open("ab")
         return self._files
+
+
+def user_folder() -> Path:
+    """Where this machine's processes of one user keep what they share, readable by nobody else; made if need be."""
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"slimsearch-{user}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 def _lock_shared(file: IO[bytes]) -> None:

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from experiments.configuration import RESUMABLE, Configuration, flag
+from experiments.environment import changed_choices
 
 # Where things are differs from machine to machine, and of the data set the hash counts.
 _OF_EACH = (*RESUMABLE, "run_dir", "study", "data_root", "download", "dataset")
@@ -37,10 +38,7 @@ def disagreement(study: dict[str, Any], here: dict[str, Any]) -> str | None:
         if theirs != ours:
             return f"{flag(name)} is {theirs} in the study and {ours} here"
     if study["choices"] != here["choices"]:
-        labels = [
-            k for k in {**study["choices"], **here["choices"]} if study["choices"].get(k) != here["choices"].get(k)
-        ]
-        return f"the space has other values of '{labels[0]}' here"
+        return f"its space differs: {changed_choices(study, here)}"
     if study["dataset"] != here["dataset"]:
         return "the data set here is another one: its hash differs"
     return None

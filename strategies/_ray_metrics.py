@@ -40,7 +40,7 @@ class Metrics:
     def __init__(self, run: str, search: Search, workers: int) -> None:
         from ray.util.metrics import Gauge
 
-        self._run, self._search, self._workers = run, search, workers
+        self._search, self._workers = search, workers
         tags = {"slimsearch_trials": ("state",), "slimsearch_best": ("metric",)}
         self._gauges: dict[str, Any] = {}
         for name, text in NAMES.items():

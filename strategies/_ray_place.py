@@ -11,7 +11,6 @@ import io
 import os
 import pickle
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ import cloudpickle
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
+
+from evaluators import user_folder
 
 Contents = dict[str, NDArray[np.uint8]]
 """Bytes by path below a folder; as arrays, which are not copied when a process reads them from Ray's store."""
@@ -180,8 +181,7 @@ def _write(folder: Path, contents: Contents) -> None:
 
 
 def _copies() -> Path:
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    return Path(tempfile.gettempdir()) / f"slimsearch-{user}" / "runs"
+    return user_folder() / "runs"
 
 
 def _remove_old(copy: Path) -> None:

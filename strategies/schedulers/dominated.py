@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimsearch_errors import SlimsearchError
-from strategies.schedulers._scheduler import Decision, Progress, check
+from strategies.schedulers._ending import EndsTrials
+from strategies.schedulers._scheduler import Progress, check
 
 
 @dataclass(frozen=True)
-class Dominated:
+class Dominated(EndsTrials):
     """Ends a trial for good when its optimistic outcome is dominated by a complete trial.
 
     The optimistic outcome is, in each objective, the best loss that the trial has had, minus the largest gain that any
@@ -47,17 +48,6 @@ class Dominated:
         check("warm_up", self.warm_up, 0, float)
         if self.warm_up >= 1:
             raise SlimsearchError(f"warm_up={self.warm_up:g} is not below 1")
-
-    def after_epoch(self, trial: Progress, trials: Sequence[Progress], epochs: int) -> Decision:
-        complete = [t for t in trials if t.state == "complete"]
-        return Decision.STOP if self.hopeless([*complete, trial], epochs) else Decision.CONTINUE
-
-    def resume(self, trials: Sequence[Progress], epochs: int, more: bool) -> int | None:
-        hopeless = self.hopeless(trials, epochs)
-        return min((t.number for t in trials if t.state == "paused" and t.number not in hopeless), default=None)
-
-    def may_begin(self, trials: Sequence[Progress], epochs: int, more: bool) -> bool:
-        return more
 
     def hopeless(self, trials: Sequence[Progress], epochs: int) -> set[int]:
         """Numbers of the running and paused trials whose optimistic outcome is dominated."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.schedulers._scheduler import Decision, Progress, check
+from strategies.schedulers._ending import EndsTrials
+from strategies.schedulers._scheduler import Progress, check
 
 
 @dataclass(frozen=True)
-class Median:
+class Median(EndsTrials):
     """Ends a trial for good when its best so far is worse than the median of the others' averages so far.
 
     The others are the complete trials, each with the average of its losses up to the same epoch. With several
@@ -32,17 +33,6 @@ class Median:
     def __post_init__(self) -> None:
         check("min_complete", self.min_complete, 1)
         check("min_epochs", self.min_epochs, 1)
-
-    def after_epoch(self, trial: Progress, trials: Sequence[Progress], epochs: int) -> Decision:
-        complete = [t for t in trials if t.state == "complete"]
-        return Decision.STOP if self.hopeless([*complete, trial], epochs) else Decision.CONTINUE
-
-    def resume(self, trials: Sequence[Progress], epochs: int, more: bool) -> int | None:
-        hopeless = self.hopeless(trials, epochs)
-        return min((t.number for t in trials if t.state == "paused" and t.number not in hopeless), default=None)
-
-    def may_begin(self, trials: Sequence[Progress], epochs: int, more: bool) -> bool:
-        return more
 
     def hopeless(self, trials: Sequence[Progress], epochs: int) -> set[int]:
         """Numbers of the running and paused trials that are worse than the median."""

@@ -135,6 +135,20 @@ def test_a_limit_that_nothing_meets_ends_and_says_so(directory, mnist_cnn: Model
         refuse_if_nothing_is_left(ranking, record)
 
 
+def test_a_trial_that_is_lost_with_its_machine_is_not_to_blame(directory, lenet: ModelSpace) -> None:
+    search, record = make(directory, lenet, retries=0, trials=1)
+    task = search.ask()
+    assert task is not None
+    for _ in range(10):
+        search.tell(task.number, Failure("its Ray actor was lost", worker_died=True, blameless=True))
+        again = search.ask()
+        assert again is not None
+        assert again.number == task.number
+    search.tell(task.number, Failure("its Ray actor was lost", worker_died=True, blameless=True))
+    assert search.ask() is None
+    assert record.trials[0].error == "its Ray actor was lost"
+
+
 def test_a_dead_workers_trial_is_tried_again_and_no_more_often_than_asked(directory, lenet: ModelSpace) -> None:
     search, record = make(directory, lenet, retries=2, trials=1)
     task = search.ask()

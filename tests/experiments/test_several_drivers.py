@@ -214,7 +214,7 @@ def test_who_joins_must_search_the_same(run_apart: Run, tmp_path: Path) -> None:
     for changes, said in (
         (["--epochs", "3"], "--epochs is 2 in the study and 3 here"),
         (["--objectives", "val_accuracy"], "--objectives is val_accuracy,latency_ms,size_kib in the study and val_acc"),
-        (["--space", "spaces.py:Tiny"], "the space has other values of 'width' here"),
+        (["--space", "spaces.py:Tiny"], "its space differs: 'width' was 8, 16, 24, is 8, 16, 32"),
         (["--dataset", "digits", "--image-size", "9"], "--image-size is None in the study and 9 here"),
     ):
         one_line(run(*words, "--run-dir", "b", *changes), f"study 'tiny' in 'sqlite.*' is another one: {said}")
