@@ -261,9 +261,9 @@ def load_dataset(
     return load(data, root=root, download=download, image_size=image_size)
 
 
-def accuracy(model: str | Path, dataset: Dataset, split: Split) -> float:
-    """Share of `split` that an exported file classifies rightly, in ONNX Runtime."""
+def accuracy(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> float:
+    """Share of `split` that an exported file classifies rightly, in ONNX Runtime or OpenVINO."""
     from evaluators import DeployedModel
 
-    predictions = DeployedModel(Path(model)).predict(dataset, split)
+    predictions = DeployedModel(Path(model), runtime=runtime).predict(dataset, split)
     return float((predictions == split.labels).mean())

@@ -1,8 +1,10 @@
 """A candidate in, named numbers out: data, training, the deployed file's accuracy, latency and size."""
 
-from evaluators._artifact import DeployedModel, Latency, measure_latency, size_kib
+from evaluators._accuracy import told_apart, wilson
+from evaluators._deployed import RUNTIMES, DeployedModel, runtime_version, size_kib
 from evaluators._function_evaluator import FunctionEvaluator
 from evaluators._gate import PairedDrop, Verdict, judge
+from evaluators._latency import Latency, measure_latency
 from evaluators._meter import Meter, user_folder
 from evaluators._network_evaluator import (
     CHECKPOINT,
@@ -12,6 +14,7 @@ from evaluators._network_evaluator import (
     NetworkEvaluator,
     UserMetric,
     load_predictions,
+    load_right,
 )
 from evaluators._objective import (
     DIRECTIONS,
@@ -36,10 +39,12 @@ from evaluators._training import ImageTraining, TrainingSettings
 from evaluators._weight_sharing import WeightSharingEvaluator
 
 __all__ = [
-    "CHECKPOINT", "DIRECTIONS", "MODEL", "SAMPLINGS", "Architectures", "Artifact", "DeployedModel", "Evaluator",
-    "FunctionEvaluator", "ImageTraining", "Latency", "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator",
-    "Objective", "Outcome", "PairedDrop", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator",
-    "Task", "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "device_for",
-    "finite", "front", "hypervolume", "hypervolumes", "judge", "load_predictions", "losses", "measure_latency",
-    "precision_for", "ranks", "recalibrate", "select", "size_kib", "train_supernet", "use_one_thread", "user_folder",
+    "CHECKPOINT", "DIRECTIONS", "MODEL", "RUNTIMES", "SAMPLINGS", "Architectures", "Artifact", "DeployedModel",
+    "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency", "LatencySettings", "Limit", "Meter", "Metrics",
+    "NetworkEvaluator", "Objective", "Outcome", "PairedDrop", "Report", "SharedWeights", "Supernet",
+    "SupernetEvaluator", "TableEvaluator", "Task", "TrainingSettings", "UserMetric", "Verdict",
+    "WeightSharingEvaluator", "WeightedProduct", "device_for", "finite", "front", "hypervolume", "hypervolumes",
+    "judge", "load_predictions", "load_right", "losses", "measure_latency", "precision_for", "ranks", "recalibrate",
+    "runtime_version", "select", "size_kib", "told_apart", "train_supernet", "use_one_thread", "user_folder",
+    "wilson",
 ]  # fmt: skip

@@ -63,7 +63,7 @@ def judge(
     """Keep a stage that loses no more than `max_drop` points and gains in what it is for.
 
     Args:
-        before, after: metrics of the two files; the latencies (``latency_ms`` and its quartiles) of one interleaved
+        before, after: metrics of the two files; the latencies (``latency_ms`` and its interval) of one interleaved
             measurement.
         drop: accuracy lost on the validation split.
         max_drop: in percentage points; compared with the drop itself, the interval is for the reader.
@@ -76,7 +76,7 @@ def judge(
         return Verdict(False, broken[0])
     if drop.points > max_drop + 1e-9:
         return Verdict(False, f"accuracy fell {drop}, more than --max-drop {max_drop:g}")
-    faster = after["latency_q75_ms"] < before["latency_q25_ms"]
+    faster = after["latency_high_ms"] < before["latency_low_ms"]
     smaller = after["size_kib"] < before["size_kib"]
     speed = f"{before['latency_ms'] / after['latency_ms']:.2f}x as fast"
     size = f"{before['size_kib'] / after['size_kib']:.2f}x smaller"

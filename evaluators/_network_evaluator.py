@@ -12,9 +12,11 @@ import numpy as np
 
 import compression
 from compression import Network
-from evaluators._artifact import DeployedModel, Latency, measure_latency, size_kib
+from evaluators._deployed import DeployedModel, size_kib
+from evaluators._latency import Latency, measure_latency
 from evaluators._meter import Meter
 from evaluators._objective import finite
+from evaluators._parity import check_parity
 from evaluators._task import Artifact, Outcome, Report, Task
 from evaluators._training import ImageTraining, StoppedEarly, TrainingSettings
 from evaluators.datasets import Dataset
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
 MODEL, PREDICTIONS, PACKED = "model.onnx", "predictions.safetensors", "packed.bin"
 CHECKPOINT = "training.pt"
 
-# How far the logits of the file may be from those of the network, relative to the largest of them.
-_PARITY = 1e-3
-_PARITY_IMAGES = 64
-_BLOCKS_BEFORE_TRAINING = 10
+_BLOCKS_BEFORE_TRAINING = 9
+# Seconds to wait for calm: of somebody else's work on the machine a search should not become much longer.
+_PATIENCE_BEFORE_TRAINING, _LONGEST_PATIENCE = 0.5, 10.0
+_PATIENCE_PER_SECOND = 0.1  # of training
 
 UserMetric = Callable[[Path, Dataset], float]
 """A metric of the user's: the exported file, and the data set without its test split, in; a number out."""
@@ -38,10 +40,11 @@ UserMetric = Callable[[Path, Dataset], float]
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """Batch size and threads with which latency is measured."""
+    """How a file is run: images a call, threads, and the runtime (one of `evaluators.RUNTIMES`)."""
 
     batch: int = 1
     threads: int = 1
+    runtime: str = "onnxruntime"
 
 
 class Architectures(Protocol):
@@ -67,11 +70,12 @@ def trained(network: Network, task: Task, training: ImageTraining) -> Network:
 class NetworkEvaluator:
     """Evaluates candidates on a data set.
 
-    Metrics: ``val_accuracy`` (of the exported file), ``val_images``, ``latency_ms`` with its quartiles,
-    ``latency_alone`` (1 if nothing else of ours computed while it was measured), ``size_kib``,
-    ``params``, ``macs``, ``training_seconds``, ``packed_kib`` (see `compression.pack`) where there is a packed form
-    that no runtime executes, and those of the user. A task that starts from another's network also gets
-    ``start_latency_ms`` and quartiles: the file it started from, measured in turns with the new one.
+    Metrics: ``val_accuracy`` (of the exported file), ``val_images``, ``latency_ms`` with its interval and what
+    else `Latency.metrics` says, ``latency_alone`` (1 if nothing else of ours computed while it was measured),
+    ``parity_error`` (see `check_parity`), ``size_kib``, ``params``, ``macs``, ``training_seconds``, ``packed_kib``
+    (see `compression.pack`) where there is a packed form that no runtime executes, and those of the user. A task that
+    starts from another's network also gets ``start_latency_ms`` and the like: the file it started from, measured in
+    turns with the new one.
 
     Attributes:
         space: builds the networks.
@@ -145,7 +149,7 @@ class NetworkEvaluator:
                     return Outcome({})
             seconds = time.perf_counter() - started
             network.save(task.directory)
-            metrics = self._score(network, task, training)
+            metrics = self._score(network, task, training, _patience(seconds))
         metrics["training_seconds"] = seconds
         wrong = finite(metrics)
         if wrong is not None:
@@ -179,10 +183,13 @@ class NetworkEvaluator:
 
     def _quick_latency(self, path: Path) -> Latency:
         with self._meter.exclusive():
-            return measure_latency(
-                [path], self.data.input_shape, batch=self.latency.batch, threads=self.latency.threads,
-                blocks=_BLOCKS_BEFORE_TRAINING,
-            )[0]  # fmt: skip
+            return self._measured([path], blocks=_BLOCKS_BEFORE_TRAINING, patience=_PATIENCE_BEFORE_TRAINING)[0]
+
+    def _measured(self, paths: list[Path], **effort: Any) -> list[Latency]:
+        how = self.latency
+        return measure_latency(
+            paths, self.data.input_shape, batch=how.batch, threads=how.threads, runtime=how.runtime, **effort
+        )
 
     def _example(self) -> torch.Tensor:
         import torch
@@ -192,23 +199,23 @@ class NetworkEvaluator:
     def _costs(self, network: Network) -> dict[str, float]:
         return {"params": float(network.params), "macs": float(network.macs(self._example()))}
 
-    def _score(self, network: Network, task: Task, training: ImageTraining) -> dict[str, float]:
+    def _score(self, network: Network, task: Task, training: ImageTraining, patience: float) -> dict[str, float]:
         path, data = task.directory / MODEL, self.data
         compression.export(network, path, training.calibration, data.metadata())
-        model = DeployedModel(path)
-        if network.quantization is None:
-            _check_parity(network, model, data)
+        model = DeployedModel(path, runtime=self.latency.runtime)
+        parity = check_parity(network, model, data)
         self._meter.pause_if_measuring()
         predictions = model.predict(data, data.validation)
-        _save_predictions(predictions, task.directory / PREDICTIONS)
+        _save_predictions(predictions, data.validation.labels, task.directory / PREDICTIONS)
         files = [path] if task.start is None else [path, task.start.directory / MODEL]
         with self._meter.exclusive() as alone:
-            latencies = measure_latency(files, data.input_shape, batch=self.latency.batch, threads=self.latency.threads)
+            latencies = self._measured(files, patience=patience)
         metrics = {
             "val_accuracy": float((predictions == data.validation.labels).mean()),
             "val_images": float(len(data.validation)),
             **latencies[0].metrics(),
             "latency_alone": float(alone),
+            "parity_error": parity,
             "size_kib": size_kib(path),
             **self._costs(network),
         }
@@ -223,35 +230,44 @@ class NetworkEvaluator:
         return metrics
 
 
+def _patience(seconds: float) -> float:
+    return min(_LONGEST_PATIENCE, _PATIENCE_BEFORE_TRAINING + _PATIENCE_PER_SECOND * seconds)
+
+
 def load_predictions(directory: Path) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The class that a trial's file gave to each validation image, (N,)."""
+    """The class that a trial's file gave to each validation image, (N,).
+
+    Raises:
+        SlimsearchError: they are missing or damaged.
+    """
+    found: np.ndarray[tuple[int], np.dtype[np.int64]] = _load(directory, "validation")
+    return found
+
+
+def load_right(directory: Path) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Whether a trial's file classified each validation image rightly, (N,).
+
+    Raises:
+        SlimsearchError: that is missing or damaged.
+    """
+    found: np.ndarray[tuple[int], np.dtype[np.bool_]] = _load(directory, "right").astype(np.bool_)
+    return found
+
+
+def _load(directory: Path, name: str) -> Any:
     from safetensors.numpy import load_file
 
     try:
-        predictions: np.ndarray[tuple[int], np.dtype[np.int64]] = load_file(directory / PREDICTIONS)["validation"]
+        return load_file(directory / PREDICTIONS)[name]
     except Exception as error:  # safetensors and the file system each have their own
         raise SlimsearchError(f"cannot read the predictions in '{directory}': {error}") from error
-    return predictions
 
 
-def _save_predictions(predictions: np.ndarray[tuple[int], np.dtype[np.int64]], path: Path) -> None:
+def _save_predictions(
+    predictions: np.ndarray[tuple[int], np.dtype[np.int64]], labels: np.ndarray[Any, np.dtype[Any]], path: Path
+) -> None:
     from safetensors.numpy import save_file
 
     part = path.with_suffix(".part")
-    save_file({"validation": predictions}, part)
+    save_file({"validation": predictions, "right": (predictions == labels).astype(np.uint8)}, part)
     part.replace(path)
-
-
-def _check_parity(network: Network, model: DeployedModel, data: Dataset) -> None:
-    import torch
-
-    images = data.normalise(data.validation.images[:_PARITY_IMAGES])
-    with torch.no_grad():
-        expected = network.module.eval()(images).numpy()
-    found = model(images.numpy())
-    difference = float(np.abs(found - expected).max())
-    tolerance = _PARITY * max(1.0, float(np.abs(expected).max()))
-    if not difference <= tolerance:
-        raise SlimsearchError(
-            f"the exported file disagrees with the network: logits differ by {difference:.3g}, allowed {tolerance:.3g}"
-        )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compression import Network
-from evaluators._artifact import DeployedModel
+from evaluators._deployed import DeployedModel
 from evaluators._network_evaluator import LatencySettings, NetworkEvaluator, UserMetric
 from evaluators._supernet_slots import Slot, slots_of
 from evaluators._task import Outcome, Report, Task

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 import compression
-from evaluators import Artifact, Outcome, PairedDrop, Task, judge, load_predictions
+from evaluators import Outcome, PairedDrop, Task, judge, load_predictions
 from evaluators.datasets import Dataset
+from experiments.artifacts import artifact, teacher
 from experiments.ranking import Ranking
 from experiments.record import COMPLETE, COMPRESSION, LOST, RUNNING, SEARCH, TAKEN_BACK, Record, Trial
 from experiments.run_directory import RunDirectory
@@ -58,8 +59,7 @@ class CompressionPhase:
         self._attempts = Attempts(retries)
         searched = [t for t in record.trials if t.kind == SEARCH]
         self._parents = ranking.select(searched, top_k) if self._groups else []
-        best = max(ranking.feasible(searched), key=lambda t: (t.metrics["val_accuracy"], -t.number), default=None)
-        self._teacher = None if best is None else self._artifact(best)
+        self._teacher = teacher(ranking, record, directory)
         self._again = [
             t.number for t in record.standing if t.state == RUNNING and t.kind == COMPRESSION and record.mine(t.number)
         ]
@@ -163,14 +163,6 @@ class CompressionPhase:
             fidelity=trial.fidelity,
             seed=trial.seed,
             directory=self._directory.trial_directory(trial.number),
-            start=self._artifact(parent),
+            start=artifact(parent, self._record, self._directory),
             teacher=self._teacher,
         )
-
-    def _artifact(self, trial: Trial) -> Artifact:
-        self._record.fetch(trial)
-        folder = self._directory.trial_directory(trial.number)
-        origin = trial
-        while origin.parent is not None:
-            origin = self._record.trials[origin.parent]
-        return Artifact(folder, trial.candidate.architecture, trial.candidate.recipe, origin.seed)

@@ -17,8 +17,8 @@ FORMAT = 1
 
 # What may differ when a run is resumed: how much and how fast, not what.
 RESUMABLE = (
-    "trials", "timeout", "workers", "trial_timeout", "retries", "stop_at", "patience", "ray_address", "cpus_per_trial",
-    "gpus_per_trial", "storage",
+    "trials", "timeout", "repeats", "workers", "trial_timeout", "retries", "stop_at", "patience", "ray_address",
+    "cpus_per_trial", "gpus_per_trial", "storage",
 )  # fmt: skip
 
 
@@ -91,6 +91,9 @@ class Configuration:
         "any", "of int8 files: any (the same answers on every x86 processor) or vnni (finer weights, for newer ones)"
     )
     max_drop: float = _option(0.5, "points of validation accuracy that a stage may lose and still be kept")
+    repeats: int = _option(
+        1, "how often each finalist is trained in all, with other seeds; mean and spread are reported"
+    )
     device: str = _option("auto", "where candidates are trained: auto, cpu or cuda; they are deployed on the CPU")
     precision: str = _option("auto", "of training: fp32, bf16, or auto (bf16 where the processor has it)")
     batch_size: int = _option(64, "images a training step")
@@ -98,6 +101,9 @@ class Configuration:
     augment: str = _option("auto", "none, shift, shift-flip, or auto (what the data set allows)")
     latency_batch: int = _option(1, "images a call when latency is measured")
     latency_threads: int = _option(1, "threads when latency is measured")
+    runtime: str = _option(
+        "onnxruntime", "what runs the files, for accuracy and latency: onnxruntime or openvino (slimsearch[openvino])"
+    )
     storage: str | None = _option(
         None,
         "a database for drivers on several machines, such as postgresql://user@host/database; by default the study is "
@@ -119,6 +125,7 @@ class Configuration:
         """
         for name, allowed in (
             ("objective", ("pareto", "weighted")),
+            ("runtime", ("onnxruntime", "openvino")),
             ("device", ("auto", "cpu", "cuda")),
             ("precision", ("auto", "fp32", "bf16")),
             ("int8_target", ("any", "vnni")),
@@ -129,7 +136,7 @@ class Configuration:
                 raise SlimsearchError(f"{flag(name)} '{getattr(self, name)}' is none of {', '.join(allowed)}")
         for name, least in (
             ("trials", 1), ("epochs", 1), ("subnets", 1), ("supernet_epochs", 1),
-            ("seed", 0), ("workers", 0), ("retries", 0), ("top_k", 0),
+            ("seed", 0), ("workers", 0), ("retries", 0), ("top_k", 0), ("repeats", 1),
             ("batch_size", 2), ("latency_batch", 1), ("latency_threads", 1), ("max_drop", 0), ("gpus_per_trial", 0),
             ("heartbeat", 1),
         ):  # fmt: skip

@@ -16,6 +16,7 @@ from experiments.record import (
     FAILED,
     LOST,
     PAUSED,
+    REPEAT,
     RULED_OUT,
     RUNNING,
     SEARCH,
@@ -28,10 +29,12 @@ from experiments.record import (
 )
 from experiments.tables import (
     architecture_text,
+    best_lines,
     final_table,
     marked_recipe,
     metrics_text,
     recipe_text,
+    seed_lines,
     shown,
     taken_back_lines,
 )
@@ -137,7 +140,8 @@ class Console:
 
     def result(self, result: Result, ranking: Ranking) -> None:
         self._console.print(final_table(result.trials, ranking))
-        for line in taken_back_lines(result.trials):
+        told = best_lines(result.models, ranking) + seed_lines(result.models) + taken_back_lines(result.trials)
+        for line in told:
             self._print(_escape(line))
         self._console.print("\nTop models:")
         for model in result.models:
@@ -163,7 +167,7 @@ class Console:
 
     @property
     def _kind(self) -> str:
-        return {"search": SEARCH, "subnets": SUBNET}.get(self._phase, COMPRESSION)
+        return {"search": SEARCH, "subnets": SUBNET, "repeats": REPEAT}.get(self._phase, COMPRESSION)
 
     def _line(self, trial: Trial) -> str:
         done, total = len(self._done), max(self._length, len(self._done))
@@ -179,7 +183,7 @@ class Console:
             WITHDRAWN: f"[dim]withdrawn[/]: {_escape(trial.reason or '')}",
             TAKEN_BACK: f"[yellow]taken back[/]: {_escape(trial.reason or '')}",
         }[trial.state]
-        kept = f"  [green]kept[/]: {_escape(trial.reason or '')}" if trial.parent is not None else ""
+        kept = f"  [green]kept[/]: {_escape(trial.reason or '')}" if trial.kind == COMPRESSION else ""
         if trial.state != COMPLETE:
             kept = ""
         return f"\\[{done}/{total}] trial {trial.number}: {_escape(what)}  {said}{kept}  [dim]{self._time_left()}[/]"

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from evaluators import runtime_version
 from evaluators.datasets import Dataset
 from experiments.configuration import Configuration
 from experiments.problem import Problem
@@ -16,13 +17,30 @@ from slimsearch_errors import SlimsearchError
 
 _PACKAGES = (
     "slimsearch", "torch", "torchvision", "nni", "optuna", "numpy", "onnx", "onnxruntime", "torch-pruning",
-    "moocore", "mlxtend",
+    "moocore", "mlxtend", "openvino",
 )  # fmt: skip
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def describe(configuration: Configuration, problem: Problem) -> dict[str, Any]:
     """The environment of this process, the space that it searches and the data set that it read."""
+    return {
+        **machine(),
+        "workers": configuration.worker_count,
+        "threads_per_worker": 1,
+        "device": problem.device,
+        "precision": problem.precision,
+        "seed": configuration.seed,
+        "runtime": f"{runtime_version(configuration.runtime)}, CPU" if problem.data is not None else None,
+        "latency_batch": configuration.latency_batch,
+        "latency_threads": configuration.latency_threads,
+        "choices": {choice.label: [choice.text(value) for value in choice.values] for choice in problem.space.choices},
+        "dataset": _described(problem.data) if problem.data is not None else {"name": configuration.evaluator},
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What there is whatever is run."""
     model, flags = processor()
     return {
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -31,16 +49,6 @@ def describe(configuration: Configuration, problem: Problem) -> dict[str, Any]:
         "processor": model,
         "processor_flags": flags,
         "cores": os.cpu_count(),
-        "workers": configuration.worker_count,
-        "threads_per_worker": 1,
-        "device": problem.device,
-        "precision": problem.precision,
-        "seed": configuration.seed,
-        "runtime": "onnxruntime, CPU",
-        "latency_batch": configuration.latency_batch,
-        "latency_threads": configuration.latency_threads,
-        "choices": {choice.label: [choice.text(value) for value in choice.values] for choice in problem.space.choices},
-        "dataset": _described(problem.data) if problem.data is not None else {"name": configuration.evaluator},
     }
 
 

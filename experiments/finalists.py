@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from evaluators import MODEL, DeployedModel, LatencySettings, Meter, measure_latency, size_kib
 from evaluators.datasets import Dataset
 from experiments.ranking import Ranking
 from experiments.record import COMPRESSION, SEARCH, Record, Trial
 from experiments.run_directory import RunDirectory
+
+_BLOCKS = 45
+# Seconds to wait for calm, by the seconds that the trials of the run took.
+_LEAST_PATIENCE, _PATIENCE, _LONGEST_PATIENCE = 2.0, 0.05, 60.0
 
 
 def finalists(ranking: Ranking, record: Record, top_k: int) -> list[Trial]:
@@ -18,28 +24,46 @@ def finalists(ranking: Ranking, record: Record, top_k: int) -> list[Trial]:
 
 
 def measure_finalists(
-    chosen: list[Trial], directory: RunDirectory, data: Dataset, latency: LatencySettings
+    chosen: Sequence[Trial], again: Sequence[Trial], directory: RunDirectory, data: Dataset, latency: LatencySettings,
+    took: float,
 ) -> dict[int, dict[str, float]]:
-    """Measure the latency of each file anew, all in turns, and read the test split.
+    """Measure the latency of each finalist's file anew, all in turns, and read the test split.
 
-    Gives ``latency_ms`` with quartiles, ``size_kib``, ``test_accuracy`` and ``test_images`` of each. A test accuracy
-    that an earlier process recorded stays as it is.
+    Args:
+        chosen: the finalists.
+        again: repetitions of them with other seeds: their accuracy is of interest, their latency is not.
+        directory: of the run.
+        data: with its test split.
+        latency: how files are run.
+        took: seconds of all trials of the run; the longer it took, the longer is waited for a calm machine.
+
+    Returns:
+        ``latency_ms`` with its interval, ``size_kib``, ``test_accuracy`` and ``test_images`` of each. A test accuracy
+        that an earlier process recorded stays as it is.
     """
-    assert data.test is not None
     paths = [directory.trial_directory(trial.number) / MODEL for trial in chosen]
+    patience = min(_LONGEST_PATIENCE, max(_LEAST_PATIENCE, _PATIENCE * took))
     with Meter().exclusive() as alone:
-        latencies = measure_latency(paths, data.input_shape, batch=latency.batch, threads=latency.threads)
+        latencies = measure_latency(
+            paths, data.input_shape, batch=latency.batch, threads=latency.threads, runtime=latency.runtime,
+            blocks=_BLOCKS, patience=patience,
+        )  # fmt: skip
     found: dict[int, dict[str, float]] = {}
     for trial, path, measured in zip(chosen, paths, latencies, strict=True):
-        accuracy = trial.final.get("test_accuracy")
-        if accuracy is None:
-            predictions = DeployedModel(path).predict(data, data.test)
-            accuracy = float((predictions == data.test.labels).mean())
         found[trial.number] = {
             **measured.metrics(),
             "latency_alone": float(alone),
             "size_kib": size_kib(path),
-            "test_accuracy": accuracy,
-            "test_images": float(len(data.test)),
+            **_test(trial, directory, data, latency.runtime),
         }
-    return found
+    return {**found, **{trial.number: _test(trial, directory, data, latency.runtime) for trial in again}}
+
+
+def _test(trial: Trial, directory: RunDirectory, data: Dataset, runtime: str) -> dict[str, float]:
+    assert data.test is not None
+    accuracy = trial.final.get("test_accuracy")
+    if accuracy is None:
+        path = directory.trial_directory(trial.number) / MODEL
+        predictions = DeployedModel(path, runtime=runtime).predict(data, data.test)
+        accuracy = float((predictions == data.test.labels).mean())
+    return {"test_accuracy": accuracy, "test_images": float(len(data.test))}

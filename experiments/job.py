@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import compression
-from evaluators import LatencySettings, NetworkEvaluator, WeightSharingEvaluator
+from evaluators import NetworkEvaluator, WeightSharingEvaluator
 from evaluators.scores import load_score
 from experiments import environment, report
+from experiments.artifacts import teacher
 from experiments.compression_phase import CompressionPhase
 from experiments.configuration import RESUMABLE, Configuration, flag
 from experiments.display import Display, Silent
@@ -30,6 +31,7 @@ from experiments.phases import Phase, Phases
 from experiments.problem import Problem, named, prepare
 from experiments.ranking import Ranking
 from experiments.record import SUBNET, Record, Trial
+from experiments.repeat_phase import RepeatPhase, repetitions
 from experiments.result import Result
 from experiments.run_directory import RunDirectory
 from experiments.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
@@ -317,8 +319,19 @@ def _run(
         display.phase("compression", phase.length, record.trials, search.ranking)
         return phase
 
+    def repeat_phase() -> Phase:
+        phase = RepeatPhase(
+            finalists(search.ranking, record, configuration.top_k), configuration.repeats, record=record,
+            directory=directory, seed=configuration.seed, retries=configuration.retries,
+            teacher=None if problem.data is None else teacher(search.ranking, record, directory),
+        )  # fmt: skip
+        display.phase("repeats", phase.length, record.trials, search.ranking)
+        return phase
+
     if problem.data is not None:
         rest.append(compression_phase)
+    if configuration.repeats > 1:
+        rest.append(repeat_phase)
     with display.open(directory.path), _notes_of_what_is_logged(display):
         try:
             length = configuration.subnets if parts.inheriting else configuration.trials
@@ -341,18 +354,23 @@ def _run(
             chosen = finalists(search.ranking, record, configuration.top_k)
             for trial in chosen:
                 record.fetch(trial)
+            again = [repeated for trial in chosen for repeated in repetitions(trial, record.trials)]
+            for trial in again:
+                record.fetch(trial)
+            both = [*chosen, *again]
             if problem.data is None:
-                record.finalise({trial.number: trial.metrics for trial in chosen})
-            elif {trial.number for trial in chosen} != record.finalists:
-                latency = LatencySettings(configuration.latency_batch, configuration.latency_threads)
+                record.finalise({trial.number: trial.metrics for trial in both})
+            elif {trial.number for trial in both} != record.finalists:
+                latency = problem.latency
 
                 def measured() -> dict[str, dict[str, float]]:
                     assert problem.data is not None
                     display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
-                    found = measure_finalists(chosen, directory, problem.data, latency)
+                    took = sum(trial.seconds for trial in record.trials)
+                    found = measure_finalists(chosen, again, directory, problem.data, latency, took)
                     return {str(number): metrics for number, metrics in found.items()}
 
-                record.finalise(_once(shared, directory, chosen, measured, display))
+                record.finalise(_once(shared, directory, both, measured, display))
         except KeyboardInterrupt:
             display.warn(f"interrupted; go on with --resume {shown(directory.path)}")
             raise

@@ -41,12 +41,13 @@ class _Parser(ArgumentParser):
 def main(arguments: Sequence[str] | None = None, program: str = "slimsearch run") -> int:
     """Run a command; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"run": _run, "dashboard": _dashboard}
+    commands = {"run": _run, "dashboard": _dashboard, "report": _report}
     if not words or words[0] in ("-h", "--help"):
         print(
-            "usage: slimsearch {run,dashboard} ...\n\n"
+            "usage: slimsearch {run,dashboard,report} ...\n\n"
             "  run         search, compress and rank: slimsearch run --help\n"
-            "  dashboard   open optuna-dashboard on a run: slimsearch dashboard RUN_DIR"
+            "  dashboard   open optuna-dashboard on a run: slimsearch dashboard RUN_DIR\n"
+            "  report      make a run's reports again from its record: slimsearch report RUN_DIR"
         )
         return 0 if words else 2
     if words[0] not in commands:
@@ -124,6 +125,18 @@ def _dashboard(words: Sequence[str], program: str) -> int:
     from experiments.dashboard import serve
 
     serve(Path(options.run_dir), options.port)
+    return 0
+
+
+def _report(words: Sequence[str], program: str) -> int:
+    text = "Make top_models.json, pareto.csv and report.html again from the record of a run, and show the finalists."
+    parser = _Parser(prog="slimsearch report", description=text)
+    parser.add_argument("run_dir", type=str, help="the run directory")
+    options: Namespace = parser.parse_args(list(words))
+    from experiments.display import Console
+    from experiments.report_again import report_again
+
+    report_again(Path(options.run_dir), Console())
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from evaluators import (
     UserMetric,
     device_for,
     precision_for,
+    runtime_version,
 )
 from evaluators.datasets import Dataset, load_dataset
 from experiments.configuration import Configuration
@@ -42,6 +43,7 @@ class Problem:
         costs: which of them are known before a candidate is evaluated.
         data: images, where networks are trained; None: there are no files to compress and to measure at the end.
         device, precision: of training.
+        latency: how files are run.
     """
 
     space: Space
@@ -51,6 +53,7 @@ class Problem:
     data: Dataset | None = None
     device: str = "cpu"
     precision: str = "fp32"
+    latency: LatencySettings = field(default_factory=LatencySettings)
 
 
 def prepare(
@@ -76,6 +79,8 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
     metrics = user_metrics(configuration.metrics)
     device = device_for(configuration.device)
     precision = precision_for(configuration.precision, device)
+    latency = LatencySettings(configuration.latency_batch, configuration.latency_threads, configuration.runtime)
+    runtime_version(latency.runtime)  # it is there
     dataset = _dataset(configuration, data)
     made = _model_space(configuration.space, space, dataset)
     made.check(next(made.grid()))
@@ -92,11 +97,11 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
                 device=device,
                 precision=precision,
             ),
-            LatencySettings(configuration.latency_batch, configuration.latency_threads),
+            latency,
             metrics,
         )
 
-    return Problem(made, evaluator, (*_METRICS, *metrics), COSTS, dataset, device, precision)
+    return Problem(made, evaluator, (*_METRICS, *metrics), COSTS, dataset, device, precision, latency)
 
 
 def _own_evaluation(

@@ -36,7 +36,7 @@ STOPPED = "stopped early"
 LOST, WITHDRAWN = "lost", "withdrawn"
 SUPERSEDED = (LOST, WITHDRAWN)
 """Trials that count for nothing: their candidate is another trial's, or will be."""
-SEARCH, SUBNET, COMPRESSION = "search", "subnet", "compression"
+SEARCH, SUBNET, COMPRESSION, REPEAT = "search", "subnet", "compression", "repeat"
 
 _FINALISTS = "finalists"
 # What was known before training, and objectives after an epoch that are not Optuna's intermediate value.
@@ -50,8 +50,8 @@ class Trial:
     Attributes:
         number: place in the study.
         candidate: what is or was evaluated.
-        kind: "search"; "subnet", judged with weights from the run's supernet; or "compression" of an earlier trial's
-            network.
+        kind: "search"; "subnet", judged with weights from the run's supernet; "compression" of an earlier trial's
+            network; or "repeat" of an earlier trial with another seed.
         state: "running"; "paused" (trained in part, perhaps to be continued); "complete"; "failed"; "ruled out" (before
             training); "stopped early"; "taken back" (a stage of compression that did not pay); or, of several drivers,
             "lost" (with its driver) or "withdrawn" (another driver had begun the same, or the last one, before).
@@ -68,6 +68,7 @@ class Trial:
         final: metrics of the finalists, measured together at the end; the test split is only here.
         started, ended: seconds since the epoch.
         driver, host: who evaluates it and on what machine, where there are several drivers.
+        repeats, turn: number of the trial that it repeats, and the how manieth repetition it is.
     """
 
     number: int
@@ -89,6 +90,8 @@ class Trial:
     ended: float = 0.0
     driver: str | None = None
     host: str | None = None
+    repeats: int | None = None
+    turn: int = 0
 
     @property
     def unfinished(self) -> bool:
@@ -136,7 +139,7 @@ class Record:
         self._driver = driver
         self._ids: list[int] = []
         self._trials: list[Trial] = []
-        self._claims: dict[tuple[str, int | None, str], list[int]] = {}
+        self._claims: dict[tuple[str, int | None, int, str], list[int]] = {}
         self.changed: list[int] = []
         for frozen in study.get_trials(deepcopy=False):
             trial = _thaw(frozen)
@@ -205,7 +208,10 @@ class Record:
         if self._driver is not None:
             self._driver.fetch(self._storage.get_trial(self._ids[trial.number]), trial.artifacts.values())
 
-    def start(self, candidate: Candidate, *, kind: str, fidelity: int, seed: int, parent: int | None = None) -> Trial:
+    def start(
+        self, candidate: Candidate, *, kind: str, fidelity: int, seed: int, parent: int | None = None,
+        repeats: int | None = None, turn: int = 0,
+    ) -> Trial:  # fmt: skip
         """Record that `candidate` is being evaluated.
 
         Where there are other drivers, the trial is this driver's claim, and comes back withdrawn if another one's was
@@ -219,6 +225,7 @@ class Record:
             fidelity: epochs of training.
             seed: of the run; that of the trial follows from it and from the trial's number.
             parent: number of the trial whose network it starts from.
+            repeats, turn: number of the trial that it repeats, and the how manieth repetition it is.
         """
         from optuna.trial import FrozenTrial, TrialState
 
@@ -229,6 +236,8 @@ class Record:
             "kind": kind, "recipe": json.dumps(candidate.recipe), "fidelity": fidelity,
             "seed": trial_seed(seed, number), "parent": parent, "key": candidate.key,
         }  # fmt: skip
+        if repeats is not None:
+            attributes |= {"repeats": repeats, "turn": turn}
         if self._driver is not None:
             attributes |= {"driver": self._driver.identity, "host": self._driver.host}
         template = FrozenTrial(
@@ -242,8 +251,9 @@ class Record:
         if self._driver is not None:
             return self._claimed(self._driver, trial_id, seed)
         trial = Trial(
-            number, candidate, kind, RUNNING, fidelity, trial_seed(seed, number), parent, started=now.timestamp()
-        )
+            number, candidate, kind, RUNNING, fidelity, trial_seed(seed, number), parent, started=now.timestamp(),
+            repeats=repeats, turn=turn,
+        )  # fmt: skip
         self._append(trial_id, trial)
         self._on_change(trial)
         return trial
@@ -362,7 +372,7 @@ class Record:
             if self._driver is not None:  # before its end: the files of a finished trial can always be fetched
                 self._driver.upload(trial_id, trial.artifacts.values())
             self._storage.set_trial_user_attr(trial_id, "result", result)
-            if trial.state == COMPLETE:
+            if trial.state == COMPLETE and trial.kind != REPEAT:  # Optuna's own front is ours
                 values = [trial.metrics[objective.metric] for objective in self._objectives]
                 self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
             else:
@@ -419,8 +429,8 @@ class Record:
         self._on_change(trial)
 
 
-def _claim(trial: Trial) -> tuple[str, int | None, str]:
-    return trial.kind, trial.parent, trial.candidate.key
+def _claim(trial: Trial) -> tuple[str, int | None, int, str]:
+    return trial.kind, trial.parent, trial.turn, trial.candidate.key
 
 
 def trial_seed(run_seed: int, number: int) -> int:
@@ -450,6 +460,8 @@ def _thaw(frozen: optuna.trial.FrozenTrial) -> Trial:
         known=frozen.system_attrs.get(_KNOWN, {}),
         driver=attributes.get("driver"),
         host=attributes.get("host"),
+        repeats=attributes.get("repeats"),
+        turn=attributes.get("turn", 0),
     )
     if frozen.state == TrialState.RUNNING:
         paused = attributes.get("paused")

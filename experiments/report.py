@@ -12,38 +12,50 @@ from evaluators import hypervolumes
 from experiments.configuration import Configuration
 from experiments.ranking import Ranking
 from experiments.record import COMPLETE, Record, Trial
+from experiments.reliability import Told, intervals, over_seeds
 from experiments.run_directory import RunDirectory
 from experiments.tables import architecture_text, marked_recipe, rows
 
-_CSV = ("val_accuracy", "test_accuracy", "latency_ms", "latency_q25_ms", "latency_q75_ms", "size_kib", "params", "macs")
+_CSV = (
+    "val_accuracy", "val_images", "test_accuracy", "test_images", "latency_ms", "latency_low_ms", "latency_high_ms",
+    "latency_q25_ms", "latency_q75_ms", "size_kib", "params", "macs",
+)  # fmt: skip
 
 
 def write(
     directory: RunDirectory, record: Record, ranking: Ranking, configuration: Configuration, environment: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Write all three files; what comes back is the content of top_models.json."""
-    models = top_models(record.trials, ranking)
+    models = top_models(directory, record.trials, ranking)
     directory.write_json("top_models.json", models)
     directory.write_text("pareto.csv", _pareto_csv(models))
     directory.write_text("report.html", _page(directory, record.trials, ranking, configuration, environment))
     return models
 
 
-def top_models(trials: Sequence[Trial], ranking: Ranking) -> list[dict[str, Any]]:
+def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Ranking) -> list[dict[str, Any]]:
     """The finalists as plain dicts, those on the front first, the most accurate first."""
     finalists = [t for t in rows(trials, ranking) if t.state == COMPLETE]
-    front = {t.number for t in ranking.front(finalists)}
-    return [
-        {
+    front = ranking.front(finalists)
+    members = {t.number for t in front}
+    told = Told(directory.path)
+    models = []
+    for trial in finalists:
+        model = {
             "trial": trial.number,
-            "on_front": trial.number in front,
+            "on_front": trial.number in members,
             "architecture": dict(trial.candidate.architecture),
             "recipe": {name: dict(options) for name, options in trial.candidate.recipe.items()},
             "metrics": dict(sorted(trial.metrics.items())),
+            "intervals": intervals(trial.metrics),
             "artifact": trial.artifacts.get("model"),
         }
-        for trial in finalists
-    ]
+        if trial.number in members:
+            alike = {o.metric: told.group(o.metric, trial, front) for o in ranking.objectives}
+            model["cannot_be_told_from"] = {metric: numbers for metric, numbers in alike.items() if numbers}
+        seeds = over_seeds(trial, trials, [o.metric for o in ranking.objectives])
+        models.append({**model, "over_seeds": seeds} if seeds is not None else model)
+    return models
 
 
 def _pareto_csv(models: Sequence[dict[str, Any]]) -> str:

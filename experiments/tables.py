@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, TAKEN_BACK, Trial
+from experiments.record import COMPLETE, REPEAT, TAKEN_BACK, Trial
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,6 +110,51 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
     return table
 
 
+def best_lines(models: Sequence[Mapping[str, Any]], ranking: Ranking) -> list[str]:
+    """Who is best in each objective, as a group where the best cannot be told from others on the front."""
+    front = [model for model in models if model["on_front"]]
+    lines = []
+    for objective in ranking.objectives:
+        if not front or len(front) == 1:
+            break
+        best = min(front, key=lambda model: (objective.loss(model["metrics"]), model["trial"]))
+        alike = best["cannot_be_told_from"].get(objective.metric, [])
+        means = {
+            "val_accuracy": f" (McNemar's test on {best['metrics'].get('val_images', 0):.0f} images)",
+            "latency_ms": " (the intervals overlap)",
+        }.get(objective.metric, "")
+        name = _CELLS.get(objective.metric, (objective.metric, ""))[0]
+        others = f"; it cannot be told from {_numbers(alike)}{means}" if alike else ""
+        lines.append(f"best {name}: trial {best['trial']}{others}")
+    return lines
+
+
+def _numbers(trials: Sequence[int]) -> str:
+    text = [str(number) for number in trials]
+    return f"trial {text[0]}" if len(text) == 1 else f"trials {', '.join(text[:-1])} and {text[-1]}"
+
+
+def seed_lines(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Mean and standard deviation of each finalist that was trained with several seeds."""
+    lines = []
+    for model in models:
+        seeds = model.get("over_seeds")
+        if seeds is None:
+            continue
+        parts = [
+            f"{_CELLS[name][0]} {100 * seeds[name]['mean']:.2f} ± {100 * seeds[name]['standard_deviation']:.2f}"
+            for name in ("val_accuracy", "test_accuracy")
+            if name in seeds
+        ]
+        parts += [
+            f"{name} {found['mean']:.6g} ± {found['standard_deviation']:.2g}"
+            for name, found in seeds.items()
+            if isinstance(found, dict) and name not in _CELLS
+        ]
+        lines.append(f"trial {model['trial']} over {seeds['trainings']} trainings: {', '.join(parts)}")
+    return lines
+
+
 def taken_back_lines(trials: Sequence[Trial]) -> list[str]:
     """A line for each stage of compression that was taken back, with its numbers and the reason."""
     return [
@@ -133,4 +178,4 @@ def rows(trials: Sequence[Trial], ranking: Ranking) -> list[Trial]:
 
 
 def _finalists(trials: Sequence[Trial]) -> list[Trial]:
-    return [t.finalised() for t in trials if t.state == COMPLETE and t.final]
+    return [t.finalised() for t in trials if t.state == COMPLETE and t.final and t.kind != REPEAT]

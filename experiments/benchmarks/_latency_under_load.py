@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import median
@@ -54,9 +55,9 @@ def measure(files: Sequence[Path], dataset: str) -> Measured:
     data = slimsearch.load_dataset(dataset)
     with Meter().exclusive():
         quiet, again = (_each(files, data) for _ in range(2))
-    with _training(dataset, 1):
+    with training(dataset, 1):
         beside = _each(files, data)
-    with _training(dataset, 2):
+    with training(dataset, 2):
         beside_two = _each(files, data)
     return Measured(quiet, again, beside, beside_two)
 
@@ -76,7 +77,7 @@ def _each(files: Sequence[Path], data: Dataset) -> list[float]:
 
 
 @contextlib.contextmanager
-def _training(dataset: str, count: int) -> Iterator[None]:
+def training(dataset: str, count: int) -> Iterator[list[BaseProcess]]:
     """So many processes train, which do not wait for who measures."""
     context = multiprocessing.get_context("spawn")
     ended = context.Event()
@@ -88,7 +89,7 @@ def _training(dataset: str, count: int) -> Iterator[None]:
         for event in begun:
             if not event.wait(_PATIENCE):
                 raise TimeoutError("the process that is to train did not begin")
-        yield
+        yield list(processes)
     finally:
         ended.set()
         for process in processes:

@@ -8,9 +8,9 @@ import pytest
 from evaluators import Limit, Objective, PairedDrop, WeightedProduct, judge
 
 BEFORE = {
-    "val_accuracy": 0.98, "latency_ms": 1.0, "latency_q25_ms": 0.99, "latency_q75_ms": 1.01, "size_kib": 100.0,
+    "val_accuracy": 0.98, "latency_ms": 1.0, "latency_low_ms": 0.99, "latency_high_ms": 1.01, "size_kib": 100.0,
 }  # fmt: skip
-FASTER = {**BEFORE, "latency_ms": 0.5, "latency_q25_ms": 0.49, "latency_q75_ms": 0.51}
+FASTER = {**BEFORE, "latency_ms": 0.5, "latency_low_ms": 0.49, "latency_high_ms": 0.51}
 SMALLER = {**BEFORE, "size_kib": 50.0}
 NO_DROP = PairedDrop(0.0, -0.3, 0.3)
 
@@ -50,7 +50,7 @@ def test_the_drop_itself_is_compared(points: float, kept: bool) -> None:
 
 
 def test_a_gain_within_the_noise_is_none() -> None:
-    barely = {**BEFORE, "latency_ms": 0.995, "latency_q25_ms": 0.985, "latency_q75_ms": 1.0}
+    barely = {**BEFORE, "latency_ms": 0.995, "latency_low_ms": 0.985, "latency_high_ms": 1.0}
     verdict = judge(BEFORE, barely, NO_DROP, max_drop=0.5)
     assert not verdict.kept
     assert "neither faster" in verdict.reason

@@ -48,7 +48,7 @@ def test_costs_are_known_before_training_and_hold_afterwards(evaluator: NetworkE
         assert heard[0][name] == outcome.metrics[name]
     # The file also carries the metadata, which the one before training does not need.
     assert heard[0]["size_kib"] == pytest.approx(outcome.metrics["size_kib"], abs=0.5)
-    assert outcome.metrics["latency_q25_ms"] <= outcome.metrics["latency_ms"] <= outcome.metrics["latency_q75_ms"]
+    assert outcome.metrics["latency_low_ms"] <= outcome.metrics["latency_ms"] <= outcome.metrics["latency_high_ms"]
     assert outcome.metrics["params"] == 8 * 9 + 8 + 8 * 9 * 10 + 10
     assert outcome.metrics["macs"] == 8 * 9 * 6 * 6 + 8 * 9 * 10
     assert outcome.metrics["latency_alone"] == 1

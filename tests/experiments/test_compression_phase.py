@@ -39,7 +39,7 @@ def leave(directory: RunDirectory, number: int, data: Dataset, wrong: int, size:
     predictions = data.validation.labels.copy()
     predictions[:wrong] = (predictions[:wrong] + 1) % 10
     save_file({"validation": predictions}, directory.trial_directory(number) / "predictions.safetensors")
-    latency = {"latency_ms": 1.0, "latency_q25_ms": 0.9, "latency_q75_ms": 1.1}
+    latency = {"latency_ms": 1.0, "latency_low_ms": 0.9, "latency_high_ms": 1.1}
     metrics = {"val_accuracy": 1 - wrong / len(predictions), "size_kib": size, **latency}
     return Outcome(metrics | {f"start_{name}": value for name, value in latency.items()}, {"model": "model.onnx"})
 

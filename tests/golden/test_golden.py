@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -25,8 +26,10 @@ def test_it_is_read_and_reported_as_it_was(tmp_path: Path) -> None:
         record = Record(directory.open_study(ranking.objectives), space, ranking.objectives)
         environment = directory.read_json("environment.json")
         models = report.write(directory, record, ranking, configuration, environment)
-    assert models == json.loads((GOLDEN / "top_models.json").read_text())
-    assert (path / "pareto.csv").read_bytes() == (GOLDEN / "pareto.csv").read_bytes()
+    stored = json.loads((GOLDEN / "top_models.json").read_text())
+    assert [{name: model[name] for name in old} for model, old in zip(models, stored, strict=True)] == stored
+    rows, stored_rows = (list(csv.DictReader((folder / "pareto.csv").open())) for folder in (path, GOLDEN))
+    assert [{name: row[name] for name in old} for row, old in zip(rows, stored_rows, strict=True)] == stored_rows
     assert (path / "study.journal").read_bytes() == (GOLDEN / "study.journal").read_bytes()
     states = [trial.state for trial in record.trials]
     assert (len(states), states.count(RULED_OUT), states.count(COMPLETE)) == (13, 6, 7)

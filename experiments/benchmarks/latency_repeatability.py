@@ -1,0 +1,223 @@
+"""Whether the latency of the same networks comes out the same again, while another process loads the machine.
+
+    python experiments/benchmarks/latency_repeatability.py --json latency.json --page docs/latency.md
+
+Networks of `lenet` and `mnist_cnn`, all within a factor of five of each other, are measured three times while a process
+that knows nothing of the measurement trains a network on and off: for some seconds it does, for some it does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import platform
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+
+import numpy as np
+import torch
+
+import compression
+from evaluators import Latency, Meter, measure_latency, runtime_version, use_one_thread
+from experiments.benchmarks._latency_under_load import training
+from experiments.benchmarks._page import filled, table
+from experiments.environment import processor
+from experiments.script import Parser, exit_code, write_whole
+from search_spaces import ModelSpace
+from slimsearch_errors import SlimsearchError
+
+SHAPE, CLASSES = (1, 28, 28), 10
+FACTOR = 5.0
+REPEATS = 3
+SPACES = ("lenet", "mnist_cnn")
+PATIENCE = 600.0
+_PHASE_SECONDS = (1.0, 6.0)
+_DATASET = "mnist5k"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well repeated measurements agree.
+
+    Attributes:
+        rank_correlation: Spearman's, the lowest between any two of them.
+        median_deviation, largest_deviation: between any two of them, relative to their mean, over all networks.
+        seconds: of one of them, the median.
+        discarded: blocks that were thrown away, the share of all.
+        calm: measurements for which calm was found, the share of all.
+    """
+
+    rank_correlation: float
+    median_deviation: float
+    largest_deviation: float
+    seconds: float
+    discarded: float
+    calm: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and show; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = Parser(__doc__.partition("\n")[0])
+    made.add_argument("--networks", type=int, default=20, metavar="N", help="that are measured (default: 20)")
+    made.add_argument("--json", type=Path, metavar="PATH", help="where what was measured is written")
+    made.add_argument("--page", type=Path, metavar="PATH", help="a page in Markdown whose table is written anew")
+    return made
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.networks < 3:
+        raise SlimsearchError(f"--networks {options.networks} is less than 3")
+    if options.page is not None and not options.page.is_file():
+        raise SlimsearchError(f"--page '{options.page}': there is no such file")
+    use_one_thread()
+    with tempfile.TemporaryDirectory() as folder:
+        files = networks(Path(folder), options.networks)
+        found = {
+            "processor": processor()[0], "cores": os.cpu_count(), "python": platform.python_version(),
+            "runtime": runtime_version("onnxruntime"), **measured(files),
+        }  # fmt: skip
+    shown = table_of(found)
+    print(shown)
+    if options.json is not None:
+        write_whole(options.json, json.dumps(found, indent=1) + "\n")
+    if options.page is not None:
+        page = options.page.read_text(encoding="utf-8")
+        write_whole(options.page, filled(page, {"repeatability": shown}))
+
+
+def networks(folder: Path, count: int) -> list[Path]:
+    """Files of so many networks, from the fastest one on, evenly spread over the factor on a logarithmic scale."""
+    files: list[Path] = []
+    rng = np.random.default_rng(0)
+    for name in SPACES:
+        space = ModelSpace.load(name, SHAPE, CLASSES)
+        points = list(itertools.islice(space.grid(), 0, None, 7)) if name == "lenet" else list(space.grid())
+        chosen = rng.permutation(len(points))[: max(3 * count, 18)]
+        for position in chosen:
+            files.append(folder / f"{name}-{position}.onnx")
+            network = compression.Network(space.build(points[position], 0).eval())
+            compression.export(network, files[-1], torch.zeros(2, *SHAPE))
+    with Meter().exclusive():
+        milliseconds = [found.median_ms for found in measure_latency(files, SHAPE, blocks=10)]
+    wanted = min(milliseconds) * np.geomspace(1, 0.95 * FACTOR, count)  # something is left for what it is measured anew
+    left = dict(enumerate(milliseconds))
+    result = []
+    for target in wanted:
+        nearest = min(left, key=lambda i: abs(np.log(left[i] / target)))
+        del left[nearest]
+        result.append(files[nearest])
+    return result
+
+
+def measured(files: Sequence[Path]) -> dict[str, Any]:
+    """The latencies of the files in each way of measuring, and how well they agree."""
+    ways: dict[str, Callable[[], list[Latency]]] = {
+        "together": lambda: measure_latency(files, SHAPE, patience=PATIENCE),
+        "one by one": lambda: [measure_latency([file], SHAPE, patience=PATIENCE / 10)[0] for file in files],
+        "together, without waiting for calm": lambda: measure_latency(files, SHAPE, patience=0.0),
+    }
+    with Meter().exclusive():
+        quiet = ways["together"]()
+        found: dict[str, Any] = {
+            "networks": len(files),
+            "quiet_ms": [latency.median_ms for latency in quiet],
+            "ways": {},
+        }
+        with _load():
+            for name, measure in ways.items():
+                runs, seconds = [], []
+                for _ in range(REPEATS):
+                    start = time.monotonic()
+                    runs.append(measure())
+                    seconds.append(time.monotonic() - start)
+                found["ways"][name] = {
+                    "milliseconds": [[latency.median_ms for latency in run] for run in runs],
+                    "agreement": asdict(agreement(runs, seconds)),
+                    "ratio_to_quiet": median(
+                        latency.median_ms / before.median_ms
+                        for run in runs
+                        for latency, before in zip(run, quiet, strict=True)
+                    ),
+                }
+    return found
+
+
+def agreement(runs: Sequence[Sequence[Latency]], seconds: Sequence[float]) -> Agreement:
+    """Of repeated measurements of the same files."""
+    from scipy.stats import spearmanr
+
+    values = [[latency.median_ms for latency in run] for run in runs]
+    pairs = list(itertools.combinations(values, 2))
+    deviations = [2 * abs(a - b) / (a + b) for one, other in pairs for a, b in zip(one, other, strict=True)]
+    every = [latency for run in runs for latency in run]
+    return Agreement(
+        min(float(spearmanr(one, other).statistic) for one, other in pairs), median(deviations), max(deviations),
+        median(seconds), sum(x.discarded for x in every) / sum(x.discarded + x.blocks for x in every),
+        sum(x.calm for x in every) / len(every),
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _load() -> Iterator[None]:
+    """A process trains on and off, whatever is measured."""
+    ended = threading.Event()
+    phases = random.Random(0)
+    with training(_DATASET, 1) as (process,):
+        assert process.pid is not None
+
+        def switch(number: int) -> None:
+            while not ended.wait(phases.uniform(*_PHASE_SECONDS)):
+                os.kill(number, signal.SIGSTOP)
+                ended.wait(phases.uniform(*_PHASE_SECONDS))
+                os.kill(number, signal.SIGCONT)
+
+        thread = threading.Thread(target=switch, args=(process.pid,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def table_of(found: dict[str, Any]) -> str:
+    """In Markdown."""
+    headings = (
+        "measured", "lowest rank correlation", "median deviation", "largest", "median ratio to the quiet machine",
+        "blocks thrown away", "seconds",
+    )  # fmt: skip
+    rows = []
+    for name, way in found["ways"].items():
+        a = way["agreement"]
+        rows.append(
+            (
+                name, f"{a['rank_correlation']:.3f}", f"{100 * a['median_deviation']:.1f}%",
+                f"{100 * a['largest_deviation']:.1f}%", f"{way['ratio_to_quiet']:.3f}", f"{100 * a['discarded']:.0f}%",
+                f"{a['seconds']:.0f}",
+            )
+        )  # fmt: skip
+    return table(headings, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""The reports of a run made again from its record: what is derived from it can be deleted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments import environment, report
+from experiments.configuration import Configuration
+from experiments.display import Display, Silent
+from experiments.ranking import Ranking
+from experiments.record import Record
+from experiments.result import Result
+from experiments.run_directory import RunDirectory
+from experiments.shared_study import SharedStudy
+from experiments.storage import normalised, one_line
+from search_spaces import ChoiceSpace
+
+
+def report_again(path: Path, display: Display | None = None) -> Result:
+    """Write top_models.json, pareto.csv and report.html anew; neither the space nor the data need be there.
+
+    What differs from the environment that the run was begun in is said: versions may read a number otherwise.
+
+    Raises:
+        SlimsearchError: it is no run, it is damaged, or it is in use.
+    """
+    display = display or Silent()
+    with RunDirectory(path, create=False) as directory:
+        configuration = Configuration.read(directory.config)
+        before = environment.read(directory)
+        for line in environment.differences(before, {**before, **environment.machine()}):
+            display.warn(f"the environment has changed: {line}")
+        ranking = Ranking.of(configuration)
+        nothing_new = ChoiceSpace({})  # trials are read, none begins
+        if configuration.storage is None:
+            record = Record(directory.open_study(ranking.objectives), nothing_new, ranking.objectives)
+        else:
+            shared = SharedStudy(
+                normalised(configuration.storage), configuration.study or directory.path.name, configuration.heartbeat
+            )
+            with one_line(shared.url, ""):
+                shared.reopen()
+                record = Record(shared.study, nothing_new, ranking.objectives)
+        models = report.write(directory, record, ranking, configuration, before)
+    result = Result(directory.path, tuple(record.trials), tuple(models))
+    display.result(result, ranking)
+    return result

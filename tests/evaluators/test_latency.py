@@ -1,0 +1,115 @@
+"""What becomes of disturbed blocks, and what the interval is."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import compression
+from compression import Network
+from evaluators import DeployedModel, measure_latency
+from evaluators._latency import _interval, _Timed
+from evaluators._reference import Reference
+from slimsearch_errors import SlimsearchError
+
+
+class Known:
+    """A reference whose best time is 1 second."""
+
+    def calm(self, took: float) -> bool:
+        return took <= 1.05
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
+    compression.export(Network(module.eval()), tmp_path / "model.onnx", torch.randn(2, 1, 8, 8))
+    return tmp_path / "model.onnx"
+
+
+def test_a_disturbed_block_does_not_count() -> None:
+    calm, disturbed = [(0.002, 1.0)] * 3, [(0.009, 1.2)] * 40
+    found = _Timed([calm + disturbed for _ in range(9)]).latency(Known(), 9)
+    assert (found.median_ms, found.low_ms, found.high_ms) == (2.0, 2.0, 2.0)
+    assert (found.blocks, found.discarded, found.calm) == (27, 360, True)
+
+
+def test_without_calm_what_was_disturbed_least_counts_and_is_said_to_be() -> None:
+    blocks = [(0.003, 1.1)] * 5 + [(0.009, 1.5)] * 5
+    found = _Timed([blocks for _ in range(9)]).latency(Known(), 9)
+    assert found.median_ms == pytest.approx(3.0)
+    assert not found.calm
+    assert found.metrics()["latency_calm"] == 0
+
+
+def test_a_round_that_was_disturbed_gives_way_to_a_calm_one() -> None:
+    calm, disturbed = [(0.002, 1.0)] * 3, [(0.009, 1.2)] * 3
+    found = _Timed([disturbed, *[calm] * 9]).latency(Known(), 9)
+    assert found.calm
+    assert found.high_ms == pytest.approx(2.0)
+    assert found.discarded == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "positions"), [(1, (0, 0)), (3, (0, 2)), (5, (0, 4)), (6, (0, 5)), (9, (1, 7)), (15, (3, 11))]
+)
+def test_the_interval_holds_the_median_with_95_percent(count: int, positions: tuple[int, int]) -> None:
+    low, high = _interval(list(range(count)))
+    assert (low, high) == positions
+    if count >= 6:
+        rng = np.random.default_rng(0)
+        samples = np.sort(rng.standard_normal((20_000, count)), axis=1)
+        held = (samples[:, int(low)] <= 0) & (samples[:, int(high)] >= 0)
+        assert held.mean() >= 0.945
+
+
+def test_a_measurement_says_how_it_was_made(file: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    found = measure_latency([file, file], (1, 8, 8), blocks=15, patience=1.0)
+    assert len(found) == 2
+    for latency in found:
+        assert 0 < latency.low_ms <= latency.median_ms <= latency.high_ms
+        assert latency.blocks >= 15
+        assert latency.metrics("start_").keys() >= {"start_latency_ms", "start_latency_low_ms", "start_latency_high_ms"}
+    assert os.sched_getaffinity(0) == cores, "this thread may go where it could before"
+
+
+def test_the_best_time_is_known_to_later_measurements_for_an_hour(tmp_path: Path) -> None:
+    file = tmp_path / "reference-1.json"
+    Reference(1, tmp_path).keep()
+    stored = json.loads(file.read_text())
+    stored["times"] = [[time.time() - 10, 1e-9]]
+    file.write_text(json.dumps(stored))
+    assert Reference(1, tmp_path).best == 1e-9, "then everything is disturbed, compared with what was"
+    stored["times"] = [[time.time() - 3601, 1e-9], [time.time() + 100, 1e-9]]
+    file.write_text(json.dumps(stored))
+    assert Reference(1, tmp_path).best > 1e-7
+    for damaged in ("", "[]", '{"times": [["a", 1]]}', '{"times": 3}', '{"times": [[1]]}'):
+        file.write_text(damaged)
+        assert Reference(1, tmp_path).best > 1e-7
+    Reference(1, tmp_path).keep()
+    assert len(json.loads(file.read_text())["times"]) == 1
+
+
+def test_both_runtimes_give_the_same_answers(file: Path) -> None:
+    pytest.importorskip("openvino")
+    images = np.random.default_rng(0).standard_normal((4, 1, 8, 8), dtype=np.float32)
+    one, other = (DeployedModel(file, runtime=runtime)(images) for runtime in ("onnxruntime", "openvino"))
+    assert np.allclose(one, other, atol=1e-4)
+    assert measure_latency([file], (1, 8, 8), runtime="openvino", blocks=5, patience=0.5)[0].median_ms > 0
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_file_that_is_none_is_one_line(runtime: str, tmp_path: Path) -> None:
+    pytest.importorskip(runtime)
+    (tmp_path / "model.onnx").write_bytes(b"no network")
+    with pytest.raises(SlimsearchError, match=f"{runtime} cannot load '.*model.onnx'") as caught:
+        DeployedModel(tmp_path / "model.onnx", runtime=runtime)
+    assert "\n" not in str(caught.value)

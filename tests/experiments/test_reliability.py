@@ -1,0 +1,114 @@
+"""How far finalists can be relied on: intervals, groups, other seeds, and a test split that decides nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import slimsearch
+from evaluators import wilson
+from evaluators.datasets import Dataset
+from experiments.record import REPEAT
+from tests.conftest import TINY, Run, recorded
+
+FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2", "--trials", "3")
+
+
+def models_of(directory: Path) -> list[dict[str, Any]]:
+    return json.loads((directory / "top_models.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_finalists_have_intervals_and_name_those_they_cannot_be_told_from(
+    finished: tuple[Path, Any], digits: Dataset
+) -> None:
+    directory, process = finished
+    models = models_of(directory)
+    front = [model for model in models if model["on_front"]]
+    for model in models:
+        metrics = model["metrics"]
+        assert model["intervals"]["val_accuracy"] == list(wilson(metrics["val_accuracy"], len(digits.validation)))
+        low, high = model["intervals"]["test_accuracy"]
+        assert low < metrics["test_accuracy"] < high
+        assert model["intervals"]["latency_ms"] == [metrics["latency_low_ms"], metrics["latency_high_ms"]]
+        assert metrics["parity_error"] < (0.3 if "quantize" in model["recipe"] else 1e-3)
+        assert ("cannot_be_told_from" in model) == model["on_front"]
+    numbers = {model["trial"] for model in front}
+    for model in front:
+        for metric, alike in model["cannot_be_told_from"].items():
+            assert set(alike) <= numbers - {model["trial"]}
+            for other in (m for m in front if m["trial"] in alike):
+                assert model["trial"] in other["cannot_be_told_from"][metric], "neither is told from the other"
+        for other in front:
+            overlap = (
+                model["intervals"]["latency_ms"][0] <= other["intervals"]["latency_ms"][1]
+                and other["intervals"]["latency_ms"][0] <= model["intervals"]["latency_ms"][1]
+            )
+            named = other["trial"] in model["cannot_be_told_from"].get("latency_ms", [])
+            assert named == (overlap and other is not model)
+    assert "best val %: trial " in process.stdout
+    assert "best latency ms: trial " in process.stdout
+
+
+def test_repeats_are_trainings_of_their_own_and_change_no_number(run: Run, tmp_path: Path) -> None:
+    words = ("--space", TINY, *FAST, "--compress", "quantize", "--top-k", "1", "--run-dir", "run")
+    assert run(*words).returncode == 0
+    before = {model["trial"]: model for model in models_of(tmp_path / "run")}
+    done = run("--resume", "run", "--repeats", "3")
+    assert done.returncode == 0, done.stderr
+    after = {model["trial"]: model for model in models_of(tmp_path / "run")}
+    assert after.keys() == before.keys()
+    trials = recorded(tmp_path / "run")
+    repeats = [number for number, trial in trials.items() if trial["kind"] == REPEAT]
+    assert all(trials[number]["state"] == "PRUNED" for number in repeats), "none of them on Optuna's front"
+    for number, model in after.items():
+        for metric in ("val_accuracy", "test_accuracy", "size_kib"):
+            assert model["metrics"][metric] == before[number]["metrics"][metric]
+        seeds = model["over_seeds"]
+        assert seeds["trainings"] == 3
+        assert seeds["trials"][0] == number
+        assert set(seeds["trials"][1:]) <= set(repeats)
+        values = [trials[n]["result"]["metrics"]["val_accuracy"] for n in seeds["trials"]]
+        assert seeds["val_accuracy"]["values"] == values
+        assert seeds["val_accuracy"]["mean"] == pytest.approx(np.mean(values))
+        assert seeds["val_accuracy"]["standard_deviation"] == pytest.approx(np.std(values, ddof=1))
+        assert len(seeds["test_accuracy"]["values"]) == 3
+        assert f"trial {number} over 3 trainings: val % " in done.stdout
+        again = [trials[n]["params"] for n in seeds["trials"][1:]]
+        assert again == [trials[number]["params"]] * 2
+    spread = [model["over_seeds"]["val_accuracy"]["standard_deviation"] for model in after.values()]
+    assert max(spread) > 0, "the seeds are different ones"
+    size = (tmp_path / "run" / "study.journal").stat().st_size
+    assert run("--resume", "run").returncode == 0
+    assert (tmp_path / "run" / "study.journal").stat().st_size == size
+
+
+def test_the_test_split_decides_nothing(digits: Dataset, tmp_path: Path) -> None:
+    """With other labels in it, a run is the same run up to its test accuracies, to the last digit."""
+    assert digits.test is not None
+    train, test = digits.train, digits.test
+    found = []
+    for name, labels in (("right", test.labels), ("wrong", (test.labels + 1) % 10)):
+        data = train.images, train.labels, test.images, labels
+        slimsearch.search(
+            TINY, data, trials=4, epochs=2, workers=1, top_k=2, compress="prune:epochs=1,quantize", seed=1,
+            objectives="val_accuracy,size_kib,macs", run_dir=tmp_path / name,
+        )  # fmt: skip
+        found.append((recorded(tmp_path / name), models_of(tmp_path / name)))
+    (trials, models), (other_trials, other_models) = found
+    measured = ("latency", "start_latency", "training_seconds")
+    for one, other in zip(trials.values(), other_trials.values(), strict=True):
+        assert (one["params"], one["values"], one["curve"], one["state"]) == (
+            other["params"], other["values"], other["curve"], other["state"],
+        )  # fmt: skip
+        for name, value in one["result"]["metrics"].items():
+            if not name.startswith(measured):
+                assert other["result"]["metrics"][name] == value
+    assert [m["trial"] for m in models] == [m["trial"] for m in other_models]
+    assert [m["on_front"] for m in models] == [m["on_front"] for m in other_models]
+    assert all(m["metrics"]["test_accuracy"] > 0.5 > n["metrics"]["test_accuracy"]
+               for m, n in zip(models, other_models, strict=True))  # fmt: skip
+    assert not any("test" in name for t in trials.values() for name in t["result"]["metrics"])
