@@ -24,7 +24,11 @@ def finalists(ranking: Ranking, record: Record, top_k: int) -> list[Trial]:
 
 
 def measure_finalists(
-    chosen: Sequence[Trial], again: Sequence[Trial], directory: RunDirectory, data: Dataset, latency: LatencySettings,
+    chosen: Sequence[Trial],
+    again: Sequence[Trial],
+    directory: RunDirectory,
+    data: Dataset,
+    latency: LatencySettings,
     took: float,
 ) -> dict[int, dict[str, float]]:
     """Measure the latency of each finalist's file anew, all in turns, and read the test split.

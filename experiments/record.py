@@ -113,7 +113,7 @@ class Record:
 
     Args:
         study: in the run directory's journal, or in a database.
-        space: of the architectures.
+        space: of what is tried; None: trials are read, none begins.
         objectives: whose metrics are the study's values.
         on_change: told of a trial after each change.
         driver: this process among several; None: it is the only one that writes.
@@ -125,15 +125,16 @@ class Record:
     def __init__(
         self,
         study: optuna.Study,
-        space: Space,
+        space: Space | None,
         objectives: Sequence[Objective],
         on_change: Callable[[Trial], None] = lambda trial: None,
         driver: Driver | None = None,
     ) -> None:
         self._study = study
         self._storage = study._storage
-        self._distributions = {choice.label: distribution(choice) for choice in space.choices}
-        self._choices = {choice.label: choice for choice in space.choices}
+        choices = space.choices if space is not None else ()
+        self._distributions = {choice.label: distribution(choice) for choice in choices}
+        self._choices = {choice.label: choice for choice in choices}
         self._objectives = tuple(objectives)
         self._on_change = on_change
         self._driver = driver

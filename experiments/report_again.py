@@ -13,7 +13,6 @@ from experiments.result import Result
 from experiments.run_directory import RunDirectory
 from experiments.shared_study import SharedStudy
 from experiments.storage import normalised, one_line
-from search_spaces import ChoiceSpace
 
 
 def report_again(path: Path, display: Display | None = None) -> Result:
@@ -31,16 +30,15 @@ def report_again(path: Path, display: Display | None = None) -> Result:
         for line in environment.differences(before, {**before, **environment.machine()}):
             display.warn(f"the environment has changed: {line}")
         ranking = Ranking.of(configuration)
-        nothing_new = ChoiceSpace({})  # trials are read, none begins
         if configuration.storage is None:
-            record = Record(directory.open_study(ranking.objectives), nothing_new, ranking.objectives)
+            record = Record(directory.open_study(ranking.objectives), None, ranking.objectives)
         else:
             shared = SharedStudy(
                 normalised(configuration.storage), configuration.study or directory.path.name, configuration.heartbeat
             )
             with one_line(shared.url, ""):
                 shared.reopen()
-                record = Record(shared.study, nothing_new, ranking.objectives)
+                record = Record(shared.study, None, ranking.objectives)
         models = report.write(directory, record, ranking, configuration, before)
     result = Result(directory.path, tuple(record.trials), tuple(models))
     display.result(result, ranking)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,28 @@ def test_repeats_are_trainings_of_their_own_and_change_no_number(run: Run, tmp_p
     size = (tmp_path / "run" / "study.journal").stat().st_size
     assert run("--resume", "run").returncode == 0
     assert (tmp_path / "run" / "study.journal").stat().st_size == size
+
+
+def test_reports_are_made_again_without_space_or_data(finished: tuple[Path, Any], run: Run, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    configuration = (directory / "config.yaml").read_text()
+    (directory / "config.yaml").write_text(re.sub(r"(?m)^(space|dataset): .*$", r"\1: nowhere", configuration))
+    before = {name: (directory / name).read_text() for name in ("top_models.json", "pareto.csv")}
+    for name in (*before, "report.html"):
+        (directory / name).unlink()
+    done = run("run", command="report")
+    assert done.returncode == 0, done.stderr
+    assert {name: (directory / name).read_text() for name in before} == before
+    assert (directory / "report.html").is_file()
+    assert "warning" not in done.stdout
+    environment = json.loads((directory / "environment.json").read_text())
+    environment["packages"]["torch"] = "1.0"
+    (directory / "environment.json").write_text(json.dumps(environment))
+    assert "warning: the environment has changed: torch was 1.0, is " in run("run", command="report").stdout
+    for wrong in ("nowhere", str(tmp_path)):
+        done = run(wrong, command="report")
+        assert done.returncode == 2
+        assert re.fullmatch(r"error: '.*' is no run directory: it has no config.yaml\n", done.stderr)
 
 
 def test_the_test_split_decides_nothing(digits: Dataset, tmp_path: Path) -> None:
