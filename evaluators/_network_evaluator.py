@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,10 +14,12 @@ import numpy as np
 import compression
 from compression import Network
 from evaluators._deployed import DeployedModel, size_kib
+from evaluators._kept_networks import KeptNetworks
 from evaluators._latency import Latency, measure_latency
 from evaluators._meter import Meter
 from evaluators._objective import finite
 from evaluators._parity import check_parity
+from evaluators._rehearsal import Rehearsal
 from evaluators._task import Artifact, Outcome, Report, Task
 from evaluators._training import ImageTraining, StoppedEarly, TrainingSettings
 from evaluators.datasets import Dataset
@@ -83,6 +86,9 @@ class NetworkEvaluator:
         training, latency: how candidates are trained and measured.
         metrics: further metrics by name.
         learn: gives a new network its weights.
+        kept: a folder for networks that several candidates go through, so that each is made once; None: each candidate
+            is made from the start. What is kept depends on the task's seed: candidates share what they have in common
+            only where they have one seed.
     """
 
     space: Architectures
@@ -91,6 +97,7 @@ class NetworkEvaluator:
     latency: LatencySettings = field(default_factory=LatencySettings)
     metrics: Mapping[str, UserMetric] = field(default_factory=dict)
     learn: Learning = trained
+    kept: Path | None = None
 
     def __post_init__(self) -> None:
         self._data: Dataset | None = None
@@ -115,41 +122,32 @@ class NetworkEvaluator:
         """Train `task`'s architecture or load its start, apply what is left of the recipe, export, score."""
         with self._meter.computing():
             started = time.perf_counter()
-            recipe = task.candidate.recipe
+            settings = replace(self.training, **task.candidate.training)
+            report = _Counting(report)
             training = ImageTraining(
-                self.data, self.training, task.seed, on_epoch=report, meter=self._meter,
+                self.data, settings, task.seed, on_epoch=report, meter=self._meter,
                 checkpoint=task.directory / CHECKPOINT,
             )  # fmt: skip
+            kept = None if self.kept is None else KeptNetworks(self.kept, self._meter)
             if task.start is None:
-                network = Network(self.space.build(task.candidate.architecture, task.seed).eval())
-                known = self._before_training(network, task.directory, training)
+                network = Network(self._fresh(task))
+                known = self._before_training(network, task, training)
                 if not report(0, known):
                     return Outcome(known)
-                try:
-                    network = self.learn(network, task, training)
-                except StoppedEarly:
-                    return Outcome(known)
-            else:
-                network = self._load(task, task.start)
-                recipe = compression.remainder(recipe, task.start.recipe)
-            if recipe:
-                origin = task.seed if task.start is None else task.start.seed
-                teachers = {"parent": network}
-                if task.teacher is not None:
-                    teachers["best"] = self._load(task, task.teacher)
-                tuning = ImageTraining(
-                    self.data, self.training, task.seed, task.fidelity, teachers, report, self._meter,
-                    initial=lambda: self.space.build(task.candidate.architecture, origin),
-                    latency=lambda network: self._latency(network, task.directory, training),
-                    checkpoint=task.directory / CHECKPOINT,
-                )  # fmt: skip
-                try:
-                    network = compression.apply(recipe, network, tuning)
-                except StoppedEarly:
-                    return Outcome({})
+            try:
+                if task.start is None:
+                    parent = network
+                    network = self._made(kept, task, {}, lambda: self.learn(parent, task, training))
+                else:
+                    network = self._load(task, task.start)
+                network = self._compressed(network, task, settings, report, training, kept)
+            except StoppedEarly:
+                return Outcome(known if task.start is None else {})
             seconds = time.perf_counter() - started
             network.save(task.directory)
             metrics = self._score(network, task, training, _patience(seconds))
+        if kept is not None:
+            metrics["seconds_saved"] = kept.seconds_saved
         metrics["training_seconds"] = seconds
         wrong = finite(metrics)
         if wrong is not None:
@@ -160,12 +158,65 @@ class NetworkEvaluator:
         }  # fmt: skip
         return Outcome(metrics, {**artifacts, "packed": PACKED} if "packed_kib" in metrics else artifacts)
 
+    def _fresh(self, task: Task) -> nn.Module:
+        return self.space.build(task.candidate.architecture, task.seed).eval()
+
+    def _made(
+        self, kept: KeptNetworks | None, task: Task, recipe: compression.Recipe, make: Callable[[], Network]
+    ) -> Network:
+        """What `make` gives for so much of the task's recipe, from what is kept if it is there."""
+        if kept is None:
+            return make()
+        candidate = task.candidate
+        depends_on = {
+            "architecture": dict(candidate.architecture), "training": dict(candidate.training), "seed": task.seed,
+            "epochs": task.fidelity, "recipe": [[stage, dict(options)] for stage, options in recipe.items()],
+        }  # fmt: skip
+        return kept.get(depends_on, lambda: self._fresh(task), make)
+
+    def _compressed(
+        self, network: Network, task: Task, settings: TrainingSettings, report: Report, training: ImageTraining,
+        kept: KeptNetworks | None,
+    ) -> Network:  # fmt: skip
+        """`network` after what is left of the recipe, one group of stages after the other."""
+        done = {} if task.start is None else dict(task.start.recipe)
+        recipe = compression.remainder(task.candidate.recipe, done)
+        if not recipe:
+            return network
+        origin = task.seed if task.start is None else task.start.seed
+        teachers = {"parent": network}
+        if task.teacher is not None:
+            teachers["best"] = self._load(task, task.teacher)
+        tuning = ImageTraining(
+            self.data, settings, task.seed, task.fidelity, teachers, report, self._meter,
+            initial=lambda: self.space.build(task.candidate.architecture, origin),
+            latency=lambda network: self._latency(network, task.directory, training),
+            checkpoint=task.directory / CHECKPOINT,
+        )  # fmt: skip
+        for group in compression.groups(recipe):
+            done = {**done, **group}
+            network = self._made(kept, task, done, functools.partial(compression.apply, group, network, tuning))
+        return network
+
     def _load(self, task: Task, artifact: Artifact) -> Network:
         return Network.load(self.space.build(artifact.architecture, task.seed), artifact.directory)
 
-    def _before_training(self, network: Network, directory: Path, training: ImageTraining) -> dict[str, float]:
-        """What the file will weigh and how long it will run does not depend on what it learns."""
-        path = directory / "untrained.onnx"
+    def _before_training(self, network: Network, task: Task, training: ImageTraining) -> dict[str, float]:
+        """What the file will weigh and how long it will run does not depend on what it learns.
+
+        A recipe is applied without training; where that does not do, nothing is known.
+        """
+        path = task.directory / "untrained.onnx"
+        if task.candidate.recipe:
+            rehearsal = Rehearsal(
+                self.data, self.training, task.seed, task.fidelity, {"parent": network}, meter=self._meter,
+                initial=network.copy_module,
+                latency=lambda network: self._latency(network, task.directory, training),
+            )  # fmt: skip
+            try:
+                network = compression.apply(task.candidate.recipe, network, rehearsal)
+            except SlimsearchError:
+                return {}
         compression.export(network, path, training.calibration)
         try:
             return {"size_kib": size_kib(path), **self._quick_latency(path).metrics(), **self._costs(network)}
@@ -228,6 +279,19 @@ class NetworkEvaluator:
         for name, function in self.metrics.items():
             metrics[name] = float(function(path, data))
         return metrics
+
+
+class _Counting:
+    """Tells of one training's epochs after the other's, counted on."""
+
+    def __init__(self, report: Report) -> None:
+        self._report, self._before, self._last = report, 0, 0
+
+    def __call__(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        if 0 < epoch <= self._last:
+            self._before += self._last
+        self._last = epoch
+        return self._report(self._before + epoch, metrics)
 
 
 def _patience(seconds: float) -> float:

@@ -133,7 +133,7 @@ def train_supernet(
             architectures = paths.draw()
             for architecture in architectures:
                 _follow(optimizer, weights, weights.extend(architecture, seed), settings.weight_decay)
-            set_rate(optimizer, peak, (epoch - 1) * steps + step, epochs * steps)
+            set_rate(optimizer, peak, (epoch - 1) * steps + step, epochs * steps, settings.warm_up)
             for architecture in architectures:
                 with autocast(settings):
                     logits = _run(weights, architecture, images)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _CALIBRATION_IMAGES = 256
 _EVALUATION_BATCH = 512
-_WARM_UP = 0.25  # share of the training in which the learning rate rises
-
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 
@@ -44,6 +42,7 @@ class TrainingSettings:
         augmentation: "none", "shift", "shift-flip", or "auto" for what the data set declares.
         device: "cpu" or "cuda".
         precision: "fp32", or "bf16" for autocast.
+        warm_up: share of the training in which the learning rate rises, in (0, 1).
     """
 
     batch_size: int = 64
@@ -52,6 +51,7 @@ class TrainingSettings:
     augmentation: str = "auto"
     device: str = "cpu"
     precision: str = "fp32"
+    warm_up: float = 0.25
 
 
 class ImageTraining:
@@ -141,7 +141,7 @@ class ImageTraining:
         losses: Sequence[LossTerm] = (),
         after_step: Sequence[AfterStep] = (),
     ) -> Network:
-        """Train a copy; the learning rate rises to its peak in the first quarter and falls along a cosine.
+        """Train a copy; the learning rate rises to its peak in the warm-up and falls along a cosine.
 
         Source: one-cycle schedule of Smith and Topin 2018, AdamW of Loshchilov and Hutter 2019.
 
@@ -171,7 +171,7 @@ class ImageTraining:
             total = torch.zeros((), device=device)
             for step in range(steps):
                 done = (epoch - 1) * steps + step
-                set_rate(optimizer, peak, done, epochs * steps)
+                set_rate(optimizer, peak, done, epochs * steps, settings.warm_up)
                 chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
                 images, labels = training_batch(self._data, chosen, augment, order, device)
                 with autocast(settings):
@@ -265,9 +265,9 @@ def parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) ->
     ]
 
 
-def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int, warm_up: float) -> None:
     """The learning rate of a step, from a 25th of `peak` and back to nothing; the first moment moves against it."""
-    top = max(1.0, _WARM_UP * steps - 1)
+    top = max(1.0, warm_up * steps - 1)
     if step <= top:
         height = (1 - math.cos(math.pi * step / top)) / 2  # 0 to 1
         rate = peak * (1 + 24 * height) / 25

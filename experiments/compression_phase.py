@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class CompressionPhase:
                 continue
             recipe = {**current.candidate.recipe, **group}
             trial = self._record.start(
-                Candidate(current.candidate.architecture, recipe),
+                replace(current.candidate, recipe=recipe),
                 kind=COMPRESSION,
                 fidelity=current.fidelity,
                 seed=self._seed,
@@ -140,7 +141,7 @@ class CompressionPhase:
         """The network that was kept last, and the next group; None: it is decided elsewhere, or all is done."""
         current = parent
         for group in self._groups:
-            wanted = Candidate(current.candidate.architecture, {**current.candidate.recipe, **group})
+            wanted = replace(current.candidate, recipe={**current.candidate.recipe, **group})
             trial = self._find(current.number, wanted)
             if trial is None:
                 return current, group

@@ -91,6 +91,14 @@ class Configuration:
         "any", "of int8 files: any (the same answers on every x86 processor) or vnni (finer weights, for newer ones)"
     )
     max_drop: float = _option(0.5, "points of validation accuracy that a stage may lose and still be kept")
+    co_search: str | None = _option(
+        None,
+        "search recipes of compression together with architectures, and rank the compressed files: a YAML file that "
+        "names the choices, or default; there is no --compress then",
+    )
+    search_hyperparameters: bool = _option(
+        False, "search the learning rate, the augmentation and the warm-up of the training too"
+    )
     repeats: int = _option(
         1, "how often each finalist is trained in all, with other seeds; mean and spread are reported"
     )

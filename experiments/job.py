@@ -30,6 +30,7 @@ from experiments.finalists import finalists, measure_finalists
 from experiments.phases import Phase, Phases
 from experiments.problem import Problem, named, prepare
 from experiments.ranking import Ranking
+from experiments.recipe_choices import refuse_what_does_not_go_together, text_of
 from experiments.record import SUBNET, Record, Trial
 from experiments.repeat_phase import RepeatPhase, repetitions
 from experiments.result import Result
@@ -42,7 +43,7 @@ from experiments.supernet_phase import FinalistTraining, rank_correlation
 from experiments.tables import shown
 from experiments.terms import terms
 from experiments.zero_cost import ZeroCost
-from search_spaces import ModelSpace
+from search_spaces import JointSpace, ModelSpace
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import absolute, load_class
 from strategies import Strategy
@@ -212,6 +213,19 @@ def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Eval
         if hasattr(made, "sampler"):
             what, others = f"--sampler {configuration.sampler}", "built-in samplers, and Optuna's"
         raise SlimsearchError(f"{what} keeps what it knows in one process; with --storage: {others}")
+    if isinstance(problem.space, JointSpace):
+        refuse_what_does_not_go_together(
+            configuration,
+            {
+                f"--strategy {configuration.strategy}": inheriting or (not proposing and not hasattr(made, "sampler")),
+                f"--sampler {configuration.sampler}": not proposing and hasattr(made, "sampler"),
+                f"--scheduler {configuration.scheduler}": scheduler is not None and configuration.co_search is not None,
+                f"--zero-cost {configuration.zero_cost}": configuration.zero_cost != "none",
+            },
+        )
+        if configuration.co_search is not None:
+            recipe = {}
+            configuration = configuration.replace(co_search=text_of(problem.space.recipes))
     if configuration.zero_cost != "none":
         if problem.data is None or not isinstance(problem.space, ModelSpace):
             raise SlimsearchError("--zero-cost scores networks, and --evaluator has none")

@@ -22,13 +22,16 @@ from evaluators import (
 )
 from evaluators.datasets import Dataset, load_dataset
 from experiments.configuration import Configuration
+from experiments.recipe_choices import recipe_choices
 from experiments.run_directory import RunDirectory
-from search_spaces import ChoiceSpace, ModelSpace, Space
+from search_spaces import ChoiceSpace, JointSpace, ModelSpace, Space
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import load_function
 
 COSTS = ("latency_ms", "size_kib", "params", "macs")
 """Metrics of a network that are known before it is trained."""
+KEPT = "kept"
+"""Where in a run directory networks are that several candidates go through."""
 _METRICS = ("val_accuracy", *COSTS, "training_seconds")
 
 
@@ -84,6 +87,7 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
     dataset = _dataset(configuration, data)
     made = _model_space(configuration.space, space, dataset)
     made.check(next(made.grid()))
+    recipes = recipe_choices(configuration, dataset)
 
     def evaluator(directory: RunDirectory) -> NetworkEvaluator:
         dataset.without_test().save(directory.scratch / "data")
@@ -99,9 +103,11 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
             ),
             latency,
             metrics,
+            kept=None if recipes is None else directory.path / KEPT,
         )
 
-    return Problem(made, evaluator, (*_METRICS, *metrics), COSTS, dataset, device, precision, latency)
+    searched = made if recipes is None else JointSpace(made, recipes)
+    return Problem(searched, evaluator, (*_METRICS, *metrics), COSTS, dataset, device, precision, latency)
 
 
 def _own_evaluation(

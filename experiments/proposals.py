@@ -34,9 +34,9 @@ class Proposals:
         candidate = Candidate({})
         for _ in range(_DRAWS):
             candidate = self._space.candidate(self._point(history, rng))
-            if not history.tried(candidate.architecture):
+            if not history.tried(self._space.point(candidate)):
                 return candidate
-        new = self._new(history, self._space.neighbours(candidate.architecture, rng))
+        new = self._new(history, self._space.neighbours(self._space.point(candidate), rng))
         if not new and self._space.size <= _LISTABLE:
             new = self._new(history, self._space.grid())
         elif not new:
@@ -45,7 +45,7 @@ class Proposals:
 
     def _new(self, history: History, points: Iterable[Point]) -> list[Candidate]:
         candidates = [self._space.candidate(point) for point in points]
-        return [c for c in candidates if not history.tried(c.architecture)]
+        return [c for c in candidates if not history.tried(self._space.point(c))]
 
     def _point(self, history: History, rng: np.random.Generator) -> Point:
         try:

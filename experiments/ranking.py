@@ -145,7 +145,7 @@ class Ranking:
             )
         if trial.state in (COMPLETE, RULED_OUT):
             violation = sum(max(0.0, excess) for excess in self.violations(trial.metrics))
-        return Observation(trial.candidate.architecture, losses, violation, running=trial.state in (RUNNING, PAUSED))
+        return Observation(trial.point, losses, violation, running=trial.state in (RUNNING, PAUSED))
 
     def history(self, trials: Sequence[Trial], kind: str = SEARCH) -> History:
         """The trials of a search as a sampler sees them."""

@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,6 +60,7 @@ class Trial:
         parent: number of the trial whose network it starts from.
         curve: metrics after each epoch.
         known: metrics that were known before training.
+        labels: the point of the space that it stands for; by default its architecture.
         metrics: of the exported file; of a trial that was stopped early, what was known of it.
         artifacts: kind to path, relative to the run directory.
         seconds: from start to end, waiting included.
@@ -92,6 +93,12 @@ class Trial:
     host: str | None = None
     repeats: int | None = None
     turn: int = 0
+    labels: Mapping[str, Any] | None = None
+
+    @property
+    def point(self) -> Mapping[str, Any]:
+        """The point of the searched space that it stands for."""
+        return self.candidate.architecture if self.labels is None else self.labels
 
     @property
     def unfinished(self) -> bool:
@@ -132,6 +139,7 @@ class Record:
     ) -> None:
         self._study = study
         self._storage = study._storage
+        self._space = space
         choices = space.choices if space is not None else ()
         self._distributions = {choice.label: distribution(choice) for choice in choices}
         self._choices = {choice.label: choice for choice in choices}
@@ -211,7 +219,7 @@ class Record:
 
     def start(
         self, candidate: Candidate, *, kind: str, fidelity: int, seed: int, parent: int | None = None,
-        repeats: int | None = None, turn: int = 0,
+        repeats: int | None = None, turn: int = 0, common_seed: bool = False,
     ) -> Trial:  # fmt: skip
         """Record that `candidate` is being evaluated.
 
@@ -227,16 +235,23 @@ class Record:
             seed: of the run; that of the trial follows from it and from the trial's number.
             parent: number of the trial whose network it starts from.
             repeats, turn: number of the trial that it repeats, and the how manieth repetition it is.
+            common_seed: its seed is that of all trials which are begun so: what they have in common is the same.
         """
         from optuna.trial import FrozenTrial, TrialState
 
         now = datetime.datetime.now()
         number = len(self._trials)
-        architecture = candidate.architecture
+        assert self._space is not None
+        labels = self._space.point(candidate)
+        own_seed = trial_seed(seed, 0 if common_seed else number)
         attributes = {
             "kind": kind, "recipe": json.dumps(candidate.recipe), "fidelity": fidelity,
-            "seed": trial_seed(seed, number), "parent": parent, "key": candidate.key,
+            "seed": own_seed, "parent": parent, "key": candidate.key,
         }  # fmt: skip
+        if candidate.training:
+            attributes["training"] = json.dumps(candidate.training)
+        if labels.keys() != candidate.architecture.keys():
+            attributes["architecture"] = json.dumps(candidate.architecture)
         if repeats is not None:
             attributes |= {"repeats": repeats, "turn": turn}
         if self._driver is not None:
@@ -244,25 +259,25 @@ class Record:
         template = FrozenTrial(
             number=-1, trial_id=-1, state=TrialState.RUNNING, value=None, values=None, datetime_start=now,
             datetime_complete=None,
-            params={label: self._choices[label].text(value) for label, value in architecture.items()},
-            distributions={label: self._distributions[label] for label in architecture},
+            params={label: self._choices[label].text(value) for label, value in labels.items()},
+            distributions={label: self._distributions[label] for label in labels},
             user_attrs=attributes, system_attrs={}, intermediate_values={},
         )  # fmt: skip
         trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
         if self._driver is not None:
-            return self._claimed(self._driver, trial_id, seed)
+            return self._claimed(self._driver, trial_id, None if common_seed else seed)
         trial = Trial(
-            number, candidate, kind, RUNNING, fidelity, trial_seed(seed, number), parent, started=now.timestamp(),
-            repeats=repeats, turn=turn,
+            number, candidate, kind, RUNNING, fidelity, own_seed, parent, started=now.timestamp(),
+            repeats=repeats, turn=turn, labels=labels,
         )  # fmt: skip
         self._append(trial_id, trial)
         self._on_change(trial)
         return trial
 
-    def _claimed(self, driver: Driver, trial_id: int, seed: int) -> Trial:
+    def _claimed(self, driver: Driver, trial_id: int, seed: int | None) -> Trial:
         driver.heartbeat.add(trial_id)
         number = self._storage.get_trial_number_from_id(trial_id)
-        if number != len(self._trials):  # others have begun trials meanwhile
+        if seed is not None and number != len(self._trials):  # others have begun trials meanwhile
             self._storage.set_trial_user_attr(trial_id, "seed", trial_seed(seed, number))
         known = len(self._trials)
         self.sync()
@@ -448,10 +463,14 @@ def _thaw(frozen: optuna.trial.FrozenTrial) -> Trial:
     from optuna.trial import TrialState
 
     attributes = frozen.user_attrs
-    architecture = {label: json.loads(text) for label, text in frozen.params.items()}
+    labels = {label: json.loads(text) for label, text in frozen.params.items()}
+    architecture = json.loads(attributes["architecture"]) if "architecture" in attributes else labels
     trial = Trial(
         number=frozen.number,
-        candidate=Candidate(architecture, json.loads(attributes["recipe"])),
+        candidate=Candidate(
+            architecture, json.loads(attributes["recipe"]), json.loads(attributes.get("training", "{}"))
+        ),
+        labels=labels,
         kind=attributes["kind"],
         state=RUNNING,
         fidelity=attributes["fidelity"],

@@ -46,6 +46,7 @@ def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Rankin
             "on_front": trial.number in members,
             "architecture": dict(trial.candidate.architecture),
             "recipe": {name: dict(options) for name, options in trial.candidate.recipe.items()},
+            **({"training": dict(trial.candidate.training)} if trial.candidate.training else {}),
             "metrics": dict(sorted(trial.metrics.items())),
             "intervals": intervals(trial.metrics),
             "artifact": trial.artifacts.get("model"),

@@ -26,7 +26,7 @@ from experiments.record import (
 )
 from experiments.run_directory import RunDirectory
 from experiments.stopping import Stopping
-from search_spaces import Candidate, Point, Space
+from search_spaces import Candidate, JointSpace, Point, Space
 from slimsearch_errors import SlimsearchError
 from strategies import Failure, Recorded
 from strategies.samplers import History, Sampler
@@ -247,7 +247,11 @@ class ArchitectureSearch:
 
     def _begin(self, candidate: Candidate) -> Task | None:
         """A new trial; None where another driver was first."""
-        trial = self._record.start(candidate, kind=self._kind, fidelity=self._budget.epochs, seed=self._seed)
+        # Where recipes are searched too, what candidates have in common is made once, and must then be the same.
+        common = isinstance(self._space, JointSpace)
+        trial = self._record.start(
+            candidate, kind=self._kind, fidelity=self._budget.epochs, seed=self._seed, common_seed=common
+        )
         self._catch_up()
         if self._record.shared and trial.state == RUNNING and self._begun(trial.number) >= self._budget.trials:
             self._seen(

@@ -32,7 +32,8 @@ def recipe_text(recipe: Mapping[str, Mapping[str, Any]]) -> str:
 
 def marked_recipe(trial: Trial) -> str:
     """The recipe, and what it would weigh packed where that is storage only: no runtime executes it."""
-    recipe = recipe_text(trial.candidate.recipe)
+    training = {"training": trial.candidate.training} if trial.candidate.training else {}
+    recipe = recipe_text({**training, **trial.candidate.recipe})
     packed = trial.metrics.get("packed_kib")
     return recipe if packed is None else f"{recipe} [storage only: packed {size_text(packed)}]"
 

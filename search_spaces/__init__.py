@@ -5,9 +5,14 @@ from search_spaces._candidate import Candidate
 from search_spaces._choice_space import ChoiceSpace
 from search_spaces._fixed_model import FixedModel
 from search_spaces._graph import Edge, Graph
+from search_spaces._joint_space import JointSpace
 from search_spaces._model_space import ModelSpace
+from search_spaces._recipe_space import RecipeSpace
 from search_spaces._space import Choice, Point, Space
 
-__all__ = ["Candidate", "Choice", "ChoiceSpace", "Edge", "FixedModel", "Graph", "ModelSpace", "Point", "Space"]
+__all__ = [
+    "Candidate", "Choice", "ChoiceSpace", "Edge", "FixedModel", "Graph", "JointSpace", "ModelSpace", "Point",
+    "RecipeSpace", "Space",
+]  # fmt: skip
 
 _torchvision_operators.install()

@@ -17,16 +17,21 @@ class Candidate:
         architecture: label to value, inactive labels left out, e.g. ``{"conv2": 0, "feature": 64}``.
         recipe: compression stages in the order in which they are applied, each with its options, e.g.
             ``{"prune": {"sparsity": 0.5}, "quantize": {}}``; empty for a network as trained.
+        training: hyper-parameters of its training, where they are searched.
     """
 
     architecture: Mapping[str, Any]
     recipe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         """A short hash, equal for equal candidates in every process."""
         # The order of labels says nothing, the order of the stages does.
-        text = json.dumps([sorted(self.architecture.items()), [[s, sorted(o.items())] for s, o in self.recipe.items()]])
+        parts: list[Any] = [sorted(self.architecture.items()), [[s, sorted(o.items())] for s, o in self.recipe.items()]]
+        if self.training:
+            parts.append(sorted(self.training.items()))
+        text = json.dumps(parts)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __hash__(self) -> int:

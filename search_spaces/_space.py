@@ -94,6 +94,14 @@ class Space(ABC):
         """The candidate that `point` stands for: its architecture, with an empty recipe."""
         return Candidate(architecture=self.canonical(point))
 
+    def point(self, candidate: Candidate) -> dict[str, Any]:
+        """The point that stands for `candidate`; the inverse of `candidate`."""
+        return dict(candidate.architecture)
+
+    def architecture(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a point, or of some labels of one, is the architecture."""
+        return dict(point)
+
     @property
     def size(self) -> int:
         """Number of combinations of all choices; an upper bound where choices can be inactive."""

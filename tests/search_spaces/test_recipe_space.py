@@ -1,0 +1,106 @@
+"""Recipes as a space: what is active, what a point stands for and back, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from search_spaces import ChoiceSpace, JointSpace, RecipeSpace
+from slimsearch_errors import SlimsearchError
+
+CONTENT: dict[str, Any] = {
+    "training": {"learning_rate": [0.002, 0.005], "augmentation": "none"},
+    "prune": {
+        "use": [True, False],
+        "sparsity": [0.25, 0.5, 0.75],
+        "importance": "l1",
+        "epochs": {"values": [2, 4], "when": {"prune.sparsity": [0.5, 0.75]}},
+    },
+    "quantize": {"use": [True, False], "calibration": {"values": ["minmax", "entropy"]}},
+    "weight_only": {"use": {"values": [True, False], "when": {"quantize.use": False}}, "dtype": ["int8", "fp16"]},
+}
+
+
+@pytest.fixture
+def space() -> RecipeSpace:
+    return RecipeSpace(CONTENT)
+
+
+def test_every_point_is_a_different_recipe_and_back(space: RecipeSpace) -> None:
+    points = list(space.grid())
+    # 2 rates x (no pruning, .25, .5 and .75 with two lengths each) x (two calibrations, or none with 3 storages)
+    assert len(points) == 2 * (1 + 1 + 2 * 2) * (2 + 3)
+    candidates = [space.candidate(point) for point in points]
+    assert len({candidate.key for candidate in candidates}) == len(points)
+    assert [space.point(candidate) for candidate in candidates] == points
+
+
+def test_what_does_not_apply_is_left_out(space: RecipeSpace) -> None:
+    point = space.complete({"prune.use": False, "quantize.use": True})
+    assert space.canonical(point) == {
+        "training.learning_rate": 0.002, "prune.use": False, "quantize.use": True, "quantize.calibration": "minmax",
+    }  # fmt: skip
+    candidate = space.candidate(point)
+    assert candidate.recipe == {"quantize": {"calibration": "minmax"}}
+    assert candidate.training == {"learning_rate": 0.002, "augmentation": "none"}
+    stored = space.candidate(space.complete({"prune.sparsity": 0.25, "quantize.use": False, "weight_only.use": True}))
+    assert stored.recipe == {"prune": {"sparsity": 0.25, "importance": "l1"}, "weight_only": {"dtype": "int8"}}
+    assert list(stored.recipe) == ["prune", "weight_only"], "in the order of the file"
+
+
+def test_samplers_can_move_in_it(space: RecipeSpace) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        point = space.sample(rng)
+        assert space.canonical(point) == point
+        assert space.canonical(space.mutate(point, rng)) != point
+        assert space.contains(space.crossover(point, space.sample(rng), rng))
+
+
+def test_joint_points_are_both(space: RecipeSpace) -> None:
+    joint = JointSpace(ChoiceSpace({"width": [8, 16], "act": ["relu", "tanh"]}), space)
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        point = joint.sample(rng)
+        candidate = joint.candidate(point)
+        assert joint.point(candidate) == point
+        assert candidate.architecture == joint.architecture(point)
+        assert set(candidate.architecture) == {"width", "act"}
+    with pytest.raises(SlimsearchError, match=r"both have a choice 'prune\.use'"):
+        JointSpace(ChoiceSpace({"prune.use": [1, 2]}), space)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({}, "is not a mapping of stages"),
+        (["prune"], "is not a mapping of stages"),
+        ({"prune": [1]}, "'prune' is not a mapping of options"),
+        ({"prune": {"sparsity": []}}, "'prune.sparsity' has no values"),
+        ({"prune": {"sparsity": {"value": [1]}}}, "'prune.sparsity' is a mapping without values"),
+        ({"prune": {"sparsity": {"values": [1, 2], "if": 3}}}, "has more than values and when"),
+        ({"prune": {"sparsity": [0.5, 0.5]}}, "choice 'prune.sparsity' has a value twice"),
+        ({"prune": {"use": [1.5, True]}}, "'prune.use' is true, false, or both"),
+        ({"training": {"use": [True, False]}}, "training cannot be left out"),
+        ({"a": {"x": {"values": [1, 2], "when": {"b.y": 1}}}, "b": {"y": [1, 2]}}, "'a.x' waits for 'b.y'"),
+        ({"b": {"y": [1, 2]}, "a": {"x": {"values": [1, 2], "when": {"b.y": 3}}}}, "'b.y' cannot be 3"),
+    ],
+)
+def test_mistakes_are_said(content: Any, said: str) -> None:
+    with pytest.raises(SlimsearchError, match=said) as caught:
+        RecipeSpace(content)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    for text in ("- 1", "a: [", "!!python/object/apply:os.getcwd []", "\x00"):
+        (tmp_path / "recipes.yaml").write_text(text)
+        with pytest.raises(SlimsearchError, match=r"recipes\.yaml'"):
+            RecipeSpace.read(tmp_path / "recipes.yaml")
+    with pytest.raises(SlimsearchError, match="cannot read"):
+        RecipeSpace.read(tmp_path / "nowhere.yaml")
+    assert set(RecipeSpace.shipped()) == {"default"}
+    assert RecipeSpace.read(RecipeSpace.shipped()["default"]).size > 10
