@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from experiments.ranking import Ranking
 from experiments.record import COMPLETE, PAUSED, RUNNING, STOPPED, Trial
+from search_spaces import Choice, Point
 from slimsearch_errors import SlimsearchError
-from strategies.schedulers import Decision, Progress, Scheduler
+from strategies.schedulers import Decision, Exploiting, Progress, Scheduler
 
 _STATES: dict[str, Literal["running", "paused", "complete", "stopped"]] = {
     RUNNING: "running",
@@ -69,6 +72,17 @@ class Fidelity:
                 return number
             trials[number] = replace(trials[number], state="running")  # as it soon will be, where its checkpoint is
         return None
+
+    def exploit(self, more: bool) -> tuple[int, int] | None:
+        """The numbers of a paused trial to end and of the one to copy in its place; None: none, now."""
+        if not isinstance(self._scheduler, Exploiting):
+            return None
+        return self._scheduler.exploit(list(self._trials.values()), self._epochs, more)
+
+    def perturbed(self, choices: Iterable[Choice], point: Point, rng: np.random.Generator) -> dict[str, Any]:
+        """The point of a copy of a trial."""
+        assert isinstance(self._scheduler, Exploiting)
+        return self._scheduler.perturbed(choices, point, rng)
 
     def due(self, more: bool) -> bool:
         """Whether any paused trial is to go on."""

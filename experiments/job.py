@@ -48,7 +48,7 @@ from slimsearch_errors import SlimsearchError
 from slimsearch_names import absolute, load_class
 from strategies import Strategy
 from strategies.samplers import Filtered, Sampler, load_sampler
-from strategies.schedulers import Scheduler, load_scheduler
+from strategies.schedulers import Exploiting, Scheduler, load_scheduler
 
 if TYPE_CHECKING:
     import optuna
@@ -213,6 +213,16 @@ def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Eval
         if hasattr(made, "sampler"):
             what, others = f"--sampler {configuration.sampler}", "built-in samplers, and Optuna's"
         raise SlimsearchError(f"{what} keeps what it knows in one process; with --storage: {others}")
+    if isinstance(scheduler, Exploiting):
+        if not isinstance(problem.space, JointSpace) or not problem.space.recipes.training:
+            raise SlimsearchError(
+                f"--scheduler {configuration.scheduler} varies training hyper-parameters: it needs "
+                "--search-hyperparameters"
+            )
+        if configuration.storage is not None:
+            raise SlimsearchError(
+                f"--scheduler {configuration.scheduler} has one driver: it does not go with --storage"
+            )
     if isinstance(problem.space, JointSpace):
         refuse_what_does_not_go_together(
             configuration,

@@ -103,7 +103,7 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
             ),
             latency,
             metrics,
-            kept=None if recipes is None else directory.path / KEPT,
+            kept=directory.path / KEPT if recipes is not None and recipes.compresses else None,
         )
 
     searched = made if recipes is None else JointSpace(made, recipes)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from evaluators import Artifact, Outcome, Task
 from experiments.artifacts import artifact
-from experiments.record import COMPLETE, LOST, REPEAT, RUNNING, Record, Trial
+from experiments.record import COMPLETE, COMPRESSION, LOST, REPEAT, RUNNING, Record, Trial
 from experiments.run_directory import RunDirectory
 from experiments.search import Attempts
 from strategies import Failure
@@ -61,7 +61,8 @@ class RepeatPhase:
             if _find(self._record, original, turn) is not None:
                 continue
             start = None
-            if original.parent is not None:
+            if original.kind == COMPRESSION:
+                assert original.parent is not None
                 start = _find(self._record, self._record.trials[original.parent], turn)
                 if start is None or start.state != COMPLETE:
                     continue
@@ -108,9 +109,9 @@ def repetitions(trial: Trial, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _line_of(trial: Trial, record: Record) -> list[Trial]:
-    """`trial`, what it was made from, and so on."""
+    """`trial`, what it was compressed from, and so on."""
     found = [trial]
-    while (parent := found[-1].parent) is not None:
+    while found[-1].kind == COMPRESSION and (parent := found[-1].parent) is not None:
         found.append(record.trials[parent])
     return found
 

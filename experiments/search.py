@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from evaluators import CHECKPOINT, Outcome, Task
 from experiments.fidelity import Fidelity
@@ -128,6 +131,8 @@ class ArchitectureSearch:
                 return self._task(trial)
         more = not self._spent() and (self._proposing or self.open)
         if self._fidelity is not None and not self._budget.late and self.stopping.reason is None:
+            while (pair := self._fidelity.exploit(more)) is not None:
+                self._copy(*pair)
             number = self._fidelity.resume(more, self._record.mine)
             if number is not None:
                 proceeding = self._record.proceed(number)
@@ -248,7 +253,7 @@ class ArchitectureSearch:
     def _begin(self, candidate: Candidate) -> Task | None:
         """A new trial; None where another driver was first."""
         # Where recipes are searched too, what candidates have in common is made once, and must then be the same.
-        common = isinstance(self._space, JointSpace)
+        common = isinstance(self._space, JointSpace) and self._space.recipes.compresses
         trial = self._record.start(
             candidate, kind=self._kind, fidelity=self._budget.epochs, seed=self._seed, common_seed=common
         )
@@ -259,6 +264,32 @@ class ArchitectureSearch:
             )
             return None
         return self._task(trial) if trial.state == RUNNING else None
+
+    def _copy(self, ended: int, best: int) -> None:
+        """End a paused trial, and let another one go on twice: the copy from its checkpoint, trained otherwise."""
+        assert self._fidelity is not None
+        assert isinstance(self._space, JointSpace)
+        original = self._record.trials[best]
+        rng = np.random.default_rng([self._seed, len(self._record.trials)])
+        # Another batch size is another number of steps, in which a schedule that has begun has no place.
+        choices = [c for c in self._space.recipes.training if not c.label.endswith(".batch_size")]
+        point = self._fidelity.perturbed(choices, original.point, rng)
+        copy = self._record.start(
+            self._space.candidate(point), kind=self._kind, fidelity=self._budget.epochs, seed=self._seed, parent=best
+        )
+        self._record.epoch(copy.number, 0, original.known)
+        for known in original.curve:
+            metrics = {name: value for name, value in known.items() if name != "epoch"}
+            self._record.epoch(copy.number, int(known["epoch"]), metrics)
+        source, target = (self._directory.trial_directory(n) / CHECKPOINT for n in (best, copy.number))
+        if source.is_file():
+            shutil.copyfile(source, target.with_suffix(".part"))
+            target.with_suffix(".part").replace(target)
+        self._catch_up()
+        self._seen(self._record.pause(copy.number))
+        self._stop(
+            ended, f"after epoch {original.epochs_done}: trial {copy.number}, a copy of {best}, goes on in its place"
+        )
 
     def _seen(self, trial: Trial) -> None:
         """Bring up to date what is derived from the record."""
@@ -280,6 +311,8 @@ class ArchitectureSearch:
 
     def _enter(self, trial: Trial) -> None:
         self._mine.append(trial.number)
+        if trial.parent is not None:
+            self._copies.add(trial.number)
         self._numbers[trial.candidate.key] = trial.number
         self._lost.pop(trial.candidate.key, None)
         self._place[trial.number] = len(self._history.observations)
@@ -299,6 +332,7 @@ class ArchitectureSearch:
         trials = [t for t in self._record.trials if t.kind == self._kind]
         standing = [t for t in self._record.standing if t.kind == self._kind]
         self._mine = [t.number for t in standing]
+        self._copies = {t.number for t in standing if t.parent is not None}
         self._numbers = {t.candidate.key: t.number for t in standing}
         self._place = {number: place for place, number in enumerate(self._mine)}
         self._lost = {
@@ -330,8 +364,9 @@ class ArchitectureSearch:
     def _begun(self, before: int | None = None) -> int:
         """How many trials count for the budget, all or those with a number below `before`."""
         if before is None:
-            return len(self._mine) - len(self._ruled_out)
-        return sum(number < before and number not in self._ruled_out for number in self._mine)
+            return len(self._mine) - len(self._ruled_out) - len(self._copies)
+        free = self._ruled_out | self._copies
+        return sum(number < before and number not in free for number in self._mine)
 
     def _spent(self) -> bool:
         return (

@@ -93,6 +93,16 @@ class RecipeSpace(Space):
     def choices(self) -> tuple[Choice, ...]:
         return self._choices
 
+    @property
+    def compresses(self) -> bool:
+        """Whether there is any stage."""
+        return any(stage != TRAINING for stage in self._parts)
+
+    @property
+    def training(self) -> tuple[Choice, ...]:
+        """The choices of the training before any stage."""
+        return tuple(choice for choice in self._choices if choice.label.startswith(f"{TRAINING}."))
+
     def canonical(self, point: Point) -> dict[str, Any]:
         for label, value in point.items():
             if label not in self._by_label:

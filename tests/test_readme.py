@@ -14,6 +14,8 @@ from PIL import Image
 
 import compression
 from evaluators.datasets import Dataset
+from experiments.configuration import Configuration
+from experiments.recipe_choices import recipe_choices
 from tests.conftest import ROOT, Run, environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,7 +47,7 @@ def folder(tmp_path: Path, digits: Dataset) -> Path:
 
 
 def test_there_are_examples() -> None:
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     assert len(PYTHON) == 5
 
 
@@ -61,6 +63,15 @@ def test_commands(command: str, run: Run, folder: Path) -> None:
         assert done.returncode == 0, done.stderr
         again = run("--resume", "run")
         assert again.returncode == 0, again.stderr
+
+
+def test_recipe_choices(tmp_path: Path, digits: Dataset) -> None:
+    text = next(text for language, text in BLOCKS if language == "yaml" and "use: [true, false]" in text)
+    (tmp_path / "recipes.yaml").write_text(text)
+    configuration = Configuration(space="lenet", co_search=str(tmp_path / "recipes.yaml"))
+    found = recipe_choices(configuration, digits)
+    assert found is not None
+    assert {"prune.use", "prune.epochs", "training.learning_rate"} <= {choice.label for choice in found.choices}
 
 
 def test_python(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from slimsearch_errors import SlimsearchError
 from slimsearch_names import load_class
 from strategies.schedulers._combined import Combined, combine
 from strategies.schedulers._order import epsilon_net, order
-from strategies.schedulers._scheduler import Decision, Progress, Scheduler
+from strategies.schedulers._scheduler import Decision, Exploiting, Progress, Scheduler
 
 __all__ = [
-    "Combined", "Decision", "Progress", "Scheduler", "combine", "epsilon_net", "load_scheduler", "order",
+    "Combined", "Decision", "Exploiting", "Progress", "Scheduler", "combine", "epsilon_net", "load_scheduler", "order",
 ]  # fmt: skip
 
 _JOINED = re.compile(r"\+(?!\d)")  # not that of a number such as 1e+3
@@ -64,11 +64,6 @@ def _parse(part: str) -> tuple[str, dict[str, Any]]:
 
 def _class(name: str) -> type[Any]:
     known = name if ":" in name else name.lower().replace("-", "_")
-    if known in ("pbt", "pb2"):
-        raise SlimsearchError(
-            f"scheduler '{name}': population based training varies training hyper-parameters, and only architectures "
-            "are searched here"
-        )
     found = load_class("scheduler", "full" if known == "none" else known, "strategies.schedulers")
     missing = [method for method in _METHODS if not callable(getattr(found, method, None))]
     if missing:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from slimsearch_errors import SlimsearchError
-from strategies.schedulers._scheduler import Decision, Progress, Scheduler
+from strategies.schedulers._scheduler import Decision, Exploiting, Progress, Scheduler
 from strategies.schedulers.full import Full
 
 
@@ -54,7 +54,7 @@ def combine(*schedulers: Scheduler) -> Scheduler:
     What only ends trials has a method ``hopeless(trials, epochs)``, as `Dominated` has.
 
     Raises:
-        SlimsearchError: more than one pauses trials.
+        SlimsearchError: more than one pauses trials, or one of them copies trials.
     """
     ending = tuple(part for part in schedulers if isinstance(part, Ending))
     leaders = [part for part in schedulers if not isinstance(part, Ending)]
@@ -62,4 +62,6 @@ def combine(*schedulers: Scheduler) -> Scheduler:
         names = " and ".join(f"'{type(part).__name__}'" for part in leaders)
         raise SlimsearchError(f"schedulers {names} cannot be combined: only one can decide who pauses")
     leader = leaders[0] if leaders else Full()
+    if ending and isinstance(leader, Exploiting):
+        raise SlimsearchError(f"scheduler '{type(leader).__name__}' cannot be combined: it ends trials by itself")
     return Combined(leader, ending) if ending else leader

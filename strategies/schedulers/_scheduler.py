@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
+
+from search_spaces import Choice, Point
 from slimsearch_errors import SlimsearchError
 
 
@@ -62,6 +65,17 @@ class Scheduler(Protocol):
 
     def may_begin(self, trials: Sequence[Progress], epochs: int, more: bool) -> bool:
         """Whether a new trial can be begun now; never where there are no `more`."""
+
+
+@runtime_checkable
+class Exploiting(Scheduler, Protocol):
+    """One that lets a trial go on as a copy of another one, with other training hyper-parameters."""
+
+    def exploit(self, trials: Sequence[Progress], epochs: int, more: bool) -> tuple[int, int] | None:
+        """The numbers of a paused trial to end and of the paused one to copy in its place; None: none, now."""
+
+    def perturbed(self, choices: Iterable[Choice], point: Point, rng: np.random.Generator) -> dict[str, Any]:
+        """The point of a copy: `point` with other values of `choices`."""
 
 
 def check(option: str, value: Any, least: float, kind: type[int] | type[float] = int) -> None:

@@ -34,7 +34,7 @@ from strategies.schedulers.median import Median
 from strategies.schedulers.successive_halving import SuccessiveHalving
 
 BUILT_IN = built_in_names("strategies.schedulers")
-COMBINATIONS = [f"{name}+dominated:min_complete=5:warm_up=0" for name in BUILT_IN if name != "dominated"]
+COMBINATIONS = [f"{name}+dominated:min_complete=5:warm_up=0" for name in BUILT_IN if name not in ("dominated", "pbt")]
 HALVING = ["asha", "hyperband", "successive_halving", COMBINATIONS[0], "successive_halving:cohort=7:eta=2"]
 
 Curves = list[tuple[tuple[float, ...], ...]]
@@ -184,7 +184,7 @@ def test_halving_trains_far_less(name: str, objectives: int) -> None:
 def test_no_search_hangs(
     name: str, workers: int, eta: int, epochs: int, budget: int, failing: float, seed: int
 ) -> None:
-    options = {} if name.startswith(("dominated", "full", "median")) else {"eta": eta}
+    options = {} if name.startswith(("dominated", "full", "median", "pbt")) else {"eta": eta}
     curves = learning_curves(budget, epochs, 2, seed)
     run = drive(fixed(load_scheduler(name, **options)), curves, workers, failing, seed)
     assert failing or run.numbers("complete")
@@ -195,7 +195,7 @@ def test_no_search_hangs(
 def test_what_another_scheduler_left_paused_does_not_block(name: str, before: str) -> None:
     """A run goes on with another scheduler than it had, or with other rungs."""
     curves = learning_curves(40, 16, 2, seed=5)
-    options = {} if before in ("dominated", "full", "median") else {"eta": 2, "min_epochs": 1}
+    options = {} if before in ("dominated", "full", "median", "pbt") else {"eta": 2, "min_epochs": 1}
     first = drive(fixed(load_scheduler(before, **options)), curves, budget=20)
     scheduler = load_scheduler(name)
     trials = first.trials()
@@ -525,7 +525,7 @@ class TestDominated:
 
 class TestLoading:
     def test_every_file_is_a_scheduler(self) -> None:
-        assert BUILT_IN == ["asha", "dominated", "full", "hyperband", "median", "successive_halving"]
+        assert BUILT_IN == ["asha", "dominated", "full", "hyperband", "median", "pbt", "successive_halving"]
 
     def test_names_and_options(self) -> None:
         assert load_scheduler("none") == load_scheduler("full") == Full()
@@ -546,8 +546,13 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("text", "words"),
         [
-            ("pbt", "population based training varies training hyper-parameters, and only architectures are searched"),
-            ("bohb", "unknown scheduler 'bohb'; known: asha, dominated, full, hyperband, median, successive_halving"),
+            ("pbt+dominated", "scheduler 'Pbt' cannot be combined: it ends trials by itself"),
+            ("pbt:quantile=0.6", "quantile=0.6 is above 0.5"),
+            ("pbt:interval=0", "interval=0 is not a whole number of at least 1"),
+            (
+                "bohb",
+                "unknown scheduler 'bohb'; known: asha, dominated, full, hyperband, median, pbt, successive_halving",
+            ),
             ("", "unknown scheduler ''"),
             ("asha+", "unknown scheduler ''"),
             ("asha:gamma=2", "scheduler 'asha' has no option 'gamma'; it has eta, min_epochs"),

@@ -1,0 +1,94 @@
+"""Population based training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from search_spaces import Choice, Point
+from slimsearch_errors import SlimsearchError
+from strategies.schedulers._rungs import ranked
+from strategies.schedulers._scheduler import Decision, Progress, check
+
+
+@dataclass(frozen=True)
+class Pbt:
+    """Training hyper-parameters that change on the way: the worst of the population go on as copies of the best.
+
+    The population is all trials of the search. All of them train so many epochs and wait for each other; then each of
+    the worst is ended, and one of the best goes on twice, the second time from the same weights with other
+    hyper-parameters. A copy is a trial of its own, of the same architecture, that costs no further one.
+
+    Source: Jaderberg et al. 2017, in its synchronous form; several objectives as in `order`.
+
+    Attributes:
+        interval: epochs between two comparisons.
+        quantile: share of the population that is replaced each time, at least one, in (0, 0.5].
+        resample: probability with which a copy's hyper-parameter is drawn anew; otherwise it moves to the next value.
+    """
+
+    interval: int = 2
+    quantile: float = 0.25
+    resample: float = 0.25
+
+    def __post_init__(self) -> None:
+        check("interval", self.interval, 1)
+        for name, most in (("quantile", 0.5), ("resample", 1.0)):
+            check(name, getattr(self, name), 0, float)
+            if not getattr(self, name) <= most:
+                raise SlimsearchError(f"{name}={getattr(self, name)} is above {most:g}")
+
+    def after_epoch(self, trial: Progress, trials: Sequence[Progress], epochs: int) -> Decision:
+        compared = trial.epochs < epochs and trial.epochs % self.interval == 0
+        return Decision.PAUSE if compared else Decision.CONTINUE
+
+    def exploit(self, trials: Sequence[Progress], epochs: int, more: bool) -> tuple[int, int] | None:
+        """The numbers of a trial to end and of the one to copy in its place; None: none, now.
+
+        Asked before `resume`, again and again until it gives None.
+        """
+        there = {t.epochs for t in trials if t.state == "paused"}
+        if more or len(there) != 1 or any(t.state == "running" for t in trials):
+            return None
+        order, best, replaced, count = self._rung(trials, there.pop())
+        if replaced >= count:
+            return None
+        return order[-1].number, best[replaced % min(count, len(best) - 1)].number
+
+    def resume(self, trials: Sequence[Progress], epochs: int, more: bool) -> int | None:
+        waiting = [t for t in trials if t.state == "paused"]
+        if not waiting or more:
+            return None
+        epoch = min(t.epochs for t in waiting)
+        _, _, replaced, count = self._rung(trials, epoch)
+        # One that has come to the rung and is told to pause still runs; where it was judged, it has been let go.
+        least = epoch if replaced < count else epoch - 1
+        if any(t.state == "running" and t.epochs <= least for t in trials):
+            return None
+        return min(t.number for t in waiting if t.epochs == epoch)
+
+    def _rung(self, trials: Sequence[Progress], epoch: int) -> tuple[list[Progress], list[Progress], int, int]:
+        """Who came there, best first; the same without copies; how many were replaced; and how many are to be."""
+        order = ranked(trials, epoch)
+        best = list({t.losses[epoch - 1]: t for t in reversed(order)}.values())[::-1]
+        count = max(int(self.quantile * len(order)), min(1, len(order) // 2)) if len(best) > 1 else 0
+        return order, best, sum(t.state == "stopped" and t.epochs == epoch for t in trials), count
+
+    def may_begin(self, trials: Sequence[Progress], epochs: int, more: bool) -> bool:
+        return more
+
+    def perturbed(self, choices: Iterable[Choice], point: Point, rng: np.random.Generator) -> dict[str, Any]:
+        """`point` with other values of `choices`: next to those that it has, or drawn anew."""
+        changed = dict(point)
+        for choice in choices:
+            last = len(choice.values) - 1
+            if rng.random() < self.resample:
+                position = int(rng.integers(last + 1))
+            else:
+                before = choice.index(point[choice.label])
+                position = min(last, max(0, before + (1 if rng.random() < 0.5 else -1)))
+            changed[choice.label] = choice.values[position]
+        return changed
