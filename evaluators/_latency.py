@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluators._deployed import Array, DeployedModel
-from evaluators._reference import Reference, pinned
+from evaluators._reference import Reference, Taken, pinned
 
 _WARM_UP_SECONDS = 0.01
 _BLOCK_SECONDS = 0.005
@@ -64,7 +64,7 @@ class Latency:
 class _Timed:
     """What is known of a file: for each round, its blocks as (seconds for a call, those of the reference beside it)."""
 
-    rounds: list[list[tuple[float, float]]] = field(default_factory=list)
+    rounds: list[list[tuple[float, Taken]]] = field(default_factory=list)
 
     def calm(self, reference: Reference, position: int) -> int:
         """How many blocks of a round were not disturbed."""
@@ -79,7 +79,7 @@ class _Timed:
         # The rounds with most calm come first; the order of measurement decides among equals.
         order = sorted(range(len(self.rounds)), key=lambda i: -min(self.calm(reference, i), _BLOCKS_A_ROUND))
         for position in order[:rounds]:
-            least_disturbed = sorted(self.rounds[position], key=lambda block: block[1])
+            least_disturbed = sorted(self.rounds[position], key=lambda block: reference.disturbance(block[1]))
             counted = [block for block in least_disturbed if reference.calm(block[1])]
             if len(counted) < _BLOCKS_A_ROUND:
                 calm = False
@@ -165,7 +165,7 @@ def _round(
                 models[i](images)
             took = (time.perf_counter() - start) / repeats[i]
             after = reference.time()
-            beside = max(before, after)
+            beside = tuple(map(max, before, after))
             timed[i].rounds[-1].append((took, beside))
             before = after
             if reference.calm(beside):

@@ -45,7 +45,7 @@ SHAPE, CLASSES = (1, 28, 28), 10
 FACTOR = 5.0
 REPEATS = 3
 SPACES = ("lenet", "mnist_cnn")
-PATIENCE = 600.0
+PATIENCE = 120.0
 _PHASE_SECONDS = (1.0, 6.0)
 _DATASET = "mnist5k"
 

@@ -23,8 +23,11 @@ from slimsearch_errors import SlimsearchError
 class Known:
     """A reference whose best time is 1 second."""
 
-    def calm(self, took: float) -> bool:
-        return took <= 1.05
+    def disturbance(self, taken: float) -> float:
+        return taken - 1
+
+    def calm(self, taken: float) -> bool:
+        return taken <= 1.05
 
 
 @pytest.fixture
@@ -85,15 +88,15 @@ def test_the_best_time_is_known_to_later_measurements_for_an_hour(tmp_path: Path
     file = tmp_path / "reference-1.json"
     Reference(1, tmp_path).keep()
     stored = json.loads(file.read_text())
-    stored["times"] = [[time.time() - 10, 1e-9]]
+    stored["times"] = [[time.time() - 10, [1e-9, 1e-9]]]
     file.write_text(json.dumps(stored))
-    assert Reference(1, tmp_path).best == 1e-9, "then everything is disturbed, compared with what was"
-    stored["times"] = [[time.time() - 3601, 1e-9], [time.time() + 100, 1e-9]]
+    assert Reference(1, tmp_path).best == (1e-9, 1e-9), "then everything is disturbed, compared with what was"
+    stored["times"] = [[time.time() - 3601, [1e-9, 1e-9]], [time.time() + 100, [1e-9, 1e-9]]]
     file.write_text(json.dumps(stored))
-    assert Reference(1, tmp_path).best > 1e-7
+    assert min(Reference(1, tmp_path).best) > 1e-7
     for damaged in ("", "[]", '{"times": [["a", 1]]}', '{"times": 3}', '{"times": [[1]]}'):
         file.write_text(damaged)
-        assert Reference(1, tmp_path).best > 1e-7
+        assert min(Reference(1, tmp_path).best) > 1e-7
     Reference(1, tmp_path).keep()
     assert len(json.loads(file.read_text())["times"]) == 1
 
