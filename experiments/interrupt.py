@@ -46,7 +46,8 @@ def second_one_ends() -> Iterator[None]:
 def _end() -> None:
     for process in multiprocessing.active_children():
         with contextlib.suppress(OSError):
-            process.kill()
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGKILL)
     with contextlib.suppress(OSError):
         if sys.stdout.isatty():
             os.write(1, _SHOW_CURSOR)

@@ -42,7 +42,7 @@ def serve(line: Connection, evaluator: bytes, driver: int) -> None:
             except OSError:
                 raise
             except Exception as error:  # it cannot be pickled
-                line.send((DONE, Failure(f"{type(error).__name__}: {_first_line(error)}")))
+                line.send((DONE, Failure(_said(error))))
 
 
 def evaluated(evaluator: Evaluator, task: Task, report: Report) -> Outcome | Failure:
@@ -80,7 +80,7 @@ def _evaluated_here(evaluator: Evaluator, task: Task, line: Connection) -> Outco
     try:
         return evaluated(evaluator, task, report)
     except BaseException as error:  # which no program but the task's own can have meant
-        return Failure(f"{type(error).__name__}: {_first_line(error)}")
+        return Failure(_said(error))
     finally:
         only()
 
@@ -100,15 +100,16 @@ def _failure(error: Exception, task: Task) -> Failure:
     reason = unwritable(task.directory, error)
     if reason is not None:
         return Failure(f"cannot write to '{task.directory}': {reason}", unwritable=True)
-    first_line = _first_line(error)
-    return Failure(f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__)
+    return Failure(_said(error))
 
 
-def _first_line(error: BaseException) -> str:
+def _said(error: BaseException) -> str:
+    """An exception in a line."""
     try:
-        return str(error).strip().partition("\n")[0]
-    except Exception:  # an exception of the user's need not be able to say what it is
-        return ""
+        first_line = str(error).strip().partition("\n")[0]
+    except Exception:  # one of the user's need not be able to say what it is
+        first_line = ""
+    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
 
 
 @contextlib.contextmanager

@@ -234,10 +234,10 @@ def check(count: int, timeout: float | None) -> None:
 
 def _stop(processes: list[BaseProcess]) -> None:
     """End processes, also those that do not want to."""
-    for end, seconds in ((BaseProcess.terminate, _SECONDS_TO_END), (BaseProcess.kill, float("inf"))):
+    for number, seconds in ((signal.SIGTERM, _SECONDS_TO_END), (signal.SIGKILL, float("inf"))):
         for process in processes:
-            if process.is_alive():
-                end(process)
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, number)
         _over(processes, seconds)
 
 

@@ -89,8 +89,14 @@ class Process:
         except psutil.NoSuchProcess:
             return []
 
-    def session(self) -> list[int]:
-        """All processes that it has started and that are still there, also those whose parent is not."""
+    def left(self, seconds: float) -> list[int]:
+        """What it has started and is still there after so many seconds, also processes whose parent is not."""
+        deadline = time.monotonic() + seconds
+        while (found := self._session()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+    def _session(self) -> list[int]:
         found = []
         for pid in psutil.pids():
             with contextlib.suppress(OSError):
