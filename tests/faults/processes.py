@@ -71,14 +71,14 @@ class Process:
         return True
 
     def kill(self) -> None:
-        """Kill -9, of the main process alone."""
+        """Kill -9, of the main process alone; its workers end by themselves, see `left`."""
         self._process.kill()
         self._process.wait()
 
     def interrupt(self) -> None:
         """Ctrl-C in its terminal, which sends a signal to all of its processes."""
         for process in self.processes():
-            if not self.over:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just come to its end
                 process.send_signal(signal.SIGINT)
 
     def processes(self) -> list[psutil.Process]:
@@ -97,6 +97,7 @@ class Process:
         return found
 
     def _session(self) -> list[int]:
+        self._process.poll()  # one that nobody has waited for is still listed
         found = []
         for pid in psutil.pids():
             with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from tests.faults.processes import Process, ended, errors, finished, states
 pytestmark = pytest.mark.faults
 
 WORDS = (
-    "--space", TINY, "--dataset", "digits", "--run-dir", "run", "--epochs", "12", "--compress", "none", "--workers", "1"
+    "--space", TINY, "--dataset", "digits", "--run-dir", "run", "--epochs", "8", "--compress", "none", "--workers", "1"
 )  # fmt: skip
 ALL = ["complete"] * 6
 
@@ -51,7 +51,7 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("after", [0, 2])
 def test_a_disk_that_becomes_full_ends_the_run_and_no_trial(
     after: int, disk: Path, tmp_path: Path, counts: Counts
 ) -> None:
@@ -79,6 +79,7 @@ def test_a_run_directory_that_is_read_only(disk: Path, tmp_path: Path, counts: C
     process = Process(disk, *WORDS, output=tmp_path)
     process.until(lambda: ended(process.run) >= 1)
     process.kill()
+    assert process.left(10) == []  # a disk to which somebody writes cannot be made read-only
     journal = (process.run / "study.journal").read_bytes()
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     try:
