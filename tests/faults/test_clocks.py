@@ -16,8 +16,8 @@ from tests.faults.processes import Process, ended, finished
 
 pytestmark = pytest.mark.faults
 
-# In front of the C library: the clock that can be set is what it is, and as many seconds as a file says; those that only
-# go forward are not touched.
+# In front of the C library: the clock that can be set, and as many seconds more as a file says. Those that only go
+# forward are not touched.
 PRELOADED = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

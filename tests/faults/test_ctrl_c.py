@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ WORDS = (
     "--space", TINY, "--dataset", "digits", "--run-dir", "run", "--epochs", "25", "--compress", "prune:epochs=25",
     "--top-k", "2", "--workers", "2",
 )  # fmt: skip
+# A shell says 130 for both: that code, and a signal to a process that has done everything already.
+ENDED = (130, -signal.SIGINT)
 SECONDS = 2.0
 PLACES = (5, 70, 150)
 
@@ -48,7 +51,7 @@ def test_ctrl_c(times: int, tmp_path: Path, counts: Counts) -> None:
             assert "interrupted; go on with --resume run" in process.said
             assert (process.run / "report.html").is_file()
             assert process.left(SECONDS) == []
-        assert process.end() == 130, process.said
+        assert process.end() in ENDED, process.said
         assert "Traceback" not in process.said
         found = finished(process.run)
         assert {number: found[number] for number in kept} == kept
