@@ -282,7 +282,10 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display, shared:
         return Record(study, parts.problem.space, ranking.objectives, display.update, driver)
 
     if shared is None:
-        return _run(parts, directory, display, opened(directory.open_study(ranking.objectives)), None)
+        record = opened(directory.open_study(ranking.objectives))
+        if directory.torn:
+            display.warn("the last line of study.journal was torn, as by a kill; it is in study.journal.torn now")
+        return _run(parts, directory, display, record, None)
     host = f"{platform.node()}, {parts.environment['processor']}"
     advice = f"; what was finished is kept, go on with --resume {shown(directory.path)}"
     with one_line(shared.url, advice), Driver(shared, directory.identity(), host, directory.path) as driver:

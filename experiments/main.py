@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from experiments import interrupt
 from experiments.configuration import RESUMABLE, Configuration, flag
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "slimsearch run"
         print(f"error: unknown command '{words[0]}'; known: {', '.join(commands)}", file=sys.stderr)
         return 2
     try:
-        return commands[words[0]](words[1:], program)
+        with interrupt.second_one_ends():
+            return commands[words[0]](words[1:], program)
     except SlimsearchError as error:
         line = " ".join(str(error).split())
         print(f"error: {line}", file=sys.stderr)
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "slimsearch run"
         print(f"error: {error}; what was finished is kept, go on with --resume", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return interrupt.EXIT_CODE
 
 
 def _run(words: Sequence[str], program: str) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 
 from evaluators import Objective, Outcome
 from search_spaces import Candidate, Space
+from slimsearch_errors import SlimsearchError
 from strategies.samplers import distribution
 
 if TYPE_CHECKING:
@@ -147,11 +148,13 @@ class Record:
         self._on_change = on_change
         self._driver = driver
         self._ids: list[int] = []
+        # `time.monotonic` when a trial began that this process has begun: the clock may be put back or forward.
+        self._began: dict[int, float] = {}
         self._trials: list[Trial] = []
         self._claims: dict[tuple[str, int | None, int, str], list[int]] = {}
         self.changed: list[int] = []
         for frozen in study.get_trials(deepcopy=False):
-            trial = _thaw(frozen)
+            trial = _read(frozen)
             if driver is not None and trial.unfinished:
                 self._watch(driver, frozen._trial_id, trial)
             self._append(frozen._trial_id, trial)
@@ -270,6 +273,7 @@ class Record:
             number, candidate, kind, RUNNING, fidelity, own_seed, parent, started=now.timestamp(),
             repeats=repeats, turn=turn, labels=labels,
         )  # fmt: skip
+        self._began[number] = time.monotonic()
         self._append(trial_id, trial)
         self._on_change(trial)
         return trial
@@ -277,6 +281,7 @@ class Record:
     def _claimed(self, driver: Driver, trial_id: int, seed: int | None) -> Trial:
         driver.heartbeat.add(trial_id)
         number = self._storage.get_trial_number_from_id(trial_id)
+        self._began[number] = time.monotonic()
         if seed is not None and number != len(self._trials):  # others have begun trials meanwhile
             self._storage.set_trial_user_attr(trial_id, "seed", trial_seed(seed, number))
         known = len(self._trials)
@@ -375,7 +380,9 @@ class Record:
         from optuna.trial import TrialState
 
         now = datetime.datetime.now().timestamp()
-        trial = replace(trial, seconds=max(0.0, now - trial.started), ended=now)
+        began = self._began.pop(trial.number, None)
+        seconds = now - trial.started if began is None else time.monotonic() - began
+        trial = replace(trial, seconds=max(0.0, seconds), ended=now)
         result = {
             "state": trial.state, "metrics": trial.metrics, "artifacts": trial.artifacts, "error": trial.error,
             "reason": trial.reason, "curve": list(trial.curve), "seconds": trial.seconds,
@@ -457,6 +464,23 @@ def trial_seed(run_seed: int, number: int) -> int:
 def trial_folder(number: int) -> str:
     """Where a trial's files are, relative to the run directory."""
     return f"trials/{number:05d}"
+
+
+def _read(frozen: optuna.trial.FrozenTrial) -> Trial:
+    """A trial of a study that is opened: of one without checksums, what has changed need not make sense.
+
+    Raises:
+        SlimsearchError: it is damaged.
+    """
+    try:
+        trial = _thaw(frozen)
+        sound = trial.candidate.key == frozen.user_attrs["key"]
+    except Exception as error:  # whatever comes of it
+        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise SlimsearchError(f"trial {frozen.number} of the study is damaged ({said}); nothing was changed") from error
+    if not sound:
+        raise SlimsearchError(f"trial {frozen.number} of the study is damaged: its candidate; nothing was changed")
+    return trial
 
 
 def _thaw(frozen: optuna.trial.FrozenTrial) -> Trial:

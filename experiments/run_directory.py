@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -31,6 +30,9 @@ class RunDirectory:
         path: of the directory.
         create: make it; otherwise it must be there.
 
+    Attributes:
+        torn: whether the end of the journal, torn by a kill, was moved to ``study.journal.torn`` when it was opened.
+
     Raises:
         SlimsearchError: it exists already, is missing, or is in use.
     """
@@ -39,6 +41,7 @@ class RunDirectory:
         from filelock import FileLock, Timeout
 
         self.path = path.expanduser().resolve()
+        self.torn = False
         if create:
             if self.path.exists() and (not self.path.is_dir() or {e.name for e in self.path.iterdir()} - _BEFORE_A_RUN):
                 raise SlimsearchError(f"--run-dir '{path}' exists already; go on with it by --resume {path}")
@@ -93,52 +96,36 @@ class RunDirectory:
     def trial_directory(self, number: int) -> Path:
         """The folder of a trial's files, made if need be."""
         folder = self.path / trial_folder(number)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(exist_ok=True)  # and nothing above: a run that was taken away is not begun anew
+        folder.mkdir(exist_ok=True)
         return folder
 
     def open_study(self, objectives: Sequence[Objective]) -> optuna.Study:
-        """The study in `journal`, made if it is not there; a torn last line is moved aside first.
+        """The study in `journal`, made if it is not there; a torn last line is moved aside first, see `torn`.
 
         Raises:
             SlimsearchError: the journal is damaged elsewhere.
         """
         import optuna
         from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+
+        from experiments.journal import Journal, mend
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         for stale in self.path.glob(f"{self.journal.name}.lock*"):
             stale.unlink(missing_ok=True)  # Optuna's own lock outlives a killed process; ours tells that it is stale
         if self.journal.exists():
-            self._mend_journal()
+            self.torn = mend(self.journal, self.path / "study.journal.torn")
         try:
-            study = open_study(JournalStorage(JournalFileBackend(str(self.journal))), _STUDY, objectives)
+            study = open_study(JournalStorage(Journal(str(self.journal))), _STUDY, objectives)
             name_metrics(study, objectives)
+        except OSError:  # the disk
+            raise
         except Exception as error:  # Optuna raises whatever a damaged operation leads to
             raise SlimsearchError(
                 f"'{self.journal}' cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
             ) from error
         return study
-
-    def _mend_journal(self) -> None:
-        content = self.journal.read_bytes()
-        whole, newline, torn = content.rpartition(b"\n")
-        if torn:
-            with (self.path / "study.journal.torn").open("ab") as file:
-                file.write(torn + b"\n")
-            part = self.journal.with_suffix(".part")
-            with part.open("wb") as file:
-                file.write(whole + newline)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.journal)
-        for position, line in enumerate(whole.split(b"\n") if whole else [], start=1):
-            try:
-                json.loads(line)
-            except ValueError:
-                raise SlimsearchError(
-                    f"'{self.journal}' is damaged in line {position}: it is not JSON; nothing was changed"
-                ) from None
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of the run, whole or not at all."""

@@ -424,7 +424,13 @@ class Attempts:
         self._with_machines: dict[int, int] = {}
 
     def another(self, number: int, failure: Failure) -> bool:
-        """Whether the trial that failed so is to be tried again."""
+        """Whether the trial that failed so is to be tried again.
+
+        Raises:
+            SlimsearchError: no other trial could succeed either; this one is run again when the run is resumed.
+        """
+        if failure.unwritable:
+            raise SlimsearchError(f"{failure.error}; what was finished is kept, go on with --resume")
         if failure.blameless:
             self._with_machines[number] = self._with_machines.get(number, 0) + 1
             return self._with_machines[number] <= _LOST_MACHINES

@@ -19,11 +19,13 @@ class Failure:
         error: one line, with the exception's name.
         worker_died: the process was lost; the same task may well succeed elsewhere.
         blameless: it was lost with its machine, or with something that runs none of the task's code.
+        unwritable: nothing can be written where the run's files are, the disk being full: no task could succeed.
     """
 
     error: str
     worker_died: bool = False
     blameless: bool = False
+    unwritable: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
-import secrets
-import tempfile
-import threading
+import signal
+import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Listener
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cloudpickle
@@ -19,6 +19,10 @@ from evaluators import Evaluator, Outcome, Task
 from slimsearch_errors import SlimsearchError
 from strategies import _worker
 from strategies._strategy import Failure
+
+# Also a process whose end nothing tells of is noticed: one that it has forked may keep everything open.
+_LOOK_SECONDS = 0.5
+_SECONDS_TO_END = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,42 @@ class Report:
 
     def answer(self, go_on: bool) -> None:
         """Let the task go on, or tell it to stop."""
-        with contextlib.suppress(OSError):  # the worker died meanwhile; its future tells
+        with contextlib.suppress(OSError):  # the worker died meanwhile, which will be noticed
             self.line.send(go_on)
+
+
+@dataclass
+class _Worker:
+    """A process, the driver's end of its line, and what it does.
+
+    Attributes:
+        task: number of the one it has, or None.
+        timeout: seconds that the task may take.
+        began: `time.monotonic` when the task's own code began, None before.
+        lost: whether its line is at its end.
+    """
+
+    process: BaseProcess
+    line: Connection
+    task: int | None = None
+    timeout: float | None = None
+    began: float | None = None
+    lost: bool = False
+
+    @property
+    def left(self) -> float:
+        """Seconds until its task has taken too long."""
+        if self.timeout is None or self.began is None:
+            return float("inf")
+        return max(0.0, self.began + self.timeout - time.monotonic())
 
 
 class Workers:
     """`count` processes, each with one thread; one that dies or exceeds the time limit is replaced.
 
-    A context: at its end, also after an exception, the processes are gone. Called from one thread only.
+    Each has a line of its own, and gets a task when it has ended the one before, so that whatever becomes of a process
+    is the fate of that task and of no other. A context: at its end, also after an exception, the processes are gone.
+    Called from one thread only.
 
     Args:
         count: number of processes.
@@ -60,16 +92,18 @@ class Workers:
 
     def __init__(self, count: int, timeout: float | None, evaluator: Evaluator) -> None:
         check(count, timeout)
-        self._count, self._timeout, self._evaluator = count, timeout, evaluator
-        self._events: queue.SimpleQueue[Report | Done] = queue.SimpleQueue()
-        self._running: set[int] = set()
+        self._count, self._timeout = count, timeout
+        self._evaluator = cloudpickle.dumps(evaluator)
+        self._workers: list[_Worker] = []
+        self._events: deque[Report | Done] = deque()
         self._context = contextlib.ExitStack()
-        self._pool: Any = None
 
     def __enter__(self) -> Workers:
         with self._context as context:
-            address, key = context.enter_context(_line_for_workers(self._events))
-            self._pool = context.enter_context(_pool(self._count, self._evaluator, address, key))
+            context.enter_context(_one_thread_each())
+            context.callback(self._end)
+            for _ in range(self._count):
+                self._start()
             self._context = context.pop_all()
         return self
 
@@ -79,43 +113,111 @@ class Workers:
     @property
     def free(self) -> bool:
         """Whether a process has nothing to do."""
-        return len(self._running) < self._count
+        return self._running < self._count
 
     @property
     def busy(self) -> bool:
-        """Whether a task is being evaluated."""
-        return bool(self._running)
+        """Whether a task is being evaluated, or its end has not been told yet."""
+        return self._running > 0
+
+    @property
+    def _running(self) -> int:
+        waiting = sum(isinstance(event, Done) for event in self._events)
+        return waiting + sum(worker.task is not None for worker in self._workers)
 
     def submit(self, task: Task, *, limited: bool = True) -> None:
         """Have `task` evaluated; without `limited` it may take as long as it likes."""
-        timeout = self._timeout if limited else None
-        self._running.add(task.number)
-        future = self._pool.schedule(_worker.run, args=[task], timeout=timeout)
-        future.add_done_callback(lambda done: self._events.put(Done(task.number, self._result(done))))
+        self._discard_dead()
+        idle = next((worker for worker in self._workers if worker.task is None), None) or self._start()
+        idle.task, idle.timeout, idle.began = task.number, self._timeout if limited else None, None
+        try:
+            idle.line.send(task)
+        except OSError:  # it died a moment ago, which is none of the task's business
+            self._lose(idle, "its worker process died before it began")
 
     def wait(self) -> Report | Done:
-        """The next thing that happens; a report of a task that has ended meanwhile is left out."""
-        while True:
-            event = self._events.get()
-            if isinstance(event, Done):
-                self._running.discard(event.number)
-                return event
-            if event.number in self._running:
-                return event
+        """The next thing that happens."""
+        while not self._events:
+            lines = {worker.line: worker for worker in self._workers}
+            seconds = min([_LOOK_SECONDS, *(worker.left for worker in self._workers)])
+            for line in wait([*lines, *(worker.process.sentinel for worker in self._workers)], seconds):
+                if isinstance(line, Connection):
+                    self._listen(lines[line])
+            for worker in list(self._workers):
+                self._look_after(worker)
+        return self._events.popleft()
 
-    def _result(self, future: Any) -> Outcome | Failure:
-        from concurrent.futures import TimeoutError as TaskTimeout
+    def _start(self) -> _Worker:
+        from loky.backend import get_context
 
-        from pebble import ProcessExpired
-
+        # loky's processes start afresh and do not import the main script again, so that neither a notebook nor a
+        # script without a main guard is run a second time.
+        context = get_context("loky")
+        here, there = context.Pipe(duplex=True)
+        process = context.Process(target=_worker.serve, args=(there, self._evaluator, os.getpid()))
+        # Ctrl-C in a terminal is sent to the workers too, and must not meet one that is still importing.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return future.result()  # type: ignore[no-any-return]
-        except TaskTimeout:
-            return Failure(f"took longer than --trial-timeout {self._timeout:g} s")
-        except ProcessExpired as error:
-            return Failure(f"its worker process died (exit code {error.exitcode})", worker_died=True)
-        except BaseException as error:
-            return Failure(f"{type(error).__name__}: {error}", worker_died=True)
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        there.close()
+        worker = _Worker(process, here)
+        self._workers.append(worker)
+        return worker
+
+    def _listen(self, worker: _Worker) -> None:
+        """Take in one message; what is no message is the end of the worker."""
+        try:
+            kind, content = worker.line.recv()
+        except Exception:  # the line was cut, or something else than a worker has written to it
+            worker.lost = True
+            return
+        if worker.task is None:
+            worker.lost = True
+        elif kind == _worker.BEGUN:
+            worker.began = time.monotonic()
+        elif kind == _worker.REPORT:
+            epoch, metrics = content
+            self._events.append(Report(worker.task, epoch, metrics, worker.line))
+        else:
+            self._events.append(Done(worker.task, content))
+            worker.task = worker.began = None
+
+    def _look_after(self, worker: _Worker) -> None:
+        """Replace a worker that is lost, or whose task has taken too long."""
+        if worker.left == 0:
+            self._lose(worker, f"took longer than --trial-timeout {worker.timeout:g} s", failed=True)
+        elif worker.lost or not worker.process.is_alive():
+            while not worker.lost and worker.line.poll():  # what it said last
+                self._listen(worker)
+            self._lose(worker, "its worker process died ({})")
+
+    def _lose(self, worker: _Worker, error: str, failed: bool = False) -> None:
+        """The end of a worker's task, with its worker; a process that had none is replaced when it is needed."""
+        number, begun = worker.task, worker.began is not None
+        cut = worker.lost and not _over([worker.process], _LOOK_SECONDS)  # a process that ends cuts its line too
+        _stop([worker.process])
+        worker.line.close()
+        self._workers.remove(worker)
+        if number is None:
+            return
+        said = error.format(_fate(worker.process.exitcode, cut=cut))
+        # A report that nobody has taken yet waits for no answer.
+        self._events = deque(e for e in self._events if isinstance(e, Done) or e.number != number)
+        self._events.append(Done(number, Failure(said, worker_died=not failed, blameless=not failed and not begun)))
+        self._start()
+
+    def _discard_dead(self) -> None:
+        for worker in list(self._workers):
+            if worker.task is None and not worker.process.is_alive():
+                self._lose(worker, "")
+
+    def _end(self) -> None:
+        for worker in self._workers:
+            worker.line.close()
+        _stop([worker.process for worker in self._workers])
+        self._workers.clear()
 
 
 def check(count: int, timeout: float | None) -> None:
@@ -130,60 +232,44 @@ def check(count: int, timeout: float | None) -> None:
         raise SlimsearchError(f"--trial-timeout {timeout:g} is not above 0")
 
 
-@contextlib.contextmanager
-def _line_for_workers(events: queue.SimpleQueue[Any]) -> Iterator[tuple[str, bytes]]:
-    """A socket of this user's to which workers connect; what they report is put into `events`."""
-    key = secrets.token_bytes(32)
-    with tempfile.TemporaryDirectory(prefix="slimsearch-") as folder:
-        listener = Listener(os.path.join(folder, "driver"), "AF_UNIX", backlog=64, authkey=key)
+def _stop(processes: list[BaseProcess]) -> None:
+    """End processes, also those that do not want to."""
+    for number, seconds in ((signal.SIGTERM, _SECONDS_TO_END), (signal.SIGKILL, float("inf"))):
+        for process in processes:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, number)
+        _over(processes, seconds)
 
-        def listen(line: Connection) -> None:
-            try:
-                while True:
-                    number, epoch, metrics = line.recv()
-                    events.put(Report(number, epoch, metrics, line))
-            except (EOFError, OSError):
-                line.close()
 
-        def accept() -> None:
-            while True:
-                try:
-                    line = listener.accept()
-                except OSError:
-                    return  # closed: the run is over
-                except Exception:
-                    continue  # a worker that died while it connected
-                threading.Thread(target=listen, args=(line,), daemon=True).start()
+def _over(processes: list[BaseProcess], seconds: float) -> bool:
+    """Whether processes come to their end in time; `join` would wait for what they have forked too."""
+    deadline = time.monotonic() + seconds
+    while alive := any(process.is_alive() for process in processes):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.01)
+    return not alive
 
-        threading.Thread(target=accept, daemon=True).start()
-        try:
-            yield os.path.join(folder, "driver"), key
-        finally:
-            listener.close()
+
+def _fate(exit_code: int | None, *, cut: bool) -> str:
+    """How a process ended, in words."""
+    if cut:
+        return "its line to the driver was cut"
+    if exit_code == -signal.SIGKILL:
+        return "killed by SIGKILL: perhaps the machine's memory was used up"
+    if exit_code is not None and exit_code < 0:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"
 
 
 @contextlib.contextmanager
-def _pool(workers: int, evaluator: Evaluator, address: str, key: bytes) -> Iterator[Any]:
-    from loky.backend import get_context
-    from pebble import ProcessPool
-
-    # OpenMP reads this when a worker imports torch; the driver itself keeps what it has.
+def _one_thread_each() -> Iterator[None]:
+    """OpenMP reads this when a worker imports torch; the driver itself keeps what it has."""
     before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     os.environ.update(dict.fromkeys(before, "1"))
-    # loky's processes start afresh and do not import the main script again, so that neither a notebook nor a
-    # script without a main guard is run a second time; pebble replaces those that die.
-    pool = ProcessPool(
-        max_workers=workers,
-        context=get_context("loky"),
-        initializer=_worker.start,
-        initargs=[cloudpickle.dumps(evaluator), address, key, os.getpid()],
-    )
     try:
-        yield pool
-        pool.close()
+        yield
     finally:
-        pool.stop()
-        pool.join()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -14,6 +14,7 @@ import pytest
 import search_spaces  # noqa: F401 - lets torchvision, and with it NNI, be imported
 from evaluators.datasets import Dataset, load_dataset
 from experiments.main import main
+from tests.counts import Counts
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACES = ROOT / "tests" / "spaces.py"
@@ -24,6 +25,25 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--keep-screenshots", action="store_true", help="renew the pictures of docs/images (-m browser)")
+
+
+_COUNTS = pytest.StashKey[Counts]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_COUNTS] = Counts()
+
+
+@pytest.fixture(scope="session")
+def counts(pytestconfig: pytest.Config) -> Counts:
+    """What this session's tests have counted: ``counts.add("kills survived", 50)``."""
+    return pytestconfig.stash[_COUNTS]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := config.stash[_COUNTS].lines():
+        terminalreporter.section("counts")
+        terminalreporter.write_line("\n".join(lines))
 
 
 @pytest.fixture(scope="session")

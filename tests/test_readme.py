@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import shutil
@@ -140,6 +141,19 @@ def test_flags_and_names_in_the_text_exist() -> None:
         assert f"`{name.replace('_', '-')}`" in README, name
     for name in compression.shipped():
         assert f"`{name}`" in README, name
+
+
+def test_tests_that_are_named_exist() -> None:
+    """What the README promises is held by tests: files, and functions or classes in them."""
+    named = re.findall(r"\b(tests/[\w/.-]*\w)(?:::(\w+))?(?:::(\w+))?", README)
+    for path, *names in named:
+        assert (ROOT / path).exists(), path
+        body = ast.parse((ROOT / path).read_text()).body if path.endswith(".py") else []
+        for name in filter(None, names):
+            kinds = ast.FunctionDef | ast.ClassDef
+            found = next((node for node in body if isinstance(node, kinds) and node.name == name), None)
+            assert found is not None, f"{path}::{name}"
+            body = found.body
 
 
 def test_scripts_that_are_shown_take_what_is_shown() -> None:

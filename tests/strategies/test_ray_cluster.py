@@ -19,6 +19,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from tests.conftest import ROOT, environment
+from tests.counts import Counts
 
 pytestmark = pytest.mark.faults
 
@@ -87,7 +88,7 @@ def states(run: Path) -> list[str]:
     return [trial.user_attrs["result"]["state"] if "result" in trial.user_attrs else "running" for trial in trials]
 
 
-def test_a_node_that_is_killed_loses_no_trial(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_node_that_is_killed_loses_no_trial(cluster: Cluster, tmp_path: Path, counts: Counts) -> None:
     """Three nodes train 30 networks; one of them goes with all its processes in the middle."""
     nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
     cluster.wait_for_nodes()
@@ -103,6 +104,7 @@ def test_a_node_that_is_killed_loses_no_trial(cluster: Cluster, tmp_path: Path) 
     assert "30/30" in said
     models = json.loads((tmp_path / "run" / "top_models.json").read_text())
     assert all((tmp_path / "run" / model["artifact"]).is_file() for model in models)
+    counts.add("kills of Ray's processes survived")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="to hide folders from a node takes the rights of root")
@@ -144,7 +146,7 @@ def test_a_node_that_sees_neither_the_code_nor_the_run(cluster: Cluster, tmp_pat
     assert not list((tmp_path / "run").glob(".ray-*"))
 
 
-def test_a_driver_whose_raylet_is_killed_says_so(tmp_path: Path) -> None:
+def test_a_driver_whose_raylet_is_killed_says_so(tmp_path: Path, counts: Counts) -> None:
     """Nothing is blamed on the trials that were lost with it, and they are run again."""
     driver = begin(tmp_path, "--space", "lenet", "--trials", "8", "--epochs", "2", "--compress", "none")
     wait(lambda: finished(tmp_path / "run") >= 2, driver)
@@ -158,10 +160,11 @@ def test_a_driver_whose_raylet_is_killed_says_so(tmp_path: Path) -> None:
     assert set(states(tmp_path / "run")) <= {"complete", "running"}
     resume(tmp_path)
     assert states(tmp_path / "run") == ["complete"] * 8
+    counts.add("kills of Ray's processes survived")
 
 
 @pytest.mark.parametrize("killed", ["worker", "driver"])
-def test_a_process_that_is_killed_in_training(killed: str, tmp_path: Path) -> None:
+def test_a_process_that_is_killed_in_training(killed: str, tmp_path: Path, counts: Counts) -> None:
     driver = begin(tmp_path, "--space", "lenet", "--trials", "6", "--epochs", "3", "--compress", "none")
     wait(lambda: finished(tmp_path / "run") >= 1 and list((tmp_path / "run").glob("trials/*/training.pt")), driver)
     if killed == "driver":
@@ -176,9 +179,12 @@ def test_a_process_that_is_killed_in_training(killed: str, tmp_path: Path) -> No
         said = driver.communicate(timeout=300)[0]
         assert driver.returncode == 0, said
     assert states(tmp_path / "run") == ["complete"] * 6
+    counts.add("kills of Ray's processes survived")
 
 
-def test_a_trial_that_eats_memory_takes_no_other_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_eats_memory_takes_no_other_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts
+) -> None:
     memory = psutil.virtual_memory()
     share = (memory.total - memory.available + 2.5 * 2**30) / memory.total
     monkeypatch.setenv("RAY_memory_usage_threshold", f"{share:.4f}")
@@ -196,3 +202,4 @@ def test_a_trial_that_eats_memory_takes_no_other_with_it(tmp_path: Path, monkeyp
     assert done.returncode == 0, done.stdout + done.stderr
     assert "its node ran out of memory" in done.stdout
     assert states(tmp_path / "run") == ["complete", "failed", *["complete"] * 4]
+    counts.add("faults injected")
