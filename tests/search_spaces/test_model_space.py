@@ -30,7 +30,7 @@ def test_lenet_has_44426_parameters_at_its_default() -> None:
     assert sum(p.numel() for p in space.build(LeNet.DEFAULT).parameters()) == 44_426
 
 
-@pytest.mark.parametrize("name", ["mnist_cnn", "lenet"])
+@pytest.mark.parametrize("name", ["mnist_cnn", "lenet", "tiny_cnn"])
 def test_shipped_spaces_take_other_images(name: str, rng: np.random.Generator) -> None:
     space = ModelSpace.load(name, (3, 32, 32), 7)
     for _ in range(3):

@@ -1,0 +1,123 @@
+"""Convolutional networks of a few hundred to some thirty thousand parameters, for small grey images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nni
+import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear, Repeat
+from torch import nn
+
+
+class TinyCnn(ModelSpace):  # type: ignore[misc]
+    """A stem and three stages of one or two blocks, pooled twice, and the mean of what is left classified.
+
+    Each stage has plain convolutions, depthwise separable ones (Howard et al. 2017) or inverted residuals (Sandler et
+    al. 2018, with ReLU). Channels may be weighted after each stage by what is in them (squeeze-and-excitation, Hu et
+    al. 2018). Where the image is halved, after the stem, the first or the second stage, decides what it all costs.
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
+        super().__init__()
+        if image_size < 8:
+            raise ValueError(f"tiny_cnn needs images of at least 8x8 pixels, not {image_size}x{image_size}")
+        widths = [
+            nni.choice("width1", [4, 6, 8, 12]),
+            nni.choice("width2", [8, 12, 16, 24]),
+            nni.choice("width3", [12, 16, 24, 32]),
+        ]
+        kernel = nni.choice("kernel", [3, 5])
+        self.stem = _convolution(in_channels, widths[0], 3)
+        self.stem_activation = nn.ReLU()
+        self.pool0 = _pool("early", "middle")
+        self.stage1 = _stage(1, widths[0], widths[0], kernel)
+        self.pool1 = _pool("early", "late")
+        self.stage2 = _stage(2, widths[0], widths[1], kernel)
+        self.pool2 = _pool("middle", "late")
+        self.stage3 = _stage(3, widths[1], widths[2], kernel)
+        self.mean = nn.AdaptiveAvgPool2d(1)
+        self.classifier = MutableLinear(widths[2], num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) float32 -> (N, num_classes) logits."""
+        x = self.stage1(self.pool0(self.stem_activation(self.stem(x))))
+        x = self.stage3(self.pool2(self.stage2(self.pool1(x))))
+        return self.classifier(torch.flatten(self.mean(x), 1))  # type: ignore[no-any-return]
+
+
+class Weighted(nn.Module):
+    """Squeeze-and-excitation: each channel times a number between 0 and 1 that follows from the means of all."""
+
+    def __init__(self, width: Any) -> None:
+        super().__init__()
+        self.mean = nn.AdaptiveAvgPool2d(1)
+        self.squeeze = MutableConv2d(width, width // 4, kernel_size=1)
+        self.activation = nn.ReLU()
+        self.excite = MutableConv2d(width // 4, width, kernel_size=1)
+        self.gate = nn.Sigmoid()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, width, H, W) -> the same shape."""
+        weights = self.gate(self.excite(self.activation(self.squeeze(self.mean(x)))))
+        return x * weights  # type: ignore[no-any-return]
+
+
+class Sum(nn.Module):
+    """What `body` adds to its input."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, width, H, W) -> the same shape."""
+        return x + self.body(x)  # type: ignore[no-any-return]
+
+
+# Widths and kernel sizes are expressions of choices until a network is built, hence `Any`.
+def _stage(number: int, inputs: Any, outputs: Any, kernel: Any) -> nn.Sequential:
+    def blocks(index: int) -> LayerChoice:
+        width = inputs if index == 0 else outputs
+        changes = index == 0 and number > 1
+        return LayerChoice(
+            {name: make(width, outputs, kernel, changes) for name, make in _BLOCKS.items()}, label=f"block{number}"
+        )
+
+    weighted = LayerChoice({"no": nn.Identity(), "yes": Weighted(outputs)}, label="weighted")
+    return nn.Sequential(Repeat(blocks, nni.choice(f"depth{number}", [1, 2])), weighted)
+
+
+def _plain(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Module:
+    return nn.Sequential(_convolution(inputs, outputs, kernel), nn.ReLU())
+
+
+def _depthwise(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Module:
+    return nn.Sequential(
+        _convolution(inputs, inputs, kernel, groups=inputs), nn.ReLU(), _convolution(inputs, outputs, 1), nn.ReLU()
+    )
+
+
+def _inverted(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Module:
+    inner = inputs * 2
+    body = nn.Sequential(
+        _convolution(inputs, inner, 1), nn.ReLU(), _convolution(inner, inner, kernel, groups=inner), nn.ReLU(),
+        _convolution(inner, outputs, 1),
+    )  # fmt: skip
+    return body if changes else Sum(body)
+
+
+_BLOCKS = {"plain": _plain, "depthwise": _depthwise, "inverted": _inverted}
+
+
+def _pool(*where: str) -> LayerChoice:
+    """Half the image, where `pooling` is one of `where`."""
+    layers = {name: nn.MaxPool2d(2) if name in where else nn.Identity() for name in ("early", "middle", "late")}
+    return LayerChoice(layers, label="pooling")
+
+
+def _convolution(inputs: Any, outputs: Any, kernel: Any, groups: Any = 1) -> nn.Sequential:
+    return nn.Sequential(
+        MutableConv2d(inputs, outputs, kernel_size=kernel, padding=kernel // 2, groups=groups, bias=False),
+        MutableBatchNorm2d(outputs),
+    )

@@ -1,0 +1,74 @@
+"""Tiny networks: what they weigh, what images they take, and that every kind of them can be compressed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import compression
+from compression import Network
+from evaluators import DeployedModel, TrainingSettings
+from evaluators._rehearsal import Rehearsal
+from evaluators.datasets import load_dataset
+from search_spaces import ModelSpace
+from slimsearch_errors import SlimsearchError
+
+SMALLEST = {
+    "block1": "depthwise", "block2": "depthwise", "block3": "depthwise", "depth1": 1, "depth2": 1, "depth3": 1,
+    "kernel": 3, "pooling": "early", "weighted": "no", "width1": 4, "width2": 8, "width3": 12,
+}  # fmt: skip
+LARGEST = {
+    "block1": "plain", "block2": "plain", "block3": "plain", "depth1": 2, "depth2": 2, "depth3": 2, "kernel": 5,
+    "pooling": "late", "weighted": "yes", "width1": 12, "width2": 24, "width3": 32,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def space() -> ModelSpace:
+    return ModelSpace.load("tiny_cnn", (1, 28, 28), 10)
+
+
+def test_sizes(space: ModelSpace) -> None:
+    sizes = [Network(space.build(point)).params for point in (SMALLEST, LARGEST)]
+    assert sizes[0] < 600
+    assert 30_000 < sizes[1] < 100_000
+    assert space.size == 3**4 * 2**5 * 4**3
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28)])
+def test_other_images(shape: tuple[int, int, int], rng: np.random.Generator) -> None:
+    space = ModelSpace.load("tiny_cnn", shape, 7)
+    for _ in range(3):
+        space.check(space.sample(rng))
+    with pytest.raises(SlimsearchError, match="tiny_cnn needs images of at least 8x8 pixels"):
+        ModelSpace.load("tiny_cnn", (1, 7, 7), 10)
+
+
+@pytest.mark.parametrize("pooling", ["early", "middle", "late"])
+def test_it_is_pooled_twice(space: ModelSpace, pooling: str) -> None:
+    seen = []
+    module = space.build({**LARGEST, "pooling": pooling}).eval()
+    module.stage3.register_forward_hook(lambda layer, given, result: seen.append(result.shape))
+    module(torch.zeros(2, 1, 28, 28))
+    assert seen == [(2, 32, 7, 7)]
+
+
+@pytest.mark.parametrize("block", ["plain", "depthwise", "inverted"])
+@pytest.mark.parametrize("weighted", ["no", "yes"])
+def test_it_is_exported_pruned_and_quantized(space: ModelSpace, block: str, weighted: str, tmp_path: Path) -> None:
+    blocks = dict.fromkeys(("block1", "block2", "block3"), block)
+    network = Network(space.build({**LARGEST, **blocks, "weighted": weighted}).eval())
+    training = Rehearsal(load_dataset("mnist5k"), TrainingSettings(), 0)  # it trains nothing
+    pruned = compression.apply(compression.parse("prune:sparsity=0.5:round_to=1"), network, training)
+    assert pruned.params < 0.6 * network.params
+    images = np.random.default_rng(0).standard_normal((8, 1, 28, 28), dtype=np.float32)
+    for name, one in (("whole", network), ("pruned", pruned)):
+        compression.export(one, tmp_path / f"{name}.onnx", training.calibration)
+        expected = one.module(torch.from_numpy(images)).detach().numpy()
+        assert np.allclose(DeployedModel(tmp_path / f"{name}.onnx")(images), expected, atol=1e-4)
+    quantized = compression.apply(compression.parse("quantize"), pruned, training)
+    compression.export(quantized, tmp_path / "int8.onnx", training.calibration)
+    assert DeployedModel(tmp_path / "int8.onnx")(images).shape == (8, 10)
