@@ -3,6 +3,7 @@
 from evaluators._artifact import DeployedModel, Latency, measure_latency, size_kib
 from evaluators._function_evaluator import FunctionEvaluator
 from evaluators._gate import PairedDrop, Verdict, judge
+from evaluators._latency_predictor import LatencyPredictor, Predicted
 from evaluators._meter import Meter, user_folder
 from evaluators._network_evaluator import (
     CHECKPOINT,
@@ -27,7 +28,7 @@ from evaluators._objective import (
     ranks,
     select,
 )
-from evaluators._processor import device_for, precision_for, use_one_thread
+from evaluators._processor import device_for, precision_for, processor, use_one_thread
 from evaluators._supernet import SharedWeights, Supernet, SupernetEvaluator, recalibrate
 from evaluators._supernet_training import SAMPLINGS, train_supernet
 from evaluators._table import TableEvaluator
@@ -37,9 +38,10 @@ from evaluators._weight_sharing import WeightSharingEvaluator
 
 __all__ = [
     "CHECKPOINT", "DIRECTIONS", "MODEL", "SAMPLINGS", "Architectures", "Artifact", "DeployedModel", "Evaluator",
-    "FunctionEvaluator", "ImageTraining", "Latency", "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator",
-    "Objective", "Outcome", "PairedDrop", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator",
-    "Task", "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "device_for",
-    "finite", "front", "hypervolume", "hypervolumes", "judge", "load_predictions", "losses", "measure_latency",
-    "precision_for", "ranks", "recalibrate", "select", "size_kib", "train_supernet", "use_one_thread", "user_folder",
+    "FunctionEvaluator", "ImageTraining", "Latency", "LatencyPredictor", "LatencySettings", "Limit", "Meter", "Metrics",
+    "NetworkEvaluator", "Objective", "Outcome", "PairedDrop", "Predicted", "Report", "SharedWeights", "Supernet",
+    "SupernetEvaluator", "TableEvaluator", "Task", "TrainingSettings", "UserMetric", "Verdict",
+    "WeightSharingEvaluator", "WeightedProduct", "device_for", "finite", "front", "hypervolume", "hypervolumes",
+    "judge", "load_predictions", "losses", "measure_latency", "precision_for", "processor", "ranks", "recalibrate",
+    "select", "size_kib", "train_supernet", "use_one_thread", "user_folder",
 ]  # fmt: skip
