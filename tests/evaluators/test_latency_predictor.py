@@ -66,7 +66,7 @@ def test_a_damaged_cache_is_measured_again(tmp_path: Path) -> None:
     count = LatencyPredictor(folder=tmp_path / "cache").predict(path).measured_operators
     (file,) = (tmp_path / "cache").glob("*.json")
     whole = file.read_text()
-    for damaged in ("", whole[:-5], "[]", json.dumps(dict.fromkeys(json.loads(whole), {"ms": -1, "overhead_ms": 0}))):
+    for damaged in ("", whole[:-5], "[]", json.dumps({key: {"ms": -1, "overhead_ms": 0} for key in json.loads(whole)})):
         file.write_text(damaged)
         assert LatencyPredictor(folder=tmp_path / "cache").predict(path).measured_operators == count
 
