@@ -12,27 +12,13 @@ import numpy as np
 import torch
 
 import compression
-from compression import LossTerm, Network
+from compression import Network, Quantization
 from evaluators import LatencyPredictor, measure_latency
 from experiments.benchmarks.zero_cost import spearman
 from search_spaces import ModelSpace
 
 # Networks that are compared are within this factor in latency, or to order them would be too easy.
 FACTOR = 4.0
-
-
-class _NoTraining:
-    """What a stage asks for: latency depends on no weight's value, and so nothing is trained."""
-
-    seed, epochs = 0, 1
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self.calibration = torch.randn(16, *shape, generator=torch.Generator().manual_seed(0))
-        self.examples = (self.calibration, torch.arange(16) % 10)
-
-    def fit(self, network: Network, *, losses: list[LossTerm], **settings: object) -> Network:
-        """Nothing."""
-        return network
 
 
 def rows(
@@ -119,10 +105,11 @@ def _files(name: str, shape: tuple[int, int, int], form: str, folder: Path, coun
 
 def _file(space: ModelSpace, point: Any, form: str, path: Path) -> Path:
     if not path.is_file():
-        network, training = Network(space.build(point).eval()), _NoTraining(space.input_shape)
-        if form == "int8":
-            network = compression.apply({"quantize": {}}, network, training)
-        compression.export(network, path, training.calibration)
+        # Untrained: latency depends on no weight's value.
+        plan = Quantization("minmax", True, "any") if form == "int8" else None
+        network = Network(space.build(point).eval(), quantization=plan)
+        images = torch.randn(16, *space.input_shape, generator=torch.Generator().manual_seed(0))
+        compression.export(network, path, images)
     return path
 
 
