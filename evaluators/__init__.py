@@ -5,6 +5,7 @@ from evaluators._deployed import RUNTIMES, DeployedModel, runtime_version, size_
 from evaluators._function_evaluator import FunctionEvaluator
 from evaluators._gate import PairedDrop, Verdict, judge
 from evaluators._latency import Latency, measure_latency
+from evaluators._latency_predictor import LatencyPredictor, Predicted
 from evaluators._meter import Meter, user_folder
 from evaluators._network_evaluator import (
     CHECKPOINT,
@@ -30,7 +31,7 @@ from evaluators._objective import (
     ranks,
     select,
 )
-from evaluators._processor import device_for, precision_for, use_one_thread
+from evaluators._processor import device_for, precision_for, processor, use_one_thread
 from evaluators._supernet import SharedWeights, Supernet, SupernetEvaluator, recalibrate
 from evaluators._supernet_training import SAMPLINGS, train_supernet
 from evaluators._table import TableEvaluator
@@ -40,11 +41,11 @@ from evaluators._weight_sharing import WeightSharingEvaluator
 
 __all__ = [
     "CHECKPOINT", "DIRECTIONS", "MODEL", "RUNTIMES", "SAMPLINGS", "Architectures", "Artifact", "DeployedModel",
-    "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency", "LatencySettings", "Limit", "Meter", "Metrics",
-    "NetworkEvaluator", "Objective", "Outcome", "PairedDrop", "Report", "SharedWeights", "Supernet",
-    "SupernetEvaluator", "TableEvaluator", "Task", "TrainingSettings", "UserMetric", "Verdict",
-    "WeightSharingEvaluator", "WeightedProduct", "device_for", "finite", "front", "hypervolume", "hypervolumes",
-    "judge", "load_predictions", "load_right", "losses", "measure_latency", "precision_for", "ranks", "recalibrate",
-    "runtime_version", "select", "size_kib", "told_apart", "train_supernet", "use_one_thread", "user_folder",
-    "wilson",
+    "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency", "LatencyPredictor", "LatencySettings", "Limit",
+    "Meter", "Metrics", "NetworkEvaluator", "Objective", "Outcome", "PairedDrop", "Predicted", "Report",
+    "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator", "Task", "TrainingSettings", "UserMetric",
+    "Verdict", "WeightSharingEvaluator", "WeightedProduct", "device_for", "finite", "front", "hypervolume",
+    "hypervolumes", "judge", "load_predictions", "load_right", "losses", "measure_latency", "precision_for",
+    "processor", "ranks", "recalibrate", "runtime_version", "select", "size_kib", "told_apart", "train_supernet",
+    "use_one_thread", "user_folder", "wilson",
 ]  # fmt: skip

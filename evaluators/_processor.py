@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 from slimsearch_errors import SlimsearchError
+
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def device_for(name: str) -> str:
@@ -41,3 +46,15 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
     if torch.get_num_interop_threads() != 1:
         torch.set_num_interop_threads(1)
+
+
+def processor() -> tuple[str, list[str]]:
+    """Its model, and which instructions of interest it has."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine(), []
+    fields = dict(line.split(":", 1) for line in text.partition("\n\n")[0].splitlines() if ":" in line)
+    stripped = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = stripped.get("flags", "").split()
+    return stripped.get("model name", platform.machine()), [flag for flag in _FLAGS if flag in flags]

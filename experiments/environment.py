@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from evaluators import runtime_version
+from evaluators import processor, runtime_version
 from evaluators.datasets import Dataset
 from experiments.configuration import Configuration
 from experiments.problem import Problem
@@ -19,7 +18,6 @@ _PACKAGES = (
     "slimsearch", "torch", "torchvision", "nni", "optuna", "numpy", "onnx", "onnxruntime", "torch-pruning",
     "moocore", "mlxtend", "openvino",
 )  # fmt: skip
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def describe(configuration: Configuration, problem: Problem) -> dict[str, Any]:
@@ -105,15 +103,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def processor() -> tuple[str, list[str]]:
-    """Its model, and which instructions of interest it has."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine(), []
-    fields = dict(line.split(":", 1) for line in text.partition("\n\n")[0].splitlines() if ":" in line)
-    stripped = {name.strip(): value.strip() for name, value in fields.items()}
-    flags = stripped.get("flags", "").split()
-    return stripped.get("model name", platform.machine()), [flag for flag in _FLAGS if flag in flags]

@@ -29,12 +29,12 @@ if __name__ == "__main__":
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy is there: a driver has one core at most
         os.environ.setdefault(_name, "1")
 
+from evaluators import processor
 from experiments.benchmarks import _driver_costs, _latency_under_load, _ray_no_op, _ray_utilisation, overhead
 from experiments.benchmarks._page import filled
 from experiments.benchmarks._ray_no_op import DEFAULTS, OURS, REUSED
 from experiments.benchmarks._scaling_tables import HISTORY, tables
 from experiments.configuration import Configuration
-from experiments.environment import processor
 from experiments.script import Parser, exit_code, write_whole
 from slimsearch_errors import SlimsearchError
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import compression
-import search_spaces  # noqa: F401 - torchvision may need its operators declared
+import search_spaces  # also: torchvision may need its operators declared
 from compression import LossTerm, Network
 from evaluators import DeployedModel
 from slimsearch_errors import SlimsearchError
@@ -39,7 +39,14 @@ def _torchvision(name: str) -> Callable[[], nn.Module]:
     return make
 
 
+def _residual(block: str) -> Callable[[], nn.Module]:
+    point = {"block": block, "depth1": 2, "depth2": 1, "depth3": 2, "stem": "plain"}
+    widths = {"width1": 32, "width2": 64, "width3": 112}  # narrower ones are mostly the scales of int8
+    return lambda: search_spaces.ModelSpace.load("resnet_cifar", (3, 32, 32), 10).build({**point, **widths})
+
+
 MODELS = {
+    **{f"resnet_cifar_{block}": _residual(block) for block in ("basic", "bottleneck", "inverted")},
     "resnet18": _torchvision("resnet18"),
     "mobilenet_v2": _torchvision("mobilenet_v2"),
     "mobilenet_v3_small": _torchvision("mobilenet_v3_small"),
@@ -49,7 +56,7 @@ MODELS = {
     "convnext_tiny": _torchvision("convnext_tiny"),
     "vit_tiny": _vit_tiny,
 }
-QUICK = ("resnet18", "mobilenet_v2", "vit_tiny")
+QUICK = ("resnet18", "mobilenet_v2", "vit_tiny", "resnet_cifar_basic", "resnet_cifar_inverted")
 EACH = [pytest.param(name, marks=() if name in QUICK else slow) for name in MODELS]
 
 

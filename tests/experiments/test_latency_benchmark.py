@@ -1,0 +1,55 @@
+"""The benchmark of the latency predictor: a small run of it, and the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.benchmarks import _page, _predicted_latency, latency_predictor
+from tests.conftest import ROOT
+
+PAGE = ROOT / "docs" / "latency.md"
+RESULTS = ROOT / "experiments" / "benchmarks" / "results" / "latency_predictor.json"
+
+
+def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("page.md").write_text(PAGE.read_text())
+    words = ["--spaces", "lenet", "--forms", "fp32", "--calibrate", "2", "--networks", "3", "--blocks", "2"]
+    words += ["--out", "kept", "--json", "rows.json", "--page", "page.md"]
+    assert latency_predictor.main(words) == 0
+    printed = capsys.readouterr().out
+    found = json.loads(Path("rows.json").read_text())
+    assert [row["calibrated"] for row in found["rows"]] == [0, 2]
+    assert all(row["networks"] == 3 and row["operators"] > 0 and row["guessed"] == 0 for row in found["rows"])
+    assert found["rows"][0]["operators"] >= found["rows"][1]["operators"]
+    assert latency_predictor.tables(found)["predictor"] in printed
+    assert latency_predictor.tables(found)["predictor"] in Path("page.md").read_text()
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("it is kept")
+
+    monkeypatch.setattr(_predicted_latency, "rows", never)
+    assert latency_predictor.main(words) == 0
+    capsys.readouterr()
+    assert latency_predictor.main([*words, "--blocks", "3"]) == 2
+    assert "is of a run with other options" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--networks", "2"], "--networks 2 is less than 3"), (["--page", "nowhere.md"], "there is no such file")],
+)
+def test_mistakes_are_one_clear_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert latency_predictor.main(words) == 2
+    found = capsys.readouterr().err
+    assert said in found
+    assert len(found.splitlines()) == 1
+
+
+@pytest.mark.skipif(not RESULTS.is_file(), reason="not measured yet")
+def test_the_page_says_what_was_measured() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert _page.filled(page, latency_predictor.tables(json.loads(RESULTS.read_text(encoding="utf-8")))) == page
