@@ -48,6 +48,11 @@ class Latency:
     discarded: int
     calm: bool
 
+    @classmethod
+    def predicted(cls, ms: float) -> Latency:
+        """One that was not measured."""
+        return cls(ms, ms, ms, 0, 0, True)
+
     def metrics(self, prefix: str = "") -> dict[str, float]:
         """As named numbers."""
         return {

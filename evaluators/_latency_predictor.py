@@ -51,9 +51,14 @@ class LatencyPredictor:
         batch: images in a call.
         threads: of the runtime.
         folder: where costs are kept; None: ``slimsearch`` in the user's cache.
+        meter: this process's part in the protocol of who measures; None: one of its own, for a process that does not
+            compute.
     """
 
-    def __init__(self, batch: int = 1, threads: int = 1, folder: Path | None = None) -> None:
+    def __init__(
+        self, batch: int = 1, threads: int = 1, folder: Path | None = None, meter: Meter | None = None
+    ) -> None:
+        self._meter = meter or Meter()
         self._batch, self._threads = batch, threads
         self._costs = OperatorCosts(batch, threads, folder)
         self._pairs: dict[Path, tuple[float, float, float]] = {}
@@ -84,17 +89,18 @@ class LatencyPredictor:
         known = self._costs.read()
         new = {operator.key: operator for operator in operators if operator.key not in known}
         if new:
-            with Meter().exclusive():
-                found = measure(list(new.values()), self._threads)
-            known = self._costs.add(found)
+            with self._meter.exclusive() as alone:
+                found, calm = measure(list(new.values()), self._threads)
+            # What was disturbed serves once; the next one who needs it measures it again.
+            known = self._costs.add(found) if alone and calm else {**known, **found}
         costs = [known[operator.key] for operator in operators]
-        alone = [cost for cost in costs if cost is not None]
+        measured = [cost for cost in costs if cost is not None]
         total = sum(
             _guess(operator, operators, costs) if cost is None else cost.ms
             for operator, cost in zip(operators, costs, strict=True)
         )
-        overhead = float(np.median([cost.overhead_ms for cost in alone])) if alone else 0.0
-        return overhead, total, len(new), len(costs) - len(alone)
+        overhead = float(np.median([cost.overhead_ms for cost in measured])) if measured else 0.0
+        return overhead, total, len(new), len(costs) - len(measured)
 
     def _corrections(self) -> tuple[float, float]:
         """Factors of the overhead and of the sum: least squares of relative errors, outliers weighed down."""

@@ -16,6 +16,7 @@ from compression import Network
 from evaluators._deployed import DeployedModel, size_kib
 from evaluators._kept_networks import KeptNetworks
 from evaluators._latency import Latency, measure_latency
+from evaluators._latency_predictor import LatencyPredictor
 from evaluators._meter import Meter
 from evaluators._objective import finite
 from evaluators._parity import check_parity
@@ -43,11 +44,20 @@ UserMetric = Callable[[Path, Dataset], float]
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """How a file is run: images a call, threads, and the runtime (one of `evaluators.RUNTIMES`)."""
+    """How a file is run, and how its latency is known.
+
+    Attributes:
+        batch: images a call.
+        threads: that compute it.
+        runtime: one of `evaluators.RUNTIMES`.
+        how: "measured"; "predicted", with `LatencyPredictor`; or "auto", measured unless others of ours that compute
+            here do not pause.
+    """
 
     batch: int = 1
     threads: int = 1
     runtime: str = "onnxruntime"
+    how: str = "auto"
 
 
 class Architectures(Protocol):
@@ -74,7 +84,8 @@ class NetworkEvaluator:
     """Evaluates candidates on a data set.
 
     Metrics: ``val_accuracy`` (of the exported file), ``val_images``, ``latency_ms`` with its interval and what
-    else `Latency.metrics` says, ``latency_alone`` (1 if nothing else of ours computed while it was measured),
+    else `Latency.metrics` says, ``latency_alone`` (1 if nothing else of ours computed while it was measured)
+    or ``latency_predicted`` (1),
     ``parity_error`` (see `check_parity`), ``size_kib``, ``params``, ``macs``, ``training_seconds``, ``packed_kib``
     (see `compression.pack`) where there is a packed form that no runtime executes, and those of the user. A task that
     starts from another's network also gets ``start_latency_ms`` and the like: the file it started from, measured in
@@ -102,10 +113,11 @@ class NetworkEvaluator:
     def __post_init__(self) -> None:
         self._data: Dataset | None = None
         self._meter = Meter()
+        self._predictor: LatencyPredictor | None = None
 
     def __getstate__(self) -> dict[str, object]:
         state = dict(vars(self))
-        return {**state, "_data": None, "_meter": None}
+        return {**state, "_data": None, "_meter": None, "_predictor": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
@@ -233,14 +245,30 @@ class NetworkEvaluator:
             path.unlink(missing_ok=True)
 
     def _quick_latency(self, path: Path) -> Latency:
-        with self._meter.exclusive():
-            return self._measured([path], blocks=_BLOCKS_BEFORE_TRAINING, patience=_PATIENCE_BEFORE_TRAINING)[0]
+        return self._latencies([path], _PATIENCE_BEFORE_TRAINING, blocks=_BLOCKS_BEFORE_TRAINING)[0][0]
 
-    def _measured(self, paths: list[Path], **effort: Any) -> list[Latency]:
+    def _latencies(self, paths: list[Path], patience: float, **effort: int) -> tuple[list[Latency], dict[str, float]]:
+        """Of files, in turns; and how they came to be known."""
         how = self.latency
-        return measure_latency(
-            paths, self.data.input_shape, batch=how.batch, threads=how.threads, runtime=how.runtime, **effort
-        )
+        if how.how == "predicted":
+            return self._predicted(paths), {"latency_predicted": 1.0}
+        with self._meter.exclusive() as alone:
+            found = measure_latency(
+                paths, self.data.input_shape, batch=how.batch, threads=how.threads, runtime=how.runtime,
+                patience=patience, **effort,
+            )  # fmt: skip
+        if not alone and how.how == "auto" and how.runtime == "onnxruntime":
+            return self._predicted(paths), {"latency_predicted": 1.0, "latency_measured_ms": found[0].median_ms}
+        if self._predictor is not None:
+            for path, latency in zip(paths, found, strict=True):
+                if latency.calm:
+                    self._predictor.correct(path, latency.median_ms)
+        return found, {"latency_alone": float(alone)}
+
+    def _predicted(self, paths: list[Path]) -> list[Latency]:
+        if self._predictor is None:
+            self._predictor = LatencyPredictor(self.latency.batch, self.latency.threads, meter=self._meter)
+        return [Latency.predicted(self._predictor.predict(path).ms) for path in paths]
 
     def _example(self) -> torch.Tensor:
         import torch
@@ -259,13 +287,12 @@ class NetworkEvaluator:
         predictions = model.predict(data, data.validation)
         _save_predictions(predictions, data.validation.labels, task.directory / PREDICTIONS)
         files = [path] if task.start is None else [path, task.start.directory / MODEL]
-        with self._meter.exclusive() as alone:
-            latencies = self._measured(files, patience=patience)
+        latencies, known_by = self._latencies(files, patience)
         metrics = {
             "val_accuracy": float((predictions == data.validation.labels).mean()),
             "val_images": float(len(data.validation)),
             **latencies[0].metrics(),
-            "latency_alone": float(alone),
+            **known_by,
             "parity_error": parity,
             "size_kib": size_kib(path),
             **self._costs(network),

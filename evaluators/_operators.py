@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from evaluators._operator_costs import Cost
+from evaluators._reference import Reference, Taken, pinned
 from slimsearch_errors import SlimsearchError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -26,8 +27,10 @@ _MOST_COPIES = 16
 # A model with copies takes about so long.
 _SPAN_SECONDS = 150e-6
 _BLOCK_SECONDS = 0.0006
-_BLOCKS = 16
+_BLOCKS = 12
 _WARM_UP_RUNS = 5
+# To wait for calm, for all operators of a file together.
+_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,28 +79,51 @@ def operators_of(path: Path, batch: int, threads: int, folder: Path) -> list[Ope
     return [_operator(node, constants, values, opsets) for node in model.graph.node]
 
 
-def measure(operators: Sequence[Operator], threads: int) -> dict[str, Cost | None]:
-    """Cost of each by its key, None of one that does not run alone. Call it while nothing else computes."""
-    pairs = {}
+def measure(operators: Sequence[Operator], threads: int) -> tuple[dict[str, Cost | None], bool]:
+    """Cost of each by its key, None of one that does not run alone; and whether nothing disturbed the measurement.
+
+    Call it while nothing else of one's own computes. Blocks beside which the reference was disturbed are thrown away
+    and repeated, as in `measure_latency`.
+    """
     found: dict[str, Cost | None] = {}
-    for operator in operators:
-        try:
-            once = _call(operator, 1, threads)
-            copies = int(np.clip(_SPAN_SECONDS / _seconds(once, _WARM_UP_RUNS), 2, _MOST_COPIES))
-            pairs[operator.key] = once, _call(operator, copies, threads), copies
-            _seconds(pairs[operator.key][1], _WARM_UP_RUNS)
-        except Exception:  # of any kind: it reads what is outside of it, or the runtime does not run it so
-            found[operator.key] = None
-    runs = {key: [max(1, int(_BLOCK_SECONDS / _seconds(call, 2))) for call in pair[:2]] for key, pair in pairs.items()}
-    times: dict[str, list[tuple[float, float]]] = {key: [] for key in pairs}
-    for _ in range(_BLOCKS):  # in turns, so that a drift of the machine meets all of them
-        for key, (once, several, _copies) in pairs.items():
-            times[key].append((_seconds(once, runs[key][0]), _seconds(several, runs[key][1])))
-    for key, (_, _, copies) in pairs.items():
-        one, many = np.median(times[key], axis=0) * 1000
-        ms = max(0.0, float(many - one) / (copies - 1))
-        found[key] = Cost(ms, max(0.0, float(one) - ms))
-    return found
+    calm = True
+    with pinned(threads):
+        reference = Reference(threads)
+        until = time.monotonic() + _PATIENCE_SECONDS
+        for operator in operators:
+            try:
+                once = _call(operator, 1, threads)
+                copies = int(np.clip(_SPAN_SECONDS / _seconds(once, _WARM_UP_RUNS), 2, _MOST_COPIES))
+                several = _call(operator, copies, threads)
+                _seconds(several, _WARM_UP_RUNS)
+            except Exception:  # of any kind: it reads what is outside of it, or the runtime does not run it so
+                found[operator.key] = None
+                continue
+            times = _blocks([once, several], reference, until)
+            calm = calm and all(reference.calm(beside) for *_, beside in times)
+            one, many = np.median([(first, second) for first, second, _ in times], axis=0) * 1000
+            ms = max(0.0, float(many - one) / (copies - 1))
+            found[operator.key] = Cost(ms, max(0.0, float(one) - ms))
+        reference.keep()
+    return found, calm
+
+
+def _blocks(calls: Sequence[Callable[[], Any]], reference: Reference, until: float) -> list[tuple[float, float, Taken]]:
+    """Seconds for a call of each, in turns, beside what the reference took: those that were disturbed least."""
+    runs = [max(1, int(_BLOCK_SECONDS / _seconds(call, 2))) for call in calls]
+    times: list[tuple[float, float, Taken]] = []
+    before = reference.time()
+    while True:
+        first, second = (_seconds(call, count) for call, count in zip(calls, runs, strict=True))
+        after = reference.time()
+        times.append((first, second, tuple(map(max, before, after))))
+        before = after
+        times.sort(key=lambda block: reference.disturbance(block[2]))
+        enough = len(times) >= _BLOCKS
+        if enough and (reference.calm(times[_BLOCKS - 1][2]) or time.monotonic() >= until):
+            return times[:_BLOCKS]
+        if not reference.calm(after) and reference.wait(until):
+            before = reference.time()
 
 
 def _seconds(call: Callable[[], Any], runs: int) -> float:

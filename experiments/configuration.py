@@ -109,6 +109,11 @@ class Configuration:
     augment: str = _option("auto", "none, shift, shift-flip, or auto (what the data set allows)")
     latency_batch: int = _option(1, "images a call when latency is measured")
     latency_threads: int = _option(1, "threads when latency is measured")
+    latency: str = _option(
+        "auto",
+        "in the search: measured; predicted, from operators that are measured once on a machine; or auto, measured "
+        "unless others that compute here do not pause. Finalists are always measured",
+    )
     runtime: str = _option(
         "onnxruntime", "what runs the files, for accuracy and latency: onnxruntime or openvino (slimsearch[openvino])"
     )
@@ -134,6 +139,7 @@ class Configuration:
         for name, allowed in (
             ("objective", ("pareto", "weighted")),
             ("runtime", ("onnxruntime", "openvino")),
+            ("latency", ("auto", "measured", "predicted")),
             ("device", ("auto", "cpu", "cuda")),
             ("precision", ("auto", "fp32", "bf16")),
             ("int8_target", ("any", "vnni")),
@@ -158,6 +164,8 @@ class Configuration:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SlimsearchError(f"{flag(name)} {value:g} is not above 0")
+        if self.latency == "predicted" and self.runtime != "onnxruntime":
+            raise SlimsearchError(f"--latency predicted is for --runtime onnxruntime, not {self.runtime}")
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
             raise SlimsearchError(f"--min-accuracy {self.min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)")
         if self.patience is not None and self.patience < 1:

@@ -82,7 +82,9 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
     metrics = user_metrics(configuration.metrics)
     device = device_for(configuration.device)
     precision = precision_for(configuration.precision, device)
-    latency = LatencySettings(configuration.latency_batch, configuration.latency_threads, configuration.runtime)
+    latency = LatencySettings(
+        configuration.latency_batch, configuration.latency_threads, configuration.runtime, configuration.latency
+    )
     runtime_version(latency.runtime)  # it is there
     dataset = _dataset(configuration, data)
     made = _model_space(configuration.space, space, dataset)
