@@ -20,8 +20,8 @@ _SHOW_CURSOR = b"\x1b[?25h"
 def second_one_ends() -> Iterator[None]:
     """While in this context, the first Ctrl-C raises KeyboardInterrupt, and a second one ends this process.
 
-    Whatever it was writing then is as after ``kill -9``: a run can be resumed. So it stays after the first one, up to
-    the end of the process. Where Ctrl-C means something else already, it is left as it is.
+    Whatever it was writing then is as after ``kill -9``: a run can be resumed. After the first one this holds up to the
+    end of the process. Where Ctrl-C means something else already, it is left as it is.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
