@@ -27,6 +27,7 @@ from experiments.record import (
     WITHDRAWN,
     Trial,
 )
+from experiments.reliability import foretold
 from experiments.tables import (
     architecture_text,
     best_lines,
@@ -140,6 +141,9 @@ class Console:
 
     def result(self, result: Result, ranking: Ranking) -> None:
         self._console.print(final_table(result.trials, ranking))
+        predicted = foretold(result.trials)
+        if predicted is not None:
+            self._print(str(predicted))
         told = best_lines(result.models, ranking) + seed_lines(result.models) + taken_back_lines(result.trials)
         for line in told:
             self._print(_escape(line))

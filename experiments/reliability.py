@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,41 @@ class Told:
             except SlimsearchError:  # a function's or a table's trial has none
                 self._right[number] = None
         return self._right[number]
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """How the latencies that were predicted in the search came true.
+
+    Attributes:
+        files: finalists whose latency was predicted, and measured at the end.
+        rank_correlation: Spearman's between both; None for fewer than three.
+        median_error: of the prediction, relative to the measured latency.
+    """
+
+    files: int
+    rank_correlation: float | None
+    median_error: float
+
+    def __str__(self) -> str:
+        rank = "" if self.rank_correlation is None else f"rank correlation (Spearman) {self.rank_correlation:.2f}, "
+        return (
+            f"latencies predicted in the search, compared with those measured at the end: {rank}median error "
+            f"{100 * self.median_error:.1f}%, over {self.files} files"
+        )
+
+
+def foretold(trials: Sequence[Trial]) -> Foretold | None:
+    """Of the finalists; None where nothing was predicted."""
+    from scipy.stats import spearmanr
+
+    predicted = [t for t in trials if t.metrics.get("latency_predicted") and "latency_ms" in t.final]
+    if not predicted:
+        return None
+    pairs = [(t.metrics["latency_ms"], t.final["latency_ms"]) for t in predicted]
+    errors = [abs(before - measured) / measured for before, measured in pairs]
+    correlation = float(spearmanr(*zip(*pairs, strict=True)).statistic) if len(pairs) > 2 else None
+    return Foretold(len(pairs), correlation, median(errors))
 
 
 def over_seeds(trial: Trial, trials: Sequence[Trial], metrics: Sequence[str]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from evaluators import hypervolumes
 from experiments.configuration import Configuration
 from experiments.ranking import Ranking
 from experiments.record import COMPLETE, Record, Trial
-from experiments.reliability import Told, intervals, over_seeds
+from experiments.reliability import Told, foretold, intervals, over_seeds
 from experiments.run_directory import RunDirectory
 from experiments.tables import architecture_text, marked_recipe, rows
 
@@ -105,6 +105,7 @@ def page_data(
     environment: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything that the page shows."""
+    predicted = foretold(trials)
     trials = [t.finalised() for t in trials]
     front = {t.number for t in ranking.front(trials)}
     feasible = ranking.feasible(trials)
@@ -121,6 +122,7 @@ def page_data(
         "objectives": [{"metric": o.metric, "direction": o.direction} for o in ranking.objectives],
         "limits": [f"{limit.flag} {limit.bound:g}" for limit in ranking.limits],
         "history": history,
+        "foretold": None if predicted is None else str(predicted),
         "trials": [
             {
                 "number": t.number,

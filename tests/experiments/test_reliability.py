@@ -136,3 +136,26 @@ def test_the_test_split_decides_nothing(digits: Dataset, tmp_path: Path) -> None
     assert all(m["metrics"]["test_accuracy"] > 0.5 > n["metrics"]["test_accuracy"]
                for m, n in zip(models, other_models, strict=True))  # fmt: skip
     assert not any("test" in name for t in trials.values() for name in t["result"]["metrics"])
+
+
+def test_predicted_latency_is_compared_with_what_is_measured_at_the_end(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = ("--space", TINY, *FAST, "--compress", "quantize", "--top-k", "1", "--run-dir", "run")
+    done = run(*words, "--latency", "predicted")
+    assert done.returncode == 0, done.stderr
+    trials = recorded(tmp_path / "run")
+    assert all(t["result"]["metrics"]["latency_predicted"] == 1 for t in trials.values())
+    assert all("latency_alone" not in t["result"]["metrics"] for t in trials.values())
+    for model in models_of(tmp_path / "run"):
+        assert model["metrics"]["latency_blocks"] >= 45, "finalists are measured"
+        predicted = trials[model["trial"]]["result"]["metrics"]["latency_ms"]
+        assert predicted == pytest.approx(model["metrics"]["latency_ms"], rel=3)
+    said = re.search(r"compared with those measured at the end: .*median error [\d.]+%, over (\d+) files", done.stdout)
+    assert said
+    assert int(said[1]) == len(models_of(tmp_path / "run"))
+    assert said[0] in (tmp_path / "run" / "report.html").read_text()
+    done = run(*words[:-1], "other", "--latency", "predicted", "--runtime", "openvino")
+    assert done.returncode == 2
+    assert "--latency predicted is for --runtime onnxruntime, not openvino" in done.stderr
