@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluators._deployed import Array, DeployedModel
-from evaluators._reference import Reference, Taken, pinned
+from evaluators._reference import Reference, Taken, pinned, preemptions
 
 _WARM_UP_SECONDS = 0.01
 _BLOCK_SECONDS = 0.005
@@ -165,12 +165,13 @@ def _round(
         for i in lacking:
             begun = time.monotonic()
             models[i](images)  # what other models have put into the caches is no part of it
+            switches = preemptions()
             start = time.perf_counter()
             for _ in range(repeats[i]):
                 models[i](images)
             took = (time.perf_counter() - start) / repeats[i]
             after = reference.time()
-            beside = tuple(map(max, before, after))
+            beside = reference.beside(before, after, switches)
             timed[i].rounds[-1].append((took, beside))
             before = after
             if reference.calm(beside):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from evaluators._operator_costs import Cost
-from evaluators._reference import Reference, Taken, pinned
+from evaluators._reference import Reference, Taken, pinned, preemptions
 from slimsearch_errors import SlimsearchError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -114,9 +114,10 @@ def _blocks(calls: Sequence[Callable[[], Any]], reference: Reference, until: flo
     times: list[tuple[float, float, Taken]] = []
     before = reference.time()
     while True:
+        switches = preemptions()
         first, second = (_seconds(call, count) for call, count in zip(calls, runs, strict=True))
         after = reference.time()
-        times.append((first, second, tuple(map(max, before, after))))
+        times.append((first, second, reference.beside(before, after, switches)))
         before = after
         times.sort(key=lambda block: reference.disturbance(block[2]))
         enough = len(times) >= _BLOCKS

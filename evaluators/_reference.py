@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -77,6 +78,18 @@ class Reference:
         """Whether calls that took so long were not disturbed, as far as is known now."""
         return self.disturbance(taken) <= TOLERANCE
 
+    def beside(self, before: Taken, after: Taken, switches: int) -> Taken:
+        """What counts for a block: the longer times of those before and after it; without end, if it was preempted.
+
+        Args:
+            before, after: from `time`.
+            switches: `preemptions` before the block. A reference as short as this one can pass between two time slices
+                of whoever shares the core.
+        """
+        if preemptions() != switches:
+            return (math.inf,) * len(before)
+        return tuple(map(max, before, after))
+
     def wait(self, until: float) -> bool:
         """Wait for calm on one of the cores that may be used, and move there; False: the time `until` has come.
 
@@ -140,6 +153,16 @@ class _Network:
             self._run(self._images)
             times.append(time.perf_counter() - start)
         return float(np.median(times))
+
+
+def preemptions() -> int:
+    """How often this thread had to leave its core to another one; 0 where the system does not tell."""
+    try:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+    except (ImportError, AttributeError):
+        return 0
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
     python experiments/benchmarks/latency_repeatability.py --json latency.json --page docs/latency.md
 
-Networks of `lenet` and `mnist_cnn`, all within a factor of five of each other, are measured three times while a process
-that knows nothing of the measurement trains a network on and off: for some seconds it does, for some it does not.
+Networks of `lenet` and `mnist_cnn`, all within a factor of five of each other, are measured three times while as many
+processes as there are cores, which know nothing of the measurement, train networks on and off: for some seconds all of
+them do, for some none does.
 """
 
 from __future__ import annotations
@@ -178,19 +179,21 @@ def agreement(runs: Sequence[Sequence[Latency]], seconds: Sequence[float]) -> Ag
 
 @contextlib.contextmanager
 def _load() -> Iterator[None]:
-    """A process trains on and off, whatever is measured."""
+    """A process for each core trains on and off, all of them at once, whatever is measured."""
     ended = threading.Event()
     phases = random.Random(0)
-    with training(_DATASET, 1) as (process,):
-        assert process.pid is not None
+    with training(_DATASET, os.cpu_count() or 1) as processes:
+        numbers = [process.pid for process in processes if process.pid is not None]
 
-        def switch(number: int) -> None:
+        def switch() -> None:
             while not ended.wait(phases.uniform(*_PHASE_SECONDS)):
-                os.kill(number, signal.SIGSTOP)
+                for number in numbers:
+                    os.kill(number, signal.SIGSTOP)
                 ended.wait(phases.uniform(*_PHASE_SECONDS))
-                os.kill(number, signal.SIGCONT)
+                for number in numbers:
+                    os.kill(number, signal.SIGCONT)
 
-        thread = threading.Thread(target=switch, args=(process.pid,), daemon=True)
+        thread = threading.Thread(target=switch, daemon=True)
         thread.start()
         try:
             yield

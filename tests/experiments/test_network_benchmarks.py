@@ -14,7 +14,8 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 
 import slimsearch
-from experiments.benchmarks import supernet, zero_cost
+from experiments.benchmarks import _page, latency_repeatability, supernet, zero_cost
+from tests.conftest import ROOT
 
 
 def test_gain_is_that_of_all_draws() -> None:
@@ -118,3 +119,13 @@ def test_a_supernet_against_networks_one_by_one(
     capsys.readouterr()
     assert supernet.main([*words, "--epochs", "2"]) == 2
     assert "is of a run with other options" in capsys.readouterr().err
+
+
+def test_the_page_on_latency_has_what_was_measured() -> None:
+    results = Path(latency_repeatability.__file__).parent / "results" / "latency_repeatability.json"
+    page = (ROOT / "docs" / "latency.md").read_text()
+    table = latency_repeatability.table_of(json.loads(results.read_text()))
+    assert _page.filled(page, {"repeatability": table}) == page
+    found = json.loads(results.read_text())["ways"]["together"]["agreement"]
+    assert found["rank_correlation"] >= 0.98
+    assert found["median_deviation"] < 0.05
