@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from compression import read_onnx
 from evaluators.datasets import Dataset, Split
 from slimsearch_errors import SlimsearchError
 
@@ -35,8 +36,10 @@ class DeployedModel:
         options.log_severity_level = 3
         # Threads that spin between calls would disturb whatever runs beside them.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        content = read_onnx(path)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an exception for every reason
             raise SlimsearchError(f"ONNX Runtime cannot load '{path}': {str(error).partition(chr(10))[0]}") from error
         self._input = self._session.get_inputs()[0].name

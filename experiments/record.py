@@ -15,12 +15,15 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evaluators import Objective, Outcome
 from search_spaces import Candidate, Space
+from slimsearch_errors import SlimsearchError
+from slimsearch_reading import first_line, mismatch
 from strategies.samplers import distribution
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ STOPPED = "stopped early"
 LOST, WITHDRAWN = "lost", "withdrawn"
 SUPERSEDED = (LOST, WITHDRAWN)
 """Trials that count for nothing: their candidate is another trial's, or will be."""
+_STATES = (RUNNING, PAUSED, COMPLETE, FAILED, RULED_OUT, TAKEN_BACK, STOPPED, *SUPERSEDED)
 SEARCH, SUBNET, COMPRESSION = "search", "subnet", "compression"
 
 _FINALISTS = "finalists"
@@ -143,8 +147,13 @@ class Record:
             if driver is not None and trial.unfinished:
                 self._watch(driver, frozen._trial_id, trial)
             self._append(frozen._trial_id, trial)
-        for number, metrics in study.user_attrs.get(_FINALISTS, {}).items():
-            self._trials[int(number)] = replace(self._trials[int(number)], final=metrics)
+        finalists = study.user_attrs.get(_FINALISTS, {})
+        wrong = mismatch(finalists, {str: {str: float}}, _FINALISTS)
+        numbers = {str(trial.number): trial.number for trial in self._trials}
+        if wrong is not None or not finalists.keys() <= numbers.keys():
+            raise SlimsearchError(f"the record is damaged: {wrong or 'a finalist is none of its trials'}")
+        for number, metrics in finalists.items():
+            self._trials[numbers[number]] = replace(self._trials[numbers[number]], final=metrics)
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -433,36 +442,79 @@ def trial_folder(number: int) -> str:
     return f"trials/{number:05d}"
 
 
+_CURVE = [{str: float}]
+_TRIAL = {
+    "kind": str, "recipe": str, "fidelity": int, "seed": int, "parent": int | None, "driver?": str | None,
+    "host?": str | None,
+}  # fmt: skip
+_PAUSED = {"curve": _CURVE, "known": {str: float}}
+_RESULT = {
+    "state": str, "metrics": {str: float}, "artifacts": {str: str}, "error": str | None, "reason": str | None,
+    "curve": _CURVE, "seconds": float,
+}  # fmt: skip
+
+
 def _thaw(frozen: optuna.trial.FrozenTrial) -> Trial:
+    """A trial as Optuna has it, which anybody may have written.
+
+    Raises:
+        SlimsearchError: it is not as we would have written it.
+    """
+    try:
+        trial = _read(frozen)
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise SlimsearchError(f"trial {frozen.number} of the record is damaged: {first_line(error)}") from error
+    if trial.kind not in (SEARCH, SUBNET, COMPRESSION) or trial.state not in _STATES:
+        raise SlimsearchError(f"trial {trial.number} of the record is damaged: a {trial.kind} that is {trial.state}")
+    if not all("epoch" in point for point in trial.curve):
+        raise SlimsearchError(f"trial {trial.number} of the record is damaged: a point of its curve has no epoch")
+    folder = PurePosixPath(trial_folder(trial.number))
+    for path in trial.artifacts.values():
+        if PurePosixPath(path).parent != folder or path.endswith("/..") or "\\" in path:
+            raise SlimsearchError(f"trial {trial.number} of the record names the file '{path}': it is not in {folder}")
+    return trial
+
+
+def _must(value: Any, wanted: Any, where: str) -> Any:
+    found = mismatch(value, wanted, where)
+    if found is not None:
+        raise ValueError(found)
+    return value
+
+
+def _read(frozen: optuna.trial.FrozenTrial) -> Trial:
     from optuna.trial import TrialState
 
-    attributes = frozen.user_attrs
+    attributes = _must(frozen.user_attrs, _TRIAL, "it")
     architecture = {label: json.loads(text) for label, text in frozen.params.items()}
     trial = Trial(
         number=frozen.number,
-        candidate=Candidate(architecture, json.loads(attributes["recipe"])),
+        candidate=Candidate(architecture, _must(json.loads(attributes["recipe"]), {str: {str: object}}, "recipe")),
         kind=attributes["kind"],
         state=RUNNING,
         fidelity=attributes["fidelity"],
         seed=attributes["seed"],
         parent=attributes["parent"],
         started=frozen.datetime_start.timestamp() if frozen.datetime_start else 0.0,
-        known=frozen.system_attrs.get(_KNOWN, {}),
+        known=_must(frozen.system_attrs.get(_KNOWN, {}), {str: float}, "known"),
         driver=attributes.get("driver"),
         host=attributes.get("host"),
     )
     if frozen.state == TrialState.RUNNING:
         paused = attributes.get("paused")
         if paused is not None:
+            _must(paused, _PAUSED, "paused")
             return replace(trial, state=PAUSED, curve=tuple(paused["curve"]), known=paused["known"])
         points: dict[int, dict[str, float]] = {e: {"val_accuracy": v} for e, v in frozen.intermediate_values.items()}
         for name, others in frozen.system_attrs.items():
             if name.startswith(_EPOCH):
-                points.setdefault(int(name.removeprefix(_EPOCH)), {}).update(others)
+                epoch = int(name.removeprefix(_EPOCH))
+                points.setdefault(epoch, {}).update(_must(others, {str: float}, name))
         return replace(trial, curve=tuple({"epoch": float(e), **points[e]} for e in sorted(points)))
-    result = attributes.get("result", {})
+    result = _must(attributes.get("result", {}), {"state?": object}, "result")
     if frozen.state == TrialState.FAIL and result.get("state") != FAILED:  # see `Driver.end_lost`
         return replace(trial, state=LOST, error="its driver was lost")
+    _must(result, _RESULT, "result")
     return replace(
         trial,
         state=result["state"],

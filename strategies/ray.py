@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).resolve().parents[1]
 _MODULES = ("compression", "evaluators", "experiments", "search_spaces", "strategies", "slimsearch.py",
-            "slimsearch_errors.py", "slimsearch_names.py")  # fmt: skip
+            "slimsearch_errors.py", "slimsearch_names.py", "slimsearch_reading.py")  # fmt: skip
 
 _SECONDS_TO_START = 60.0
 
@@ -112,11 +112,14 @@ class Ray:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
         # More processes than processors, actors included, and Ray ends idle ones, which have just been warmed up.
         cpus = max(os.cpu_count() or 1, math.ceil(self.workers * self.cpus_per_trial))
-        kept = {"RAY_num_workers_soft_limit": str(3 * cpus + 4)}
+        # What Ray would tell its makers: nothing, unless the user says so. It is read when Ray starts.
+        usage = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
+        kept = {"RAY_num_workers_soft_limit": str(3 * cpus + 4), "RAY_USAGE_STATS_ENABLED": usage}
         with tempfile.TemporaryDirectory(prefix="slimsearch-code-") as folder, _environment(kept):
             if self.ray_address is None:
                 options |= {
                     "address": "local", "num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1",
+                    "_node_ip_address": "127.0.0.1",  # where its servers listen, too
                 }  # fmt: skip
             else:
                 options |= {"address": self.ray_address, "runtime_env": {"working_dir": _code(Path(folder))}}
