@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import compression
 from experiments.record import Record
-from experiments.trial import COMPLETE, COMPRESSION, Trial
+from experiments.trial import COMPLETE, COMPRESSION, REPEAT, Trial
 from search_spaces import Space
 from slimsearch_errors import SlimsearchError
 
@@ -37,19 +38,25 @@ def _wrong(
     trial: Trial, trials: Sequence[Trial], space: Space, recipe: compression.Recipe, metrics: Sequence[str]
 ) -> str | None:
     try:
-        if space.canonical(trial.candidate.architecture) != trial.candidate.architecture:
-            return "its architecture has choices that others make inactive"
+        found = space.candidate(trial.point)
+        if space.point(found) != dict(trial.point):
+            return "it has choices that others make inactive"
         if trial.kind == COMPRESSION:
             if trial.parent is None or not 0 <= trial.parent < trial.number:
                 return f"its parent, {trial.parent}, is not there"
             compression.remainder(trial.candidate.recipe, trials[trial.parent].candidate.recipe)
-        elif trial.candidate.recipe:
-            return f"a {trial.kind} has no recipe"
+            for stage, options in trial.candidate.recipe.items():
+                if stage not in recipe or dict(recipe[stage]) != dict(options):
+                    return f"the run's recipe has no stage '{stage}' with {dict(options)}"
+            found = replace(found, recipe=trial.candidate.recipe)
+        elif trial.kind == REPEAT:
+            if trial.repeats is None or not 0 <= trial.repeats < trial.number:
+                return f"trial {trial.repeats}, which it repeats, is not there"
+            found = trials[trial.repeats].candidate
+        if found != trial.candidate:
+            return "its candidate is not that of its choices"
     except SlimsearchError as error:
         return str(error)
-    for stage, options in trial.candidate.recipe.items():
-        if stage not in recipe or dict(recipe[stage]) != dict(options):
-            return f"the run's recipe has no stage '{stage}' with {dict(options)}"
     if trial.state == COMPLETE:
         for metric in metrics:
             if not math.isfinite(trial.metrics.get(metric, math.nan)):

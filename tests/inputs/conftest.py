@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT, TINY, environment
+from tests.counts import Counts
 from tests.inputs.tried import INPUTS_TRIED, Effort, few, many
 
 
@@ -47,7 +48,7 @@ def taken(tmp_path: Path) -> Path:
     return tmp_path / "taken"
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if INPUTS_TRIED:
-        each = ", ".join(f"{count:,} {kind}" for kind, count in sorted(INPUTS_TRIED.items()))
-        terminalreporter.write_line(f"inputs tried: {sum(INPUTS_TRIED.values()):,} ({each})")
+@pytest.fixture(scope="session", autouse=True)
+def counted(counts: Counts) -> Iterator[None]:
+    yield
+    counts.add("inputs tried", sum(INPUTS_TRIED.values()))
