@@ -6,12 +6,15 @@ A built-in is a module of one of the packages whose name has no leading undersco
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import pkgutil
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +22,22 @@ from typing import Any
 import cloudpickle
 
 from slimsearch_errors import SlimsearchError
+
+_data_only: ContextVar[Path | None] = ContextVar("_data_only", default=None)
+
+
+@contextlib.contextmanager
+def no_code_from(folder: Path) -> Iterator[None]:
+    """Have names taken from a run directory, which anybody may have written: none of what lies in it is run.
+
+    Inside, a file is named by its whole path and is elsewhere, and a module is one that Python would find anyway: the
+    current folder, which may be where somebody's run directory was unpacked, is not searched for it.
+    """
+    token = _data_only.set(folder.resolve())
+    try:
+        yield
+    finally:
+        _data_only.reset(token)
 
 
 def built_in_names(package: str) -> list[str]:
@@ -85,7 +104,10 @@ def _attribute(kind: str, name: str, any_object: bool = False) -> Any:
 
 
 def _module(kind: str, location: str) -> ModuleType:
-    if str(Path.cwd()) not in sys.path:
+    data = _data_only.get()
+    if data is not None:
+        _refuse_module_in(data, kind, location)
+    elif str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # as for python -m
     try:
         return importlib.import_module(location)
@@ -93,8 +115,29 @@ def _module(kind: str, location: str) -> ModuleType:
         raise SlimsearchError(f"{kind}: cannot import '{location}': {type(error).__name__}: {error}") from error
 
 
+def _refuse_module_in(data: Path, kind: str, location: str) -> None:
+    package = location.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(package) if package else None  # of a package itself: runs nothing
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise SlimsearchError(
+            f"{kind}: no module '{package}' is installed; where a run is resumed, the current folder is not searched "
+            "for it: name the folder in PYTHONPATH"
+        )
+    places = [Path(place).resolve() for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
+    if any(place.is_relative_to(data) for place in places):
+        raise SlimsearchError(f"{kind}: module '{location}' lies in '{data}': a run directory is data, and is not run")
+
+
 def _module_from_file(kind: str, path: Path) -> ModuleType:
+    data = _data_only.get()
+    if data is not None and not path.is_absolute():
+        raise SlimsearchError(f"{kind}: '{path}' is not a whole path: a run directory names no other files")
     path = path.expanduser().resolve()
+    if data is not None and path.is_relative_to(data):
+        raise SlimsearchError(f"{kind}: '{path}' lies in '{data}': a run directory is data, and is not run")
     if not path.is_file():
         raise SlimsearchError(f"{kind}: there is no file '{path}'")
     # The module's name is made from the path, so that two files called model.py do not replace each other.

@@ -2,6 +2,7 @@
 
 from compression._export import export
 from compression._network import Network
+from compression._one_file import read_onnx
 from compression._packing import pack, unpack
 from compression._plan import LearnedRange, Quantization
 from compression._recipe import (
@@ -20,6 +21,6 @@ from compression._stage import AfterStep, LossTerm, Part, Stage, Training, Train
 
 __all__ = [
     "AfterStep", "LearnedRange", "LossTerm", "Network", "Part", "Quantization", "Recipe", "Stage", "Training",
-    "TrainingStage", "apply", "changes_cost", "export", "groups", "pack", "parse", "remainder", "shipped", "stages",
-    "text_of", "train_together", "unpack", "with_option",
+    "TrainingStage", "apply", "changes_cost", "export", "groups", "pack", "parse", "read_onnx", "remainder", "shipped",
+    "stages", "text_of", "train_together", "unpack", "with_option",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from compression._plan import Quantization
 from compression._replaced import make, replace_layer
 from slimsearch_errors import SlimsearchError
+from slimsearch_reading import mismatch, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -83,8 +85,13 @@ class Network:
         from safetensors.torch import load_model
 
         try:
-            description = json.loads((directory / "network.json").read_text(encoding="utf-8"))
-            structure = description["structure"]
+            description = read_json(directory / "network.json")
+            wrong = mismatch(description, _DESCRIPTION, "network.json")
+            if wrong is not None:
+                raise SlimsearchError(wrong)
+            structure, plan = description["structure"], description["quantization"]
+            _refuse_too_large(structure, directory / "weights.safetensors")
+            quantization = Quantization.from_json(plan) if plan else None
             module = copy.deepcopy(fresh)
             for name, kind in structure.get("replaced", {}).items():
                 replace_layer(module, name, make(kind, module.get_submodule(name)))
@@ -92,10 +99,27 @@ class Network:
             for name, rate in structure.get("dropout", {}).items():
                 module.get_submodule(name).p = rate
             load_model(module, str(directory / "weights.safetensors"))
-        except Exception as error:  # safetensors, JSON and torch each have their own
+        except Exception as error:  # safetensors and torch each have their own
             raise SlimsearchError(f"cannot load the network in '{directory}': {error}") from error
-        plan = description["quantization"]
-        return cls(module.eval(), structure, Quantization.from_json(plan) if plan else None)
+        return cls(module.eval(), structure, quantization)
+
+
+# Of network.json, that which is relied on before a layer is looked at.
+_DESCRIPTION = {
+    "structure": {
+        "replaced?": {str: str}, "widths?": {str: {"shapes": {str: [int]}}}, "dropout?": {str: float},
+    },
+    "quantization": dict | None,
+}  # fmt: skip
+
+
+def _refuse_too_large(structure: Mapping[str, Any], weights: Path) -> None:
+    """A few digits in a description could ask for all memory; every tensor that they stand for is in the weights."""
+    stored = weights.stat().st_size
+    shapes = [shape for layer in structure.get("widths", {}).values() for shape in layer["shapes"].values()]
+    asked = sum(math.prod(map(abs, shape)) for shape in shapes)
+    if asked > stored:
+        raise SlimsearchError(f"network.json asks for {asked:,} numbers, weights.safetensors has {stored:,} bytes")
 
 
 def widths(module: nn.Module) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compression._one_file import read_onnx
 from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ class OnnxFile:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what it would log it also raises
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
-            model = self._model(path)
+            model = self._model(read_onnx(path))
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnx and onnxruntime have an exception for every reason
             raise SlimsearchError(f"{self.name} cannot be loaded: {_first_line(error)}") from error
@@ -54,9 +56,9 @@ class OnnxFile:
             raise SlimsearchError(f"{self.name} takes {' and '.join(taken)}, the images are float32 (N, {shape})")
         self._input = inputs[0].name
 
-    def _model(self, path: Path) -> str | bytes:
-        """What ONNX Runtime is to load: a path, or a model's bytes."""
-        return str(path)
+    def _model(self, content: bytes) -> bytes:
+        """What ONNX Runtime is to load of the file."""
+        return content
 
     def run(self, images: Tensor, outputs: Sequence[str] | None = None) -> list[Tensor]:
         """The named outputs, all of them by default, for (N, C, H, W) float32 `images`, where the images are.
@@ -102,10 +104,10 @@ class OnnxFeatures(OnnxFile):
             )
         self.shapes(images)  # what cannot be run says so now
 
-    def _model(self, path: Path) -> bytes:
+    def _model(self, content: bytes) -> bytes:
         import onnx
 
-        model = onnx.load(str(path))
+        model = onnx.load_model_from_string(content)
         self._is_convolution = _layers(model.graph)
         if self._is_convolution:
             # In place of the logits, not next to them: the runtime leaves out what nobody asks for.

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import math
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from compression._network import Network
 from compression._stage import Stage, Training, TrainingStage, train_together
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import absolute, load_class
+from slimsearch_reading import mismatch, read_yaml, yaml_value
 
 Recipe = Mapping[str, Mapping[str, Any]]
 """Stages by name with their options; a name after a ``+`` shares the training run of the stage before it."""
 
 _FOLDER = Path(__file__).parent / "recipes"
+_PLAIN: Mapping[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "None": type(None)}
 _JOINED = re.compile(r"\+(?=[A-Za-z_])")  # not that of a number such as 1e+3
 
 
@@ -50,7 +53,7 @@ def parse(text: str) -> dict[str, dict[str, Any]]:
                 label, equals, value = option.partition("=")
                 if not equals:
                     raise SlimsearchError(f"option '{option}' of stage '{name}' is not of the form name=value")
-                recipe[name][label.replace("-", "_")] = yaml.safe_load(value)
+                recipe[name][label.replace("-", "_")] = yaml_value(value)
     stages(recipe)
     return recipe
 
@@ -67,11 +70,9 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
         SlimsearchError: it cannot be read, or an unknown stage or option, or an order that makes no sense.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError:
         raise SlimsearchError(f"there is no recipe '{path}'; shipped ones: {', '.join(shipped())}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SlimsearchError(f"cannot read '{path}': {str(error).partition(chr(10))[0]}") from error
     if not isinstance(values, dict) or not all(isinstance(v, dict | None) for v in values.values()):
         raise SlimsearchError(f"'{path}' is not a mapping of stages to their options")
     recipe: dict[str, dict[str, Any]] = {}
@@ -143,12 +144,27 @@ def stages(recipe: Recipe) -> list[Stage]:
             for option in options:
                 if option not in known:
                     raise SlimsearchError(f"stage '{name}' has no option '{option}'; it has {', '.join(known)}")
+            _check_types(name, stage_class, options)
         try:
             stage: Stage = stage_class(**options)
             made.append(stage)
         except (TypeError, ValueError) as error:
             raise SlimsearchError(f"stage '{name}' with {dict(options)}: {error}") from error
     return made
+
+
+def _check_types(name: str, stage_class: type[Any], options: Mapping[str, Any]) -> None:
+    """Refuse an option whose value is not of the plain type that its field has."""
+    for own in dataclasses.fields(stage_class):
+        kinds = str(getattr(own.type, "__name__", own.type)).split(" | ")
+        if own.name not in options or not set(kinds) <= _PLAIN.keys():
+            continue
+        value, label = options[own.name], f"stage '{name}': option '{own.name}'"
+        wrong = mismatch(value, functools.reduce(operator.or_, (_PLAIN[kind] for kind in kinds)), label)
+        if wrong is None and isinstance(value, float) and not math.isfinite(value):
+            wrong = f"{label} is {value}, no finite number"
+        if wrong is not None:
+            raise SlimsearchError(wrong)
 
 
 def groups(recipe: Recipe) -> Iterator[dict[str, dict[str, Any]]]:

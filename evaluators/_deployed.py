@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from compression import read_onnx
 from evaluators.datasets import Dataset, Split
 from slimsearch_errors import SlimsearchError
 
@@ -31,8 +32,9 @@ class DeployedModel:
 
     def __init__(self, path: Path, threads: int = 1, runtime: str = "onnxruntime") -> None:
         load = {"onnxruntime": _onnxruntime, "openvino": _openvino}[runtime]
+        content = read_onnx(path)
         try:
-            self._run = load(path, threads)
+            self._run = load(content, threads)
         except ImportError as error:
             raise SlimsearchError(
                 f"--runtime {runtime}: a package is not installed, pip install 'slimsearch[{runtime}]' ({error})"
@@ -50,7 +52,7 @@ class DeployedModel:
         return np.concatenate(found).astype(np.int64)
 
 
-def _onnxruntime(path: Path | bytes, threads: int) -> _Run:
+def _onnxruntime(content: bytes, threads: int) -> _Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -59,13 +61,13 @@ def _onnxruntime(path: Path | bytes, threads: int) -> _Run:
     options.log_severity_level = 3
     # Threads that spin between calls would disturb whatever runs beside them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
-    model = path if isinstance(path, bytes) else str(path)
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda images: session.run(None, {name: images})[0]
 
 
-def _openvino(path: Path, threads: int) -> _Run:
+def _openvino(content: bytes, threads: int) -> _Run:
     import openvino
 
     core = openvino.Core()
@@ -74,7 +76,7 @@ def _openvino(path: Path, threads: int) -> _Run:
         # By itself it would compute in bfloat16 where the processor can: the file says float32.
         "INFERENCE_PRECISION_HINT": "f32",
     }  # fmt: skip
-    compiled = core.compile_model(str(path), "CPU", settings)
+    compiled = core.compile_model(core.read_model(content), "CPU", settings)
     request = compiled.create_infer_request()
 
     def run(images: Array) -> Array:

@@ -62,8 +62,9 @@ class KeptNetworks:
         self, folder: Path, depends_on: Mapping[str, Any], fresh: Callable[[], nn.Module], make: Callable[[], Network]
     ) -> Network:
         done = folder / _DONE
-        if done.is_file():
-            self.seconds_saved += float(json.loads(done.read_text(encoding="utf-8"))["seconds"])
+        took = _took(done)
+        if took is not None:
+            self.seconds_saved += took
             return Network.load(fresh(), folder)
         started = time.perf_counter()
         network = make()
@@ -73,3 +74,11 @@ class KeptNetworks:
         part.write_text(text, encoding="utf-8")
         part.replace(done)
         return network
+
+
+def _took(done: Path) -> float | None:
+    """How long the making took of what is there; None: nothing is, or its description is damaged."""
+    try:
+        return float(json.loads(done.read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return None

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from compression import read_onnx
 from evaluators._operator_costs import Cost
 from evaluators._reference import Reference, Taken, pinned, preemptions
 from slimsearch_errors import SlimsearchError
@@ -67,8 +68,9 @@ def operators_of(path: Path, batch: int, threads: int, folder: Path) -> list[Ope
     options = _options(threads)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(optimised)
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(read_onnx(path), options, providers=["CPUExecutionProvider"])
         model = onnx.load(str(optimised))
         images = {entry.name: _images(entry.shape, batch) for entry in session.get_inputs()}
         values = _values(model, images, threads)

@@ -20,6 +20,7 @@ from evaluators._training import ImageTraining, TrainingSettings
 from evaluators.datasets import Dataset
 from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
+from slimsearch_reading import mismatch, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -248,7 +249,10 @@ class Supernet:
         from safetensors.torch import load_file
 
         try:
-            description = json.loads((directory / DESCRIPTION).read_text(encoding="utf-8"))
+            description = read_json(directory / DESCRIPTION)
+            wrong = mismatch(description, {"space": dict, "facts": dict, "apart": [str]})
+            if wrong is not None:
+                raise SlimsearchError(wrong)
             found, facts, apart = description["space"], description["facts"], description["apart"]
             tensors = load_file(str(directory / WEIGHTS))
         except Exception as error:  # safetensors, JSON and the file system each have their own

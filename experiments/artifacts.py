@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from evaluators import Artifact
 from experiments.ranking import Ranking
-from experiments.record import SEARCH, Record, Trial
+from experiments.record import Record
 from experiments.run_directory import RunDirectory
+from experiments.trial import SEARCH, Trial
 
 
 def artifact(trial: Trial, record: Record, directory: RunDirectory) -> Artifact:

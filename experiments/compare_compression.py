@@ -41,6 +41,7 @@ from experiments.steps import Step, Steps
 from search_spaces import FixedModel, ModelSpace
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import absolute
+from slimsearch_reading import read_json, read_yaml
 
 DATA = "data"
 METHODS = Path(__file__).with_suffix(".yaml")
@@ -160,9 +161,9 @@ def _check(options: argparse.Namespace) -> None:
 def _methods(path: Path, only: Sequence[str] | None) -> list[_Method]:
     """Those of a file, or of our own list and of the package."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SlimsearchError(f"cannot read '{path}': {error}") from error
+        values = read_yaml(path)
+    except FileNotFoundError:
+        raise SlimsearchError(f"cannot read '{path}': there is no such file") from None
     if not isinstance(values, dict) or not all(isinstance(text, str) for text in values.values()):
         raise SlimsearchError(f"'{path}' is not a mapping of names to recipes, each the text that --compress takes")
     if path == METHODS:
@@ -219,15 +220,15 @@ def _given_base(
 ) -> tuple[Step, int]:
     """What `Steps` left in `folder`, and for how many epochs it was trained."""
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = read_json(folder / "result.json")
         step, metrics = result["step"], result["metrics"]
         recipe, seed, epochs = step["recipe"], int(step["seed"]), int(step["epochs"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (SlimsearchError, ValueError, KeyError, TypeError) as error:
         raise SlimsearchError(f"--base '{folder}': cannot read its result.json: {error}") from error
     if recipe != "none":
         raise SlimsearchError(f"--base '{folder}' went through {recipe}: a base is a network as it was trained")
     stored = folder.parent / DATA / "dataset.json"
-    if stored.is_file() and tuple(json.loads(stored.read_text(encoding="utf-8"))["mean"]) != data.mean:
+    if stored.is_file() and read_json(stored).get("mean") != list(data.mean):
         raise SlimsearchError(f"--base '{folder}' was trained on other images than those of '{data.name}'")
     base = Step(BASE, Artifact(folder.resolve(), architecture, {}, seed), metrics)
     if not base.file.is_file():

@@ -13,9 +13,10 @@ from evaluators import Outcome, PairedDrop, Task, judge, load_predictions
 from evaluators.datasets import Dataset
 from experiments.artifacts import artifact, teacher
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, COMPRESSION, LOST, RUNNING, SEARCH, TAKEN_BACK, Record, Trial
+from experiments.record import Record
 from experiments.run_directory import RunDirectory
 from experiments.search import Attempts
+from experiments.trial import COMPLETE, COMPRESSION, LOST, RUNNING, SEARCH, TAKEN_BACK, Trial
 from search_spaces import Candidate
 from strategies import Failure
 

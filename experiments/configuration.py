@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
+import operator
 import os
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from typing import Any
 import yaml
 
 from slimsearch_errors import SlimsearchError
+from slimsearch_reading import mismatch, read_yaml
 
 FORMAT = 1
 """Version of the layout of a run directory."""
@@ -136,6 +141,8 @@ class Configuration:
         Raises:
             SlimsearchError: one clear line.
         """
+        for option in dataclasses.fields(self):
+            object.__setattr__(self, option.name, _plain(option, getattr(self, option.name)))
         for name, allowed in (
             ("objective", ("pareto", "weighted")),
             ("runtime", ("onnxruntime", "openvino")),
@@ -211,23 +218,53 @@ class Configuration:
             SlimsearchError: it is damaged, or of another version.
         """
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = read_yaml(path)
         except FileNotFoundError:
             raise SlimsearchError(f"'{path.parent}' is no run directory: it has no {path.name}") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise SlimsearchError(f"cannot read '{path}': {str(error).partition(chr(10))[0]}") from error
         if not isinstance(values, dict) or "format" not in values:
             raise SlimsearchError(f"'{path}' is damaged: it says nothing about its format")
         found = values.pop("format")
         if found != FORMAT:
-            raise SlimsearchError(f"'{path.parent}' has the format {found}; this version of Slimsearch reads {FORMAT}")
+            shown = reprlib.repr(found)
+            raise SlimsearchError(f"'{path.parent}' has the format {shown}; this version of Slimsearch reads {FORMAT}")
         unknown = set(values) - {f.name for f in dataclasses.fields(cls)}
         if unknown:
-            raise SlimsearchError(f"'{path}' has unknown options: {', '.join(sorted(unknown))}")
+            raise SlimsearchError(f"'{path}' has unknown options: {', '.join(sorted(map(str, unknown)))}")
         try:
             return cls(**values)
-        except TypeError as error:
-            raise SlimsearchError(f"'{path}' is damaged: {error}") from error
+        except SlimsearchError as error:
+            raise SlimsearchError(f"'{path}' is damaged: {error}") from None
+
+
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
+
+
+def _plain(option: dataclasses.Field[Any], value: Any) -> Any:
+    """The value of an option as a plain one of its type.
+
+    Raises:
+        SlimsearchError: it is of another type, no finite number, or a text that no file could hold.
+    """
+    kind, _, empty = str(option.type).partition(" | ")
+    if isinstance(value, os.PathLike) and kind == "str":
+        value = os.fspath(value)
+    elif not isinstance(value, int | float) and isinstance(value, numbers.Real):  # NumPy's
+        value = operator.index(value) if isinstance(value, numbers.Integral) else float(value)
+    wrong = mismatch(value, _TYPES[kind] | None if empty else _TYPES[kind], flag(option.name))
+    if wrong is not None:
+        raise SlimsearchError(wrong)
+    if isinstance(value, int | float) and not _representable(value):
+        raise SlimsearchError(f"{flag(option.name)} {reprlib.repr(value)} is no finite number")
+    if isinstance(value, str) and ("\0" in value or value != value.encode("utf-8", "ignore").decode()):
+        raise SlimsearchError(f"{flag(option.name)} {reprlib.repr(value)} is no text in UTF-8")
+    return value
+
+
+def _representable(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def flag(name: str) -> str:

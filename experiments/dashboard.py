@@ -7,34 +7,44 @@ from typing import TYPE_CHECKING
 
 from experiments.artifact_store import DatabaseArtifacts
 from experiments.configuration import Configuration
-from experiments.storage import normalised, open_database
+from experiments.run_directory import refuse_ways_out
+from experiments.storage import is_local, masked, normalised, open_database
 from slimsearch_errors import SlimsearchError
+from slimsearch_reading import first_line
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
-def serve(path: Path, port: int = 8080) -> None:
+def serve(path: Path, port: int = 8080, storage: str | None = None) -> None:
     """Serve the dashboard of the run in `path` until interrupted.
+
+    Args:
+        path: of the run directory.
+        port: on the loopback address.
+        storage: again, where the study is in a database on another machine.
 
     Raises:
         SlimsearchError: there is no study, it cannot be reached, or the port is taken.
     """
     if not 0 < port < 65536:
         raise SlimsearchError(f"--port {port} is not between 1 and 65535")
-    storage, artifacts = _study(path.expanduser())
+    opened, artifacts = _study(path.expanduser(), storage)
     from optuna_dashboard import run_server
 
     try:
-        run_server(storage, host="127.0.0.1", port=port, artifact_store=artifacts)
+        run_server(opened, host="127.0.0.1", port=port, artifact_store=artifacts)
     except OSError as error:
         raise SlimsearchError(f"cannot serve on port {port}: {error.strerror}; choose another with --port") from error
 
 
-def _study(path: Path) -> tuple[BaseStorage, DatabaseArtifacts | None]:
+def _study(path: Path, given: str | None) -> tuple[BaseStorage, DatabaseArtifacts | None]:
+    refuse_ways_out(path)
     journal, config = path / "study.journal", path / "config.yaml"
-    url = Configuration.read(config).storage if config.is_file() else None
+    url = given or (Configuration.read(config).storage if config.is_file() else None)
     if url is not None:
+        if given is None and not is_local(url):
+            raise SlimsearchError(f"'{path}' is about another machine, --storage {masked(url)}: name it again")
         database = open_database(normalised(url))
         return database, DatabaseArtifacts(database.engine)
     if not journal.is_file():
@@ -42,4 +52,10 @@ def _study(path: Path) -> tuple[BaseStorage, DatabaseArtifacts | None]:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    return JournalStorage(JournalFileBackend(str(journal))), None
+    try:
+        opened = JournalStorage(JournalFileBackend(str(journal)))
+        for study in opened.get_all_studies():
+            opened.get_all_trials(study._study_id, deepcopy=False)
+    except Exception as error:  # Optuna raises whatever a damaged operation leads to
+        raise SlimsearchError(f"'{journal}' cannot be read: {type(error).__name__}: {first_line(error)}") from error
+    return opened, None

@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from experiments.ranking import Ranking
-from experiments.record import (
+from experiments.reliability import foretold
+from experiments.tables import (
+    architecture_text,
+    best_lines,
+    final_table,
+    marked_recipe,
+    metrics_text,
+    recipe_text,
+    seed_lines,
+    shown,
+    taken_back_lines,
+)
+from experiments.trial import (
     COMPLETE,
     COMPRESSION,
     FAILED,
@@ -26,18 +38,6 @@ from experiments.record import (
     TAKEN_BACK,
     WITHDRAWN,
     Trial,
-)
-from experiments.reliability import foretold
-from experiments.tables import (
-    architecture_text,
-    best_lines,
-    final_table,
-    marked_recipe,
-    metrics_text,
-    recipe_text,
-    seed_lines,
-    shown,
-    taken_back_lines,
 )
 
 if TYPE_CHECKING:

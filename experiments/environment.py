@@ -13,11 +13,19 @@ from experiments.configuration import Configuration
 from experiments.problem import Problem
 from experiments.run_directory import RunDirectory
 from slimsearch_errors import SlimsearchError
+from slimsearch_reading import mismatch
 
 _PACKAGES = (
     "slimsearch", "torch", "torchvision", "nni", "optuna", "numpy", "onnx", "onnxruntime", "torch-pruning",
     "moocore", "mlxtend", "openvino",
 )  # fmt: skip
+
+
+# Of what `describe` gives, that which a resumed run looks at.
+_READ = {
+    "packages": {str: str | None}, "device": str, "precision": str, "choices": {str: [str]},
+    "dataset": {"name": str, "fingerprint?": str},
+}  # fmt: skip
 
 
 def describe(configuration: Configuration, problem: Problem) -> dict[str, Any]:
@@ -69,10 +77,10 @@ def read(directory: RunDirectory) -> dict[str, Any]:
         SlimsearchError: it is missing or damaged.
     """
     found = directory.read_json("environment.json")
-    expected = {"packages", "device", "precision", "choices", "dataset"}
-    if not isinstance(found, dict) or not expected <= found.keys() or "name" not in found["dataset"]:
-        raise SlimsearchError(f"'{directory.path / 'environment.json'}' is damaged: something is missing in it")
-    return found
+    wrong = mismatch(found, _READ, "it")
+    if wrong is not None:
+        raise SlimsearchError(f"'{directory.path / 'environment.json'}' is damaged: {wrong}")
+    return dict(found)
 
 
 def changed_choices(before: dict[str, Any], now: dict[str, Any]) -> str:

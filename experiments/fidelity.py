@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, PAUSED, RUNNING, STOPPED, Trial
+from experiments.trial import COMPLETE, PAUSED, RUNNING, STOPPED, Trial
 from search_spaces import Choice, Point
 from slimsearch_errors import SlimsearchError
 from strategies.schedulers import Decision, Exploiting, Progress, Scheduler

@@ -6,7 +6,8 @@ from collections import Counter
 
 from evaluators import hypervolume
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, SUBNET, Record
+from experiments.record import Record
+from experiments.trial import COMPLETE, SUBNET
 from strategies import Figures
 
 

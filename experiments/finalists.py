@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from evaluators import MODEL, DeployedModel, LatencySettings, Meter, measure_latency, size_kib
 from evaluators.datasets import Dataset
 from experiments.ranking import Ranking
-from experiments.record import COMPRESSION, SEARCH, Record, Trial
+from experiments.record import Record
 from experiments.run_directory import RunDirectory
+from experiments.trial import COMPRESSION, SEARCH, Trial
 
 _BLOCKS = 45
 # Seconds to wait for calm, by the seconds that the trials of the run took.

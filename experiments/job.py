@@ -27,31 +27,35 @@ from experiments.driver import Driver
 from experiments.fidelity import Fidelity
 from experiments.figures import figures
 from experiments.finalists import finalists, measure_finalists
+from experiments.integrity import refuse_damage
 from experiments.phases import Phase, Phases
-from experiments.problem import Problem, named, prepare
+from experiments.problem import NETWORK_METRICS, Problem, named, prepare
 from experiments.ranking import Ranking
 from experiments.recipe_choices import refuse_what_does_not_go_together, text_of
-from experiments.record import SUBNET, Record, Trial
+from experiments.record import Record
 from experiments.repeat_phase import RepeatPhase, repetitions
 from experiments.result import Result
 from experiments.run_directory import RunDirectory
 from experiments.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
 from experiments.shared_study import SharedStudy
 from experiments.stopping import Stopping
-from experiments.storage import normalised, one_line, without_password
+from experiments.storage import is_local, is_loopback, masked, normalised, one_line, without_password
 from experiments.supernet_phase import FinalistTraining, rank_correlation
 from experiments.tables import shown
 from experiments.terms import terms
+from experiments.trial import SUBNET, Trial
 from experiments.zero_cost import ZeroCost
 from search_spaces import JointSpace, ModelSpace
 from slimsearch_errors import SlimsearchError
-from slimsearch_names import absolute, load_class
+from slimsearch_names import absolute, load_class, no_code_from
 from strategies import Strategy
 from strategies.samplers import Filtered, Sampler, load_sampler
 from strategies.schedulers import Exploiting, Scheduler, load_scheduler
 
 if TYPE_CHECKING:
     import optuna
+
+_FILE = re.compile(r"[^:+]+\.py:[^:+]+")  # in a scheduler's text, before its options and the next one
 
 Evaluate = Callable[..., Mapping[str, float]]
 
@@ -100,7 +104,7 @@ def start(
         space=named(space, IN_MEMORY) if space is not None else absolute(configuration.space),
         strategy=absolute(configuration.strategy),
         sampler=absolute(configuration.sampler),
-        scheduler=absolute(configuration.scheduler),
+        scheduler=_FILE.sub(lambda found: absolute(found[0]), configuration.scheduler),
         zero_cost=absolute(configuration.zero_cost),
         evaluator=IN_MEMORY if evaluate is not None else _absolute_file(configuration.evaluator),
         metrics=_with_absolute_paths(configuration.metrics),
@@ -143,12 +147,14 @@ def resume(
         SlimsearchError: it cannot be resumed; nothing has been changed.
     """
     display = display or Silent()
-    with RunDirectory(path, create=False) as directory:
+    # Whoever made the run directory did not thereby make its user run anything that lies in it.
+    with RunDirectory(path, create=False) as directory, no_code_from(directory.path):
         for name in changes or {}:
             if name not in RESUMABLE:
                 allowed = ", ".join(flag(option) for option in RESUMABLE)
                 raise SlimsearchError(f"{flag(name)} cannot change when a run is resumed; what can: {allowed}")
         configuration = Configuration.read(directory.config).replace(**(changes or {}))
+        _refuse_other_machines(configuration, changes or {}, path)
         shared = None
         if configuration.storage is not None:
             if configuration.study is None:
@@ -171,10 +177,30 @@ def resume(
         if before["choices"] != parts.environment["choices"]:
             labels = environment.changed_choices(before, parts.environment)
             raise SlimsearchError(f"the space is not the one that '{path}' was begun with: {labels}")
+        study = directory.look_at_study(parts.ranking.objectives) if shared is None else None
+        if study is not None:  # before anything is written
+            _record(parts, study, Silent())
         for line in environment.differences(before, parts.environment):
             display.warn(f"the environment has changed: {line}")
         configuration.write(directory.config)
         return _carry_out(parts, directory, display, shared)
+
+
+def _refuse_other_machines(configuration: Configuration, changes: Mapping[str, Any], path: Path) -> None:
+    """Whom a run directory names, its user has not called: connecting tells them who asks, and hands over passwords."""
+    storage, cluster = configuration.storage, configuration.ray_address
+    for name, place, near in (
+        ("storage", storage, storage is None or is_local(storage)),
+        ("ray_address", cluster, cluster is None or cluster == "auto" or is_loopback(_host(cluster))),
+    ):
+        if not near and name not in changes:
+            raise SlimsearchError(
+                f"'{path}' is about another machine, {flag(name)} {masked(str(place))}: name it again with --resume"
+            )
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0] or address
 
 
 def _database(configuration: Configuration, path: Path) -> SharedStudy:
@@ -279,7 +305,7 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display, shared:
     ranking = parts.ranking
 
     def opened(study: optuna.Study, driver: Driver | None = None) -> Record:
-        return Record(study, parts.problem.space, ranking.objectives, display.update, driver)
+        return _record(parts, study, display, driver)
 
     if shared is None:
         record = opened(directory.open_study(ranking.objectives))
@@ -290,6 +316,15 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display, shared:
     advice = f"; what was finished is kept, go on with --resume {shown(directory.path)}"
     with one_line(shared.url, advice), Driver(shared, directory.identity(), host, directory.path) as driver:
         return _run(parts, directory, display, opened(shared.study, driver), shared)
+
+
+def _record(parts: _Parts, study: optuna.Study, display: Display, driver: Driver | None = None) -> Record:
+    """The record in a study, made sure that it is of this run."""
+    problem, objectives = parts.problem, parts.ranking.objectives
+    record = Record(study, problem.space, objectives, display.update, driver)
+    measured = NETWORK_METRICS if problem.data is not None else ()
+    refuse_damage(record, problem.space, parts.recipe, [*(o.metric for o in objectives), *measured])
+    return record
 
 
 def _run(

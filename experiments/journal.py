@@ -48,10 +48,7 @@ def mend(path: Path, aside: Path) -> bool:
         SlimsearchError: it is damaged elsewhere; nothing has been changed then.
     """
     whole, newline, rest = path.read_bytes().rpartition(b"\n")
-    for position, line in enumerate(whole.split(b"\n") if newline else [], start=1):
-        wrong = _wrong(line)
-        if wrong is not None:
-            raise SlimsearchError(f"'{path}' is damaged in line {position}: {wrong}; nothing was changed")
+    _check(path, whole)
     if not rest:
         return False
     complete = _CHECKSUM.search(rest) is not None and _wrong(rest) is None
@@ -67,6 +64,24 @@ def mend(path: Path, aside: Path) -> bool:
     return not complete
 
 
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """What a journal holds, without what a kill has torn.
+
+    Raises:
+        SlimsearchError: it is damaged elsewhere.
+    """
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    _check(path, whole)
+    return [json.loads(line) for line in whole.split(b"\n")] if whole else []
+
+
+def _check(path: Path, whole: bytes) -> None:
+    for position, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+        wrong = _wrong(line)
+        if wrong is not None:
+            raise SlimsearchError(f"'{path}' is damaged in line {position}: {wrong}; nothing was changed")
+
+
 def _line(log: dict[str, Any]) -> bytes:
     text = json.dumps(log, separators=(",", ":")).encode()
     return b'%s,"crc32":"%08x"}\n' % (text[:-1], zlib.crc32(text))
@@ -80,6 +95,6 @@ def _wrong(line: bytes) -> str | None:
     try:
         if isinstance(json.loads(line), dict):
             return None
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     return "it is not JSON"

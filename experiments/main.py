@@ -35,7 +35,7 @@ class _Parser(ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+        _say(message)
         sys.exit(2)
 
 
@@ -52,20 +52,23 @@ def main(arguments: Sequence[str] | None = None, program: str = "slimsearch run"
         )
         return 0 if words else 2
     if words[0] not in commands:
-        print(f"error: unknown command '{words[0]}'; known: {', '.join(commands)}", file=sys.stderr)
-        return 2
+        return _say(f"unknown command '{words[0]}'; known: {', '.join(commands)}")
     try:
         with interrupt.second_one_ends():
             return commands[words[0]](words[1:], program)
     except SlimsearchError as error:
-        line = " ".join(str(error).split())
-        print(f"error: {line}", file=sys.stderr)
-        return 2
+        return _say(error)
     except OSError as error:  # a full disk, a directory that was taken away: what is recorded stays
-        print(f"error: {error}; what was finished is kept, go on with --resume", file=sys.stderr)
-        return 2
+        return _say(f"{error}; what was finished is kept, go on with --resume")
     except KeyboardInterrupt:
         return interrupt.EXIT_CODE
+
+
+def _say(message: object) -> int:
+    """The one line, and the exit code of a mistake; what names of files and labels would do to a terminal is spelt."""
+    line = " ".join(str(message).split())
+    print("error: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
+    return 2
 
 
 def _run(words: Sequence[str], program: str) -> int:
@@ -123,10 +126,11 @@ def _dashboard(words: Sequence[str], program: str) -> int:
     parser = _Parser(prog="slimsearch dashboard", description="Open optuna-dashboard on a run, finished or going on.")
     parser.add_argument("run_dir", type=str, help="the run directory")
     parser.add_argument("--port", type=int, default=8080, help="on the loopback address (default: 8080)")
+    parser.add_argument("--storage", type=str, default=None, help="again, where the study is on another machine")
     options: Namespace = parser.parse_args(list(words))
     from experiments.dashboard import serve
 
-    serve(Path(options.run_dir), options.port)
+    serve(Path(options.run_dir), options.port, options.storage)
     return 0
 
 

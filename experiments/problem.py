@@ -30,9 +30,11 @@ from slimsearch_names import load_function
 
 COSTS = ("latency_ms", "size_kib", "params", "macs")
 """Metrics of a network that are known before it is trained."""
+NETWORK_METRICS = ("val_accuracy", *COSTS)
+"""Metrics that every network has that was trained to the end."""
+_METRICS = (*NETWORK_METRICS, "training_seconds")
 KEPT = "kept"
 """Where in a run directory networks are that several candidates go through."""
-_METRICS = ("val_accuracy", *COSTS, "training_seconds")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from statistics import median
 
 from evaluators import Limit, Metrics, Objective, WeightedProduct, front, select
 from experiments.configuration import Configuration, pairs
-from experiments.record import COMPLETE, COMPRESSION, PAUSED, REPEAT, RULED_OUT, RUNNING, SEARCH, SUBNET, Trial
+from experiments.trial import COMPLETE, COMPRESSION, PAUSED, REPEAT, RULED_OUT, RUNNING, SEARCH, SUBNET, Trial
 from slimsearch_errors import SlimsearchError
 from strategies.samplers import History, Observation
 

@@ -56,15 +56,12 @@ def _read(text: str) -> RecipeSpace:
     if text.lstrip().startswith("{"):
         try:
             return RecipeSpace(json.loads(text), _source(text))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SlimsearchError(f"--co-search: it is neither a file nor JSON: {error}") from error
     shipped = RecipeSpace.shipped()
     if text in shipped:
         return RecipeSpace.read(shipped[text])
-    path = Path(text).expanduser()
-    if not path.is_file():
-        raise SlimsearchError(f"--co-search '{text}': there is no such file; shipped: {', '.join(shipped)}")
-    return RecipeSpace.read(path)
+    return RecipeSpace.read(Path(text).expanduser())
 
 
 def _source(text: str | None) -> str:

@@ -14,14 +14,28 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from evaluators import Objective, Outcome
+from experiments.trial import (
+    COMPLETE,
+    EPOCH,
+    FAILED,
+    KNOWN,
+    PAUSED,
+    REPEAT,
+    RUNNING,
+    SUPERSEDED,
+    WITHDRAWN,
+    Trial,
+    thaw,
+    trial_folder,
+    trial_seed,
+)  # fmt: skip
 from search_spaces import Candidate, Space
 from slimsearch_errors import SlimsearchError
+from slimsearch_reading import mismatch
 from strategies.samplers import distribution
 
 if TYPE_CHECKING:
@@ -31,89 +45,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-RUNNING, PAUSED = "running", "paused"
-COMPLETE, FAILED, RULED_OUT, TAKEN_BACK = "complete", "failed", "ruled out", "taken back"
-STOPPED = "stopped early"
-LOST, WITHDRAWN = "lost", "withdrawn"
-SUPERSEDED = (LOST, WITHDRAWN)
-"""Trials that count for nothing: their candidate is another trial's, or will be."""
-SEARCH, SUBNET, COMPRESSION, REPEAT = "search", "subnet", "compression", "repeat"
-
 _FINALISTS = "finalists"
-# What was known before training, and objectives after an epoch that are not Optuna's intermediate value.
-_KNOWN, _EPOCH = "slimsearch:known", "slimsearch:epoch:"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One candidate's evaluation.
-
-    Attributes:
-        number: place in the study.
-        candidate: what is or was evaluated.
-        kind: "search"; "subnet", judged with weights from the run's supernet; "compression" of an earlier trial's
-            network; or "repeat" of an earlier trial with another seed.
-        state: "running"; "paused" (trained in part, perhaps to be continued); "complete"; "failed"; "ruled out" (before
-            training); "stopped early"; "taken back" (a stage of compression that did not pay); or, of several drivers,
-            "lost" (with its driver) or "withdrawn" (another driver had begun the same, or the last one, before).
-        fidelity: epochs of training.
-        seed: of the evaluation.
-        parent: number of the trial whose network it starts from.
-        curve: metrics after each epoch.
-        known: metrics that were known before training.
-        labels: the point of the space that it stands for; by default its architecture.
-        metrics: of the exported file; of a trial that was stopped early, what was known of it.
-        artifacts: kind to path, relative to the run directory.
-        seconds: from start to end, waiting included.
-        error: why it failed, in a line.
-        reason: why it was ruled out, kept or taken back.
-        final: metrics of the finalists, measured together at the end; the test split is only here.
-        started, ended: seconds since the epoch.
-        driver, host: who evaluates it and on what machine, where there are several drivers.
-        repeats, turn: number of the trial that it repeats, and the how manieth repetition it is.
-    """
-
-    number: int
-    candidate: Candidate
-    kind: str
-    state: str
-    fidelity: int
-    seed: int
-    parent: int | None = None
-    curve: tuple[Mapping[str, float], ...] = ()
-    known: Mapping[str, float] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    artifacts: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    error: str | None = None
-    reason: str | None = None
-    final: Mapping[str, float] = field(default_factory=dict)
-    started: float = 0.0
-    ended: float = 0.0
-    driver: str | None = None
-    host: str | None = None
-    repeats: int | None = None
-    turn: int = 0
-    labels: Mapping[str, Any] | None = None
-
-    @property
-    def point(self) -> Mapping[str, Any]:
-        """The point of the searched space that it stands for."""
-        return self.candidate.architecture if self.labels is None else self.labels
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether it is running or paused."""
-        return self.state in (RUNNING, PAUSED)
-
-    @property
-    def epochs_done(self) -> int:
-        """The last epoch that is recorded; 0 where none is."""
-        return int(self.curve[-1]["epoch"]) if self.curve else 0
-
-    def finalised(self) -> Trial:
-        """The same with what was measured at the end in place of what was measured in between."""
-        return replace(self, metrics={**self.metrics, **self.final})
 
 
 class Record:
@@ -154,12 +86,17 @@ class Record:
         self._claims: dict[tuple[str, int | None, int, str], list[int]] = {}
         self.changed: list[int] = []
         for frozen in study.get_trials(deepcopy=False):
-            trial = _read(frozen)
+            trial = thaw(frozen)
             if driver is not None and trial.unfinished:
                 self._watch(driver, frozen._trial_id, trial)
             self._append(frozen._trial_id, trial)
-        for number, metrics in study.user_attrs.get(_FINALISTS, {}).items():
-            self._trials[int(number)] = replace(self._trials[int(number)], final=metrics)
+        finalists = study.user_attrs.get(_FINALISTS, {})
+        wrong = mismatch(finalists, {str: {str: float}}, _FINALISTS)
+        numbers = {str(trial.number): trial.number for trial in self._trials}
+        if wrong is not None or not finalists.keys() <= numbers.keys():
+            raise SlimsearchError(f"the record is damaged: {wrong or 'a finalist is none of its trials'}")
+        for number, metrics in finalists.items():
+            self._trials[numbers[number]] = replace(self._trials[numbers[number]], final=metrics)
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -198,13 +135,13 @@ class Record:
         for frozen in self._study.get_trials(deepcopy=False):
             number = frozen.number
             if number == len(self._trials):
-                trial = _thaw(frozen)
+                trial = thaw(frozen)
                 if trial.unfinished:
                     self._watch(self._driver, frozen._trial_id, trial)
                 self._append(frozen._trial_id, trial)
                 self._on_change(trial)
             elif self._trials[number].unfinished and (frozen.state.is_finished() or not self.mine(number)):
-                trial = _thaw(frozen)
+                trial = thaw(frozen)
                 if trial != self._trials[number]:
                     self._taken_in(trial)
 
@@ -302,7 +239,7 @@ class Record:
         """Record what is known before training (epoch 0), or the accuracy after an epoch, of a running trial."""
         trial, trial_id = self._trials[number], self._ids[number]
         if epoch == 0:
-            if self._written(number, lambda: self._storage.set_trial_system_attr(trial_id, _KNOWN, dict(metrics))):
+            if self._written(number, lambda: self._storage.set_trial_system_attr(trial_id, KNOWN, dict(metrics))):
                 self._set(replace(trial, known=dict(metrics)))
             return
         others = {o.metric: metrics[o.metric] for o in self._objectives if o.metric in metrics}
@@ -310,7 +247,7 @@ class Record:
 
         def write() -> None:
             if others:
-                self._storage.set_trial_system_attr(trial_id, f"{_EPOCH}{epoch}", others)
+                self._storage.set_trial_system_attr(trial_id, f"{EPOCH}{epoch}", others)
             if "val_accuracy" in metrics:
                 self._storage.set_trial_intermediate_value(trial_id, epoch, metrics["val_accuracy"])
 
@@ -454,79 +391,3 @@ class Record:
 
 def _claim(trial: Trial) -> tuple[str, int | None, int, str]:
     return trial.kind, trial.parent, trial.turn, trial.candidate.key
-
-
-def trial_seed(run_seed: int, number: int) -> int:
-    """The seed of a trial: different for each, the same after a resume."""
-    return int(np.random.SeedSequence([run_seed, number]).generate_state(1)[0] >> 1)
-
-
-def trial_folder(number: int) -> str:
-    """Where a trial's files are, relative to the run directory."""
-    return f"trials/{number:05d}"
-
-
-def _read(frozen: optuna.trial.FrozenTrial) -> Trial:
-    """A trial of a study that is opened: of one without checksums, what has changed need not make sense.
-
-    Raises:
-        SlimsearchError: it is damaged.
-    """
-    try:
-        trial = _thaw(frozen)
-        sound = trial.candidate.key == frozen.user_attrs["key"]
-    except Exception as error:  # whatever comes of it
-        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise SlimsearchError(f"trial {frozen.number} of the study is damaged ({said}); nothing was changed") from error
-    if not sound:
-        raise SlimsearchError(f"trial {frozen.number} of the study is damaged: its candidate; nothing was changed")
-    return trial
-
-
-def _thaw(frozen: optuna.trial.FrozenTrial) -> Trial:
-    from optuna.trial import TrialState
-
-    attributes = frozen.user_attrs
-    labels = {label: json.loads(text) for label, text in frozen.params.items()}
-    architecture = json.loads(attributes["architecture"]) if "architecture" in attributes else labels
-    trial = Trial(
-        number=frozen.number,
-        candidate=Candidate(
-            architecture, json.loads(attributes["recipe"]), json.loads(attributes.get("training", "{}"))
-        ),
-        labels=labels,
-        kind=attributes["kind"],
-        state=RUNNING,
-        fidelity=attributes["fidelity"],
-        seed=attributes["seed"],
-        parent=attributes["parent"],
-        started=frozen.datetime_start.timestamp() if frozen.datetime_start else 0.0,
-        known=frozen.system_attrs.get(_KNOWN, {}),
-        driver=attributes.get("driver"),
-        host=attributes.get("host"),
-        repeats=attributes.get("repeats"),
-        turn=attributes.get("turn", 0),
-    )
-    if frozen.state == TrialState.RUNNING:
-        paused = attributes.get("paused")
-        if paused is not None:
-            return replace(trial, state=PAUSED, curve=tuple(paused["curve"]), known=paused["known"])
-        points: dict[int, dict[str, float]] = {e: {"val_accuracy": v} for e, v in frozen.intermediate_values.items()}
-        for name, others in frozen.system_attrs.items():
-            if name.startswith(_EPOCH):
-                points.setdefault(int(name.removeprefix(_EPOCH)), {}).update(others)
-        return replace(trial, curve=tuple({"epoch": float(e), **points[e]} for e in sorted(points)))
-    result = attributes.get("result", {})
-    if frozen.state == TrialState.FAIL and result.get("state") != FAILED:  # see `Driver.end_lost`
-        return replace(trial, state=LOST, error="its driver was lost")
-    return replace(
-        trial,
-        state=result["state"],
-        metrics=result["metrics"],
-        artifacts=result["artifacts"],
-        error=result["error"],
-        reason=result["reason"],
-        curve=tuple(result["curve"]),
-        seconds=result["seconds"],
-        ended=frozen.datetime_complete.timestamp() if frozen.datetime_complete else 0.0,
-    )

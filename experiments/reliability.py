@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from evaluators import load_right, told_apart, wilson
-from experiments.record import Trial, trial_folder
 from experiments.repeat_phase import repetitions
+from experiments.trial import Trial, trial_folder
 from slimsearch_errors import SlimsearchError
 
 _ACCURACIES = {"val_accuracy": "val_images", "test_accuracy": "test_images"}

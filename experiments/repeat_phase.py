@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from evaluators import Artifact, Outcome, Task
 from experiments.artifacts import artifact
-from experiments.record import COMPLETE, COMPRESSION, LOST, REPEAT, RUNNING, Record, Trial
+from experiments.record import Record
 from experiments.run_directory import RunDirectory
 from experiments.search import Attempts
+from experiments.trial import COMPLETE, COMPRESSION, LOST, REPEAT, RUNNING, Trial
 from strategies import Failure
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from evaluators import hypervolumes
 from experiments.configuration import Configuration
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, Record, Trial
+from experiments.record import Record
 from experiments.reliability import Told, foretold, intervals, over_seeds
 from experiments.run_directory import RunDirectory
 from experiments.tables import architecture_text, marked_recipe, rows
+from experiments.trial import COMPLETE, Trial
 
 _CSV = (
     "val_accuracy", "val_images", "test_accuracy", "test_images", "latency_ms", "latency_low_ms", "latency_high_ms",

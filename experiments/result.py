@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.record import Trial
+from experiments.trial import Trial
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +13,36 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from evaluators import Objective
-from experiments.record import trial_folder
 from experiments.storage import name_metrics, open_study
+from experiments.trial import trial_folder
 from slimsearch_errors import SlimsearchError
+from slimsearch_reading import first_line, read_json
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages.journal import BaseJournalBackend
 
-_STUDY = "slimsearch"
+_STUDY, _JOURNAL = "slimsearch", "study.journal"
 # What a process that was killed while it began can have left; nothing is lost by beginning anew.
 _BEFORE_A_RUN = {"lock", "driver", "driver.part", "environment.json", "environment.json.part", "config.part"}
+
+
+def refuse_ways_out(path: Path) -> None:
+    """Before anything in a run directory is opened: a link would have us write elsewhere, a pipe wait for ever.
+
+    Raises:
+        SlimsearchError: there is such a thing.
+    """
+    root = path.resolve()
+    for folder, folders, files in os.walk(root):
+        for place in (Path(folder, name) for name in (*folders, *files)):
+            if place.name.startswith(f"{_JOURNAL}.lock"):
+                continue  # Optuna's is a link, which is only ever removed
+            mode = place.lstat().st_mode
+            if stat.S_ISLNK(mode) and not place.resolve().is_relative_to(root):
+                raise SlimsearchError(f"'{place}' is a link that leads out of the run directory, which is refused")
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+                raise SlimsearchError(f"'{place}' is neither a file nor a folder, which is refused in a run directory")
 
 
 class RunDirectory:
@@ -51,6 +73,7 @@ class RunDirectory:
                 raise SlimsearchError(f"cannot make the run directory '{path}': {error.strerror}") from error
         elif not (self.path / "config.yaml").is_file():
             raise SlimsearchError(f"'{path}' is no run directory: it has no config.yaml")
+        refuse_ways_out(self.path)
         self._lock = FileLock(str(self.path / "lock"))
         try:
             self._lock.acquire(timeout=0)
@@ -77,7 +100,7 @@ class RunDirectory:
     @property
     def journal(self) -> Path:
         """The Optuna study."""
-        return self.path / "study.journal"
+        return self.path / _JOURNAL
 
     @property
     def scratch(self) -> Path:
@@ -104,26 +127,56 @@ class RunDirectory:
         """The study in `journal`, made if it is not there; a torn last line is moved aside first, see `torn`.
 
         Raises:
-            SlimsearchError: the journal is damaged elsewhere.
+            SlimsearchError: the journal is damaged elsewhere; nothing was changed.
         """
-        import optuna
-        from optuna.storages import JournalStorage
-
         from experiments.journal import Journal, mend
 
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         for stale in self.path.glob(f"{self.journal.name}.lock*"):
             stale.unlink(missing_ok=True)  # Optuna's own lock outlives a killed process; ours tells that it is stale
         if self.journal.exists():
             self.torn = mend(self.journal, self.path / "study.journal.torn")
+        return self._study(Journal(str(self.journal)), objectives)
+
+    def look_at_study(self, objectives: Sequence[Objective]) -> optuna.Study | None:
+        """A copy in memory of the study as `open_study` would give it; None where there is none yet.
+
+        Raises:
+            SlimsearchError: the journal is damaged elsewhere than in its last line.
+        """
+        if not self.journal.exists():
+            return None
+        from optuna.storages.journal import BaseJournalBackend
+
+        from experiments.journal import whole_lines
+
+        class Copy(BaseJournalBackend):
+            def __init__(self, lines: list[dict[str, Any]]) -> None:
+                self._lines = lines
+
+            def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+                return self._lines[log_number_from:]
+
+            def append_logs(self, logs: list[dict[str, Any]]) -> None:
+                self._lines += logs
+
+        return self._study(Copy(whole_lines(self.journal)), objectives)
+
+    def _study(self, backend: BaseJournalBackend, objectives: Sequence[Objective]) -> optuna.Study:
+        import optuna
+        from optuna.storages import JournalStorage
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            study = open_study(JournalStorage(Journal(str(self.journal))), _STUDY, objectives)
+            study = open_study(JournalStorage(backend), _STUDY, objectives)
             name_metrics(study, objectives)
+            found, wanted = [d.name for d in study.directions], [o.direction.upper() for o in objectives]
+            if found != wanted:
+                raise ValueError(f"its objectives are to {', '.join(found)}, those of the run to {', '.join(wanted)}")
         except OSError:  # the disk
             raise
         except Exception as error:  # Optuna raises whatever a damaged operation leads to
             raise SlimsearchError(
-                f"'{self.journal}' cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                f"'{self.journal}' cannot be read: {type(error).__name__}: {first_line(error)}"
             ) from error
         return study
 
@@ -145,7 +198,4 @@ class RunDirectory:
         Raises:
             SlimsearchError: it is missing or damaged.
         """
-        try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SlimsearchError(f"cannot read '{self.path / name}': {error}") from error
+        return read_json(self.path / name)

@@ -13,7 +13,10 @@ from evaluators import CHECKPOINT, Outcome, Task
 from experiments.fidelity import Fidelity
 from experiments.proposals import Proposals
 from experiments.ranking import Ranking
-from experiments.record import (
+from experiments.record import Record
+from experiments.run_directory import RunDirectory
+from experiments.stopping import Stopping
+from experiments.trial import (
     COMPLETE,
     FAILED,
     LOST,
@@ -24,11 +27,8 @@ from experiments.record import (
     STOPPED,
     SUBNET,
     SUPERSEDED,
-    Record,
     Trial,
 )
-from experiments.run_directory import RunDirectory
-from experiments.stopping import Stopping
 from search_spaces import Candidate, JointSpace, Point, Space
 from slimsearch_errors import SlimsearchError
 from strategies import Failure, Recorded

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from evaluators import DIRECTIONS
 from experiments.configuration import pairs
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, Trial
+from experiments.trial import COMPLETE, Trial
 from slimsearch_errors import SlimsearchError
 
 

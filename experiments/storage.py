@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import re
 import time
 import warnings
@@ -61,6 +62,31 @@ def without_password(url: str) -> str:
 def masked(url: str) -> str:
     """What may be shown."""
     return re.sub(r"(//[^/@:]*:|[?&]password=)[^@&]*", r"\1***", url) if re.search("@|password=", url) else url
+
+
+def is_local(url: str) -> bool:
+    """Whether a database is a file, or a server on this machine."""
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite":
+        return True
+    named = {name.lower(): text for name, text in parsed.query.items()}
+    if "service" in named:  # a file that libpq reads says which machine
+        return False
+    hosts = [parsed.host or ""]
+    for name in ("host", "hostaddr"):
+        text = named.get(name, "")
+        hosts += text.split(",") if isinstance(text, str) else ",".join(text).split(",")
+    return all(is_loopback(host.rpartition(":")[0] if host.count(":") == 1 else host) for host in hosts)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name, or the folder of its socket, is of this machine; an empty one is."""
+    if host in ("", "localhost") or host.startswith("/"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _parsed(url: str) -> URL:

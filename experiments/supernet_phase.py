@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from evaluators import Outcome, Task
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, SEARCH, SUBNET, Record, Trial
+from experiments.record import Record
 from experiments.search import ArchitectureSearch
+from experiments.trial import COMPLETE, SEARCH, SUBNET, Trial
 from search_spaces import Candidate
 from strategies import Failure
 

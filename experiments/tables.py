@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, REPEAT, TAKEN_BACK, Trial
+from experiments.trial import COMPLETE, REPEAT, TAKEN_BACK, Trial
 
 if TYPE_CHECKING:
     from rich.table import Table

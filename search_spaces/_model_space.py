@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import itertools
 import logging
+import reprlib
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # A choice of k out of n becomes one choice among all its subsets, up to so many.
 _MOST_SUBSETS = 4096
+_LARGEST = 1 << 16
 # A continuous range is searched on so many values, evenly spread in NNI's own scale.
 _GRID_OF_A_RANGE = 9
 
@@ -44,6 +46,11 @@ class ModelSpace(Space):
     """
 
     def __init__(self, space_class: type[Any], input_shape: tuple[int, int, int], num_classes: int) -> None:
+        for size in (*input_shape, num_classes) if isinstance(input_shape, tuple | list) else ():
+            if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= _LARGEST:
+                raise SlimsearchError(f"{reprlib.repr(size)} is no number of channels, pixels or classes")
+        if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
+            raise SlimsearchError(f"{reprlib.repr(input_shape)} is not the shape (C, H, W) of an image")
         self.space_class = space_class
         self.input_shape = input_shape
         self.num_classes = num_classes
@@ -89,6 +96,8 @@ class ModelSpace(Space):
         return self._template
 
     def canonical(self, point: Point) -> dict[str, Any]:
+        if not isinstance(point, Mapping):
+            raise SlimsearchError(f"an architecture is a dict from label to value, not {reprlib.repr(point)}")
         unknown = [label for label in point if label not in self._by_label]
         if unknown:
             raise SlimsearchError(

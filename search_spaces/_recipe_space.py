@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from search_spaces._candidate import Candidate
 from search_spaces._space import Choice, Point, Space
 from slimsearch_errors import SlimsearchError
+from slimsearch_reading import read_yaml
 
 TRAINING = "training"
 _USE = "use"
@@ -79,9 +78,9 @@ class RecipeSpace(Space):
             SlimsearchError: it cannot be read, or is none.
         """
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-            raise SlimsearchError(f"cannot read '{path}': {str(error).partition(chr(10))[0]}") from error
+            content = read_yaml(path)
+        except FileNotFoundError:
+            raise SlimsearchError(f"there is no recipe space '{path}'; shipped: {', '.join(cls.shipped())}") from None
         return cls(content, f"'{path}'")
 
     @staticmethod

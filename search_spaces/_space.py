@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,9 +53,9 @@ class Choice:
         """
         try:
             return self._positions[json.dumps(value)]  # type: ignore[attr-defined, no-any-return]
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, RecursionError):
             raise SlimsearchError(
-                f"'{self.label}' cannot be {value!r}; allowed: {', '.join(map(repr, self.values))}"
+                f"'{self.label}' cannot be {reprlib.repr(value)}; allowed: {', '.join(map(repr, self.values))}"
             ) from None
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from evaluators import Evaluator, Outcome, Report, Task
 from search_spaces import Candidate, ModelSpace, Point
 from slimsearch_errors import SlimsearchError
+from slimsearch_reading import mismatch, read_json
 from strategies import _workers
 from strategies._nni import Drive
 from strategies._nni_exchange import ImageData, Proposals, Result
@@ -173,10 +174,10 @@ class _WithSupernet:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((folder / _ARCHITECTURES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or not ours
+        found = read_json(folder / _ARCHITECTURES)
+    except SlimsearchError:  # not there, or not ours
         return {}
-    return found
+    return found if mismatch(found, {"architectures": [dict]}) is None else {}
 
 
 def _offers(architectures: Sequence[Point], wanted: int) -> Proposals:

@@ -174,6 +174,8 @@ class _Unpacker(pickle.Unpickler):
 def _write(folder: Path, contents: Contents) -> None:
     for name, content in contents.items():
         path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"'{name}' leaves '{folder}'")
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
         content.tofile(part)

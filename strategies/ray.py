@@ -10,7 +10,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).resolve().parents[1]
 _MODULES = ("compression", "evaluators", "experiments", "search_spaces", "strategies", "slimsearch.py",
-            "slimsearch_errors.py", "slimsearch_names.py")  # fmt: skip
+            "slimsearch_errors.py", "slimsearch_names.py", "slimsearch_reading.py")  # fmt: skip
 
 _SECONDS_TO_START = 60.0
 
@@ -34,6 +34,11 @@ _TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "1000000000", "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }  # fmt: skip
+
+
+# The dashboard asks the addresses of cloud providers which of them it is running at, also where it is to tell nobody:
+# by a proxy that is not there.
+_NO_CLOUD = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "localhost,127.0.0.1"}
 
 
 @dataclass
@@ -112,8 +117,11 @@ class Ray:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
         # More processes than processors, actors included, and Ray ends idle ones, which have just been warmed up.
         cpus = max(os.cpu_count() or 1, math.ceil(self.workers * self.cpus_per_trial))
-        kept = {"RAY_num_workers_soft_limit": str(3 * cpus + 4)}
-        with tempfile.TemporaryDirectory(prefix="slimsearch-code-") as folder, _environment(kept):
+        # What Ray would tell its makers: nothing, unless the user says so. It is read when Ray starts.
+        usage = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
+        kept = {"RAY_num_workers_soft_limit": str(3 * cpus + 4), "RAY_USAGE_STATS_ENABLED": usage}
+        alone = _on_loopback() if self.ray_address is None else nullcontext()
+        with tempfile.TemporaryDirectory(prefix="slimsearch-code-") as folder, _environment(kept), alone:
             if self.ray_address is None:
                 options |= {
                     "address": "local", "num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1",
@@ -243,6 +251,31 @@ def _code(folder: Path) -> str:
         else:
             shutil.copy2(source, folder / name)
     return str(folder)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have a cluster that begins meanwhile be one of this machine: its node has the loopback address.
+
+    Ray does so on macOS and Windows, and elsewhere only if it is told that it is there, by what processes of its own
+    read from their environment and this one when it imported Ray. Otherwise it looks for an address that others could
+    reach, by way of a public name server's, and its servers listen there.
+    """
+    with _environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}):
+        from ray._private import ray_constants, services
+
+        before, start = ray_constants.ENABLE_RAY_CLUSTER, services.start_ray_process
+
+        def started(command: list[str], process_type: str, *rest: Any, **options: Any) -> Any:
+            if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
+                options["env_updates"] = {**(options.get("env_updates") or {}), **_NO_CLOUD}
+            return start(command, process_type, *rest, **options)
+
+        ray_constants.ENABLE_RAY_CLUSTER, services.start_ray_process = False, started
+        try:
+            yield
+        finally:
+            ray_constants.ENABLE_RAY_CLUSTER, services.start_ray_process = before, start
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from slimsearch_errors import SlimsearchError
+from slimsearch_reading import first_line, mismatch, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # The split never depends on the seed of a run: runs on one data set can be compared.
 _SPLIT_SEED = 0
 _VALIDATION_OF_TRAIN = 0.1  # where the data set has a test split of its own
+_DESCRIPTION = {"name": str, "classes": [str], "mean": [float], "std": [float], "augmentation": str}
 _VALIDATION_OF_ALL = _TEST_OF_ALL = 0.15  # where it has none
 
 
@@ -141,15 +143,25 @@ class Dataset:
 
     @classmethod
     def load(cls, directory: Path) -> Dataset:
-        """What `save` wrote; the images are mapped from disk, so that all workers share one copy in memory."""
-        rest = json.loads((directory / "dataset.json").read_text(encoding="utf-8"))
-        train, validation = (
-            Split(
-                np.load(directory / f"{label}_images.npy", mmap_mode="r", allow_pickle=False),
-                np.load(directory / f"{label}_labels.npy", allow_pickle=False),
+        """What `save` wrote; the images are mapped from disk, so that all workers share one copy in memory.
+
+        Raises:
+            SlimsearchError: a file is missing or damaged.
+        """
+        rest = read_json(directory / "dataset.json")
+        wrong = mismatch(rest, _DESCRIPTION)
+        if wrong is not None:
+            raise SlimsearchError(f"'{directory / 'dataset.json'}' is damaged: {wrong}")
+        try:
+            train, validation = (
+                Split(
+                    np.load(directory / f"{label}_images.npy", mmap_mode="r", allow_pickle=False),
+                    np.load(directory / f"{label}_labels.npy", allow_pickle=False),
+                )
+                for label in ("train", "validation")
             )
-            for label in ("train", "validation")
-        )
+        except (OSError, ValueError, EOFError) as error:
+            raise SlimsearchError(f"cannot read the data set in '{directory}': {first_line(error)}") from error
         return cls(
             name=rest["name"], classes=tuple(rest["classes"]), train=train, validation=validation, test=None,
             mean=tuple(rest["mean"]), std=tuple(rest["std"]), augmentation=rest["augmentation"],

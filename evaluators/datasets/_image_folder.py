@@ -11,7 +11,10 @@ import numpy as np
 from evaluators.datasets._dataset import Array, Raw, Split
 from slimsearch_errors import SlimsearchError
 
+# Pillow knows many more, and hands one of them, PostScript, to a program that executes it.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+_MOST_PIXELS = 89_478_485  # as many as Pillow decodes without a warning of a decompression bomb
 
 
 class ImageFolder:
@@ -71,7 +74,10 @@ class ImageFolder:
         from PIL import Image
 
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=_FORMATS) as image:
+                # Checked before a pixel is decoded: a few hundred bytes can stand for gigabytes.
+                if image.width * image.height > _MOST_PIXELS:
+                    raise ValueError(f"it has {image.width}x{image.height} pixels, {_MOST_PIXELS:,} are the most")
                 grey = image.mode in ("1", "L", "I", "I;16", "F")
                 converted = image.convert("L" if grey else "RGB")
                 if self.image_size is not None:
@@ -83,6 +89,9 @@ class ImageFolder:
 
 def _listing(root: Path) -> tuple[list[str], list[Path], list[int]]:
     classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    for name in classes:
+        if name != name.encode("utf-8", "ignore").decode():
+            raise SlimsearchError(f"data set '{root}': the name of the class folder {name!r} is no text in UTF-8")
     if not classes:
         raise SlimsearchError(
             f"data set '{root}' has no class folders; expected train/<class>/*, test/<class>/* or <class>/*"

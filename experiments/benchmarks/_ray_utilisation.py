@@ -11,7 +11,7 @@ from typing import Any
 from experiments.benchmarks._busy_clock import BusyClock
 from experiments.benchmarks._watched_search import search_on_ray
 from experiments.configuration import Configuration
-from experiments.record import COMPLETE
+from experiments.trial import COMPLETE
 from slimsearch_errors import SlimsearchError
 
 SPACE, DATASET = "lenet", "mnist5k"

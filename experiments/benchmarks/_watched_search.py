@@ -14,9 +14,10 @@ from experiments.figures import figures
 from experiments.phases import Phases
 from experiments.problem import prepare
 from experiments.ranking import Ranking
-from experiments.record import Record, Trial
+from experiments.record import Record
 from experiments.run_directory import RunDirectory
 from experiments.search import ArchitectureSearch, Budget
+from experiments.trial import Trial
 from search_spaces import Point
 from strategies import Failure, Figures, Recorded, Search
 from strategies.ray import Ray

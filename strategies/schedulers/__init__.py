@@ -6,10 +6,9 @@ import inspect
 import re
 from typing import Any
 
-import yaml
-
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import load_class
+from slimsearch_reading import yaml_value
 from strategies.schedulers._combined import Combined, combine
 from strategies.schedulers._order import epsilon_net, order
 from strategies.schedulers._scheduler import Decision, Exploiting, Progress, Scheduler
@@ -56,8 +55,8 @@ def _parse(part: str) -> tuple[str, dict[str, Any]]:
         if not equals:
             raise SlimsearchError(f"option '{piece}' of scheduler '{name}' is not of the form name=value")
         try:
-            options[label.replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            options[label.replace("-", "_")] = yaml_value(value)
+        except SlimsearchError:
             raise SlimsearchError(f"option '{label}' of scheduler '{name}': cannot read '{value}'") from None
     return name, options
 

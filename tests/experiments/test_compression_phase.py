@@ -13,8 +13,9 @@ from evaluators import Objective, Outcome, Task
 from evaluators.datasets import Dataset
 from experiments.compression_phase import CompressionPhase
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, FAILED, SEARCH, TAKEN_BACK, Record
+from experiments.record import Record
 from experiments.run_directory import RunDirectory
+from experiments.trial import COMPLETE, FAILED, SEARCH, TAKEN_BACK
 from search_spaces import Candidate, ModelSpace
 from strategies import Failure
 from tests.conftest import TINY

@@ -15,10 +15,11 @@ import pytest
 from evaluators import CHECKPOINT, Limit, Objective, Outcome, Task
 from experiments.fidelity import Fidelity
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, FAILED, PAUSED, RULED_OUT, RUNNING, STOPPED, Record, Trial
+from experiments.record import Record
 from experiments.run_directory import RunDirectory
 from experiments.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
 from experiments.supernet_phase import FinalistTraining
+from experiments.trial import COMPLETE, FAILED, PAUSED, RULED_OUT, RUNNING, STOPPED, Trial
 from search_spaces import ChoiceSpace
 from slimsearch_errors import SlimsearchError
 from strategies import Failure

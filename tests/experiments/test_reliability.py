@@ -14,7 +14,7 @@ import pytest
 import slimsearch
 from evaluators import wilson
 from evaluators.datasets import Dataset
-from experiments.record import REPEAT
+from experiments.trial import REPEAT
 from tests.conftest import TINY, Run, recorded
 
 FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2", "--trials", "3")

@@ -12,9 +12,10 @@ import pytest
 from evaluators import Limit, Objective, Outcome
 from experiments.configuration import Configuration
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, RULED_OUT, Record
+from experiments.record import Record
 from experiments.run_directory import RunDirectory
 from experiments.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
+from experiments.trial import COMPLETE, RULED_OUT
 from search_spaces import Candidate, ModelSpace
 from slimsearch_errors import SlimsearchError
 from strategies import Failure

@@ -10,8 +10,8 @@ import pytest
 
 from evaluators import Limit, Objective
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, FAILED, RULED_OUT, SEARCH, STOPPED, Trial
 from experiments.stopping import Stopping
+from experiments.trial import COMPLETE, FAILED, RULED_OUT, SEARCH, STOPPED, Trial
 from search_spaces import Candidate
 from slimsearch_errors import SlimsearchError
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from experiments import report
 from experiments.configuration import Configuration
 from experiments.ranking import Ranking
-from experiments.record import COMPLETE, COMPRESSION, RULED_OUT, Record
+from experiments.record import Record
 from experiments.run_directory import RunDirectory
+from experiments.trial import COMPLETE, COMPRESSION, RULED_OUT
 from search_spaces import ModelSpace
 
 GOLDEN = Path(__file__).parent / "run_format_1"

@@ -100,7 +100,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         (tmp_path / "recipes.yaml").write_text(text)
         with pytest.raises(SlimsearchError, match=r"recipes\.yaml'"):
             RecipeSpace.read(tmp_path / "recipes.yaml")
-    with pytest.raises(SlimsearchError, match="cannot read"):
+    with pytest.raises(SlimsearchError, match=r"there is no recipe space '.*nowhere\.yaml'; shipped: default"):
         RecipeSpace.read(tmp_path / "nowhere.yaml")
     assert set(RecipeSpace.shipped()) == {"default"}
     assert RecipeSpace.read(RecipeSpace.shipped()["default"]).size > 10
