@@ -245,12 +245,12 @@ def _plain(option: dataclasses.Field[Any], value: Any) -> Any:
     Raises:
         SlimsearchError: it is of another type, no finite number, or a text that no file could hold.
     """
-    kind, _, empty = str(option.type).partition(" | ")
-    if isinstance(value, os.PathLike) and kind == "str":
+    kind, may_be_none = option_type(option), "None" in str(option.type)
+    if isinstance(value, os.PathLike) and kind is str:
         value = os.fspath(value)
     elif not isinstance(value, int | float) and isinstance(value, numbers.Real):  # NumPy's
         value = operator.index(value) if isinstance(value, numbers.Integral) else float(value)
-    wrong = mismatch(value, _TYPES[kind] | None if empty else _TYPES[kind], flag(option.name))
+    wrong = mismatch(value, kind | None if may_be_none else kind, flag(option.name))
     if wrong is not None:
         raise SlimsearchError(wrong)
     if isinstance(value, int | float) and not _representable(value):
@@ -265,6 +265,12 @@ def _representable(value: float) -> bool:
         return math.isfinite(value)
     except OverflowError:  # a whole number beyond every float
         return False
+
+
+def option_type(option: dataclasses.Field[Any]) -> type[Any]:
+    """That of an option's value where there is one: str, int, float or bool."""
+    found: type[Any] = _TYPES[str(option.type).partition(" | ")[0]]
+    return found
 
 
 def flag(name: str) -> str:

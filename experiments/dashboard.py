@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ def serve(path: Path, port: int = 8080, storage: str | None = None) -> None:
     from optuna_dashboard import run_server
 
     try:
+        with socket.socket() as free:  # before the server says where it is
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", port))
         run_server(opened, host="127.0.0.1", port=port, artifact_store=artifacts)
     except OSError as error:
         raise SlimsearchError(f"cannot serve on port {port}: {error.strerror}; choose another with --port") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from experiments import interrupt
-from experiments.configuration import RESUMABLE, Configuration, flag
+from experiments.configuration import RESUMABLE, Configuration, flag, option_type
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names
+from slimsearch_reading import read_yaml
 
 _BUILT_INS = {
     "space": "search_spaces",
@@ -74,6 +76,8 @@ def _say(message: object) -> int:
 def _run(words: Sequence[str], program: str) -> int:
     options = vars(run_parser(program).parse_args(list(words)))
     given = {name: value for name, value in options.items() if name != "config" and value is not None}
+    for file in options["config"] or ():
+        given = {**_from_file(Path(file)), **given}
     resume = given.pop("resume", None)
     if resume is None:
         configuration = Configuration(**given)
@@ -89,6 +93,36 @@ def _run(words: Sequence[str], program: str) -> int:
     return 0
 
 
+def _from_file(path: Path) -> dict[str, Any]:
+    """The options in a YAML file, each as it would be on the command line.
+
+    Raises:
+        SlimsearchError: it cannot be read, or something in it is no option.
+    """
+    try:
+        values = read_yaml(path)
+    except FileNotFoundError:
+        raise SlimsearchError(f"--config: there is no file '{path}'") from None
+    if values is None:
+        return {}
+    kinds = {option.name: option_type(option) for option in dataclasses.fields(Configuration)} | {"resume": str}
+    if not isinstance(values, dict) or not values.keys() <= kinds.keys():
+        found = (
+            reprlib.repr(values) if not isinstance(values, dict) else reprlib.repr(next(iter(values.keys() - kinds)))
+        )
+        raise SlimsearchError(f"--config '{path}': {found} is no option; options: {', '.join(kinds)}")
+    options: dict[str, Any] = {}
+    for name, value in values.items():
+        kind = kinds[name]
+        try:  # YAML has 1e-3 for a text
+            options[name] = kind(value) if kind in (int, float) and isinstance(value, str) else value
+        except ValueError:
+            raise SlimsearchError(f"--config '{path}': {name} {reprlib.repr(value)} is no number") from None
+    if not isinstance(options.get("resume", ""), str):
+        raise SlimsearchError(f"--config '{path}': resume {reprlib.repr(options['resume'])} is no path")
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def run_parser(program: str) -> ArgumentParser:
     """Every option of a run, by the fields of `Configuration`; what is not given stays None."""
     from argparse import RawDescriptionHelpFormatter
@@ -100,13 +134,15 @@ def run_parser(program: str) -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
         default_env=False,
     )
-    parser.add_argument("--config", action="config", help="a YAML file with options, by the names below")
+    parser.add_argument(
+        "--config", action="append", type=str, metavar="FILE",
+        help="a YAML file with options, by the names below with _ for -; what is given here as well counts more",
+    )  # fmt: skip
     parser.add_argument(
         "--resume", type=str, default=None, metavar="RUN_DIR", help="go on with a run; needs nothing else"
     )
-    annotations = {"str": str, "int": int, "float": float, "bool": bool}
     for option in dataclasses.fields(Configuration):
-        kind = annotations[str(option.type).partition(" ")[0]]
+        kind = option_type(option)
         text = option.metadata["help"]
         if option.name in _BUILT_INS:
             text += f" (built in: {', '.join(built_in_names(_BUILT_INS[option.name]))})"

@@ -11,6 +11,8 @@ import itertools
 import json
 import shutil
 import socket
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,9 +34,10 @@ from tests.inputs.tried import INPUTS_TRIED, Effort, command, content, soon
 
 NAMES = [option for option in Configuration.__dataclass_fields__ if option not in ("download", "run_dir", "storage")]
 WORDS = [
-    "", " ", "nan", "inf", "-inf", "-1", "0", "1e999", "1" * 400, "1_0", "٣", "0x10", "true", "null", "[]", "{}",
-    "[" * 3000, "a" * 5000, "../../etc/passwd", "/", ".", "a:b", ":", "a.py:B", "~:x", "os:system", "os.path:join",
-    "\0", "\ud800", "\x1b[31m", "a\nb", "=", "a=", "=b", "a=b=c", ",", "+", "asha:eta=x", "none+none", "2001-99-99",
+    "", " ", "nan", "inf", "-inf", "-1", "0", "1e999", "1" * 400, "1_0", "٣", "0x10",
+    "true", "null", "[]", "{}", "[" * 3000,
+    "a" * 5000, "../../etc/passwd", "/", ".", "a:b", ":", "a.py:B", "~:x", "os:system", "os.path:join", "\0", "\ud800",
+    "\x1b[31m", "a\nb", "=", "a=", "=b", "a=b=c", ",", "+", "asha:eta=x", "none+none", "2001-99-99",
     "!!python/object/apply:os.system ['true']", "&a [*a]", "<script>", "%s%n", "val_accuracy", "lenet", "prune", "--",
 ]  # fmt: skip
 WORD = st.one_of(
@@ -58,7 +61,7 @@ RAW = [
 
 
 def test_command_lines(effort: Effort, taken: Path) -> None:
-    @effort(few=60, many=2000)
+    @effort(few=40, many=2000)
     @given(st.lists(st.tuples(st.sampled_from(NAMES), WORD), min_size=1, max_size=4), st.lists(WORD, max_size=1))
     def holds(options: list[tuple[str, str]], rest: list[str]) -> None:
         # Of files and data sets that there are, a data set of 70,000 images would be looked for in the current folder.
@@ -80,7 +83,7 @@ def test_commands(effort: Effort) -> None:
 
 
 def test_configurations(effort: Effort, taken: Path, tmp_path: Path) -> None:
-    @effort(few=60, many=2000)
+    @effort(few=40, many=2000)
     @given(
         st.one_of(
             st.sampled_from(RAW),
@@ -114,7 +117,7 @@ def test_recipes_as_text(effort: Effort) -> None:
         st.sampled_from(STAGES), st.lists(st.tuples(st.sampled_from(OPTIONS), WORD), max_size=3),
     )  # fmt: skip
 
-    @effort(few=150, many=2000)
+    @effort(few=100, many=2000)
     @given(st.one_of(WORD, st.lists(stage, max_size=3).map(",".join), st.lists(stage, max_size=3).map("+".join)))
     def holds(text: str) -> None:
         recipe_is_read_or_refused(text)
@@ -148,10 +151,9 @@ def recipe_is_read_or_refused(text: str) -> None:
             recipe = compression.parse(text)
             list(compression.groups(recipe))
             again = compression.parse(compression.text_of(recipe))
-    except SlimsearchError as error:
-        assert str(error).strip()
-    else:
-        assert again == recipe
+    except SlimsearchError:
+        return
+    assert again == recipe
 
 
 def test_architectures(effort: Effort) -> None:
@@ -162,7 +164,7 @@ def test_architectures(effort: Effort) -> None:
     loop: list[Any] = []
     loop.append(loop)
 
-    @effort(few=60, many=1000)
+    @effort(few=40, many=1000)
     @given(
         st.one_of(VALUE, st.dictionaries(labels, VALUE, max_size=3), good),
         st.one_of(st.just((1, 8, 8)), st.just((1, 8, 8)), VALUE, st.lists(st.integers(-1, 9), max_size=4)),
@@ -176,8 +178,8 @@ def test_architectures(effort: Effort) -> None:
         try:
             with soon():
                 module = slimsearch.build(TINY, architecture, input_shape=input_shape, num_classes=num_classes)
-        except SlimsearchError as error:
-            assert str(error).strip()
+        except SlimsearchError:
+            pass
         else:
             assert sum(parameter.numel() for parameter in module.parameters()) > 0
 
@@ -205,7 +207,7 @@ def test_tables(effort: Effort, taken: Path, tmp_path: Path) -> None:
     )
     lines = table.map(lambda found: "\n".join(",".join(row) for row in [found[0], *found[1]]))
 
-    @effort(few=60, many=2000)
+    @effort(few=40, many=2000)
     @given(st.one_of(lines, st.text(max_size=40)).map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary())
     @example(b"a,accuracy:max\n" + b"x" * 200_000 + b",1\n")
     def holds(table: bytes) -> None:
@@ -264,8 +266,8 @@ def test_images(effort: Effort, folder: Path) -> None:
         try:
             with soon():
                 data = load_dataset(folder, image_size=size)
-        except SlimsearchError as error:
-            assert str(error).strip()
+        except SlimsearchError:
+            pass
         else:
             assert data.input_shape in [(1, 8, 8), (3, 8, 8)]
 
@@ -285,10 +287,12 @@ class TestImages:
         self.refused(folder, "cannot read the image")
 
     def test_a_decompression_bomb(self, folder: Path) -> None:
-        """A few hundred kilobytes that stand for 2.5 gigabytes."""
-        Image.new("1", (50_000, 50_000)).save(folder / "cat" / "odd.png", optimize=False)
-        assert (folder / "cat" / "odd.png").stat().st_size < 2**20
-        self.refused(folder, "50000x50000")
+        """A hundred bytes that stand for 2.5 gigabytes."""
+        picture = bytearray((folder / "cat" / "0.png").read_bytes())
+        picture[16:24] = struct.pack(">II", 50_000, 50_000)
+        picture[29:33] = struct.pack(">I", zlib.crc32(picture[12:29]))
+        (folder / "cat" / "odd.png").write_bytes(picture)
+        self.refused(folder, "decompression bomb")
 
     def test_just_below_what_pillow_refuses(self, folder: Path) -> None:
         Image.new("1", (12_000, 12_000)).save(folder / "cat" / "odd.png")
@@ -410,7 +414,7 @@ def test_dashboards(effort: Effort, small_run: Path, tmp_path: Path) -> None:
         other.listen()
         port = other.getsockname()[1]
 
-        @effort(few=25, many=500)
+        @effort(few=10, many=500)
         @given(st.data())
         def holds(draw: st.DataObject) -> None:
             copy = tmp_path / "copy"
@@ -425,7 +429,7 @@ def test_dashboards(effort: Effort, small_run: Path, tmp_path: Path) -> None:
 
 
 def test_networks_of_a_run(effort: Effort, small_run: Path, tmp_path: Path) -> None:
-    @effort(few=60, many=1000)
+    @effort(few=40, many=1000)
     @given(st.data())
     def holds(draw: st.DataObject) -> None:
         copy = tmp_path / "copy"
