@@ -14,8 +14,9 @@ from torch import nn
 
 import compression
 from compression import Network
-from evaluators import LatencyPredictor, measure_latency
+from evaluators import LatencyPredictor, _operators, measure_latency
 from evaluators._operator_costs import Cost, OperatorCosts
+from evaluators._reference import Reference
 from slimsearch_errors import SlimsearchError
 
 
@@ -27,6 +28,12 @@ def _export(folder: Path, width: int) -> Path:
     path = folder / f"{width}.onnx"
     compression.export(Network(module.eval()), path, torch.randn(4, 1, 28, 28))
     return path
+
+
+@pytest.fixture(autouse=True)
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine may be busy, and what is disturbed is not kept."""
+    monkeypatch.setattr(Reference, "calm", lambda self, taken: True)
 
 
 def test_operators_are_measured_once_on_a_machine(tmp_path: Path) -> None:
@@ -111,3 +118,11 @@ def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_text("no")
     with pytest.raises(SlimsearchError, match=r"cannot load '.*no\.onnx'"):
         LatencyPredictor(folder=tmp_path / "cache").predict(tmp_path / "no.onnx")
+
+
+def test_what_was_disturbed_serves_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reference, "calm", lambda self, taken: False)
+    monkeypatch.setattr(_operators, "_PATIENCE_SECONDS", 0.0)
+    path = _export(tmp_path, 8)
+    found = [LatencyPredictor(folder=tmp_path / "cache").predict(path) for _ in range(2)]
+    assert found[0].measured_operators == found[1].measured_operators > 0
