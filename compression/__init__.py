@@ -1,5 +1,6 @@
 """A trained network in, a smaller one out: one stage per file, and the export to the deploy runtime."""
 
+from compression import _telemetry  # noqa: F401 - before ONNX Runtime is imported anywhere
 from compression._export import export
 from compression._network import Network
 from compression._one_file import read_onnx

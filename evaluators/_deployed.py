@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -68,8 +71,7 @@ def _onnxruntime(content: bytes, threads: int) -> _Run:
 
 
 def _openvino(content: bytes, threads: int) -> _Run:
-    import openvino
-
+    openvino = _quiet_openvino()
     core = openvino.Core()
     settings = {
         "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads),
@@ -83,6 +85,23 @@ def _openvino(content: bytes, threads: int) -> _Run:
         return np.array(next(iter(request.infer({0: images}, share_inputs=True).values())))
 
     return run
+
+
+def _quiet_openvino() -> ModuleType:
+    """OpenVINO, which tells Google Analytics that it was imported, unless its user has declined.
+
+    Here it tells only if its user has agreed (``opt_in_out --opt_in``): without the package that tells, it has a stub.
+    """
+    answer = Path.home() / "intel" / "openvino_telemetry"
+    agreed = answer.is_file() and answer.read_bytes().strip() == b"1"
+    hidden = not agreed and "openvino_telemetry" not in sys.modules
+    if hidden:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if hidden:
+            del sys.modules["openvino_telemetry"]
 
 
 def runtime_version(runtime: str) -> str:

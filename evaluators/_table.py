@@ -237,7 +237,7 @@ def _value(cell: str) -> Any:
     try:
         value = json.loads(cell)
         json.dumps(value, allow_nan=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return cell.strip()
     return value
 

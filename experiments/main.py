@@ -123,6 +123,18 @@ def _from_file(path: Path) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def _whole_number(text: str) -> int:
+    return int(text)
+
+
+def _number(text: str) -> float:
+    return float(text)
+
+
+# In place of the types, of which jsonargparse has its own: one that reads a number of 400 digits as an int, and fails.
+_NUMBERS: dict[Any, Any] = {int: _whole_number, float: _number}
+
+
 def run_parser(program: str) -> ArgumentParser:
     """Every option of a run, by the fields of `Configuration`; what is not given stays None."""
     from argparse import RawDescriptionHelpFormatter
@@ -154,7 +166,9 @@ def run_parser(program: str) -> ArgumentParser:
         if kind is bool:
             parser.add_argument(flag(option.name), action="store_true", **settings)
         else:
-            parser.add_argument(flag(option.name), type=kind, metavar=option.name.upper(), **settings)
+            parser.add_argument(
+                flag(option.name), type=_NUMBERS.get(kind, kind), metavar=option.name.upper(), **settings
+            )
     return parser
 
 

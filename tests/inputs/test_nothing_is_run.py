@@ -20,7 +20,7 @@ from compression import Network
 from evaluators.datasets import Dataset
 from slimsearch_errors import SlimsearchError
 from tests.conftest import ROOT, SPACES, TINY, Run, environment
-from tests.inputs.tried import command, content
+from tests.inputs.tried import command, content, forged
 
 
 class Bomb:
@@ -67,7 +67,7 @@ NO_NEED = (
     "top_models.json", "pareto.csv", "report.html", "driver", "study.journal.torn", "supernet/weights.safetensors",
     "supernet/supernet.json", "supernet/training.pt", "supernet/architectures.json", ".scratch/data/dataset.json",
     ".scratch/data/train_images.npy", "trials/00000/network.json", "trials/00000/weights.safetensors",
-    "trials/00000/training.pt", "trials/00000/predictions.safetensors", "trials/00002/packed.bin",
+    "trials/00000/training.pt", "trials/00002/packed.bin",
 )  # fmt: skip
 
 
@@ -80,6 +80,14 @@ def test_pickles_in_place_of_what_a_finished_run_has_no_need_of(a_run: Path, mar
     assert not mark.exists()
     found, before = (json.loads((run / "top_models.json").read_text()) for run in (a_run, small_run))
     assert found == before
+
+
+def test_predictions_are_left_out_of_the_report(a_run: Path, mark: Path) -> None:
+    for folder in ("00000", "00001"):
+        plant(a_run / "trials" / folder / "predictions.safetensors", mark)
+    code, said = command("run directories", "run", "--resume", a_run)
+    assert (code, said) == (0, "")
+    assert not mark.exists()
 
 
 def test_yaml_that_names_a_function(a_run: Path, mark: Path) -> None:
@@ -234,8 +242,9 @@ class TestCodeThatARunNames:
         lines = journal.read_bytes().splitlines(keepends=True)
         begun = [position for position, line in enumerate(lines) if json.loads(line)["op_code"] == 4]
         last = json.loads(lines[begun[2]])
-        last["user_attrs"]["recipe"] = json.dumps({code: {}})
-        journal.write_bytes(b"".join(lines[: begun[2]]) + json.dumps(last).encode() + b"\n")
+        last["user_attrs"] = {**last["user_attrs"], "recipe": json.dumps({code: {}})}
+        del last["user_attrs"]["key"]
+        journal.write_bytes(b"".join(lines[: begun[2]]) + forged(last))
         assert "the run's recipe has no stage" in self.refused(a_run, mark)
 
     def test_where_python_loads_a_network(self, a_run: Path, mark: Path, code: str) -> None:
@@ -311,7 +320,8 @@ class TestWaysOut:
 
     def test_artifacts_of_the_record(self, a_run: Path) -> None:
         journal = a_run / "study.journal"
-        journal.write_bytes(journal.read_bytes().replace(b"trials/00000/model.onnx", b"../../../../etc/hostname"))
+        text = journal.read_bytes().replace(b"trials/00000/model.onnx", b"../../../../etc/hostname")
+        journal.write_bytes(b"".join(forged(json.loads(line)) for line in text.splitlines()))
         code, said = command("run directories", "run", "--resume", a_run)
         assert code == 2
         assert "names the file '../../../../etc/hostname'" in said
