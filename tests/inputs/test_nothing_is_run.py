@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import yaml
 
 import slimsearch
 from compression import Network
+from evaluators import user_folder
 from evaluators.datasets import Dataset
 from slimsearch_errors import SlimsearchError
 from tests.conftest import ROOT, SPACES, TINY, Run, environment
@@ -330,3 +332,19 @@ class TestWaysOut:
         model = json.loads((a_run / "top_models.json").read_text())[0]
         with pytest.raises(SlimsearchError, match="is not in"):
             slimsearch.load_network(a_run, {**model, "artifact": "../../elsewhere/model.onnx"})
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root gives a folder away")
+def test_a_folder_of_somebody_elses_in_the_place_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a temporary folder that all users of a machine share."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = user_folder()
+    assert user_folder() == folder
+    os.chown(folder, 12345, -1)
+    with pytest.raises(SlimsearchError, match="belongs to somebody else"):
+        user_folder()
+    folder.rmdir()
+    (tmp_path / "theirs").mkdir()
+    folder.symlink_to(tmp_path / "theirs")
+    with pytest.raises(SlimsearchError, match="belongs to somebody else"):
+        user_folder()
