@@ -21,8 +21,8 @@ import numpy as np
 from evaluators._deployed import Array, DeployedModel
 from evaluators._reference import Reference, Taken, pinned, preemptions
 
-_WARM_UP_SECONDS = 0.01
-_BLOCK_SECONDS = 0.005
+_WARM_UP_SECONDS = 0.005
+_BLOCK_SECONDS = 0.002
 _BLOCKS_A_ROUND = 3
 _LEVEL = 0.95
 
@@ -102,7 +102,7 @@ def measure_latency(
     batch: int = 1,
     threads: int = 1,
     runtime: str = "onnxruntime",
-    blocks: int = 27,
+    blocks: int = 18,
     patience: float = 10.0,
 ) -> list[Latency]:
     """Latency of each file, measured in turns, so that a drift of the machine meets all of them.

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 MODEL, PREDICTIONS, PACKED = "model.onnx", "predictions.safetensors", "packed.bin"
 CHECKPOINT = "training.pt"
 
-_BLOCKS_BEFORE_TRAINING = 9
+_BLOCKS_BEFORE_TRAINING = 6
 # Seconds to wait for calm: of somebody else's work on the machine a search should not become much longer.
-_PATIENCE_BEFORE_TRAINING, _LONGEST_PATIENCE = 0.5, 10.0
+_PATIENCE_BEFORE_TRAINING, _LONGEST_PATIENCE = 0.1, 10.0
 _PATIENCE_PER_SECOND = 0.1  # of training
 
 UserMetric = Callable[[Path, Dataset], float]

@@ -27,7 +27,7 @@ TOLERANCE = 0.05
 Taken = tuple[float, ...]
 """Seconds for a call of each reference network."""
 
-_BLOCK_SECONDS = 0.0006
+_BLOCK_SECONDS = 0.0005
 _TRIES = 12
 _CALLS_TO_WARM_UP = 4
 _KEPT_SECONDS = 3600.0
@@ -139,7 +139,7 @@ class _Network:
     def __init__(self, model: bytes, images: Array, threads: int) -> None:
         self._run, self._images = _onnxruntime(model, threads), images
         start, runs = time.perf_counter(), 0
-        while runs < _CALLS_TO_WARM_UP or time.perf_counter() - start < 0.01:
+        while runs < _CALLS_TO_WARM_UP or time.perf_counter() - start < 0.003:
             self._run(images)
             runs += 1
         self._repeats = max(5, round(_BLOCK_SECONDS / ((time.perf_counter() - start) / runs)))

@@ -13,7 +13,7 @@ from experiments.trial import COMPRESSION, SEARCH, Trial
 
 _BLOCKS = 45
 # Seconds to wait for calm, by the seconds that the trials of the run took.
-_LEAST_PATIENCE, _PATIENCE, _LONGEST_PATIENCE = 2.0, 0.05, 60.0
+_LEAST_PATIENCE, _PATIENCE, _LONGEST_PATIENCE = 0.3, 0.05, 60.0
 
 
 def finalists(ranking: Ranking, record: Record, top_k: int) -> list[Trial]:

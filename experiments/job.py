@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import inspect
 import itertools
 import logging
 import platform
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import compression
 from evaluators import NetworkEvaluator, WeightSharingEvaluator
-from evaluators.scores import load_score
 from experiments import environment, report
 from experiments.artifacts import teacher
 from experiments.compression_phase import CompressionPhase
@@ -28,56 +25,30 @@ from experiments.fidelity import Fidelity
 from experiments.figures import figures
 from experiments.finalists import finalists, measure_finalists
 from experiments.integrity import refuse_damage
+from experiments.parts import Evaluate, Parts, make_parts
 from experiments.phases import Phase, Phases
-from experiments.problem import NETWORK_METRICS, Problem, named, prepare
-from experiments.ranking import Ranking
-from experiments.recipe_choices import refuse_what_does_not_go_together, text_of
+from experiments.problem import NETWORK_METRICS, named
 from experiments.record import Record
 from experiments.repeat_phase import RepeatPhase, repetitions
 from experiments.result import Result
 from experiments.run_directory import RunDirectory
 from experiments.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
 from experiments.shared_study import SharedStudy
-from experiments.stopping import Stopping
 from experiments.storage import is_local, is_loopback, masked, normalised, one_line, without_password
 from experiments.supernet_phase import FinalistTraining, rank_correlation
 from experiments.tables import shown
 from experiments.terms import terms
 from experiments.trial import SUBNET, Trial
-from experiments.zero_cost import ZeroCost
-from search_spaces import JointSpace, ModelSpace
 from slimsearch_errors import SlimsearchError
-from slimsearch_names import absolute, load_class, no_code_from
-from strategies import Strategy
-from strategies.samplers import Filtered, Sampler, load_sampler
-from strategies.schedulers import Exploiting, Scheduler, load_scheduler
+from slimsearch_names import absolute, no_code_from
 
 if TYPE_CHECKING:
     import optuna
 
 _FILE = re.compile(r"[^:+]+\.py:[^:+]+")  # in a scheduler's text, before its options and the next one
 
-Evaluate = Callable[..., Mapping[str, float]]
-
 IN_MEMORY = "<python>"
 """Stands in config.yaml for a class or data set that was handed over from Python."""
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """Everything that a run is made of and that can be wrong, made before anything is written."""
-
-    configuration: Configuration
-    ranking: Ranking
-    recipe: compression.Recipe
-    sampler: Sampler
-    scheduler: Scheduler | None
-    stopping: Stopping
-    strategy: Callable[[Path], Strategy]
-    proposing: bool
-    inheriting: bool
-    problem: Problem
-    environment: dict[str, Any]
 
 
 def start(
@@ -117,7 +88,7 @@ def start(
     if configuration.storage is not None:  # before anything that takes time: it may not be reachable
         shared = _database(configuration, path)
         configuration = configuration.replace(storage=without_password(shared.url), study=shared.name)
-    parts = _prepare(configuration, space, data, evaluate)
+    parts = make_parts(configuration, space, data, evaluate)
     if shared is not None:
         _join(shared, parts, display)
     with RunDirectory(path, create=True) as directory:
@@ -171,7 +142,7 @@ def resume(
         before = environment.read(directory)
         # What the processor is used for was chosen once, and is recorded: it stays.
         pinned = {"device": before["device"], "precision": before["precision"]}
-        parts = _prepare(configuration.replace(**pinned), space, data, evaluate)
+        parts = make_parts(configuration.replace(**pinned), space, data, evaluate)
         if before["dataset"].get("fingerprint") != parts.environment["dataset"].get("fingerprint"):
             raise SlimsearchError(f"the data set is not the one that '{path}' was begun with: its hash differs")
         if before["choices"] != parts.environment["choices"]:
@@ -209,98 +180,14 @@ def _database(configuration: Configuration, path: Path) -> SharedStudy:
     return SharedStudy(normalised(configuration.storage), configuration.study or path.name, configuration.heartbeat)
 
 
-def _join(shared: SharedStudy, parts: _Parts, display: Display) -> None:
+def _join(shared: SharedStudy, parts: Parts, display: Display) -> None:
     """Take part in a study, or begin it."""
     agreed = shared.join(parts.ranking.objectives, terms(parts.configuration, parts.environment))
     for line in environment.differences(agreed["environment"], parts.environment):
         display.warn(f"not as where the study was begun: {line}")
 
 
-def _prepare(configuration: Configuration, space: Any, data: Any, evaluate: Evaluate | None) -> _Parts:
-    """Make and check every part, the cheap ones first."""
-    ranking = Ranking.of(configuration)
-    recipe = compression.parse(configuration.compress)
-    if configuration.int8_target != "any":
-        recipe = compression.with_option(recipe, "target", configuration.int8_target)
-    scheduler = None if configuration.scheduler == "none" else load_scheduler(configuration.scheduler)
-    stopping = Stopping.of(ranking, configuration.stop_at, configuration.patience)
-    strategy_class = load_class("strategy", configuration.strategy, "strategies")
-    strategy = _strategy_maker(strategy_class, configuration, len(ranking.sampler_objectives()))
-    made = strategy(Path())  # refuses what it is told wrong
-    proposing = not getattr(made, "PROPOSES", False)
-    # What a strategy proposes with itself need not be a sampler of ours.
-    sampler = load_sampler(configuration.sampler if proposing or not hasattr(made, "sampler") else "random")
-    inheriting = getattr(strategy_class, "INHERITS", False)
-    problem = prepare(configuration, space, data, evaluate)
-    if problem.data is None and getattr(strategy_class, "NEEDS_NETWORKS", False):
-        raise SlimsearchError(f"--strategy {configuration.strategy} trains networks, and --evaluator has none")
-    if configuration.storage is not None and (inheriting or not proposing):
-        what, others = f"--strategy {configuration.strategy}", "optuna, ray"
-        if hasattr(made, "sampler"):
-            what, others = f"--sampler {configuration.sampler}", "built-in samplers, and Optuna's"
-        raise SlimsearchError(f"{what} keeps what it knows in one process; with --storage: {others}")
-    if isinstance(scheduler, Exploiting):
-        if not isinstance(problem.space, JointSpace) or not problem.space.recipes.training:
-            raise SlimsearchError(
-                f"--scheduler {configuration.scheduler} varies training hyper-parameters: it needs "
-                "--search-hyperparameters"
-            )
-        if configuration.storage is not None:
-            raise SlimsearchError(
-                f"--scheduler {configuration.scheduler} has one driver: it does not go with --storage"
-            )
-    if isinstance(problem.space, JointSpace):
-        refuse_what_does_not_go_together(
-            configuration,
-            {
-                f"--strategy {configuration.strategy}": inheriting or (not proposing and not hasattr(made, "sampler")),
-                f"--sampler {configuration.sampler}": not proposing and hasattr(made, "sampler"),
-                f"--scheduler {configuration.scheduler}": scheduler is not None and configuration.co_search is not None,
-                f"--zero-cost {configuration.zero_cost}": configuration.zero_cost != "none",
-            },
-        )
-        if configuration.co_search is not None:
-            recipe = {}
-            configuration = configuration.replace(co_search=text_of(problem.space.recipes))
-    if configuration.zero_cost != "none":
-        if problem.data is None or not isinstance(problem.space, ModelSpace):
-            raise SlimsearchError("--zero-cost scores networks, and --evaluator has none")
-        score = load_score(configuration.zero_cost)
-        sampler = Filtered(sampler, ZeroCost(score, problem.space, problem.data))
-    recorded = problem.metrics
-    for objective in ranking.objectives:
-        if recorded is not None and objective.metric not in recorded:
-            own = ", or your own by --metrics name=path/to/file.py:function" if problem.data is not None else ""
-            raise SlimsearchError(f"objective '{objective.metric}' is not recorded; known: {', '.join(recorded)}{own}")
-    # The recipe itself, not the name of a file that may change or be elsewhere when the run is resumed.
-    configuration = configuration.replace(compress=compression.text_of(recipe))
-    return _Parts(
-        configuration, ranking, recipe, sampler, scheduler, stopping, strategy, proposing, inheriting, problem,
-        environment.describe(configuration, problem),
-    )  # fmt: skip
-
-
-def _strategy_maker(
-    strategy_class: type[Any], configuration: Configuration, objectives: int
-) -> Callable[[Path], Strategy]:
-    """Makes the strategy for a run directory; what it does not take as an argument it is not told."""
-    known = inspect.signature(strategy_class).parameters
-    filling = getattr(strategy_class, "FILLS", False)
-    options = {
-        "workers": configuration.workers if filling else configuration.worker_count,
-        "trial_timeout": configuration.trial_timeout, "seed": configuration.seed,
-        "ray_address": configuration.ray_address, "cpus_per_trial": configuration.cpus_per_trial,
-        "gpus_per_trial": configuration.gpus_per_trial, "sampler": configuration.sampler, "objectives": objectives,
-    }  # fmt: skip
-
-    def make(directory: Path) -> Strategy:
-        offered = {**options, "directory": directory / "supernet", "run_directory": directory}
-        return strategy_class(**{k: v for k, v in offered.items() if k in known})  # type: ignore[no-any-return]
-
-    return make
-
-
-def _carry_out(parts: _Parts, directory: RunDirectory, display: Display, shared: SharedStudy | None) -> Result:
+def _carry_out(parts: Parts, directory: RunDirectory, display: Display, shared: SharedStudy | None) -> Result:
     """A run from its record to its report."""
     ranking = parts.ranking
 
@@ -318,7 +205,7 @@ def _carry_out(parts: _Parts, directory: RunDirectory, display: Display, shared:
         return _run(parts, directory, display, opened(shared.study, driver), shared)
 
 
-def _record(parts: _Parts, study: optuna.Study, display: Display, driver: Driver | None = None) -> Record:
+def _record(parts: Parts, study: optuna.Study, display: Display, driver: Driver | None = None) -> Record:
     """The record in a study, made sure that it is of this run."""
     problem, objectives = parts.problem, parts.ranking.objectives
     record = Record(study, problem.space, objectives, display.update, driver)
@@ -327,9 +214,7 @@ def _record(parts: _Parts, study: optuna.Study, display: Display, driver: Driver
     return record
 
 
-def _run(
-    parts: _Parts, directory: RunDirectory, display: Display, record: Record, shared: SharedStudy | None
-) -> Result:
+def _run(parts: Parts, directory: RunDirectory, display: Display, record: Record, shared: SharedStudy | None) -> Result:
     """Search, compress, measure the finalists, report; also after Ctrl-C, with what there is."""
     configuration, ranking, problem = parts.configuration, parts.ranking, parts.problem
     evaluator = problem.evaluator(directory)

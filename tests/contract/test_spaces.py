@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 
 import numpy as np
@@ -101,7 +102,5 @@ def test_refuses_what_is_not_inside(space: ModelSpace, rng: np.random.Generator)
 
 
 def test_grid_has_every_candidate_once(space: ModelSpace) -> None:
-    if space.size > 2000:
-        pytest.fail(f"{space.size} points: list a part of them here")
-    points = list(space.grid())
+    points = list(itertools.islice(space.grid(), 2000))
     assert len({Candidate(point) for point in points}) == len(points)

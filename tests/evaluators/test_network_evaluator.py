@@ -153,3 +153,24 @@ def test_latency_follows_the_work(tmp_path: Path) -> None:
     assert wide.median_ms > 1.5 * narrow.median_ms
     batch = LatencySettings(batch=8).batch
     assert measure_latency(paths[:1], (1, 16, 16), batch=batch, blocks=10)[0].median_ms > 2 * wide.median_ms
+
+
+def test_a_quantized_file_that_disagrees_with_its_network_is_refused(
+    evaluator: NetworkEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding is borne, a layer that went missing is not."""
+    honest = compression.export
+    recipe = compression.parse("quantize")
+    outcome = evaluator.evaluate(task(tmp_path / "right", recipe), report=always)
+    assert 0 < outcome.metrics["parity_error"] < 0.1
+
+    def wrong(network: Network, path: Path, images: torch.Tensor, metadata: Mapping[str, str] | None = None) -> None:
+        module = network.copy_module()
+        if network.quantization is not None:
+            with torch.no_grad():
+                next(module.parameters()).mul_(-1)
+        honest(Network(module, network.structure, network.quantization), path, images, metadata)
+
+    monkeypatch.setattr(compression, "export", wrong)
+    with pytest.raises(SlimsearchError, match=r"the exported file disagrees with the network: .*allowed 0\.3"):
+        evaluator.evaluate(task(tmp_path / "wrong", recipe), report=always)

@@ -152,7 +152,7 @@ def test_tables_have_what_was_measured() -> None:
 
 
 def test_a_page_with_other_places_is_refused() -> None:
-    with pytest.raises(SlimsearchError, match="the page has places for one; tables: one, two"):
+    with pytest.raises(SlimsearchError, match="the page needs one place for the table 'two'; places: one"):
         _page.filled("<!-- table: one -->\n<!-- end -->", {"one": "", "two": ""})
 
 

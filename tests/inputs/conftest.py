@@ -51,4 +51,5 @@ def taken(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def counted(counts: Counts) -> Iterator[None]:
     yield
-    counts.add("inputs tried", sum(INPUTS_TRIED.values()))
+    if INPUTS_TRIED:
+        counts.add("inputs tried", sum(INPUTS_TRIED.values()))
