@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+from slimsearch_errors import SlimsearchError
 
 try:
     import fcntl
@@ -91,10 +94,17 @@ class Meter:
 
 
 def user_folder() -> Path:
-    """Where this machine's processes of one user keep what they share, readable by nobody else; made if need be."""
+    """Where this machine's processes of one user keep what they share, readable by nobody else; made if need be.
+
+    Raises:
+        SlimsearchError: somebody else has made it, or a link of that name.
+    """
     user = os.getuid() if hasattr(os, "getuid") else "user"
     folder = Path(tempfile.gettempdir()) / f"slimsearch-{user}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or (user != "user" and found.st_uid != user):
+        raise SlimsearchError(f"'{folder}' belongs to somebody else: remove it, or name another place in TMPDIR")
     return folder
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,11 @@ import yaml
 
 import slimsearch
 from compression import Network
+from evaluators import user_folder
 from evaluators.datasets import Dataset
-from search_spaces import Candidate
 from slimsearch_errors import SlimsearchError
 from tests.conftest import ROOT, SPACES, TINY, Run, environment
-from tests.inputs.tried import command, content
+from tests.inputs.tried import command, content, forged
 
 
 class Bomb:
@@ -69,7 +69,7 @@ NO_NEED = (
     "top_models.json", "pareto.csv", "report.html", "driver", "study.journal.torn", "supernet/weights.safetensors",
     "supernet/supernet.json", "supernet/training.pt", "supernet/architectures.json", ".scratch/data/dataset.json",
     ".scratch/data/train_images.npy", "trials/00000/network.json", "trials/00000/weights.safetensors",
-    "trials/00000/training.pt", "trials/00000/predictions.safetensors", "trials/00002/packed.bin",
+    "trials/00000/training.pt", "trials/00002/packed.bin",
 )  # fmt: skip
 
 
@@ -84,6 +84,14 @@ def test_pickles_in_place_of_what_a_finished_run_has_no_need_of(a_run: Path, mar
     for model in (*found, *before):
         model.pop("cannot_be_told_from", None)  # which the predictions say, and one trial has lost its own
     assert found == before
+
+
+def test_predictions_are_left_out_of_the_report(a_run: Path, mark: Path) -> None:
+    for folder in ("00000", "00001"):
+        plant(a_run / "trials" / folder / "predictions.safetensors", mark)
+    code, said = command("run directories", "run", "--resume", a_run)
+    assert (code, said) == (0, "")
+    assert not mark.exists()
 
 
 def test_yaml_that_names_a_function(a_run: Path, mark: Path) -> None:
@@ -238,12 +246,9 @@ class TestCodeThatARunNames:
         lines = journal.read_bytes().splitlines(keepends=True)
         begun = [position for position, line in enumerate(lines) if json.loads(line)["op_code"] == 4]
         last = json.loads(lines[begun[2]])
-        last.pop("crc32")  # somebody who writes this can write a checksum, too
-        models = json.loads((a_run / "top_models.json").read_text())
-        parent = last["user_attrs"]["parent"]
-        architecture = next(model["architecture"] for model in models if model["trial"] == parent)
-        last["user_attrs"] |= {"recipe": json.dumps({code: {}}), "key": Candidate(architecture, {code: {}}).key}
-        journal.write_bytes(b"".join(lines[: begun[2]]) + json.dumps(last).encode() + b"\n")
+        last["user_attrs"] = {**last["user_attrs"], "recipe": json.dumps({code: {}})}
+        del last["user_attrs"]["key"]
+        journal.write_bytes(b"".join(lines[: begun[2]]) + forged(last))
         assert "the run's recipe has no stage" in self.refused(a_run, mark)
 
     def test_where_python_loads_a_network(self, a_run: Path, mark: Path, code: str) -> None:
@@ -319,8 +324,8 @@ class TestWaysOut:
 
     def test_artifacts_of_the_record(self, a_run: Path) -> None:
         journal = a_run / "study.journal"
-        lines = re.sub(rb',"crc32":"[0-9a-f]{8}"}', b"}", journal.read_bytes())
-        journal.write_bytes(lines.replace(b"trials/00000/model.onnx", b"../../../../etc/hostname"))
+        text = journal.read_bytes().replace(b"trials/00000/model.onnx", b"../../../../etc/hostname")
+        journal.write_bytes(b"".join(forged(json.loads(line)) for line in text.splitlines()))
         code, said = command("run directories", "run", "--resume", a_run)
         assert code == 2
         assert "names the file '../../../../etc/hostname'" in said
@@ -329,3 +334,19 @@ class TestWaysOut:
         model = json.loads((a_run / "top_models.json").read_text())[0]
         with pytest.raises(SlimsearchError, match="is not in"):
             slimsearch.load_network(a_run, {**model, "artifact": "../../elsewhere/model.onnx"})
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root gives a folder away")
+def test_a_folder_of_somebody_elses_in_the_place_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a temporary folder that all users of a machine share."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = user_folder()
+    assert user_folder() == folder
+    os.chown(folder, 12345, -1)
+    with pytest.raises(SlimsearchError, match="belongs to somebody else"):
+        user_folder()
+    folder.rmdir()
+    (tmp_path / "theirs").mkdir()
+    folder.symlink_to(tmp_path / "theirs")
+    with pytest.raises(SlimsearchError, match="belongs to somebody else"):
+        user_folder()

@@ -30,7 +30,7 @@ from evaluators.datasets import load_dataset
 from experiments.configuration import Configuration, flag
 from slimsearch_errors import SlimsearchError
 from tests.conftest import TINY
-from tests.inputs.tried import INPUTS_TRIED, Effort, command, content, soon
+from tests.inputs.tried import INPUTS_TRIED, Effort, command, content, forged, soon
 
 NAMES = [option for option in Configuration.__dataclass_fields__ if option not in ("download", "run_dir", "storage")]
 WORDS = [
@@ -379,7 +379,7 @@ def spoil(file: Path, draw: st.DataObject) -> None:
         position = draw.draw(st.integers(0, len(lines) - 1))
         values = json.loads(lines[position])
         retyped(values, draw.draw(st.sampled_from([*places(values)])), change)
-        lines[position] = json.dumps(values).encode() + b"\n"
+        lines[position] = forged(values)
         file.write_bytes(b"".join(lines))
         return
     values = yaml.safe_load(whole) if file.suffix == ".yaml" else json.loads(whole)
