@@ -9,6 +9,7 @@ from evaluators._latency_predictor import LatencyPredictor, Predicted
 from evaluators._meter import Meter, user_folder
 from evaluators._network_evaluator import (
     CHECKPOINT,
+    IMPORTS,
     MODEL,
     Architectures,
     LatencySettings,
@@ -40,12 +41,12 @@ from evaluators._training import ImageTraining, TrainingSettings
 from evaluators._weight_sharing import WeightSharingEvaluator
 
 __all__ = [
-    "CHECKPOINT", "DIRECTIONS", "MODEL", "RUNTIMES", "SAMPLINGS", "Architectures", "Artifact", "DeployedModel",
-    "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency", "LatencyPredictor", "LatencySettings", "Limit",
-    "Meter", "Metrics", "NetworkEvaluator", "Objective", "Outcome", "PairedDrop", "Predicted", "Report",
-    "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator", "Task", "TrainingSettings", "UserMetric",
-    "Verdict", "WeightSharingEvaluator", "WeightedProduct", "device_for", "finite", "front", "hypervolume",
-    "hypervolumes", "judge", "load_predictions", "load_right", "losses", "measure_latency", "precision_for",
-    "processor", "ranks", "recalibrate", "runtime_version", "select", "size_kib", "told_apart", "train_supernet",
-    "use_one_thread", "user_folder", "wilson",
+    "CHECKPOINT", "DIRECTIONS", "IMPORTS", "MODEL", "RUNTIMES", "SAMPLINGS", "Architectures", "Artifact",
+    "DeployedModel", "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency", "LatencyPredictor",
+    "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator", "Objective", "Outcome", "PairedDrop",
+    "Predicted", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator", "Task",
+    "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "device_for", "finite",
+    "front", "hypervolume", "hypervolumes", "judge", "load_predictions", "load_right", "losses", "measure_latency",
+    "precision_for", "processor", "ranks", "recalibrate", "runtime_version", "select", "size_kib", "told_apart",
+    "train_supernet", "use_one_thread", "user_folder", "wilson",
 ]  # fmt: skip

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MODEL, PREDICTIONS, PACKED = "model.onnx", "predictions.safetensors", "packed.bin"
 CHECKPOINT = "training.pt"
+IMPORTS = "evaluators._imports"
+"""A module that imports all that a process needs which evaluates networks."""
 
 _BLOCKS_BEFORE_TRAINING = 6
 # Seconds to wait for calm: of somebody else's work on the machine a search should not become much longer.

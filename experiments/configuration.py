@@ -36,6 +36,10 @@ class Configuration:
     """The resolved options of a run."""
 
     space: str = _option("", "a built-in space, path/to/file.py:Class, or package.module:Class (an NNI ModelSpace)")
+    architectures: str | None = _option(
+        None,
+        "only these of the space: a run directory, a top_models.json, or a file with dicts from choices to values",
+    )
     strategy: str = _option("optuna", "the engine that drives the search")
     sampler: str = _option("graph_gp", "what proposes the next candidate: a built-in, or a class of yours or Optuna's")
     scheduler: str = _option(

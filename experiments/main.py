@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import reprlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
 from experiments import interrupt
+from experiments.chosen import LONGER
 from experiments.configuration import RESUMABLE, Configuration, flag, option_type
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names
@@ -31,6 +32,11 @@ _EPILOG = """examples:
   %(prog)s --space path/to/file.py:MyNet --dataset path/to/images --image-size 64
   %(prog)s --resume runs/mnist_cnn-20260101-120000
 """
+_RETRAIN_EPILOG = """examples:
+  %(prog)s runs/mnist_cnn-20260101-120000
+  %(prog)s runs/mnist_cnn-20260101-120000 --models 7,22 --epochs 60 --compress distill,quantize
+  %(prog)s '{"conv2": 1, "dropout": 0.25, "feature": 64}' --space mnist_cnn --epochs 30
+"""
 
 
 class _Parser(ArgumentParser):
@@ -44,11 +50,12 @@ class _Parser(ArgumentParser):
 def main(arguments: Sequence[str] | None = None, program: str = "slimsearch run") -> int:
     """Run a command; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"run": _run, "dashboard": _dashboard, "report": _report}
+    commands = {"run": _run, "retrain": _retrain, "dashboard": _dashboard, "report": _report}
     if not words or words[0] in ("-h", "--help"):
         print(
-            "usage: slimsearch {run,dashboard,report} ...\n\n"
+            "usage: slimsearch {run,retrain,dashboard,report} ...\n\n"
             "  run         search, compress and rank: slimsearch run --help\n"
+            "  retrain     train and compress the models of a run again, for longer: slimsearch retrain RUN_DIR\n"
             "  dashboard   open optuna-dashboard on a run: slimsearch dashboard RUN_DIR\n"
             "  report      make a run's reports again from its record: slimsearch report RUN_DIR"
         )
@@ -74,10 +81,7 @@ def _say(message: object) -> int:
 
 
 def _run(words: Sequence[str], program: str) -> int:
-    options = vars(run_parser(program).parse_args(list(words)))
-    given = {name: value for name, value in options.items() if name != "config" and value is not None}
-    for file in options["config"] or ():
-        given = {**_from_file(Path(file)), **given}
+    given = _given(vars(run_parser(program).parse_args(list(words))))
     resume = given.pop("resume", None)
     if resume is None:
         configuration = Configuration(**given)
@@ -90,6 +94,40 @@ def _run(words: Sequence[str], program: str) -> int:
         job.resume(Path(resume), given, display=Console())
     else:
         job.start(configuration, display=Console())
+    return 0
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run that are not left open, those in files of options too."""
+    given = {name: value for name, value in options.items() if name != "config" and value is not None}
+    for file in options["config"] or ():
+        given = {**_from_file(Path(file)), **given}
+    return given
+
+
+def _retrain(words: Sequence[str], program: str) -> int:
+    parser = run_parser(
+        "slimsearch retrain",
+        "Train architectures that were found before again, for longer, compress and rank them: a run of its own, with "
+        f"the options of the run that they come from and {LONGER} times its epochs unless it is told otherwise.",
+        _RETRAIN_EPILOG,
+    )
+    parser.add_argument("found", type=str, help="a run directory, a top_models.json, or a file with dicts, or a dict")
+    parser.add_argument("--models", type=str, default=None, help="numbers of trials, such as 7,22; default: the front")
+    options = vars(parser.parse_args(list(words)))
+    found, named = options.pop("found"), options.pop("models")
+    try:
+        numbers = [int(number) for number in (named or "").split(",") if number.strip()]
+    except ValueError:
+        raise SlimsearchError(f"--models '{named}' is no list of numbers such as 7,22") from None
+    given = _given(options)
+    if "resume" in given or "architectures" in given:
+        raise SlimsearchError("retrain begins a run with what is named first; to go on with it: run --resume")
+    from experiments import job
+    from experiments.chosen import retraining
+    from experiments.display import Console
+
+    job.start(retraining(found, numbers, given), display=Console())
     return 0
 
 
@@ -135,14 +173,17 @@ def _number(text: str) -> float:
 _NUMBERS: dict[Any, Any] = {int: _whole_number, float: _number}
 
 
-def run_parser(program: str) -> ArgumentParser:
+def run_parser(
+    program: str, description: str = "Search architectures, compress the best ones, and rank the files that would be "
+    "deployed.", epilog: str = _EPILOG,
+) -> ArgumentParser:  # fmt: skip
     """Every option of a run, by the fields of `Configuration`; what is not given stays None."""
     from argparse import RawDescriptionHelpFormatter
 
     parser = _Parser(
         prog=program,
-        description="Search architectures, compress the best ones, and rank the files that would be deployed.",
-        epilog=_EPILOG.replace("%(prog)s", program),
+        description=description,
+        epilog=epilog.replace("%(prog)s", program),
         formatter_class=RawDescriptionHelpFormatter,
         default_env=False,
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import compression
+from evaluators import IMPORTS
 from evaluators.scores import load_score
 from experiments import environment
+from experiments.chosen import architectures
 from experiments.configuration import Configuration
 from experiments.problem import Problem, prepare
 from experiments.ranking import Ranking
@@ -20,7 +23,7 @@ from experiments.zero_cost import ZeroCost
 from search_spaces import JointSpace, ModelSpace
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import load_class
-from strategies import Strategy
+from strategies import Strategy, begin_workers
 from strategies.samplers import Filtered, Sampler, load_sampler
 from strategies.schedulers import Exploiting, Scheduler, load_scheduler
 
@@ -79,6 +82,8 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
     # What a strategy proposes with itself need not be a sampler of ours.
     sampler = load_sampler(configuration.sampler if proposing or not hasattr(made, "sampler") else "random")
     inheriting = getattr(strategy_class, "INHERITS", False)
+    if evaluate is None and configuration.evaluator == "network" and not getattr(strategy_class, "FILLS", False):
+        begin_workers(IMPORTS)  # while this process imports the same
     problem = prepare(configuration, space, data, evaluate)
     if problem.data is None and getattr(strategy_class, "NEEDS_NETWORKS", False):
         raise SlimsearchError(f"--strategy {configuration.strategy} trains networks, and --evaluator has none")
@@ -120,6 +125,10 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
         if recorded is not None and objective.metric not in recorded:
             own = ", or your own by --metrics name=path/to/file.py:function" if problem.data is not None else ""
             raise SlimsearchError(f"objective '{objective.metric}' is not recorded; known: {', '.join(recorded)}{own}")
+    if configuration.architectures is not None:
+        if problem.data is None:
+            raise SlimsearchError("--architectures are networks of --space, and --evaluator has none")
+        configuration = configuration.replace(architectures=json.dumps(architectures(configuration.architectures)))
     # The recipe itself, not the name of a file that may change or be elsewhere when the run is resumed.
     configuration = configuration.replace(compress=compression.text_of(recipe))
     return Parts(

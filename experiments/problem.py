@@ -21,10 +21,11 @@ from evaluators import (
     runtime_version,
 )
 from evaluators.datasets import Dataset, load_dataset
+from experiments.chosen import architectures
 from experiments.configuration import Configuration
 from experiments.recipe_choices import recipe_choices
 from experiments.run_directory import RunDirectory
-from search_spaces import ChoiceSpace, JointSpace, ModelSpace, Space
+from search_spaces import ChoiceSpace, JointSpace, ModelSpace, Space, Subset
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import load_function
 
@@ -110,7 +111,10 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
             kept=directory.path / KEPT if recipes is not None and recipes.compresses else None,
         )
 
-    searched = made if recipes is None else JointSpace(made, recipes)
+    chosen: Space = made
+    if configuration.architectures is not None:
+        chosen = Subset(made, architectures(configuration.architectures))
+    searched = chosen if recipes is None else JointSpace(chosen, recipes)
     return Problem(searched, evaluator, (*_METRICS, *metrics), COSTS, dataset, device, precision, latency)
 
 

@@ -6,13 +6,14 @@ from search_spaces._choice_space import ChoiceSpace
 from search_spaces._fixed_model import FixedModel
 from search_spaces._graph import Edge, Graph
 from search_spaces._joint_space import JointSpace
-from search_spaces._model_space import ModelSpace
+from search_spaces._model_space import ModelSpace, import_nni
 from search_spaces._recipe_space import RecipeSpace
 from search_spaces._space import Choice, Point, Space
+from search_spaces._subset import Subset
 
 __all__ = [
     "Candidate", "Choice", "ChoiceSpace", "Edge", "FixedModel", "Graph", "JointSpace", "ModelSpace", "Point",
-    "RecipeSpace", "Space",
+    "RecipeSpace", "Space", "Subset", "import_nni",
 ]  # fmt: skip
 
 _torchvision_operators.install()

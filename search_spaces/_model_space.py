@@ -54,7 +54,7 @@ class ModelSpace(Space):
         self.space_class = space_class
         self.input_shape = input_shape
         self.num_classes = num_classes
-        nni_model_space = _quiet_import()
+        nni_model_space = import_nni()
         if not (inspect.isclass(space_class) and issubclass(space_class, nni_model_space)):
             name = getattr(space_class, "__name__", repr(space_class))
             raise SlimsearchError(f"'{name}' is not an NNI ModelSpace (a subclass of nni.nas.nn.pytorch.ModelSpace)")
@@ -72,7 +72,7 @@ class ModelSpace(Space):
     @classmethod
     def load(cls, name: str, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpace:
         """The space called `name`: a built-in, ``path/to/file.py:Class`` or ``package.module:Class``."""
-        _quiet_import()  # before a user's file imports NNI itself, and loudly
+        import_nni()  # before a user's file imports NNI itself, and loudly
         return cls(load_class("space", name, "search_spaces"), input_shape, num_classes)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class ModelSpace(Space):
         return {"space_class": pickled, "input_shape": self.input_shape, "num_classes": self.num_classes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        _quiet_import()
+        import_nni()
         self.__init__(  # type: ignore[misc]
             cloudpickle.loads(state["space_class"]), state["input_shape"], state["num_classes"]
         )
@@ -247,7 +247,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _quiet_import() -> type[Any]:
+def import_nni() -> type[Any]:
     """NNI's ModelSpace class, imported without its warnings."""
     with _quiet():
         from nni.nas.nn.pytorch import ModelSpace as NniModelSpace

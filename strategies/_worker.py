@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import random
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -24,11 +27,12 @@ BEGUN, REPORT, DONE = "begun", "report", "done"
 """What a worker sends: that a task's own code comes now; an epoch and its metrics, to be answered; the result."""
 
 
-def serve(line: Connection, evaluator: bytes, driver: int) -> None:
-    """Evaluate what comes along `line`, as long as the driver of process number `driver` lives."""
+def serve(line: Connection, evaluator: bytes, environment: Mapping[str, str]) -> None:
+    """Evaluate what comes along `line`, in the driver's environment, as long as the driver lives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which then stops its workers
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see where this process is started
-    threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
+    threading.Thread(target=_end_with_driver, args=(os.getppid(),), daemon=True).start()
+    _as_if_started_afresh(environment)
     use_one_thread()
     loaded = _loaded(evaluator)
     # What a task does to file descriptors, and in processes that it forks, is not what ends this loop in a traceback.
@@ -140,8 +144,20 @@ def _flush() -> None:
             stream.flush()
 
 
-def _end_with(driver: int) -> None:
-    """Do not outlive the driver: a killed one takes its workers along within half a second."""
-    while os.getppid() == driver:
+def _as_if_started_afresh(environment: Mapping[str, str]) -> None:
+    """A fork has of the process that it comes from what was chosen there once: for all forks the same."""
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
+    random.seed()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+
+
+def _end_with_driver(parent: int) -> None:
+    """Do not outlive the driver, nor what this was forked from: half a second later it is over here too."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    while driver.is_alive() and os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -17,7 +18,7 @@ import cloudpickle
 
 from evaluators import Evaluator, Outcome, Task
 from slimsearch_errors import SlimsearchError
-from strategies import _worker
+from strategies import _fork_server, _worker
 from strategies._strategy import Failure
 
 # Also a process whose end nothing tells of is noticed: one that it has forked may keep everything open.
@@ -100,7 +101,6 @@ class Workers:
 
     def __enter__(self) -> Workers:
         with self._context as context:
-            context.enter_context(_one_thread_each())
             context.callback(self._end)
             for _ in range(self._count):
                 self._start()
@@ -148,19 +148,8 @@ class Workers:
         return self._events.popleft()
 
     def _start(self) -> _Worker:
-        from loky.backend import get_context
-
-        # loky's processes start afresh and do not import the main script again, so that neither a notebook nor a
-        # script without a main guard is run a second time.
-        context = get_context("loky")
-        here, there = context.Pipe(duplex=True)
-        process = context.Process(target=_worker.serve, args=(there, self._evaluator, os.getpid()))
-        # Ctrl-C in a terminal is sent to the workers too, and must not meet one that is still importing.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        here, there = multiprocessing.Pipe(duplex=True)
+        process = _fork_server.start(_worker.serve, (there, self._evaluator))
         there.close()
         worker = _Worker(process, here)
         self._workers.append(worker)
@@ -260,18 +249,3 @@ def _fate(exit_code: int | None, *, cut: bool) -> str:
     if exit_code is not None and exit_code < 0:
         return f"killed by {signal.Signals(-exit_code).name}"
     return f"exit code {exit_code}"
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """OpenMP reads this when a worker imports torch; the driver itself keeps what it has."""
-    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    os.environ.update(dict.fromkeys(before, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -19,7 +19,7 @@ from tests.conftest import environment, recorded
 PATIENCE = 300.0
 """Seconds within which everything here happens, on a machine that has other things to do too."""
 
-WORKER = "loky.backend.popen_loky_posix"
+FORK_SERVER = "multiprocessing.forkserver"
 
 
 class Process:
@@ -106,8 +106,9 @@ class Process:
         return found
 
     def workers(self) -> list[psutil.Process]:
-        """Its worker processes."""
-        return [process for process in self.processes()[1:] if WORKER in _command(process)]
+        """Its worker processes: forks of a child of its own."""
+        forked = [process for process in self.processes()[1:] if FORK_SERVER in "".join(_command(process))]
+        return [process for process in forked if _parent(process) != self.pid]
 
 
 def finished(run: Path) -> dict[int, dict[str, Any]]:
@@ -133,6 +134,13 @@ def errors(said: str) -> list[str]:
     """The lines with which a command ends that was refused; a traceback is no such line."""
     assert "Traceback" not in said, said
     return [line for line in said.splitlines() if line.startswith("error: ")]
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return None
 
 
 def _command(process: psutil.Process) -> list[str]:
