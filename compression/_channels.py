@@ -78,6 +78,7 @@ class Channels:
         order = layers_in_order(self._shadow, self._images)
         if not order:
             raise SlimsearchError("this network has neither a Linear nor a Conv2d layer to prune")
+        self._order = {layer: position for position, layer in enumerate(order)}
         self._last = order[-1]
         self._names = {layer: name for name, layer in self._shadow.named_modules()}
         try:
@@ -129,18 +130,19 @@ class Channels:
         self,
         importance: Importance,
         scores: Mapping[str, Tensor],
-        ratio: float,
+        ratios: Sequence[float],
         *,
         together: bool,
         by_cost: bool = False,
     ) -> list[Cut]:
-        """What to cut so that about `ratio` of the channels are gone.
+        """What to cut so that about so many of the channels are gone.
 
         Args:
             importance: turns scores of weights into one number a channel.
             scores: of weights, by parameter name.
-            ratio: of each layer, or of the whole network.
-            together: rank the channels of all layers against each other.
+            ratios: shares of each layer, one for each of as many equal parts of the layers that can be cut, from the
+                input on; or one for all.
+            together: rank the channels of all layers against each other, for the first of the ratios.
             by_cost: ... by their importance for each parameter that they cost.
         """
         import torch
@@ -167,18 +169,19 @@ class Channels:
             raise SlimsearchError(f"'{type(importance).__name__.lower()}' finds nothing to rank in this network")
         return [
             cut
-            for (group, values), kept in zip(ranked, self._kept(ranked, ratio, together, by_cost), strict=True)
+            for (group, values), kept in zip(ranked, self._kept(ranked, ratios, together, by_cost), strict=True)
             if (cut := self._least(group, values, kept)) is not None
         ]
 
     def _kept(
-        self, ranked: Sequence[tuple[_Group, Tensor]], ratio: float, together: bool, by_cost: bool
+        self, ranked: Sequence[tuple[_Group, Tensor]], ratios: Sequence[float], together: bool, by_cost: bool
     ) -> list[float]:
         """How many channels each group keeps, before rounding."""
         import torch
 
         if not together:
-            return [group.width * (1 - ratio) for group, _ in ranked]
+            return [group.width * (1 - ratios[self._part(group, len(ratios))]) for group, _ in ranked]
+        ratio = ratios[0]
         comparable = []
         for group, values in ranked:
             value = values / values.mean().clamp_min(1e-12) if not by_cost else values / group.cost
@@ -188,6 +191,20 @@ class Channels:
         removed = counts[order].cumsum(0) <= ratio * float(counts.sum())
         threshold = float(pooled[removed][-1]) if bool(removed.any()) else -math.inf
         return [group.blocks * int((v > threshold).sum()) for (group, _), v in zip(ranked, comparable, strict=True)]
+
+    def _part(self, group: _Group, parts: int) -> int:
+        """In which of as many equal parts of all groups this one is, in the order of their first layers."""
+        places = sorted(self._place(other) for other in self._groups)
+        return places.index(self._place(group)) * parts // len(places)
+
+    def _place(self, group: _Group) -> int:
+        return min((self._order[layer] for layer in self._layers(group) if layer in self._order), default=0)
+
+    def _layers(self, group: _Group) -> list[str]:
+        """Those whose outputs the channels of a group are; of inputs, those that read them."""
+        members = [(self._names.get(item.dep.target.module), item.dep.handler.__name__) for item in group.group]
+        produced = [name for name, handler in members if name is not None and "out" in handler]
+        return produced or [name for name, _ in members if name is not None]
 
     def _least(self, group: _Group, values: Tensor, kept: float) -> Cut | None:
         unit = self._round_to if group.width >= _WIDE * self._round_to else 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compression._folding import fold_batch_norm
 from compression._int8 import to_int8
 from compression._network import Network
-from compression._plan import CODEBOOK, STATIC
+from compression._plan import CODEBOOK, KEPT_FLOAT, STATIC
 from compression._storage import store
 from slimsearch_errors import SlimsearchError
 
@@ -39,9 +39,11 @@ def export(network: Network, path: Path, images: Tensor, metadata: Mapping[str, 
     """
     import onnx
 
-    if network.quantization is not None and network.quantization.learned:
-        network = fold_batch_norm(network, images[:2])
     plan = network.quantization
+    # What a plan says of layers by name is found by the names of their weights, which the exporter's folding changes.
+    if plan is not None and (plan.learned or plan.keep_float not in KEPT_FLOAT):
+        network = fold_batch_norm(network, images[:2])
+        plan = network.quantization
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         file = Path(folder) / "model.onnx"
         try:

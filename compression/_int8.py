@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compression._plan import LearnedRange, Quantization
+from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,8 +53,36 @@ def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Qua
         reduce_range=plan.target == "any",
         calibrate_method=methods[plan.calibration],
         extra_options=options,
+        nodes_to_exclude=_kept_float(prepared, plan.keep_float),
     )
     return quantized
+
+
+def _kept_float(prepared: Path, which: str) -> list[str]:
+    """Names of the nodes that stay in float32.
+
+    Raises:
+        SlimsearchError: a layer that is named has no node of its own.
+    """
+    import onnx
+
+    if which == "none":
+        return []
+    graph = onnx.load(str(prepared)).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    layers = [n for n in graph.node if n.op_type in ("Conv", "Gemm", "MatMul") and n.input[1] in shapes]
+    if which in ("first", "last", "ends"):
+        return [n.name for n in (*(layers[:1] if which != "last" else ()), *(layers[-1:] if which != "first" else ()))]
+    if which == "depthwise":
+        return [
+            n.name for n in layers if any(a.name == "group" and a.i == shapes[n.input[1]][0] > 1 for a in n.attribute)
+        ]
+    wanted = which.split()
+    found = {n.input[1].removesuffix(".weight"): n.name for n in layers}
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise SlimsearchError(f"layer '{missing[0]}' cannot stay in float32: the file has no layer of that name")
+    return [found[name] for name in wanted]
 
 
 def _overrides(prepared: Path, learned: Mapping[str, LearnedRange]) -> dict[str, list[dict[str, Any]]]:

@@ -9,6 +9,9 @@ from typing import Any
 DEPLOYED_BITS = {"any": 7, "vnni": 8}
 """Of the weights of an int8 file, by its target: sums of two products of 8 bits can saturate without VNNI."""
 
+KEPT_FLOAT = ("none", "first", "last", "ends", "depthwise")
+"""What a plan can say of the layers that stay in float32, besides their names."""
+
 STATIC, WEIGHTS_INT8, WEIGHTS_FP16, CODEBOOK = "static", "weights-int8", "weights-fp16", "codebook"
 
 
@@ -41,6 +44,7 @@ class Quantization:
         target: "any" answers alike on every x86 processor (weights of 7 bits, so that products added in 16 bits
             do not saturate); "vnni" uses all 8 bits and needs a processor with those instructions.
         learned: ranges of layers, by name, that a training found; the others are calibrated.
+        keep_float: of the static form, layers that stay in float32: one of `KEPT_FLOAT`, or names joined by spaces.
     """
 
     calibration: str = "minmax"
@@ -48,6 +52,7 @@ class Quantization:
     target: str = "any"
     form: str = STATIC
     learned: Mapping[str, LearnedRange] = field(default_factory=dict)
+    keep_float: str = "none"
 
     @property
     def kind(self) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 TARGETS = ("sparsity", "params", "macs", "latency_ms")
+THIRDS = ("early", "middle", "late")
 _DEFAULT_SPARSITY = 0.3
 _SEARCH_STEPS = 14  # of the bisection for a target: to within 1 in 16,000 of the ratio
 
@@ -28,6 +29,18 @@ class Target(Protocol):
     @property
     def sparsity(self) -> float | None:
         """Share of the channels."""
+
+    @property
+    def early(self) -> float | None:
+        """Share of the channels of the first third of the layers."""
+
+    @property
+    def middle(self) -> float | None:
+        """Of the second third."""
+
+    @property
+    def late(self) -> float | None:
+        """Of the last third."""
 
     @property
     def params(self) -> float | None:
@@ -62,7 +75,11 @@ class Selection:
     ) -> None:
         self.stage, self.channels, self.importance = stage, channels, importance
         self._network, self._training = network, training
-        self.ratio = stage.sparsity or _DEFAULT_SPARSITY
+        given = [getattr(stage, name) for name in THIRDS]
+        thirds = [share or 0.0 for share in given] if any(share is not None for share in given) else None
+        self.ratio = max(thirds) if thirds is not None else stage.sparsity or _DEFAULT_SPARSITY
+        # Of each third of the layers, relative to `ratio`.
+        self._shares = [1.0] if thirds is None else [share / self.ratio for share in thirds]
         self._excluded = False
 
     def choose(self, scores: Mapping[str, Tensor], ratio: float) -> list[Cut]:
@@ -74,8 +91,9 @@ class Selection:
         stage = self.stage
         together = stage.scope == "network"
         return self.channels.choose(
-            self.importance, scores, ratio, together=together, by_cost=together and stage.params is not None
-        )
+            self.importance, scores, [ratio * share for share in self._shares], together=together,
+            by_cost=together and stage.params is not None,
+        )  # fmt: skip
 
     def final(self, scores: Mapping[str, Tensor]) -> list[Cut]:
         """The cuts that reach the target.

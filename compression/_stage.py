@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
 
@@ -22,6 +22,12 @@ class LossTerm(ABC):
     def attach(self, module: nn.Module) -> Sequence[nn.Parameter]:
         """Told of the module before its first step; returns parameters of the term's own, to be trained with it."""
         return ()
+
+    def look_through(self, images: Iterable[Tensor]) -> None:  # noqa: B027 - it may be all the same
+        """Shown all training images in order, (N, C, H, W) a batch, where they stay as they are for all of a training."""
+
+    def see(self, chosen: Tensor) -> None:  # noqa: B027 - it may be all the same
+        """Told, after `look_through`, which images come next: their places in that order, (N,) int64."""
 
     @abstractmethod
     def __call__(self, images: Tensor, logits: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -63,11 +63,15 @@ class Distill(TrainingStage):
 
 @dataclass
 class SoftLabels(LossTerm):
-    """The loss term of `Distill`."""
+    """The loss term of `Distill`; what the teacher says of an image that is always the same is asked for once."""
 
     teacher: Callable[[Tensor], Tensor]
     temperature: float
     weight: float
+
+    def __post_init__(self) -> None:
+        self._said: Tensor | None = None  # (images, num_classes) logits
+        self._chosen: Tensor | None = None
 
     def attach(self, module: nn.Module) -> Sequence[nn.Parameter]:
         import torch
@@ -81,10 +85,24 @@ class SoftLabels(LossTerm):
         import torch.nn.functional as F
 
         with torch.no_grad():
-            target = F.log_softmax(self.teacher(images).float() / self.temperature, dim=1)
+            target = F.log_softmax(self._answers(images) / self.temperature, dim=1)
         student = F.log_softmax(logits.float() / self.temperature, dim=1)
         divergence = F.kl_div(student, target, reduction="batchmean", log_target=True)
         return divergence * self.temperature**2
+
+    def look_through(self, images: Iterable[Tensor]) -> None:
+        import torch
+
+        with torch.no_grad():
+            self._said = torch.cat([self.teacher(batch).float() for batch in images])
+
+    def see(self, chosen: Tensor) -> None:
+        self._chosen = chosen
+
+    def _answers(self, images: Tensor) -> Tensor:
+        if self._said is None or self._chosen is None:
+            return self.teacher(images).float()
+        return self._said[self._chosen]
 
 
 class OnnxLogits(OnnxFile):

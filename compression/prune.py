@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from compression._channels import Channels
 from compression._network import Network, dropout_rates
 from compression._pruning import check, draw_anew, initial, make_importance, make_schedule, observe
-from compression._selection import TARGETS, GradualChannels, Selection
+from compression._selection import TARGETS, THIRDS, GradualChannels, Selection
 from compression._stage import Part, Training, TrainingStage
 from compression._weights import weights
 
@@ -29,6 +29,8 @@ class Prune(TrainingStage):
     Attributes:
         sparsity: share of the channels of each layer that is removed, in (0, 1), 0.3 unless another target is given;
             the logits' layer stays whole.
+        early, middle, late: or: that share in the first, the second and the last third of the layers, each in [0, 1),
+            those that are not given 0.
         params: or: so many parameters at most are left.
         macs: or: so many multiply-accumulates an image.
         latency_ms: or: the file, exported in float32 and measured, takes no longer.
@@ -48,6 +50,9 @@ class Prune(TrainingStage):
     """
 
     sparsity: float | None = None
+    early: float | None = None
+    middle: float | None = None
+    late: float | None = None
     params: float | None = None
     macs: float | None = None
     latency_ms: float | None = None
@@ -63,7 +68,14 @@ class Prune(TrainingStage):
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
+        thirds = [getattr(self, name) for name in THIRDS if getattr(self, name) is not None]
         targets = [name for name in TARGETS if getattr(self, name) is not None]
+        if thirds:
+            targets.append("early, middle or late")
+            if self.scope != "layer":
+                raise ValueError(f"scope {self.scope} ranks all layers against each other: give a sparsity")
+            if not all(0 <= share < 1 for share in thirds) or not any(thirds):
+                raise ValueError("early, middle and late are shares from 0 on and below 1, not all of them 0")
         if len(targets) > 1:
             raise ValueError(f"{' and '.join(targets)} are given; one target is enough")
         if self.sparsity is not None and not 0 < self.sparsity < 1:

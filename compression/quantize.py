@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compression._network import Network
-from compression._plan import DEPLOYED_BITS, Quantization
+from compression._plan import DEPLOYED_BITS, KEPT_FLOAT, Quantization
 from compression._stage import Stage, Training
+from compression._weights import layers_in_order
+from slimsearch_errors import SlimsearchError
 
 _CALIBRATIONS = ("minmax", "entropy", "percentile")
 
@@ -23,6 +25,8 @@ class Quantize(Stage):
         per_channel: one scale an output channel of each weight.
         target: "any" for a file that answers alike on every x86 processor, "vnni" for the finer weights that
             need a processor with VNNI instructions (elsewhere sums of products saturate, and answers change).
+        keep_float: layers that stay in float32, where integers cost more accuracy or time than they gain: none, first,
+            last, ends (both), depthwise, or names of layers, joined by spaces.
     """
 
     is_last: ClassVar[bool] = True
@@ -30,13 +34,21 @@ class Quantize(Stage):
     calibration: str = "minmax"
     per_channel: bool = True
     target: str = "any"
+    keep_float: str = "none"
 
     def __post_init__(self) -> None:
         if self.calibration not in _CALIBRATIONS:
             raise ValueError(f"calibration '{self.calibration}' is none of {', '.join(_CALIBRATIONS)}")
+        if not self.keep_float.strip():
+            raise ValueError(f"keep_float is empty: {', '.join(KEPT_FLOAT)}, or names of layers")
         if self.target not in DEPLOYED_BITS:
             raise ValueError(f"target '{self.target}' is none of {', '.join(DEPLOYED_BITS)}")
 
     def apply(self, network: Network, training: Training) -> Network:
-        plan = Quantization(self.calibration, self.per_channel, self.target)
+        if self.keep_float not in KEPT_FLOAT:
+            known = layers_in_order(network.module, training.calibration[:2])
+            for name in self.keep_float.split():
+                if name not in known:
+                    raise SlimsearchError(f"keep_float: there is no layer '{name}'; layers: {', '.join(known)}")
+        plan = Quantization(self.calibration, self.per_channel, self.target, keep_float=self.keep_float)
         return Network(network.copy_module(), network.structure, plan)

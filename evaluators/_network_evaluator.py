@@ -145,8 +145,8 @@ class NetworkEvaluator:
             kept = None if self.kept is None else KeptNetworks(self.kept, self._meter)
             if task.start is None:
                 network = Network(self._fresh(task))
-                known = self._before_training(network, task, training)
-                if not report(0, known):
+                known, go_on = self._before_training(network, task, training, report)
+                if not go_on:
                     return Outcome(known)
             try:
                 if task.start is None:
@@ -215,10 +215,13 @@ class NetworkEvaluator:
     def _load(self, task: Task, artifact: Artifact) -> Network:
         return Network.load(self.space.build(artifact.architecture, task.seed), artifact.directory)
 
-    def _before_training(self, network: Network, task: Task, training: ImageTraining) -> dict[str, float]:
-        """What the file will weigh and how long it will run does not depend on what it learns.
+    def _before_training(
+        self, network: Network, task: Task, training: ImageTraining, report: Report
+    ) -> tuple[dict[str, float], bool]:
+        """What the file will weigh and how long it will run does not depend on what it learns; and whether to go on.
 
-        A recipe is applied without training; where that does not do, nothing is known.
+        What takes no time is reported before what is measured. A recipe is applied without training; where that does
+        not do, nothing is known.
         """
         path = task.directory / "untrained.onnx"
         if task.candidate.recipe:
@@ -230,10 +233,14 @@ class NetworkEvaluator:
             try:
                 network = compression.apply(task.candidate.recipe, network, rehearsal)
             except SlimsearchError:
-                return {}
+                return {}, report(0, {})
         compression.export(network, path, training.calibration)
         try:
-            return {"size_kib": size_kib(path), **self._quick_latency(path).metrics(), **self._costs(network)}
+            known = {"size_kib": size_kib(path), **self._costs(network)}
+            if not report(0, known):
+                return known, False
+            known |= self._quick_latency(path).metrics()
+            return known, report(0, known)
         finally:
             path.unlink(missing_ok=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,6 +165,10 @@ class ImageTraining:
         peak = learning_rate or settings.learning_rate
         own_weight = 1 - sum(term.weight for term in losses)
         augment = augmentation_of(settings, self._data)
+        if augment == "none":
+            with autocast(settings):
+                for term in losses:
+                    term.look_through(self._in_order(device))
         progress = Progress(module, optimizer, order, [*losses, *after_step], self._checkpoint)
         for epoch in range(progress.resume(epochs * steps) + 1, epochs + 1):
             permutation = order.permutation(len(train))
@@ -174,6 +178,9 @@ class ImageTraining:
                 set_rate(optimizer, peak, done, epochs * steps, settings.warm_up)
                 chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
                 images, labels = training_batch(self._data, chosen, augment, order, device)
+                if augment == "none":
+                    for term in losses:
+                        term.see(torch.from_numpy(chosen))
                 with autocast(settings):
                     logits = module(images)
                     loss = F.cross_entropy(logits.float(), labels) * own_weight
@@ -202,6 +209,13 @@ class ImageTraining:
         progress.remove()
         module = _to(module, torch.device("cpu"), torch.contiguous_format).eval()
         return Network(module, network.structure, network.quantization)
+
+    def _in_order(self, device: torch.device) -> Iterator[Tensor]:
+        import torch
+
+        for images, _ in self._data.batches(self._data.train, _EVALUATION_BATCH):
+            yield images.to(device, memory_format=torch.channels_last)
+            self._meter.pause_if_measuring()
 
 
 def augmentation_of(settings: TrainingSettings, data: Dataset) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from experiments.ranking import Ranking
 from experiments.reliability import foretold
+from experiments.savings import savings
 from experiments.tables import (
     architecture_text,
     best_lines,
@@ -32,6 +33,7 @@ from experiments.trial import (
     RULED_OUT,
     RUNNING,
     SEARCH,
+    STEP,
     STOPPED,
     SUBNET,
     SUPERSEDED,
@@ -141,6 +143,9 @@ class Console:
 
     def result(self, result: Result, ranking: Ranking) -> None:
         self._console.print(final_table(result.trials, ranking))
+        saved = savings(result.trials)
+        if saved is not None:
+            self._print(_escape(str(saved)))
         predicted = foretold(result.trials)
         if predicted is not None:
             self._print(str(predicted))
@@ -171,7 +176,7 @@ class Console:
 
     @property
     def _kind(self) -> str:
-        return {"search": SEARCH, "subnets": SUBNET, "repeats": REPEAT}.get(self._phase, COMPRESSION)
+        return {"search": SEARCH, "subnets": SUBNET, "repeats": REPEAT, "steps": STEP}.get(self._phase, COMPRESSION)
 
     def _line(self, trial: Trial) -> str:
         done, total = len(self._done), max(self._length, len(self._done))

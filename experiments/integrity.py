@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import compression
 from experiments.record import Record
-from experiments.trial import COMPLETE, COMPRESSION, REPEAT, Trial
+from experiments.trial import COMPLETE, COMPRESSION, REPEAT, STEP, Trial
 from search_spaces import Space
 from slimsearch_errors import SlimsearchError
 
@@ -53,6 +53,11 @@ def _wrong(
             if trial.repeats is None or not 0 <= trial.repeats < trial.number:
                 return f"trial {trial.repeats}, which it repeats, is not there"
             found = trials[trial.repeats].candidate
+        elif trial.kind == STEP:
+            if trial.repeats is None or not 0 <= trial.repeats < trial.number:
+                return f"trial {trial.repeats}, of which it is a step, is not there"
+            compression.remainder(found.recipe, trial.candidate.recipe)
+            found = replace(found, recipe=trial.candidate.recipe)
         if found != trial.candidate:
             return "its candidate is not that of its choices"
     except SlimsearchError as error:

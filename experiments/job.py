@@ -34,6 +34,7 @@ from experiments.result import Result
 from experiments.run_directory import RunDirectory
 from experiments.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
 from experiments.shared_study import SharedStudy
+from experiments.step_phase import StepPhase
 from experiments.storage import is_local, is_loopback, masked, normalised, one_line, without_password
 from experiments.supernet_phase import FinalistTraining, rank_correlation
 from experiments.tables import shown
@@ -275,8 +276,16 @@ def _run(parts: Parts, directory: RunDirectory, display: Display, record: Record
         display.phase("repeats", phase.length, record.trials, search.ranking)
         return phase
 
+    def step_phase() -> Phase:
+        phase = StepPhase(
+            finalists(search.ranking, record, configuration.top_k), record=record, directory=directory,
+            seed=configuration.seed, retries=configuration.retries, teacher=teacher(search.ranking, record, directory),
+        )  # fmt: skip
+        display.phase("steps", phase.length, record.trials, search.ranking)
+        return phase
+
     if problem.data is not None:
-        rest.append(compression_phase)
+        rest.append(compression_phase if configuration.co_search is None else step_phase)
     if configuration.repeats > 1:
         rest.append(repeat_phase)
     with display.open(directory.path), _notes_of_what_is_logged(display):

@@ -8,7 +8,18 @@ from statistics import median
 
 from evaluators import Limit, Metrics, Objective, WeightedProduct, front, select
 from experiments.configuration import Configuration, pairs
-from experiments.trial import COMPLETE, COMPRESSION, PAUSED, REPEAT, RULED_OUT, RUNNING, SEARCH, SUBNET, Trial
+from experiments.trial import (
+    ASIDE,
+    COMPLETE,
+    COMPRESSION,
+    PAUSED,
+    REPEAT,
+    RULED_OUT,
+    RUNNING,
+    SEARCH,
+    STEP,
+    Trial,
+)
 from slimsearch_errors import SlimsearchError
 from strategies.samplers import History, Observation
 
@@ -84,11 +95,7 @@ class Ranking:
 
         What was judged with borrowed weights is no result, and what is made again with another seed no other one.
         """
-        return [
-            t
-            for t in trials
-            if t.state == COMPLETE and t.kind not in (SUBNET, REPEAT) and self.broken(t.metrics) is None
-        ]
+        return [t for t in trials if t.state == COMPLETE and t.kind not in ASIDE and self.broken(t.metrics) is None]
 
     def front(self, trials: Sequence[Trial]) -> list[Trial]:
         """Feasible trials that no other one dominates, the most accurate (the first objective) first."""
@@ -113,13 +120,13 @@ class Ranking:
 
     def with_targets(self, trials: Sequence[Trial]) -> Ranking:
         """The same with fixed targets, once enough candidates are there to take them from."""
-        complete = [t for t in trials if t.kind not in (COMPRESSION, REPEAT) and t.state == COMPLETE]
+        complete = [t for t in trials if t.kind not in (COMPRESSION, REPEAT, STEP) and t.state == COMPLETE]
         if not self.weighted or self.targets is not None or len(complete) < TARGETS_FROM:
             return self
         return replace(self, targets=self._medians(complete))
 
     def _medians(self, trials: Sequence[Trial]) -> dict[str, float] | None:
-        first = [t for t in trials if t.kind not in (COMPRESSION, REPEAT) and t.state == COMPLETE][:TARGETS_FROM]
+        first = [t for t in trials if t.kind not in (COMPRESSION, REPEAT, STEP) and t.state == COMPLETE][:TARGETS_FROM]
         if not first:
             return None
         # A median of zero (an objective that is free) would divide by zero; one stands for "no influence".

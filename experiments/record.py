@@ -26,6 +26,7 @@ from experiments.trial import (
     PAUSED,
     REPEAT,
     RUNNING,
+    STEP,
     SUPERSEDED,
     WITHDRAWN,
     Trial,
@@ -33,7 +34,7 @@ from experiments.trial import (
     trial_folder,
     trial_seed,
 )  # fmt: skip
-from search_spaces import Candidate, Space
+from search_spaces import Candidate, Point, Space
 from slimsearch_errors import SlimsearchError
 from slimsearch_reading import mismatch
 from strategies.samplers import distribution
@@ -159,7 +160,7 @@ class Record:
 
     def start(
         self, candidate: Candidate, *, kind: str, fidelity: int, seed: int, parent: int | None = None,
-        repeats: int | None = None, turn: int = 0, common_seed: bool = False,
+        repeats: int | None = None, turn: int = 0, common_seed: bool = False, point: Point | None = None,
     ) -> Trial:  # fmt: skip
         """Record that `candidate` is being evaluated.
 
@@ -176,13 +177,14 @@ class Record:
             parent: number of the trial whose network it starts from.
             repeats, turn: number of the trial that it repeats, and the how manieth repetition it is.
             common_seed: its seed is that of all trials which are begun so: what they have in common is the same.
+            point: under which it is recorded, where the candidate itself is none of the space.
         """
         from optuna.trial import FrozenTrial, TrialState
 
         now = datetime.datetime.now()
         number = len(self._trials)
         assert self._space is not None
-        labels = self._space.point(candidate)
+        labels = dict(point) if point is not None else self._space.point(candidate)
         own_seed = trial_seed(seed, 0 if common_seed else number)
         attributes = {
             "kind": kind, "recipe": json.dumps(candidate.recipe), "fidelity": fidelity,
@@ -332,7 +334,7 @@ class Record:
             if self._driver is not None:  # before its end: the files of a finished trial can always be fetched
                 self._driver.upload(trial_id, trial.artifacts.values())
             self._storage.set_trial_user_attr(trial_id, "result", result)
-            if trial.state == COMPLETE and trial.kind != REPEAT:  # Optuna's own front is ours
+            if trial.state == COMPLETE and trial.kind not in (REPEAT, STEP):  # Optuna's own front is ours
                 values = [trial.metrics[objective.metric] for objective in self._objectives]
                 self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
             else:

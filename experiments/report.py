@@ -14,9 +14,12 @@ from experiments.ranking import Ranking
 from experiments.record import Record
 from experiments.reliability import Told, foretold, intervals, over_seeds
 from experiments.run_directory import RunDirectory
-from experiments.tables import architecture_text, marked_recipe, rows
+from experiments.savings import savings
+from experiments.step_phase import path_of
+from experiments.tables import architecture_text, marked_recipe, recipe_text, rows
 from experiments.trial import COMPLETE, Trial
 
+_PATH = ("val_accuracy", "latency_ms", "size_kib", "params", "macs")
 _CSV = (
     "val_accuracy", "val_images", "test_accuracy", "test_images", "latency_ms", "latency_low_ms", "latency_high_ms",
     "latency_q25_ms", "latency_q75_ms", "size_kib", "params", "macs",
@@ -50,6 +53,7 @@ def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Rankin
             **({"training": dict(trial.candidate.training)} if trial.candidate.training else {}),
             "metrics": dict(sorted(trial.metrics.items())),
             "intervals": intervals(trial.metrics),
+            **({"path": path} if len(path := _path(trial, trials)) > 1 else {}),
             "artifact": trial.artifacts.get("model"),
         }
         if trial.number in members:
@@ -58,6 +62,16 @@ def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Rankin
         seeds = over_seeds(trial, trials, [o.metric for o in ranking.objectives])
         models.append({**model, "over_seeds": seeds} if seeds is not None else model)
     return models
+
+
+def _path(trial: Trial, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """How a finalist came to be: what was done to its trained parent, and the file after each step."""
+    steps = []
+    for done, one, seconds in path_of(trial, trials):
+        metrics = {name: one.metrics[name] for name in _PATH if name in one.metrics}
+        step = {"stages": {name: dict(options) for name, options in done.items()}, "trial": one.number}
+        steps.append({**step, "seconds": round(seconds, 3), "metrics": metrics})
+    return steps
 
 
 def _pareto_csv(models: Sequence[dict[str, Any]]) -> str:
@@ -106,7 +120,7 @@ def page_data(
     environment: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything that the page shows."""
-    predicted = foretold(trials)
+    predicted, saved, recorded = foretold(trials), savings(trials), trials
     trials = [t.finalised() for t in trials]
     front = {t.number for t in ranking.front(trials)}
     feasible = ranking.feasible(trials)
@@ -124,6 +138,7 @@ def page_data(
         "limits": [f"{limit.flag} {limit.bound:g}" for limit in ranking.limits],
         "history": history,
         "foretold": None if predicted is None else str(predicted),
+        "savings": None if saved is None else str(saved),
         "trials": [
             {
                 "number": t.number,
@@ -141,6 +156,7 @@ def page_data(
                 "reason": t.reason,
                 "artifact": t.artifacts.get("model"),
                 "host": t.host,
+                "path": [{**s, "what": recipe_text(s["stages"])} for s in _path(t, recorded)] if t.final else [],
             }
             for t in trials
         ],

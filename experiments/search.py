@@ -11,6 +11,7 @@ import numpy as np
 
 from evaluators import CHECKPOINT, Outcome, Task
 from experiments.fidelity import Fidelity
+from experiments.foregone import foregone
 from experiments.proposals import Proposals
 from experiments.ranking import Ranking
 from experiments.record import Record
@@ -179,9 +180,12 @@ class ArchitectureSearch:
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Record an epoch; before the first one, see whether a limit is already broken."""
         if epoch == 0:
-            broken = self.ranking.broken(metrics)
-            if broken is not None:
-                self._ended[number] = RULED_OUT, broken
+            trial = self._record.trials[number]
+            vain = self.ranking.broken(metrics) or foregone(
+                self.ranking, trial.candidate, metrics, (self._record.trials[n] for n in self._mine)
+            )
+            if vain is not None:
+                self._ended[number] = RULED_OUT, vain
                 return False
         if self._fidelity is not None and 0 < epoch <= self._record.trials[number].epochs_done:
             return True  # trained once more, its checkpoint being lost: what was decided then stands

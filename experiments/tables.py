@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.ranking import Ranking
-from experiments.trial import COMPLETE, REPEAT, TAKEN_BACK, Trial
+from experiments.trial import COMPLETE, REPEAT, STEP, TAKEN_BACK, Trial
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -179,4 +179,4 @@ def rows(trials: Sequence[Trial], ranking: Ranking) -> list[Trial]:
 
 
 def _finalists(trials: Sequence[Trial]) -> list[Trial]:
-    return [t.finalised() for t in trials if t.state == COMPLETE and t.final and t.kind != REPEAT]
+    return [t.finalised() for t in trials if t.state == COMPLETE and t.final and t.kind not in (REPEAT, STEP)]

@@ -24,7 +24,9 @@ LOST, WITHDRAWN = "lost", "withdrawn"
 SUPERSEDED = (LOST, WITHDRAWN)
 """Trials that count for nothing: their candidate is another trial's, or will be."""
 _STATES = (RUNNING, PAUSED, COMPLETE, FAILED, RULED_OUT, TAKEN_BACK, STOPPED, *SUPERSEDED)
-SEARCH, SUBNET, COMPRESSION, REPEAT = "search", "subnet", "compression", "repeat"
+SEARCH, SUBNET, COMPRESSION, REPEAT, STEP = "search", "subnet", "compression", "repeat", "step"
+ASIDE = (SUBNET, REPEAT, STEP)
+"""Trials that are no result of the run: judged with borrowed weights, made again, or on the way to one."""
 
 # What was known before training, and objectives after an epoch that are not Optuna's intermediate value.
 KNOWN, EPOCH = "slimsearch:known", "slimsearch:epoch:"
@@ -38,7 +40,7 @@ class Trial:
         number: place in the study.
         candidate: what is or was evaluated.
         kind: "search"; "subnet", judged with weights from the run's supernet; "compression" of an earlier trial's
-            network; or "repeat" of an earlier trial with another seed.
+            network; "repeat" of an earlier trial with another seed; or "step", a part of a finalist's recipe.
         state: "running"; "paused" (trained in part, perhaps to be continued); "complete"; "failed"; "ruled out" (before
             training); "stopped early"; "taken back" (a stage of compression that did not pay); or, of several drivers,
             "lost" (with its driver) or "withdrawn" (another driver had begun the same, or the last one, before).
@@ -134,7 +136,7 @@ def thaw(frozen: optuna.trial.FrozenTrial) -> Trial:
         trial = _read(frozen)
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise SlimsearchError(f"trial {frozen.number} of the record is damaged: {first_line(error)}") from error
-    if trial.kind not in (SEARCH, SUBNET, COMPRESSION, REPEAT) or trial.state not in _STATES:
+    if trial.kind not in (SEARCH, SUBNET, COMPRESSION, REPEAT, STEP) or trial.state not in _STATES:
         raise SlimsearchError(f"trial {trial.number} of the record is damaged: a {trial.kind} that is {trial.state}")
     if not all("epoch" in point for point in trial.curve):
         raise SlimsearchError(f"trial {trial.number} of the record is damaged: a point of its curve has no epoch")

@@ -189,9 +189,11 @@ class Workers:
         _stop([worker.process])
         worker.line.close()
         self._workers.remove(worker)
+        fate = _fate(worker.process.exitcode, cut=cut)
+        worker.process.close()
         if number is None:
             return
-        said = error.format(_fate(worker.process.exitcode, cut=cut))
+        said = error.format(fate)
         # A report that nobody has taken yet waits for no answer.
         self._events = deque(e for e in self._events if isinstance(e, Done) or e.number != number)
         self._events.append(Done(number, Failure(said, worker_died=not failed, blameless=not failed and not begun)))
@@ -206,6 +208,8 @@ class Workers:
         for worker in self._workers:
             worker.line.close()
         _stop([worker.process for worker in self._workers])
+        for worker in self._workers:
+            worker.process.close()
         self._workers.clear()
 
 

@@ -588,3 +588,24 @@ def test_an_interrupted_training_keeps_its_maps(digits: Dataset, tmp_path: Path)
     assert kept.is_file()
     resumed = stage.apply(student, _training(digits, teacher, checkpoint=kept)).module.state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_teacher_is_asked_once_about_images_that_stay_the_same(digits: Dataset) -> None:
+    asked: list[int] = []
+    teacher = Net().eval()
+
+    def answer(images: torch.Tensor) -> torch.Tensor:
+        asked.append(len(images))
+        return teacher(images)
+
+    def learned(augmentation: str, terms: list[LossTerm]) -> Network:
+        training = ImageTraining(digits, TrainingSettings(augmentation=augmentation), seed=0)
+        return training.fit(Network(Net()), epochs=3, losses=terms)
+
+    seen = len(digits.train) // 64 * 64
+    torch.manual_seed(0)
+    learned("none", [SoftLabels(answer, 2.0, 0.5)])
+    assert sum(asked) == len(digits.train)
+    asked.clear()
+    learned("shift", [SoftLabels(answer, 2.0, 0.5)])
+    assert sum(asked) == 3 * seen

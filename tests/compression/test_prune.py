@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -117,3 +118,37 @@ def test_damaged_weights_say_so(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"not weights")
     with pytest.raises(SlimsearchError, match="cannot load the network"):
         Network.load(Residual(), tmp_path)
+
+
+class Chain(nn.Module):
+    """Six layers that can be cut, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [1, 8, 8, 8, 8, 8, 8]
+        self.body = nn.Sequential(*(nn.Conv2d(a, b, 1) for a, b in itertools.pairwise(widths)))
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.body(x).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("options", "widths"),
+    [
+        ({"early": 0.5}, [4, 4, 8, 8, 8, 8]),
+        ({"late": 0.75}, [8, 8, 8, 8, 2, 2]),
+        ({"early": 0.25, "middle": 0.5, "late": 0}, [6, 6, 4, 4, 8, 8]),
+        ({"sparsity": 0.5}, [4, 4, 4, 4, 4, 4]),
+    ],
+)
+@pytest.mark.parametrize("schedule", ["at_once", "agp"])
+def test_each_third_of_the_layers_has_its_share(options: dict[str, float], widths: list[int], schedule: str) -> None:
+    made = Prune(**options, schedule=schedule, round_to=1).begin(Network(Chain()), _NoTraining(1, 4, 4))
+    network = made.network
+    for after_step in made.after_step:
+        for step in range(20):
+            after_step(network.module, step, 20)
+    if made.finish is not None:
+        network = made.finish(network)
+    assert [layer.out_channels for layer in network.module.body] == widths

@@ -188,3 +188,38 @@ def test_a_pruned_layer_loses_the_scales_of_its_channels() -> None:
 def test_mistakes(text: str, said: str) -> None:
     with pytest.raises(SlimsearchError, match=said):
         list(compression.groups(compression.parse(text)))
+
+
+@pytest.mark.parametrize("kept", ["none", "first", "last", "ends", "depthwise", "named"])
+def test_layers_that_stay_in_float32(
+    kept: str, space: ModelSpace, training: ImageTraining, tmp_path: Path, digits: Dataset
+) -> None:
+    network = Network(space.build({"width": 32}).eval())
+    names = [
+        name for name, layer in network.module.named_modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)
+    ]
+    which = f"{names[1]} {names[-1]}" if kept == "named" else kept
+    path = tmp_path / "model.onnx"
+    made = compression.apply({"quantize": {"keep_float": which}}, network, training)
+    compression.export(made, path, training.calibration)
+    graph = onnx.load(str(path)).graph
+    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    in_float = [position for position, node in enumerate(layers) if node.input[1] in weights]
+    groups = [next((a.i for a in node.attribute if a.name == "group"), 1) for node in layers]
+    last = len(layers) - 1
+    wanted = {
+        "none": [], "first": [0], "last": [last], "ends": [0, last],
+        "depthwise": [position for position, count in enumerate(groups) if count > 1],
+    }  # fmt: skip
+    if kept == "named":
+        assert len(in_float) == 2
+    else:
+        assert in_float == wanted[kept]
+    assert DeployedModel(path).predict(digits, digits.validation).shape == digits.validation.labels.shape
+
+
+def test_a_layer_that_is_not_there_cannot_stay_in_float32(space: ModelSpace, training: ImageTraining) -> None:
+    network = Network(space.build({"width": 32}).eval())
+    with pytest.raises(SlimsearchError, match="there is no layer 'nothing'; layers: "):
+        compression.apply({"quantize": {"keep_float": "nothing"}}, network, training)

@@ -27,6 +27,23 @@ quantize:
 WORDS = ("--space", TINY, "--dataset", "digits", "--epochs", "3", "--co-search", "recipes.yaml", "--run-dir", "run")
 
 
+ODD = """
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from torch import nn
+
+
+class Odd(ModelSpace):
+    def __init__(self):
+        super().__init__()
+        good = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+        bad = nn.Sequential(nn.Flatten(), nn.Linear(64, 1), nn.ReLU(), nn.Linear(1, 200), nn.ReLU(), nn.Linear(200, 10))
+        self.body = LayerChoice({"good": good, "bad": bad}, label="body")
+
+    def forward(self, x):
+        return self.body(x)
+"""
+
+
 @pytest.fixture
 def recipes(tmp_path: Path) -> Path:
     (tmp_path / "recipes.yaml").write_text(RECIPES)
@@ -42,9 +59,9 @@ def test_recipes_are_searched_resumed_and_handed_out(recipes: Path, run: Run, tm
     assert done.returncode == 0, done.stderr
     after = recorded(tmp_path / "run")
     assert {number: after[number] for number in before} == before
-    assert len(after) == 10
-    assert {trial["kind"] for trial in after.values()} == {"search"}
-    assert len({json.dumps(trial["params"], sort_keys=True) for trial in after.values()}) == 10
+    searched = [trial for trial in after.values() if trial["kind"] == "search"]
+    assert len(searched) == 10
+    assert len({json.dumps(trial["params"], sort_keys=True) for trial in searched}) == 10
     models = json.loads((tmp_path / "run" / "top_models.json").read_text())
     assert any(model["recipe"] for model in models)
     assert digits.test is not None
@@ -98,7 +115,7 @@ def test_size_is_known_before_training(recipes: Path, run: Run, tmp_path: Path) 
     assert ruled_out
     assert all(t["curve"] == {} for t in ruled_out)
     for trial in trials:
-        if trial["result"]["state"] == "complete":
+        if trial["result"]["state"] == "complete" and trial["kind"] == "search":
             assert trial["result"]["metrics"]["params"] <= 700
 
 
@@ -140,3 +157,43 @@ def test_mistakes_are_one_line(
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_the_report_shows_each_step_of_a_finalist(recipes: Path, run: Run, tmp_path: Path) -> None:
+    """From the trained network through each stage, every file scored, nothing trained again."""
+    recipes.write_text("prune:\n  sparsity: [0.3, 0.5]\n  epochs: 1\nquantize:\n  use: [true, false]\n")
+    done = run(*WORDS, "--trials", "4", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    trials = recorded(tmp_path / "run")
+    steps = {number: trial for number, trial in trials.items() if trial["kind"] == "step"}
+    assert steps
+    assert all(trial["state"] == "PRUNED" and not trial["curve"] for trial in steps.values())
+    models = json.loads((tmp_path / "run" / "top_models.json").read_text())
+    for model in models:
+        path = model["path"]
+        assert [stage for step in path for stage in step["stages"]] == list(model["recipe"])
+        assert path[0]["stages"] == {}
+        assert path[-1]["trial"] == model["trial"]
+        assert all({"val_accuracy", "latency_ms", "size_kib", "params"} <= set(step["metrics"]) for step in path)
+        assert path[0]["metrics"]["params"] > path[1]["metrics"]["params"]
+        assert path[0]["seconds"] > 0
+    assert set(steps).isdisjoint(model["trial"] for model in models)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Step by step" in page
+    assert '"path": [{' in page
+    before = recorded(tmp_path / "run")
+    assert run("--resume", "run").returncode == 0
+    assert recorded(tmp_path / "run") == before
+
+
+def test_what_is_dominated_whatever_it_learns_is_not_trained(recipes: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(ODD)
+    recipes.write_text("level:\n  use: [true, false]\n  sparsity: [0.5, 0.6]\n  epochs: 1\n")
+    words = ("--objectives", "val_accuracy,size_kib,macs", "--sampler", "grid", "--workers", "1", "--trials", "6")
+    done = run("--space", "odd.py:Odd", *WORDS[2:], *words)
+    assert done.returncode == 0, done.stderr
+    trials = [trial for trial in recorded(tmp_path / "run").values() if trial["kind"] == "search"]
+    vain = [trial for trial in trials if trial["result"]["state"] == "ruled out"]
+    assert [json.loads(trial["params"]["body"]) for trial in vain] == ["bad", "bad"]
+    assert all("its architecture has had" in trial["result"]["reason"] for trial in vain)
+    assert "2 of 6 candidates (33%) were ruled out before training" in done.stdout
