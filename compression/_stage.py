@@ -24,7 +24,7 @@ class LossTerm(ABC):
         return ()
 
     def look_through(self, images: Iterable[Tensor]) -> None:  # noqa: B027 - it may be all the same
-        """Shown all training images in order, (N, C, H, W) a batch, where they stay as they are for all of a training."""
+        """Shown all training images in order, (N, C, H, W) a batch, where they stay as they are all the time."""
 
     def see(self, chosen: Tensor) -> None:  # noqa: B027 - it may be all the same
         """Told, after `look_through`, which images come next: their places in that order, (N,) int64."""
