@@ -115,6 +115,9 @@ class Configuration:
     precision: str = _option("auto", "of training: fp32, bf16, or auto (bf16 where the processor has it)")
     batch_size: int = _option(64, "images a training step")
     learning_rate: float = _option(5e-3, "peak of the one-cycle schedule")
+    early_resolution: float = _option(
+        1.0, "side of the images in the first half of each training, as a share of their own, such as 0.6"
+    )
     augment: str = _option("auto", "none, shift, shift-flip, or auto (what the data set allows)")
     latency_batch: int = _option(1, "images a call when latency is measured")
     latency_threads: int = _option(1, "threads when latency is measured")
@@ -169,7 +172,7 @@ class Configuration:
                 raise SlimsearchError(f"{flag(name)} {getattr(self, name)} is less than {least}")
         above_zero = (
             "timeout", "trial_timeout", "max_latency_ms", "max_size_kib", "max_params", "max_macs", "learning_rate",
-            "image_size", "cpus_per_trial",
+            "image_size", "cpus_per_trial", "early_resolution",
         )  # fmt: skip
         for name in above_zero:
             value = getattr(self, name)
@@ -179,6 +182,8 @@ class Configuration:
             raise SlimsearchError(f"--latency predicted is for --runtime onnxruntime, not {self.runtime}")
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
             raise SlimsearchError(f"--min-accuracy {self.min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)")
+        if self.early_resolution > 1:
+            raise SlimsearchError(f"--early-resolution {self.early_resolution:g} is above 1")
         if self.patience is not None and self.patience < 1:
             raise SlimsearchError(f"--patience {self.patience} is less than 1")
         if self.study is not None and self.storage is None:

@@ -103,6 +103,7 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
                 batch_size=configuration.batch_size,
                 learning_rate=configuration.learning_rate,
                 augmentation=configuration.augment,
+                early_resolution=configuration.early_resolution,
                 device=device,
                 precision=precision,
             ),

@@ -1,0 +1,113 @@
+"""Runs of the command line that a benchmark is made of: begun, or gone on with, and timed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.script import write_whole
+from slimsearch_errors import SlimsearchError
+
+_MAIN = Path(__file__).resolve().parents[2]
+
+
+class Run:
+    """A run in a process of its own; one that is there already is gone on with.
+
+    Args:
+        directory: of the run; what it prints goes to a file beside it.
+        words: the command and its options, without the run directory.
+        environment: further variables of the process.
+    """
+
+    def __init__(self, directory: Path, *words: object, environment: Mapping[str, str] | None = None) -> None:
+        self.directory = directory
+        self._words = [str(word) for word in words]
+        self._environment = {**os.environ, "PYTHONPATH": str(_MAIN), **(environment or {})}
+        self._times = directory.with_suffix(".seconds.json")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def command(self) -> str:
+        """As a user would write it."""
+        return f"slimsearch {' '.join(self._words)}"
+
+    def begin(self) -> Run:
+        """Start the process, unless the run is done."""
+        if self.done:
+            return self
+        words = [*self._words, "--run-dir", str(self.directory)]
+        if (self.directory / "config.yaml").is_file():
+            words = ["run", "--resume", str(self.directory)]
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        with self.directory.with_suffix(".log").open("ab") as log:
+            self._began = time.perf_counter()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "experiments.main", *words], env=self._environment, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log,
+            )  # fmt: skip
+        return self
+
+    @property
+    def done(self) -> bool:
+        """Whether it has come to its end."""
+        return bool(self._recorded().get("done"))
+
+    def wait(self) -> Run:
+        """Until it is done.
+
+        Raises:
+            SlimsearchError: it failed; its log says why.
+        """
+        if self._process is None:
+            return self
+        code = None
+        try:
+            code = self._process.wait()
+        finally:
+            if code is None:
+                self._process.terminate()
+            seconds = time.perf_counter() - self._began
+            before = self._recorded().get("seconds", [])
+            write_whole(self._times, json.dumps({"seconds": [*before, seconds], "done": code == 0}))
+        self._process = None
+        if code != 0:
+            log = self.directory.with_suffix(".log")
+            last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+            raise SlimsearchError(f"'{self.directory}' ended with exit code {code}: {last} (log: {log})")
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the process, from its start to its end, of all of them if it was interrupted."""
+        return float(sum(self._recorded()["seconds"]))
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        """The content of top_models.json."""
+        found: list[dict[str, Any]] = json.loads((self.directory / "top_models.json").read_text(encoding="utf-8"))
+        return found
+
+    def file(self, model: Mapping[str, Any]) -> Path:
+        """The exported file of one of its models."""
+        return self.directory / str(model["artifact"])
+
+    def _recorded(self) -> dict[str, Any]:
+        with contextlib.suppress(FileNotFoundError):
+            found: dict[str, Any] = json.loads(self._times.read_text(encoding="utf-8"))
+            return found
+        return {}
+
+
+def carry_out(*runs: Run) -> None:
+    """All of them at the same time."""
+    begun: Sequence[Run] = [run.begin() for run in runs]
+    for run in begun:
+        run.wait()

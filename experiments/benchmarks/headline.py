@@ -1,0 +1,87 @@
+"""The rows of the README's headline table, each with what it is compared with in the same run.
+
+    python experiments/benchmarks/headline.py first-seconds --json headline.json
+    python experiments/benchmarks/headline.py hello-nas --mnist data --json headline.json
+
+A row that was interrupted is gone on with: its runs are kept below --out. The file of --json keeps the rows that
+other calls have written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+
+from evaluators import processor
+from experiments.benchmarks._co_search import co_search
+from experiments.benchmarks._first_seconds import first_seconds
+from experiments.benchmarks._hello_nas import hello_nas
+from experiments.benchmarks._tiny_mnist import tiny_mnist
+from experiments.script import Parser, exit_code, write_whole
+from slimsearch_errors import SlimsearchError
+
+ROWS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "first-seconds": lambda options: first_seconds(options.repeats),
+    "hello-nas": lambda options: hello_nas(_mnist(options), options.out / "hello-nas", options.seeds or 1),
+    "mnist-2421": lambda options: tiny_mnist(
+        _mnist(options), options.out / "mnist", 2421, options.trials, options.epochs, options.long, options.seeds or 3
+    ),
+    "mnist-1000": lambda options: tiny_mnist(
+        _mnist(options), options.out / "mnist", 1000, options.trials, options.epochs, options.long, options.seeds or 3
+    ),
+    "co-search": lambda options: co_search(
+        options.cifar10, options.out / "co-search", options.seeds or 5, options.budget, options.epochs
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make a row; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = Parser(__doc__.partition("\n")[0])
+    made.add_argument("row", choices=list(ROWS), help="which one")
+    made.add_argument("--json", type=Path, help="where the row is written, beside those that are there")
+    made.add_argument("--out", type=Path, default=Path("runs") / "headline", help="where runs are kept")
+    made.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads")
+    made.add_argument("--cifar10", type=Path, help="image folder of CIFAR-10")
+    made.add_argument("--seeds", type=int, help="how many, from 0; by default as many as the row quotes")
+    made.add_argument("--repeats", type=int, default=5, help="of first-seconds")
+    made.add_argument("--trials", type=int, default=32, help="of the searches on MNIST")
+    made.add_argument("--epochs", type=int, default=4, help="of training in a search")
+    made.add_argument("--long", type=int, default=40, help="epochs of a training for long")
+    made.add_argument("--budget", type=float, default=120.0, help="seconds of each search of co-search")
+    return made
+
+
+def _run(options: argparse.Namespace) -> None:
+    options.out = options.out.resolve()
+    row = ROWS[options.row](options)
+    print(json.dumps(row, indent=1))
+    if options.json is not None:
+        before = json.loads(options.json.read_text(encoding="utf-8")) if options.json.is_file() else {}
+        name, flags = processor()
+        rows = {**before.get("rows", {}), options.row: row}
+        found = {"processor": name, "processor_flags": flags, "rows": rows}
+        write_whole(options.json, json.dumps(found, indent=1) + "\n")
+
+
+def _mnist(options: argparse.Namespace) -> Path:
+    if options.mnist is None:
+        raise SlimsearchError(f"{options.row} needs --mnist, the folder that torchvision.datasets.MNIST reads")
+    found: Path = options.mnist.resolve()
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
