@@ -63,7 +63,7 @@ def test_agp_is_the_cubic_of_zhu_and_gupta(progress: float) -> None:
 def test_silenced_channels_can_be_cut_without_a_difference(trained: Network, training: ImageTraining) -> None:
     module = trained.copy_module()
     channels = Channels(module, training.calibration, round_to=1)
-    cuts = channels.choose(L1(), L1().scores(weights(module)), 0.5, together=False)
+    cuts = channels.choose(L1(), L1().scores(weights(module)), [0.5], together=False)
     silence(module, cuts)()
     with torch.no_grad():
         silenced = module(training.calibration)
@@ -77,7 +77,7 @@ def test_silenced_channels_can_be_cut_without_a_difference(trained: Network, tra
 def test_a_group_loses_the_same_channels_everywhere(trained: Network, training: ImageTraining) -> None:
     module = trained.copy_module()
     channels = Channels(module, training.calibration, round_to=1)
-    cuts = channels.choose(L1(), L1().scores(weights(module)), 0.25, together=False)
+    cuts = channels.choose(L1(), L1().scores(weights(module)), [0.25], together=False)
     stream = next(one for one in cuts if "stem" in one.silenced)
     assert stream.silenced["stem"] == stream.silenced["back"] == stream.silenced["depthwise"]
     assert len(stream.silenced["stem"]) == 4
@@ -200,7 +200,7 @@ def test_grouped_convolutions_and_norms_lose_whole_positions() -> None:
 
     module, images = Grouped().eval(), torch.randn(2, 1, 12, 12)
     channels = Channels(module, images, round_to=1)
-    channels.cut(module, channels.choose(L1(), L1().scores(weights(module)), 0.4, together=False))
+    channels.cut(module, channels.choose(L1(), L1().scores(weights(module)), [0.4], together=False))
     assert module.grouped.groups == 4
     assert module.stem.out_channels % 4 == module.grouped.out_channels % 4 == 0
     assert module.stem.out_channels < 16
