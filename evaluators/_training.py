@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compression import AfterStep, LossTerm, Network
+from evaluators._folded_norm import fold, insert
 from evaluators._meter import Meter
 from evaluators._progress import Progress
 from evaluators.datasets import Dataset
@@ -46,6 +47,9 @@ class TrainingSettings:
         warm_up: share of the training in which the learning rate rises, in (0, 1).
         early_resolution: side of the images in the first half of the training, as a share of their own, in (0, 1];
             networks that do not take other sizes are trained on whole images.
+        epoch_images: images of an epoch, where these are fewer than the training split has; the next epoch goes on with
+            those that were not used yet.
+        normalise: train a new network with batch normalisation where it has none, see `_folded_norm`.
     """
 
     batch_size: int = 64
@@ -56,6 +60,8 @@ class TrainingSettings:
     precision: str = "fp32"
     warm_up: float = 0.25
     early_resolution: float = 1.0
+    normalise: bool = False
+    epoch_images: int | None = None
 
 
 class ImageTraining:
@@ -160,10 +166,14 @@ class ImageTraining:
         device = torch.device(settings.device)
         torch.manual_seed(self._seed)
         module = _to(network.copy_module(), device, torch.channels_last).train()
+        inserted: list[str] = []
+        if settings.normalise and not losses and not after_step:
+            inserted = insert(module, self._data.normalise(train.images[:2]).to(device))
         attached = [term.attach(module) for term in losses]
         order = np.random.default_rng(self._seed)
-        steps = max(1, len(train) // settings.batch_size)  # the last, smaller batch of an epoch is left out
-        batch_size = min(settings.batch_size, len(train))
+        count = min(len(train), settings.epoch_images or len(train))
+        steps = max(1, count // settings.batch_size)  # the last, smaller batch of an epoch is left out
+        batch_size = min(settings.batch_size, count)
         parameters = [*module.parameters(), *(parameter for own in attached for parameter in own)]
         optimizer = torch.optim.AdamW(parameter_groups(parameters, settings.weight_decay), fused=True)
         peak = learning_rate or settings.learning_rate
@@ -176,7 +186,7 @@ class ImageTraining:
         side = _early_side(module, self._data, settings)
         progress = Progress(module, optimizer, order, [*losses, *after_step], self._checkpoint)
         for epoch in range(progress.resume(epochs * steps) + 1, epochs + 1):
-            permutation = order.permutation(len(train))
+            permutation = self._order_of(epoch, count, order)
             total = torch.zeros((), device=device)
             for step in range(steps):
                 done = (epoch - 1) * steps + step
@@ -214,8 +224,22 @@ class ImageTraining:
         for term in losses:
             term.detach()
         progress.remove()
+        fold(module, inserted)
         module = _to(module, torch.device("cpu"), torch.contiguous_format).eval()
         return Network(module, network.structure, network.quantization)
+
+    def _order_of(
+        self, epoch: int, count: int, order: np.random.Generator
+    ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """Places of the `count` images of an epoch, in random order; shorter epochs share the images among them."""
+        total = len(self._data.train)
+        if count == total:
+            return order.permutation(total)
+        passes = range((epoch - 1) * count // total, (epoch * count - 1) // total + 1)
+        # Each pass over the data has an order of its own, whichever epoch asks for a part of it.
+        found = np.concatenate([np.random.default_rng([self._seed, one]).permutation(total) for one in passes])
+        first = (epoch - 1) * count - passes[0] * total
+        return found[first : first + count]
 
     def _in_order(self, device: torch.device) -> Iterator[Tensor]:
         import torch

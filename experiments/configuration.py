@@ -115,6 +115,14 @@ class Configuration:
     precision: str = _option("auto", "of training: fp32, bf16, or auto (bf16 where the processor has it)")
     batch_size: int = _option(64, "images a training step")
     learning_rate: float = _option(5e-3, "peak of the one-cycle schedule")
+    epoch_images: int | None = _option(
+        None, "images of an epoch, if not all of the training split: reports, and decisions of --scheduler, come sooner"
+    )
+    normalise: bool = _option(
+        False,
+        "train networks with batch normalisation behind layers that have none, which are folded into them afterwards: "
+        "for short trainings",
+    )
     early_resolution: float = _option(
         1.0, "side of the images in the first half of each training, as a share of their own, such as 0.6"
     )
@@ -182,6 +190,8 @@ class Configuration:
             raise SlimsearchError(f"--latency predicted is for --runtime onnxruntime, not {self.runtime}")
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
             raise SlimsearchError(f"--min-accuracy {self.min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)")
+        if self.epoch_images is not None and self.epoch_images < 2:
+            raise SlimsearchError(f"--epoch-images {self.epoch_images} is less than 2")
         if self.early_resolution > 1:
             raise SlimsearchError(f"--early-resolution {self.early_resolution:g} is above 1")
         if self.patience is not None and self.patience < 1:

@@ -104,6 +104,8 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
                 learning_rate=configuration.learning_rate,
                 augmentation=configuration.augment,
                 early_resolution=configuration.early_resolution,
+                epoch_images=configuration.epoch_images,
+                normalise=configuration.normalise,
                 device=device,
                 precision=precision,
             ),

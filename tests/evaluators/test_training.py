@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import compression
 from compression import LossTerm, Network
 from evaluators import ImageTraining, TrainingSettings
-from evaluators._training import OnEpoch, StoppedEarly, _shift
+from evaluators._folded_norm import fold, insert
+from evaluators._meter import Meter
+from evaluators._training import OnEpoch, StoppedEarly, _shift, validate
 from evaluators.datasets import Dataset
 from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
@@ -154,3 +157,96 @@ def test_a_damaged_checkpoint_means_a_new_start(digits: Dataset, network: Networ
     )
     training.fit(network, epochs=2)
     assert epochs == [1, 2]
+
+
+def test_shorter_epochs_share_the_images(digits: Dataset) -> None:
+    total, count = len(digits.train), 500
+    training = ImageTraining(digits, TrainingSettings(epoch_images=count), seed=3)
+    rng = np.random.default_rng(0)
+    seen = np.concatenate([training._order_of(epoch, count, rng) for epoch in range(1, 9)])
+    assert sorted(seen[:total]) == list(range(total))
+    assert sorted(seen[total : 2 * total]) == list(range(total))
+    assert not np.array_equal(seen[:total], seen[total : 2 * total])
+    again = training._order_of(4, count, np.random.default_rng(5))  # as after a kill
+    assert np.array_equal(again, seen[3 * count : 4 * count])
+
+
+def test_shorter_epochs_are_told_more_often(digits: Dataset, network: Network) -> None:
+    epochs: list[int] = []
+    settings = TrainingSettings(epoch_images=320)
+    ImageTraining(digits, settings, 0, on_epoch=lambda epoch, scores: epochs.append(epoch) or True).fit(
+        network, epochs=7
+    )
+    assert epochs == list(range(1, 8))
+
+
+class Sizes(torch.nn.Module):
+    """Notes the sides of the images that it is trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 10)
+        self.seen: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen.append(x.shape[-1])
+        return self.layer(x.mean(dim=(2, 3)))
+
+
+class Whole(Sizes):
+    """Takes images of one size."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[-1] == 8
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("module", "early"), [(Sizes, 5), (Whole, 8)])
+def test_images_are_smaller_in_the_first_half(module: type[Sizes], early: int, digits: Dataset) -> None:
+    training = ImageTraining(digits, TrainingSettings(early_resolution=0.6), 0)
+    trained = training.fit(Network(module()), epochs=2).module
+    assert isinstance(trained, Sizes)
+    half = len(trained.seen) // 2
+    assert trained.seen == [early] * half + [8] * half
+
+
+class Several(torch.nn.Module):
+    """Layers of every kind: bare, normalised, without a bias, used twice, and the last one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bare, self.normalised, self.norm = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+        self.no_bias, self.twice = nn.Conv2d(4, 4, 1, bias=False), nn.Conv2d(4, 4, 1)
+        self.inner = nn.Sequential(nn.Linear(64, 12), nn.ReLU())
+        self.last = nn.Linear(12, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.normalised(self.bare(x).relu())).relu()
+        x = self.twice(self.twice(self.no_bias(x)).relu())
+        return self.last(self.inner(torch.flatten(x, 1)))
+
+
+def test_normalisation_is_folded_away(digits: Dataset) -> None:
+    images = digits.normalise(digits.train.images[:100])
+    module = Several()
+    shapes = {name: value.shape for name, value in module.state_dict().items()}
+    names = insert(module, images[:2])
+    assert names == ["bare", "inner.0"]
+    for _ in range(3):
+        module.train()(images)
+    before = module.eval()(images)
+    fold(module, names)
+    assert torch.allclose(module(images), before, atol=1e-5)
+    assert {name: value.shape for name, value in module.state_dict().items()} == shapes
+
+
+def test_short_trainings_learn_more_with_it(digits: Dataset) -> None:
+    plain, normalised = (
+        ImageTraining(digits, TrainingSettings(normalise=on), 0).fit(Network(Several()), epochs=3)
+        for on in (False, True)
+    )
+    shapes = [{name: value.shape for name, value in n.module.state_dict().items()} for n in (plain, normalised)]
+    assert shapes[0] == shapes[1]
+    accuracies = [validate(n.module, digits, TrainingSettings(), Meter())["val_accuracy"] for n in (plain, normalised)]
+    assert accuracies[1] > accuracies[0]
