@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 import search_spaces  # noqa: F401 - lets torchvision, and with it NNI, be imported
+from evaluators import IMPORTS
 from evaluators.datasets import Dataset, load_dataset
 from experiments.main import main
+from strategies import begin_workers
 from tests.counts import Counts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +27,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--keep-screenshots", action="store_true", help="renew the pictures of docs/images (-m browser)")
+
+
+def pytest_sessionstart() -> None:
+    begin_workers(IMPORTS)  # once, with all that any run needs, whichever is the first
 
 
 _COUNTS = pytest.StashKey[Counts]()
