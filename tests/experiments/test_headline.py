@@ -1,0 +1,94 @@
+"""The benchmark of the headline table, in small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluators import Objective
+from experiments.benchmarks import _search_then_compress, headline, training_path
+from experiments.benchmarks._runs import Run
+from experiments.benchmarks._search_then_compress import Half
+from search_spaces import ChoiceSpace, JointSpace, RecipeSpace
+from slimsearch_errors import SlimsearchError
+from strategies.samplers import History, Observation
+from tests.conftest import TINY
+
+OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("size_kib", "minimize"))
+SPACE = JointSpace(
+    ChoiceSpace({"width": [1, 2, 3, 4], "kind": ["a", "b"]}),
+    RecipeSpace({"prune": {"use": [True, False], "sparsity": [0.25, 0.5]}, "quantize": {"use": [True, False]}}),
+)
+
+
+def test_search_first_and_compression_then(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    now = 100.0
+    monkeypatch.setattr(_search_then_compress.time, "monotonic", lambda: now)
+    monkeypatch.setenv(_search_then_compress.BUDGET, "60")
+    sampler, history = Half(), History()
+    for _ in range(6):
+        point = sampler.propose(SPACE, OBJECTIVES, history, rng)
+        assert SPACE.candidate(point).recipe == {}
+        assert not history.tried(point)
+        # A wider network is larger and better; kind "b" is worse in everything.
+        worse = 10.0 * (point["kind"] == "b")
+        losses = (-float(point["width"]) + worse, float(point["width"]) + worse)
+        history.add(Observation(point, losses))
+    best = {o.point["width"] for o in history.observations if o.point["kind"] == "a"}
+    now = 131.0
+    for _ in range(12):
+        point = sampler.propose(SPACE, OBJECTIVES, history, rng)
+        assert point["kind"] == "a"
+        assert point["width"] in best
+        history.add(Observation(point, (0.0, 9.0)))
+    assert any(o.point.get("prune.use") for o in history.observations)
+
+
+def test_runs_are_timed_and_gone_on_with(tmp_path: Path) -> None:
+    words = ("run", "--space", TINY, "--dataset", "digits", "--epochs", 1, "--trials", 2, "--compress", "none")
+    run = Run(tmp_path / "deep" / "run", *words).begin().wait()
+    assert run.done
+    assert 1 < run.seconds < 120
+    assert run.file(run.models[0]).is_file()
+    before = (tmp_path / "deep" / "run" / "study.journal").read_bytes()
+    again = Run(tmp_path / "deep" / "run", *words).begin().wait()
+    assert again.seconds == run.seconds
+    assert (tmp_path / "deep" / "run" / "study.journal").read_bytes() == before
+    with pytest.raises(SlimsearchError, match="exit code 2: error: --trials 0 is less than 1"):
+        Run(tmp_path / "wrong", "run", "--space", TINY, "--trials", 0).begin().wait()
+
+
+def test_a_trick_is_compared(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "page.md").write_text("<!-- table: tricks -->\n<!-- end -->\n")
+    words = ["--networks", "1", "--only", "one kernel", "--json", f"{tmp_path}/t.json", "--page", f"{tmp_path}/page.md"]
+    assert training_path.main(words) == 0
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert [row["space"] for row in rows] == ["mnist_cnn", "lenet", "tiny_cnn"]
+    assert all(0.2 < row["times_faster"] < 5 for row in rows)
+    assert (tmp_path / "page.md").read_text().count("optimizer's step in one kernel") == 3
+
+
+@pytest.mark.parametrize("row", ["hello-nas", "mnist-2421", "mnist-1000"])
+def test_what_is_missing_is_one_line(row: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert headline.main([row]) == 2
+    assert capfd.readouterr().err == f"error: {row} needs --mnist, the folder that torchvision.datasets.MNIST reads\n"
+
+
+@pytest.mark.slow
+def test_first_seconds(tmp_path: Path) -> None:
+    assert headline.main(["first-seconds", "--repeats", "1", "--json", f"{tmp_path}/h.json"]) == 0
+    row = json.loads((tmp_path / "h.json").read_text())["rows"]["first-seconds"]
+    assert 1 < row["median_epoch_seconds"] < row["median_trial_seconds"]
+
+
+@pytest.mark.slow
+def test_co_search_against_the_others(tmp_path: Path) -> None:
+    words = ["co-search", "--seeds", "1", "--budget", "20", "--epochs", "1", "--out", f"{tmp_path}/out"]
+    assert headline.main([*words, "--json", f"{tmp_path}/h.json"]) == 0
+    (cell,) = json.loads((tmp_path / "h.json").read_text())["rows"]["co-search"]["cells"]
+    assert cell["data"] == "mnist5k"
+    assert all(0 < volume <= 1 for volume in cell["hypervolumes"].values())
+    assert all(count > 2 for count in cell["candidates"].values())
