@@ -14,6 +14,7 @@ import numpy as np
 import compression
 from compression import Network
 from evaluators._deployed import DeployedModel, size_kib
+from evaluators._inheritance import inherit, state_of
 from evaluators._kept_networks import KeptNetworks
 from evaluators._latency import Latency, measure_latency
 from evaluators._latency_predictor import LatencyPredictor
@@ -91,7 +92,7 @@ class NetworkEvaluator:
     ``parity_error`` (see `check_parity`), ``size_kib``, ``params``, ``macs``, ``training_seconds``, ``packed_kib``
     (see `compression.pack`) where there is a packed form that no runtime executes, and those of the user. A task that
     starts from another's network also gets ``start_latency_ms`` and the like: the file it started from, measured in
-    turns with the new one.
+    turns with the new one; ``inherited_share`` is how many of a network's parameters began as those of another one.
 
     Attributes:
         space: builds the networks.
@@ -143,8 +144,11 @@ class NetworkEvaluator:
                 checkpoint=task.directory / CHECKPOINT,
             )  # fmt: skip
             kept = None if self.kept is None else KeptNetworks(self.kept, self._meter)
+            inherited: dict[str, float] = {}
             if task.start is None:
                 network = Network(self._fresh(task))
+                if task.donor is not None:
+                    inherited["inherited_share"] = inherit(network.module, state_of(task.donor.directory))
                 known, go_on = self._before_training(network, task, training, report)
                 if not go_on:
                     return Outcome(known)
@@ -162,7 +166,7 @@ class NetworkEvaluator:
             metrics = self._score(network, task, training, _patience(seconds))
         if kept is not None:
             metrics["seconds_saved"] = kept.seconds_saved
-        metrics["training_seconds"] = seconds
+        metrics |= {"training_seconds": seconds, **inherited}
         wrong = finite(metrics)
         if wrong is not None:
             raise SlimsearchError(f"metric '{wrong}' is {metrics[wrong]}")

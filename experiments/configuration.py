@@ -115,6 +115,9 @@ class Configuration:
     precision: str = _option("auto", "of training: fp32, bf16, or auto (bf16 where the processor has it)")
     batch_size: int = _option(64, "images a training step")
     learning_rate: float = _option(5e-3, "peak of the one-cycle schedule")
+    inherit_weights: bool = _option(
+        False, "each network begins with the weights, as far as they fit, of the trained one that is most like it"
+    )
     epoch_images: int | None = _option(
         None, "images of an epoch, if not all of the training split: reports, and decisions of --scheduler, come sooner"
     )

@@ -236,6 +236,7 @@ def _run(parts: Parts, directory: RunDirectory, display: Display, record: Record
         problem.space, parts.sampler, ranking, record, directory, budget,
         seed=configuration.seed, stopping=None if parts.inheriting else parts.stopping,
         proposing=parts.proposing and not parts.inheriting, on_targets=fix_targets, fidelity=fidelity,
+        inherit_weights=configuration.inherit_weights,
     )  # fmt: skip
     first = search
     rest: list[Callable[[], Phase]] = []

@@ -102,6 +102,12 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
             raise SlimsearchError(
                 f"--scheduler {configuration.scheduler} has one driver: it does not go with --storage"
             )
+    if configuration.inherit_weights and (problem.data is None or configuration.co_search is not None or inheriting):
+        what = "--co-search" if configuration.co_search is not None else f"--strategy {configuration.strategy}"
+        what = "--evaluator" if problem.data is None else what
+        raise SlimsearchError(
+            f"--inherit-weights does not go with {what}: it is for networks that are trained one by one"
+        )
     if isinstance(problem.space, JointSpace):
         refuse_what_does_not_go_together(
             configuration,

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from evaluators import CHECKPOINT, Outcome, Task
+from evaluators import CHECKPOINT, Artifact, Outcome, Task
+from experiments.artifacts import artifact
 from experiments.fidelity import Fidelity
 from experiments.foregone import foregone
 from experiments.proposals import Proposals
@@ -75,6 +76,7 @@ class ArchitectureSearch:
         fidelity: how far each trial is trained; None: all to the end.
         stopping: when enough is found; None: when the budget is spent.
         proposing: whether the sampler proposes; where the strategy itself does, candidates are offered.
+        inherit_weights: each network begins with those of the trained one that is most like it.
         kind: of the trials, "search", or "subnet" where weights are inherited in place of training.
         on_targets: told when the targets of the weighted product are fixed; gives those that all drivers use.
     """
@@ -92,6 +94,7 @@ class ArchitectureSearch:
         fidelity: Fidelity | None = None,
         stopping: Stopping | None = None,
         proposing: bool = True,
+        inherit_weights: bool = False,
         kind: str = SEARCH,
         on_targets: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda targets: targets,
     ) -> None:
@@ -112,6 +115,7 @@ class ArchitectureSearch:
         self._proposing = proposing
         self.exhausted = False
         self._kind = kind
+        self._inherit_weights = inherit_weights
         self._running: set[int] = set()
         self._ruled_out: set[int] = set()
         self._index()
@@ -412,7 +416,23 @@ class ArchitectureSearch:
             directory=self._directory.trial_directory(trial.number),
             epochs_done=trial.epochs_done,
             inherit=self._kind == SUBNET,
+            donor=self._donor(trial) if self._inherit_weights else None,
         )
+
+    def _donor(self, trial: Trial) -> Artifact | None:
+        """The trained network with the most choices in common, the best one of several; None: none has any."""
+        point = trial.candidate.architecture
+        best: tuple[int, float, int] | None = None
+        for number in self._mine:
+            other = self._record.trials[number]
+            if other.state != COMPLETE or number == trial.number:
+                continue
+            theirs = other.candidate.architecture
+            common = sum(label in theirs and theirs[label] == value for label, value in point.items())
+            found = common, -self.ranking.objectives[0].loss(other.metrics), -number
+            if common and (best is None or found > best):
+                best = found
+        return None if best is None else artifact(self._record.trials[-best[2]], self._record, self._directory)
 
 
 class Attempts:

@@ -28,11 +28,13 @@ from compression import Network
 from compression.distill import SoftLabels
 from evaluators import ImageTraining, Meter, TrainingSettings, precision_for, processor, use_one_thread
 from evaluators import _training as training_path
+from evaluators._inheritance import inherit
 from evaluators.datasets import Dataset, load_dataset
 from experiments.benchmarks._page import filled, table
 from experiments.script import Parser, exit_code, write_whole
 from search_spaces import ModelSpace
 
+_DONOR_EPOCHS = 10
 OF_SPACES = {"mnist_cnn": "mnist5k", "lenet": "mnist5k", "tiny_cnn": "mnist5k"}
 
 
@@ -45,6 +47,7 @@ class Way:
         epochs: of it.
         layout: of weights and images, by the name of a `torch.memory_format`.
         fused: whether the optimizer's step is one kernel.
+        inherits: whether it begins with the weights of a neighbour in the space that was trained for ten epochs.
         stored: whether a teacher's answers are asked for once; None: there is no teacher.
     """
 
@@ -52,6 +55,7 @@ class Way:
     epochs: int = 1
     layout: str = "channels_last"
     fused: bool = True
+    inherits: bool = False
     stored: bool | None = None
 
 
@@ -95,6 +99,7 @@ def tricks(epochs: int) -> list[Trick]:
             "lower resolution in the first half", long, Way(replace(base, early_resolution=0.6), epochs=epochs),
             ("tiny_cnn",),
         ),
+        Trick("weights of a trained neighbour, 2 epochs", short, replace(short, inherits=True)),
         Trick(
             "a teacher's answers stored (no augmentation)",
             Way(replace(base, augmentation="none"), epochs=4, stored=False),
@@ -149,10 +154,17 @@ def compared(trick: Trick, space_name: str, networks: int) -> dict[str, Any]:
     seconds: dict[bool, list[float]] = {False: [], True: []}
     accuracies: dict[bool, list[float]] = {False: [], True: []}
     for seed in range(networks):
-        network = Network(space.build(space.sample(rng), seed).eval())
+        point = space.sample(rng)
+        network = Network(space.build(point, seed).eval())
+        heir = network
+        if trick.by.inherits:
+            neighbour = Network(space.build(space.mutate(point, rng), seed).eval())
+            donor = ImageTraining(data, trick.by.settings, seed).fit(neighbour, epochs=_DONOR_EPOCHS)
+            heir = Network(network.copy_module())
+            inherit(heir.module, donor.module.state_dict())
         for on in (False, True) if seed % 2 == 0 else (True, False):
             way = trick.by if on else trick.without
-            taken, trained = trained_by(way, network, data, seed)
+            taken, trained = trained_by(way, heir if way.inherits else network, data, seed)
             seconds[on].append(taken)
             if trick.accuracy:
                 scores = training_path.validate(trained.module, data, way.settings, Meter())

@@ -13,6 +13,7 @@ import compression
 from compression import LossTerm, Network
 from evaluators import ImageTraining, TrainingSettings
 from evaluators._folded_norm import fold, insert
+from evaluators._inheritance import inherit
 from evaluators._meter import Meter
 from evaluators._training import OnEpoch, StoppedEarly, _shift, validate
 from evaluators.datasets import Dataset
@@ -250,3 +251,27 @@ def test_short_trainings_learn_more_with_it(digits: Dataset) -> None:
     assert shapes[0] == shapes[1]
     accuracies = [validate(n.module, digits, TrainingSettings(), Meter())["val_accuracy"] for n in (plain, normalised)]
     assert accuracies[1] > accuracies[0]
+
+
+def test_weights_are_inherited_as_far_as_they_fit() -> None:
+    def network(width: int, kernel: int = 3) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(1, width, kernel), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(width * 36, 10)
+        )
+
+    donor, wider, narrower = network(8), network(12), network(4)
+    donor[1].running_mean.fill_(3.0)
+    before = {name: value.clone() for name, value in wider.state_dict().items()}
+    share = inherit(wider, donor.state_dict())
+    total = sum(p.numel() for p in wider.parameters())
+    assert share == pytest.approx((8 * 9 + 8 + 8 + 8 + 10 * 8 * 36 + 10) / total)
+    assert torch.equal(wider[0].weight[:8], donor[0].weight)
+    assert torch.equal(wider[0].weight[8:], before["0.weight"][8:])
+    assert wider[1].running_mean[:8].eq(3).all()
+    assert inherit(narrower, donor.state_dict()) == 1.0
+    assert torch.equal(narrower[3].weight, donor[3].weight[:, : 4 * 36])
+    larger = network(8, kernel=5)
+    inherit(larger, donor.state_dict())
+    assert torch.equal(larger[0].weight[:, :, 1:4, 1:4], donor[0].weight)
+    assert inherit(nn.Sequential(nn.Linear(3, 3)), donor.state_dict()) == 0.0
+    assert inherit(network(8), network(8).state_dict()) == 1.0

@@ -243,3 +243,16 @@ def test_mistakes_are_one_clear_line(
     assert len(output.err.strip().splitlines()) == 1
     assert output.err.startswith("error: ")
     assert [entry.name for entry in folder.iterdir()] == ["table.csv"], "nothing was written"
+
+
+def test_weights_are_inherited_from_the_network_most_alike(run: Run, tmp_path: Path) -> None:
+    words = ("--space", TINY, "--dataset", "digits", "--epochs", "2", "--compress", "none", "--run-dir", "run")
+    done = run(*words, "--trials", "4", "--workers", "1", "--inherit-weights", "--sampler", "grid")
+    assert done.returncode == 0, done.stderr
+    trials = recorded(tmp_path / "run")
+    shares = [trial["result"]["metrics"].get("inherited_share") for trial in trials.values()]
+    assert shares[0] is None
+    assert all(0 < share <= 1 for share in shares[1:])
+    done = run(*words[:-1], "other", "--inherit-weights", "--co-search", "default")
+    assert done.returncode == 2
+    assert "--inherit-weights does not go with --co-search" in done.stderr
