@@ -9,7 +9,9 @@ from typing import Any
 
 from experiments.benchmarks._runs import Run
 
-TEACHER = {"conv2": 0, "dropout": 0.5, "feature": 128}
+TEACHER = {
+    "stem": "plain", "block": "basic", "width1": 16, "width2": 32, "width3": 48, "depth1": 1, "depth2": 1, "depth3": 1,
+}  # fmt: skip
 LARGEST_KIB = 16
 
 
@@ -29,7 +31,7 @@ def tiny_mnist(mnist: Path, out: Path, params: int, trials: int, epochs: int, lo
     """
     data = ("--dataset", "mnist", "--data-root", mnist)
     teacher = Run(
-        out / "teacher", "retrain", json.dumps(TEACHER), "--space", "mnist_cnn", *data, "--epochs", "8",
+        out / "teacher", "retrain", json.dumps(TEACHER), "--space", "resnet_cifar", *data, "--epochs", "8",
         "--batch-size", "128", "--compress", "none",
     ).begin().wait()  # fmt: skip
     limits = ("--max-params", params, "--max-size-kib", LARGEST_KIB)

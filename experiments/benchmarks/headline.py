@@ -23,6 +23,7 @@ from evaluators import processor
 from experiments.benchmarks._co_search import co_search
 from experiments.benchmarks._first_seconds import first_seconds
 from experiments.benchmarks._hello_nas import hello_nas
+from experiments.benchmarks._small_cifar10 import small_cifar10
 from experiments.benchmarks._tiny_mnist import tiny_mnist
 from experiments.script import Parser, exit_code, write_whole
 from slimsearch_errors import SlimsearchError
@@ -35,6 +36,9 @@ ROWS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     ),
     "mnist-1000": lambda options: tiny_mnist(
         _mnist(options), options.out / "mnist", 1000, options.trials, options.epochs, options.long, options.seeds or 3
+    ),
+    "cifar10": lambda options: small_cifar10(
+        _cifar10(options), options.out / "cifar10", options.trials, options.epochs, options.long
     ),
     "co-search": lambda options: co_search(
         options.cifar10, options.out / "co-search", options.seeds or 5, options.budget, options.epochs
@@ -57,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--cifar10", type=Path, help="image folder of CIFAR-10")
     made.add_argument("--seeds", type=int, help="how many, from 0; by default as many as the row quotes")
     made.add_argument("--repeats", type=int, default=5, help="of first-seconds")
-    made.add_argument("--trials", type=int, default=32, help="of the searches on MNIST")
+    made.add_argument("--trials", type=int, default=32, help="of a search")
     made.add_argument("--epochs", type=int, default=4, help="of training in a search")
     made.add_argument("--long", type=int, default=40, help="epochs of a training for long")
     made.add_argument("--budget", type=float, default=120.0, help="seconds of each search of co-search")
@@ -80,6 +84,13 @@ def _mnist(options: argparse.Namespace) -> Path:
     if options.mnist is None:
         raise SlimsearchError(f"{options.row} needs --mnist, the folder that torchvision.datasets.MNIST reads")
     found: Path = options.mnist.resolve()
+    return found
+
+
+def _cifar10(options: argparse.Namespace) -> Path:
+    if options.cifar10 is None:
+        raise SlimsearchError(f"{options.row} needs --cifar10, an image folder of CIFAR-10")
+    found: Path = options.cifar10.resolve()
     return found
 
 

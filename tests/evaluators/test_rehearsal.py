@@ -1,0 +1,44 @@
+"""What a recipe's file will cost is known before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import compression
+from compression import Network
+from evaluators import ImageTraining, TrainingSettings, size_kib
+from evaluators._rehearsal import Rehearsal
+from evaluators.datasets import Dataset
+from search_spaces import ModelSpace
+from tests.conftest import VARIOUS
+
+RECIPES = [
+    "prune:sparsity=0.5",
+    "prune:early=0.5:late=0.25:importance=taylor",
+    "prune:schedule=agp:sparsity=0.5",
+    "prune:schedule=linear:importance=movement:params=2000",
+    "prune:sparsity=0.4,distill,quantize",
+    "prune:schedule=agp:sparsity=0.5+distill,weight_only",
+    "low_rank:energy=0.8",
+    "quantize:keep_float=ends",
+    "weight_only:dtype=fp16",
+    "qat",
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_rehearsed_file_weighs_what_the_trained_one_does(recipe: str, digits: Dataset, tmp_path: Path) -> None:
+    space = ModelSpace.load(VARIOUS, (1, 8, 8), 10)
+    network = Network(space.build({"width": 32}, 0).eval())
+    made = []
+    for kind in (Rehearsal, ImageTraining):
+        training = kind(digits, TrainingSettings(), 0, 2, {"parent": network}, initial=network.copy_module)
+        result = compression.apply(compression.parse(recipe), network, training)
+        compression.export(result, tmp_path / f"{kind.__name__}.onnx", training.calibration)
+        made.append((result, size_kib(tmp_path / f"{kind.__name__}.onnx")))
+    (rehearsed, expected), (trained, size) = made
+    assert rehearsed.params == trained.params
+    assert rehearsed.macs(training.calibration[:1]) == trained.macs(training.calibration[:1])
+    assert expected == pytest.approx(size, rel=0.02)
