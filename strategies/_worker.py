@@ -148,6 +148,7 @@ def _as_if_started_afresh(environment: Mapping[str, str]) -> None:
     """A fork has of the process that it comes from what was chosen there once: for all forks the same."""
     os.environ.clear()
     os.environ.update(environment)
+    multiprocessing.set_start_method(None, force=True)  # the user's own choice, or Python's
     tempfile.tempdir = None
     random.seed()
     if "numpy" in sys.modules:

@@ -117,7 +117,7 @@ def test_flags_and_names_in_the_text_exist() -> None:
     from slimsearch_names import built_in_names
 
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--resume"}
-    known = run_parser("x").format_help()
+    known = run_parser("x").format_help() + (ROOT / "experiments" / "main.py").read_text()
     for script in (
         "compare_compression.py",
         "benchmarks/zero_cost.py",

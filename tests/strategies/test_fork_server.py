@@ -108,3 +108,22 @@ def test_one_that_was_killed_is_begun_again() -> None:
     psutil.Process(before).kill()
     time.sleep(0.1)
     assert _found()["parent"] != before
+
+
+def test_nothing_is_said_of_what_a_worker_leaves_behind(tmp_path: Path) -> None:
+    """A lock of a module that is imported in a worker is no leak, which Python would complain of at the end."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import slimsearch\n"
+        "def evaluate(candidate):\n"
+        "    import multiprocessing\n"
+        "    evaluate.lock = multiprocessing.RLock()\n"
+        "    return {'loss': float(candidate['a'])}\n"
+        "slimsearch.search({'a': [1, 2]}, evaluate=evaluate, objectives='loss:min', trials=2, run_dir='run')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
