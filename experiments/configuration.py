@@ -76,7 +76,7 @@ class Configuration:
     timeout: float | None = _option(None, "seconds after which no further candidate is begun")
     stop_at: str | None = _option(None, "end the search when a candidate reaches this, such as val_accuracy=0.99")
     patience: int | None = _option(None, "end the search after so many trials without a gain in hypervolume")
-    epochs: int = _option(10, "epochs of training for each candidate")
+    epochs: int = _option(5, "epochs of training for each candidate")
     subnets: int = _option(
         200, "of --strategy supernet: how many subnets are judged before --trials of them are trained"
     )
@@ -121,10 +121,10 @@ class Configuration:
     epoch_images: int | None = _option(
         None, "images of an epoch, if not all of the training split: reports, and decisions of --scheduler, come sooner"
     )
-    normalise: bool = _option(
-        False,
-        "train networks with batch normalisation behind layers that have none, which are folded into them afterwards: "
-        "for short trainings",
+    normalise: str = _option(
+        "folded",
+        "folded: train networks with batch normalisation behind layers that have none, which is folded into them "
+        "afterwards and makes trainings shorter; or none",
     )
     early_resolution: float = _option(
         1.0, "side of the images in the first half of each training, as a share of their own, such as 0.6"
@@ -168,6 +168,7 @@ class Configuration:
             ("device", ("auto", "cpu", "cuda")),
             ("precision", ("auto", "fp32", "bf16")),
             ("int8_target", ("any", "vnni")),
+            ("normalise", ("folded", "none")),
             ("supernet_sampling", ("sandwich", "fair", "random")),
             ("augment", ("auto", "none", "shift", "shift-flip")),
         ):
@@ -249,6 +250,7 @@ class Configuration:
         if found != FORMAT:
             shown = reprlib.repr(found)
             raise SlimsearchError(f"'{path.parent}' has the format {shown}; this version of Slimsearch reads {FORMAT}")
+        values.setdefault("normalise", "none")  # of runs before there was a choice
         unknown = set(values) - {f.name for f in dataclasses.fields(cls)}
         if unknown:
             raise SlimsearchError(f"'{path}' has unknown options: {', '.join(sorted(map(str, unknown)))}")

@@ -105,7 +105,7 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
                 augmentation=configuration.augment,
                 early_resolution=configuration.early_resolution,
                 epoch_images=configuration.epoch_images,
-                normalise=configuration.normalise,
+                normalise=configuration.normalise == "folded",
                 device=device,
                 precision=precision,
             ),

@@ -50,7 +50,7 @@ def _ours(mnist: Path, folder: Path, seed: int) -> list[dict[str, Any]]:
         else:
             configuration = Configuration(
                 space="mnist_cnn", dataset="mnist", data_root=str(mnist), trials=TRIALS, epochs=EPOCHS, seed=seed,
-                workers=1, compress="none", run_dir=str(folder),
+                workers=1, compress="none", normalise="none", run_dir=str(folder),
             )  # fmt: skip
             result = job.start(configuration)
         models = result.top_models(TRIALS + 1)
