@@ -84,6 +84,8 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
     inheriting = getattr(strategy_class, "INHERITS", False)
     if evaluate is None and configuration.evaluator == "network" and not getattr(strategy_class, "FILLS", False):
         begin_workers(IMPORTS)  # while this process imports the same
+    if configuration.architectures is not None:  # read once: what the file holds, not its name
+        configuration = configuration.replace(architectures=json.dumps(architectures(configuration.architectures)))
     problem = prepare(configuration, space, data, evaluate)
     if problem.data is None and getattr(strategy_class, "NEEDS_NETWORKS", False):
         raise SlimsearchError(f"--strategy {configuration.strategy} trains networks, and --evaluator has none")
@@ -131,10 +133,8 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
         if recorded is not None and objective.metric not in recorded:
             own = ", or your own by --metrics name=path/to/file.py:function" if problem.data is not None else ""
             raise SlimsearchError(f"objective '{objective.metric}' is not recorded; known: {', '.join(recorded)}{own}")
-    if configuration.architectures is not None:
-        if problem.data is None:
-            raise SlimsearchError("--architectures are networks of --space, and --evaluator has none")
-        configuration = configuration.replace(architectures=json.dumps(architectures(configuration.architectures)))
+    if configuration.architectures is not None and problem.data is None:
+        raise SlimsearchError("--architectures are networks of --space, and --evaluator has none")
     # The recipe itself, not the name of a file that may change or be elsewhere when the run is resumed.
     configuration = configuration.replace(compress=compression.text_of(recipe))
     return Parts(
