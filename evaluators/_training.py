@@ -14,6 +14,7 @@ import numpy as np
 from compression import AfterStep, LossTerm, Network
 from evaluators._folded_norm import fold, insert
 from evaluators._meter import Meter
+from evaluators._processor import threads
 from evaluators._progress import Progress
 from evaluators.datasets import Dataset
 from slimsearch_errors import SlimsearchError
@@ -49,6 +50,7 @@ class TrainingSettings:
             networks that do not take other sizes are trained on whole images.
         epoch_images: images of an epoch, where these are fewer than the training split has; the next epoch goes on with
             those that were not used yet.
+        threads: of PyTorch's operators while a network is trained.
         normalise: train a new network with batch normalisation where it has none, see `_folded_norm`.
     """
 
@@ -62,6 +64,7 @@ class TrainingSettings:
     early_resolution: float = 1.0
     normalise: bool = False
     epoch_images: int | None = None
+    threads: int = 1
 
 
 class ImageTraining:
@@ -159,6 +162,13 @@ class ImageTraining:
             SlimsearchError: the loss is not finite.
             StoppedEarly: `on_epoch` said so.
         """
+        with threads(self._settings.threads):
+            return self._fit(network, epochs, learning_rate, losses, after_step)
+
+    def _fit(
+        self, network: Network, epochs: int, learning_rate: float | None, losses: Sequence[LossTerm],
+        after_step: Sequence[AfterStep],
+    ) -> Network:  # fmt: skip
         import torch
         import torch.nn.functional as F
 

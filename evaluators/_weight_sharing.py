@@ -7,6 +7,7 @@ from pathlib import Path
 
 from evaluators._meter import Meter
 from evaluators._network_evaluator import CHECKPOINT, NetworkEvaluator
+from evaluators._processor import threads
 from evaluators._supernet import DESCRIPTION, SupernetEvaluator
 from evaluators._supernet_training import train_supernet
 from evaluators._task import Outcome, Report, Task
@@ -50,7 +51,7 @@ class WeightSharingEvaluator:
         assert isinstance(self.networks.space, ModelSpace)
         self.supernet.mkdir(parents=True, exist_ok=True)
         meter = Meter()
-        with meter.computing():
+        with meter.computing(), threads(self.networks.training.threads):
             trained = train_supernet(
                 self.networks.space, self.networks.data, self.networks.training, epochs=self.epochs, seed=self.seed,
                 sampling=self.sampling, on_epoch=report, meter=meter, checkpoint=self.supernet / CHECKPOINT,

@@ -16,7 +16,7 @@ _MODELS, _CONFIG = "top_models.json", "config.yaml"
 _INHERITED = (
     "space", "dataset", "data_root", "download", "image_size", "objectives", "objective", "weights", "targets",
     "max_latency_ms", "max_size_kib", "max_params", "max_macs", "min_accuracy", "metrics", "compress", "int8_target",
-    "max_drop", "device", "precision", "batch_size", "learning_rate", "early_resolution", "epoch_images", "normalise",
+    "max_drop", "device", "precision", "training_threads", "batch_size", "learning_rate", "early_resolution", "epoch_images", "normalise",
     "augment", "latency_batch", "latency_threads", "latency", "runtime",
 )  # fmt: skip
 LONGER = 4

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 
 import compression
-from evaluators import Outcome, PairedDrop, Task, judge, load_predictions
+from evaluators import Outcome, PairedDrop, judge, load_predictions
 from evaluators.datasets import Dataset
-from experiments.artifacts import artifact, teacher
+from experiments.artifacts import teacher
+from experiments.planned_phase import PlannedPhase
 from experiments.ranking import Ranking
 from experiments.record import Record
 from experiments.run_directory import RunDirectory
-from experiments.search import Attempts
-from experiments.trial import COMPLETE, COMPRESSION, LOST, RUNNING, SEARCH, TAKEN_BACK, Trial
+from experiments.trial import COMPLETE, COMPRESSION, RUNNING, SEARCH, TAKEN_BACK, Trial
 from search_spaces import Candidate
-from strategies import Failure
 
 
-class CompressionPhase:
+class CompressionPhase(PlannedPhase):
     """Evaluates the `top_k` best architectures again, with a recipe, starting from their trained networks.
 
     Each group of stages is a trial of its own: its file is scored as every other, and compared with the file it
@@ -32,11 +31,11 @@ class CompressionPhase:
         top_k: how many of the search's trials are compressed.
         max_drop: in percentage points, see `evaluators.judge`.
         ranking: as it stands when the search is over.
-        record, directory: where it is kept.
+        record, directory, seed, retries: see `PlannedPhase`.
         data: for the labels of the validation split.
-        seed: of the run.
-        retries: for a trial whose worker died.
     """
+
+    kind = COMPRESSION
 
     def __init__(
         self,
@@ -51,75 +50,45 @@ class CompressionPhase:
         seed: int,
         retries: int = 1,
     ) -> None:
+        super().__init__(record, directory, seed, teacher(ranking, record, directory), retries)
         self._groups = list(compression.groups(recipe))
         self._max_drop = max_drop
         self._ranking = ranking
-        self._record = record
-        self._directory = directory
         self._labels = data.validation.labels
-        self._seed = seed
-        self._attempts = Attempts(retries)
         searched = [t for t in record.trials if t.kind == SEARCH]
         self._parents = ranking.select(searched, top_k) if self._groups else []
-        self._teacher = teacher(ranking, record, directory)
-        self._again = [
-            t.number for t in record.standing if t.state == RUNNING and t.kind == COMPRESSION and record.mine(t.number)
-        ]
 
     @property
     def length(self) -> int:
         """Trials that the phase consists of."""
         return len(self._parents) * len(self._groups)
 
-    def ask(self) -> Task | None:
-        """The next stage of a network whose last one is decided."""
-        self._record.sync()
-        while self._again:
-            trial = self._record.trials[self._again.pop(0)]
-            if trial.state == RUNNING:
-                return self._task(trial)
+    def _begin(self) -> Trial | None:
+        # The next stage of a network whose last one is decided.
         for parent in self._parents:
             current, group = self._position(parent)
             if group is None:
                 continue
             recipe = {**current.candidate.recipe, **group}
-            trial = self._record.start(
+            return self._record.start(
                 replace(current.candidate, recipe=recipe),
                 kind=COMPRESSION,
                 fidelity=current.fidelity,
                 seed=self._seed,
                 parent=current.number,
             )
-            return self._task(trial) if trial.state == RUNNING else self.ask()
         return None
 
-    def waits(self) -> bool:
-        """Whether another driver is at a stage, after which the next one may be free."""
-        return self._record.others(COMPRESSION, RUNNING)
-
-    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Record an epoch of fine-tuning."""
-        self._record.epoch(number, epoch, metrics)
-        return self._record.trials[number].state != LOST
-
-    def tell(self, number: int, result: Outcome | Failure) -> None:
-        """Record the file, kept or taken back."""
-        if self._record.trials[number].state == LOST:
-            return  # another driver has it evaluated, or will
-        if isinstance(result, Failure):
-            if self._attempts.another(number, result):
-                self._again.append(number)
-            else:
-                self._record.fail(number, result.error)
-            return
+    def _finish(self, number: int, outcome: Outcome) -> None:
+        """Kept or taken back."""
         trial = self._record.trials[number]
         assert trial.parent is not None
         parent = self._record.trials[trial.parent]
         stage = compression.remainder(trial.candidate.recipe, parent.candidate.recipe)
-        start = {k.removeprefix("start_"): v for k, v in result.metrics.items() if k.startswith("start_")}
+        start = {k.removeprefix("start_"): v for k, v in outcome.metrics.items() if k.startswith("start_")}
         verdict = judge(
             {**parent.metrics, **start},
-            result.metrics,
+            outcome.metrics,
             PairedDrop.between(self._right(parent.number), self._right(number)),
             max_drop=self._max_drop,
             limits=self._ranking.limits,
@@ -128,10 +97,10 @@ class CompressionPhase:
         )
         self._record.finish(
             number,
-            result,
+            outcome,
             state=COMPLETE if verdict.kept else TAKEN_BACK,
             reason=verdict.reason,
-            violations=self._ranking.violations(result.metrics),
+            violations=self._ranking.violations(outcome.metrics),
         )
 
     def _right(self, number: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -155,16 +124,3 @@ class CompressionPhase:
     def _find(self, parent: int, candidate: Candidate) -> Trial | None:
         trials: Sequence[Trial] = self._record.standing
         return next((t for t in trials if t.parent == parent and t.candidate == candidate), None)
-
-    def _task(self, trial: Trial) -> Task:
-        assert trial.parent is not None
-        parent = self._record.trials[trial.parent]
-        return Task(
-            number=trial.number,
-            candidate=trial.candidate,
-            fidelity=trial.fidelity,
-            seed=trial.seed,
-            directory=self._directory.trial_directory(trial.number),
-            start=artifact(parent, self._record, self._directory),
-            teacher=self._teacher,
-        )

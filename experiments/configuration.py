@@ -83,11 +83,11 @@ class Configuration:
     supernet_epochs: int = _option(25, "of --strategy supernet: epochs of the supernet's training")
     supernet_sampling: str = _option("sandwich", "of --strategy supernet: sandwich, fair or random")
     seed: int = _option(0, "seed of the run")
-    workers: int = _option(0, "worker processes; 0: as many as there are cores")
+    workers: int = _option(0, "worker processes; 0: as many as there are cores for their trainings")
     ray_address: str | None = _option(
         None, "of --strategy ray: a running cluster, or auto; by default one is started on this machine"
     )
-    cpus_per_trial: float = _option(1.0, "of --strategy ray: processors that each trial takes; it uses one thread")
+    cpus_per_trial: float = _option(1.0, "of --strategy ray: processors that each trial takes, see --training-threads")
     gpus_per_trial: float = _option(0.0, "of --strategy ray: GPUs that each trial takes, fractions too")
     trial_timeout: float | None = _option(None, "seconds after which a trial is ended and counts as failed")
     retries: int = _option(1, "how often a trial is tried again whose worker process died")
@@ -113,6 +113,9 @@ class Configuration:
     )
     device: str = _option("auto", "where candidates are trained: auto, cpu or cuda; they are deployed on the CPU")
     precision: str = _option("auto", "of training: fp32, bf16, or auto (bf16 where the processor has it)")
+    training_threads: int = _option(
+        1, "threads of each training: with few candidates, more of them end sooner than more workers do"
+    )
     batch_size: int = _option(64, "images a training step")
     learning_rate: float = _option(5e-3, "peak of the one-cycle schedule")
     inherit_weights: bool = _option(
@@ -178,7 +181,7 @@ class Configuration:
             ("trials", 1), ("epochs", 1), ("subnets", 1), ("supernet_epochs", 1),
             ("seed", 0), ("workers", 0), ("retries", 0), ("top_k", 0), ("repeats", 1),
             ("batch_size", 2), ("latency_batch", 1), ("latency_threads", 1), ("max_drop", 0), ("gpus_per_trial", 0),
-            ("heartbeat", 1),
+            ("heartbeat", 1), ("training_threads", 1),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise SlimsearchError(f"{flag(name)} {getattr(self, name)} is less than {least}")
@@ -210,9 +213,8 @@ class Configuration:
         """Processes to start."""
         if self.workers:
             return self.workers
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // self.training_threads)
 
     def replace(self, **changes: Any) -> Configuration:
         """A copy with other values.

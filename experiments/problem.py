@@ -108,6 +108,7 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
                 normalise=configuration.normalise == "folded",
                 device=device,
                 precision=precision,
+                threads=configuration.training_threads,
             ),
             latency,
             metrics,

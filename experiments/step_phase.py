@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import compression
-from evaluators import Artifact, Outcome, Task
+from evaluators import Artifact
+from experiments.planned_phase import PlannedPhase
 from experiments.record import Record
 from experiments.run_directory import RunDirectory
-from experiments.search import Attempts
-from experiments.trial import COMPLETE, COMPRESSION, LOST, RUNNING, SEARCH, STEP, Trial
-from strategies import Failure
+from experiments.trial import COMPLETE, COMPRESSION, SEARCH, STEP, Trial
 
 
-class StepPhase:
+class StepPhase(PlannedPhase):
     """Scores the files of the networks that a finalist went through: as it was trained, and after each stage.
 
     The networks themselves were kept, nothing is trained again; a step that the search has scored itself is left out.
@@ -22,79 +21,42 @@ class StepPhase:
 
     Args:
         finalists: whose steps are scored.
-        record, directory: where it is kept.
-        seed: of the run.
-        teacher: of distillations that ask for the best network of the run.
-        retries: for a trial whose worker died.
+        record, directory, seed, teacher, retries: see `PlannedPhase`.
     """
+
+    kind = STEP
 
     def __init__(
         self, finalists: Sequence[Trial], *, record: Record, directory: RunDirectory, seed: int,
         teacher: Artifact | None, retries: int = 1,
     ) -> None:  # fmt: skip
-        self._record, self._directory = record, directory
-        self._seed, self._teacher = seed, teacher
-        self._attempts = Attempts(retries)
+        super().__init__(record, directory, seed, teacher, retries)
         self._wanted: dict[str, tuple[Trial, compression.Recipe]] = {}
         for trial in finalists:
             for recipe in _beginnings(trial):
                 if _scored(record.trials, trial, recipe) is None:
                     key = replace(trial.candidate, recipe=recipe).key
                     self._wanted.setdefault(key, (trial, recipe))
-        self._again = [
-            t.number for t in record.standing if t.state == RUNNING and t.kind == STEP and record.mine(t.number)
-        ]
 
     @property
     def length(self) -> int:
         """Trials that the phase consists of."""
         return len(self._wanted)
 
-    def ask(self) -> Task | None:
-        """The next step."""
-        self._record.sync()
-        while self._again:
-            trial = self._record.trials[self._again.pop(0)]
-            if trial.state == RUNNING:
-                return self._task(trial)
+    def _begin(self) -> Trial | None:
         while self._wanted:
             finalist, recipe = self._wanted.pop(next(iter(self._wanted)))
             candidate = replace(finalist.candidate, recipe=recipe)
-            if any(t.kind == STEP and t.candidate == candidate for t in self._record.standing):
-                continue
-            trial = self._record.start(
-                candidate, kind=STEP, fidelity=finalist.fidelity, seed=self._seed, repeats=finalist.number,
-                common_seed=True, point=finalist.point,
-            )  # fmt: skip
-            if trial.state == RUNNING:
-                return self._task(trial)
+            if not any(t.kind == STEP and t.candidate == candidate for t in self._record.standing):
+                return self._record.start(
+                    candidate, kind=STEP, fidelity=finalist.fidelity, seed=self._seed, repeats=finalist.number,
+                    common_seed=True, point=finalist.point,
+                )  # fmt: skip
         return None
 
     def waits(self) -> bool:
         """Nothing here waits for another step."""
         return False
-
-    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Record an epoch, of a network that was not kept after all."""
-        self._record.epoch(number, epoch, metrics)
-        return self._record.trials[number].state != LOST
-
-    def tell(self, number: int, result: Outcome | Failure) -> None:
-        """Record a step; one that failed is missing in the report."""
-        if self._record.trials[number].state == LOST:
-            return
-        if isinstance(result, Outcome):
-            self._record.finish(number, result)
-        elif self._attempts.another(number, result):
-            self._again.append(number)
-        else:
-            self._record.fail(number, result.error)
-
-    def _task(self, trial: Trial) -> Task:
-        return Task(
-            number=trial.number, candidate=trial.candidate, fidelity=trial.fidelity, seed=trial.seed,
-            directory=self._directory.trial_directory(trial.number), teacher=self._teacher,
-        )  # fmt: skip
 
 
 def path_of(trial: Trial, trials: Sequence[Trial]) -> list[tuple[compression.Recipe, Trial, float]]:

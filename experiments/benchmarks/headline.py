@@ -31,12 +31,8 @@ from slimsearch_errors import SlimsearchError
 ROWS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "first-seconds": lambda options: first_seconds(options.repeats),
     "hello-nas": lambda options: hello_nas(_mnist(options), options.out / "hello-nas", options.seeds or 1),
-    "mnist-2421": lambda options: tiny_mnist(
-        _mnist(options), options.out / "mnist", 2421, options.trials, options.epochs, options.long, options.seeds or 3
-    ),
-    "mnist-1000": lambda options: tiny_mnist(
-        _mnist(options), options.out / "mnist", 1000, options.trials, options.epochs, options.long, options.seeds or 3
-    ),
+    "mnist-2421": lambda options: tiny_mnist(_mnist(options), options.out / "mnist", 2421, *_effort(options)),
+    "mnist-1000": lambda options: tiny_mnist(_mnist(options), options.out / "mnist", 1000, *_effort(options)),
     "cifar10": lambda options: small_cifar10(
         _cifar10(options), options.out / "cifar10", options.trials, options.epochs, options.long
     ),
@@ -64,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--trials", type=int, default=32, help="of a search")
     made.add_argument("--epochs", type=int, default=4, help="of training in a search")
     made.add_argument("--long", type=int, default=40, help="epochs of a training for long")
+    made.add_argument("--workers", type=int, default=2, help="of the mnist rows")
     made.add_argument("--budget", type=float, default=120.0, help="seconds of each search of co-search")
     return made
 
@@ -78,6 +75,10 @@ def _run(options: argparse.Namespace) -> None:
         rows = {**before.get("rows", {}), options.row: row}
         found = {"processor": name, "processor_flags": flags, "rows": rows}
         write_whole(options.json, json.dumps(found, indent=1) + "\n")
+
+
+def _effort(options: argparse.Namespace) -> tuple[int, int, int, int, int]:
+    return options.trials, options.epochs, options.long, options.seeds or 3, options.workers
 
 
 def _mnist(options: argparse.Namespace) -> Path:

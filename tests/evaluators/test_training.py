@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,20 @@ def test_stops_when_told(digits: Dataset, network: Network) -> None:
     training = ImageTraining(digits, TrainingSettings(), 0, on_epoch=lambda epoch, scores: epoch < 2)
     with pytest.raises(StoppedEarly):
         training.fit(network, epochs=5)
+
+
+def test_threads_are_of_the_training_alone(digits: Dataset, network: Network) -> None:
+    before, seen = torch.get_num_threads(), []
+    wanted = 2 if before != 2 else 3
+
+    def look(epoch: int, scores: Mapping[str, float]) -> bool:
+        seen.append(torch.get_num_threads())
+        return epoch < 2
+
+    training = ImageTraining(digits, TrainingSettings(threads=wanted), 0, on_epoch=look)
+    with pytest.raises(StoppedEarly):
+        training.fit(network, epochs=3)
+    assert (seen, torch.get_num_threads()) == ([wanted, wanted], before)
 
 
 def test_a_loss_that_is_no_number_says_so(digits: Dataset) -> None:

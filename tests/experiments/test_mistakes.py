@@ -32,6 +32,7 @@ FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
         (["--space", TINY, "--objectives", "val_accuracy,energy"], "'energy' needs a direction"),
         (["--space", TINY, "--objectives", "val_accuracy,energy:min"], "'energy' is not recorded; known: val_accuracy"),
         (["--space", TINY, "--objective", "best"], "--objective 'best' is none of pareto, weighted"),
+        (["--space", TINY, "--training-threads", "0"], "--training-threads 0 is less than 1"),
         (["--space", TINY, "--max-size-kib", "-3"], "--max-size-kib -3 is not above 0"),
         (["--space", TINY, "--min-accuracy", "98"], r"--min-accuracy 98 is not between 0 and 1 \(0.98 stands"),
         (["--space", TINY, "--trials", "0"], "--trials 0 is less than 1"),

@@ -37,7 +37,7 @@ def test_the_front_of_a_run_is_trained_for_longer(run: Run, tmp_path: Path) -> N
 def test_models_by_number_files_and_dicts(run: Run, tmp_path: Path) -> None:
     assert run(*WORDS, "--trials", "2", "--run-dir", "found").returncode == 0
     first = recorded(tmp_path / "found")[0]
-    words = ("--compress", "none", "--epochs", "1", "--run-dir")
+    words = ("--compress", "none", "--epochs", "1", "--training-threads", "2", "--run-dir")
     done = run("found/top_models.json", "--models", "0", *words, "one", command="retrain")
     assert done.returncode == 0, done.stderr
     (only,) = recorded(tmp_path / "one").values()
