@@ -15,10 +15,11 @@ from experiments.script import write_whole
 from slimsearch_errors import SlimsearchError
 
 CANDIDATES, EPOCHS = 3, 3
-# A fifth of the images for each of the three; then a part of the best of them goes on, to all images twice.
+# A sixth of the images for each of the three; then the best of them goes on, to all of them one and a half times.
 OURS = (
-    "--epochs", "9", "--epoch-images", "12000", "--scheduler", "asha:eta=3", "--augment", "none", "--workers", "2",
-    "--latency", "predicted",
+    "--epochs", "9", "--epoch-images", "9000", "--scheduler", "asha:eta=3", "--augment", "none",
+    "--batch-size", "128", "--learning-rate", "0.01", "--latency", "predicted", "--workers", "1",
+    "--training-threads", "2",
 )  # fmt: skip
 _SCRIPT = """
 import json, sys
