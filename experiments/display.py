@@ -15,6 +15,7 @@ from experiments.savings import savings
 from experiments.tables import (
     architecture_text,
     best_lines,
+    disturbed_line,
     final_table,
     marked_recipe,
     metrics_text,
@@ -149,6 +150,9 @@ class Console:
         predicted = foretold(result.trials)
         if predicted is not None:
             self._print(str(predicted))
+        disturbed = disturbed_line(result.trials)
+        if disturbed is not None:
+            self._print(f"[yellow]{disturbed}[/]")
         told = best_lines(result.models, ranking) + seed_lines(result.models) + taken_back_lines(result.trials)
         for line in told:
             self._print(_escape(line))

@@ -16,7 +16,7 @@ from experiments.reliability import Told, foretold, intervals, over_seeds
 from experiments.run_directory import RunDirectory
 from experiments.savings import savings
 from experiments.step_phase import path_of
-from experiments.tables import architecture_text, marked_recipe, recipe_text, rows
+from experiments.tables import architecture_text, disturbed_line, marked_recipe, recipe_text, rows
 from experiments.trial import COMPLETE, Trial
 
 _PATH = ("val_accuracy", "latency_ms", "size_kib", "params", "macs")
@@ -138,6 +138,7 @@ def page_data(
         "limits": [f"{limit.flag} {limit.bound:g}" for limit in ranking.limits],
         "history": history,
         "foretold": None if predicted is None else str(predicted),
+        "disturbed": disturbed_line(recorded),
         "savings": None if saved is None else str(saved),
         "trials": [
             {

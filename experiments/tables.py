@@ -166,6 +166,12 @@ def taken_back_lines(trials: Sequence[Trial]) -> list[str]:
     ]
 
 
+def disturbed_line(trials: Sequence[Trial]) -> str | None:
+    """Which finalists were measured although others did not leave the machine alone; None: none of them."""
+    numbers = [t.number for t in _finalists(trials) if t.metrics.get("latency_calm", 1.0) == 0]
+    return f"measured on a machine that was never calm: the latency of {_numbers(numbers)}" if numbers else None
+
+
 def rows(trials: Sequence[Trial], ranking: Ranking) -> list[Trial]:
     """Finalists, the front first and the most accurate first, then the stages that were taken back."""
     finalists = _finalists(trials)

@@ -22,7 +22,9 @@ if __name__ == "__main__":
 from evaluators import processor
 from experiments.benchmarks._co_search import co_search
 from experiments.benchmarks._first_seconds import first_seconds
+from experiments.benchmarks._headline_table import headline_table
 from experiments.benchmarks._hello_nas import hello_nas
+from experiments.benchmarks._page import filled
 from experiments.benchmarks._small_cifar10 import small_cifar10
 from experiments.benchmarks._tiny_mnist import tiny_mnist
 from experiments.script import Parser, exit_code, write_whole
@@ -52,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     made = Parser(__doc__.partition("\n")[0])
     made.add_argument("row", choices=list(ROWS), help="which one")
     made.add_argument("--json", type=Path, help="where the row is written, beside those that are there")
+    made.add_argument("--page", type=Path, help="a page of Markdown whose table of these rows is written anew")
     made.add_argument("--out", type=Path, default=Path("runs") / "headline", help="where runs are kept")
     made.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads")
     made.add_argument("--cifar10", type=Path, help="image folder of CIFAR-10")
@@ -67,14 +70,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     options.out = options.out.resolve()
-    row = ROWS[options.row](options)
+    row = _without_paths(ROWS[options.row](options), options)
     print(json.dumps(row, indent=1))
+    before = {}
+    if options.json is not None and options.json.is_file():
+        before = json.loads(options.json.read_text(encoding="utf-8"))
+    name, flags = processor()
+    rows = {**before.get("rows", {}), options.row: row}
     if options.json is not None:
-        before = json.loads(options.json.read_text(encoding="utf-8")) if options.json.is_file() else {}
-        name, flags = processor()
-        rows = {**before.get("rows", {}), options.row: row}
         found = {"processor": name, "processor_flags": flags, "rows": rows}
         write_whole(options.json, json.dumps(found, indent=1) + "\n")
+    if options.page is not None:
+        page = options.page.read_text(encoding="utf-8")
+        write_whole(options.page, filled(page, {"headline": headline_table(rows)}))
+
+
+def _without_paths(row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Commands as another machine would have them."""
+    text = json.dumps(row)
+    for path, name in ((options.out, "runs/headline"), (options.mnist, "data"), (options.cifar10, "cifar10")):
+        if path is not None:
+            text = text.replace(json.dumps(str(path.resolve()))[1:-1], name)
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def _effort(options: argparse.Namespace) -> tuple[int, int, int, int, int]:

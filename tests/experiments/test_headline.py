@@ -71,6 +71,27 @@ def test_a_trick_is_compared(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert (tmp_path / "page.md").read_text().count("optimizer's step in one kernel") == 3
 
 
+def test_rows_are_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {
+        "first-seconds": {"epoch_seconds": [9, 11, 10], "trial_seconds": [20], "command": f"{tmp_path}/out/one"},
+        "mnist-1000": {
+            "test_accuracies": [0.985], "seconds": {"search": 60, "long": 120},
+            "metrics": {"params": 999, "size_kib": 7.5, "latency_ms": 0.012},
+        },
+    }  # fmt: skip
+    monkeypatch.setattr(headline, "ROWS", {name: lambda options, row=row: row for name, row in rows.items()})
+    (tmp_path / "page.md").write_text("before\n<!-- table: headline -->\n<!-- end -->\nafter\n")
+    for row in rows:
+        words = [row, "--out", f"{tmp_path}/out", "--json", f"{tmp_path}/h.json", "--page", f"{tmp_path}/page.md"]
+        assert headline.main(words) == 0
+    kept = json.loads((tmp_path / "h.json").read_text())["rows"]
+    assert kept == {**rows, "first-seconds": {**rows["first-seconds"], "command": "runs/headline/one"}}
+    page = (tmp_path / "page.md").read_text()
+    assert "| 10.0 (9.0 to 11.0) s to the first epoch, 20.0 s to the first trial |" in page
+    assert "| 98.50%, 999 parameters, 7.5 KiB, 0.012 ms; 3 minutes |" in page
+    assert page.startswith("before\n") and page.endswith("after\n")
+
+
 @pytest.mark.parametrize("row", ["hello-nas", "mnist-2421", "mnist-1000"])
 def test_what_is_missing_is_one_line(row: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert headline.main([row]) == 2

@@ -14,7 +14,9 @@ import pytest
 import slimsearch
 from evaluators import wilson
 from evaluators.datasets import Dataset
-from experiments.trial import REPEAT
+from experiments.tables import disturbed_line
+from experiments.trial import COMPLETE, REPEAT, SEARCH, Trial
+from search_spaces import Candidate
 from tests.conftest import TINY, Run, recorded
 
 FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2", "--trials", "3")
@@ -159,3 +161,13 @@ def test_predicted_latency_is_compared_with_what_is_measured_at_the_end(
     done = run(*words[:-1], "other", "--latency", "predicted", "--runtime", "openvino")
     assert done.returncode == 2
     assert "--latency predicted is for --runtime onnxruntime, not openvino" in done.stderr
+
+
+def test_what_was_measured_without_calm_is_named() -> None:
+    def finalist(number: int, calm: float) -> Trial:
+        final = {"latency_ms": 0.1, "latency_calm": calm}
+        return Trial(number, Candidate({"act": number}), SEARCH, COMPLETE, 1, 0, metrics={"latency_ms": 1}, final=final)
+
+    trials = [finalist(number, calm) for number, calm in enumerate((0.0, 1.0, 0.0))]
+    assert disturbed_line(trials) == "measured on a machine that was never calm: the latency of trials 0 and 2"
+    assert disturbed_line(trials[1:2]) is None
