@@ -89,7 +89,8 @@ def test_rows_are_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     page = (tmp_path / "page.md").read_text()
     assert "| 10.0 (9.0 to 11.0) s to the first epoch, 20.0 s to the first trial |" in page
     assert "| 98.50%, 999 parameters, 7.5 KiB, 0.012 ms; 3 minutes |" in page
-    assert page.startswith("before\n") and page.endswith("after\n")
+    assert page.startswith("before\n")
+    assert page.endswith("after\n")
 
 
 @pytest.mark.parametrize("row", ["hello-nas", "mnist-2421", "mnist-1000"])
