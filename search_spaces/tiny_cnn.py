@@ -24,8 +24,8 @@ class TinyCnn(ModelSpace):  # type: ignore[misc]
             raise ValueError(f"tiny_cnn needs images of at least 8x8 pixels, not {image_size}x{image_size}")
         widths = [
             nni.choice("width1", [4, 6, 8, 12]),
-            nni.choice("width2", [8, 12, 16, 24]),
-            nni.choice("width3", [12, 16, 24, 32]),
+            nni.choice("width2", [6, 8, 12, 16, 24]),
+            nni.choice("width3", [8, 12, 16, 24, 32]),
         ]
         kernel = nni.choice("kernel", [3, 5])
         self.stem = _convolution(in_channels, widths[0], 3)
