@@ -124,6 +124,7 @@ def test_flags_and_names_in_the_text_exist() -> None:
         "benchmarks/search_quality.py",
         "benchmarks/overhead.py",
         "benchmarks/supernet.py",
+        "benchmarks/headline.py",
         *(f"reproduce/{name}.py" for name in REPRODUCED),
     ):
         text = (ROOT / "experiments" / script).read_text() + (
