@@ -88,7 +88,7 @@ def test_rows_are_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert kept == {**rows, "first-seconds": {**rows["first-seconds"], "command": "runs/headline/one"}}
     page = (tmp_path / "page.md").read_text()
     assert "| 10.0 (9.0 to 11.0) s to the first epoch, 20.0 s to the first trial |" in page
-    assert "| 98.50%, 999 parameters, 7.5 KiB, 0.012 ms; 3 minutes |" in page
+    assert "| 98.50 %, 999 parameters, 7.5 KiB, 0.012 ms; 3 minutes |" in page
     assert page.startswith("before\n")
     assert page.endswith("after\n")
 
