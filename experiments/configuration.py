@@ -114,7 +114,7 @@ class Configuration:
     device: str = _option("auto", "where candidates are trained: auto, cpu or cuda; they are deployed on the CPU")
     precision: str = _option("auto", "of training: fp32, bf16, or auto (bf16 where the processor has it)")
     training_threads: int = _option(
-        1, "threads of each training: with few candidates, more of them end sooner than more workers do"
+        1, "threads of each training: more than one pays where there are fewer candidates than cores"
     )
     batch_size: int = _option(64, "images a training step")
     learning_rate: float = _option(5e-3, "peak of the one-cycle schedule")

@@ -1,4 +1,4 @@
-"""The headline rows as a table: what was asked, what was found beside what, and the row's command."""
+"""The headline rows as a table: what was asked, and what was found beside what."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def headline_table(rows: Mapping[str, Row]) -> str:
     return table(
         ["row", "what is asked", "what was found"],
         [[f"`{name}`", asked, found(rows[name])] for name, (asked, found) in _ROWS.items() if name in rows],
-    ).replace("---:", "---")  # all of it is text
+        numbers=False,
+    )
 
 
 def _first_seconds(row: Row) -> str:

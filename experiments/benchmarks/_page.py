@@ -29,7 +29,7 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
     return _TABLE.sub(replaced, page)
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown; the first column is text, the others are numbers."""
-    rule = ["---", *("---:" for _ in headings[1:])]
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> str:
+    """In Markdown; the first column is text, and so are the others unless they are numbers."""
+    rule = ["---", *("---:" if numbers else "---" for _ in headings[1:])]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows)) + "\n"

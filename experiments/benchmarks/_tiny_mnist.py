@@ -38,7 +38,8 @@ def tiny_mnist(
     Returns:
         JSON: the most accurate on the validation split, with its accuracy on the test split over all seeds.
     """
-    data = ("--dataset", "mnist", "--data-root", mnist, "--workers", workers)
+    processes = ("--workers", workers)
+    data = ("--dataset", "mnist", "--data-root", mnist, *processes)
     teacher = Run(
         out / "teacher", "retrain", json.dumps(TEACHER), "--space", "resnet_cifar", *data, "--epochs", "8",
         "--batch-size", "128", "--compress", "none",
@@ -50,11 +51,10 @@ def tiny_mnist(
         "--latency", "predicted", "--top-k", 8,
     ).begin().wait()  # fmt: skip
     recipe = f"distill:teacher={teacher.file(teacher.models[0])}:temperature=4:weight=0.9:epochs={long}"
-
     best = max(search.models, key=lambda model: model["metrics"]["val_accuracy"])
     runs = [
         Run(
-            out / f"long-{params}-{seed}", "retrain", search.directory, "--models", best["trial"], *data[4:],
+            out / f"long-{params}-{seed}", "retrain", search.directory, "--models", best["trial"], *processes,
             "--epochs", _BEFORE_TEACHER, "--epoch-images", 60_000, "--scheduler", "none", "--compress", recipe,
             "--max-drop", 0, "--seed", seed,
         ).begin().wait()
