@@ -15,9 +15,9 @@ from experiments.reproduce import resnet18_fused
 from search_spaces import FixedModel
 
 PARAMS = 280_000
-_RECIPES = "quantize:\n  keep_float: [none, ends]\n"
-_OPTIONS = ("--batch-size", 128, "--learning-rate", 0.01)
-_SHORT_EPOCH = 9_000  # images: a fifth of the training split
+_RECIPES = "quantize:\n  keep_float: [none]\n"
+_OPTIONS = ("--batch-size", 128, "--learning-rate", 0.01, "--augment", "shift-flip")
+_SHORT_EPOCH = 15_000  # images: a third of the training split
 
 
 def small_cifar10(cifar10: Path, out: Path, trials: int, epochs: int, long: int) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def small_cifar10(cifar10: Path, out: Path, trials: int, epochs: int, long: int)
     Args:
         cifar10: an image folder.
         out: where runs are kept.
-        trials, epochs: of the search, whose epochs have a fifth of the images.
+        trials, epochs: of the search, whose epochs have a third of the images.
         long: epochs of the long training.
 
     Returns:
@@ -44,15 +44,15 @@ def small_cifar10(cifar10: Path, out: Path, trials: int, epochs: int, long: int)
     limits = ("--max-params", PARAMS, "--max-latency-ms", f"{limit:.5f}")
     search = Run(
         out / "search", "run", "--space", "resnet_cifar", "--dataset", cifar10, "--co-search", recipes, *limits,
+        "--objectives", "val_accuracy",
         "--trials", trials, "--epochs", epochs, "--epoch-images", _SHORT_EPOCH, *_OPTIONS,
     ).begin().wait()  # fmt: skip
     fitting = [model for model in search.models if model["metrics"]["params"] <= PARAMS]
     best = sorted(fitting, key=lambda model: -model["metrics"]["val_accuracy"])[:2]
-    kept = best[0]["recipe"]["quantize"]["keep_float"]
     trained = Run(
         out / "long", "retrain", search.directory, "--models", ",".join(str(model["trial"]) for model in best),
         "--epochs", long, "--epoch-images", len(data.train),
-        "--compress", f"quantize:keep_float={kept}", "--max-drop", 100, *_OPTIONS,
+        "--compress", "quantize", "--max-drop", 100, *_OPTIONS,
     ).begin().wait()  # fmt: skip
     int8 = [model for model in trained.models if model["recipe"]]
     found = max(int8, key=lambda model: model["metrics"]["val_accuracy"])
