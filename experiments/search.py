@@ -184,9 +184,9 @@ class ArchitectureSearch:
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Record an epoch; before the first one, see whether a limit is already broken."""
         if epoch == 0:
-            trial = self._record.trials[number]
-            vain = self.ranking.broken(metrics) or foregone(
-                self.ranking, trial.candidate, metrics, (self._record.trials[n] for n in self._mine)
+            trial, certain = self._record.trials[number], _certain(metrics)
+            vain = self.ranking.broken(certain) or foregone(
+                self.ranking, trial.candidate, certain, (self._record.trials[n] for n in self._mine)
             )
             if vain is not None:
                 self._ended[number] = RULED_OUT, vain
@@ -460,6 +460,12 @@ class Attempts:
             return self._with_machines[number] <= _LOST_MACHINES
         self._lost[number] = self._lost.get(number, 0) + 1
         return failure.worker_died and self._lost[number] <= self._retries
+
+
+def _certain(known: Mapping[str, float]) -> dict[str, float]:
+    """What a candidate can be ruled out by: no latency that was measured on a machine that others disturbed."""
+    disturbed = known.get("latency_calm") == 0
+    return {metric: value for metric, value in known.items() if not (disturbed and metric == "latency_ms")}
 
 
 def _hopeless(epoch: int) -> str:

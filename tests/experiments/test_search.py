@@ -128,6 +128,17 @@ def test_what_breaks_a_limit_is_never_trained_and_costs_no_trial(directory, lene
     assert "exceeds --max-size-kib 1" in (ruled_out[0].reason or "")
 
 
+def test_a_disturbed_latency_rules_nothing_out(directory, mnist_cnn: ModelSpace) -> None:
+    objectives = (Objective("val_accuracy", "maximize"), Objective("latency_ms", "minimize"))
+    ranking = Ranking(objectives, (Limit("latency_ms", 0.1, True, "--max-latency-ms"),))
+    search, _ = make(directory, mnist_cnn, ranking=ranking)
+    for calm, goes_on in ((0.0, True), (1.0, False)):
+        task = search.ask()
+        assert task is not None
+        assert search.report(task.number, 0, {"latency_ms": 0.3, "latency_calm": calm}) is goes_on
+        search.tell(task.number, Outcome({"val_accuracy": 0.5, "latency_ms": 0.05, "latency_calm": 1.0}))
+
+
 def test_a_limit_that_nothing_meets_ends_and_says_so(directory, mnist_cnn: ModelSpace) -> None:
     ranking = Ranking(RANKING.objectives, (Limit("size_kib", -1.0, True, "--max-size-kib"),))
     search, record = make(directory, mnist_cnn, "tpe", ranking, trials=10)
