@@ -236,38 +236,9 @@ def load_network(run_dir: str | Path, model: dict[str, Any], *, space: Any = Non
     Raises:
         SlimsearchError: it cannot be built or loaded.
     """
-    import json
+    from experiments.stored_network import stored_network
 
-    from compression import Network
-    from experiments.configuration import Configuration
-    from slimsearch_names import no_code_from
-    from slimsearch_reading import mismatch, read_json
-
-    folder = Path(run_dir)
-    environment = read_json(folder / "environment.json")
-    for given, wanted, what in (
-        (environment, {"dataset": {"input_shape": [int], "classes": str}}, f"'{folder / 'environment.json'}'"),
-        (model, {"architecture": dict, "artifact": str}, "an entry of top_models.json"),
-    ):
-        wrong = mismatch(given, wanted)
-        if wrong is not None:
-            raise SlimsearchError(f"{what} is damaged: {wrong}")
-    file = (folder / model["artifact"]).resolve()
-    if not file.is_relative_to(folder.resolve()):
-        raise SlimsearchError(f"'{model['artifact']}' is not in '{folder}'")
-    data = environment["dataset"]
-    try:
-        classes = len(json.loads(data["classes"]))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise SlimsearchError(f"'{folder / 'environment.json'}' is damaged: its classes are no list") from error
-    with no_code_from(folder):
-        fresh = build(
-            Configuration.read(folder / "config.yaml").space if space is None else space,
-            model["architecture"],
-            input_shape=tuple(data["input_shape"]),
-            num_classes=classes,
-        )
-    return Network.load(fresh, file.parent).module
+    return stored_network(Path(run_dir), model, space=space).module
 
 
 def load_dataset(

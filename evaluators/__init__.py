@@ -1,6 +1,7 @@
 """A candidate in, named numbers out: data, training, the deployed file's accuracy, latency and size."""
 
 from evaluators._accuracy import told_apart, wilson
+from evaluators._classifier import Classifier, Prediction
 from evaluators._deployed import RUNTIMES, DeployedModel, runtime_version, size_kib
 from evaluators._function_evaluator import FunctionEvaluator
 from evaluators._gate import PairedDrop, Verdict, judge
@@ -42,9 +43,9 @@ from evaluators._weight_sharing import WeightSharingEvaluator
 
 __all__ = [
     "CHECKPOINT", "DIRECTIONS", "IMPORTS", "MODEL", "RUNTIMES", "SAMPLINGS", "Architectures", "Artifact",
-    "DeployedModel", "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency", "LatencyPredictor",
+    "Classifier", "DeployedModel", "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency", "LatencyPredictor",
     "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator", "Objective", "Outcome", "PairedDrop",
-    "Predicted", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator", "Task",
+    "Predicted", "Prediction", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator", "Task",
     "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "device_for", "finite",
     "front", "hypervolume", "hypervolumes", "judge", "load_predictions", "load_right", "losses", "measure_latency",
     "precision_for", "processor", "ranks", "recalibrate", "runtime_version", "select", "size_kib", "told_apart",

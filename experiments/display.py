@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from experiments.savings import savings
 from experiments.tables import (
     architecture_text,
     best_lines,
+    console,
     disturbed_line,
     final_table,
     marked_recipe,
@@ -95,10 +95,7 @@ class Console:
     """A progress bar and what runs now on a terminal; a line for every finished trial in any case."""
 
     def __init__(self) -> None:
-        from rich.console import Console as RichConsole
-
-        # Where lines are kept, a table need not fit a screen.
-        self._console = RichConsole(highlight=False, width=None if sys.stdout.isatty() else 120)
+        self._console = console()
         self._phase = ""
         self._length = 0
         self._began = 0.0

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from evaluators import processor, runtime_version
 from evaluators.datasets import Dataset
 from experiments.configuration import Configuration
 from experiments.problem import Problem
-from experiments.run_directory import RunDirectory
 from slimsearch_errors import SlimsearchError
-from slimsearch_reading import mismatch
+from slimsearch_reading import mismatch, read_json
 
 _PACKAGES = (
     "slimsearch", "torch", "torchvision", "nni", "optuna", "numpy", "onnx", "onnxruntime", "torch-pruning",
@@ -70,16 +70,17 @@ def _described(data: Dataset) -> dict[str, Any]:
     }
 
 
-def read(directory: RunDirectory) -> dict[str, Any]:
-    """The environment that a run was begun in.
+def read(path: Path) -> dict[str, Any]:
+    """The environment that the run in the directory `path` was begun in.
 
     Raises:
         SlimsearchError: it is missing or damaged.
     """
-    found = directory.read_json("environment.json")
+    file = path / "environment.json"
+    found = read_json(file)
     wrong = mismatch(found, _READ, "it")
     if wrong is not None:
-        raise SlimsearchError(f"'{directory.path / 'environment.json'}' is damaged: {wrong}")
+        raise SlimsearchError(f"'{file}' is damaged: {wrong}")
     return dict(found)
 
 

@@ -140,7 +140,7 @@ def resume(
             raise SlimsearchError(f"'{path}' was begun from Python with a function; resume it there with that function")
         if configuration.dataset == IN_MEMORY and data is None:
             raise SlimsearchError(f"'{path}' was begun from Python with its data; resume it there with that data")
-        before = environment.read(directory)
+        before = environment.read(directory.path)
         # What the processor is used for was chosen once, and is recorded: it stays.
         pinned = {"device": before["device"], "precision": before["precision"]}
         parts = make_parts(configuration.replace(**pinned), space, data, evaluate)

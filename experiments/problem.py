@@ -82,44 +82,80 @@ def prepare(
 
 
 def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
-    metrics = user_metrics(configuration.metrics)
-    device = device_for(configuration.device)
-    precision = precision_for(configuration.precision, device)
-    latency = LatencySettings(
-        configuration.latency_batch, configuration.latency_threads, configuration.runtime, configuration.latency
-    )
-    runtime_version(latency.runtime)  # it is there
-    dataset = _dataset(configuration, data)
-    made = _model_space(configuration.space, space, dataset)
+    made, dataset = networks(configuration, space, data)
     made.check(next(made.grid()))
+    metrics = user_metrics(configuration.metrics)
     recipes = recipe_choices(configuration, dataset)
-
-    def evaluator(directory: RunDirectory) -> NetworkEvaluator:
-        dataset.without_test().save(directory.scratch / "data")
-        return NetworkEvaluator(
-            made,
-            directory.scratch / "data",
-            TrainingSettings(
-                batch_size=configuration.batch_size,
-                learning_rate=configuration.learning_rate,
-                augmentation=configuration.augment,
-                early_resolution=configuration.early_resolution,
-                epoch_images=configuration.epoch_images,
-                normalise=configuration.normalise == "folded",
-                device=device,
-                precision=precision,
-                threads=configuration.training_threads,
-            ),
-            latency,
-            metrics,
-            kept=directory.path / KEPT if recipes is not None and recipes.compresses else None,
-        )
-
+    compressing = recipes is not None and recipes.compresses
     chosen: Space = made
     if configuration.architectures is not None:
         chosen = Subset(made, architectures(configuration.architectures))
     searched = chosen if recipes is None else JointSpace(chosen, recipes)
-    return Problem(searched, evaluator, (*_METRICS, *metrics), COSTS, dataset, device, precision, latency)
+    training = training_settings(configuration)
+    return Problem(
+        searched,
+        lambda directory: network_evaluator(configuration, made, dataset, directory, compressing=compressing),
+        (*_METRICS, *metrics),
+        COSTS,
+        dataset,
+        training.device,
+        training.precision,
+        latency_settings(configuration),
+    )
+
+
+def networks(configuration: Configuration, space: Any, data: Any) -> tuple[ModelSpace, Dataset]:
+    """The space of the networks that a configuration names, and the data set; see `prepare`.
+
+    Raises:
+        SlimsearchError: there is no such space or data set.
+    """
+    training_settings(configuration)  # the device is there
+    runtime_version(configuration.runtime)  # and so is this
+    dataset = _dataset(configuration, data)
+    return _model_space(configuration.space, space, dataset), dataset
+
+
+def network_evaluator(
+    configuration: Configuration, space: ModelSpace, data: Dataset, directory: RunDirectory, *, compressing: bool
+) -> NetworkEvaluator:
+    """What evaluates networks as a configuration says, with what a run has on disk; `compressing` in the search."""
+    data.without_test().save(directory.scratch / "data")
+    return NetworkEvaluator(
+        space,
+        directory.scratch / "data",
+        training_settings(configuration),
+        latency_settings(configuration),
+        user_metrics(configuration.metrics),
+        kept=directory.path / KEPT if compressing else None,
+    )
+
+
+def training_settings(configuration: Configuration) -> TrainingSettings:
+    """How networks are trained.
+
+    Raises:
+        SlimsearchError: there is no such device.
+    """
+    device = device_for(configuration.device)
+    return TrainingSettings(
+        batch_size=configuration.batch_size,
+        learning_rate=configuration.learning_rate,
+        augmentation=configuration.augment,
+        early_resolution=configuration.early_resolution,
+        epoch_images=configuration.epoch_images,
+        normalise=configuration.normalise == "folded",
+        device=device,
+        precision=precision_for(configuration.precision, device),
+        threads=configuration.training_threads,
+    )
+
+
+def latency_settings(configuration: Configuration) -> LatencySettings:
+    """How files are run, and how their latency is known."""
+    return LatencySettings(
+        configuration.latency_batch, configuration.latency_threads, configuration.runtime, configuration.latency
+    )
 
 
 def _own_evaluation(

@@ -26,7 +26,7 @@ def report_again(path: Path, display: Display | None = None) -> Result:
     display = display or Silent()
     with RunDirectory(path, create=False) as directory:
         configuration = Configuration.read(directory.config)
-        before = environment.read(directory)
+        before = environment.read(directory.path)
         for line in environment.differences(before, {**before, **environment.machine()}):
             display.warn(f"the environment has changed: {line}")
         ranking = Ranking.of(configuration)

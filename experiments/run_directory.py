@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from optuna.storages.journal import BaseJournalBackend
 
 _STUDY, _JOURNAL = "slimsearch", "study.journal"
+# Seconds; `in_use` has the lock for a moment.
+_WHILE_OTHERS_LOOK = 0.3
 # What a process that was killed while it began can have left; nothing is lost by beginning anew.
 _BEFORE_A_RUN = {"lock", "driver", "driver.part", "environment.json", "environment.json.part", "config.part"}
 
@@ -43,6 +45,22 @@ def refuse_ways_out(path: Path) -> None:
                 raise SlimsearchError(f"'{place}' is a link that leads out of the run directory, which is refused")
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
                 raise SlimsearchError(f"'{place}' is neither a file nor a folder, which is refused in a run directory")
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process has the run directory open."""
+    from filelock import FileLock, Timeout
+
+    lock = path / "lock"
+    if not lock.is_file():
+        return False
+    try:
+        with FileLock(str(lock), timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # it belongs to another user
+        return False
 
 
 class RunDirectory:
@@ -76,7 +94,7 @@ class RunDirectory:
         refuse_ways_out(self.path)
         self._lock = FileLock(str(self.path / "lock"))
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=_WHILE_OTHERS_LOOK)
         except Timeout:
             raise SlimsearchError(f"run directory '{path}' is in use by another process") from None
         except OSError as error:
@@ -135,50 +153,11 @@ class RunDirectory:
             stale.unlink(missing_ok=True)  # Optuna's own lock outlives a killed process; ours tells that it is stale
         if self.journal.exists():
             self.torn = mend(self.journal, self.path / "study.journal.torn")
-        return self._study(Journal(str(self.journal)), objectives)
+        return _study(self.journal, Journal(str(self.journal)), objectives)
 
     def look_at_study(self, objectives: Sequence[Objective]) -> optuna.Study | None:
-        """A copy in memory of the study as `open_study` would give it; None where there is none yet.
-
-        Raises:
-            SlimsearchError: the journal is damaged elsewhere than in its last line.
-        """
-        if not self.journal.exists():
-            return None
-        from optuna.storages.journal import BaseJournalBackend
-
-        from experiments.journal import whole_lines
-
-        class Copy(BaseJournalBackend):
-            def __init__(self, lines: list[dict[str, Any]]) -> None:
-                self._lines = lines
-
-            def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
-                return self._lines[log_number_from:]
-
-            def append_logs(self, logs: list[dict[str, Any]]) -> None:
-                self._lines += logs
-
-        return self._study(Copy(whole_lines(self.journal)), objectives)
-
-    def _study(self, backend: BaseJournalBackend, objectives: Sequence[Objective]) -> optuna.Study:
-        import optuna
-        from optuna.storages import JournalStorage
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
-            study = open_study(JournalStorage(backend), _STUDY, objectives)
-            name_metrics(study, objectives)
-            found, wanted = [d.name for d in study.directions], [o.direction.upper() for o in objectives]
-            if found != wanted:
-                raise ValueError(f"its objectives are to {', '.join(found)}, those of the run to {', '.join(wanted)}")
-        except OSError:  # the disk
-            raise
-        except Exception as error:  # Optuna raises whatever a damaged operation leads to
-            raise SlimsearchError(
-                f"'{self.journal}' cannot be read: {type(error).__name__}: {first_line(error)}"
-            ) from error
-        return study
+        """See `look_at_study`."""
+        return look_at_study(self.path, objectives)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of the run, whole or not at all."""
@@ -199,3 +178,47 @@ class RunDirectory:
             SlimsearchError: it is missing or damaged.
         """
         return read_json(self.path / name)
+
+
+def look_at_study(path: Path, objectives: Sequence[Objective]) -> optuna.Study | None:
+    """A copy in memory of the study in the run directory `path`; None where there is none yet.
+
+    Raises:
+        SlimsearchError: the journal is damaged elsewhere than in its last line.
+    """
+    journal = path / _JOURNAL
+    if not journal.exists():
+        return None
+    from optuna.storages.journal import BaseJournalBackend
+
+    from experiments.journal import whole_lines
+
+    class Copy(BaseJournalBackend):
+        def __init__(self, lines: list[dict[str, Any]]) -> None:
+            self._lines = lines
+
+        def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+            return self._lines[log_number_from:]
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            self._lines += logs
+
+    return _study(journal, Copy(whole_lines(journal)), objectives)
+
+
+def _study(journal: Path, backend: BaseJournalBackend, objectives: Sequence[Objective]) -> optuna.Study:
+    import optuna
+    from optuna.storages import JournalStorage
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = open_study(JournalStorage(backend), _STUDY, objectives)
+        name_metrics(study, objectives)
+        found, wanted = [d.name for d in study.directions], [o.direction.upper() for o in objectives]
+        if found != wanted:
+            raise ValueError(f"its objectives are to {', '.join(found)}, those of the run to {', '.join(wanted)}")
+    except OSError:  # the disk
+        raise
+    except Exception as error:  # Optuna raises whatever a damaged operation leads to
+        raise SlimsearchError(f"'{journal}' cannot be read: {type(error).__name__}: {first_line(error)}") from error
+    return study

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from experiments.ranking import Ranking
 from experiments.trial import COMPLETE, REPEAT, STEP, TAKEN_BACK, Trial
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
@@ -56,6 +58,13 @@ def size_text(kib: float) -> str:
     return f"{kib:.1f} KiB" if kib < 1000 else f"{kib:.0f} KiB"
 
 
+def console() -> Console:
+    """Where tables go: where lines are kept and not looked at on a terminal, they need not fit a screen."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
 def shown(path: Path) -> str:
     """`path` as short as it can be written from the current folder."""
     try:
@@ -64,7 +73,7 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-_CELLS = {
+CELLS = {
     "val_accuracy": ("val %", "{:.2f}"),
     "test_accuracy": ("test %", "{:.2f}"),
     "latency_ms": ("latency ms", "{:#.3g}"),
@@ -85,7 +94,7 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
     table.add_column("trial", justify="right")
     table.add_column("architecture, compression", overflow="fold", min_width=20)
     finalists = rows(trials, ranking)
-    columns = {name: cell for name, cell in _CELLS.items() if all(name in t.metrics for t in finalists)}
+    columns = {name: cell for name, cell in CELLS.items() if all(name in t.metrics for t in finalists)}
     for objective in ranking.objectives:
         columns.setdefault(objective.metric, (objective.metric, "{:.6g}"))
     for heading, _ in (*columns.values(), *([("score", "")] if product else [])):
@@ -124,7 +133,7 @@ def best_lines(models: Sequence[Mapping[str, Any]], ranking: Ranking) -> list[st
             "val_accuracy": f" (McNemar's test on {best['metrics'].get('val_images', 0):.0f} images)",
             "latency_ms": " (the intervals overlap)",
         }.get(objective.metric, "")
-        name = _CELLS.get(objective.metric, (objective.metric, ""))[0]
+        name = CELLS.get(objective.metric, (objective.metric, ""))[0]
         others = f"; it cannot be told from {_numbers(alike)}{means}" if alike else ""
         lines.append(f"best {name}: trial {best['trial']}{others}")
     return lines
@@ -143,14 +152,14 @@ def seed_lines(models: Sequence[Mapping[str, Any]]) -> list[str]:
         if seeds is None:
             continue
         parts = [
-            f"{_CELLS[name][0]} {100 * seeds[name]['mean']:.2f} ± {100 * seeds[name]['standard_deviation']:.2f}"
+            f"{CELLS[name][0]} {100 * seeds[name]['mean']:.2f} ± {100 * seeds[name]['standard_deviation']:.2f}"
             for name in ("val_accuracy", "test_accuracy")
             if name in seeds
         ]
         parts += [
             f"{name} {found['mean']:.6g} ± {found['standard_deviation']:.2g}"
             for name, found in seeds.items()
-            if isinstance(found, dict) and name not in _CELLS
+            if isinstance(found, dict) and name not in CELLS
         ]
         lines.append(f"trial {model['trial']} over {seeds['trainings']} trainings: {', '.join(parts)}")
     return lines

@@ -10,8 +10,10 @@ import inspect
 import itertools
 import logging
 import reprlib
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -90,6 +92,17 @@ class ModelSpace(Space):
     def choices(self) -> tuple[Choice, ...]:
         return self._choices
 
+    def places(self) -> dict[str, list[str]]:
+        """By label, the names of the layers (as ``named_modules`` has them) that it decides something about."""
+        found: dict[str, list[str]] = {choice.label: [] for choice in self._choices}
+        labels = {name: set(m.simplify()) for name, m in self._template.named_modules() if hasattr(m, "simplify")}
+        for name, own in labels.items():
+            # What a layer inside it has is not its own.
+            inside = [other for place, other in labels.items() if place != name and _is_inside(place, name)]
+            for label in own.difference(*inside) & found.keys():
+                found[label].append(name)
+        return found
+
     @property
     def template(self) -> Any:
         """The NNI model with its choices open; whoever looks at it must leave it as it is."""
@@ -131,20 +144,29 @@ class ModelSpace(Space):
                 module: nn.Module = instance.freeze(dict(canonical))
             except Exception as error:  # a user's constructor may raise anything
                 raise SlimsearchError(
-                    f"{self.space_class.__name__} cannot build {canonical}: {type(error).__name__}: {error}"
+                    f"{self.space_class.__name__} cannot build {canonical}{self._line(error)}: "
+                    f"{type(error).__name__}: {error}"
                 ) from error
         return module
 
-    def check(self, architecture: Mapping[str, Any]) -> None:
-        """Build `architecture` and run it once on zeros.
+    def check(self, architecture: Mapping[str, Any], device: str = "cpu") -> nn.Module:
+        """Build `architecture` and run it once on two images of zeros.
+
+        Args:
+            architecture: a point of the space.
+            device: where; "meta" computes shapes and nothing else.
+
+        Returns:
+            the network, in evaluation mode.
 
         Raises:
             SlimsearchError: it fails, or its output has not the shape (N, num_classes).
         """
         import torch
 
-        module = self.build(architecture).eval()
-        images = torch.zeros(2, *self.input_shape)
+        with torch.device(device):
+            module = self.build(architecture).eval()
+        images = torch.zeros(2, *self.input_shape, device=device)
         name, shape = self.space_class.__name__, "x".join(map(str, self.input_shape))
         try:
             with torch.no_grad():
@@ -152,7 +174,8 @@ class ModelSpace(Space):
         except Exception as error:
             first_line = str(error).strip().partition("\n")[0]
             raise SlimsearchError(
-                f"{name} {dict(architecture)} fails on images of {shape}: {type(error).__name__}: {first_line}"
+                f"{name} {dict(architecture)} fails on images of {shape}{self._line(error)}: "
+                f"{type(error).__name__}: {first_line}"
             ) from error
         found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         if found != (2, self.num_classes):
@@ -160,6 +183,16 @@ class ModelSpace(Space):
                 f"{name} {dict(architecture)} gives {found} for 2 images of {shape}; the data set needs "
                 f"(2, {self.num_classes}) logits"
             )
+        return module
+
+    def _line(self, error: BaseException) -> str:
+        """Which line of the class's own file raised: where its author can look."""
+        try:
+            file = inspect.getsourcefile(self.space_class)
+        except TypeError:  # a class of a notebook or of an interactive session
+            file = None
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        return f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
 
     def _construct(self) -> Any:
         name = self.space_class.__name__
@@ -177,7 +210,7 @@ class ModelSpace(Space):
                 return self.space_class(**arguments)
         except Exception as error:  # a user's constructor may raise anything
             raise SlimsearchError(
-                f"space '{name}' cannot be constructed with {arguments or 'no arguments'}: "
+                f"space '{name}' cannot be constructed with {arguments or 'no arguments'}{self._line(error)}: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
@@ -200,6 +233,10 @@ class _Recording(dict[str, Any]):
     def __contains__(self, label: object) -> bool:
         self.labels.add(str(label))
         return super().__contains__(label)
+
+
+def _is_inside(place: str, name: str) -> bool:
+    return place.startswith(f"{name}.") if name else True
 
 
 def _is_constraint(mutable: Any) -> bool:

@@ -7,11 +7,11 @@ from typing import Any
 
 from evaluators.datasets import _arrays
 from evaluators.datasets._dataset import Dataset, Raw, Source, Split, split
-from evaluators.datasets._image_folder import ImageFolder
+from evaluators.datasets._image_folder import ImageFolder, image_files, read_image
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names, load_class
 
-__all__ = ["Dataset", "Raw", "Source", "Split", "load_dataset"]
+__all__ = ["Dataset", "Raw", "Source", "Split", "image_files", "load_dataset", "read_image"]
 
 
 def load_dataset(

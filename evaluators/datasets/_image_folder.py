@@ -71,20 +71,43 @@ class ImageFolder:
         return np.stack([np.stack([image] * 3) if image.ndim == 2 else image.transpose(2, 0, 1) for image in decoded])
 
     def _read(self, file: Path) -> Array:
-        from PIL import Image
-
+        size = None if self.image_size is None else (self.image_size, self.image_size)
         try:
-            with Image.open(file, formats=_FORMATS) as image:
-                # Checked before a pixel is decoded: a few hundred bytes can stand for gigabytes.
-                if image.width * image.height > _MOST_PIXELS:
-                    raise ValueError(f"it has {image.width}x{image.height} pixels, {_MOST_PIXELS:,} are the most")
-                grey = image.mode in ("1", "L", "I", "I;16", "F")
-                converted = image.convert("L" if grey else "RGB")
-                if self.image_size is not None:
-                    converted = converted.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
-                return np.asarray(converted, dtype=np.uint8)
-        except Exception as error:  # Pillow raises anything on a damaged file
-            raise SlimsearchError(f"data set: cannot read the image '{file}': {error}") from error
+            return read_image(file, size)
+        except SlimsearchError as error:
+            raise SlimsearchError(f"data set: {error}") from error
+
+
+def read_image(file: Path, size: tuple[int, int] | None = None, channels: int | None = None) -> Array:
+    """The pixels of an image file, (H, W) uint8 of a grey one and (H, W, 3) of any other.
+
+    Args:
+        file: of the image.
+        size: (H, W) that it is resized to, by default its own.
+        channels: 1 for grey and 3 for colour; by default what it is.
+
+    Raises:
+        SlimsearchError: it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            # Checked before a pixel is decoded: a few hundred bytes can stand for gigabytes.
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError(f"it has {image.width}x{image.height} pixels, {_MOST_PIXELS:,} are the most")
+            grey = channels == 1 if channels is not None else image.mode in ("1", "L", "I", "I;16", "F")
+            converted = image.convert("L" if grey else "RGB")
+            if size is not None:
+                converted = converted.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            return np.asarray(converted, dtype=np.uint8)
+    except Exception as error:  # Pillow raises anything on a damaged file
+        raise SlimsearchError(f"cannot read the image '{file}': {error}") from error
+
+
+def image_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """Images in a folder by name; ``**/*`` is all of them below it."""
+    return sorted(file for file in folder.glob(pattern) if file.is_file() and file.suffix.lower() in _SUFFIXES)
 
 
 def _listing(root: Path) -> tuple[list[str], list[Path], list[int]]:
@@ -99,7 +122,7 @@ def _listing(root: Path) -> tuple[list[str], list[Path], list[int]]:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(f for f in (root / name).iterdir() if f.is_file() and f.suffix.lower() in _SUFFIXES)
+        found = image_files(root / name)
         if not found:
             raise SlimsearchError(
                 f"data set: the folder '{root / name}' has no images ({', '.join(sorted(_SUFFIXES))})"
