@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compression import text_of
 from experiments.configuration import Configuration
 from slimsearch_errors import SlimsearchError
 from slimsearch_reading import mismatch, read_yaml, yaml_value
@@ -19,6 +20,10 @@ _INHERITED = (
     "max_drop", "device", "precision", "training_threads", "batch_size", "learning_rate", "early_resolution",
     "epoch_images", "normalise", "augment", "latency_batch", "latency_threads", "latency", "runtime",
 )  # fmt: skip
+_MODEL = {
+    "architecture": {str: object}, "trial?": int, "on_front?": bool, "training?": dict, "recipe?": {str: {str: object}},
+}  # fmt: skip
+_COSTS = ("max_latency_ms", "max_size_kib", "max_params", "max_macs")
 LONGER = 4
 """How many times as long as in the search."""
 
@@ -50,7 +55,10 @@ def models(text: str) -> list[dict[str, Any]]:
             raise SlimsearchError(f"there are no architectures in '{path}': no such file") from None
     listed = content if isinstance(content, list) else [content]
     found = [one if isinstance(one, dict) and "architecture" in one else {"architecture": one} for one in listed]
-    wrong = mismatch(found, [{"architecture": {str: object}, "trial?": int, "on_front?": bool, "training?": dict}])
+    wrong = mismatch(
+        found,
+        [{"architecture": {str: object}, "trial?": int, "on_front?": bool, "training?": dict, "recipe?": {str: dict}}],
+    )
     if wrong is not None or not found:
         raise SlimsearchError(f"{source} holds no architectures: {wrong or 'it is empty'}")
     return found
@@ -84,7 +92,7 @@ def retraining(text: str, numbers: Sequence[int], options: Mapping[str, Any]) ->
     if before is not None:
         settings["epochs"] = before.epochs * LONGER
         if before.co_search is not None:
-            settings["compress"] = Configuration.compress
+            settings |= _recipe_of(chosen, given="compress" in options)
     for name, value in (json.loads(trained.pop()) if trained else {}).items():
         settings[{"augmentation": "augment"}.get(name, name)] = value
     different = {json.dumps(model["architecture"], sort_keys=True): model["architecture"] for model in chosen}
@@ -92,6 +100,23 @@ def retraining(text: str, numbers: Sequence[int], options: Mapping[str, Any]) ->
     settings["trials"] = settings["top_k"] = len(different)
     settings["sampler"] = "grid"
     return Configuration(**{**settings, **options})
+
+
+def _recipe_of(chosen: Sequence[Mapping[str, Any]], *, given: bool) -> dict[str, Any]:
+    """The options that stand for the recipe with which architectures were found; `given`: the user has another one.
+
+    The limits were those of compressed files: the networks that these are made from need not keep them.
+
+    Raises:
+        SlimsearchError: they were found with different ones.
+    """
+    recipes = {json.dumps(model.get("recipe", {})): model.get("recipe", {}) for model in chosen}
+    if len(recipes) > 1 and not given:
+        raise SlimsearchError(
+            "these models have different recipes: name some by --models, or one for all by --compress"
+        )
+    unlimited: dict[str, Any] = dict.fromkeys(_COSTS)
+    return unlimited if given else {**unlimited, "compress": text_of(next(iter(recipes.values())))}
 
 
 def _before(text: str) -> Configuration | None:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import compression
+from experiments.chosen import retraining
+from experiments.configuration import Configuration
+from slimsearch_errors import SlimsearchError
 from tests.conftest import TINY, Run, recorded
 
 WORDS = ("--space", TINY, "--dataset", "digits", "--epochs", "2", "--compress", "quantize")
@@ -74,3 +78,19 @@ def test_what_is_wrong_is_one_line(found: str, words: tuple[str, ...], message: 
     assert line.startswith("error: ")
     assert message in line
     assert not (tmp_path / "again").exists()
+
+
+def test_what_was_found_with_a_recipe_is_compressed_by_it(tmp_path: Path) -> None:
+    Configuration(space=TINY, co_search="default", max_latency_ms=0.1, epochs=2).write(tmp_path / "config.yaml")
+    recipes = ({"quantize": {"keep_float": "ends"}}, {"prune": {"sparsity": 0.5}, "quantize": {}})
+    models = [
+        {"trial": n, "on_front": True, "architecture": {"act": 0, "width": w}, "recipe": recipe}
+        for n, (w, recipe) in enumerate(((8, recipes[0]), (16, recipes[1]), (24, recipes[1])))
+    ]
+    (tmp_path / "top_models.json").write_text(json.dumps(models))
+    found = retraining(str(tmp_path), [1, 2], {})
+    assert compression.parse(found.compress) == recipes[1]
+    assert (found.co_search, found.max_latency_ms, found.epochs) == (None, None, 8)
+    with pytest.raises(SlimsearchError, match="these models have different recipes"):
+        retraining(str(tmp_path), [], {})
+    assert retraining(str(tmp_path), [], {"compress": "none"}).compress == "none"
