@@ -23,7 +23,7 @@ FORMAT = 1
 # What may differ when a run is resumed: how much and how fast, not what.
 RESUMABLE = (
     "trials", "timeout", "repeats", "workers", "trial_timeout", "retries", "stop_at", "patience", "ray_address",
-    "cpus_per_trial", "gpus_per_trial", "storage",
+    "cpus_per_trial", "gpus_per_trial", "storage", "log",
 )  # fmt: skip
 
 
@@ -153,6 +153,9 @@ class Configuration:
     )
     heartbeat: int = _option(
         60, "of --storage: seconds between signs of life; a driver without one for twice as long is taken for lost"
+    )
+    log: str | None = _option(
+        None, "tell these too of every epoch and trial, by the packages of that name: tensorboard, mlflow, or both"
     )
     run_dir: str | None = _option(None, "where the run is stored; by default runs/<space>-<date>-<time>")
 

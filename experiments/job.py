@@ -40,6 +40,7 @@ from experiments.supernet_phase import FinalistTraining, rank_correlation
 from experiments.tables import shown
 from experiments.terms import terms
 from experiments.trial import SUBNET, Trial
+from experiments.watchers import watched
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import absolute, no_code_from
 
@@ -83,7 +84,7 @@ def start(
         dataset=IN_MEMORY if data is not None else _absolute_folder(configuration.dataset),
         data_root=str(Path(configuration.data_root).expanduser().resolve()) if configuration.data_root else None,
     )
-    display = display or Silent()
+    display = watched(display or Silent(), configuration)
     path = Path(configuration.run_dir) if configuration.run_dir else default_directory(configuration.space)
     shared = None
     if configuration.storage is not None:  # before anything that takes time: it may not be reachable
@@ -127,6 +128,7 @@ def resume(
                 raise SlimsearchError(f"{flag(name)} cannot change when a run is resumed; what can: {allowed}")
         configuration = Configuration.read(directory.config).replace(**(changes or {}))
         _refuse_other_machines(configuration, changes or {}, path)
+        display = watched(display, configuration)
         shared = None
         if configuration.storage is not None:
             if configuration.study is None:

@@ -23,6 +23,7 @@ _BUILT_INS = {
     "scheduler": "strategies.schedulers",
     "zero_cost": "evaluators.scores",
     "dataset": "evaluators.datasets",
+    "log": "experiments.loggers",
 }
 _PRESETS = Path(__file__).parent / "configs"
 _NUMBERS: dict[Any, Any] = {int: whole_number, float: number}
