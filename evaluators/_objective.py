@@ -126,17 +126,22 @@ def hypervolume(
     return float(moocore.hypervolume(scaled, ref=reference) / np.prod(reference))
 
 
-def hypervolumes(objectives: Sequence[Objective], metrics: Sequence[Metrics]) -> list[float]:
-    """`hypervolume` of the first one, the first two, ... of `metrics`, on the scale of all of them."""
+def hypervolumes(
+    objectives: Sequence[Objective], metrics: Sequence[Metrics], scale: Sequence[Metrics] | None = None
+) -> list[float]:
+    """`hypervolume` of the first one, the first two, ... of `metrics`, on the scale of all of them or of `scale`."""
     found: list[float] = []
     front: list[Metrics] = []
+    # Its corners span the same box, and are not read again for every gain.
+    whole = metrics if scale is None else scale
+    corners = [{o.metric: best(m[o.metric] for m in whole) for o in objectives} for best in (min, max) if whole]
     for candidate in metrics:
         loss = losses(objectives, [candidate])[0]
         if front and (losses(objectives, front) <= loss).all(axis=1).any():
             found.append(found[-1])  # nothing that is dominated adds volume
             continue
         front = [m for m in front if not (loss <= losses(objectives, [m])[0]).all()] + [candidate]
-        found.append(hypervolume(objectives, front, metrics))
+        found.append(hypervolume(objectives, front, corners))
     return found
 
 
