@@ -19,7 +19,7 @@ LEAST = 10
 
 # fANOVA's time grows with the square of the trials: 200 of them take about half a second for each objective.
 _MOST_FANOVA, _TREES, _SEED = 200, 16, 0
-_MOST = 4000
+_MOST = 2000
 _INACTIVE = "inactive"
 
 
@@ -64,7 +64,8 @@ def _of(done: Sequence[Trial], objective: Objective) -> Importances:
     if not fanova:
         found = found[:: math.ceil(len(found) / _MOST)]
     points = [{label: json.dumps(value) for label, value in t.point.items()} for t in found]
-    values = {label: sorted({p.get(label, _INACTIVE) for p in points}) for p in points for label in p}
+    labels = dict.fromkeys(label for point in points for label in point)
+    values = {label: sorted({point.get(label, _INACTIVE) for point in points}) for label in labels}
     varied = {label: texts for label, texts in values.items() if len(texts) > 1}
     if not varied:
         return Importances(metric, {}, note="not computed: all trials have the same choices")
