@@ -11,13 +11,17 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
+import slimsearch
 from evaluators import confusion
 from evaluators.datasets import Dataset
-from experiments import page_data, report
+from experiments import page_data, plots, report
 from experiments.configuration import Configuration
 from experiments.drawing import INPUT, Layer, compact, layers_of
 from experiments.figures import figures
@@ -253,3 +257,37 @@ def test_ten_thousand_trials_are_a_page_below_two_megabytes(golden: Path) -> Non
     assert front <= shown
     assert data["front"] == len(front)
     assert 9999 in shown
+
+
+class TestPlots:
+    @pytest.mark.parametrize("kind", ["front", "hypervolume", "importances", "timeline", "parallel"])
+    def test_each_is_drawn_in_each_format(self, golden: Path, tmp_path: Path, kind: str) -> None:
+        before = {file: file.read_bytes() for file in golden.rglob("*") if file.is_file()}
+        for suffix, begin in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
+            path = slimsearch.plot(golden, kind, tmp_path / f"plot{suffix}")
+            assert path.read_bytes().startswith(begin)
+            assert path.stat().st_size > 2000
+        assert {file: file.read_bytes() for file in golden.rglob("*") if file.is_file()} == before
+
+    def test_what_is_wrong_is_one_line(self, golden: Path, tmp_path: Path) -> None:
+        for run, kind, name, said in (
+            (golden, "back", "a.png", "there is no plot 'back'; plots: front, hypervolume, importances, timeline"),
+            (golden, "front", "a.gif", "does not end in one of .png, .svg, .pdf"),
+            (golden, "front", "none/a.png", "cannot write '.*none/a.png': No such file or directory"),
+            (tmp_path / "no run", "front", "a.png", "is no run directory"),
+        ):
+            with pytest.raises(slimsearch.SlimsearchError, match=said):
+                slimsearch.plot(run, kind, tmp_path / name)
+
+    def test_names_are_text(self, golden: Path, tmp_path: Path) -> None:
+        """matplotlib would read mathematics between dollar signs, and fail of what is none."""
+        data = data_of(golden)
+        for t in data["trials"]:
+            t["point"] = {"$\\bad{$": t["number"] % 2}
+        data["choices"] = {"$\\bad{$": ['"<script>"', '"$x_{$"']}
+        figure = Figure()
+        with rc_context({"text.parse_math": False}):
+            plots.KINDS["parallel"](figure, data)
+            figure.savefig(tmp_path / "a.svg")
+        drawn = ElementTree.parse(tmp_path / "a.svg")
+        assert not any(element.tag.endswith("script") for element in drawn.iter())
