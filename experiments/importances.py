@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,8 +62,8 @@ def _of(done: Sequence[Trial], objective: Objective) -> Importances:
     if len({t.metrics[metric] for t in found}) == 1:
         return Importances(metric, {}, note="not computed: it is the same in all trials")
     fanova = len(found) <= _MOST_FANOVA
-    if not fanova:
-        found = found[:: math.ceil(len(found) / _MOST)]
+    if len(found) > _MOST:
+        found = random.Random(_SEED).sample(found, _MOST)
     points = [{label: json.dumps(value) for label, value in t.point.items()} for t in found]
     labels = dict.fromkeys(label for point in points for label in point)
     values = {label: sorted({point.get(label, _INACTIVE) for point in points}) for label in labels}

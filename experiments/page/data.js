@@ -9,7 +9,7 @@ const objectives = list(data.objectives);
 const trials = list(data.trials).map(trial => ({...trial, metrics: trial.metrics || {}, curve: list(trial.curve)}));
 // Of very many trials the page has a sample; what it says of all of them was counted when it was made.
 const whole = data.of === trials.length;
-const sampled = whole ? "" : `${trials.length.toLocaleString("en-US")} of ${data.of.toLocaleString("en-US")} trials are drawn and listed: the front, the finalists and an even sample of the others. Counts, hypervolume and importances are of all.`;
+const sampled = whole ? "" : `${trials.length.toLocaleString("en-US")} of ${data.of.toLocaleString("en-US")} trials are drawn and listed: the front, the finalists and an even sample of the others. Counts and hypervolume are of all.`;
 const finalists = list(data.finalists);
 const finalistOf = new Map(finalists.map(one => [one.trial, one]));
 const byNumber = new Map(trials.map(trial => [trial.number, trial]));
@@ -19,6 +19,7 @@ for (const trial of trials) {
   if (!children.has(trial.parent)) children.set(trial.parent, []);
   children.get(trial.parent).push(trial);
 }
+const withAccuracy = trials.some(trial => finite(trial.metrics.val_accuracy));
 const metric = (trial, name) => finite(trial.metrics[name]) ? trial.metrics[name] : null;
 
 const limits = list(data.limits).flatMap(text => {
@@ -49,6 +50,8 @@ const LABELS = {
   params: "Parameters", macs: "MACs", training_seconds: "Training, seconds", seconds: "Seconds",
 };
 const MAIN = ["val_accuracy", "test_accuracy", "latency_ms", "size_kib", "params", "macs"];
+// What is told of a trial: the objectives, whatever they are, and what every exported file has.
+const TOLD = [...objectives.map(one => one.metric).filter(name => !MAIN.includes(name)), ...MAIN];
 const label = name => LABELS[name] || name;
 const isAccuracy = name => /accuracy$/.test(name);
 const isCost = name => /(_ms|_kib|_seconds)$|^(params|macs|flops)$/.test(name);

@@ -1,5 +1,11 @@
 // ---- one trial in full, or the front in short
 
+// Three figures are enough to know a trial by.
+const figuresOf = trial => {
+  const units = {latency_ms: " ms", size_kib: " KiB", val_accuracy: ""};
+  const names = [...new Set([...objectives.map(one => one.metric), "val_accuracy", "latency_ms", "size_kib"])].filter(name => metric(trial, name) !== null).slice(0, 3);
+  return names.map((name, i) => el(i ? "span" : "b", {}, `${show(name, metric(trial, name))}${units[name] ?? ` ${name}`}`));
+};
 const renderDetail = () => {
   const host = byId("detail"), trial = selected === null ? null : byNumber.get(selected);
   if (!trial) {
@@ -13,9 +19,7 @@ const renderDetail = () => {
         type: "button", click: () => { select(one.number, {scroll: true}); byId("clear")?.focus(); },
         pointerenter: () => point(one.number), pointerleave: () => point(null), focus: () => point(one.number), blur: () => point(null),
       },
-      el("span", {class: "row"}, el("b", {}, metric(one, "val_accuracy") === null ? `Trial ${one.number}` : show("val_accuracy", metric(one, "val_accuracy"))),
-        metric(one, "latency_ms") === null ? null : el("span", {}, `${show("latency_ms", metric(one, "latency_ms"))} ms`),
-        metric(one, "size_kib") === null ? null : el("span", {}, `${show("size_kib", metric(one, "size_kib"))} KiB`)),
+      el("span", {class: "row"}, figuresOf(one)),
       el("span", {class: "sub"}, `Trial ${one.number}${one.recipe ? ` · ${one.recipe}` : ""}`))))));
     return;
   }
@@ -36,7 +40,7 @@ const renderDetail = () => {
     return el("td", {class: kind}, `${share < 0 ? "−" : "+"}${Math.abs(share).toFixed(Math.abs(share) < 10 ? 1 : 0)} %`);
   };
   const jump = one => el("button", {type: "button", class: "link", click: () => { select(one.number, {scroll: true}); byId("clear")?.focus(); }}, `trial ${one.number}`);
-  const shown = MAIN.filter(name => metric(trial, name) !== null);
+  const shown = TOLD.filter(name => metric(trial, name) !== null);
   const lines = [
     ...shown.map(name => [label(name), show(name, metric(trial, name)), change(name)]),
     ...(interval(trial) ? [["Latency, 95% interval", interval(trial), el("td", {}, "")]] : []),

@@ -184,7 +184,7 @@ for (const one of finalists) {
       el("div", {class: "part-stack"},
         part("Numbers", null, numbersView(one, trial)),
         one.confusion || trial.kind === "compression" || one.path.length ? part("Stages", one.path.length > 1 ? "What each gained and cost; below, the change from the step before." : null, stagesView(one, trial)) : null),
-      one.confusion ? part("Confusion on the test split", `${thousands(one.confusion.wrong)} of ${thousands(one.confusion.images)} images wrong. ${one.confusion.whole ? "Rows: the true class, with the share that is right; the darker, the larger a share of its row." : ""}`, matrix) : part("Confusion on the test split", metric(trial, "test_accuracy") === null ? "The test split was not read." : "Not recorded by the version that made this run."),
+      one.confusion ? part("Confusion on the test split", `${thousands(one.confusion.wrong)} of ${thousands(one.confusion.images)} images wrong. ${one.confusion.whole ? "Rows: the true class, with the share that is right; the darker, the larger a share of its row." : ""}`, matrix) : metric(trial, "test_accuracy") !== null ? part("Confusion on the test split", "Not recorded by the version that made this run.") : null,
     ].filter(Boolean));
     if (one.layers) layerView(layers, one);
     if (one.confusion && one.confusion.whole) chart(matrix, (host, width) => matrixView(host, one, width)); else if (one.confusion) confusedView(matrix, one);
@@ -198,7 +198,7 @@ for (const one of finalists) {
 }
 if (!cardOf.size) byId("finalists-section").remove();
 else byId("finalists-note").textContent = [
-  "The best networks of the run, each as its exported file: measured together at the end, where the test split was read, once.",
+  withAccuracy ? "The best networks of the run, each as its exported file: measured together at the end, where the test split was read, once." : "The best candidates of the run, by what its evaluator found.",
   data.finalists_of > cardOf.size ? `The first ${cardOf.size} of ${thousands(data.finalists_of)} are shown here; all are in the table of trials.` : "",
 ].filter(Boolean).join(" ");
 views.push(() => { for (const [number, card] of cardOf) card.classList.toggle("chosen-card", number === selected); });

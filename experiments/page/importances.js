@@ -32,7 +32,7 @@
   };
   const count = known.length ? Math.min(...known.map(one => one.trials)) : 0;
   byId("importances-note").textContent = [
-    known.length ? `By Optuna: ${methods.map(name => told[name]).join("; ")}, from ${plural(count, "completed trial")}.` : "",
+    known.length ? `By Optuna: ${methods.map(name => told[name]).join("; ")}, from ${plural(count, "completed trial")}${data.of > count && count === 2000 ? " drawn at random" : ""}.` : "",
     known.length && count < 30 ? "So few trials are a rough guide only." : "",
     ...found.filter(one => one.note).map(one => `${label(one.metric)}: ${one.note}.`),
   ].filter(Boolean).join(" ");

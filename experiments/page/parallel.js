@@ -69,7 +69,8 @@ const renderParallel = (host, room) => {
     }
     return d;
   };
-  const layer = draw("g", {class: lines.length > 60 ? "lines many" : "lines"}), top = draw("g", {"pointer-events": "none"});
+  const frontCount = lines.filter(one => one.trial.on_front).length;
+  const layer = draw("g", {class: "lines", style: `--o:${Math.min(.55, 2.4 / Math.sqrt(lines.length)).toFixed(3)};--f:${Math.min(.95, 4 / Math.sqrt(frontCount || 1)).toFixed(3)}`}), top = draw("g", {"pointer-events": "none"});
   lines.sort((a, b) => a.trial.on_front - b.trial.on_front);
   for (const one of lines) {
     one.node = draw("path", {class: `way g-${one.trial.group}${one.trial.on_front ? " front" : ""}`, d: route(one.at), "data-number": one.trial.number});

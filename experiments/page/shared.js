@@ -23,13 +23,13 @@ const describe = trial => [
   el("p", {}, el("b", {}, `${trial.on_front ? "★ " : ""}Trial ${trial.number}`), ` · ${trial.kind}, ${stateText(trial)}`),
   trial.architecture ? el("p", {class: "mono"}, trial.architecture) : null,
   trial.recipe ? el("p", {class: "mono"}, `+ ${trial.recipe}`) : null,
-  el("table", {}, el("tbody", {}, MAIN.filter(name => metric(trial, name) !== null).map(name => el("tr", {},
+  el("table", {}, el("tbody", {}, TOLD.filter(name => metric(trial, name) !== null).map(name => el("tr", {},
     el("th", {scope: "row"}, label(name)), el("td", {}, show(name, metric(trial, name))))))),
   why(trial) ? el("p", {class: trial.error ? "error" : "why"}, why(trial)) : null,
 ].filter(Boolean);
 const words = trial => [
   `Trial ${trial.number}`, trial.on_front ? "on the front" : "", `${trial.kind}, ${stateText(trial)}`, trial.architecture, trial.recipe,
-  ...MAIN.filter(name => metric(trial, name) !== null).map(name => `${label(name)} ${show(name, metric(trial, name))}`),
+  ...TOLD.filter(name => metric(trial, name) !== null).map(name => `${label(name)} ${show(name, metric(trial, name))}`),
 ].filter(Boolean).join("; ");
 const showTip = (content, x, y) => {
   tip.replaceChildren(...content);

@@ -9,6 +9,7 @@ const numeric = (title, name, text = show, down = false) => ({
   cell: trial => metric(trial, name) === null ? "–" : text(name, metric(trial, name)),
 });
 const clamped = text => el("span", {class: "clamp"}, text || "");
+const own = TOLD.filter(name => !MAIN.includes(name));
 const columns = [
   {title: "★", spoken: "Front first", kind: "star", compare: standing, cell: trial => trial.on_front ? el("span", {role: "img", "aria-label": "on the front"}, "★") : ""},
   {title: "trial", kind: "num pin", value: trial => trial.number, cell: trial =>
@@ -17,6 +18,7 @@ const columns = [
   {title: "state", kind: "", value: stateText, cell: trial => el("span", {class: "state"}, mark(trial.group), stateText(trial))},
   {title: "architecture", kind: "mono", value: trial => trial.architecture || null, cell: trial => clamped(trial.architecture)},
   {title: "recipe", kind: "mono", value: trial => trial.recipe || null, cell: trial => clamped(trial.recipe)},
+  ...own.map(name => numeric(label(name), name, show, sense(name) > 0)),
   numeric("val %", "val_accuracy", (name, value) => percent(value), true),
   numeric("test %", "test_accuracy", (name, value) => percent(value), true),
   {...numeric("latency ms", "latency_ms"), cell: trial => metric(trial, "latency_ms") === null ? "–"
@@ -25,7 +27,7 @@ const columns = [
   {title: "seconds", kind: "num", value: trial => trial.seconds > 0 ? trial.seconds : null, cell: trial => trial.seconds > 0 ? thousands(trial.seconds, 1) : "–"},
   {title: "file", kind: "", value: trial => trial.artifact || null, cell: trial => trial.artifact ? fileLink(trial.artifact, String(trial.artifact).split("/").pop()) : "–"},
   {title: "reason or error", kind: "why", value: trial => why(trial) || null, cell: trial => clamped(why(trial))},
-];
+].filter(column => !column.value || column.title === "trial" || trials.some(trial => column.value(trial) !== null));
 const rowOf = new Map();
 for (const trial of trials) {
   const row = el("tr", {}, columns.map(column => el("td", {class: column.kind + (column.kind === "why" && trial.error ? " error" : "")}, column.cell(trial))));
@@ -63,7 +65,7 @@ const renderRows = () => {
   });
   byId("rows").replaceChildren(...(shown.length ? shown.map(trial => rowOf.get(trial.number))
     : [el("tr", {}, el("td", {class: "empty", colspan: columns.length}, ranges.size ? "No trial is within the ranges that were set." : only.checked ? "No finalists yet." : "No trial has started yet."))]));
-  byId("shown").textContent = `${shown.length < trials.length ? `${shown.length} of ` : ""}${plural(trials.length, "trial")}${ranges.size ? ", within the ranges set on the parallel coordinates" : ""}. Accuracy is of the exported file on the validation split (val) and, for finalists, on the test split.`;
+  byId("shown").textContent = `${shown.length < trials.length ? `${shown.length} of ` : ""}${plural(trials.length, "trial")}${ranges.size ? ", within the ranges set on the parallel coordinates" : ""}.${withAccuracy ? " Accuracy is of the exported file on the validation split (val) and, for finalists, on the test split." : ""}`;
 };
 only.addEventListener("change", renderRows);
 onRanges.push(renderRows);

@@ -245,7 +245,7 @@ def ten_thousand(golden: Path) -> list[Trial]:
 
 
 def test_ten_thousand_trials_are_a_page_below_two_megabytes(golden: Path) -> None:
-    """Counts, hypervolume and importances are of all of them."""
+    """Counts and hypervolume are of all of them."""
     trials = ten_thousand(golden)
     _, ranking = record_of(golden)
     assert (golden / "report.html").stat().st_size < 2_000_000
