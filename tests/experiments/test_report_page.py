@@ -21,10 +21,12 @@ from matplotlib.figure import Figure
 import slimsearch
 from evaluators import confusion
 from evaluators.datasets import Dataset
-from experiments import page_data, plots, report
+from experiments import job, page_data, plots, report
 from experiments.configuration import Configuration
+from experiments.display import Silent
 from experiments.drawing import INPUT, Layer, compact, layers_of
 from experiments.figures import figures
+from experiments.finalists import Measured
 from experiments.importances import LEAST, importances
 from experiments.ranking import Ranking
 from experiments.record import Record
@@ -186,6 +188,20 @@ class TestConfusion:
         assert found["cells"] == [(i, i + 1, 40 - i) for i in range(20)]
         assert found["totals"][0] == 90
         assert (found["images"], found["wrong"]) == (5000 + 820, 820)
+
+    def test_another_driver_gets_what_was_measured(self) -> None:
+        class Shared:
+            def once(self, name: str, driver: str, make: Any, waiting: Any) -> Any:
+                return json.loads(json.dumps(make()))
+
+        class Directory:
+            def identity(self) -> str:
+                return "a"
+
+        measured = Measured({3: {"test_accuracy": 0.5}}, {3: [(0, 0, 2), (1, 0, 2)]})
+        found = job._once(Shared(), Directory(), [trial(3)], lambda: measured, Silent())  # type: ignore[arg-type]
+        assert found.metrics == measured.metrics
+        assert found.confusions == {3: [[0, 0, 2], [1, 0, 2]]}, "as JSON has it, which the record makes tuples of"
 
     def test_a_run_of_before_has_none(self, golden: Path) -> None:
         assert all(one["confusion"] is None for one in data_of(golden)["finalists"])
