@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 warnings.filterwarnings("ignore", message=r".*is found to be not a nn\.Module", category=RuntimeWarning)
 
 __all__ = [
-    "SlimsearchError", "accuracy", "build", "compress", "export", "load_dataset", "load_network", "resume", "search",
-    "train",
+    "SlimsearchError", "accuracy", "build", "compress", "export", "load_dataset", "load_network", "plot", "resume",
+    "search", "train",
 ]  # fmt: skip
 
 
@@ -100,6 +100,22 @@ def resume(
 
     display = Console() if show else None
     return job.resume(Path(run_dir), options, space=space, data=dataset, evaluate=evaluate, display=display)
+
+
+def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
+    """Draw a plot of a run's report to a PNG, SVG or PDF file, by the suffix of `path`, which comes back.
+
+    Args:
+        run_dir: of the run, which is not going on.
+        kind: "front", "hypervolume", "importances", "timeline" or "parallel".
+        path: of the file.
+
+    Raises:
+        SlimsearchError: it is no run or in use, there is no such plot, or it cannot be written so.
+    """
+    from experiments.plots import plot as draw
+
+    return draw(run_dir, kind, path)
 
 
 def build(

@@ -1,6 +1,6 @@
 """A candidate in, named numbers out: data, training, the deployed file's accuracy, latency and size."""
 
-from evaluators._accuracy import told_apart, wilson
+from evaluators._accuracy import confusion, told_apart, wilson
 from evaluators._classifier import Classifier, Prediction
 from evaluators._deployed import RUNTIMES, DeployedModel, runtime_version, size_kib
 from evaluators._function_evaluator import FunctionEvaluator
@@ -46,8 +46,8 @@ __all__ = [
     "Classifier", "DeployedModel", "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency", "LatencyPredictor",
     "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator", "Objective", "Outcome", "PairedDrop",
     "Predicted", "Prediction", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator", "Task",
-    "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "device_for", "finite",
-    "front", "hypervolume", "hypervolumes", "judge", "load_predictions", "load_right", "losses", "measure_latency",
-    "precision_for", "processor", "ranks", "recalibrate", "runtime_version", "select", "size_kib", "told_apart",
-    "train_supernet", "use_one_thread", "user_folder", "wilson",
+    "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "confusion", "device_for",
+    "finite", "front", "hypervolume", "hypervolumes", "judge", "load_predictions", "load_right", "losses",
+    "measure_latency", "precision_for", "processor", "ranks", "recalibrate", "runtime_version", "select", "size_kib",
+    "told_apart", "train_supernet", "use_one_thread", "user_folder", "wilson",
 ]  # fmt: skip

@@ -19,6 +19,19 @@ def wilson(share: float, images: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def confusion(labels: Any, predictions: Any) -> list[tuple[int, int, int]]:
+    """How many images of each class were taken for which: (true class, predicted class, images), most images first.
+
+    Pairs of classes that do not occur are left out, so that a thousand classes are no million numbers.
+
+    Args:
+        labels, predictions: of the same images, (N,) int.
+    """
+    pairs, images = np.unique(np.stack([labels, predictions], axis=1), axis=0, return_counts=True)
+    found = [(int(true), int(taken), int(count)) for (true, taken), count in zip(pairs, images, strict=True)]
+    return sorted(found, key=lambda cell: (-cell[2], cell))
+
+
 def told_apart(one: Any, other: Any) -> bool:
     """Whether two classifiers of the same images differ in accuracy, by the exact test of McNemar (1947) at 5%.
 

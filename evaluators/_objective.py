@@ -114,30 +114,36 @@ def hypervolume(
         scale: the set whose ideal and nadir span the box, `metrics` itself by default. The reference point lies
             a tenth of the box beyond the nadir, so that the extremes count.
     """
-    import moocore
-
     if not metrics:
         return 0.0
-    points, span = losses(objectives, metrics), losses(objectives, scale if scale is not None else metrics)
-    ideal, nadir = span.min(axis=0), span.max(axis=0)
-    width = np.where(nadir > ideal, nadir - ideal, 1.0)
-    reference = np.full(len(objectives), 1.1)
-    scaled = np.clip((points - ideal) / width, 0.0, 1.1)
-    return float(moocore.hypervolume(scaled, ref=reference) / np.prod(reference))
+    return _volume(losses(objectives, metrics), losses(objectives, scale if scale is not None else metrics))
 
 
-def hypervolumes(objectives: Sequence[Objective], metrics: Sequence[Metrics]) -> list[float]:
-    """`hypervolume` of the first one, the first two, ... of `metrics`, on the scale of all of them."""
+def hypervolumes(
+    objectives: Sequence[Objective], metrics: Sequence[Metrics], scale: Sequence[Metrics] | None = None
+) -> list[float]:
+    """`hypervolume` of the first one, the first two, ... of `metrics`, on the scale of all of them or of `scale`."""
     found: list[float] = []
-    front: list[Metrics] = []
-    for candidate in metrics:
-        loss = losses(objectives, [candidate])[0]
-        if front and (losses(objectives, front) <= loss).all(axis=1).any():
+    points = losses(objectives, metrics)
+    span = points if scale is None else losses(objectives, scale)
+    front = points[:0]
+    for point in points:
+        if (front <= point).all(axis=1).any():
             found.append(found[-1])  # nothing that is dominated adds volume
             continue
-        front = [m for m in front if not (loss <= losses(objectives, [m])[0]).all()] + [candidate]
-        found.append(hypervolume(objectives, front, metrics))
+        front = np.concatenate([front[~(point <= front).all(axis=1)], point[None]])
+        found.append(_volume(front, span))
     return found
+
+
+def _volume(points: np.ndarray[Any, np.dtype[np.float64]], span: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    import moocore
+
+    ideal, nadir = span.min(axis=0), span.max(axis=0)
+    width = np.where(nadir > ideal, nadir - ideal, 1.0)
+    reference = np.full(points.shape[1], 1.1)
+    scaled = np.clip((points - ideal) / width, 0.0, 1.1)
+    return float(moocore.hypervolume(scaled, ref=reference) / np.prod(reference))
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
-from evaluators import hypervolume
+from evaluators import Metrics, hypervolume, hypervolumes
 from experiments.ranking import Ranking
 from experiments.record import Record
-from experiments.trial import COMPLETE, SUBNET
+from experiments.trial import COMPLETE, SUBNET, Trial
 from strategies import Figures
 
 
 def figures(ranking: Ranking, record: Record) -> Figures:
     """The figures of everything in `record`, compression too; weights that were borrowed count for nothing."""
-    complete = [t.metrics for t in record.trials if t.state == COMPLETE and t.kind != SUBNET]
     feasible = [t.metrics for t in ranking.feasible(record.trials)]
     best = {
         objective.metric: min(feasible, key=objective.loss)[objective.metric]
         for objective in ranking.objectives
         if feasible
     }
-    volume = hypervolume(ranking.objectives, feasible, complete) if feasible else None
+    volume = hypervolume(ranking.objectives, feasible, _scale(record.trials)) if feasible else None
     return Figures(dict(Counter(t.state for t in record.trials)), best, volume)
+
+
+def volumes(ranking: Ranking, trials: Sequence[Trial]) -> list[float]:
+    """The hypervolume of `figures` after the first of the feasible ones among `trials`, the first two, and so on."""
+    return hypervolumes(ranking.objectives, [t.metrics for t in ranking.feasible(trials)], _scale(trials))
+
+
+def _scale(trials: Sequence[Trial]) -> list[Metrics]:
+    return [t.metrics for t in trials if t.state == COMPLETE and t.kind != SUBNET]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import itertools
 import logging
@@ -23,7 +24,7 @@ from experiments.display import Display, Silent
 from experiments.driver import Driver
 from experiments.fidelity import Fidelity
 from experiments.figures import figures
-from experiments.finalists import finalists, measure_finalists
+from experiments.finalists import Measured, finalists, measure_finalists
 from experiments.integrity import refuse_damage
 from experiments.parts import Evaluate, Parts, make_parts
 from experiments.phases import Phase, Phases
@@ -322,14 +323,14 @@ def _run(parts: Parts, directory: RunDirectory, display: Display, record: Record
             elif {trial.number for trial in both} != record.finalists:
                 latency = problem.latency
 
-                def measured() -> dict[str, dict[str, float]]:
+                def measured() -> Measured:
                     assert problem.data is not None
                     display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
                     took = sum(trial.seconds for trial in record.trials)
-                    found = measure_finalists(chosen, again, directory, problem.data, latency, took)
-                    return {str(number): metrics for number, metrics in found.items()}
+                    return measure_finalists(chosen, again, directory, problem.data, latency, took)
 
-                record.finalise(_once(shared, directory, both, measured, display))
+                found = _once(shared, directory, both, measured, display)
+                record.finalise(found.metrics, found.confusions)
         except KeyboardInterrupt:
             display.warn(f"interrupted; go on with --resume {shown(directory.path)}")
             raise
@@ -341,17 +342,18 @@ def _run(parts: Parts, directory: RunDirectory, display: Display, record: Record
 
 
 def _once(
-    shared: SharedStudy | None, directory: RunDirectory, chosen: Sequence[Trial],
-    measured: Callable[[], dict[str, dict[str, float]]], display: Display,
-) -> dict[int, dict[str, float]]:  # fmt: skip
+    shared: SharedStudy | None, directory: RunDirectory, chosen: Sequence[Trial], measured: Callable[[], Measured],
+    display: Display,
+) -> Measured:  # fmt: skip
     """What `measured` gives, here or at the driver that came to the end of the study first."""
     if shared is None:
-        found = measured()
-    else:
-        name = f"finalists {','.join(str(trial.number) for trial in chosen)}"
-        waiting = "another driver measures the finalists; waiting for what it finds"
-        found = shared.once(name, directory.identity(), measured, lambda: display.note(waiting))
-    return {int(number): metrics for number, metrics in found.items()}
+        return measured()
+    name = f"finalists {','.join(str(trial.number) for trial in chosen)}"
+    waiting = "another driver measures the finalists; waiting for what it finds"
+    found = shared.once(
+        name, directory.identity(), lambda: dataclasses.asdict(measured()), lambda: display.note(waiting)
+    )
+    return Measured(*({int(number): one for number, one in found[part].items()} for part in ("metrics", "confusions")))
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_FINALISTS = "finalists"
+_FINALISTS, _CONFUSIONS = "finalists", "confusions"
 
 
 class Record:
@@ -96,8 +96,13 @@ class Record:
         numbers = {str(trial.number): trial.number for trial in self._trials}
         if wrong is not None or not finalists.keys() <= numbers.keys():
             raise SlimsearchError(f"the record is damaged: {wrong or 'a finalist is none of its trials'}")
+        confusions = study.user_attrs.get(_CONFUSIONS, {})  # which runs of before have not
+        wrong = mismatch(confusions, {str: [[int]]}, _CONFUSIONS)
+        if wrong is not None or any(len(cell) != 3 or min(cell) < 0 for cells in confusions.values() for cell in cells):
+            raise SlimsearchError(f"the record is damaged: {wrong or 'a confusion matrix is none'}")
         for number, metrics in finalists.items():
-            self._trials[numbers[number]] = replace(self._trials[numbers[number]], final=metrics)
+            cells = tuple((true, taken, images) for true, taken, images in confusions.get(number, ()))
+            self._trials[numbers[number]] = replace(self._trials[numbers[number]], final=metrics, confusion=cells)
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -305,15 +310,27 @@ class Record:
         """Numbers of the trials that were measured together at the end."""
         return frozenset(trial.number for trial in self._trials if trial.final)
 
-    def finalise(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
+    def finalise(
+        self,
+        metrics: Mapping[int, Mapping[str, float]],
+        confusions: Mapping[int, Sequence[Sequence[int]]] | None = None,
+    ) -> None:
         """Record what was measured at the end, of all finalists in one write, in place of earlier ones.
 
         They are finished trials, which Optuna guards against changes: this belongs to the study.
+
+        Args:
+            metrics: of each finalist.
+            confusions: of those whose test split was read: (true class, predicted class, images), most images first.
         """
+        cells = {number: tuple((t, p, n) for t, p, n in found) for number, found in (confusions or {}).items()}
+        if cells:  # first: a finalist that is recorded is not measured again
+            self._study.set_user_attr(_CONFUSIONS, {str(number): found for number, found in cells.items()})
         self._study.set_user_attr(_FINALISTS, {str(number): dict(found) for number, found in metrics.items()})
         for trial in list(self._trials):
             if trial.final or trial.number in metrics:
-                self._set(replace(trial, final=dict(metrics.get(trial.number, {}))))
+                final = dict(metrics.get(trial.number, {}))
+                self._set(replace(trial, final=final, confusion=cells.get(trial.number, ())))
 
     def _end(self, trial: Trial, violations: Sequence[float] = ()) -> Trial:
         from optuna.trial import TrialState

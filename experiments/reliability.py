@@ -97,11 +97,11 @@ class Foretold:
 
 def foretold(trials: Sequence[Trial]) -> Foretold | None:
     """Of the finalists; None where nothing was predicted."""
-    from scipy.stats import spearmanr
-
     predicted = [t for t in trials if t.metrics.get("latency_predicted") and "latency_ms" in t.final]
     if not predicted:
         return None
+    from scipy.stats import spearmanr
+
     pairs = [(t.metrics["latency_ms"], t.final["latency_ms"]) for t in predicted]
     errors = [abs(before - measured) / measured for before, measured in pairs]
     correlation = float(spearmanr(*zip(*pairs, strict=True)).statistic) if len(pairs) > 2 else None

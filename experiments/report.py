@@ -6,23 +6,28 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Any
 
-from evaluators import hypervolumes
 from experiments.configuration import Configuration
+from experiments.page_data import page_text
 from experiments.ranking import Ranking
 from experiments.record import Record
-from experiments.reliability import Told, foretold, intervals, over_seeds
+from experiments.reliability import Told, intervals, over_seeds
 from experiments.run_directory import RunDirectory
-from experiments.savings import savings
 from experiments.step_phase import path_of
-from experiments.tables import architecture_text, disturbed_line, marked_recipe, recipe_text, rows
+from experiments.tables import rows
 from experiments.trial import COMPLETE, Trial
 
 _PATH = ("val_accuracy", "latency_ms", "size_kib", "params", "macs")
 _CSV = (
     "val_accuracy", "val_images", "test_accuracy", "test_images", "latency_ms", "latency_low_ms", "latency_high_ms",
     "latency_q25_ms", "latency_q75_ms", "size_kib", "params", "macs",
+)  # fmt: skip
+# One after the other they are the page's script.
+_SCRIPTS = (
+    "data.js", "scales.js", "shared.js", "header.js", "front.js", "detail.js", "finalists.js", "history.js",
+    "parallel.js", "importances.js", "timeline.js", "trials.js", "start.js",
 )  # fmt: skip
 
 
@@ -33,7 +38,8 @@ def write(
     models = top_models(directory, record.trials, ranking)
     directory.write_json("top_models.json", models)
     directory.write_text("pareto.csv", _pareto_csv(models))
-    directory.write_text("report.html", _page(directory, record.trials, ranking, configuration, environment))
+    page = _page(directory, record.trials, models, ranking, configuration, environment)
+    directory.write_text("report.html", page)
     return models
 
 
@@ -95,70 +101,16 @@ def _pareto_csv(models: Sequence[dict[str, Any]]) -> str:
 
 
 def _page(
-    directory: RunDirectory,
-    trials: Sequence[Trial],
-    ranking: Ranking,
-    configuration: Configuration,
-    environment: dict[str, Any],
-) -> str:
+    directory: RunDirectory, trials: Sequence[Trial], models: Sequence[dict[str, Any]], ranking: Ranking,
+    configuration: Configuration, environment: dict[str, Any],
+) -> str:  # fmt: skip
     from jinja2 import Environment, PackageLoader
 
-    template = Environment(loader=PackageLoader("experiments", "."), autoescape=True).get_template("report.html.j2")
-    # In a script element no text may end the element: "<" is escaped in the JSON.
-    shown = page_data(directory.path.name, trials, ranking, configuration, environment)
-    for trial in shown["trials"]:
-        if trial["artifact"] and not (directory.path / trial["artifact"]).is_file():
-            trial["artifact"] = None  # it is at another driver, and no finalist
-    return template.render(title=directory.path.name, data=json.dumps(shown).replace("<", "\\u003c"))
-
-
-def page_data(
-    name: str,
-    trials: Sequence[Trial],
-    ranking: Ranking,
-    configuration: Configuration,
-    environment: dict[str, Any],
-) -> dict[str, Any]:
-    """Everything that the page shows."""
-    predicted, saved, recorded = foretold(trials), savings(trials), trials
-    trials = [t.finalised() for t in trials]
-    front = {t.number for t in ranking.front(trials)}
-    feasible = ranking.feasible(trials)
-    volumes = hypervolumes(ranking.objectives, [t.metrics for t in feasible])
-    history = [{"trial": t.number, "hypervolume": v} for t, v in zip(feasible, volumes, strict=True)]
-    return {
-        "name": name,
-        "space": configuration.space,
-        "dataset": environment["dataset"],
-        "strategy": configuration.strategy,
-        "sampler": configuration.sampler,
-        "seed": configuration.seed,
-        "environment": environment,
-        "objectives": [{"metric": o.metric, "direction": o.direction} for o in ranking.objectives],
-        "limits": [f"{limit.flag} {limit.bound:g}" for limit in ranking.limits],
-        "history": history,
-        "foretold": None if predicted is None else str(predicted),
-        "disturbed": disturbed_line(recorded),
-        "savings": None if saved is None else str(saved),
-        "trials": [
-            {
-                "number": t.number,
-                "kind": t.kind,
-                "state": t.state,
-                "architecture": architecture_text(t.candidate.architecture),
-                "recipe": marked_recipe(t),
-                "parent": t.parent,
-                "metrics": t.metrics,
-                "on_front": t.number in front,
-                "finalist": bool(t.final),
-                "curve": [point.get("val_accuracy") for point in t.curve],
-                "seconds": t.seconds,
-                "error": t.error,
-                "reason": t.reason,
-                "artifact": t.artifacts.get("model"),
-                "host": t.host,
-                "path": [{**s, "what": recipe_text(s["stages"])} for s in _path(t, recorded)] if t.final else [],
-            }
-            for t in trials
-        ],
-    }
+    template = Environment(loader=PackageLoader("experiments", "page"), autoescape=True).get_template("report.html.j2")
+    folder = files("experiments") / "page"
+    return template.render(
+        title=directory.path.name,
+        data=page_text(directory.path, trials, models, ranking, configuration, environment),
+        style=(folder / "style.css").read_text(encoding="utf-8"),
+        script="\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS),
+    )

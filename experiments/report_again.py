@@ -30,16 +30,24 @@ def report_again(path: Path, display: Display | None = None) -> Result:
         for line in environment.differences(before, {**before, **environment.machine()}):
             display.warn(f"the environment has changed: {line}")
         ranking = Ranking.of(configuration)
-        if configuration.storage is None:
-            record = Record(directory.open_study(ranking.objectives), None, ranking.objectives)
-        else:
-            shared = SharedStudy(
-                normalised(configuration.storage), configuration.study or directory.path.name, configuration.heartbeat
-            )
-            with one_line(shared.url, ""):
-                shared.reopen()
-                record = Record(shared.study, None, ranking.objectives)
+        record = recorded(directory, configuration, ranking)
         models = report.write(directory, record, ranking, configuration, before)
     result = Result(directory.path, tuple(record.trials), tuple(models))
     display.result(result, ranking)
     return result
+
+
+def recorded(directory: RunDirectory, configuration: Configuration, ranking: Ranking) -> Record:
+    """The record of a run, wherever its study is, to be read only.
+
+    Raises:
+        SlimsearchError: it is damaged, or cannot be reached.
+    """
+    if configuration.storage is None:
+        return Record(directory.open_study(ranking.objectives), None, ranking.objectives)
+    shared = SharedStudy(
+        normalised(configuration.storage), configuration.study or directory.path.name, configuration.heartbeat
+    )
+    with one_line(shared.url, ""):
+        shared.reopen()
+        return Record(shared.study, None, ranking.objectives)

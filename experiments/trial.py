@@ -56,6 +56,7 @@ class Trial:
         error: why it failed, in a line.
         reason: why it was ruled out, kept or taken back.
         final: metrics of the finalists, measured together at the end; the test split is only here.
+        confusion: of the finalists on the test split: (true class, predicted class, images), most images first.
         started, ended: seconds since the epoch.
         driver, host: who evaluates it and on what machine, where there are several drivers.
         repeats, turn: number of the trial that it repeats, and the how manieth repetition it is.
@@ -76,6 +77,7 @@ class Trial:
     error: str | None = None
     reason: str | None = None
     final: Mapping[str, float] = field(default_factory=dict)
+    confusion: tuple[tuple[int, int, int], ...] = ()
     started: float = 0.0
     ended: float = 0.0
     driver: str | None = None

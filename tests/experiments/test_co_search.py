@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -179,8 +180,10 @@ def test_the_report_shows_each_step_of_a_finalist(recipes: Path, run: Run, tmp_p
         assert path[0]["seconds"] > 0
     assert set(steps).isdisjoint(model["trial"] for model in models)
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "Step by step" in page
-    assert '"path": [{' in page
+    data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.S).group(1))
+    assert {one["trial"]: [step["trial"] for step in one["path"]] for one in data["finalists"]} == {
+        model["trial"]: [step["trial"] for step in model["path"]] for model in models
+    }
     before = recorded(tmp_path / "run")
     assert run("--resume", "run").returncode == 0
     assert recorded(tmp_path / "run") == before

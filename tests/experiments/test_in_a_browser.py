@@ -6,7 +6,6 @@ The pictures are those of the documentation: `--keep-screenshots` renews them in
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,14 +21,7 @@ from tests.conftest import ROOT, environment, recorded
 
 pytestmark = pytest.mark.browser
 
-# It may run as root, without a screen or a graphics card, and fetches nothing.
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 NAME = re.compile(r"lenet, trial \d+: activation=\w+ conv1=\d+ conv2=\d+ fc1=\d+ fc2=\d+ kernel1=\d kernel2=\d")
-PATIENCE_MS = 90_000
-"""For what is to appear on a page, also on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -80,31 +72,6 @@ def optuna_dashboard(search: tuple[Path, str]) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
-
-
-@pytest.fixture
-def page() -> Iterator[Any]:
-    """An empty page of a new browser, in which no script may fail."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra 'browser'")
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("needs Chromium")
-    failed: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("pageerror", lambda error: failed.append(str(error)))
-        yield page
-        browser.close()
-    assert failed == []
-
-
-@pytest.fixture
-def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    folder = ROOT / "docs" / "images" if request.config.getoption("--keep-screenshots") else tmp_path
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def photograph(page: Any, heading: str, path: Path) -> None:

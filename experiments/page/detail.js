@@ -1,0 +1,67 @@
+// ---- one trial in full, or the front in short
+
+// Three figures are enough to know a trial by.
+const figuresOf = trial => {
+  const units = {latency_ms: " ms", size_kib: " KiB", val_accuracy: ""};
+  const names = [...new Set([...objectives.map(one => one.metric), "val_accuracy", "latency_ms", "size_kib"])].filter(name => metric(trial, name) !== null).slice(0, 3);
+  return names.map((name, i) => el(i ? "span" : "b", {}, `${show(name, metric(trial, name))}${units[name] ?? ` ${name}`}`));
+};
+const renderDetail = () => {
+  const host = byId("detail"), trial = selected === null ? null : byNumber.get(selected);
+  if (!trial) {
+    const goal = objectives[0], way = goal ? sense(goal.metric) : 0;
+    const front = trials.filter(one => one.on_front)
+      .sort((a, b) => goal ? way * ((metric(b, goal.metric) ?? 0) - (metric(a, goal.metric) ?? 0)) || a.number - b.number : a.number - b.number);
+    host.replaceChildren(
+      el("h3", {}, "On the front"),
+      el("p", {class: "note"}, front.length ? "Select a trial here, in the chart or in the table." : "Empty so far."),
+      el("ul", {class: "best"}, front.map(one => el("li", {}, el("button", {
+        type: "button", click: () => { select(one.number, {scroll: true}); byId("clear")?.focus(); },
+        pointerenter: () => point(one.number), pointerleave: () => point(null), focus: () => point(one.number), blur: () => point(null),
+      },
+      el("span", {class: "row"}, figuresOf(one)),
+      el("span", {class: "sub"}, `Trial ${one.number}${one.recipe ? ` · ${one.recipe}` : ""}`))))));
+    return;
+  }
+  const parent = byNumber.get(trial.parent);
+  const change = name => {
+    if (!parent) return null;
+    // Latencies compare where they were measured side by side: finalists at the end, the others when the stage was judged.
+    const start = trial.finalist && parent.finalist ? null : metric(trial, `start_${name}`);
+    const now = metric(trial, name), then = start ?? metric(parent, name);
+    if (now === null || then === null) return el("td", {}, "");
+    if (now === then) return el("td", {class: "same"}, "same");
+    if (isAccuracy(name)) {
+      const points = 100 * (now - then);
+      return el("td", {class: points > .004 ? "good" : points < -.004 ? "bad" : null}, `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(2)} pt`);
+    }
+    if (!then) return el("td", {}, "");
+    const share = 100 * (now - then) / then, kind = Math.abs(share) < .5 ? null : share * sense(name) > 0 ? "good" : "bad";
+    return el("td", {class: kind}, `${share < 0 ? "−" : "+"}${Math.abs(share).toFixed(Math.abs(share) < 10 ? 1 : 0)} %`);
+  };
+  const jump = one => el("button", {type: "button", class: "link", click: () => { select(one.number, {scroll: true}); byId("clear")?.focus(); }}, `trial ${one.number}`);
+  const shown = TOLD.filter(name => metric(trial, name) !== null);
+  const lines = [
+    ...shown.map(name => [label(name), show(name, metric(trial, name)), change(name)]),
+    ...(interval(trial) ? [["Latency, 95% interval", interval(trial), el("td", {}, "")]] : []),
+    ...(trial.seconds > 0 ? [["Seconds", thousands(trial.seconds, 1), el("td", {}, "")]] : []),
+  ];
+  const next = children.get(trial.number) || [];
+  host.replaceChildren(el("div", {class: "detail"},
+    el("div", {class: "who"}, el("h3", {}, `${trial.on_front ? "★ " : ""}Trial ${trial.number}`),
+      el("button", {type: "button", class: "link", id: "clear", click: () => select(trial.number)}, "Clear")),
+    el("p", {class: "tag"}, [trial.kind, stateText(trial), trial.on_front ? "on the front" : "", trial.finalist ? "finalist" : ""].filter(Boolean).join(" · ")),
+    trial.architecture ? el("p", {class: "mono"}, trial.architecture) : null,
+    trial.recipe ? el("p", {class: "mono"}, `+ ${trial.recipe}`) : null,
+    lines.length ? el("table", {},
+      parent ? el("thead", {}, el("tr", {}, el("th", {}, ""), el("th", {}, ""), el("th", {scope: "col"}, `to trial ${parent.number}`))) : null,
+      el("tbody", {}, lines.map(([name, text, delta]) => el("tr", {}, el("th", {scope: "row"}, name), el("td", {}, text), parent ? delta : null)))) : null,
+    why(trial) ? el("p", {class: trial.error ? "error" : "note"}, why(trial)) : null,
+    parent ? el("p", {}, "Made from ", jump(parent)) : null,
+    trial.host ? el("p", {class: "note"}, `Evaluated on ${trial.host}`) : null,
+    next.length ? el("p", {}, "Compressed: ", next.map((one, i) => [i ? ", " : "", jump(one)])) : null,
+    finalistOf.has(trial.number) ? el("p", {}, el("button", {type: "button", class: "link", click: () => openFinalist(trial.number)}, "Its layers, stages and confusions")) : null,
+    trial.artifact ? el("p", {}, fileLink(trial.artifact, trial.artifact)) : null));
+};
+let detailed;
+views.push(() => { if (detailed !== selected) { detailed = selected; renderDetail(); } });

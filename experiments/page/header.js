@@ -1,0 +1,60 @@
+// ---- header
+
+{
+  const by = new Map(Object.entries(data.counts));
+  byId("lede").textContent = `${data.space} on ${dataset.name || "data"}: ${plural(data.of, "trial")}, ${data.front} on the front`;
+  const order = ["complete", "taken back", "ruled out", "running", "failed"];
+  const states = [...order.filter(state => by.has(state)), ...[...by.keys()].filter(state => !order.includes(state))];
+  byId("counts").append(...states.map(state => el("li", {}, el("b", {}, thousands(by.get(state))), ` ${state}`)));
+  if (!states.length) byId("counts").append(el("li", {}, "No trial has started yet"));
+
+  const fact = (name, text, ...small) => text === null || text === undefined || text === "" ? null
+    : el("div", {}, el("dt", {}, name), el("dd", {}, Array.isArray(text) ? text.flatMap(one => [el("span", {}, one), " "]) : String(text), small.filter(Boolean).map(one => el("small", {}, one))));
+  let classes = null;
+  try { classes = list(typeof dataset.classes === "string" ? JSON.parse(dataset.classes) : dataset.classes).length; } catch (error) { classes = null; }
+  const sizes = ["train", "validation", "test"].filter(name => finite(dataset[name]) && dataset[name] > 0);
+  const version = (environment.packages || {}).onnxruntime;
+  byId("facts").append(...[
+    fact("Space", data.space),
+    fact("Data set", dataset.name,
+      sizes.map(name => `${thousands(dataset[name])} ${name}`).join(", "),
+      [list(dataset.input_shape).length ? `input ${list(dataset.input_shape).join(" × ")}` : "", classes ? plural(classes, "class", "classes") : ""].filter(Boolean).join(", ")),
+    fact("Strategy", data.strategy, data.sampler ? `sampler ${data.sampler}` : ""),
+    fact("Seed", data.seed),
+    fact("Objectives", objectives.map(one => `${one.direction === "maximize" ? "↑" : "↓"} ${one.metric}`)),
+    data.foretold ? fact("Latency predictor", data.foretold) : null,
+    data.disturbed ? fact("Latency", data.disturbed) : null,
+    data.savings ? fact("Not computed", data.savings) : null,
+    fact("Limits", list(data.limits).length ? list(data.limits) : "none"),
+    fact("Processor", environment.processor, list(environment.processor_flags).join(" "),
+      finite(environment.cores) ? `${plural(environment.cores, "core")}, ${plural(environment.workers || 1, "worker")}` : ""),
+    fact("Runtime", environment.runtime, version && !String(environment.runtime).includes(version) ? `onnxruntime ${version}` : "",
+      finite(environment.latency_batch) ? `batch ${environment.latency_batch}, ${plural(environment.latency_threads || 1, "thread")}` : ""),
+  ].filter(Boolean));
+  byId("environment").textContent = [
+    environment.platform, environment.python ? `Python ${environment.python}` : "",
+    environment.device ? `trained on ${environment.device}${environment.precision ? `, ${environment.precision}` : ""}` : "",
+    ...Object.entries(environment.packages || {}).filter(([, number]) => number).map(([name, number]) => `${name} ${number}`),
+    dataset.fingerprint ? `data set ${dataset.fingerprint}` : "",
+  ].filter(Boolean).join("; ");
+}
+
+{
+  const root = document.documentElement, button = byId("theme"), names = ["auto", "light", "dark"];
+  let theme = "auto";
+  // A page that is opened from a disk may have no storage: the choice then holds until it is closed.
+  try { theme = localStorage.getItem("slimsearch-colours") || "auto"; } catch (error) { theme = "auto"; }
+  const put = () => {
+    if (theme === "auto") root.removeAttribute("data-theme"); else root.setAttribute("data-theme", theme);
+    button.lastChild.textContent = {auto: "Auto", light: "Light", dark: "Dark"}[theme];
+    button.setAttribute("aria-label", `Colours: ${{auto: "as the system has them", light: "light", dark: "dark"}[theme]}`);
+  };
+  if (!names.includes(theme)) theme = "auto";
+  button.addEventListener("click", () => {
+    theme = names[(names.indexOf(theme) + 1) % names.length];
+    try { localStorage.setItem("slimsearch-colours", theme); } catch (error) { /* as above */ }
+    put();
+  });
+  put();
+}
+for (const note of document.querySelectorAll(".sampled")) note.textContent = sampled;

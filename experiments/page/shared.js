@@ -1,0 +1,69 @@
+// ---- what is pointed at and what is selected, shared by all views
+
+const views = [];
+let selected = null, pointed = null;
+const say = text => { byId("status").textContent = text; };
+const refresh = () => { for (const view of views) view(); };
+const point = number => { if (pointed !== number) { pointed = number; refresh(); } };
+const select = (number, {scroll = false} = {}) => {
+  selected = selected === number ? null : number;
+  say(selected === null ? "No trial selected" : `Trial ${selected} selected`);
+  refresh();
+  if (scroll && selected !== null) reveal(selected);
+};
+
+// Ranges that were set on the axes of the parallel coordinates: the name of an axis, and what a trial must fulfil there.
+const ranges = new Map();
+const matches = trial => { for (const keeps of ranges.values()) if (!keeps(trial)) return false; return true; };
+const onRanges = [];
+const rangesChanged = () => { for (const view of onRanges) view(); };
+
+const tip = byId("tip");
+const describe = trial => [
+  el("p", {}, el("b", {}, `${trial.on_front ? "★ " : ""}Trial ${trial.number}`), ` · ${trial.kind}, ${stateText(trial)}`),
+  trial.architecture ? el("p", {class: "mono"}, trial.architecture) : null,
+  trial.recipe ? el("p", {class: "mono"}, `+ ${trial.recipe}`) : null,
+  el("table", {}, el("tbody", {}, TOLD.filter(name => metric(trial, name) !== null).map(name => el("tr", {},
+    el("th", {scope: "row"}, label(name)), el("td", {}, show(name, metric(trial, name))))))),
+  why(trial) ? el("p", {class: trial.error ? "error" : "why"}, why(trial)) : null,
+].filter(Boolean);
+const words = trial => [
+  `Trial ${trial.number}`, trial.on_front ? "on the front" : "", `${trial.kind}, ${stateText(trial)}`, trial.architecture, trial.recipe,
+  ...TOLD.filter(name => metric(trial, name) !== null).map(name => `${label(name)} ${show(name, metric(trial, name))}`),
+].filter(Boolean).join("; ");
+const showTip = (content, x, y) => {
+  tip.replaceChildren(...content);
+  const size = tip.getBoundingClientRect(), edge = 8, wide = document.documentElement.clientWidth;
+  let left = x + 18, top = y - size.height / 2;
+  if (left + size.width > wide - edge) left = x - 18 - size.width;
+  if (left < edge) {
+    left = Math.max(edge, Math.min(wide - edge - size.width, x - size.width / 2));
+    top = y - size.height - 18 < edge ? y + 18 : y - size.height - 18;
+  }
+  top = Math.max(edge, Math.min(innerHeight - edge - size.height, top));
+  tip.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
+  tip.classList.add("on");
+};
+const hideTip = () => tip.classList.remove("on");
+addEventListener("scroll", hideTip, {passive: true, capture: true});
+addEventListener("keydown", event => {
+  if (event.key !== "Escape") return;
+  hideTip();
+  if (event.defaultPrevented) return;
+  if (selected !== null) select(selected); else point(null);
+});
+
+// A chart is drawn for the width that it has, so that its text keeps its size.
+const chart = (where, render) => {
+  const host = typeof where === "string" ? byId(where) : where;
+  let width = 0;
+  const redraw = () => { if (width > 0) render(host, width); };
+  const measure = () => {
+    const now = Math.floor(host.clientWidth);
+    if (now !== width) { width = now; redraw(); }
+  };
+  new ResizeObserver(measure).observe(host);
+  measure();
+  return redraw;
+};
+const nothing = (host, text) => host.replaceChildren(el("p", {class: "empty"}, text));
