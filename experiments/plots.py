@@ -52,7 +52,7 @@ def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
         configuration = Configuration.read(directory.config)
         ranking = Ranking.of(configuration)
         trials = recorded(directory, configuration, ranking).trials
-        data = page_data(directory.path, trials, [], ranking, configuration, read(directory))
+        data = page_data(directory.path, trials, [], ranking, configuration, read(directory.path))
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
