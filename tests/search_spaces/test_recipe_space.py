@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from search_spaces import ChoiceSpace, JointSpace, RecipeSpace
+from search_spaces import ChoiceSpace, JointSpace, RecipeSpace, Subset
 from slimsearch_errors import SlimsearchError
 
 CONTENT: dict[str, Any] = {
@@ -104,3 +105,38 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         RecipeSpace.read(tmp_path / "nowhere.yaml")
     assert set(RecipeSpace.shipped()) == {"default"}
     assert RecipeSpace.read(RecipeSpace.shipped()["default"]).size > 10
+
+
+def test_recipes_of_a_few_architectures_among_many() -> None:
+    """As after a search: two networks of a million."""
+    many = ChoiceSpace({f"width{place}": list(range(10)) for place in range(6)})
+    few = [dict.fromkeys((f"width{place}" for place in range(6)), value) for value in (3, 7)]
+    recipes = RecipeSpace({"quantize": {"use": [True, False], "keep_float": ["none", "ends"]}})
+    joint = JointSpace(Subset(many, few), recipes)
+    rng = np.random.default_rng(0)
+    assert len(list(joint.grid())) == 6
+    assert joint.size == 2 * recipes.size
+    points = [joint.sample(rng) for _ in range(50)]
+    assert {point["width0"] for point in points} == {3, 7}
+    assert len({json.dumps(point, sort_keys=True) for point in points}) == 6
+    for point in points[:10]:
+        neighbours = list(joint.shuffled_neighbours(point, rng))
+        assert all(joint.contains(neighbour) and neighbour != point for neighbour in neighbours)
+        assert any(neighbour["width0"] != point["width0"] for neighbour in neighbours)
+        assert any(neighbour["width0"] == point["width0"] for neighbour in neighbours)
+        assert joint.contains(joint.mutate(point, rng))
+        assert joint.contains(joint.crossover(point, points[11], rng))
+
+
+def test_every_move_of_a_joint_space_is_as_likely_as_every_other() -> None:
+    joint = JointSpace(
+        ChoiceSpace({"width": [8, 16, 24, 32], "act": ["relu", "tanh"]}),
+        RecipeSpace({"quantize": {"keep_float": ["none", "ends"]}}),
+    )
+    rng, start = np.random.default_rng(0), {"width": 8, "act": "relu", "quantize.keep_float": "none"}
+    changed = [joint.mutate(start, rng) for _ in range(1500)]
+    shares = {label: np.mean([point[label] != start[label] for point in changed]) for label in start}
+    assert shares == {
+        "width": pytest.approx(0.6, abs=0.05), "act": pytest.approx(0.2, abs=0.05),
+        "quantize.keep_float": pytest.approx(0.2, abs=0.05),
+    }  # fmt: skip
