@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
+from search_spaces._activity import Activity, Recording
 from search_spaces._cells import graph_of
+from search_spaces._from_sample import FromSample
 from search_spaces._graph import Graph
 from search_spaces._space import Choice, Point, Space
 from slimsearch_errors import SlimsearchError
@@ -64,6 +66,7 @@ class ModelSpace(Space):
             for label, mutable in sorted(self._template.simplify().items())
             if not _is_constraint(mutable)
         )
+        self._activity = Activity(self._template)
         self._graph = graph_of(self._template)
         if not self._choices:
             raise SlimsearchError(f"'{space_class.__name__}' has no choices: there is nothing to search")
@@ -105,12 +108,11 @@ class ModelSpace(Space):
             )
         for label, value in point.items():
             self._by_label[label].index(value)
-        # NNI looks only at what the chosen branches need: what it has looked at is what is active.
-        looked_at = _Recording(point)
-        problem = self._template.check_contains(looked_at)
-        if problem is not None:
+        active = self._activity.active(point)
+        if active is None:
+            problem = self._template.check_contains(Recording(point))
             raise SlimsearchError(f"not in {self.space_class.__name__}: {problem}")
-        return {c.label: point[c.label] for c in self._choices if c.label in looked_at.labels}
+        return {c.label: point[c.label] for c in self._choices if c.label in active}
 
     def graph(self, point: Point) -> Graph | None:
         return None if self._graph is None else self._graph(self.complete(point))
@@ -126,9 +128,11 @@ class ModelSpace(Space):
         canonical = self.canonical(architecture)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            instance = self._construct()
+            # What is made from its sample takes nothing of the space itself, such as weights.
+            instance = self._template if issubclass(self.space_class, FromSample) else self._construct()
             try:
-                module: nn.Module = instance.freeze(dict(canonical))
+                with _quiet():
+                    module: nn.Module = instance.freeze(dict(canonical))
             except Exception as error:  # a user's constructor may raise anything
                 raise SlimsearchError(
                     f"{self.space_class.__name__} cannot build {canonical}: {type(error).__name__}: {error}"
@@ -180,26 +184,6 @@ class ModelSpace(Space):
                 f"space '{name}' cannot be constructed with {arguments or 'no arguments'}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-
-
-class _Recording(dict[str, Any]):
-    """A sample that remembers which of its labels were looked at."""
-
-    def __init__(self, point: Point) -> None:
-        super().__init__(point)
-        self.labels: set[str] = set()
-
-    def __getitem__(self, label: str) -> Any:
-        self.labels.add(label)
-        return super().__getitem__(label)
-
-    def get(self, label: str, default: Any = None) -> Any:
-        self.labels.add(label)
-        return super().get(label, default)
-
-    def __contains__(self, label: object) -> bool:
-        self.labels.add(str(label))
-        return super().__contains__(label)
 
 
 def _is_constraint(mutable: Any) -> bool:
