@@ -33,14 +33,17 @@ class Activity:
     def __init__(self, template: Any) -> None:
         self._root = _part(template)
 
-    def active(self, point: Point) -> set[str] | None:
-        """Labels that matter in `point`, whose values are allowed ones; None where it is not in the space."""
+    def look(self, point: Point) -> tuple[bool, set[str]]:
+        """Whether `point`, whose values are allowed ones, is in the space, and the labels that decide about that.
+
+        In a point of the space they are its active ones.
+        """
         seen: set[str] = set()
         try:
             self._root.look(point, seen)
         except (KeyError, _Refused):
-            return None
-        return seen
+            return False, seen
+        return True, seen
 
 
 class _Refused(Exception):
@@ -97,9 +100,9 @@ class _Asked:
     def look(self, point: Point, seen: set[str]) -> None:
         looked_at = Recording(point)
         problem = self.mutable.check_contains(looked_at)
+        seen |= looked_at.labels
         if problem is not None:
             raise _Refused
-        seen |= looked_at.labels
 
 
 class Recording(dict[str, Any]):

@@ -11,7 +11,7 @@ import itertools
 import logging
 import reprlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -67,7 +67,8 @@ class ModelSpace(Space):
             if not _is_constraint(mutable)
         )
         self._activity = Activity(self._template)
-        self._graph = graph_of(self._template)
+        # A class may say itself what its networks compute: `graph(point)`, given a value for every label.
+        self._graph = getattr(space_class, "graph", None) or graph_of(self._template)
         if not self._choices:
             raise SlimsearchError(f"'{space_class.__name__}' has no choices: there is nothing to search")
         self._by_label = {choice.label: choice for choice in self._choices}
@@ -108,11 +109,15 @@ class ModelSpace(Space):
             )
         for label, value in point.items():
             self._by_label[label].index(value)
-        active = self._activity.active(point)
-        if active is None:
+        is_inside, active = self._activity.look(point)
+        if not is_inside:
             problem = self._template.check_contains(Recording(point))
             raise SlimsearchError(f"not in {self.space_class.__name__}: {problem}")
         return {c.label: point[c.label] for c in self._choices if c.label in active}
+
+    def _resolved(self, point: Point) -> tuple[dict[str, Any] | None, Collection[str]]:
+        is_inside, active = self._activity.look(point)
+        return self.canonical(point) if is_inside else None, active
 
     def graph(self, point: Point) -> Graph | None:
         return None if self._graph is None else self._graph(self.complete(point))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,20 +187,24 @@ class Space(ABC):
         except SlimsearchError:
             return None
 
+    def _resolved(self, point: Point) -> tuple[dict[str, Any] | None, Collection[str]]:
+        """The canonical point, None where `point` is not in the space, and the labels that decide about it."""
+        canonical = self._canonical_or_none(point)
+        return canonical, canonical if canonical is not None else point
+
     def grid(self) -> Iterator[dict[str, Any]]:
         """Every different point, in the order of the choices."""
         seen = set()
         sizes = [len(choice.values) for choice in self.choices]
         digits = [0] * len(sizes)
-        # Whether a choice was active in any point since a choice before it changed. Where it was in none, its other
-        # values would only give the same points again: there may be billions of those.
+        # Whether a choice decided about any point since a choice before it changed. Where it did not, its other values
+        # would only give the same points again: there may be billions of those.
         mattered = [False] * len(sizes)
         while True:
-            canonical = self._canonical_or_none(
-                {c.label: c.values[d] for c, d in zip(self.choices, digits, strict=True)}
-            )
+            point = {c.label: c.values[d] for c, d in zip(self.choices, digits, strict=True)}
+            canonical, labels = self._resolved(point)
             for position, choice in enumerate(self.choices):
-                mattered[position] |= canonical is None or choice.label in canonical
+                mattered[position] |= choice.label in labels
             if canonical is not None and (key := json.dumps(canonical)) not in seen:
                 seen.add(key)
                 yield canonical

@@ -27,9 +27,11 @@ Shape = tuple[int, int, int]
 
 # What the parameters of its smallest and largest networks on CIFAR-10 lie between, in thousands.
 SIZES = {
+    "autoformer": (4_500, 10_000),
     "darts": (10, 5_000),
     "mobilenet_small": (6, 950),
     "mobilenetv3": (150, 38_000),
+    "nasbench101": (200, 50_000),
     "nasbench201": (70, 1_600),
     "proxylessnas": (850, 4_000),
     "shufflenet": (2_000, 3_000),
@@ -38,7 +40,11 @@ NAMES = sorted(SIZES)
 IMAGES: list[Shape] = [(1, 28, 28), (3, 32, 32)]
 
 
-@pytest.fixture(scope="module", params=NAMES)
+# Networks of many MACs: here where there is time, and in the contract of all spaces by default.
+LARGE = ("autoformer", "nasbench101")
+
+
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.slow if n in LARGE else ()) for n in NAMES])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -49,14 +55,15 @@ def space(name: str) -> ModelSpace:
 
 
 def extreme(space: ModelSpace, position: int) -> dict[str, object]:
-    """The point whose numbers are all the first or last of their values, and layers the first."""
+    """The point whose numbers are all the first or last of their values, and layers the first; else any."""
     values = {c.label: c.values[position if isinstance(c.values[0], int | float) else 0] for c in space.choices}
-    return space.canonical(values)
+    return space.canonical(values) if space.contains(values) else next(space.grid())
 
 
 def light(space: ModelSpace, point: dict[str, object]) -> dict[str, object]:
     """`point`, as shallow as the space has it where that is one choice for the whole network."""
-    return space.canonical({**space.complete(point), **({"depth": 4} if "depth" in point else {})})
+    depths = {c.label: min(c.values) for c in space.choices if c.label == "depth"}
+    return space.canonical({**space.complete(point), **depths})
 
 
 def test_samples(space: ModelSpace, rng: np.random.Generator) -> None:
@@ -209,6 +216,27 @@ def test_networks_of_nas_bench_201_are_those_of_the_benchmark(rng: np.random.Gen
         cell = list(point.values())
         params = 73_306 + 243_040 * cell.count("conv_3x3") + 28_000 * cell.count("conv_1x1")
         assert Network(space.build(point)).params == params
+
+
+def test_a_network_of_nas_bench_101_is_that_of_the_benchmark() -> None:
+    """The Inception-like cell that its authors' README shows: 2,694,282 parameters."""
+    space = ModelSpace.load("nasbench101", (3, 32, 32), 10)
+    point: dict[str, object] = {c.label: c.values[0] for c in space.choices}
+    point |= {f"edge_{edge}": 1 for edge in ("0_1", "0_2", "0_3", "0_5", "1_6", "2_6", "3_4", "4_6", "5_6")}
+    operations = ("conv1x1-bn-relu", "conv3x3-bn-relu", "conv3x3-bn-relu", "conv3x3-bn-relu", "maxpool3x3")
+    point |= {f"op_{vertex}": operation for vertex, operation in enumerate(operations, start=1)}
+    assert Network(space.build(space.canonical(point))).params == 2_694_282
+    for broken in ({"edge_0_4": 1}, {f"edge_0_{vertex}": 0 for vertex in range(1, 7)}):
+        with pytest.raises(SlimsearchError, match=r"10 edges; at most 9|no way leads"):
+            space.canonical({**point, **broken})
+
+
+def test_what_is_not_in_a_cell_of_nas_bench_101_makes_no_difference() -> None:
+    space = ModelSpace.load("nasbench101", (3, 32, 32), 10)
+    point = next(space.grid())  # from input to output, and nothing else
+    assert sum(value == 1 for value in point.values()) == 1
+    assert not any(label.startswith("op") for label in point)
+    assert space.canonical({**space.complete(point), "edge_1_6": 1, "edge_2_3": 1, "op_3": "maxpool3x3"}) == point
 
 
 def test_a_cell_of_darts_has_the_parameters_that_its_authors_count() -> None:
