@@ -86,6 +86,7 @@ class Channels:
             self._groups = [
                 self._describe(graph, group)
                 for group in graph.get_all_groups(ignored_layers=[self._shadow.get_submodule(self._last)])
+                if _is_followed(graph, group)
             ]
         except Exception as error:  # torch-pruning raises whatever its analysis stumbles over
             raise SlimsearchError(f"this network cannot be pruned: {_blame(error, self._names)}") from error
@@ -288,6 +289,25 @@ def _graph(module: nn.Module, images: Tensor) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of parameters that belong to no layer, which it handles
         return torch_pruning.DependencyGraph().build_dependency(module, images)
+
+
+def _is_followed(graph: Any, group: Any) -> bool:
+    """Whether the analysis knows how the channels of a group go on through the network.
+
+    Where every other channel is taken, as in ShuffleNet, one that is cut moves all others to the wrong side; and of an
+    operation that it does not understand it takes the channels to be those before it, which may be more than there are.
+    """
+    from torch_pruning import ops
+
+    for item in group:
+        target = item.dep.target
+        if target.type == ops.OPTYPE.SLICE and target.module.step != 1:
+            return False
+        output = graph.is_out_channel_pruning_fn(item.dep.handler)
+        count = (graph.get_out_channels if output else graph.get_in_channels)(target.module)
+        if count is not None and item.idxs and max(item.idxs) >= count:
+            return False
+    return True
 
 
 def silence(module: nn.Module, cuts: Sequence[Cut]) -> Callable[[], None]:

@@ -12,13 +12,15 @@ import logging
 import reprlib
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
+from search_spaces._activity import Activity, Recording
 from search_spaces._cells import graph_of
+from search_spaces._from_sample import FromSample
 from search_spaces._graph import Graph
 from search_spaces._space import Choice, Point, Space
 from slimsearch_errors import SlimsearchError
@@ -66,7 +68,9 @@ class ModelSpace(Space):
             for label, mutable in sorted(self._template.simplify().items())
             if not _is_constraint(mutable)
         )
-        self._graph = graph_of(self._template)
+        self._activity = Activity(self._template)
+        # A class may say itself what its networks compute: `graph(point)`, given a value for every label.
+        self._graph = getattr(space_class, "graph", None) or graph_of(self._template)
         if not self._choices:
             raise SlimsearchError(f"'{space_class.__name__}' has no choices: there is nothing to search")
         self._by_label = {choice.label: choice for choice in self._choices}
@@ -94,12 +98,17 @@ class ModelSpace(Space):
 
     def places(self) -> dict[str, list[str]]:
         """By label, the names of the layers (as ``named_modules`` has them) that it decides something about."""
+        from nni.nas.nn.pytorch import LayerChoice
+        from nni.nas.nn.pytorch.base import MutableModule
+
         found: dict[str, list[str]] = {choice.label: [] for choice in self._choices}
-        labels = {name: set(m.simplify()) for name, m in self._template.named_modules() if hasattr(m, "simplify")}
-        for name, own in labels.items():
-            # What a layer inside it has is not its own.
-            inside = [other for place, other in labels.items() if place != name and _is_inside(place, name)]
-            for label in own.difference(*inside) & found.keys():
+        for name, module in self._template.named_modules():
+            if not isinstance(module, MutableModule):
+                continue
+            own = {label for mutable in module.mutables for label in mutable.simplify()}
+            if isinstance(module, LayerChoice):
+                own.add(module.label)
+            for label in own & found.keys():
                 found[label].append(name)
         return found
 
@@ -118,12 +127,15 @@ class ModelSpace(Space):
             )
         for label, value in point.items():
             self._by_label[label].index(value)
-        # NNI looks only at what the chosen branches need: what it has looked at is what is active.
-        looked_at = _Recording(point)
-        problem = self._template.check_contains(looked_at)
-        if problem is not None:
+        is_inside, active = self._activity.look(point)
+        if not is_inside:
+            problem = self._template.check_contains(Recording(point))
             raise SlimsearchError(f"not in {self.space_class.__name__}: {problem}")
-        return {c.label: point[c.label] for c in self._choices if c.label in looked_at.labels}
+        return {c.label: point[c.label] for c in self._choices if c.label in active}
+
+    def _resolved(self, point: Point) -> tuple[dict[str, Any] | None, Collection[str]]:
+        is_inside, active = self._activity.look(point)
+        return self.canonical(point) if is_inside else None, active
 
     def graph(self, point: Point) -> Graph | None:
         return None if self._graph is None else self._graph(self.complete(point))
@@ -139,9 +151,11 @@ class ModelSpace(Space):
         canonical = self.canonical(architecture)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            instance = self._construct()
+            # What is made from its sample takes nothing of the space itself, such as weights.
+            instance = self._template if issubclass(self.space_class, FromSample) else self._construct()
             try:
-                module: nn.Module = instance.freeze(dict(canonical))
+                with _quiet():
+                    module: nn.Module = instance.freeze(dict(canonical))
             except Exception as error:  # a user's constructor may raise anything
                 raise SlimsearchError(
                     f"{self.space_class.__name__} cannot build {canonical}{self._line(error)}: "
@@ -213,30 +227,6 @@ class ModelSpace(Space):
                 f"space '{name}' cannot be constructed with {arguments or 'no arguments'}{self._line(error)}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-
-
-class _Recording(dict[str, Any]):
-    """A sample that remembers which of its labels were looked at."""
-
-    def __init__(self, point: Point) -> None:
-        super().__init__(point)
-        self.labels: set[str] = set()
-
-    def __getitem__(self, label: str) -> Any:
-        self.labels.add(label)
-        return super().__getitem__(label)
-
-    def get(self, label: str, default: Any = None) -> Any:
-        self.labels.add(label)
-        return super().get(label, default)
-
-    def __contains__(self, label: object) -> bool:
-        self.labels.add(str(label))
-        return super().__contains__(label)
-
-
-def _is_inside(place: str, name: str) -> bool:
-    return place.startswith(f"{name}.") if name else True
 
 
 def _is_constraint(mutable: Any) -> bool:

@@ -6,11 +6,10 @@ mutate, crossover, neighbours, encode) is written here once, over `Space.choices
 
 from __future__ import annotations
 
-import itertools
 import json
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,18 +187,34 @@ class Space(ABC):
         except SlimsearchError:
             return None
 
+    def _resolved(self, point: Point) -> tuple[dict[str, Any] | None, Collection[str]]:
+        """The canonical point, None where `point` is not in the space, and the labels that decide about it."""
+        canonical = self._canonical_or_none(point)
+        return canonical, canonical if canonical is not None else point
+
     def grid(self) -> Iterator[dict[str, Any]]:
         """Every different point, in the order of the choices."""
         seen = set()
-        for values in itertools.product(*(c.values for c in self.choices)):
-            point = dict(zip((c.label for c in self.choices), values, strict=True))
-            canonical = self._canonical_or_none(point)
-            if canonical is None:
-                continue
-            key = json.dumps(canonical)
-            if key not in seen:
+        sizes = [len(choice.values) for choice in self.choices]
+        digits = [0] * len(sizes)
+        # Whether a choice decided about any point since a choice before it changed. Where it did not, its other values
+        # would only give the same points again: there may be billions of those.
+        mattered = [False] * len(sizes)
+        while True:
+            point = {c.label: c.values[d] for c, d in zip(self.choices, digits, strict=True)}
+            canonical, labels = self._resolved(point)
+            for position, choice in enumerate(self.choices):
+                mattered[position] |= choice.label in labels
+            if canonical is not None and (key := json.dumps(canonical)) not in seen:
                 seen.add(key)
                 yield canonical
+            for position in reversed(range(len(sizes))):
+                if mattered[position] and digits[position] + 1 < sizes[position]:
+                    digits[position] += 1
+                    break
+                digits[position], mattered[position] = 0, False
+            else:
+                return
 
     def encode(self, point: Point) -> np.ndarray[Any, np.dtype[np.float64]]:
         """One-hot vector over all values of all choices, all zeros for an inactive choice."""

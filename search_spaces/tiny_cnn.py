@@ -9,6 +9,8 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear, Repeat
 from torch import nn
 
+from search_spaces._weighted import Weighted
+
 
 class TinyCnn(ModelSpace):  # type: ignore[misc]
     """A stem and three stages of one or two blocks, pooled twice, and the mean of what is left classified.
@@ -44,23 +46,6 @@ class TinyCnn(ModelSpace):  # type: ignore[misc]
         x = self.stage1(self.pool0(self.stem_activation(self.stem(x))))
         x = self.stage3(self.pool2(self.stage2(self.pool1(x))))
         return self.classifier(torch.flatten(self.mean(x), 1))  # type: ignore[no-any-return]
-
-
-class Weighted(nn.Module):
-    """Squeeze-and-excitation: each channel times a number between 0 and 1 that follows from the means of all."""
-
-    def __init__(self, width: Any) -> None:
-        super().__init__()
-        self.mean = nn.AdaptiveAvgPool2d(1)
-        self.squeeze = MutableConv2d(width, width // 4, kernel_size=1)
-        self.activation = nn.ReLU()
-        self.excite = MutableConv2d(width // 4, width, kernel_size=1)
-        self.gate = nn.Sigmoid()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, width, H, W) -> the same shape."""
-        weights = self.gate(self.excite(self.activation(self.squeeze(self.mean(x)))))
-        return x * weights  # type: ignore[no-any-return]
 
 
 class Sum(nn.Module):
