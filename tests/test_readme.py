@@ -109,7 +109,7 @@ def test_python(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_of_ones_own(tmp_path: Path) -> None:
-    script = next(text for text in PYTHON if "def evaluate(" in text)
+    script = next(text for text in PYTHON if "def evaluate(candidate)" in text)
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
     )
@@ -118,7 +118,7 @@ def test_an_evaluation_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_a_model_of_ones_own(tmp_path: Path) -> None:
-    script = next(text for text in PYTHON if "slimsearch.compress(" in text)
+    script = next(text for text in PYTHON if 'compress(trained, "prune:sparsity' in text)
     script = script.replace("mnist5k", "digits").replace("32 * 16", "32").replace(", 5, stride=2", ", 3, stride=2")
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
