@@ -80,8 +80,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def shown(name: str, path: str) -> str:
     """What another file has by a name.
 
-    That is the table between ``<!-- table: name -->`` and ``<!-- end -->``, the section with that heading, or the
-    Python code that begins with it in a comment.
+    That is the table between ``<!-- table: name -->`` and ``<!-- end -->``, the section with that heading, the Python
+    code that begins with it in a comment, or the output that begins with it.
     """
     text = (ROOT / path).read_text(encoding="utf-8")
     known = re.escape(name)
@@ -89,6 +89,7 @@ def shown(name: str, path: str) -> str:
         rf"<!-- table: {known} -->\n(.*?)<!-- end -->",
         rf"^#+ {known}\n(.*?)(?=^##? |^### |\Z)",
         rf"(^```python\n# {known}\n.*?^```$)",
+        rf"(^```text\n{known}\n.*?^```$)",
     ):
         if (found := re.search(form, text, re.S | re.M)) is not None:
             return _TO_A_PAGE.sub(r"](\1)", found[1])
