@@ -73,6 +73,7 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
     recipe = compression.parse(configuration.compress)
     if configuration.int8_target != "any":
         recipe = compression.with_option(recipe, "target", configuration.int8_target)
+    recipe = compression.parse(compression.text_of(recipe))  # files by their whole paths, as a resumed run reads them
     scheduler = None if configuration.scheduler == "none" else load_scheduler(configuration.scheduler)
     stopping = Stopping.of(ranking, configuration.stop_at, configuration.patience)
     strategy_class = load_class("strategy", configuration.strategy, "strategies")

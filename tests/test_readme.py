@@ -1,4 +1,4 @@
-"""What the README shows, run as it stands there (with smaller budgets)."""
+"""What the README and the pages of docs/ show, run as it stands there (with smaller budgets)."""
 
 from __future__ import annotations
 
@@ -19,24 +19,39 @@ from experiments.configuration import Configuration
 from experiments.recipe_choices import recipe_choices
 from tests.conftest import ROOT, Run, environment
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+TEXT = "\n".join(PAGES.values())
+BLOCKS = [found for page in PAGES.values() for found in re.findall(r"^```(\w+)\n(.*?)^```$", page, re.S | re.M)]
 PYTHON = [text for language, text in BLOCKS if language == "python"]
-COMMANDS = [
-    line.removeprefix("python experiments/run.py ")
+LINES = [
+    line.strip()
     for language, text in BLOCKS
     if language == "sh"
-    for line in text.splitlines()
-    if line.startswith("python experiments/run.py ")
+    for line in text.replace("\\\n", " ").splitlines()
+    if line.strip()
 ]
+COMMANDS = list(
+    dict.fromkeys(
+        line.removeprefix("python experiments/run.py ")
+        for line in LINES
+        if line.startswith("python experiments/run.py ")
+    )
+)
+FILES = {found[1]: text for text in PYTHON if (found := re.match(r"# (my_\w+\.py)\n", text))}
+BEFORE = {found[1]: text for text in PYTHON if (found := re.match(r"# NNI: (\w+)\n", text))}
+AFTER = {found[1]: text for text in PYTHON if (found := re.match(r"# Slimsearch: (\w+)\n", text))}
 REPRODUCED = ("lenet_prune", "lenet_qat", "resnet18_fused", "hello_nas")
 SMALL = ["--epochs", "1", "--trials", "2", "--top-k", "1"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, digits: Dataset) -> Path:
-    """Where a reader would be: their model file and their images are there."""
-    (tmp_path / "my_net.py").write_text(next(text for text in PYTHON if text.startswith("# my_net.py")))
+    """Where a reader would be: the files that they wrote and their images are there."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
     for i in range(60):
         images = tmp_path / "path" / "to" / "images" / str(i % 3)
         images.mkdir(parents=True, exist_ok=True)
@@ -48,8 +63,10 @@ def folder(tmp_path: Path, digits: Dataset) -> Path:
 
 
 def test_there_are_examples() -> None:
-    assert len(COMMANDS) == 7
-    assert len(PYTHON) == 5
+    assert len(COMMANDS) == 10
+    assert list(FILES) == ["my_net.py", "my_sampler.py", "my_stage.py", "my_strategy.py"]
+    assert BEFORE.keys() == AFTER.keys() == set(REPRODUCED)
+    assert len(PYTHON) == len(FILES) + len(BEFORE) + len(AFTER) + 4
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "RUN_DIR" not in c])
@@ -92,7 +109,7 @@ def test_python(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_of_ones_own(tmp_path: Path) -> None:
-    script = next(text for text in PYTHON if "def evaluate(" in text)
+    script = next(text for text in PYTHON if "def evaluate(candidate)" in text)
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
     )
@@ -101,7 +118,7 @@ def test_an_evaluation_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_a_model_of_ones_own(tmp_path: Path) -> None:
-    script = next(text for text in PYTHON if "slimsearch.compress(" in text)
+    script = next(text for text in PYTHON if 'compress(trained, "prune:sparsity' in text)
     script = script.replace("mnist5k", "digits").replace("32 * 16", "32").replace(", 5, stride=2", ", 3, stride=2")
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
@@ -112,41 +129,93 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
     assert int(params) > 100
 
 
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("slimsearch ")])
+def test_other_commands_have_these_options(line: str) -> None:
+    from experiments.main import commands
+
+    _, name, *words = shlex.split(line.replace("IMAGE...", "IMAGE"))
+    commands()[name].parser(f"slimsearch {name}").parse_args(words)
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_scripts_of_the_tutorial_before(name: str) -> None:
+    """They are shortened, so they are not run; what they import from NNI is there."""
+    tree = ast.parse(BEFORE[name])
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert any("nni" in ast.unparse(node) for node in imports)
+    exec("\n".join(map(ast.unparse, imports)), {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AFTER)
+def test_scripts_of_the_tutorial_after(name: str, tmp_path: Path) -> None:
+    script = re.sub(r"epochs=\d+", "epochs=1", AFTER[name])
+    if "cifar10" in script:  # which is not shipped with anything
+        digits = "load_digits(return_X_y=True)"
+        colour = f"[(i.reshape(1, 8, 8).repeat(3, 0) / 16, int(l)) for i, l in zip(*{digits})]"
+        script = script.replace('load_dataset("cifar10", root="data")', f"load_dataset({colour}[:400], image_size=32)")
+        script = script.replace("import slimsearch\n", "import slimsearch\nfrom sklearn.datasets import load_digits\n")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert ".onnx" in done.stdout or 0 <= float(done.stdout.split()[-1]) <= 1
+
+
+def test_names_of_nni_exist() -> None:
+    """Classes in the first column of the tables of names; what NNI calls by another name is left out."""
+    import nni.compression.distillation
+    import nni.compression.pruning
+    import nni.compression.quantization
+    import nni.compression.speedup
+    import nni.compression.utils
+    import nni.nas.evaluator
+    import nni.nas.experiment
+    import nni.nas.nn.pytorch
+    import nni.nas.strategy
+
+    page = PAGES["docs/coming-from-nni.md"]
+    tables = re.findall(r"^\| NNI 3\.0 \|.*?\n\n", page, re.S | re.M)
+    assert len(tables) == 2
+    cells = [row.split(" | ")[0] for table in tables for row in table.splitlines()[2:]]
+    names = {name for cell in cells for name in re.findall(r"`([A-Z]\w+)", cell)} - {
+        "Medianstop", "Hyperband", "PBTTuner",
+    }  # fmt: skip
+    assert len(names) > 35
+    c, nas = nni.compression, nni.nas
+    places = (
+        c.pruning, c.quantization, c.distillation, c.speedup, c.utils, nas.evaluator, nas.evaluator.pytorch,
+        nas.experiment, nas.nn.pytorch, nas.strategy,
+    )  # fmt: skip
+    assert not [name for name in names if not any(hasattr(place, name) for place in places)]
+
+
 def test_flags_and_names_in_the_text_exist() -> None:
     from experiments.main import commands
     from slimsearch_names import built_in_names
 
-    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--resume"}
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT)) - {"--resume"}
+    flags -= {"--keep-screenshots", "--no-deps", "--strict"}  # of pytest, pip-audit and mkdocs
     known = "".join(module.parser("slimsearch").format_help() for module in commands().values())
-    for script in (
-        "compare_compression.py",
-        "benchmarks/zero_cost.py",
-        "benchmarks/search_quality.py",
-        "benchmarks/overhead.py",
-        "benchmarks/supernet.py",
-        "benchmarks/headline.py",
-        *(f"reproduce/{name}.py" for name in REPRODUCED),
-    ):
-        text = (ROOT / "experiments" / script).read_text() + (
-            ROOT / "experiments" / "reproduce" / "_table.py"
-        ).read_text()
-        known += text
+    for folder in ("benchmarks", "reproduce"):
+        known += "".join(script.read_text() for script in (ROOT / "experiments" / folder).glob("*.py"))
+    known += (ROOT / "experiments" / "compare_compression.py").read_text()
     assert not [flag for flag in flags if flag not in known]
     for package in (
         "search_spaces", "evaluators.datasets", "strategies.samplers", "compression", "compression.importances",
         "compression.schedules", "strategies.schedulers", "evaluators.scores",
     ):  # fmt: skip
         for name in built_in_names(package):
-            assert f"`{name}`" in README, name
+            assert f"`{name}`" in TEXT, name
     for name in built_in_names("strategies"):
-        assert f"`{name.replace('_', '-')}`" in README, name
+        assert f"`{name.replace('_', '-')}`" in TEXT, name
     for name in compression.shipped():
-        assert f"`{name}`" in README, name
+        assert f"`{name}`" in TEXT, name
 
 
 def test_tests_that_are_named_exist() -> None:
-    """What the README promises is held by tests: files, and functions or classes in them."""
-    named = re.findall(r"\b(tests/[\w/.-]*\w)(?:::(\w+))?(?:::(\w+))?", README)
+    """What the text promises is held by tests: files, and functions or classes in them."""
+    named = re.findall(r"\b(tests/[\w/.-]*\w)(?:::(\w+))?(?:::(\w+))?", TEXT)
     for path, *names in named:
         assert (ROOT / path).exists(), path
         body = ast.parse((ROOT / path).read_text()).body if path.endswith(".py") else []
@@ -157,11 +226,36 @@ def test_tests_that_are_named_exist() -> None:
             body = found.body
 
 
+@pytest.mark.parametrize("path", PAGES)
+def test_links_and_paths_lead_somewhere(path: str) -> None:
+    """Pages that are made when the site is built are checked then."""
+    page = re.sub(r"^```.*?^```$", "", PAGES[path], flags=re.S | re.M)
+    for target in re.findall(r"\]\(([^)\s]+)\)", page):
+        if target.startswith("http"):
+            continue
+        file, _, place = target.partition("#")
+        other = (ROOT / path).parent / file if file else ROOT / path
+        if "/reference/" in str(other):
+            assert f"reference/{other.name}" in (ROOT / "mkdocs.yml").read_text(), target
+            continue
+        if other.parent.name == "notebooks":
+            other = other.with_suffix(".ipynb")
+        assert other.exists(), target
+        if place:
+            headings = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.M)
+            shown = re.findall(r"^<!-- shown: (.+) of README.md -->$", other.read_text(encoding="utf-8"), re.M)
+            assert place in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings + shown}, (
+                target
+            )
+    roots = "experiments|strategies|evaluators|compression|search_spaces|tests|docs"
+    for named in re.findall(rf"`((?:{roots})/[\w/.-]*)", page):
+        assert (ROOT / named.rstrip(".")).exists(), named
+
+
 def test_scripts_that_are_shown_take_what_is_shown() -> None:
-    lines = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
-    shown = [line for line in lines if "reproduce/" in line or "compare_compression" in line]
-    assert len(shown) == 5
-    for line in shown:
+    lines = [line for line in LINES if "reproduce/" in line or "compare_compression" in line]
+    assert len(lines) == 5
+    for line in lines:
         _, script, *words = shlex.split(line)
         done = subprocess.run(
             [sys.executable, str(ROOT / script), "--help"],
@@ -171,3 +265,13 @@ def test_scripts_that_are_shown_take_what_is_shown() -> None:
             env=environment(),
         )
         assert not [word for word in words if word.startswith("--") and word not in done.stdout]
+
+
+def test_benchmarks_that_are_shown_take_what_is_shown() -> None:
+    """Their help takes seconds each: options are looked for in their text."""
+    lines = [line for line in LINES if line.startswith("python experiments/benchmarks/")]
+    assert len(lines) > 10
+    for line in lines:
+        _, script, *words = shlex.split(line)
+        text = (ROOT / script).read_text()
+        assert not [word for word in words if word.startswith("--") and f'"{word}"' not in text], line

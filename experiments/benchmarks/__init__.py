@@ -1,1 +1,1 @@
-"""Benchmarks: what the README quotes, each table by one command."""
+"""Benchmarks: what the README and docs/ quote, each table by one command."""
