@@ -103,6 +103,7 @@ class NetworkEvaluator:
         kept: a folder for networks that several candidates go through, so that each is made once; None: each candidate
             is made from the start. What is kept depends on the task's seed: candidates share what they have in common
             only where they have one seed.
+        initial: weights that every network begins with as far as they fit, as safetensors; a donor's count more.
     """
 
     space: Architectures
@@ -112,6 +113,7 @@ class NetworkEvaluator:
     metrics: Mapping[str, UserMetric] = field(default_factory=dict)
     learn: Learning = trained
     kept: Path | None = None
+    initial: bytes | None = None
 
     def __post_init__(self) -> None:
         self._data: Dataset | None = None
@@ -146,7 +148,10 @@ class NetworkEvaluator:
             kept = None if self.kept is None else KeptNetworks(self.kept, self._meter)
             inherited: dict[str, float] = {}
             if task.start is None:
-                network = Network(self._fresh(task))
+                module, share = self._begun(task.candidate.architecture, task.seed)
+                network = Network(module.eval())
+                if self.initial is not None:
+                    inherited["inherited_share"] = share
                 if task.donor is not None:
                     inherited["inherited_share"] = inherit(network.module, state_of(task.donor.directory))
                 known, go_on = self._before_training(network, task, training, report)
@@ -177,7 +182,16 @@ class NetworkEvaluator:
         return Outcome(metrics, {**artifacts, "packed": PACKED} if "packed_kib" in metrics else artifacts)
 
     def _fresh(self, task: Task) -> nn.Module:
-        return self.space.build(task.candidate.architecture, task.seed).eval()
+        return self._begun(task.candidate.architecture, task.seed)[0].eval()
+
+    def _begun(self, architecture: Mapping[str, Any], seed: int) -> tuple[nn.Module, float]:
+        """A network before it is trained, and how many of its parameters are not what the seed made them."""
+        module = self.space.build(architecture, seed)
+        if self.initial is None:
+            return module, 0.0
+        from safetensors.torch import load
+
+        return module, inherit(module, load(self.initial))
 
     def _made(
         self, kept: KeptNetworks | None, task: Task, recipe: compression.Recipe, make: Callable[[], Network]
@@ -207,7 +221,7 @@ class NetworkEvaluator:
             teachers["best"] = self._load(task, task.teacher)
         tuning = ImageTraining(
             self.data, settings, task.seed, task.fidelity, teachers, report, self._meter,
-            initial=lambda: self.space.build(task.candidate.architecture, origin),
+            initial=lambda: self._begun(task.candidate.architecture, origin)[0],
             latency=lambda network: self._latency(network, task.directory, training),
             checkpoint=task.directory / CHECKPOINT,
         )  # fmt: skip

@@ -118,6 +118,11 @@ class Configuration:
     )
     batch_size: int = _option(64, "images a training step")
     learning_rate: float = _option(5e-3, "peak of the one-cycle schedule")
+    init: str | None = _option(
+        None,
+        "weights that every network begins with, as far as they fit: torchvision:resnet18 where its file is on disk "
+        "(--download fetches it), or a .safetensors or .pth file",
+    )
     inherit_weights: bool = _option(
         False, "each network begins with the weights, as far as they fit, of the trained one that is most like it"
     )

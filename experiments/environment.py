@@ -24,6 +24,7 @@ _PACKAGES = (
 # Of what `describe` gives, that which a resumed run looks at.
 _READ = {
     "packages": {str: str | None}, "device": str, "precision": str, "choices": {str: [str]},
+    "initial_weights?": str,
     "dataset": {"name": str, "fingerprint?": str},
 }  # fmt: skip
 
@@ -36,6 +37,7 @@ def describe(configuration: Configuration, problem: Problem) -> dict[str, Any]:
         "threads_per_worker": 1,
         "device": problem.device,
         "precision": problem.precision,
+        **({} if problem.initial is None else {"initial_weights": problem.initial}),
         "seed": configuration.seed,
         "runtime": f"{runtime_version(configuration.runtime)}, CPU" if problem.data is not None else None,
         "latency_batch": configuration.latency_batch,

@@ -25,6 +25,7 @@ from experiments.driver import Driver
 from experiments.fidelity import Fidelity
 from experiments.figures import figures
 from experiments.finalists import Measured, finalists, measure_finalists
+from experiments.initial_weights import TORCHVISION
 from experiments.integrity import refuse_damage
 from experiments.parts import Evaluate, Parts, make_parts
 from experiments.phases import Phase, Phases
@@ -83,6 +84,7 @@ def start(
         evaluator=IN_MEMORY if evaluate is not None else _absolute_file(configuration.evaluator),
         metrics=_with_absolute_paths(configuration.metrics),
         dataset=IN_MEMORY if data is not None else _absolute_folder(configuration.dataset),
+        init=_absolute_weights(configuration.init),
         data_root=str(Path(configuration.data_root).expanduser().resolve()) if configuration.data_root else None,
     )
     display = watched(display or Silent(), configuration)
@@ -149,6 +151,8 @@ def resume(
         parts = make_parts(configuration.replace(**pinned), space, data, evaluate)
         if before["dataset"].get("fingerprint") != parts.environment["dataset"].get("fingerprint"):
             raise SlimsearchError(f"the data set is not the one that '{path}' was begun with: its hash differs")
+        if before.get("initial_weights") != parts.environment.get("initial_weights"):
+            raise SlimsearchError(f"--init: the weights are not those that '{path}' was begun with: their hash differs")
         if before["choices"] != parts.environment["choices"]:
             labels = environment.changed_choices(before, parts.environment)
             raise SlimsearchError(f"the space is not the one that '{path}' was begun with: {labels}")
@@ -381,6 +385,13 @@ def _notes_of_what_is_logged(display: Display) -> Iterator[None]:
 def _with_absolute_paths(metrics: str | None) -> str | None:
     parts = [part.partition("=") for part in (metrics or "").split(",")]
     return ",".join(f"{name}{equals}{absolute(location.strip())}" for name, equals, location in parts) or None
+
+
+def _absolute_weights(name: str | None) -> str | None:
+    """The path of a file made absolute; ``torchvision:...`` is none."""
+    if name is None or name.startswith(TORCHVISION):
+        return name
+    return str(Path(name).expanduser().resolve())
 
 
 def _absolute_file(name: str) -> str:

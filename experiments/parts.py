@@ -95,6 +95,9 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
         if hasattr(made, "sampler"):
             what, others = f"--sampler {configuration.sampler}", "built-in samplers, and Optuna's"
         raise SlimsearchError(f"{what} keeps what it knows in one process; with --storage: {others}")
+    if configuration.init is not None and (inheriting or problem.data is None):
+        what = f"--strategy {configuration.strategy}" if inheriting else "--evaluator"
+        raise SlimsearchError(f"--init: networks of {what} begin with other weights, or there are none")
     if isinstance(scheduler, Exploiting):
         if not isinstance(problem.space, JointSpace) or not problem.space.recipes.training:
             raise SlimsearchError(

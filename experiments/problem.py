@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from evaluators import (
 from evaluators.datasets import Dataset, load_dataset
 from experiments.chosen import architectures
 from experiments.configuration import Configuration
+from experiments.initial_weights import initial_weights
 from experiments.recipe_choices import recipe_choices
 from experiments.run_directory import RunDirectory
 from search_spaces import ChoiceSpace, JointSpace, ModelSpace, Space, Subset
@@ -50,6 +52,7 @@ class Problem:
         data: images, where networks are trained; None: there are no files to compress and to measure at the end.
         device, precision: of training.
         latency: how files are run.
+        initial: hash of the weights that networks begin with, if not drawn ones.
     """
 
     space: Space
@@ -60,6 +63,7 @@ class Problem:
     device: str = "cpu"
     precision: str = "fp32"
     latency: LatencySettings = field(default_factory=LatencySettings)
+    initial: str | None = None
 
 
 def prepare(
@@ -92,15 +96,21 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
         chosen = Subset(made, architectures(configuration.architectures))
     searched = chosen if recipes is None else JointSpace(chosen, recipes)
     training = training_settings(configuration)
+    initial = None
+    if configuration.init is not None:
+        initial = initial_weights(configuration.init, made, download=configuration.download)
     return Problem(
         searched,
-        lambda directory: network_evaluator(configuration, made, dataset, directory, compressing=compressing),
+        lambda directory: network_evaluator(
+            configuration, made, dataset, directory, compressing=compressing, initial=initial
+        ),
         (*_METRICS, *metrics),
         COSTS,
         dataset,
         training.device,
         training.precision,
         latency_settings(configuration),
+        None if initial is None else hashlib.sha256(initial).hexdigest()[:16],
     )
 
 
@@ -117,9 +127,18 @@ def networks(configuration: Configuration, space: Any, data: Any) -> tuple[Model
 
 
 def network_evaluator(
-    configuration: Configuration, space: ModelSpace, data: Dataset, directory: RunDirectory, *, compressing: bool
-) -> NetworkEvaluator:
-    """What evaluates networks as a configuration says, with what a run has on disk; `compressing` in the search."""
+    configuration: Configuration, space: ModelSpace, data: Dataset, directory: RunDirectory, *, compressing: bool,
+    initial: bytes | None = None,
+) -> NetworkEvaluator:  # fmt: skip
+    """What evaluates networks as a configuration says, with what a run has on disk.
+
+    Args:
+        configuration: the options.
+        space, data: see `networks`.
+        directory: of the run.
+        compressing: whether candidates of the search are compressed, so that what they have in common is kept.
+        initial: see `initial_weights`.
+    """
     data.without_test().save(directory.scratch / "data")
     return NetworkEvaluator(
         space,
@@ -128,6 +147,7 @@ def network_evaluator(
         latency_settings(configuration),
         user_metrics(configuration.metrics),
         kept=directory.path / KEPT if compressing else None,
+        initial=initial,
     )
 
 
