@@ -115,11 +115,19 @@ def _tidy(file: Path, metadata: Mapping[str, str]) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporters print and warn about themselves; what matters they raise."""
+    import torch
+
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    # The older exporter prints the graph of what it does not know from below Python, whether that was asked for or not.
+    log = getattr(torch._C, "_jit_onnx_log", None)
+    if log is not None:
+        torch._C._jit_onnx_log = lambda *parts: None
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)
+        if log is not None:
+            torch._C._jit_onnx_log = log

@@ -93,15 +93,13 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
     table.add_column("")
     table.add_column("trial", justify="right")
     table.add_column("architecture, compression", overflow="fold", min_width=20)
-    finalists = rows(trials, ranking)
+    finalists = [t for t in rows(trials, ranking) if t.state != TAKEN_BACK]
     columns = {name: cell for name, cell in CELLS.items() if all(name in t.metrics for t in finalists)}
     for objective in ranking.objectives:
         columns.setdefault(objective.metric, (objective.metric, "{:.6g}"))
     for heading, _ in (*columns.values(), *([("score", "")] if product else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for trial in finalists:
-        if trial.state == TAKEN_BACK:
-            continue
         m = trial.metrics
         what = architecture_text(trial.candidate.architecture)
         recipe = marked_recipe(trial)

@@ -107,3 +107,11 @@ def test_what_cannot_be_exported_says_so_and_leaves_no_file(images: torch.Tensor
 class _Raises(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("not while tracing")
+
+
+def test_nothing_is_printed_of_what_only_the_newer_exporter_knows(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 10)).eval()
+    compression.export(Network(module), tmp_path / "model.onnx", torch.randn(4, 1, 17, 17))
+    assert capfd.readouterr() == ("", "")
