@@ -10,7 +10,7 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear, Repeat
 from torch import Tensor, nn
 
-_SMALLEST = 32
+_SMALLEST = 16
 _WIDTHS = (64, 128, 256, 512)
 
 
