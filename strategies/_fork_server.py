@@ -12,12 +12,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+_UNTIL_GONE = 1.0  # seconds
 _imports = ["strategies._bound_to_driver", "strategies._worker"]
 
 
@@ -35,6 +37,14 @@ def start(target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
     `target` is called with SIGINT blocked: Ctrl-C in a terminal is sent to all processes, and must not meet one that is
     still importing.
     """
+    try:
+        return _started(target, args)
+    except (EOFError, ConnectionError):  # the server was killed, and is not yet seen to be gone
+        time.sleep(_UNTIL_GONE)
+        return _started(target, args)
+
+
+def _started(target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
     begin()
     context = multiprocessing.get_context("forkserver")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
