@@ -31,8 +31,14 @@ const words = trial => [
   `Trial ${trial.number}`, trial.on_front ? "on the front" : "", `${trial.kind}, ${stateText(trial)}`, trial.architecture, trial.recipe,
   ...TOLD.filter(name => metric(trial, name) !== null).map(name => `${label(name)} ${show(name, metric(trial, name))}`),
 ].filter(Boolean).join("; ");
+let tipMark = null; // where its mark is, on the page
 const showTip = (content, x, y) => {
   tip.replaceChildren(...content);
+  tipMark = [x + scrollX, y + scrollY];
+  placeTip(x, y);
+  tip.classList.add("on");
+};
+const placeTip = (x, y) => {
   const size = tip.getBoundingClientRect(), edge = 8, wide = document.documentElement.clientWidth;
   let left = x + 18, top = y - size.height / 2;
   if (left + size.width > wide - edge) left = x - 18 - size.width;
@@ -42,10 +48,13 @@ const showTip = (content, x, y) => {
   }
   top = Math.max(edge, Math.min(innerHeight - edge - size.height, top));
   tip.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
-  tip.classList.add("on");
 };
 const hideTip = () => tip.classList.remove("on");
-addEventListener("scroll", hideTip, {passive: true, capture: true});
+// A key that moves the focus scrolls the page to it: the tip goes along. A wheel takes the pointer off the mark.
+addEventListener("scroll", () => {
+  if (!document.activeElement || !document.activeElement.matches(":focus-visible")) hideTip();
+  else if (tip.classList.contains("on")) placeTip(tipMark[0] - scrollX, tipMark[1] - scrollY);
+}, {passive: true, capture: true});
 addEventListener("keydown", event => {
   if (event.key !== "Escape") return;
   hideTip();
