@@ -246,8 +246,10 @@ class Record:
         """Record what is known before training (epoch 0), or the accuracy after an epoch, of a running trial."""
         trial, trial_id = self._trials[number], self._ids[number]
         if epoch == 0:
-            if self._written(number, lambda: self._storage.set_trial_system_attr(trial_id, KNOWN, dict(metrics))):
-                self._set(replace(trial, known=dict(metrics)))
+            # Of a training that goes on, more is known already than is told first.
+            known = {**trial.known, **metrics}
+            if self._written(number, lambda: self._storage.set_trial_system_attr(trial_id, KNOWN, known)):
+                self._set(replace(trial, known=known))
             return
         others = {o.metric: metrics[o.metric] for o in self._objectives if o.metric in metrics}
         others.pop("val_accuracy", None)

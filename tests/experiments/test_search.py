@@ -128,6 +128,17 @@ def test_what_breaks_a_limit_is_never_trained_and_costs_no_trial(directory, lene
     assert "exceeds --max-size-kib 1" in (ruled_out[0].reason or "")
 
 
+def test_what_is_known_of_a_trial_is_never_less_than_before(directory, mnist_cnn: ModelSpace) -> None:
+    search, record = make(directory, mnist_cnn)
+    task = search.ask()
+    assert task is not None
+    for told in ({"size_kib": 3.0, "latency_ms": 0.3}, {"size_kib": 3.0}):  # it goes on, and is measured again later
+        assert search.report(task.number, 0, told)
+        assert record.trials[0].known == {"size_kib": 3.0, "latency_ms": 0.3}
+    again = Record(directory.open_study(RANKING.objectives), mnist_cnn, RANKING.objectives)
+    assert again.trials[0].known == {"size_kib": 3.0, "latency_ms": 0.3}
+
+
 def test_a_disturbed_latency_rules_nothing_out(directory, mnist_cnn: ModelSpace) -> None:
     objectives = (Objective("val_accuracy", "maximize"), Objective("latency_ms", "minimize"))
     ranking = Ranking(objectives, (Limit("latency_ms", 0.1, True, "--max-latency-ms"),))
