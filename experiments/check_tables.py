@@ -56,7 +56,7 @@ def show(found: SpaceCheck, duration: Duration | None, configuration: Configurat
     if duration is not None:
         out.print(
             f"a trial of {configuration.epochs} epochs takes about {in_words(duration.trial)} here; "
-            f"{configuration.trials} of them with {configuration.worker_count} workers about "
+            f"{duration.trials} of them with {configuration.worker_count} workers about "
             f"{in_words(duration.search)} ({in_words(duration.low)} to {in_words(duration.high)}), and the "
             f"compression of the best {configuration.top_k} about {in_words(duration.compression)} "
             f"({duration.tried} networks were trained for a moment)"

@@ -36,6 +36,7 @@ class Duration:
         low, high: the same with `trial` two standard errors less or more.
         compression: of the best ones afterwards.
         tried: how many networks this was measured on.
+        trials: of the search.
     """
 
     start: float
@@ -46,6 +47,7 @@ class Duration:
     high: float
     compression: float
     tried: int
+    trials: int
 
 
 def estimate(
@@ -110,7 +112,7 @@ def estimate(
     )
     return Duration(
         start, trial, error, start + rounds * trial, start + rounds * max(0.0, trial - 2 * error),
-        start + rounds * (trial + 2 * error), after, len(seconds),
+        start + rounds * (trial + 2 * error), after, len(seconds), trials,
     )  # fmt: skip
 
 

@@ -119,7 +119,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
             Optuna(workers, configuration.trial_timeout),
             drawn(space, max(_TRIED, workers), np.random.default_rng(configuration.seed)),
             data,
-            trials=configuration.trials,
+            trials=min(configuration.trials, found.different or configuration.trials),
             epochs=configuration.epochs,
             workers=workers,
             recipe={} if configuration.co_search else recipe,
