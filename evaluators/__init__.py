@@ -33,6 +33,7 @@ from evaluators._objective import (
     ranks,
     select,
 )
+from evaluators._parity import EXACT, exact_error
 from evaluators._processor import device_for, precision_for, processor, use_one_thread
 from evaluators._supernet import SharedWeights, Supernet, SupernetEvaluator, recalibrate
 from evaluators._supernet_training import SAMPLINGS, train_supernet
@@ -42,12 +43,12 @@ from evaluators._training import ImageTraining, TrainingSettings
 from evaluators._weight_sharing import WeightSharingEvaluator
 
 __all__ = [
-    "CHECKPOINT", "DIRECTIONS", "IMPORTS", "MODEL", "RUNTIMES", "SAMPLINGS", "Architectures", "Artifact",
+    "CHECKPOINT", "DIRECTIONS", "EXACT", "IMPORTS", "MODEL", "RUNTIMES", "SAMPLINGS", "Architectures", "Artifact",
     "Classifier", "DeployedModel", "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency", "LatencyPredictor",
     "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator", "Objective", "Outcome", "PairedDrop",
     "Predicted", "Prediction", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator", "Task",
     "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "confusion", "device_for",
-    "finite", "front", "hypervolume", "hypervolumes", "judge", "load_predictions", "load_right", "losses",
-    "measure_latency", "precision_for", "processor", "ranks", "recalibrate", "runtime_version", "select", "size_kib",
-    "told_apart", "train_supernet", "use_one_thread", "user_folder", "wilson",
+    "exact_error", "finite", "front", "hypervolume", "hypervolumes", "judge", "load_predictions", "load_right",
+    "losses", "measure_latency", "precision_for", "processor", "ranks", "recalibrate", "runtime_version", "select",
+    "size_kib", "told_apart", "train_supernet", "use_one_thread", "user_folder", "wilson",
 ]  # fmt: skip

@@ -185,7 +185,7 @@ class NetworkEvaluator:
         return self._begun(task.candidate.architecture, task.seed)[0].eval()
 
     def _begun(self, architecture: Mapping[str, Any], seed: int) -> tuple[nn.Module, float]:
-        """A network before it is trained, and how many of its parameters are not what the seed made them."""
+        """A network before it is trained, and the share of its parameters that are those of `initial`."""
         module = self.space.build(architecture, seed)
         if self.initial is None:
             return module, 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compression import Network
-from evaluators._deployed import DeployedModel
+from evaluators._deployed import Array, DeployedModel
 from evaluators.datasets import Dataset
 from slimsearch_errors import SlimsearchError
 
@@ -20,6 +20,11 @@ to that of the network's logits around their mean. A rounding that is as it shou
 activation or a scale of the wrong channel exceeds it."""
 
 
+def exact_error(expected: Array, found: Array) -> float:
+    """The largest difference of two networks' logits, relative to the largest logit: what `EXACT` bounds."""
+    return float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
+
+
 def check_parity(network: Network, model: DeployedModel, data: Dataset) -> float:
     """How far the file's logits are from the network's on validation images, by the measure that has to do with it.
 
@@ -31,12 +36,12 @@ def check_parity(network: Network, model: DeployedModel, data: Dataset) -> float
     images = data.normalise(data.validation.images[:_IMAGES])
     with torch.no_grad():
         expected = network.module.eval()(images).numpy()
-    difference = model(images.numpy()) - expected
+    found = model(images.numpy())
     if network.quantization is None:
-        error, allowed = float(np.abs(difference).max()) / max(1.0, float(np.abs(expected).max())), EXACT
+        error, allowed = exact_error(expected, found), EXACT
     else:
         spread = float(np.sqrt(np.mean((expected - expected.mean()) ** 2)))
-        error, allowed = float(np.sqrt(np.mean(difference**2))) / max(spread, 1e-9), QUANTIZED
+        error, allowed = float(np.sqrt(np.mean((found - expected) ** 2))) / max(spread, 1e-9), QUANTIZED
     if not error <= allowed:
         raise SlimsearchError(
             f"the exported file disagrees with the network: logits differ by {error:.3g} of their size, "

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from experiments.configuration import Configuration
-from experiments.duration import Duration, in_words
+from experiments.duration import Duration
 from experiments.space_check import SpaceCheck
-from experiments.tables import console
+from experiments.tables import console, seconds_text
 from slimsearch_errors import SlimsearchError
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -55,10 +55,10 @@ def show(found: SpaceCheck, duration: Duration | None, configuration: Configurat
         out.print(f"{limit}: {100 * share:.0f}% of them keep it")
     if duration is not None:
         out.print(
-            f"a trial of {configuration.epochs} epochs takes about {in_words(duration.trial)} here; "
+            f"a trial of {configuration.epochs} epochs takes about {seconds_text(duration.trial)} here; "
             f"{duration.trials} of them with {configuration.worker_count} workers about "
-            f"{in_words(duration.search)} ({in_words(duration.low)} to {in_words(duration.high)}), and the "
-            f"compression of the best {configuration.top_k} about {in_words(duration.compression)} "
+            f"{seconds_text(duration.search)} ({seconds_text(duration.low)} to {seconds_text(duration.high)}), and the "
+            f"compression of the best {configuration.top_k} about {seconds_text(duration.compression)} "
             f"({duration.tried} networks were trained for a moment)"
         )
 
@@ -67,15 +67,13 @@ def draw(found: SpaceCheck, path: Path) -> None:
     """The distributions of what networks cost as a picture, PNG or SVG by the suffix of `path`.
 
     Raises:
-        SlimsearchError: nothing can be drawn, or the suffix is another one.
+        SlimsearchError: there is nothing to draw.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    if path.suffix not in (".png", ".svg"):
-        raise SlimsearchError(f"--picture '{path}' ends neither in .png nor in .svg")
     costs = {name: values for name, values in found.costs.items() if values}
     if not costs:
         raise SlimsearchError("there is nothing to draw: no network runs")

@@ -17,7 +17,7 @@ class CommandParser(ArgumentParser):
 
     Args:
         program: how it is called, such as ``slimsearch ls``.
-        description: what it does.
+        description: what it does, with or without a capital and a full stop.
         examples: its words after `program`.
     """
 
@@ -25,7 +25,7 @@ class CommandParser(ArgumentParser):
         lines = "".join(f"  {program} {example}\n" for example in examples)
         super().__init__(
             prog=program,
-            description=description,
+            description=f"{description[0].upper()}{description[1:].removesuffix('.')}.",
             epilog=f"examples:\n{lines}",
             formatter_class=RawDescriptionHelpFormatter,
             default_env=False,

@@ -189,13 +189,6 @@ class _Probe:
         return Figures({}, {}, None)
 
 
-def in_words(seconds: float) -> str:
-    """``12 s``, ``4 min`` or ``2.5 h``"""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def drawn(space: Space, count: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     """So many different points of a space, drawn at random; fewer where there are no more."""
     found: list[dict[str, Any]] = []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compression import Network
-from evaluators import DeployedModel
+from evaluators import EXACT, DeployedModel, exact_error
 from experiments import environment
 from experiments.chosen import models
 from experiments.script import write_whole
@@ -22,7 +22,7 @@ from slimsearch_reading import first_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-_IMAGES, _TOLERANCE = 16, 1e-3
+_IMAGES = 16
 _SUFFIX = {"onnx": ".onnx", "torch-export": ".pt2", "torchscript": ".ts"}
 FORMATS = tuple(_SUFFIX)
 _NORMALISATION = ("input", "mean", "std", "classes")
@@ -136,14 +136,13 @@ def _checked(network: Network, images: Tensor, run: Callable[[Tensor], Any], pat
     largest = 0.0
     with torch.no_grad():
         for batch in (images, images[:1]):  # any number of images must do
-            expected = network.module.eval()(batch)
-            found = torch.as_tensor(run(batch))
-            largest = max(largest, float((found - expected).abs().max() / max(1.0, float(expected.abs().max()))))
-    if not largest <= _TOLERANCE:
+            expected = network.module.eval()(batch).numpy()
+            largest = max(largest, exact_error(expected, torch.as_tensor(run(batch)).numpy()))
+    if not largest <= EXACT:
         path.unlink(missing_ok=True)
         raise SlimsearchError(
             f"the exported file disagrees with the network: logits differ by {largest:.3g} of their size, allowed "
-            f"{_TOLERANCE:.3g}"
+            f"{EXACT:.3g}"
         )
     return largest
 

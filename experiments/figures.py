@@ -7,21 +7,20 @@ from collections.abc import Sequence
 
 from evaluators import Metrics, hypervolume, hypervolumes
 from experiments.ranking import Ranking
-from experiments.record import Record
 from experiments.trial import COMPLETE, SUBNET, Trial
 from strategies import Figures
 
 
-def figures(ranking: Ranking, record: Record) -> Figures:
-    """The figures of everything in `record`, compression too; weights that were borrowed count for nothing."""
-    feasible = [t.metrics for t in ranking.feasible(record.trials)]
+def figures(ranking: Ranking, trials: Sequence[Trial]) -> Figures:
+    """The figures of all `trials`, compression too; weights that were borrowed count for nothing."""
+    feasible = [t.metrics for t in ranking.feasible(trials)]
     best = {
         objective.metric: min(feasible, key=objective.loss)[objective.metric]
         for objective in ranking.objectives
         if feasible
     }
-    volume = hypervolume(ranking.objectives, feasible, _scale(record.trials)) if feasible else None
-    return Figures(dict(Counter(t.state for t in record.trials)), best, volume)
+    volume = hypervolume(ranking.objectives, feasible, _scale(trials)) if feasible else None
+    return Figures(dict(Counter(t.state for t in trials)), best, volume)
 
 
 def volumes(ranking: Ranking, trials: Sequence[Trial]) -> list[float]:

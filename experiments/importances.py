@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 LEAST = 10
 """Trials from which anything is said."""
 
-# fANOVA's time grows with the square of the trials: 200 of them take about half a second for each objective.
+# fANOVA's time grows with the square of the trials: of more than so many, PED-ANOVA says it.
 _MOST_FANOVA, _TREES, _SEED = 200, 16, 0
 _MOST = 2000
 _INACTIVE = "inactive"

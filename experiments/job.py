@@ -301,7 +301,7 @@ def _run(parts: Parts, directory: RunDirectory, display: Display, record: Record
             length = configuration.subnets if parts.inheriting else configuration.trials
             name = "subnets" if parts.inheriting else "search"
             display.phase(name, min(length, problem.space.size), record.trials, search.ranking)
-            phases = Phases(first, iter(rest), lambda: figures(search.ranking, record), record.wait)
+            phases = Phases(first, iter(rest), lambda: figures(search.ranking, record.trials), record.wait)
             parts.strategy(directory.path).run(phases, evaluator)
             if first.exhausted:
                 display.note("every candidate of the space has been tried")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from experiments.tables import seconds_text
 from experiments.trial import COMPLETE, RULED_OUT, SEARCH, Trial
 
 
@@ -49,6 +50,4 @@ def savings(trials: Sequence[Trial]) -> Savings | None:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s of one core"
-    return f"{seconds / 60:.0f} min of one core" if seconds < 5400 else f"{seconds / 3600:.1f} h of one core"
+    return f"{seconds_text(seconds)} of one core"

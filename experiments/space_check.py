@@ -187,13 +187,11 @@ def check_space(
 
 def _costs(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[int, int]:
     """Parameters, and multiply-accumulates of one image; on shapes alone where the network can be run so."""
-    from torch.utils.flop_counter import FlopCounterMode
+    import torch
 
     def counted(device: str) -> tuple[int, int]:
-        with FlopCounterMode(display=False) as counter:
-            module = space.check(architecture, device)
-        # It runs on two images, and PyTorch counts a multiplication and an addition.
-        return sum(p.numel() for p in module.parameters()), int(counter.get_total_flops()) // 4
+        network = Network(space.check(architecture, device))
+        return network.params, network.macs(torch.zeros(1, *space.input_shape, device=device))
 
     try:
         return counted("meta")

@@ -58,6 +58,13 @@ def size_text(kib: float) -> str:
     return f"{kib:.1f} KiB" if kib < 1000 else f"{kib:.0f} KiB"
 
 
+def seconds_text(seconds: float) -> str:
+    """``12 s``, ``4 min`` or ``2.5 h``"""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def console() -> Console:
     """Where tables go: where lines are kept and not looked at on a terminal, they need not fit a screen."""
     from rich.console import Console

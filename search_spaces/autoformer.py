@@ -16,7 +16,7 @@ class AutoFormer(FromSample, hub.AutoFormer):  # type: ignore[misc]
 
     The "tiny" space, of 12 to 14 layers. An image is cut into patches of 16 pixels, or of 8, 4, 2 or 1 where that
     would leave fewer than 7 patches a side: 4 pixels for images of 28 and 32, 8 for those of 64 and 96. For ten classes
-    the networks have about 5 to 10 million parameters.
+    the networks have about 4.5 to 10 million parameters.
 
     Source: AutoFormer (Chen et al. 2021), as in NNI's hub. What differs: channels, classes and patches are those of the
     data, and no path is dropped in training.

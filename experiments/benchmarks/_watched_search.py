@@ -121,7 +121,7 @@ def search_on_ray(
             problem.space, load_sampler(configuration.sampler), ranking, record, directory,
             Budget(configuration.trials, configuration.epochs), seed=configuration.seed,
         )  # fmt: skip
-        watched = Watched(Phases(search, iter(()), lambda: figures(ranking, record)))
+        watched = Watched(Phases(search, iter(()), lambda: figures(ranking, record.trials)))
         evaluator = around(problem.evaluator(directory))
         strategy = Ray(
             workers=configuration.workers, cpus_per_trial=configuration.cpus_per_trial, run_directory=directory.path

@@ -9,14 +9,13 @@ from typing import Any
 
 from experiments.command_parser import CommandParser, whole_number
 from experiments.configuration import Configuration
-from experiments.run_options import given, run_parser
+from experiments.run_options import as_yaml, given, run_parser
 from experiments.script import write_whole
 from slimsearch_errors import SlimsearchError
 
+PICTURES = (".png", ".svg")
 HELP = "look at a space before it is searched: choices, whether its networks run, what they cost, how long it takes"
-_DESCRIPTION = (
-    f"{HELP[0].upper()}{HELP[1:]}. Takes the options of a run, and trains nothing but a few networks for a moment."
-)
+_DESCRIPTION = f"{HELP}. Takes the options of a run, and trains nothing but a few networks for a moment."
 _EXAMPLES = (
     "--space mnist_cnn",
     "--space path/to/file.py:MyNet --dataset path/to/images --image-size 64 --max-params 100000",
@@ -38,7 +37,15 @@ def run(options: dict[str, Any]) -> None:
     quick = options.pop("no_estimate")
     if samples < 1:
         raise SlimsearchError(f"--samples {samples} is less than 1")
-    configuration = Configuration(**given(options))
+    if picture is not None and Path(picture).suffix not in PICTURES:
+        raise SlimsearchError(f"--picture '{picture}' does not end in {' or '.join(PICTURES)}")
+    chosen = given(options)
+    if "resume" in chosen:
+        raise SlimsearchError("check looks at a run before it is begun: leave out --resume")
+    configuration = Configuration(**chosen)
+    if options["print_config"]:
+        print(as_yaml(configuration), end="")
+        return
     from experiments.check_tables import draw, show
     from experiments.space_check import checked
 

@@ -17,7 +17,7 @@ _EXAMPLES = (
 
 
 def parser(program: str) -> CommandParser:
-    found = CommandParser(program, f"{HELP[0].upper()}{HELP[1:]}.", _EXAMPLES)
+    found = CommandParser(program, HELP, _EXAMPLES)
     found.add_argument("runs", type=str, nargs="+", help="run directories")
     found.add_argument("--measure", action="store_true", help="measure the latency of all finalists again, in turns")
     found.add_argument("--json", type=str, default=None, metavar="PATH", help="where the comparison is written as JSON")

@@ -16,7 +16,7 @@ _FILES = ("file", "images", "json", "picture", "found", "architectures")
 
 
 def parser(program: str) -> CommandParser:
-    found = CommandParser(program, f"{HELP[0].upper()}{HELP[1:]}.", _EXAMPLES)
+    found = CommandParser(program, HELP, _EXAMPLES)
     found.add_argument("shell", type=str, help="bash, zsh or tcsh")
     return found
 

@@ -12,7 +12,7 @@ _EXAMPLES = ("runs/mnist_cnn-20260101-120000", "runs/mnist_cnn-20260101-120000 -
 
 
 def parser(program: str) -> CommandParser:
-    found = CommandParser(program, f"{HELP[0].upper()}{HELP[1:]}.", _EXAMPLES)
+    found = CommandParser(program, HELP, _EXAMPLES)
     found.add_argument("run_dir", type=str, help="the run directory")
     found.add_argument("--port", type=whole_number, default=8080, help="on the loopback address (default: 8080)")
     found.add_argument("--storage", type=str, default=None, help="again, where the study is on another machine")

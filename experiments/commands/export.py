@@ -16,7 +16,7 @@ _EXAMPLES = (
 
 
 def parser(program: str) -> CommandParser:
-    found = CommandParser(program, f"{HELP[0].upper()}{HELP[1:]}.", _EXAMPLES)
+    found = CommandParser(program, HELP, _EXAMPLES)
     found.add_argument("run_dir", type=str, help="the run directory")
     found.add_argument("--models", type=str, default=None, help="numbers of trials, such as 7,22; default: the front")
     found.add_argument("--format", type=str, default="onnx", help="onnx (default), torch-export or torchscript")

@@ -13,7 +13,7 @@ _EXAMPLES = ("", "path/to/runs --json")
 
 
 def parser(program: str) -> CommandParser:
-    found = CommandParser(program, f"{HELP[0].upper()}{HELP[1:]}.", _EXAMPLES)
+    found = CommandParser(program, HELP, _EXAMPLES)
     found.add_argument("folder", type=str, nargs="?", default="runs", help="with run directories (default: runs)")
     found.add_argument("--json", action="store_true", help="as JSON, a list with an object for each run")
     return found

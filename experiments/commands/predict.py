@@ -12,7 +12,7 @@ from slimsearch_errors import SlimsearchError
 
 HELP = "classify images with an exported file"
 _DESCRIPTION = (
-    f"{HELP[0].upper()}{HELP[1:]}: a line for each image, its classes with the softmax of their logits, the likeliest "
+    f"{HELP}: a line for each image, its classes with the softmax of their logits, the likeliest "
     "first. Images are resized to what the file takes."
 )
 _EXAMPLES = (

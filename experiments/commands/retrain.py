@@ -11,7 +11,7 @@ from slimsearch_errors import SlimsearchError
 
 HELP = "train architectures that were found before again, for longer, compress and rank them"
 _DESCRIPTION = (
-    f"{HELP[0].upper()}{HELP[1:]}: a run of its own, with the options of the run that they come from and {LONGER} "
+    f"{HELP}: a run of its own, with the options of the run that they come from and {LONGER} "
     "times its epochs unless it is told otherwise."
 )
 _EXAMPLES = (

@@ -21,7 +21,7 @@ _EXAMPLES = (
 
 
 def parser(program: str) -> CommandParser:
-    return run_parser(program, f"{HELP[0].upper()}{HELP[1:]}.", _EXAMPLES)
+    return run_parser(program, HELP, _EXAMPLES)
 
 
 def run(options: dict[str, Any]) -> None:

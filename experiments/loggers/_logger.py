@@ -7,12 +7,12 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from evaluators import hypervolume
 from experiments.configuration import Configuration
 from experiments.display import Silent
+from experiments.figures import figures
 from experiments.ranking import Ranking
 from experiments.result import Result
-from experiments.trial import COMPLETE, SUBNET, Trial
+from experiments.trial import COMPLETE, Trial
 
 
 class Logger(Silent):
@@ -62,15 +62,12 @@ class Logger(Silent):
                 self.finalist(trial)
 
     def _standing(self) -> dict[str, float]:
-        """The best of each objective, and the hypervolume in the box of what there is."""
+        """The best of each objective, and the hypervolume, as the display and Ray's metrics have them."""
         if self._ranking is None:
             return {}
-        feasible = [t.metrics for t in self._ranking.feasible(list(self._trials.values())) if t.kind != SUBNET]
-        if not feasible:
-            return {}
-        objectives = self._ranking.objectives
-        best = {f"best_{o.metric}": min(feasible, key=o.loss)[o.metric] for o in objectives}
-        return {**best, "hypervolume": hypervolume(objectives, feasible)}
+        now = figures(self._ranking, list(self._trials.values()))
+        volume = {} if now.hypervolume is None else {"hypervolume": now.hypervolume}
+        return {**{f"best_{metric}": value for metric, value in now.best.items()}, **volume}
 
     @abstractmethod
     def begin(self, path: Path) -> None:

@@ -60,6 +60,8 @@ def _examples() -> list[Any]:
     for name, module in commands().items():
         lines = module.parser(f"slimsearch {name}").epilog.strip().splitlines()[1:]
         assert lines, name
+        if name == "dashboard":  # serves until it is ended: test_command_line has it
+            continue
         for line in lines:
             begun = name in TRAINING and "--print-config" not in line and "--resume" not in line
             marks = [pytest.mark.slow] if begun else []
@@ -71,8 +73,6 @@ def _examples() -> list[Any]:
 def test_every_example_of_the_help(
     name: str, line: str, run: Run, finished: Finished, other: Path, images: Path, tmp_path: Path, request: Any
 ) -> None:
-    if name == "dashboard":
-        pytest.skip("serves until it is ended: test_command_line has it")
     models = json.loads((finished[0] / "top_models.json").read_text())
     numbers = ",".join(str(model["trial"]) for model in models[:2])
     shutil.copy(finished[0] / models[0]["artifact"], tmp_path / "model.onnx")
@@ -304,6 +304,13 @@ def test_a_network_that_looks_at_values_is_looked_at_too(digits: Dataset) -> Non
     space = ModelSpace.load(f"{SPACES}:Various", digits.input_shape, 10)
     found = check_space(space, digits, 10, predict=False)
     assert found.works == 10
+
+
+def test_what_a_check_cannot_be_told(run: Run) -> None:
+    words = ("--space", TINY, "--dataset", "digits")
+    assert "check looks at a run before it is begun" in run("--resume", "x", command="check").stderr
+    assert "--picture 'x.jpg' does not end in .png or .svg" in run(*words, "--picture", "x.jpg", command="check").stderr
+    assert run(*words, "--print-config", command="check").stdout == run(*words, "--print-config").stdout
 
 
 def test_an_estimate_says_what_it_is_of(run: Run) -> None:

@@ -75,7 +75,7 @@ class TestHypervolume:
         for along in ("trials", "seconds"):
             series = [value for _, value, _ in history[along]["volume"]]
             assert series == sorted(series)
-            assert series[-1] == pytest.approx(figures(ranking, record).hypervolume, rel=1e-5)
+            assert series[-1] == pytest.approx(figures(ranking, record.trials).hypervolume, rel=1e-5)
 
     def test_each_is_that_of_the_trials_so_far(self, golden: Path) -> None:
         record, ranking = record_of(golden)
@@ -83,7 +83,7 @@ class TestHypervolume:
             so_far = [t if t.number <= place else replace(t, kind=STEP) for t in record.trials]  # a step is on no front
             part = Record.__new__(Record)
             part._trials = so_far
-            assert figures(ranking, part).hypervolume == pytest.approx(value)
+            assert figures(ranking, part.trials).hypervolume == pytest.approx(value)
 
 
 class TestTimeline:
