@@ -15,6 +15,7 @@ from compression._recipe import (
     remainder,
     shipped,
     stages,
+    steps,
     text_of,
     with_option,
 )
@@ -23,5 +24,5 @@ from compression._stage import AfterStep, LossTerm, Part, Stage, Training, Train
 __all__ = [
     "AfterStep", "LearnedRange", "LossTerm", "Network", "Part", "Quantization", "Recipe", "Stage", "Training",
     "TrainingStage", "apply", "changes_cost", "export", "groups", "pack", "parse", "read_onnx", "remainder", "shipped",
-    "stages", "text_of", "train_together", "unpack", "with_option",
+    "stages", "steps", "text_of", "train_together", "unpack", "with_option",
 ]  # fmt: skip

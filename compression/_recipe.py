@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from compression._network import Network
-from compression._stage import Stage, Training, TrainingStage, train_together
+from compression._stage import Stage, Training, TrainingStage, shared_epochs, train_together
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import absolute, load_class
 from slimsearch_reading import mismatch, read_yaml, yaml_value
@@ -199,6 +199,15 @@ def apply(recipe: Recipe, network: Network, training: Training) -> Network:
         together = [stage for stage in made if isinstance(stage, TrainingStage)]
         network = train_together(together, network, training) if together else made[0].apply(network, training)
     return network
+
+
+def steps(recipe: Recipe, epochs: int) -> list[tuple[Recipe, float]]:
+    """The groups of `recipe`, each with how long it trains: 1.0 is the `epochs` that a network is trained for."""
+    found: list[tuple[Recipe, float]] = []
+    for group in groups(recipe):
+        training = [stage for stage in stages(group) if isinstance(stage, TrainingStage)]
+        found.append((group, shared_epochs(training, epochs) / epochs if training else 0.0))
+    return found
 
 
 def remainder(recipe: Recipe, done: Recipe) -> dict[str, Mapping[str, Any]]:

@@ -176,12 +176,10 @@ def train_together(stages: Sequence[TrainingStage], network: Network, training: 
     share = sum(term.weight for part in parts for term in part.losses)
     if share > 1:
         raise SlimsearchError(f"the weights of the loss terms add up to {share:g}, more than 1: lower them")
-    given = [stage.epochs for stage in stages if stage.epochs is not None]
-    told = given and (max(given) > 0 or len(given) == len(stages))  # one that wants none does not decide for others
     rates = [stage.learning_rate for stage in stages if stage.learning_rate is not None]
     network = training.fit(
         network,
-        epochs=max(given) if told else training.epochs,
+        epochs=shared_epochs(stages, training.epochs),
         learning_rate=rates[0] if rates else None,
         losses=[term for part in parts for term in part.losses],
         after_step=[callback for part in parts for callback in part.after_step],
@@ -189,3 +187,10 @@ def train_together(stages: Sequence[TrainingStage], network: Network, training: 
     for part in reversed(parts):
         network = part.finish(network)
     return network
+
+
+def shared_epochs(stages: Sequence[TrainingStage], default: int) -> int:
+    """How long stages train that share a run, `default` where none is told."""
+    given = [stage.epochs for stage in stages if stage.epochs is not None]
+    told = given and (max(given) > 0 or len(given) == len(stages))  # one that wants none does not decide for others
+    return max(given) if told else default

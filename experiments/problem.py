@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import compression
 from evaluators import (
     Evaluator,
     FunctionEvaluator,
@@ -94,7 +96,10 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
     chosen: Space = made
     if configuration.architectures is not None:
         chosen = Subset(made, architectures(configuration.architectures))
-    searched = chosen if recipes is None else JointSpace(chosen, recipes)
+    searched = chosen
+    if recipes is not None:
+        steps = functools.partial(compression.steps, epochs=configuration.epochs)
+        searched = JointSpace(chosen, recipes, steps if compressing else None)
     training = training_settings(configuration)
     initial = None
     if configuration.init is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,10 @@ from search_spaces._recipe_space import RecipeSpace
 from search_spaces._space import Choice, Point, Space
 from slimsearch_errors import SlimsearchError
 
+Recipe = Mapping[str, Mapping[str, Any]]
+Steps = Callable[[Recipe], Iterable[tuple[Recipe, float]]]
+"""The parts of a recipe that are applied as one, in order, each with how much of a training it takes."""
+
 
 class JointSpace(Space):
     """The product of a space of architectures and one of recipes.
@@ -22,16 +27,18 @@ class JointSpace(Space):
     Args:
         architectures: what is built.
         recipes: how it is trained and compressed.
+        steps: what networks go through on the way, each of which is made once for all recipes that begin alike; None:
+            nothing is known of it.
 
     Raises:
         SlimsearchError: both have a choice of the same label.
     """
 
-    def __init__(self, architectures: Space, recipes: RecipeSpace) -> None:
+    def __init__(self, architectures: Space, recipes: RecipeSpace, steps: Steps | None = None) -> None:
         both = {c.label for c in architectures.choices} & {c.label for c in recipes.choices}
         if both:
             raise SlimsearchError(f"the architecture and the recipe both have a choice '{min(both)}'")
-        self.architectures, self.recipes = architectures, recipes
+        self.architectures, self.recipes, self.steps = architectures, recipes, steps
         self._choices = (*architectures.choices, *recipes.choices)
         self._labels = {c.label for c in recipes.choices}
 
@@ -56,6 +63,35 @@ class JointSpace(Space):
 
     def graph(self, point: Point) -> Graph | None:
         return self.architectures.graph(self._parts(point)[0])
+
+    def work(self, point: Point) -> Mapping[str, float]:
+        if self.steps is None:
+            return {}
+        way = self._way(self.candidate(point), self.steps)
+        return {network.key: trainings for network, trainings in way if trainings > 0}
+
+    def relatives(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+        """The networks on the way to this one, and those with another step after any of them."""
+        if self.steps is None:
+            return
+        for network, _ in self._way(self.candidate(point), self.steps):
+            try:
+                own = self.recipes.point(replace(network, architecture={}))
+            except SlimsearchError:  # a stage that follows cannot be left out
+                continue
+            yield {**network.architecture, **own}
+            for recipe in self.recipes.neighbours(own, rng):
+                if self.recipes.candidate(recipe).training == network.training:
+                    yield {**network.architecture, **recipe}
+
+    @staticmethod
+    def _way(candidate: Candidate, steps: Steps) -> Iterator[tuple[Candidate, float]]:
+        """The networks from the trained one to `candidate`, each with the trainings from the one before to it."""
+        done: dict[str, Mapping[str, Any]] = {}
+        yield replace(candidate, recipe={}), 1.0
+        for group, trainings in steps(candidate.recipe):
+            done = {**done, **group}
+            yield replace(candidate, recipe=done), trainings
 
     # The architectures need not be all that their choices span: how to move among them they know themselves.
 

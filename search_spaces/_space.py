@@ -82,6 +82,17 @@ class Space(ABC):
         """The operations of the cell that `point` describes and how they are connected, where it describes one."""
         return None
 
+    def work(self, point: Point) -> Mapping[str, float]:
+        """The parts of evaluating `point` that other points may have too, by name, in trainings of one network each.
+
+        A part is done once for all points that have it. Empty where points have nothing in common.
+        """
+        return {}
+
+    def relatives(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+        """Points that share work with `point`, what a change activates being drawn; maybe some of them twice."""
+        return iter(())
+
     def contains(self, point: Point) -> bool:
         """Whether `point` is in the space."""
         try:

@@ -47,7 +47,7 @@ class _SearchThenCompress:
             found = self._sampler.propose(space.architectures, objectives, History(untouched), rng)
             return space.canonical({**found, **plain})
         chosen = Subset(space.architectures, [o.point for o in scored if not _dominated(o, scored)])
-        narrow = JointSpace(chosen, space.recipes)
+        narrow = JointSpace(chosen, space.recipes, space.steps)
         inside = History(o for o in history.observations if narrow.contains(o.point))
         return self._sampler.propose(narrow, objectives, inside, rng)
 

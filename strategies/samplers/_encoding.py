@@ -42,6 +42,7 @@ class Encoder:
         self._counts, self._roots = np.zeros((64, 0)), np.zeros((64, 0))
         self._points: list[dict[str, Any]] = []
         self._known: list[Mapping[str, float]] = []
+        self._work: dict[int, Mapping[str, float]] = {}
 
     def blocks(self, positions: Positions) -> list[Matrix]:
         """The vectors at `positions`, (N, width) for each block."""
@@ -51,6 +52,12 @@ class Encoder:
     def known(self, position: int) -> Mapping[str, float]:
         """The metrics that the space knows of the point kept there."""
         return self._known[position]
+
+    def work(self, position: int) -> Mapping[str, float]:
+        """What evaluating the point kept there takes; see `Space.work`."""
+        if position not in self._work:
+            self._work[position] = self._space.work(self._points[position])
+        return self._work[position]
 
     def point(self, position: int) -> dict[str, Any]:
         """The point kept there."""

@@ -12,12 +12,14 @@ from strategies.samplers._sampler import History
 
 # A space up to this size is listed; of a larger one, so many points are drawn, and others every so many trials.
 _LISTED, _DRAWN, _RENEWED = 20_000, 500, 50
+# So many of the trials that ended last have their relatives looked at.
+_RELATED = 40
 # Of a larger space's points, no more than so many neighbours are looked at.
 _NEAR = 24
 
 
 class Pool:
-    """Untried points to choose from: some of the whole space, and all that is near the best.
+    """Untried points to choose from: some of the whole space, all that is near the best, and what is quick to try.
 
     Args:
         space: small ones are listed, from large ones points are drawn.
@@ -30,6 +32,7 @@ class Pool:
         self._listed = self._kept(space.grid()) if space.size <= _LISTED else None
         self._drawn: tuple[int, Positions] = (-1, np.zeros(0, dtype=np.int64))
         self._near: dict[int, Positions] = {}
+        self._related: dict[int, Positions] = {}
         self._tried: list[int] = []
 
     def tried(self, history: History) -> Positions:
@@ -49,8 +52,11 @@ class Pool:
         everything = self._everything(len(history.observations))
         if len(everything) > self._size:
             everything = rng.choice(everything, self._size, replace=False)
-        chosen = np.unique(np.concatenate([everything, *(self._neighbours(leader) for leader in leaders)]))
-        return np.setdiff1d(chosen, self.tried(history), assume_unique=False)
+        leaders, tried = list(leaders), self.tried(history)
+        ended = [int(tried[i]) for i, o in enumerate(history.observations) if o.losses is not None]
+        related = [self._relatives(position) for position in {*leaders, *ended[-_RELATED:]}]
+        chosen = np.unique(np.concatenate([everything, *(self._neighbours(leader) for leader in leaders), *related]))
+        return np.setdiff1d(chosen, tried, assume_unique=False)
 
     def _everything(self, trials: int) -> Positions:
         if self._listed is not None:
@@ -70,6 +76,12 @@ class Pool:
                 rng = np.random.default_rng(_NEAR)
                 self._near[position] = self._kept(self._space.mutate(point, rng) for _ in range(_NEAR))
         return self._near[position]
+
+    def _relatives(self, position: int) -> Positions:
+        if position not in self._related:
+            rng = np.random.default_rng(_RELATED)
+            self._related[position] = self._kept(self._space.relatives(self._encoder.point(position), rng))
+        return self._related[position]
 
     def _kept(self, points: Iterable[dict[str, object]]) -> Positions:
         return np.array([self._encoder.position(point) for point in points], dtype=np.int64)
