@@ -7,6 +7,7 @@ A built-in is a module of one of the packages whose name has no leading undersco
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -42,11 +43,16 @@ def no_code_from(folder: Path) -> Iterator[None]:
 
 def built_in_names(package: str) -> list[str]:
     """Names of the built-ins in `package`, sorted, without importing any of them."""
+    return list(_built_in_names(package))
+
+
+@functools.cache  # recipes are made again for each point that a sampler looks at
+def _built_in_names(package: str) -> tuple[str, ...]:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.submodule_search_locations is None:
-        return []
+        return ()
     modules = pkgutil.iter_modules(list(spec.submodule_search_locations))
-    return sorted(module.name for module in modules if not module.name.startswith("_") and not module.ispkg)
+    return tuple(sorted(module.name for module in modules if not module.name.startswith("_") and not module.ispkg))
 
 
 def load_class(kind: str, name: str, package: str) -> type[Any]:

@@ -34,7 +34,8 @@ from evaluators._objective import (
     select,
 )
 from evaluators._parity import EXACT, exact_error
-from evaluators._processor import device_for, precision_for, processor, use_one_thread
+from evaluators._precision import precision_for
+from evaluators._processor import device_for, processor, use_one_thread
 from evaluators._supernet import SharedWeights, Supernet, SupernetEvaluator, recalibrate
 from evaluators._supernet_training import SAMPLINGS, train_supernet
 from evaluators._table import TableEvaluator

@@ -27,20 +27,6 @@ def device_for(name: str) -> str:
     return name
 
 
-def precision_for(name: str, device: str) -> str:
-    """The precision of training, "fp32" or "bf16"; "auto" takes bf16 where the processor multiplies it natively."""
-    if name != "auto":
-        return name
-    import torch
-
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    native = any(
-        bool(getattr(torch.cpu, flag, bool)()) for flag in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-    return "bf16" if native else "fp32"
-
-
 def use_one_thread() -> None:
     """Keep this process to one thread: workers share the machine, and OpenMP threads that wait spin."""
     import torch

@@ -6,20 +6,20 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evaluators._meter import Meter
+from evaluators._precision import autocast, suited
 from evaluators._supernet import SharedWeights, Supernet, calibration_images, describe
 from evaluators._training import (
     OnEpoch,
     StoppedEarly,
     TrainingSettings,
     augmentation_of,
-    autocast,
     parameter_groups,
     set_rate,
     training_batch,
@@ -107,6 +107,8 @@ def train_supernet(
     torch.manual_seed(seed)
     weights = SharedWeights(space, settings.device, apart)
     paths = _Paths(weights, sampling, seed)
+    largest = space.build(paths.largest)
+    settings = replace(settings, precision=suited(settings.precision, largest, calibration_images(data)))
     order = np.random.default_rng(seed)
     train = data.train
     steps = max(1, len(train) // settings.batch_size)
@@ -135,7 +137,7 @@ def train_supernet(
                 _follow(optimizer, weights, weights.extend(architecture, seed), settings.weight_decay)
             set_rate(optimizer, peak, (epoch - 1) * steps + step, epochs * steps, settings.warm_up)
             for architecture in architectures:
-                with autocast(settings):
+                with autocast(settings.precision, settings.device):
                     logits = _run(weights, architecture, images)
                     loss = F.cross_entropy(logits.float(), labels) / len(architectures)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -151,8 +153,8 @@ def train_supernet(
         if epoch < epochs:
             progress.save(optimizer, epoch)
         if on_epoch is not None:
-            largest = Supernet(weights).subnet(paths.largest, calibration_images(data)).to(device)
-            if not on_epoch(epoch, {"train_loss": train_loss, **validate(largest, data, settings, meter)}):
+            network = Supernet(weights).subnet(paths.largest, calibration_images(data)).to(device)
+            if not on_epoch(epoch, {"train_loss": train_loss, **validate(network, data, settings, meter)}):
                 raise StoppedEarly
     progress.remove()
     return Supernet(weights.on("cpu"), facts)

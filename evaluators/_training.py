@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import numpy as np
 from compression import AfterStep, LossTerm, Network
 from evaluators._folded_norm import fold, insert
 from evaluators._meter import Meter
+from evaluators._precision import autocast, suited
 from evaluators._processor import threads
 from evaluators._progress import Progress
 from evaluators.datasets import Dataset
@@ -44,7 +44,7 @@ class TrainingSettings:
         weight_decay: of AdamW, on weights with more than one dimension.
         augmentation: "none", "shift", "shift-flip", or "auto" for what the data set declares.
         device: "cpu" or "cuda".
-        precision: "fp32", or "bf16" for autocast.
+        precision: "fp32", "bf16" for autocast, or "mixed" for the faster one for each network.
         warm_up: share of the training in which the learning rate rises, in (0, 1).
         early_resolution: side of the images in the first half of the training, as a share of their own, in (0, 1];
             networks that do not take other sizes are trained on whole images.
@@ -174,11 +174,13 @@ class ImageTraining:
 
         settings, train = self._settings, self._data.train
         device = torch.device(settings.device)
+        look = self._data.normalise(train.images[:2])
+        settings = replace(settings, precision=suited(settings.precision, network.module, look))
         torch.manual_seed(self._seed)
         module = _to(network.copy_module(), device, torch.channels_last).train()
         inserted: list[str] = []
         if settings.normalise and not losses and not after_step:
-            inserted = insert(module, self._data.normalise(train.images[:2]).to(device))
+            inserted = insert(module, look.to(device))
         attached = [term.attach(module) for term in losses]
         order = np.random.default_rng(self._seed)
         count = min(len(train), settings.epoch_images or len(train))
@@ -190,7 +192,7 @@ class ImageTraining:
         own_weight = 1 - sum(term.weight for term in losses)
         augment = augmentation_of(settings, self._data)
         if augment == "none":
-            with autocast(settings):
+            with autocast(settings.precision, settings.device):
                 for term in losses:
                     term.look_through(self._in_order(device))
         side = _early_side(module, self._data, settings)
@@ -208,7 +210,7 @@ class ImageTraining:
                 if augment == "none":
                     for term in losses:
                         term.see(torch.from_numpy(chosen))
-                with autocast(settings):
+                with autocast(settings.precision, settings.device):
                     logits = module(images)
                     loss = F.cross_entropy(logits.float(), labels) * own_weight
                     for term in losses:
@@ -304,7 +306,7 @@ def validate(module: nn.Module, data: Dataset, settings: TrainingSettings, meter
 
     module.eval()
     right, loss, validation = 0, 0.0, data.validation
-    with torch.no_grad(), autocast(settings):
+    with torch.no_grad(), autocast(settings.precision, settings.device):
         for images, labels in data.batches(validation, _EVALUATION_BATCH):
             batch = images.to(settings.device, memory_format=torch.channels_last)
             logits = module(batch).float().cpu()
@@ -314,15 +316,6 @@ def validate(module: nn.Module, data: Dataset, settings: TrainingSettings, meter
             meter.pause_if_measuring()
     module.train()
     return {"val_accuracy": right / len(validation), "val_loss": loss / len(validation)}
-
-
-def autocast(settings: TrainingSettings) -> contextlib.AbstractContextManager[object]:
-    """The context in which a network is run in the precision of `settings`."""
-    import torch
-
-    if settings.precision != "bf16":
-        return contextlib.nullcontext()
-    return torch.autocast(settings.device, dtype=torch.bfloat16)
 
 
 def _to(module: nn.Module, device: torch.device, layout: torch.memory_format) -> nn.Module:

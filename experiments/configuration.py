@@ -112,7 +112,9 @@ class Configuration:
         1, "how often each finalist is trained in all, with other seeds; mean and spread are reported"
     )
     device: str = _option("auto", "where candidates are trained: auto, cpu or cuda; they are deployed on the CPU")
-    precision: str = _option("auto", "of training: fp32, bf16, or auto (bf16 where the processor has it)")
+    precision: str = _option(
+        "auto", "of training: fp32, bf16, mixed (the faster one for each network), or auto (mixed where there is bf16)"
+    )
     training_threads: int = _option(
         1, "threads of each training: more than one pays where there are fewer candidates than cores"
     )
@@ -177,7 +179,7 @@ class Configuration:
             ("runtime", ("onnxruntime", "openvino")),
             ("latency", ("auto", "measured", "predicted")),
             ("device", ("auto", "cpu", "cuda")),
-            ("precision", ("auto", "fp32", "bf16")),
+            ("precision", ("auto", "fp32", "bf16", "mixed")),
             ("int8_target", ("any", "vnni")),
             ("normalise", ("folded", "none")),
             ("supernet_sampling", ("sandwich", "fair", "random")),

@@ -143,7 +143,10 @@ class Ranking:
     def observation(self, trial: Trial, product: WeightedProduct | None) -> Observation:
         """A trial of the search as a sampler sees it, `product` being that of all trials."""
         losses: tuple[float, ...] | None = None
-        violation = 0.0
+        violation, curve = 0.0, dict[int, float]()
+        if trial.state == COMPLETE and trial.candidate.recipe and product is None:
+            first = self.objectives[0]
+            curve = {int(known["epoch"]): first.loss(known) for known in trial.curve if first.metric in known}
         if trial.state == COMPLETE:
             losses = (
                 (-product.score(trial.metrics),)
@@ -152,7 +155,8 @@ class Ranking:
             )
         if trial.state in (COMPLETE, RULED_OUT):
             violation = sum(max(0.0, excess) for excess in self.violations(trial.metrics))
-        return Observation(trial.point, losses, violation, running=trial.state in (RUNNING, PAUSED))
+        running = trial.state in (RUNNING, PAUSED)
+        return Observation(trial.point, losses, violation, running, curve, trial.fidelity)
 
     def history(self, trials: Sequence[Trial], kind: str = SEARCH) -> History:
         """The trials of a search as a sampler sees them."""

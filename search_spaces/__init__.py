@@ -9,12 +9,12 @@ from search_spaces._graph import Edge, Graph
 from search_spaces._joint_space import JointSpace
 from search_spaces._model_space import ModelSpace, import_nni
 from search_spaces._recipe_space import RecipeSpace
-from search_spaces._space import Choice, Point, Space
+from search_spaces._space import Choice, Point, Space, Stop
 from search_spaces._subset import Subset
 
 __all__ = [
     "Candidate", "Choice", "ChoiceSpace", "Edge", "FixedModel", "FromSample", "Graph", "JointSpace", "ModelSpace",
-    "Point", "RecipeSpace", "Space", "Subset", "import_nni",
+    "Point", "RecipeSpace", "Space", "Stop", "Subset", "import_nni",
 ]  # fmt: skip
 
 _torchvision_operators.install()

@@ -11,12 +11,16 @@ import numpy as np
 from search_spaces._candidate import Candidate
 from search_spaces._graph import Graph
 from search_spaces._recipe_space import RecipeSpace
-from search_spaces._space import Choice, Point, Space
+from search_spaces._space import Choice, Point, Space, Stop
 from slimsearch_errors import SlimsearchError
 
 Recipe = Mapping[str, Mapping[str, Any]]
 Steps = Callable[[Recipe], Iterable[tuple[Recipe, float]]]
 """The parts of a recipe that are applied as one, in order, each with how much of a training it takes."""
+
+
+_OTHER_RECIPES = 100
+"""Random ones for the architecture of a point, among its relatives."""
 
 
 class JointSpace(Space):
@@ -64,28 +68,39 @@ class JointSpace(Space):
     def graph(self, point: Point) -> Graph | None:
         return self.architectures.graph(self._parts(point)[0])
 
-    def work(self, point: Point) -> Mapping[str, float]:
+    def way(self, point: Point) -> list[Stop]:
         if self.steps is None:
-            return {}
-        way = self._way(self.candidate(point), self.steps)
-        return {network.key: trainings for network, trainings in way if trainings > 0}
+            return []
+        passed = self._passed(self.candidate(point), self.steps)
+        return [Stop(one.key, trainings, self._point(one)) for one, trainings in passed if trainings > 0]
 
     def relatives(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        """The networks on the way to this one, and those with another step after any of them."""
+        """Random recipes for the same network, and the networks on the way, as they are and with one change."""
         if self.steps is None:
             return
-        for network, _ in self._way(self.candidate(point), self.steps):
-            try:
-                own = self.recipes.point(replace(network, architecture={}))
-            except SlimsearchError:  # a stage that follows cannot be left out
+        candidate = self.candidate(point)
+        for _ in range(_OTHER_RECIPES):
+            recipe = self.recipes.sample(rng)
+            if self.recipes.candidate(recipe).training == candidate.training:
+                yield {**candidate.architecture, **recipe}
+        for network, _ in self._passed(candidate, self.steps):
+            own = self._point(network)
+            if own is None:
                 continue
-            yield {**network.architecture, **own}
-            for recipe in self.recipes.neighbours(own, rng):
+            yield own
+            for recipe in self.recipes.neighbours(self._parts(own)[1], rng):
                 if self.recipes.candidate(recipe).training == network.training:
                     yield {**network.architecture, **recipe}
 
+    def _point(self, candidate: Candidate) -> dict[str, Any] | None:
+        """None where a stage cannot be left out that `candidate` has not."""
+        try:
+            return self.point(candidate)
+        except SlimsearchError:
+            return None
+
     @staticmethod
-    def _way(candidate: Candidate, steps: Steps) -> Iterator[tuple[Candidate, float]]:
+    def _passed(candidate: Candidate, steps: Steps) -> Iterator[tuple[Candidate, float]]:
         """The networks from the trained one to `candidate`, each with the trainings from the one before to it."""
         done: dict[str, Mapping[str, Any]] = {}
         yield replace(candidate, recipe={}), 1.0

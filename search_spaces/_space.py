@@ -58,6 +58,21 @@ class Choice:
             ) from None
 
 
+@dataclass(frozen=True)
+class Stop:
+    """A network on the way to another one.
+
+    Attributes:
+        name: equal for equal networks.
+        trainings: what it takes from the one before it, in trainings of a network from new weights; above 0.
+        point: what stands for the network itself; None where the space has nothing that does.
+    """
+
+    name: str
+    trainings: float
+    point: Point | None
+
+
 class Space(ABC):
     """A finite set of points spanned by choices, where some choices may be inactive in some points."""
 
@@ -82,15 +97,15 @@ class Space(ABC):
         """The operations of the cell that `point` describes and how they are connected, where it describes one."""
         return None
 
-    def work(self, point: Point) -> Mapping[str, float]:
-        """The parts of evaluating `point` that other points may have too, by name, in trainings of one network each.
+    def way(self, point: Point) -> list[Stop]:
+        """The networks that are trained one after the other to come to that of `point`.
 
-        A part is done once for all points that have it. Empty where points have nothing in common.
+        One is trained once for all points whose way leads by it. Empty where points have nothing in common.
         """
-        return {}
+        return []
 
     def relatives(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        """Points that share work with `point`, what a change activates being drawn; maybe some of them twice."""
+        """Points that share a part of their way with `point`, what a change activates being drawn; maybe some twice."""
         return iter(())
 
     def contains(self, point: Point) -> bool:

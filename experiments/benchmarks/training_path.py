@@ -2,14 +2,17 @@
 
     python experiments/benchmarks/training_path.py --json training_path.json --page docs/training.md
 
-One process with one thread; seconds are of its processor time. Networks of the shipped spaces are drawn at random,
-the same for both ways; accuracies are on the validation split, means over networks and seeds.
+One process with one thread; seconds are of its processor time. Only where each worker is given a core of its own do as
+many processes train at once as there are cores, and seconds are those of a clock on the wall. Networks of the shipped
+spaces are drawn at random, the same for both ways; accuracies are on the validation split, means over networks.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -34,7 +37,8 @@ from experiments.benchmarks._page import filled, table
 from experiments.script import Parser, exit_code, write_whole
 from search_spaces import ModelSpace
 
-_DONOR_EPOCHS = 10
+_DONOR_EPOCHS, _PINNED_EPOCHS = 10, 3
+_PINNED = "a core of its own for each worker"
 OF_SPACES = {"mnist_cnn": "mnist5k", "lenet": "mnist5k", "tiny_cnn": "mnist5k"}
 
 
@@ -81,13 +85,14 @@ def tricks(epochs: int) -> list[Trick]:
     """All that the training path has or was thought to want."""
     precision = precision_for("auto", "cpu")
     base = TrainingSettings(precision=precision)
-    plain = Way(base)
+    plain, full = Way(base), Way(replace(base, precision="fp32"), epochs=epochs)
     short, long = Way(base, epochs=2), Way(base, epochs=epochs)
     large = replace(base, batch_size=256, learning_rate=0.01)
     folded = replace(base, normalise=True)
     return [
         Trick("channels last in memory", replace(plain, layout="contiguous_format"), plain, accuracy=False),
-        Trick("bfloat16", Way(replace(base, precision="fp32"), epochs=epochs), long),
+        Trick("bfloat16", full, Way(replace(base, precision="bf16"), epochs=epochs)),
+        Trick("bfloat16 where a network multiplies much for what it moves", full, long),
         Trick("optimizer's step in one kernel", replace(plain, fused=False), plain, accuracy=False),
         Trick("batches of 256 in place of 64", long, Way(large, epochs=epochs)),
         Trick("folded normalisation, 2 epochs", short, Way(folded, epochs=2), ("mnist_cnn", "lenet")),
@@ -137,6 +142,9 @@ def _run(options: argparse.Namespace) -> None:
         for space in trick.spaces:
             rows.append({"trick": trick.name, "space": space, **compared(trick, space, options.networks)})
             print(_line(rows[-1]), flush=True)
+    for space in OF_SPACES if options.only is None or options.only in _PINNED else ():
+        rows.append({"trick": _PINNED, "space": space, **pinned(space, options.networks)})
+        print(_line(rows[-1]), flush=True)
     name, flags = processor()
     found = {"processor": name, "processor_flags": flags, "networks": options.networks, "rows": rows}
     if options.json is not None:
@@ -202,6 +210,45 @@ def trained_by(way: Way, network: Network, data: Dataset, seed: int) -> tuple[fl
         return (time.process_time() - began) / len(data.train), trained
     finally:
         torch.channels_last, torch.optim.AdamW = kept_layout, kept_optimizer  # type: ignore[misc]
+
+
+def pinned(space_name: str, networks: int) -> dict[str, Any]:
+    """A process for each core trains, left to the scheduler and each bound to a core; a row as of `compared`."""
+    data = load_dataset(OF_SPACES[space_name])
+    space = ModelSpace.load(space_name, data.input_shape, len(data.classes))
+    rng, way = np.random.default_rng(0), Way(TrainingSettings(precision=precision_for("auto", "cpu")), _PINNED_EPOCHS)
+    cores = sorted(os.sched_getaffinity(0))
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for seed in range(networks):
+        network = Network(space.build(space.sample(rng), seed).eval())
+        for bound in (False, True) if seed % 2 == 0 else (True, False):
+            seconds[bound].append(_at_once(way, network, data, cores, bound=bound))
+    return {
+        "us_without": 1e6 * statistics.median(seconds[False]),
+        "us_with": 1e6 * statistics.median(seconds[True]),
+        "times_faster": statistics.median(a / b for a, b in zip(seconds[False], seconds[True], strict=True)),
+    }
+
+
+def _at_once(way: Way, network: Network, data: Dataset, cores: Sequence[int], *, bound: bool) -> float:
+    """Seconds on the wall until the last of as many trainings as there are cores is done, for each image of one."""
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(len(cores) + 1)
+
+    def train(core: int, seed: int) -> None:
+        if bound:
+            os.sched_setaffinity(0, {core})
+        start.wait()
+        trained_by(way, network, data, seed)
+
+    processes = [context.Process(target=train, args=(core, seed)) for seed, core in enumerate(cores)]
+    for process in processes:
+        process.start()
+    start.wait()
+    began = time.perf_counter()
+    for process in processes:
+        process.join()
+    return (time.perf_counter() - began) / len(data.train)
 
 
 class _AskedAgain(SoftLabels):

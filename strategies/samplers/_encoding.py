@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces import Candidate, Point, Space
+from search_spaces import Candidate, Point, Space, Stop
 from search_spaces import Choice as _Choice
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
@@ -42,7 +42,7 @@ class Encoder:
         self._counts, self._roots = np.zeros((64, 0)), np.zeros((64, 0))
         self._points: list[dict[str, Any]] = []
         self._known: list[Mapping[str, float]] = []
-        self._work: dict[int, Mapping[str, float]] = {}
+        self._ways: dict[int, list[Stop]] = {}
 
     def blocks(self, positions: Positions) -> list[Matrix]:
         """The vectors at `positions`, (N, width) for each block."""
@@ -53,11 +53,11 @@ class Encoder:
         """The metrics that the space knows of the point kept there."""
         return self._known[position]
 
-    def work(self, position: int) -> Mapping[str, float]:
-        """What evaluating the point kept there takes; see `Space.work`."""
-        if position not in self._work:
-            self._work[position] = self._space.work(self._points[position])
-        return self._work[position]
+    def way(self, position: int) -> list[Stop]:
+        """That of the point kept there; see `Space.way`."""
+        if position not in self._ways:
+            self._ways[position] = self._space.way(self._points[position])
+        return self._ways[position]
 
     def point(self, position: int) -> dict[str, Any]:
         """The point kept there."""

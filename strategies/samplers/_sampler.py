@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,12 +25,17 @@ class Observation:
         losses: one for each objective, less is better; None while it runs, and where it failed or was ruled out.
         violation: by how much hard limits are broken, in total; 0: not at all.
         running: it is being evaluated now.
+        curve: losses in the first objective by epoch, of the trainings that were made for it, counted on from one to
+            the next; empty where it had only one.
+        epochs: of the training of a network from new weights.
     """
 
     point: Mapping[str, Any]
     losses: tuple[float, ...] | None = None
     violation: float = 0.0
     running: bool = False
+    curve: Mapping[int, float] = field(default_factory=dict)
+    epochs: int = 1
 
 
 class History:

@@ -15,6 +15,7 @@ from strategies.samplers._gaussian_process import Array, GaussianProcess, Kernel
 from strategies.samplers._improvement import expected_improvement
 from strategies.samplers._pool import Pool
 from strategies.samplers._sampler import History, new_point
+from strategies.samplers._ways import SCORING, Ways
 
 # The kernel is fitted again when there are a tenth more trials, and to no more than so many of them.
 _REFIT, _FIT_ON = 1.1, 128
@@ -22,8 +23,10 @@ _REFIT, _FIT_ON = 1.1, 128
 _MOST = 300
 # Bounds on costs are drawn from what is possible to a tenth beyond the next costlier network than those so far.
 _BEYOND, _BOUNDS = 1.1, 16
-# To export, score and measure a network takes about so much of training it, where that is short.
-_SCORING = 0.2
+# A random network is the one of so many that takes the least training.
+_SHORTEST_OF = 4
+# The standard deviation of what is as good as known, as a share of that of all.
+_KNOWN = 0.01
 
 
 class GraphGp:
@@ -34,12 +37,15 @@ class GraphGp:
     hypervolume improvement with ranks for values; few ones explore. Only what has to be
     learned is predicted: the first objective that the space does not know (`Space.known`). Costs that it knows are
     exact; further unknown objectives are costs whose prediction is taken for exact. Targets are ranks turned normal, so
-    that networks that did not train at all do not flatten the rest. Where points share work (`Space.work`), the gain is
-    divided by what is left to do: what follows from a trained network without more training is tried at once.
+    that networks that did not train at all do not flatten the rest.
+
+    Where networks are on the way to others (`Space.way`), the gain is divided by what is left to do, so that what
+    follows from a trained network without more training is tried at once; what was passed is learned from too; and half
+    of the work at least is new networks.
 
     Source: expected improvement of Jones et al. 1998, bounds on all objectives but one after Haimes et al. 1971,
-    improvement per second after Snoek et al. 2012. What a
-    cell computes, rather than how it is written, after White et al. 2021 (BANANAS); see `Encoder`.
+    improvement for its cost after Snoek et al. 2012. What a cell computes, rather than how it is written, after White
+    et al. 2021 (BANANAS); see `Encoder`.
     """
 
     STARTUP = 10
@@ -48,7 +54,7 @@ class GraphGp:
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
         if self._starts(space, history):
-            return new_point(space, history, lambda: space.sample(rng), rng)
+            return new_point(space, history, lambda: self._short(space, rng), rng)
         memo: _Memo | None = history.memo.get("graph_gp")
         if memo is None:
             encoder = Encoder(space)
@@ -62,8 +68,16 @@ class GraphGp:
         """Whether there is too little to learn from: neither enough trials, nor as much work in fewer of them."""
         if history.finished_count >= self.STARTUP:
             return False
-        done = {part: trainings for o in history.finished for part, trainings in space.work(o.point).items()}
+        done = {stop.name: stop.trainings for o in history.finished for stop in space.way(o.point)}
         return sum(done.values()) < self.STARTUP
+
+    def _short(self, space: Space, rng: np.random.Generator) -> Point:
+        """A random point; where ways differ, that of several with the shortest one: more networks are seen so."""
+        point = space.sample(rng)
+        if not space.way(point):
+            return point
+        several = [point, *(space.sample(rng) for _ in range(_SHORTEST_OF - 1))]
+        return min(several, key=lambda one: sum(stop.trainings for stop in space.way(one)))
 
 
 @dataclass
@@ -95,31 +109,33 @@ class _Proposal:
         penalty = worst + span * (1 + violations / (violations.max() + 1e-9))[:, None]
         self._targets = np.where(self._feasible[:, None], self._losses, penalty)
         self._kept = self._worth_keeping()
+        self._ways = Ways(memo.encoder, observations, tried) if memo.encoder.way(int(tried[0])) else None
+        passed = self._ways.passed if self._ways is not None else []
+        self._passed = np.array([position for position, _ in passed], dtype=np.int64)
+        self._passed_losses = np.array([loss for _, loss in passed], dtype=float)
 
     def best(self) -> int | None:
-        """The position of the highest expected gain, None where nothing is left."""
-        memo = self._memo
-        candidates = memo.pool.draw(self._history, self._leaders(), self._rng)
+        """The position of the highest expected gain for what is left to do, None where nothing is left."""
+        candidates = self._memo.pool.draw(self._history, self._leaders(), self._rng)
         if not len(candidates):
             return None
-        blocks = memo.encoder.blocks(candidates)
-        known = set(memo.encoder.known(int(candidates[0])))
+        if self._ways is not None:
+            candidates = self._ways.due(candidates)
+        blocks = self._memo.encoder.blocks(candidates)
+        known = set(self._memo.encoder.known(int(candidates[0])))
         learned = next((i for i, o in enumerate(self._objectives) if o.metric not in known), 0)
         mean, deviation = self._predict(learned, blocks)
+        takes = np.ones(len(candidates))
+        if self._ways is not None:
+            left = self._ways.left(candidates)
+            takes = SCORING + left
+            if learned == 0:
+                mean, deviation = self._with_what_is_known(self._ways, mean, deviation, candidates, left == 0)
         if len(self._objectives) == 1:
             gain = expected_improvement(mean, deviation, float(self._warped(learned).min()))
         else:
             gain = self._gain_within_bounds(learned, known, candidates, blocks, mean, deviation)
-        return int(candidates[int((gain / self._trainings(candidates)).argmax())])
-
-    def _trainings(self, candidates: Positions) -> Array:
-        """(M,) how much is left to do for each candidate, in trainings of one network."""
-        work = self._memo.encoder.work
-        if not work(int(candidates[0])):
-            return np.ones(len(candidates))
-        done = {part for position in (*self._positions, *self._running) for part in work(int(position))}
-        left = (sum(amount for part, amount in work(int(p)).items() if part not in done) for p in candidates)
-        return _SCORING + np.fromiter(left, dtype=float, count=len(candidates))
+        return int(candidates[int((gain / takes).argmax())])
 
     def _gain_within_bounds(
         self,
@@ -178,12 +194,44 @@ class _Proposal:
 
     def _warped(self, objective: int) -> Array:
         """(N,) targets of mean 0 and variance 1."""
-        return _rank_normal(self._targets[:, objective])
+        return self._scaled(objective)[: len(self._positions)]
+
+    def _scaled(self, objective: int) -> Array:
+        """(N + P,) the same with those that were passed, where these are known in this objective."""
+        return _rank_normal(self._values(objective))
+
+    def _values(self, objective: int) -> Array:
+        passed = self._passed_losses if objective == 0 else np.zeros(0)
+        return np.concatenate([self._targets[:, objective], passed])
+
+    def _with_what_is_known(
+        self, ways: Ways, mean: Array, deviation: Array, candidates: Positions, where: np.ndarray[Any, Any]
+    ) -> tuple[Array, Array]:
+        """The prediction; where nothing more is trained, the last network's on the way, and what is lost after it."""
+        values, scaled = self._values(0), self._scaled(0)
+        order = np.argsort(values, kind="stable")
+        places, stops, losses = [], [], []
+        for place in np.flatnonzero(where):
+            stop = ways.last(int(candidates[place]))
+            if stop is not None:
+                places.append(place)
+                stops.append(stop[0])
+                losses.append(stop[1])
+        if not places:
+            return mean, deviation
+        mean, deviation = mean.copy(), deviation.copy()
+        before, _ = self._predict(0, self._memo.encoder.blocks(np.array(stops, dtype=np.int64)))
+        lost = np.maximum(0.0, mean[places] - before)
+        mean[places] = np.interp(losses, values[order], scaled[order]) + lost
+        deviation[places] = _KNOWN
+        return mean, deviation
 
     def _predict(self, objective: int, blocks: Sequence[Array]) -> tuple[Array, Array]:
-        targets = self._warped(objective)[self._kept]
+        scaled, count = self._scaled(objective), len(self._positions)
+        targets = np.concatenate([scaled[:count][self._kept], scaled[count:]])
         kernel = self._kernel(objective)
-        known = self._memo.encoder.blocks(self._positions[self._kept])
+        passed = self._passed[: len(scaled) - count]
+        known = self._memo.encoder.blocks(np.concatenate([self._positions[self._kept], passed]))
         process = GaussianProcess(kernel, known, targets)
         if len(self._running):
             # A trial that is running counts as if it had given what is expected of it.
@@ -214,13 +262,16 @@ class _Proposal:
         metric = self._objectives[objective]
         if metric.metric in known:
             return np.array([metric.loss(self._memo.encoder.known(int(p))) for p in candidates])
-        values = self._losses[:, objective]
+        values = self._targets[:, objective]
         logarithmic = bool((values > 0).all())
         targets = np.log(values) if logarithmic else values
-        mean, scale = targets.mean(), targets.std() + 1e-12
+        targets = targets[self._kept]
         known_blocks = self._memo.encoder.blocks(self._positions[self._kept])
-        process = GaussianProcess(self._kernel(objective), known_blocks, (targets[self._kept] - mean) / scale)
-        predicted = process.predict(blocks)[0] * scale + mean
+        # Costs add up, or multiply: the process learns what a sum over all choices leaves.
+        fitted, predicted = _linear(known_blocks, targets, blocks)
+        scale = (targets - fitted).std() + 1e-12
+        process = GaussianProcess(self._kernel(objective), known_blocks, (targets - fitted) / scale)
+        predicted = predicted + process.predict(blocks)[0] * scale
         return np.asarray(np.exp(predicted)) if logarithmic else predicted
 
 
@@ -231,3 +282,12 @@ def _rank_normal(values: Array) -> Array:
 
     normal = ndtri((rankdata(values) - 0.5) / len(values))
     return np.asarray((normal - normal.mean()) / max(1e-12, float(normal.std())))
+
+
+def _linear(known: Sequence[Array], targets: Array, blocks: Sequence[Array]) -> tuple[Array, Array]:
+    """What ridge regression with a penalty of 1 gives for the (N,) targets themselves, and for (M,) other vectors."""
+    vectors, others = np.hstack(known), np.hstack(blocks)
+    centre, mean = vectors.mean(axis=0), targets.mean()
+    inner = (vectors - centre) @ (vectors - centre).T
+    weights = (vectors - centre).T @ np.linalg.solve(inner + np.eye(len(targets)), targets - mean)
+    return (vectors - centre) @ weights + mean, (others - centre) @ weights + mean

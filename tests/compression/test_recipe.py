@@ -113,3 +113,13 @@ def test_stages_that_train_together_share_one_run() -> None:
         "finish b",
         "finish a",
     ]
+
+
+def test_steps_and_how_long_they_train() -> None:
+    recipe = compression.parse("prune:sparsity=0.5:epochs=6,distill,quantize")
+    assert compression.steps({}, 4) == []
+    assert [(list(group), share) for group, share in compression.steps(recipe, 4)] == [
+        (["prune", "distill"], 1.5), (["quantize"], 0.0),
+    ]  # fmt: skip
+    told = compression.parse("low_rank:epochs=0,cluster")
+    assert [share for _, share in compression.steps(told, 4)] == [0.0, 1.0]

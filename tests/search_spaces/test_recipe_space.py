@@ -140,3 +140,59 @@ def test_every_move_of_a_joint_space_is_as_likely_as_every_other() -> None:
         "width": pytest.approx(0.6, abs=0.05), "act": pytest.approx(0.2, abs=0.05),
         "quantize.keep_float": pytest.approx(0.2, abs=0.05),
     }  # fmt: skip
+
+
+def steps(recipe: Any) -> list[tuple[Any, float]]:
+    """Stages are applied one by one; what only stores trains nothing."""
+    return [({stage: options}, 0.5 if stage == "prune" else 0.0) for stage, options in recipe.items()]
+
+
+def test_networks_on_the_way(space: RecipeSpace) -> None:
+    architectures = ChoiceSpace({"width": [8, 16]})
+    joint = JointSpace(architectures, space, steps)
+    pruned = {"training.learning_rate": 0.002, "prune.use": True, "prune.sparsity": 0.25}
+    stored = {"quantize.use": False, "weight_only.use": False}
+    parent = {"training.learning_rate": 0.002, "prune.use": False, **stored}
+    way = {
+        name: joint.way(joint.canonical({"width": 8, **recipe}))
+        for name, recipe in {
+            "parent": parent,
+            "pruned": {**pruned, **stored},
+            "both": {**pruned, "quantize.use": True, "quantize.calibration": "minmax"},
+            "faster": {**parent, "training.learning_rate": 0.005},
+        }.items()
+    }
+    assert [stop.trainings for stop in way["parent"]] == [1.0]
+    assert [stop.trainings for stop in way["pruned"]] == [1.0, 0.5]
+    assert [stop.point for stop in way["pruned"]] == [{"width": 8, **parent}, {"width": 8, **pruned, **stored}]
+    assert way["both"] == way["pruned"], "to quantize takes no training"
+    assert way["parent"] == way["pruned"][:1]
+    assert way["faster"][0].name != way["parent"][0].name, "it is trained otherwise"
+    assert joint.way({"width": 16, **parent})[0].name != way["parent"][0].name
+    assert JointSpace(architectures, space).way({"width": 8, **parent}) == []
+    assert architectures.way({"width": 8}) == []
+
+
+def test_relatives_share_work(space: RecipeSpace, rng: np.random.Generator) -> None:
+    joint = JointSpace(ChoiceSpace({"width": [8, 16]}), space, steps)
+    for _ in range(50):
+        point = joint.sample(rng)
+        first, found = joint.way(point)[0], list(joint.relatives(point, rng))
+        for relative in found:
+            assert joint.canonical(relative) == relative
+            assert joint.way(relative)[0] == first
+        recipes = [joint.candidate(relative).recipe for relative in found]
+        assert {} in recipes, "the trained network itself"
+        assert {"quantize": {"calibration": "minmax"}} in recipes or point["quantize.use"]
+    assert list(JointSpace(ChoiceSpace({"width": [8, 16]}), space).relatives(point, rng)) == []
+
+
+def test_no_relative_leaves_out_what_cannot_be(rng: np.random.Generator) -> None:
+    recipes = RecipeSpace({"prune": {"sparsity": [0.25, 0.5]}, "quantize": {"use": [True, False]}})
+    joint = JointSpace(ChoiceSpace({"width": [8, 16]}), recipes, steps)
+    relatives = list(joint.relatives({"width": 8, "prune.sparsity": 0.25, "quantize.use": True}, rng))
+    assert relatives
+    assert all("prune" in joint.candidate(relative).recipe for relative in relatives)
+    way = joint.way(relatives[0])
+    assert [stop.trainings for stop in way] == [1.0, 0.5]
+    assert [stop.point is None for stop in way] == [True, False], "the space has no network that is not pruned"

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import moocore
 import numpy as np
 import pytest
 
 from evaluators import Objective
-from search_spaces import ChoiceSpace, Edge, Graph, Point
+from search_spaces import ChoiceSpace, Edge, Graph, JointSpace, Point, RecipeSpace, Space
 from strategies.samplers import History, Observation, _pool
 from strategies.samplers._encoding import Encoder
+from strategies.samplers._ways import Ways
 from strategies.samplers.graph_gp import GraphGp
 
 OPERATIONS = ["none", "skip_connect", "conv", "pool"]
@@ -62,7 +64,7 @@ def observed(space: ChoiceSpace, point: Point, objectives: int = 2) -> Observati
     return Observation(point, (-accuracy(point), space.known(point)["params"])[:objectives])
 
 
-def propose(space: ChoiceSpace, history: History, seed: int, objectives: int = 2) -> Point:
+def propose(space: Space, history: History, seed: int, objectives: int = 2) -> Point:
     return GraphGp().propose(space, TWO[:objectives], history, np.random.default_rng(seed))
 
 
@@ -206,3 +208,95 @@ def test_a_point_comes_where_all_were_tried() -> None:
     for objectives in (1, 2):
         losses = [Observation(o.point, o.losses[:objectives] if o.losses else None) for o in history.observations]
         assert space.contains(propose(space, History(losses), 0, objectives))
+
+
+RECIPES = {
+    "prune": {"use": [True, False], "sparsity": [0.25, 0.5, 0.75]},
+    "store": {"use": [True, False], "bits": [8, 4, 2]},
+}
+
+
+def steps(recipe: Any) -> list[tuple[Any, float]]:
+    """To prune takes a training, to store takes none."""
+    return [({stage: options}, float(stage == "prune")) for stage, options in recipe.items()]
+
+
+def joint(aware: bool = True) -> JointSpace:
+    architectures = ChoiceSpace({"width": list(range(1, 9)), "depth": [1, 2, 3, 4], "kind": ["a", "b", "c"]})
+    return JointSpace(architectures, RecipeSpace(RECIPES), steps if aware else None)
+
+
+def compressed(point: Point) -> tuple[float, float]:
+    """Negative accuracy and size; the best kind before compression bears it worst."""
+    sparsity = point.get("prune.sparsity", 0.0)
+    bits = point.get("store.bits", 32)
+    size = point["width"] ** 2 * point["depth"] * (1 - sparsity) * bits / 32
+    hurt = {"a": 0.1, "b": 0.02, "c": 0.03}[point["kind"]]
+    accuracy = 1 - 0.5 / (1 + point["width"] * point["depth"]) + {"a": 0.03, "b": 0.02, "c": 0.0}[point["kind"]]
+    return -(accuracy - hurt * (sparsity**2 + (0.3 if bits == 4 else 1.5 if bits == 2 else 0.0))), size
+
+
+def searched(space: JointSpace, seed: int, trainings: float) -> tuple[History, float]:
+    """What is found until so many trainings are done, each trial costing a quarter of one besides; its hypervolume."""
+    history, done, spent = History(), set[str](), 0.0
+    known = joint()
+    while spent < trainings:
+        point = GraphGp().propose(space, TWO, history, np.random.default_rng([seed, len(history.observations)]))
+        way = known.way(point)
+        spent += 0.25 + sum(stop.trainings for stop in way if stop.name not in done)
+        done |= {stop.name for stop in way}
+        history.add(Observation(point, compressed(point)))
+    found = np.array([o.losses for o in history.observations])
+    return history, float(moocore.hypervolume(np.column_stack([found[:, 0], np.log(found[:, 1])]), ref=[0, 6]))
+
+
+def test_what_takes_no_training_is_tried_at_once() -> None:
+    more = []
+    for seed in range(3):
+        history, _ = searched(joint(), seed, 40)
+        unaware, _ = searched(joint(aware=False), seed, 40)
+        more.append(len(history.observations) / len(unaware.observations))
+        trained = {stop.name for o in history.observations for stop in joint().way(o.point)}
+        assert len(history.observations) > 1.3 * len(trained)
+    assert min(more) > 1.1
+
+
+def test_new_networks_go_on_being_tried() -> None:
+    for seed in range(3):
+        history, _ = searched(joint(), seed, 60)
+        latest = history.observations[len(history.observations) // 2 :]
+        before = {joint().way(o.point)[0].name for o in history.observations[: -len(latest)]}
+        assert len({joint().way(o.point)[0].name for o in latest} - before) >= 8
+
+
+def test_what_was_passed_is_learned_from() -> None:
+    """Networks that were pruned too much, of which all that is known is how they were before it."""
+    space = joint()
+    ruined = {"prune.use": True, "prune.sparsity": 0.75, "store.use": False}
+    points = [{"width": w, "depth": d, "kind": k, **ruined} for w in (2, 8) for d in (1, 4) for k in ("a", "b", "c")]
+    plain = {"prune.use": False, "store.use": False}
+    history = History()
+    for point in points:
+        passed, size = compressed(space.canonical({**point, **plain}))
+        history.add(Observation(space.canonical(point), (-0.1, size), curve={2: passed, 4: -0.1}, epochs=2))
+    encoder = Encoder(space)
+    ways = Ways(encoder, history.observations, np.array([encoder.position(p) for p in points]))
+    assert {tuple(sorted(encoder.point(position).items())): loss for position, loss in ways.passed} == {
+        tuple(sorted(space.canonical({**point, **plain}).items())): compressed(space.canonical({**point, **plain}))[0]
+        for point in points
+    }
+    # To take one of those as it was, or to store it, costs next to nothing.
+    for seed in range(5):
+        chosen = propose(space, history, seed)
+        assert "prune" not in space.candidate(chosen).recipe
+        assert list(ways.left(np.array([encoder.position(chosen)]))) == [0.0]
+
+
+def test_what_is_kept_of_work_changes_nothing() -> None:
+    kept, dropped, space = History(), History(), joint()
+    for number in range(25):
+        dropped.memo.clear()
+        points = [propose(space, history, number) for history in (kept, dropped)]
+        assert points[0] == points[1]
+        for history in (kept, dropped):
+            history.add(Observation(points[0], compressed(points[0])))

@@ -1,0 +1,67 @@
+"""Which number format a network is trained in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from evaluators import ImageTraining, TrainingSettings, precision_for
+from evaluators import _training as training
+from evaluators._precision import suited
+from evaluators.datasets import Dataset
+from search_spaces import ModelSpace
+from tests.conftest import TINY
+
+IMAGES = torch.zeros(2, 16, 8, 8)
+
+
+def dense() -> nn.Module:
+    """144 multiply-accumulates for each number that the convolution gives, 48 for each that is moved."""
+    return nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+
+
+def light() -> nn.Module:
+    """9 for each number that the convolution gives."""
+    return nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.ReLU())
+
+
+def test_what_multiplies_much_is_trained_in_bfloat16() -> None:
+    assert suited("mixed", dense(), IMAGES) == "bf16"
+    assert suited("mixed", light(), IMAGES) == "fp32"
+    assert [suited(named, light(), IMAGES) for named in ("fp32", "bf16")] == ["fp32", "bf16"]
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    module = dense().train()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    suited("mixed", module, torch.randn(2, 16, 8, 8))
+    assert module.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert not any(layer._forward_hooks for layer in module.modules())
+
+
+def test_a_training_asks_for_its_own_network(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    from compression import Network
+
+    used = set()
+    entered = training.autocast
+
+    def noted(precision: str, device: str) -> object:
+        used.add(precision)
+        return entered(precision, device)
+
+    monkeypatch.setattr(training, "autocast", noted)
+    network = Network(ModelSpace.load(TINY, (1, 8, 8), 10).build({"act": 0, "width": 16}))
+    expected = suited("mixed", network.module, digits.normalise(digits.train.images[:1]))
+    ImageTraining(digits, TrainingSettings(precision="mixed"), seed=0).fit(network, epochs=1)
+    assert used == {expected}
+
+
+def test_auto_is_what_the_processor_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    assert precision_for("auto", "cpu") == "fp32"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert precision_for("auto", "cpu") == "mixed"
+    assert [precision_for(name, "cpu") for name in ("fp32", "bf16", "mixed")] == ["fp32", "bf16", "mixed"]
