@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from compression import Network
     from evaluators import ImageTraining
     from evaluators.datasets import Dataset, Split
-    from experiments.result import Result
+    from experiments.study.result import Result
 
 # NNI says so of every class of torch that is newer than itself.
 warnings.filterwarnings("ignore", message=r".*is found to be not a nn\.Module", category=RuntimeWarning)
@@ -60,8 +60,8 @@ def search(
         SlimsearchError: something given is wrong, in one line.
     """
     from experiments import job
-    from experiments.configuration import Configuration
-    from experiments.display import Console
+    from experiments.options.configuration import Configuration
+    from experiments.reports.display import Console
 
     named_space, named_data = isinstance(space, str), isinstance(dataset, str | Path)
     base = Configuration(space=space if named_space else job.IN_MEMORY, evaluator=options.pop("evaluator", "network"))
@@ -96,7 +96,7 @@ def resume(
         SlimsearchError: it cannot be resumed, in one line.
     """
     from experiments import job
-    from experiments.display import Console
+    from experiments.reports.display import Console
 
     display = Console() if show else None
     return job.resume(Path(run_dir), options, space=space, data=dataset, evaluate=evaluate, display=display)
@@ -113,7 +113,7 @@ def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
     Raises:
         SlimsearchError: it is no run or in use, there is no such plot, or it cannot be written so.
     """
-    from experiments.plots import plot as draw
+    from experiments.reports.plots import plot as draw
 
     return draw(run_dir, kind, path)
 
@@ -252,7 +252,7 @@ def load_network(run_dir: str | Path, model: dict[str, Any], *, space: Any = Non
     Raises:
         SlimsearchError: it cannot be built or loaded.
     """
-    from experiments.stored_network import stored_network
+    from experiments.stored.stored_network import stored_network
 
     return stored_network(Path(run_dir), model, space=space).module
 

@@ -35,8 +35,8 @@ from evaluators import CHECKPOINT, Artifact, TrainingSettings, size_kib
 from evaluators.datasets import Dataset, Split, load_dataset
 from experiments import comparison
 from experiments.comparison import BASE, Row
+from experiments.options.script import Parser, exit_code
 from experiments.reproduce._table import progress
-from experiments.script import Parser, exit_code
 from experiments.steps import Step, Steps
 from search_spaces import FixedModel, ModelSpace
 from slimsearch_errors import SlimsearchError

@@ -6,10 +6,10 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.artifact_store import DatabaseArtifacts
-from experiments.configuration import Configuration
-from experiments.run_directory import refuse_ways_out
-from experiments.storage import is_local, masked, normalised, open_database
+from experiments.options.configuration import Configuration
+from experiments.study.artifact_store import DatabaseArtifacts
+from experiments.study.run_directory import refuse_ways_out
+from experiments.study.storage import is_local, masked, normalised, open_database
 from slimsearch_errors import SlimsearchError
 from slimsearch_reading import first_line
 

@@ -16,33 +16,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluators import NetworkEvaluator, WeightSharingEvaluator
-from experiments import environment, report
-from experiments.artifacts import teacher
-from experiments.compression_phase import CompressionPhase
-from experiments.configuration import RESUMABLE, Configuration, flag
-from experiments.display import Display, Silent
-from experiments.driver import Driver
-from experiments.fidelity import Fidelity
-from experiments.figures import figures
-from experiments.finalists import Measured, finalists, measure_finalists
-from experiments.initial_weights import TORCHVISION
-from experiments.integrity import refuse_damage
+from experiments.options.configuration import RESUMABLE, Configuration, flag
+from experiments.options.initial_weights import TORCHVISION
 from experiments.parts import Evaluate, Parts, make_parts
-from experiments.phases import Phase, Phases
+from experiments.phases.compression_phase import CompressionPhase
+from experiments.phases.fidelity import Fidelity
+from experiments.phases.finalists import Measured, finalists, measure_finalists
+from experiments.phases.repeat_phase import RepeatPhase, repetitions
+from experiments.phases.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
+from experiments.phases.sequence import Phase, Phases
+from experiments.phases.step_phase import StepPhase
+from experiments.phases.supernet_phase import FinalistTraining, rank_correlation
 from experiments.problem import NETWORK_METRICS, named
-from experiments.record import Record
-from experiments.repeat_phase import RepeatPhase, repetitions
-from experiments.result import Result
-from experiments.run_directory import RunDirectory
-from experiments.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
-from experiments.shared_study import SharedStudy
-from experiments.step_phase import StepPhase
-from experiments.storage import is_local, is_loopback, masked, normalised, one_line, without_password
-from experiments.supernet_phase import FinalistTraining, rank_correlation
-from experiments.tables import shown
-from experiments.terms import terms
-from experiments.trial import SUBNET, Trial
-from experiments.watchers import watched
+from experiments.reports import report
+from experiments.reports.display import Display, Silent
+from experiments.reports.figures import figures
+from experiments.reports.tables import shown
+from experiments.reports.watchers import watched
+from experiments.study import environment
+from experiments.study.artifacts import teacher
+from experiments.study.driver import Driver
+from experiments.study.integrity import refuse_damage
+from experiments.study.record import Record
+from experiments.study.result import Result
+from experiments.study.run_directory import RunDirectory
+from experiments.study.shared_study import SharedStudy
+from experiments.study.storage import is_local, is_loopback, masked, normalised, one_line, without_password
+from experiments.study.terms import terms
+from experiments.study.trial import SUBNET, Trial
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import absolute, no_code_from
 
@@ -370,7 +371,7 @@ def _notes_of_what_is_logged(display: Display) -> Iterator[None]:
             show(record.getMessage())
 
     handler = Handler(logging.INFO)
-    levels = {name: logging.getLogger(name).level for name in ("strategies", "experiments.record")}
+    levels = {name: logging.getLogger(name).level for name in ("strategies", "experiments.study.record")}
     for name in levels:
         logging.getLogger(name).addHandler(handler)
         logging.getLogger(name).setLevel(logging.INFO)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from experiments import interrupt
-from experiments.command_parser import say
+from experiments.options.command_parser import say
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names
 

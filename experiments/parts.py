@@ -12,14 +12,13 @@ from typing import Any
 import compression
 from evaluators import IMPORTS
 from evaluators.scores import load_score
-from experiments import environment
-from experiments.chosen import architectures
-from experiments.configuration import Configuration
+from experiments.options.chosen import architectures
+from experiments.options.configuration import Configuration
+from experiments.options.recipe_choices import refuse_what_does_not_go_together, text_of
+from experiments.phases.stopping import Stopping
+from experiments.phases.zero_cost import ZeroCost
 from experiments.problem import Problem, prepare
-from experiments.ranking import Ranking
-from experiments.recipe_choices import refuse_what_does_not_go_together, text_of
-from experiments.stopping import Stopping
-from experiments.zero_cost import ZeroCost
+from experiments.study.ranking import Ranking
 from search_spaces import JointSpace, ModelSpace
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import load_class
@@ -143,7 +142,7 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
     configuration = configuration.replace(compress=compression.text_of(recipe))
     return Parts(
         configuration, ranking, recipe, sampler, scheduler, stopping, strategy, proposing, inheriting, problem,
-        environment.describe(configuration, problem),
+        problem.environment(configuration),
     )  # fmt: skip
 
 

@@ -24,11 +24,12 @@ from evaluators import (
     runtime_version,
 )
 from evaluators.datasets import Dataset, load_dataset
-from experiments.chosen import architectures
-from experiments.configuration import Configuration
-from experiments.initial_weights import initial_weights
-from experiments.recipe_choices import recipe_choices
-from experiments.run_directory import RunDirectory
+from experiments.options.chosen import architectures
+from experiments.options.configuration import Configuration
+from experiments.options.initial_weights import initial_weights
+from experiments.options.recipe_choices import recipe_choices
+from experiments.study.environment import machine
+from experiments.study.run_directory import RunDirectory
 from search_spaces import ChoiceSpace, JointSpace, ModelSpace, Space, Subset
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import load_function
@@ -66,6 +67,23 @@ class Problem:
     precision: str = "fp32"
     latency: LatencySettings = field(default_factory=LatencySettings)
     initial: str | None = None
+
+    def environment(self, configuration: Configuration) -> dict[str, Any]:
+        """What is needed to repeat the run, and what a resumed one is compared with."""
+        return {
+            **machine(),
+            "workers": configuration.worker_count,
+            "threads_per_worker": 1,
+            "device": self.device,
+            "precision": self.precision,
+            **({} if self.initial is None else {"initial_weights": self.initial}),
+            "seed": configuration.seed,
+            "runtime": f"{runtime_version(configuration.runtime)}, CPU" if self.data is not None else None,
+            "latency_batch": configuration.latency_batch,
+            "latency_threads": configuration.latency_threads,
+            "choices": {choice.label: [choice.text(value) for value in choice.values] for choice in self.space.choices},
+            "dataset": _described(self.data) if self.data is not None else {"name": configuration.evaluator},
+        }
 
 
 def prepare(
@@ -117,6 +135,18 @@ def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
         latency_settings(configuration),
         None if initial is None else hashlib.sha256(initial).hexdigest()[:16],
     )
+
+
+def _described(data: Dataset) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "train": len(data.train),
+        "validation": len(data.validation),
+        "test": len(data.test) if data.test is not None else 0,
+        "input_shape": list(data.input_shape),
+        **data.metadata(),
+    }
 
 
 def networks(configuration: Configuration, space: Any, data: Any) -> tuple[ModelSpace, Dataset]:

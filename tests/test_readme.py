@@ -15,8 +15,8 @@ from PIL import Image
 
 import compression
 from evaluators.datasets import Dataset
-from experiments.configuration import Configuration
-from experiments.recipe_choices import recipe_choices
+from experiments.options.configuration import Configuration
+from experiments.options.recipe_choices import recipe_choices
 from tests.conftest import ROOT, Run, environment
 
 PAGES = {

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from experiments.benchmarks._runs import Run
-from experiments.script import write_whole
+from experiments.options.script import write_whole
 from slimsearch_errors import SlimsearchError
 
 CANDIDATES, EPOCHS = 3, 3

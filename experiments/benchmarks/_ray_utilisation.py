@@ -10,8 +10,8 @@ from typing import Any
 
 from experiments.benchmarks._busy_clock import BusyClock
 from experiments.benchmarks._watched_search import search_on_ray
-from experiments.configuration import Configuration
-from experiments.trial import COMPLETE
+from experiments.options.configuration import Configuration
+from experiments.study.trial import COMPLETE
 from slimsearch_errors import SlimsearchError
 
 SPACE, DATASET = "lenet", "mnist5k"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.script import write_whole
+from experiments.options.script import write_whole
 from slimsearch_errors import SlimsearchError
 
 _MAIN = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from evaluators import Objective
-from experiments.proposals import Proposals
+from experiments.phases.proposals import Proposals
 from search_spaces import Candidate, Point, Space
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names

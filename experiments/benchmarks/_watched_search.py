@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from evaluators import Evaluator, Outcome, Task
-from experiments.configuration import Configuration
-from experiments.figures import figures
-from experiments.phases import Phases
+from experiments.options.configuration import Configuration
+from experiments.phases.search import ArchitectureSearch, Budget
+from experiments.phases.sequence import Phases
 from experiments.problem import prepare
-from experiments.ranking import Ranking
-from experiments.record import Record
-from experiments.run_directory import RunDirectory
-from experiments.search import ArchitectureSearch, Budget
-from experiments.trial import Trial
+from experiments.reports.figures import figures
+from experiments.study.ranking import Ranking
+from experiments.study.record import Record
+from experiments.study.run_directory import RunDirectory
+from experiments.study.trial import Trial
 from search_spaces import Point
 from strategies import Failure, Figures, Recorded, Search
 from strategies.ray import Ray

@@ -24,7 +24,7 @@ if __name__ == "__main__":
 from evaluators import processor
 from experiments.benchmarks import _predicted_latency
 from experiments.benchmarks._page import filled, table
-from experiments.script import Parser, exit_code, write_whole
+from experiments.options.script import Parser, exit_code, write_whole
 from slimsearch_errors import SlimsearchError
 
 SPACES = {"lenet": (1, 28, 28), "resnet_cifar": (3, 32, 32)}

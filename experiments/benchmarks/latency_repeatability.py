@@ -37,7 +37,7 @@ import compression
 from evaluators import Latency, Meter, measure_latency, processor, runtime_version, use_one_thread
 from experiments.benchmarks._latency_under_load import training
 from experiments.benchmarks._page import filled, table
-from experiments.script import Parser, exit_code, write_whole
+from experiments.options.script import Parser, exit_code, write_whole
 from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
 

@@ -32,9 +32,9 @@ from rich.table import Table
 
 from evaluators import Objective
 from experiments.benchmarks import _nasbench201
-from experiments.configuration import Configuration
-from experiments.proposals import Proposals
-from experiments.script import Parser, exit_code, write_whole
+from experiments.options.configuration import Configuration
+from experiments.options.script import Parser, exit_code, write_whole
+from experiments.phases.proposals import Proposals
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names
 from strategies.samplers import History, Observation, load_sampler

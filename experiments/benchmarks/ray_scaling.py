@@ -34,8 +34,8 @@ from experiments.benchmarks import _driver_costs, _latency_under_load, _ray_no_o
 from experiments.benchmarks._page import filled
 from experiments.benchmarks._ray_no_op import DEFAULTS, OURS, REUSED
 from experiments.benchmarks._scaling_tables import HISTORY, tables
-from experiments.configuration import Configuration
-from experiments.script import Parser, exit_code, write_whole
+from experiments.options.configuration import Configuration
+from experiments.options.script import Parser, exit_code, write_whole
 from slimsearch_errors import SlimsearchError
 
 

@@ -40,8 +40,8 @@ from experiments.benchmarks._measures import Front
 from experiments.benchmarks._plots import plot
 from experiments.benchmarks._searches import PEERS, SINGLE, SLOW, Searched, is_peer
 from experiments.benchmarks._tables import LENET, LENET_TABLE, OBJECTIVES, Data, load
-from experiments.configuration import Configuration
-from experiments.script import Parser, exit_code, write_whole
+from experiments.options.configuration import Configuration
+from experiments.options.script import Parser, exit_code, write_whole
 from slimsearch_errors import SlimsearchError
 from strategies.samplers import load_sampler
 

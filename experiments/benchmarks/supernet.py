@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 import slimsearch
-from experiments.result import Result
-from experiments.script import Parser, exit_code, write_whole
-from experiments.supernet_phase import rank_correlation
-from experiments.trial import COMPLETE, SEARCH
+from experiments.options.script import Parser, exit_code, write_whole
+from experiments.phases.supernet_phase import rank_correlation
+from experiments.study.result import Result
+from experiments.study.trial import COMPLETE, SEARCH
 from slimsearch_errors import SlimsearchError
 
 WITHIN, SHARE = 0.002, 0.25

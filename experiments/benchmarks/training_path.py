@@ -34,7 +34,7 @@ from evaluators import _training as training_path
 from evaluators._inheritance import inherit
 from evaluators.datasets import Dataset, load_dataset
 from experiments.benchmarks._page import filled, table
-from experiments.script import Parser, exit_code, write_whole
+from experiments.options.script import Parser, exit_code, write_whole
 from search_spaces import ModelSpace
 
 _DONOR_EPOCHS, _PINNED_EPOCHS = 10, 3

@@ -30,7 +30,7 @@ from rich.table import Table
 from evaluators import use_one_thread
 from evaluators.datasets import Dataset, load_dataset
 from evaluators.scores import load_score
-from experiments.script import Parser, exit_code, write_whole
+from experiments.options.script import Parser, exit_code, write_whole
 from search_spaces import Choice, ModelSpace
 from slimsearch_errors import SlimsearchError
 from slimsearch_names import built_in_names

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.command_parser import CommandParser, whole_number
-from experiments.configuration import Configuration
-from experiments.run_options import as_yaml, given, run_parser
-from experiments.script import write_whole
+from experiments.options.command_parser import CommandParser, whole_number
+from experiments.options.configuration import Configuration
+from experiments.options.run_options import as_yaml, given, run_parser
+from experiments.options.script import write_whole
 from slimsearch_errors import SlimsearchError
 
 PICTURES = (".png", ".svg")
@@ -46,8 +46,8 @@ def run(options: dict[str, Any]) -> None:
     if options["print_config"]:
         print(as_yaml(configuration), end="")
         return
-    from experiments.check_tables import draw, show
-    from experiments.space_check import checked
+    from experiments.checks.check_tables import draw, show
+    from experiments.checks.space_check import checked
 
     found, duration = checked(configuration, samples, estimated=not quick)
     show(found, duration, configuration)

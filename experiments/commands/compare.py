@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.command_parser import CommandParser
-from experiments.script import write_whole
+from experiments.options.command_parser import CommandParser
+from experiments.options.script import write_whole
 
 HELP = "set runs on the same data beside each other: options, hypervolumes, and the front of all of them"
 _EXAMPLES = (
@@ -25,9 +25,9 @@ def parser(program: str) -> CommandParser:
 
 
 def run(options: dict[str, Any]) -> None:
-    from experiments.run_comparison import compare, tables
-    from experiments.stored_run import stored_run
-    from experiments.tables import console
+    from experiments.reports.tables import console
+    from experiments.stored.run_comparison import compare, tables
+    from experiments.stored.stored_run import stored_run
 
     found = compare([stored_run(Path(path)) for path in options["runs"]], measure=options["measure"])
     shown = console()

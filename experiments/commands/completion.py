@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from experiments.command_parser import CommandParser
-from experiments.run_options import built_ins, presets
+from experiments.options.command_parser import CommandParser
+from experiments.options.run_options import built_ins, presets
 from slimsearch_errors import SlimsearchError
 
 HELP = "print a script that has bash, zsh or tcsh complete commands, options and built-in names"

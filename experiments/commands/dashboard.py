@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.command_parser import CommandParser, whole_number
+from experiments.options.command_parser import CommandParser, whole_number
 
 HELP = "open optuna-dashboard on a run, finished or going on"
 _EXAMPLES = ("runs/mnist_cnn-20260101-120000", "runs/mnist_cnn-20260101-120000 --port 8081")

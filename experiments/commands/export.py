@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.command_parser import CommandParser, trial_numbers
+from experiments.options.command_parser import CommandParser, trial_numbers
 from slimsearch_errors import SlimsearchError
 
 HELP = "write models of a run as ONNX, torch.export or TorchScript files, each checked against its network"
@@ -25,7 +25,7 @@ def parser(program: str) -> CommandParser:
 
 
 def run(options: dict[str, Any]) -> None:
-    from experiments.exporting import FORMATS, export
+    from experiments.stored.exporting import FORMATS, export
 
     if options["format"] not in FORMATS:
         raise SlimsearchError(f"--format '{options['format']}' is none of {', '.join(FORMATS)}")

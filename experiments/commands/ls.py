@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.command_parser import CommandParser
+from experiments.options.command_parser import CommandParser
 
 HELP = "list the runs in a folder: what each searches, how far it is, and the best of it"
 _EXAMPLES = ("", "path/to/runs --json")
@@ -20,8 +20,8 @@ def parser(program: str) -> CommandParser:
 
 
 def run(options: dict[str, Any]) -> None:
-    from experiments.run_listing import listing, table
-    from experiments.tables import console
+    from experiments.reports.tables import console
+    from experiments.stored.run_listing import listing, table
 
     found = listing(Path(options["folder"]))
     if options["json"]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.command_parser import CommandParser, whole_number
+from experiments.options.command_parser import CommandParser, whole_number
 from slimsearch_errors import SlimsearchError
 
 HELP = "classify images with an exported file"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.command_parser import CommandParser
+from experiments.options.command_parser import CommandParser
 
 HELP = "make a run's reports again from its record, and show the finalists"
 _DESCRIPTION = (
@@ -21,7 +21,7 @@ def parser(program: str) -> CommandParser:
 
 
 def run(options: dict[str, Any]) -> None:
-    from experiments.display import Console
-    from experiments.report_again import report_again
+    from experiments.reports.display import Console
+    from experiments.reports.report_again import report_again
 
     report_again(Path(options["run_dir"]), Console())

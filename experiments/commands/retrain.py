@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.chosen import LONGER
-from experiments.command_parser import CommandParser, trial_numbers
-from experiments.run_options import as_yaml, given, run_parser
+from experiments.options.chosen import LONGER
+from experiments.options.command_parser import CommandParser, trial_numbers
+from experiments.options.run_options import as_yaml, given, run_parser
 from slimsearch_errors import SlimsearchError
 
 HELP = "train architectures that were found before again, for longer, compress and rank them"
@@ -34,13 +34,13 @@ def run(options: dict[str, Any]) -> None:
     chosen = given(options)
     if "resume" in chosen or "architectures" in chosen:
         raise SlimsearchError("retrain begins a run with what is named first; to go on with it: run --resume")
-    from experiments.chosen import retraining
+    from experiments.options.chosen import retraining
 
     configuration = retraining(found, numbers, chosen)
     if options["print_config"]:
         print(as_yaml(configuration), end="")
         return
     from experiments import job
-    from experiments.display import Console
+    from experiments.reports.display import Console
 
     job.start(configuration, display=Console())

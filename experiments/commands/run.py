@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.command_parser import CommandParser
-from experiments.configuration import Configuration
-from experiments.run_options import as_yaml, given, run_parser
+from experiments.options.command_parser import CommandParser
+from experiments.options.configuration import Configuration
+from experiments.options.run_options import as_yaml, given, run_parser
 from slimsearch_errors import SlimsearchError
 
 HELP = "search architectures, compress the best ones, and rank the files that would be deployed"
@@ -37,7 +37,7 @@ def run(options: dict[str, Any]) -> None:
     elif not (Path(resume) / "config.yaml").is_file():
         raise SlimsearchError(f"'{resume}' is no run directory: it has no config.yaml")
     from experiments import job
-    from experiments.display import Console
+    from experiments.reports.display import Console
 
     if resume is not None:
         job.resume(Path(resume), chosen, display=Console())

@@ -7,12 +7,12 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from experiments.configuration import Configuration
-from experiments.display import Silent
-from experiments.figures import figures
-from experiments.ranking import Ranking
-from experiments.result import Result
-from experiments.trial import COMPLETE, Trial
+from experiments.options.configuration import Configuration
+from experiments.reports.display import Silent
+from experiments.reports.figures import figures
+from experiments.study.ranking import Ranking
+from experiments.study.result import Result
+from experiments.study.trial import COMPLETE, Trial
 
 
 class Logger(Silent):

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.configuration import Configuration
 from experiments.loggers._logger import Logger
-from experiments.ranking import Ranking
-from experiments.result import Result
-from experiments.tables import recipe_text
-from experiments.trial import COMPLETE, Trial
+from experiments.options.configuration import Configuration
+from experiments.reports.tables import recipe_text
+from experiments.study.ranking import Ranking
+from experiments.study.result import Result
+from experiments.study.trial import COMPLETE, Trial
 from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.configuration import Configuration
 from experiments.loggers._logger import Logger
-from experiments.tables import recipe_text
-from experiments.trial import Trial
+from experiments.options.configuration import Configuration
+from experiments.reports.tables import recipe_text
+from experiments.study.trial import Trial
 from slimsearch_errors import SlimsearchError
 
 if TYPE_CHECKING:

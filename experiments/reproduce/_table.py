@@ -15,7 +15,7 @@ from rich.table import Table
 
 from evaluators import size_kib
 from evaluators.datasets import Dataset, load_dataset
-from experiments.script import Parser, exit_code, write_whole
+from experiments.options.script import Parser, exit_code, write_whole
 from experiments.steps import Step, Steps
 
 _COLUMNS = ("source", "what", "seed", "params", "test_accuracy", "latency_ms", "size_kib", "seconds")

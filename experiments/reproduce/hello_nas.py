@@ -17,7 +17,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folde
 
 from evaluators.datasets import Dataset
 from experiments import job
-from experiments.configuration import Configuration
+from experiments.options.configuration import Configuration
 from experiments.reproduce import _table
 
 FLOW = "Hello, NAS!, MNIST"

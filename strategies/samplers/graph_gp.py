@@ -23,8 +23,6 @@ _REFIT, _FIT_ON = 1.1, 128
 _MOST = 300
 # Bounds on costs are drawn from what is possible to a tenth beyond the next costlier network than those so far.
 _BEYOND, _BOUNDS = 1.1, 16
-# A random network is the one of so many that takes the least training.
-_SHORTEST_OF = 4
 # The standard deviation of what is as good as known, as a share of that of all.
 _KNOWN = 0.01
 
@@ -72,12 +70,14 @@ class GraphGp:
         return sum(done.values()) < self.STARTUP
 
     def _short(self, space: Space, rng: np.random.Generator) -> Point:
-        """A random point; where ways differ, that of several with the shortest one: more networks are seen so."""
+        """A random point; where ways differ, one of the shortest to the same network, so that more networks are seen."""
         point = space.sample(rng)
         if not space.way(point):
             return point
-        several = [point, *(space.sample(rng) for _ in range(_SHORTEST_OF - 1))]
-        return min(several, key=lambda one: sum(stop.trainings for stop in space.way(one)))
+        recipes = [point, *space.relatives(point, rng)]
+        lengths = [sum(stop.trainings for stop in space.way(recipe)) for recipe in recipes]
+        shortest = [recipe for recipe, length in zip(recipes, lengths, strict=True) if length == min(lengths)]
+        return shortest[int(rng.integers(len(shortest)))]
 
 
 @dataclass

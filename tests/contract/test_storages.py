@@ -14,14 +14,14 @@ import pytest
 from optuna.trial import FrozenTrial
 
 from evaluators import Objective, Outcome, Task
-from experiments.driver import Driver
-from experiments.ranking import Ranking
-from experiments.record import Record
-from experiments.run_directory import RunDirectory
-from experiments.search import ArchitectureSearch, Budget
-from experiments.shared_study import SharedStudy
-from experiments.storage import normalised
-from experiments.trial import COMPLETE, FAILED, LOST, PAUSED, RULED_OUT, RUNNING, SEARCH, WITHDRAWN
+from experiments.phases.search import ArchitectureSearch, Budget
+from experiments.study.driver import Driver
+from experiments.study.ranking import Ranking
+from experiments.study.record import Record
+from experiments.study.run_directory import RunDirectory
+from experiments.study.shared_study import SharedStudy
+from experiments.study.storage import normalised
+from experiments.study.trial import COMPLETE, FAILED, LOST, PAUSED, RULED_OUT, RUNNING, SEARCH, WITHDRAWN
 from search_spaces import Candidate, ChoiceSpace
 from slimsearch_errors import SlimsearchError
 from strategies import Failure

@@ -19,11 +19,11 @@ from PIL import Image
 import slimsearch
 from evaluators import DeployedModel, Limit, Objective, hypervolume
 from evaluators.datasets import Dataset
-from experiments.configuration import Configuration
+from experiments.checks.space_check import check_space
 from experiments.main import commands
-from experiments.run_options import presets
-from experiments.space_check import check_space
-from experiments.stored_run import stored_run
+from experiments.options.configuration import Configuration
+from experiments.options.run_options import presets
+from experiments.stored.stored_run import stored_run
 from search_spaces import ModelSpace
 from tests.conftest import SPACES, TINY, Run
 
@@ -130,7 +130,7 @@ def test_runs_are_listed_whatever_became_of_them(run: Run, other: Path, tmp_path
 
 
 def test_a_run_that_goes_on_is_running(other: Path) -> None:
-    from experiments.run_directory import RunDirectory
+    from experiments.study.run_directory import RunDirectory
 
     with RunDirectory(other, create=False):
         assert stored_run(other).state == "running"

@@ -11,11 +11,11 @@ from safetensors.numpy import save_file
 import compression
 from evaluators import Objective, Outcome, Task
 from evaluators.datasets import Dataset
-from experiments.compression_phase import CompressionPhase
-from experiments.ranking import Ranking
-from experiments.record import Record
-from experiments.run_directory import RunDirectory
-from experiments.trial import COMPLETE, FAILED, SEARCH, TAKEN_BACK
+from experiments.phases.compression_phase import CompressionPhase
+from experiments.study.ranking import Ranking
+from experiments.study.record import Record
+from experiments.study.run_directory import RunDirectory
+from experiments.study.trial import COMPLETE, FAILED, SEARCH, TAKEN_BACK
 from search_spaces import Candidate, ModelSpace
 from strategies import Failure
 from tests.conftest import TINY

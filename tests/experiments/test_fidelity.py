@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from evaluators import CHECKPOINT, Limit, Objective, Outcome, Task
-from experiments.fidelity import Fidelity
-from experiments.ranking import Ranking
-from experiments.record import Record
-from experiments.run_directory import RunDirectory
-from experiments.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
-from experiments.supernet_phase import FinalistTraining
-from experiments.trial import COMPLETE, FAILED, PAUSED, RULED_OUT, RUNNING, STOPPED, Trial
+from experiments.phases.fidelity import Fidelity
+from experiments.phases.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
+from experiments.phases.supernet_phase import FinalistTraining
+from experiments.study.ranking import Ranking
+from experiments.study.record import Record
+from experiments.study.run_directory import RunDirectory
+from experiments.study.trial import COMPLETE, FAILED, PAUSED, RULED_OUT, RUNNING, STOPPED, Trial
 from search_spaces import ChoiceSpace
 from slimsearch_errors import SlimsearchError
 from strategies import Failure

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from evaluators import Objective
-from experiments.foregone import foregone
-from experiments.ranking import Ranking
-from experiments.savings import savings
-from experiments.trial import COMPLETE, RULED_OUT, SEARCH, Trial
+from experiments.phases.foregone import foregone
+from experiments.reports.savings import savings
+from experiments.study.ranking import Ranking
+from experiments.study.trial import COMPLETE, RULED_OUT, SEARCH, Trial
 from search_spaces import Candidate
 
 OBJECTIVES = (

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load, save_file
 
 import slimsearch
-from experiments.initial_weights import initial_weights
+from experiments.options.initial_weights import initial_weights
 from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
 from tests.conftest import TINY, Run, recorded

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from experiments.configuration import Configuration
-from experiments.display import Silent
-from experiments.stored_run import stored_run
-from experiments.watchers import watched
+from experiments.options.configuration import Configuration
+from experiments.reports.display import Silent
+from experiments.reports.watchers import watched
+from experiments.stored.stored_run import stored_run
 from slimsearch_errors import SlimsearchError
 from tests.conftest import TINY, Run
 

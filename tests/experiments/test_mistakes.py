@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.run_directory import RunDirectory
+from experiments.study.run_directory import RunDirectory
 from tests.conftest import SPACES, TINY, Run, recorded
 
 FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evaluators import Objective
-from experiments.proposals import Proposals
+from experiments.phases.proposals import Proposals
 from search_spaces import ChoiceSpace, Point
 from strategies.samplers import History, Observation, load_sampler
 

@@ -14,8 +14,8 @@ import pytest
 import slimsearch
 from evaluators import wilson
 from evaluators.datasets import Dataset
-from experiments.tables import disturbed_line
-from experiments.trial import COMPLETE, REPEAT, SEARCH, Trial
+from experiments.reports.tables import disturbed_line
+from experiments.study.trial import COMPLETE, REPEAT, SEARCH, Trial
 from search_spaces import Candidate
 from tests.conftest import TINY, Run, recorded
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from experiments.report_again import report_again
+from experiments.reports.report_again import report_again
 from tests.conftest import ROOT, environment
 from tests.experiments.test_report_page import GOLDEN, data_of, ten_thousand
 

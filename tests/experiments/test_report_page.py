@@ -21,19 +21,20 @@ from matplotlib.figure import Figure
 import slimsearch
 from evaluators import confusion
 from evaluators.datasets import Dataset
-from experiments import job, page_data, plots, report
-from experiments.configuration import Configuration
-from experiments.display import Silent
-from experiments.drawing import INPUT, Layer, compact, layers_of
-from experiments.figures import figures
-from experiments.finalists import Measured
-from experiments.importances import LEAST, importances
-from experiments.ranking import Ranking
-from experiments.record import Record
-from experiments.report_again import report_again
-from experiments.run_directory import RunDirectory
-from experiments.timeline import Clock, Timeline
-from experiments.trial import COMPLETE, COMPRESSION, FAILED, RUNNING, SEARCH, STEP, Trial
+from experiments import job
+from experiments.options.configuration import Configuration
+from experiments.phases.finalists import Measured
+from experiments.reports import page_data, plots, report
+from experiments.reports.display import Silent
+from experiments.reports.drawing import INPUT, Layer, compact, layers_of
+from experiments.reports.figures import figures
+from experiments.reports.importances import LEAST, importances
+from experiments.reports.report_again import report_again
+from experiments.reports.timeline import Clock, Timeline
+from experiments.study.ranking import Ranking
+from experiments.study.record import Record
+from experiments.study.run_directory import RunDirectory
+from experiments.study.trial import COMPLETE, COMPRESSION, FAILED, RUNNING, SEARCH, STEP, Trial
 from search_spaces import Candidate
 from tests.conftest import ROOT
 

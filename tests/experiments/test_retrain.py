@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import compression
-from experiments.chosen import retraining
-from experiments.configuration import Configuration
+from experiments.options.chosen import retraining
+from experiments.options.configuration import Configuration
 from slimsearch_errors import SlimsearchError
 from tests.conftest import TINY, Run, recorded
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from evaluators import Objective, Outcome
-from experiments.record import Record
-from experiments.run_directory import RunDirectory
-from experiments.trial import COMPLETE, FAILED, RULED_OUT, RUNNING, SEARCH
+from experiments.study.record import Record
+from experiments.study.run_directory import RunDirectory
+from experiments.study.trial import COMPLETE, FAILED, RULED_OUT, RUNNING, SEARCH
 from search_spaces import Candidate, ModelSpace
 from slimsearch_errors import SlimsearchError
 from tests.conftest import SPACES

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from evaluators import Limit, Objective, Outcome
-from experiments.configuration import Configuration
-from experiments.ranking import Ranking
-from experiments.record import Record
-from experiments.run_directory import RunDirectory
-from experiments.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
-from experiments.trial import COMPLETE, RULED_OUT
+from experiments.options.configuration import Configuration
+from experiments.phases.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
+from experiments.study.ranking import Ranking
+from experiments.study.record import Record
+from experiments.study.run_directory import RunDirectory
+from experiments.study.trial import COMPLETE, RULED_OUT
 from search_spaces import Candidate, ModelSpace
 from slimsearch_errors import SlimsearchError
 from strategies import Failure

@@ -50,7 +50,7 @@ def trials(url: str, name: str) -> list[Any]:
     """As any Optuna program reads them."""
     import optuna
 
-    from experiments.storage import normalised
+    from experiments.study.storage import normalised
 
     return optuna.load_study(study_name=name, storage=normalised(url)).trials
 

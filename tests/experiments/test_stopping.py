@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from evaluators import Limit, Objective
-from experiments.ranking import Ranking
-from experiments.stopping import Stopping
-from experiments.trial import COMPLETE, FAILED, RULED_OUT, SEARCH, STOPPED, Trial
+from experiments.phases.stopping import Stopping
+from experiments.study.ranking import Ranking
+from experiments.study.trial import COMPLETE, FAILED, RULED_OUT, SEARCH, STOPPED, Trial
 from search_spaces import Candidate
 from slimsearch_errors import SlimsearchError
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from evaluators import Objective
-from experiments.configuration import Configuration
-from experiments.ranking import Ranking
-from experiments.record import Record
-from experiments.run_directory import RunDirectory
+from experiments.options.configuration import Configuration
+from experiments.study.ranking import Ranking
+from experiments.study.record import Record
+from experiments.study.run_directory import RunDirectory
 from search_spaces import ModelSpace
 from slimsearch_errors import SlimsearchError
 from tests.conftest import ROOT, TINY

@@ -7,12 +7,12 @@ import json
 import shutil
 from pathlib import Path
 
-from experiments import report
-from experiments.configuration import Configuration
-from experiments.ranking import Ranking
-from experiments.record import Record
-from experiments.run_directory import RunDirectory
-from experiments.trial import COMPLETE, COMPRESSION, RULED_OUT
+from experiments.options.configuration import Configuration
+from experiments.reports import report
+from experiments.study.ranking import Ranking
+from experiments.study.record import Record
+from experiments.study.run_directory import RunDirectory
+from experiments.study.trial import COMPLETE, COMPRESSION, RULED_OUT
 from search_spaces import ModelSpace
 
 GOLDEN = Path(__file__).parent / "run_format_1"

@@ -27,7 +27,7 @@ from PIL import Image
 import compression
 import slimsearch
 from evaluators.datasets import load_dataset
-from experiments.configuration import Configuration, flag
+from experiments.options.configuration import Configuration, flag
 from slimsearch_errors import SlimsearchError
 from tests.conftest import TINY
 from tests.inputs.tried import INPUTS_TRIED, Effort, command, content, forged, soon

@@ -269,6 +269,16 @@ def test_new_networks_go_on_being_tried() -> None:
         assert len({joint().way(o.point)[0].name for o in latest} - before) >= 8
 
 
+def test_random_networks_come_with_recipes_that_train_nothing() -> None:
+    space, history, stored = joint(), History(), 0
+    for number in range(9):
+        point = propose(space, history, number)
+        assert len(space.way(point)) == 1
+        stored += "store" in space.candidate(point).recipe
+        history.add(Observation(point, compressed(point)))
+    assert 0 < stored < 9
+
+
 def test_what_was_passed_is_learned_from() -> None:
     """Networks that were pruned too much, of which all that is known is how they were before it."""
     space = joint()

@@ -1,0 +1,1 @@
+"""A space looked at before it is searched."""
