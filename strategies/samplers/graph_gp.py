@@ -70,7 +70,7 @@ class GraphGp:
         return sum(done.values()) < self.STARTUP
 
     def _short(self, space: Space, rng: np.random.Generator) -> Point:
-        """A random point; where ways differ, one of the shortest to the same network, so that more networks are seen."""
+        """A random point; where ways differ, one of the shortest to the same network: more are seen so."""
         point = space.sample(rng)
         if not space.way(point):
             return point
