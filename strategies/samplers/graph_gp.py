@@ -33,7 +33,7 @@ class GraphGp:
     With several objectives, each proposal draws some bounds on all costs at random and looks for the best sum of
     expected improvements over what was found within them. The more bounds, the closer this is to the expected
     hypervolume improvement with ranks for values; few ones explore. Only what has to be learned is predicted: the first
-    objective that the space does not know (`Space.known`). Costs that it knows are exact; further unknown objectives are
+    objective that the space does not know (`Space.known`). Costs that it knows are exact; other unknown objectives are
     costs whose prediction, a sum over the choices and a process over what that leaves, is taken for exact. Targets are
     ranks turned normal, so that networks that did not train at all do not flatten the rest.
 
