@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _CALIBRATION_IMAGES = 256
 _EVALUATION_BATCH = 512
-_EARLY = 0.5  # of a training
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 
@@ -46,8 +45,6 @@ class TrainingSettings:
         device: "cpu" or "cuda".
         precision: "fp32", "bf16" for autocast, or "mixed" for the faster one for each network.
         warm_up: share of the training in which the learning rate rises, in (0, 1).
-        early_resolution: side of the images in the first half of the training, as a share of their own, in (0, 1];
-            networks that do not take other sizes are trained on whole images.
         epoch_images: images of an epoch, where these are fewer than the training split has; the next epoch goes on with
             those that were not used yet.
         threads: of PyTorch's operators while a network is trained.
@@ -61,7 +58,6 @@ class TrainingSettings:
     device: str = "cpu"
     precision: str = "fp32"
     warm_up: float = 0.25
-    early_resolution: float = 1.0
     normalise: bool = False
     epoch_images: int | None = None
     threads: int = 1
@@ -195,7 +191,6 @@ class ImageTraining:
             with autocast(settings.precision, settings.device):
                 for term in losses:
                     term.look_through(self._in_order(device))
-        side = _early_side(module, self._data, settings)
         progress = Progress(module, optimizer, order, [*losses, *after_step], self._checkpoint)
         for epoch in range(progress.resume(epochs * steps) + 1, epochs + 1):
             permutation = self._order_of(epoch, count, order)
@@ -205,8 +200,6 @@ class ImageTraining:
                 set_rate(optimizer, peak, done, epochs * steps, settings.warm_up)
                 chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
                 images, labels = training_batch(self._data, chosen, augment, order, device)
-                if side is not None and done < _EARLY * epochs * steps:
-                    images = F.interpolate(images, size=side, mode="area")
                 if augment == "none":
                     for term in losses:
                         term.see(torch.from_numpy(chosen))
@@ -259,25 +252,6 @@ class ImageTraining:
         for images, _ in self._data.batches(self._data.train, _EVALUATION_BATCH):
             yield images.to(device, memory_format=torch.channels_last)
             self._meter.pause_if_measuring()
-
-
-def _early_side(module: nn.Module, data: Dataset, settings: TrainingSettings) -> tuple[int, int] | None:
-    """The size of images in the first part of a training (Tan and Le 2021, progressive resolution); None: their own."""
-    import torch
-
-    _, height, width = data.input_shape
-    side = max(1, round(settings.early_resolution * height)), max(1, round(settings.early_resolution * width))
-    if side == (height, width):
-        return None
-    module.eval()
-    try:
-        with torch.no_grad():
-            logits = module(torch.zeros(1, data.input_shape[0], *side, device=settings.device))
-        return side if logits.shape == (1, len(data.classes)) else None
-    except Exception:  # whatever its layers raise
-        return None
-    finally:
-        module.train()
 
 
 def augmentation_of(settings: TrainingSettings, data: Dataset) -> str:

@@ -197,7 +197,6 @@ def training_settings(configuration: Configuration) -> TrainingSettings:
         batch_size=configuration.batch_size,
         learning_rate=configuration.learning_rate,
         augmentation=configuration.augment,
-        early_resolution=configuration.early_resolution,
         epoch_images=configuration.epoch_images,
         normalise=configuration.normalise == "folded",
         device=device,

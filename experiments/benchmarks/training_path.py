@@ -104,10 +104,6 @@ def tricks(epochs: int) -> list[Trick]:
             f"folded normalisation and {epochs // 2} epochs, for {epochs}", long, Way(folded, epochs=epochs // 2),
             ("mnist_cnn", "lenet"),
         ),
-        Trick(
-            "lower resolution in the first half", long, Way(replace(base, early_resolution=0.6), epochs=epochs),
-            ("tiny_cnn",),
-        ),
         Trick("weights of a trained neighbour, 2 epochs", short, replace(short, inherits=True)),
         Trick(
             "a teacher's answers stored (no augmentation)",

@@ -17,7 +17,7 @@ _MODELS, _CONFIG = "top_models.json", "config.yaml"
 _INHERITED = (
     "space", "dataset", "data_root", "download", "image_size", "objectives", "objective", "weights", "targets",
     "max_latency_ms", "max_size_kib", "max_params", "max_macs", "min_accuracy", "metrics", "compress", "int8_target",
-    "max_drop", "device", "precision", "training_threads", "batch_size", "learning_rate", "early_resolution", "init",
+    "max_drop", "device", "precision", "training_threads", "batch_size", "learning_rate", "init",
     "epoch_images", "normalise", "augment", "latency_batch", "latency_threads", "latency", "runtime",
 )  # fmt: skip
 _MODEL = {

@@ -136,9 +136,6 @@ class Configuration:
         "folded: train networks with batch normalisation behind layers that have none, which is folded into them "
         "afterwards and makes trainings shorter; or none",
     )
-    early_resolution: float = _option(
-        1.0, "side of the images in the first half of each training, as a share of their own, such as 0.6"
-    )
     augment: str = _option("auto", "none, shift, shift-flip, or auto (what the data set allows)")
     latency_batch: int = _option(1, "images a call when latency is measured")
     latency_threads: int = _option(1, "threads when latency is measured")
@@ -197,7 +194,7 @@ class Configuration:
                 raise SlimsearchError(f"{flag(name)} {getattr(self, name)} is less than {least}")
         above_zero = (
             "timeout", "trial_timeout", "max_latency_ms", "max_size_kib", "max_params", "max_macs", "learning_rate",
-            "image_size", "cpus_per_trial", "early_resolution",
+            "image_size", "cpus_per_trial",
         )  # fmt: skip
         for name in above_zero:
             value = getattr(self, name)
@@ -209,8 +206,6 @@ class Configuration:
             raise SlimsearchError(f"--min-accuracy {self.min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)")
         if self.epoch_images is not None and self.epoch_images < 2:
             raise SlimsearchError(f"--epoch-images {self.epoch_images} is less than 2")
-        if self.early_resolution > 1:
-            raise SlimsearchError(f"--early-resolution {self.early_resolution:g} is above 1")
         if self.patience is not None and self.patience < 1:
             raise SlimsearchError(f"--patience {self.patience} is less than 1")
         if self.study is not None and self.storage is None:
@@ -263,6 +258,8 @@ class Configuration:
             shown = reprlib.repr(found)
             raise SlimsearchError(f"'{path.parent}' has the format {shown}; this version of Slimsearch reads {FORMAT}")
         values.setdefault("normalise", "none")  # of runs before there was a choice
+        if values.get("early_resolution") == 1.0:  # of runs when there was one, which did not pay
+            del values["early_resolution"]
         unknown = set(values) - {f.name for f in dataclasses.fields(cls)}
         if unknown:
             raise SlimsearchError(f"'{path}' has unknown options: {', '.join(sorted(map(str, unknown)))}")

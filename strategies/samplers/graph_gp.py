@@ -52,7 +52,7 @@ class GraphGp:
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
         if self._starts(space, history):
-            return new_point(space, history, lambda: self._short(space, rng), rng)
+            return new_point(space, history, lambda: self._first(space, rng), rng)
         memo: _Memo | None = history.memo.get("graph_gp")
         if memo is None:
             encoder = Encoder(space)
@@ -69,15 +69,11 @@ class GraphGp:
         done = {stop.name: stop.trainings for o in history.finished for stop in space.way(o.point)}
         return sum(done.values()) < self.STARTUP
 
-    def _short(self, space: Space, rng: np.random.Generator) -> Point:
-        """A random point; where ways differ, one of the shortest to the same network: more are seen so."""
+    def _first(self, space: Space, rng: np.random.Generator) -> Point:
+        """A random point; where there is a way to it, the network that it begins with: more of them are seen so."""
         point = space.sample(rng)
-        if not space.way(point):
-            return point
-        recipes = [point, *space.relatives(point, rng)]
-        lengths = [sum(stop.trainings for stop in space.way(recipe)) for recipe in recipes]
-        shortest = [recipe for recipe, length in zip(recipes, lengths, strict=True) if length == min(lengths)]
-        return shortest[int(rng.integers(len(shortest)))]
+        way = space.way(point)
+        return point if not way or way[0].point is None else way[0].point
 
 
 @dataclass

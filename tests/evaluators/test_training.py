@@ -196,37 +196,6 @@ def test_shorter_epochs_are_told_more_often(digits: Dataset, network: Network) -
     assert epochs == list(range(1, 8))
 
 
-class Sizes(torch.nn.Module):
-    """Notes the sides of the images that it is trained on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 10)
-        self.seen: list[int] = []
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            self.seen.append(x.shape[-1])
-        return self.layer(x.mean(dim=(2, 3)))
-
-
-class Whole(Sizes):
-    """Takes images of one size."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        assert x.shape[-1] == 8
-        return super().forward(x)
-
-
-@pytest.mark.parametrize(("module", "early"), [(Sizes, 5), (Whole, 8)])
-def test_images_are_smaller_in_the_first_half(module: type[Sizes], early: int, digits: Dataset) -> None:
-    training = ImageTraining(digits, TrainingSettings(early_resolution=0.6), 0)
-    trained = training.fit(Network(module()), epochs=2).module
-    assert isinstance(trained, Sizes)
-    half = len(trained.seen) // 2
-    assert trained.seen == [early] * half + [8] * half
-
-
 class Several(torch.nn.Module):
     """Layers of every kind: bare, normalised, without a bias, used twice, and the last one."""
 

@@ -269,14 +269,12 @@ def test_new_networks_go_on_being_tried() -> None:
         assert len({joint().way(o.point)[0].name for o in latest} - before) >= 8
 
 
-def test_random_networks_come_with_recipes_that_train_nothing() -> None:
-    space, history, stored = joint(), History(), 0
+def test_random_networks_are_tried_as_they_are_trained() -> None:
+    space, history = joint(), History()
     for number in range(9):
         point = propose(space, history, number)
-        assert len(space.way(point)) == 1
-        stored += "store" in space.candidate(point).recipe
+        assert space.candidate(point).recipe == {}
         history.add(Observation(point, compressed(point)))
-    assert 0 < stored < 9
 
 
 def test_what_was_passed_is_learned_from() -> None:
