@@ -23,6 +23,8 @@ _REFIT, _FIT_ON = 1.1, 128
 _MOST = 300
 # Bounds on costs are drawn from what is possible to a tenth beyond the next costlier network than those so far.
 _BEYOND, _BOUNDS = 1.1, 16
+# So many of the first networks, which are random, are scored as they are trained: more of them are seen so.
+_PLAIN = 0.5
 # The standard deviation of what is as good as known, as a share of that of all.
 _KNOWN = 0.01
 
@@ -70,10 +72,11 @@ class GraphGp:
         return sum(done.values()) < self.STARTUP
 
     def _first(self, space: Space, rng: np.random.Generator) -> Point:
-        """A random point; where there is a way to it, the network that it begins with: more of them are seen so."""
+        """A random point; half of those to which there is a way are the networks that it begins with."""
         point = space.sample(rng)
         way = space.way(point)
-        return point if not way or way[0].point is None else way[0].point
+        plain = way[0].point if way and rng.random() < _PLAIN else None
+        return point if plain is None else plain
 
 
 @dataclass

@@ -269,12 +269,13 @@ def test_new_networks_go_on_being_tried() -> None:
         assert len({joint().way(o.point)[0].name for o in latest} - before) >= 8
 
 
-def test_random_networks_are_tried_as_they_are_trained() -> None:
+def test_some_of_the_first_networks_are_as_they_are_trained() -> None:
     space, history = joint(), History()
-    for number in range(9):
+    for number in range(5):
         point = propose(space, history, number)
-        assert space.candidate(point).recipe == {}
         history.add(Observation(point, compressed(point)))
+    plain = [space.candidate(o.point).recipe == {} for o in history.observations]
+    assert 1 <= sum(plain) <= 4
 
 
 def test_what_was_passed_is_learned_from() -> None:
