@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compression import Network
 from evaluators._meter import Meter
 from evaluators._precision import autocast, suited
 from evaluators._supernet import SharedWeights, Supernet, calibration_images, describe
@@ -107,7 +108,7 @@ def train_supernet(
     torch.manual_seed(seed)
     weights = SharedWeights(space, settings.device, apart)
     paths = _Paths(weights, sampling, seed)
-    largest = space.build(paths.largest)
+    largest = Network(space.build(paths.largest))
     settings = replace(settings, precision=suited(settings.precision, largest, calibration_images(data)))
     order = np.random.default_rng(seed)
     train = data.train

@@ -171,7 +171,7 @@ class ImageTraining:
         settings, train = self._settings, self._data.train
         device = torch.device(settings.device)
         look = self._data.normalise(train.images[:2])
-        settings = replace(settings, precision=suited(settings.precision, network.module, look))
+        settings = replace(settings, precision=suited(settings.precision, network, look))
         torch.manual_seed(self._seed)
         module = _to(network.copy_module(), device, torch.channels_last).train()
         inserted: list[str] = []

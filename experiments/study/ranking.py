@@ -144,9 +144,10 @@ class Ranking:
         """A trial of the search as a sampler sees it, `product` being that of all trials."""
         losses: tuple[float, ...] | None = None
         violation, curve = 0.0, dict[int, float]()
-        if trial.state == COMPLETE and trial.candidate.recipe and product is None:
+        if trial.state == COMPLETE and product is None:
             first = self.objectives[0]
-            curve = {int(known["epoch"]): first.loss(known) for known in trial.curve if first.metric in known}
+            told = trial.curve if trial.candidate.recipe else trial.curve[-1:]
+            curve = {int(known["epoch"]): first.loss(known) for known in told if first.metric in known}
         if trial.state == COMPLETE:
             losses = (
                 (-product.score(trial.metrics),)

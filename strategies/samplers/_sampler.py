@@ -26,7 +26,7 @@ class Observation:
         violation: by how much hard limits are broken, in total; 0: not at all.
         running: it is being evaluated now.
         curve: losses in the first objective by epoch, of the trainings that were made for it, counted on from one to
-            the next; empty where it had only one.
+            the next; empty where these do not tell of it, because it is of the file and not of what was learned.
         epochs: of the training of a network from new weights.
     """
 

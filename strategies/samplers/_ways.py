@@ -14,6 +14,9 @@ SCORING = 0.25
 _NEW = 0.5
 """So much of the work at least goes to networks that no trial has passed."""
 
+_PASSED = 100
+"""No more of the networks that were passed are learned from."""
+
 
 class Ways:
     """Where the ways of all trials have led so far; see `Space.way`.
@@ -29,14 +32,10 @@ class Ways:
         self._losses: dict[str, float | None] = {}
         self._points: dict[str, int] = {}
         self._on_new = self._in_all = 0.0
-        finished = {int(p): o.losses[0] for p, o in zip(positions, observations, strict=True) if o.losses is not None}
+        self._finished = {int(p) for p, o in zip(positions, observations, strict=True) if o.losses is not None}
         for position, observation in zip(positions, observations, strict=True):
             if observation.losses is not None or observation.running:
                 self._pass(int(position), observation)
-        for name, position in self._points.items():
-            if position in finished:
-                self._losses[name] = finished[position]
-        self._finished = finished
 
     def left(self, candidates: Positions) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """(M,) how much is left to train for each, in trainings of one network; 0 where all of it was done."""
@@ -60,12 +59,13 @@ class Ways:
 
     @property
     def passed(self) -> list[tuple[int, float]]:
-        """Points that no trial has finished, but one has passed, with their losses in the first objective."""
-        return [
+        """Points that no trial has finished, but one has passed, with their losses in the first objective: the last."""
+        found = [
             (position, loss)
             for name, position in self._points.items()
             if position not in self._finished and (loss := self._losses[name]) is not None
         ]
+        return found[-_PASSED:]
 
     def _pass(self, position: int, observation: Observation) -> None:
         epoch = max(observation.curve, default=0)

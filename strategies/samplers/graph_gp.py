@@ -123,13 +123,14 @@ class _Proposal:
         blocks = self._memo.encoder.blocks(candidates)
         known = set(self._memo.encoder.known(int(candidates[0])))
         learned = next((i for i, o in enumerate(self._objectives) if o.metric not in known), 0)
-        mean, deviation = self._predict(learned, blocks)
+        process = self._process(learned)
+        mean, deviation = process.predict(blocks)
         takes = np.ones(len(candidates))
         if self._ways is not None:
             left = self._ways.left(candidates)
             takes = SCORING + left
             if learned == 0:
-                mean, deviation = self._with_what_is_known(self._ways, mean, deviation, candidates, left == 0)
+                self._put_in_what_is_known(self._ways, process, mean, deviation, candidates, left == 0)
         if len(self._objectives) == 1:
             gain = expected_improvement(mean, deviation, float(self._warped(learned).min()))
         else:
@@ -203,29 +204,24 @@ class _Proposal:
         passed = self._passed_losses if objective == 0 else np.zeros(0)
         return np.concatenate([self._targets[:, objective], passed])
 
-    def _with_what_is_known(
-        self, ways: Ways, mean: Array, deviation: Array, candidates: Positions, where: np.ndarray[Any, Any]
-    ) -> tuple[Array, Array]:
-        """The prediction; where nothing more is trained, the last network's on the way, and what is lost after it."""
+    def _put_in_what_is_known(
+        self, ways: Ways, process: GaussianProcess, mean: Array, deviation: Array, candidates: Positions,
+        where: np.ndarray[Any, Any],
+    ) -> None:  # fmt: skip
+        """Where nothing more is trained, predict the last network's loss on the way, and what is lost after it."""
+        known = [(place, stop) for place in np.flatnonzero(where) if (stop := ways.last(int(candidates[place])))]
+        if not known:
+            return
+        places = [place for place, _ in known]
+        stops = np.array([position for _, (position, _) in known], dtype=np.int64)
+        before, _ = process.predict(self._memo.encoder.blocks(stops))
+        lost = np.maximum(0.0, mean[places] - before)
         values, scaled = self._values(0), self._scaled(0)
         order = np.argsort(values, kind="stable")
-        places, stops, losses = [], [], []
-        for place in np.flatnonzero(where):
-            stop = ways.last(int(candidates[place]))
-            if stop is not None:
-                places.append(place)
-                stops.append(stop[0])
-                losses.append(stop[1])
-        if not places:
-            return mean, deviation
-        mean, deviation = mean.copy(), deviation.copy()
-        before, _ = self._predict(0, self._memo.encoder.blocks(np.array(stops, dtype=np.int64)))
-        lost = np.maximum(0.0, mean[places] - before)
-        mean[places] = np.interp(losses, values[order], scaled[order]) + lost
+        mean[places] = np.interp([loss for _, (_, loss) in known], values[order], scaled[order]) + lost
         deviation[places] = _KNOWN
-        return mean, deviation
 
-    def _predict(self, objective: int, blocks: Sequence[Array]) -> tuple[Array, Array]:
+    def _process(self, objective: int) -> GaussianProcess:
         scaled, count = self._scaled(objective), len(self._positions)
         targets = np.concatenate([scaled[:count][self._kept], scaled[count:]])
         kernel = self._kernel(objective)
@@ -238,7 +234,7 @@ class _Proposal:
             expected, _ = process.predict(pending)
             known = [np.vstack([a, b]) for a, b in zip(known, pending, strict=True)]
             process = GaussianProcess(kernel, known, np.concatenate([targets, expected]))
-        return process.predict(blocks)
+        return process
 
     def _kernel(self, objective: int) -> Kernel:
         """Fitted to the trials that there were when it was last time to fit."""

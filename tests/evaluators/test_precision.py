@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from compression import Network
 from evaluators import ImageTraining, TrainingSettings, precision_for
 from evaluators import _training as training
 from evaluators._precision import suited
@@ -27,23 +28,20 @@ def light() -> nn.Module:
 
 
 def test_what_multiplies_much_is_trained_in_bfloat16() -> None:
-    assert suited("mixed", dense(), IMAGES) == "bf16"
-    assert suited("mixed", light(), IMAGES) == "fp32"
-    assert [suited(named, light(), IMAGES) for named in ("fp32", "bf16")] == ["fp32", "bf16"]
+    assert suited("mixed", Network(dense()), IMAGES) == "bf16"
+    assert suited("mixed", Network(light()), IMAGES) == "fp32"
+    assert [suited(named, Network(light()), IMAGES) for named in ("fp32", "bf16")] == ["fp32", "bf16"]
 
 
 def test_the_network_is_left_as_it_was() -> None:
-    module = dense().train()
+    module = dense()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    suited("mixed", module, torch.randn(2, 16, 8, 8))
-    assert module.training
+    suited("mixed", Network(module), torch.randn(2, 16, 8, 8))
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert not any(layer._forward_hooks for layer in module.modules())
 
 
 def test_a_training_asks_for_its_own_network(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compression import Network
-
     used = set()
     entered = training.autocast
 
@@ -53,7 +51,7 @@ def test_a_training_asks_for_its_own_network(digits: Dataset, monkeypatch: pytes
 
     monkeypatch.setattr(training, "autocast", noted)
     network = Network(ModelSpace.load(TINY, (1, 8, 8), 10).build({"act": 0, "width": 16}))
-    expected = suited("mixed", network.module, digits.normalise(digits.train.images[:1]))
+    expected = suited("mixed", network, digits.normalise(digits.train.images[:1]))
     ImageTraining(digits, TrainingSettings(precision="mixed"), seed=0).fit(network, epochs=1)
     assert used == {expected}
 

@@ -236,6 +236,13 @@ def compressed(point: Point) -> tuple[float, float]:
     return -(accuracy - hurt * (sparsity**2 + (0.3 if bits == 4 else 1.5 if bits == 2 else 0.0))), size
 
 
+def observed_on_the_way(point: Point) -> Observation:
+    """With the losses of what was trained, before anything is only stored."""
+    stops = [stop.point for stop in joint().way(point)]
+    curve = {epoch: compressed(stop)[0] for epoch, stop in enumerate(stops, start=1) if stop is not None}
+    return Observation(point, compressed(point), curve=curve)
+
+
 def searched(space: JointSpace, seed: int, trainings: float) -> tuple[History, float]:
     """What is found until so many trainings are done, each trial costing a quarter of one besides; its hypervolume."""
     history, done, spent = History(), set[str](), 0.0
@@ -245,7 +252,7 @@ def searched(space: JointSpace, seed: int, trainings: float) -> tuple[History, f
         way = known.way(point)
         spent += 0.25 + sum(stop.trainings for stop in way if stop.name not in done)
         done |= {stop.name for stop in way}
-        history.add(Observation(point, compressed(point)))
+        history.add(observed_on_the_way(point))
     found = np.array([o.losses for o in history.observations])
     return history, float(moocore.hypervolume(np.column_stack([found[:, 0], np.log(found[:, 1])]), ref=[0, 6]))
 
@@ -309,3 +316,17 @@ def test_what_is_kept_of_work_changes_nothing() -> None:
         assert points[0] == points[1]
         for history in (kept, dropped):
             history.add(Observation(points[0], compressed(points[0])))
+
+
+def test_what_depends_on_the_file_is_not_taken_for_known() -> None:
+    """A score of accuracy and size: the same network stored otherwise has another one."""
+    space, history = joint(), History()
+    for number in range(12):
+        point = space.sample(np.random.default_rng(number))
+        history.add(Observation(point, (sum(compressed(point)),)))
+    encoder = Encoder(space)
+    positions = np.array([encoder.position(o.point) for o in history.observations])
+    ways = Ways(encoder, history.observations, positions)
+    assert ways.passed == []
+    assert all(ways.last(int(position)) is None for position in positions)
+    assert space.contains(propose(space, history, 0, objectives=1))
