@@ -21,6 +21,8 @@ LEAST = 10
 # fANOVA's time grows with the square of the trials: of more than so many, PED-ANOVA says it.
 _MOST_FANOVA, _TREES, _SEED = 200, 16, 0
 _MOST = 2000
+# Nor can it take a category of many values: its time doubles with each, as each is a variable of its own there.
+_MOST_VALUES = 8
 _INACTIVE = "inactive"
 
 
@@ -66,7 +68,7 @@ def _of(done: Sequence[Trial], objective: Objective) -> Importances:
         found = random.Random(_SEED).sample(found, _MOST)
     points = [{label: json.dumps(value) for label, value in t.point.items()} for t in found]
     labels = dict.fromkeys(label for point in points for label in point)
-    values = {label: sorted({point.get(label, _INACTIVE) for point in points}) for label in labels}
+    values = {label: sorted({point.get(label, _INACTIVE) for point in points}, key=_order) for label in labels}
     varied = {label: texts for label, texts in values.items() if len(texts) > 1}
     if not varied:
         return Importances(metric, {}, note="not computed: all trials have the same choices")
@@ -82,12 +84,20 @@ def _of(done: Sequence[Trial], objective: Objective) -> Importances:
     return Importances(metric, ordered, "fANOVA" if fanova else "PED-ANOVA", len(found))
 
 
+def _order(text: str) -> tuple[bool, float, str]:
+    """Numbers first, by their size: neighbours in a list of many values are alike."""
+    try:
+        return False, float(text), text
+    except ValueError:
+        return True, 0.0, text
+
+
 def _shares(
     trials: Sequence[Trial], points: Sequence[Mapping[str, str]], varied: Mapping[str, Sequence[str]],
     objective: Objective, fanova: bool,
 ) -> dict[str, float]:  # fmt: skip
     import optuna
-    from optuna.distributions import CategoricalDistribution
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
     from optuna.study import StudyDirection
     from optuna.trial import create_trial
@@ -96,11 +106,17 @@ def _shares(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental
         study = optuna.create_study(directions=[StudyDirection[objective.direction.upper()]])
-        distributions = {label: CategoricalDistribution(list(texts)) for label, texts in varied.items()}
+        distributions: dict[str, BaseDistribution] = {
+            label: IntDistribution(0, len(texts) - 1)
+            if len(texts) > _MOST_VALUES
+            else CategoricalDistribution(range(len(texts)))
+            for label, texts in varied.items()
+        }
+        place = {label: {text: index for index, text in enumerate(texts)} for label, texts in varied.items()}
         study.add_trials(
             [
                 create_trial(
-                    params={label: point.get(label, _INACTIVE) for label in varied},
+                    params={label: place[label][point.get(label, _INACTIVE)] for label in varied},
                     distributions=dict(distributions), value=trial.metrics[objective.metric],
                 )
                 for trial, point in zip(trials, points, strict=True)

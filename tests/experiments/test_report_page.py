@@ -149,6 +149,18 @@ class TestImportances:
         few = importances(trials[: LEAST - 1], ranking.objectives)
         assert {one.note for one in few} == {f"not computed: {LEAST - 1} completed trials are fewer than {LEAST}"}
 
+    def test_a_choice_may_have_many_values(self) -> None:
+        """fANOVA's time doubles with each value of a category."""
+        rng = random.Random(0)
+        trials = []
+        for number in range(60):
+            point = {"width": rng.randrange(1, 100), "name": f"layer {rng.randrange(100)}"}
+            trials.append(trial(number, candidate=Candidate(point, {}), metrics={"val_accuracy": point["width"] / 100}))
+        ranking = Ranking.of(Configuration(space="x", objectives="val_accuracy"))
+        (found,) = importances(trials, ranking.objectives)
+        assert found.method == "fANOVA"
+        assert found.shares["width"] > 0.8
+
     def test_compressed_and_failed_ones_do_not_count(self) -> None:
         ranking = Ranking.of(Configuration(space="x", objectives="val_accuracy,size_kib"))
         metrics = {"val_accuracy": 0.5, "size_kib": 1.0}
