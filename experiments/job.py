@@ -22,8 +22,9 @@ from experiments.parts import Evaluate, Parts, make_parts
 from experiments.phases.compression_phase import CompressionPhase
 from experiments.phases.fidelity import Fidelity
 from experiments.phases.finalists import Measured, finalists, measure_finalists
+from experiments.phases.nothing_left import refuse_if_nothing_is_left
 from experiments.phases.repeat_phase import RepeatPhase, repetitions
-from experiments.phases.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
+from experiments.phases.search import ArchitectureSearch, Budget
 from experiments.phases.sequence import Phase, Phases
 from experiments.phases.step_phase import StepPhase
 from experiments.phases.supernet_phase import FinalistTraining, rank_correlation

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from evaluators import Artifact, Outcome, Task
-from experiments.phases.search import Attempts
+from experiments.phases.attempts import Attempts
 from experiments.study.artifacts import artifact
 from experiments.study.record import Record
 from experiments.study.run_directory import RunDirectory

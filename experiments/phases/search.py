@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evaluators import CHECKPOINT, Artifact, Outcome, Task
+from experiments.phases.attempts import Attempts
+from experiments.phases.donor import nearest
 from experiments.phases.fidelity import Fidelity
 from experiments.phases.foregone import foregone
 from experiments.phases.proposals import Proposals
@@ -20,7 +22,6 @@ from experiments.study.record import Record
 from experiments.study.run_directory import RunDirectory
 from experiments.study.trial import (
     COMPLETE,
-    FAILED,
     LOST,
     PAUSED,
     RULED_OUT,
@@ -39,8 +40,6 @@ from strategies.schedulers import Decision
 
 # What is ruled out before training costs no trial, so it is bounded by itself.
 _RULED_OUT_PER_TRIAL = 50
-# A trial that is lost with so many machines may be what takes them down.
-_LOST_MACHINES = 10
 
 
 @dataclass(frozen=True)
@@ -420,46 +419,8 @@ class ArchitectureSearch:
         )
 
     def _donor(self, trial: Trial) -> Artifact | None:
-        """The trained network with the most choices in common, the best one of several; None: none has any."""
-        point = trial.candidate.architecture
-        best: tuple[int, float, int] | None = None
-        for number in self._mine:
-            other = self._record.trials[number]
-            if other.state != COMPLETE or number == trial.number:
-                continue
-            theirs = other.candidate.architecture
-            common = sum(label in theirs and theirs[label] == value for label, value in point.items())
-            found = common, -self.ranking.objectives[0].loss(other.metrics), -number
-            if common and (best is None or found > best):
-                best = found
-        return None if best is None else artifact(self._record.trials[-best[2]], self._record, self._directory)
-
-
-class Attempts:
-    """Which trials are tried again: those whose worker died, up to `retries` times each.
-
-    A machine that is lost takes its trials along, and may do so again before anybody knows that it is gone: that counts
-    by itself.
-    """
-
-    def __init__(self, retries: int) -> None:
-        self._retries = retries
-        self._lost: dict[int, int] = {}
-        self._with_machines: dict[int, int] = {}
-
-    def another(self, number: int, failure: Failure) -> bool:
-        """Whether the trial that failed so is to be tried again.
-
-        Raises:
-            SlimsearchError: no other trial could succeed either; this one is run again when the run is resumed.
-        """
-        if failure.unwritable:
-            raise SlimsearchError(f"{failure.error}; what was finished is kept, go on with --resume")
-        if failure.blameless:
-            self._with_machines[number] = self._with_machines.get(number, 0) + 1
-            return self._with_machines[number] <= _LOST_MACHINES
-        self._lost[number] = self._lost.get(number, 0) + 1
-        return failure.worker_died and self._lost[number] <= self._retries
+        found = nearest(trial, (self._record.trials[number] for number in self._mine), self.ranking.objectives[0])
+        return None if found is None else artifact(found, self._record, self._directory)
 
 
 def _certain(known: Mapping[str, float]) -> dict[str, float]:
@@ -470,32 +431,3 @@ def _certain(known: Mapping[str, float]) -> dict[str, float]:
 
 def _hopeless(epoch: int) -> str:
     return f"after epoch {epoch}: no longer worth it"
-
-
-def refuse_if_nothing_is_left(ranking: Ranking, record: Record) -> None:
-    """Explain a search that ended without a single candidate to offer.
-
-    Raises:
-        SlimsearchError: every trial failed, or no candidate keeps the limits; the line says how near they came.
-    """
-    trials = [t for t in record.standing if t.kind == SEARCH]
-    if ranking.feasible(trials):
-        return
-    trials = trials or [t for t in record.trials if t.kind == SUBNET]  # none of which came so far as to be trained
-    if not trials:
-        raise SlimsearchError("no candidate was begun: --timeout was over before the first one")
-    failed = [t for t in trials if t.state == FAILED]
-    if len(failed) == len(trials):
-        raise SlimsearchError(f"all {len(failed)} trials failed; the first one: {failed[0].error}")
-    if any(t.state == PAUSED for t in trials) and not any(t.state == COMPLETE for t in trials):
-        raise SlimsearchError("no candidate was trained to the end: --timeout was over before; go on with --resume")
-    for limit in ranking.limits:
-        values = [t.metrics[limit.metric] for t in trials if limit.metric in t.metrics]
-        if values and all(limit.broken({limit.metric: value}) for value in values):
-            best = min(values) if limit.upper else max(values)
-            raise SlimsearchError(
-                f"no candidate meets {limit.flag} {limit.bound:g}: the best of {len(values)} has "
-                f"{limit.metric} {best:.6g}"
-            )
-    flags = " and ".join(f"{limit.flag} {limit.bound:g}" for limit in ranking.limits)
-    raise SlimsearchError(f"no candidate meets {flags} at once ({len(trials)} tried)")

@@ -14,7 +14,8 @@ import pytest
 
 from evaluators import CHECKPOINT, Limit, Objective, Outcome, Task
 from experiments.phases.fidelity import Fidelity
-from experiments.phases.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
+from experiments.phases.nothing_left import refuse_if_nothing_is_left
+from experiments.phases.search import ArchitectureSearch, Budget
 from experiments.phases.supernet_phase import FinalistTraining
 from experiments.study.ranking import Ranking
 from experiments.study.record import Record

@@ -11,7 +11,8 @@ import pytest
 
 from evaluators import Limit, Objective, Outcome
 from experiments.options.configuration import Configuration
-from experiments.phases.search import ArchitectureSearch, Budget, refuse_if_nothing_is_left
+from experiments.phases.nothing_left import refuse_if_nothing_is_left
+from experiments.phases.search import ArchitectureSearch, Budget
 from experiments.study.ranking import Ranking
 from experiments.study.record import Record
 from experiments.study.run_directory import RunDirectory
