@@ -41,7 +41,7 @@ def tables(found: Found) -> dict[str, str]:
     return {
         "machine": _machine(found),
         "no_op": _no_op(found["no_op"]),
-        "utilisation": _utilisation(found["real"]),
+        "utilisation": _utilisation([*found["real"], found["shorter"]]),
         "latency": _latency(found["real"], found["latency"]),
         "driver": _driver(found["driver"], found["proposals"]),
         "validation": _validation(found),
@@ -86,9 +86,8 @@ def _utilisation(runs: Sequence[Found]) -> str:
     rows.append(
         ["trials an hour, once the first has ended", *(f"{_ray_utilisation.per_hour(run):.0f}" for run in runs)]
     )
-    trials, epochs = len(runs[0]["trials"]), runs[0]["epochs"]
-    heading = f"% of workers x wall time, {trials} trials of {epochs} epochs"
-    return table([heading, *(_workers(run["workers"]) for run in runs)], rows)
+    heading = f"% of workers x wall time, {len(runs[0]['trials'])} trials"
+    return table([heading, *(f"{_workers(run['workers'])}, {run['epochs']} epochs" for run in runs)], rows)
 
 
 def _workers(count: int) -> str:

@@ -50,6 +50,7 @@ class Size:
         driven: trials that are timed then.
         workers: numbers of workers that train; 1 is among them.
         trials, epochs: that they train.
+        shorter: epochs of as many trials that are trained once more, with the most workers.
     """
 
     repeats: int
@@ -60,10 +61,13 @@ class Size:
     workers: tuple[int, ...]
     trials: int
     epochs: int
+    shorter: int
 
 
-WHOLE = Size(repeats=3, slow=20, fast=200, alive=(2, 8, 32), driven=200, workers=(1, 2), trials=20, epochs=20)
-QUICK = Size(repeats=1, slow=4, fast=12, alive=(1, 2), driven=12, workers=(1, 2), trials=4, epochs=1)
+WHOLE = Size(
+    repeats=3, slow=20, fast=200, alive=(2, 8, 32), driven=200, workers=(1, 2), trials=20, epochs=60, shorter=20
+)
+QUICK = Size(repeats=1, slow=4, fast=12, alive=(1, 2), driven=12, workers=(1, 2), trials=4, epochs=1, shorter=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -156,7 +160,11 @@ def _measured(kept: _Kept, size: Size) -> dict[str, Any]:
         kept(f"real-{workers}", _ray_utilisation.real_trials, folder, workers, size.trials, size.epochs)
         for workers, folder in runs.items()
     ]
-    loaded = real[-1]
+    most = max(size.workers)
+    shorter = kept(
+        "real-shorter", _ray_utilisation.real_trials, kept.run("real-shorter"), most, size.trials, size.shorter
+    )
+    loaded = next(run for run in real if run["workers"] == most)
     files = [runs[loaded["workers"]] / trial["model"] for trial in loaded["trials"]]
     latency = kept("latency", _latency_under_load.measure, files, _ray_utilisation.DATASET)
     return {
@@ -168,6 +176,7 @@ def _measured(kept: _Kept, size: Size) -> dict[str, Any]:
             if row["history"] >= HISTORY
         ],
         "real": real,
+        "shorter": shorter,
         "latency": {"workers": loaded["workers"], **latency},
     }
 

@@ -134,12 +134,13 @@ def test_tables_have_what_was_measured() -> None:
         "driver": [_driven(2, engine_ms=10.0), _driven(8, engine_ms=16.0)],
         "proposals": [{"sampler": "graph_gp", "history": 1000, "ms": 5.0}],
         "real": [_run(1), _run(2)],
+        "shorter": _run(2),
         "latency": {"workers": 2, "quiet": [1.0, 2.0, 3.0, 4.0], "again": [1.0, 2.0, 3.0, 4.0],
                     "beside": [4.0, 3.0, 2.0, 1.0], "beside_two": [2.0, 4.0, 6.0, 8.0]},
     }  # fmt: skip
     made = _scaling_tables.tables(found)
     assert "| `--strategy ray` | 20 | 7.50 (5.00 to 10.00) | 20.0 (20.0 to 20.0) | 3.0 | 1.0 |" in made["no_op"]
-    assert "| training, evaluation, measuring | 120.0 | 60.0 |" in made["utilisation"]
+    assert "| training, evaluation, measuring | 120.0 | 60.0 | 60.0 |" in made["utilisation"]
     assert "| in the search, 2 workers | 1.000 | 1.00 | 1.00 to 1.00 |" in made["latency"]
     assert "| not exclusive, one process trains | -1.000 |" in made["latency"]
     assert "| 2 workers | 50.0 | 3.0 | 10.0 | 0.50 | 1.00 | 4 | 500 |" in made["driver"]
@@ -196,12 +197,12 @@ def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text())
     assert "A small run: these figures say nothing." in printed
-    for run in found["real"]:
+    for run in (*found["real"], found["shorter"]):
         assert len(run["trials"]) == ray_scaling.QUICK.trials
         assert all(trial["began"] >= trial["asked"] for trial in run["trials"])
         assert 0 < _ray_utilisation.shares(run).work < 1
-    same = [[trial["architecture"] for trial in run["trials"]] for run in found["real"]]
-    assert same[0] == same[1]
+    same = [[trial["architecture"] for trial in run["trials"]] for run in (*found["real"], found["shorter"])]
+    assert same[0] == same[1] == same[2]
     page = (tmp_path / "page.md").read_text()
     assert _page.filled(page, _scaling_tables.tables(found)) == page
 
