@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,15 +31,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--keep-screenshots", action="store_true", help="renew the pictures of docs/images (-m browser)")
 
 
-def pytest_sessionstart() -> None:
-    begin_workers(IMPORTS)  # once, with all that any run needs, whichever is the first
-
-
 _COUNTS = pytest.StashKey[Counts]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_COUNTS] = Counts()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput"):  # one of the processes of -n
+        _measure_apart(session.config)
+    elif session.config.getoption("numprocesses", None):
+        return
+    begin_workers(IMPORTS)  # once, with all that any run needs, whichever is the first
+
+
+def _measure_apart(config: pytest.Config) -> None:
+    """A temporary folder for this process: measurements wait for those with the same one."""
+    folder = tempfile.mkdtemp(prefix="tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
 
 
 @pytest.fixture(scope="session")
