@@ -20,6 +20,20 @@ def headline_table(rows: Mapping[str, Row]) -> str:
     )
 
 
+def front_table(row: Row) -> str:
+    """In Markdown, of a row of MNIST: what was trained in the end, what was trained for less, and the pruned LeNet."""
+    named = [("trained for long", row["metrics"]), *(("for a fifth of that", m) for m in row["others"])]
+    named.append(("LeNet, pruned", row["lenet"]))
+    return table(
+        ["network", "test %", "parameters", "KiB", "latency, ms"],
+        [
+            [name, f"{100 * m['test_accuracy']:.2f}", f"{m['params']:,.0f}", f"{m['size_kib']:.1f}",
+             f"{m['latency_ms']:.4f}"]
+            for name, m in named
+        ],
+    )  # fmt: skip
+
+
 def _first_seconds(row: Row) -> str:
     epoch, trial = (_spread(row[name], "{:.1f}") for name in ("epoch_seconds", "trial_seconds"))
     return f"{epoch} s to the first epoch, {trial} s to the first trial"

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from experiments.benchmarks._runs import Run
+from evaluators import Meter, measure_latency
+from evaluators.datasets import load_dataset
+from experiments.benchmarks._runs import Run, carry_out
+from experiments.reproduce import lenet_prune
+from experiments.steps import Step
 
 TEACHER = {
     "stem": "plain", "block": "basic", "width1": 16, "width2": 32, "width3": 48, "depth1": 1, "depth2": 1, "depth3": 1,
 }  # fmt: skip
-LARGEST_KIB = 16
+LARGEST_KIB, _SHAPE = 16, (1, 28, 28)
 _SHORT_EPOCH = 18_000  # images: a third of the training split
 _BEFORE_TEACHER = 4  # epochs
+_AGAIN, _SHARE = 6, 5  # so many of the search are trained again, for such a part of the long training
 _TRAINING = ("--batch-size", 128, "--learning-rate", 0.01, "--precision", "fp32")
+_METRICS = ("val_accuracy", "test_accuracy", "params", "macs", "size_kib", "latency_ms")
 
 
 def tiny_mnist(
     mnist: Path, out: Path, params: int, trials: int, epochs: int, long: int, seeds: int, workers: int
 ) -> dict[str, Any]:
-    """Search `tiny_cnn` below a limit, then train the best for long, towards a large network's answers.
+    """Search `tiny_cnn` below a limit, then train the best for longer and longer, towards a large network's answers.
 
-    The most accurate of the search, on the validation split, is trained for long with each seed.
+    The six most accurate of the search, on the validation split, are trained for a fifth of the long training, and the
+    most accurate of these for all of it, with each seed. All files are measured together in the end, and with them a
+    LeNet that is pruned to 2,421 parameters.
 
     Args:
         mnist: what ``torchvision.datasets.MNIST`` reads.
@@ -33,53 +41,77 @@ def tiny_mnist(
         trials, epochs: of the search, whose epochs have a third of the images.
         long: epochs of the long training.
         seeds: of it.
-        workers: of every run.
+        workers: of the search; as many long trainings at a time.
 
     Returns:
-        JSON: the most accurate on the validation split, with its accuracy on the test split over all seeds.
+        JSON: the most accurate on the validation split, with its accuracy on the test split over all seeds, and what
+        else there is between it and the LeNet.
     """
-    processes = ("--workers", workers)
-    data = ("--dataset", "mnist", "--data-root", mnist, *processes)
+    data = ("--dataset", "mnist", "--data-root", mnist)
     teacher = Run(
-        out / "teacher", "retrain", json.dumps(TEACHER), "--space", "resnet_cifar", *data, "--epochs", "8",
-        "--batch-size", "128", "--compress", "none",
+        out / "teacher", "retrain", json.dumps(TEACHER), "--space", "resnet_cifar", *data, "--workers", 1,
+        "--epochs", "8", "--batch-size", "128", "--compress", "none",
     ).begin().wait()  # fmt: skip
     limits = ("--max-params", params, "--max-size-kib", LARGEST_KIB)
     search = Run(
         out / f"search-{params}", "run", "--space", "tiny_cnn", *data, *limits, *_TRAINING, "--trials", trials,
         "--epochs", epochs, "--epoch-images", _SHORT_EPOCH, "--scheduler", "asha:eta=3", "--compress", "none",
-        "--latency", "predicted", "--top-k", 8,
+        "--objectives", "val_accuracy", "--latency", "predicted", "--top-k", _AGAIN, "--workers", workers,
     ).begin().wait()  # fmt: skip
-    recipe = f"distill:teacher={teacher.file(teacher.models[0])}:temperature=4:weight=0.9:epochs={long}"
-    best = max(search.models, key=lambda model: model["metrics"]["val_accuracy"])
-    runs = [
-        Run(
-            out / f"long-{params}-{seed}", "retrain", search.directory, "--models", best["trial"], *processes,
-            "--epochs", _BEFORE_TEACHER, "--epoch-images", 60_000, "--scheduler", "none", "--compress", recipe,
-            "--max-drop", 0, "--seed", seed,
-        ).begin().wait()
-        for seed in range(seeds)
-    ]  # fmt: skip
+
+    def trained(name: str, of: Run, chosen: Sequence[Mapping[str, Any]], epochs: int, seed: int, workers: int) -> Run:
+        file = teacher.file(teacher.models[0])
+        return Run(
+            out / name, "retrain", of.directory, "--models", ",".join(str(model["trial"]) for model in chosen),
+            "--workers", workers, "--epochs", _BEFORE_TEACHER, "--epoch-images", 60_000, "--scheduler", "none",
+            "--compress", f"distill:teacher={file}:temperature=4:weight=0.9:epochs={epochs}", "--max-drop", 0,
+            "--objectives", "val_accuracy,latency_ms,size_kib", "--seed", seed,
+        )  # fmt: skip
+
+    again = trained(f"again-{params}", search, search.models[:_AGAIN], max(1, long // _SHARE), 0, workers)
+    again.begin().wait()
+    runs = [trained(f"long-{params}-{seed}", again, [_best(again)], long, seed, 1) for seed in range(seeds)]
+    for first in range(0, seeds, workers):
+        carry_out(*runs[first : first + workers])
     found = _best(runs[0])
     accuracies = [_best(run)["metrics"]["test_accuracy"] for run in runs]
+    lenet, lenet_accuracy = _lenet(mnist, out / "lenet")
+    others = [model for model in again.models if model["recipe"]]
+    latencies = _latencies([runs[0].file(found), *(again.file(model) for model in others), lenet.file])
     return {
-        "commands": [teacher.command, search.command, runs[0].command],
+        "commands": [run.command for run in (teacher, search, again, runs[0])],
         "architecture": found["architecture"],
         "recipe": found["recipe"],
-        "metrics": {
-            name: found["metrics"][name]
-            for name in ("val_accuracy", "test_accuracy", "params", "macs", "size_kib", "latency_ms")
-        },
+        "metrics": {**{name: found["metrics"][name] for name in _METRICS}, "latency_ms": latencies[0]},
         "test_accuracies": accuracies,
         "median_test_accuracy": median(accuracies),
-        "front": [
-            {name: model["metrics"].get(name) for name in ("test_accuracy", "params", "size_kib", "latency_ms")}
-            for model in search.models
-            if model["on_front"]
+        "others": [
+            {**{name: model["metrics"][name] for name in _METRICS}, "latency_ms": latency}
+            for model, latency in zip(others, latencies[1:], strict=False)
         ],
-        "seconds": {run.directory.name: run.seconds for run in (teacher, search, *runs)},
-    }
+        "lenet": {
+            **{name: lenet.metrics[name] for name in _METRICS if name in lenet.metrics},
+            "test_accuracy": lenet_accuracy, "latency_ms": latencies[-1],
+        },
+        "seconds": {run.directory.name: run.seconds for run in (teacher, search, again, *runs)},
+    }  # fmt: skip
 
 
 def _best(run: Run) -> Mapping[str, Any]:
     return max(run.models, key=lambda model: (model["metrics"]["val_accuracy"], -model["metrics"]["size_kib"]))
+
+
+def _lenet(mnist: Path, folder: Path) -> tuple[Step, float]:
+    """LeNet pruned as in `experiments/reproduce/lenet_prune.py`, and its accuracy on the test split."""
+    data = load_dataset("mnist", root=mnist)
+    steps = lenet_prune.lenet_steps(folder, data)
+    base = steps.train("base-0", lenet_prune.BASE_EPOCHS, 0)
+    pruned = steps.compress("pruned-0", base, lenet_prune.RECIPE, lenet_prune.EPOCHS, 0, **lenet_prune.TUNING)
+    return pruned, steps.test_accuracy(pruned.file)
+
+
+def _latencies(files: list[Path]) -> list[float]:
+    """Medians in ms, all files in turns."""
+    with Meter().exclusive():
+        found = measure_latency(files, _SHAPE, blocks=45, patience=20.0)
+    return [latency.median_ms for latency in found]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ if __name__ == "__main__":
 from evaluators import processor
 from experiments.benchmarks._co_search import co_search
 from experiments.benchmarks._first_seconds import first_seconds
-from experiments.benchmarks._headline_table import headline_table
+from experiments.benchmarks._headline_table import front_table, headline_table
 from experiments.benchmarks._hello_nas import hello_nas
 from experiments.benchmarks._page import filled
 from experiments.benchmarks._small_cifar10 import small_cifar10
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     made = Parser(__doc__.partition("\n")[0])
     made.add_argument("row", choices=list(ROWS), help="which one")
     made.add_argument("--json", type=Path, help="where the row is written, beside those that are there")
-    made.add_argument("--page", type=Path, help="a page of Markdown whose table of these rows is written anew")
+    made.add_argument("--page", type=Path, help="a page of Markdown whose tables are written anew")
     made.add_argument("--out", type=Path, default=Path("runs") / "headline", help="where runs are kept")
     made.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads")
     made.add_argument("--cifar10", type=Path, help="image folder of CIFAR-10")
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--trials", type=int, default=32, help="of a search")
     made.add_argument("--epochs", type=int, default=4, help="of training in a search")
     made.add_argument("--long", type=int, default=40, help="epochs of a training for long")
-    made.add_argument("--workers", type=int, default=2, help="of the mnist rows")
+    made.add_argument("--workers", type=int, default=2, help="of the searches of the mnist rows")
     made.add_argument("--budget", type=float, default=120.0, help="seconds of each search of co-search")
     return made
 
@@ -82,7 +82,14 @@ def _run(options: argparse.Namespace) -> None:
         write_whole(options.json, json.dumps(found, indent=1) + "\n")
     if options.page is not None:
         page = options.page.read_text(encoding="utf-8")
-        write_whole(options.page, filled(page, {"headline": headline_table(rows)}))
+        write_whole(options.page, filled(page, _tables(rows, page)))
+
+
+def _tables(rows: Mapping[str, Mapping[str, Any]], page: str) -> dict[str, str]:
+    """Those that the page has a place for; that of all rows where it has none."""
+    made = {"headline": headline_table(rows)}
+    made |= {name.replace("-", "_"): front_table(row) for name, row in rows.items() if "lenet" in row}
+    return {name: text for name, text in made.items() if f"<!-- table: {name} -->" in page} or made
 
 
 def _without_paths(row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

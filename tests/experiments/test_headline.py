@@ -93,6 +93,24 @@ def test_rows_are_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert page.endswith("after\n")
 
 
+def test_what_is_on_the_front_beside_lenet_is_shown_where_there_is_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = {"test_accuracy": 0.99, "params": 2254, "size_kib": 14.0, "latency_ms": 0.045}
+    row = {
+        "test_accuracies": [0.99], "seconds": {"search": 60}, "metrics": metrics,
+        "others": [{**metrics, "params": 1870}], "lenet": {**metrics, "test_accuracy": 0.97, "params": 2421},
+    }  # fmt: skip
+    monkeypatch.setattr(headline, "ROWS", {"mnist-2421": lambda options: row})
+    (tmp_path / "page.md").write_text(
+        "<!-- table: headline -->\n<!-- end -->\n<!-- table: mnist_2421 -->\n<!-- end -->\n"
+    )
+    assert headline.main(["mnist-2421", "--out", f"{tmp_path}/out", "--page", f"{tmp_path}/page.md"]) == 0
+    page = (tmp_path / "page.md").read_text()
+    assert "| LeNet, pruned | 97.00 | 2,421 | 14.0 | 0.0450 |" in page
+    assert "| for a fifth of that | 99.00 | 1,870 |" in page
+
+
 @pytest.mark.parametrize("row", ["hello-nas", "mnist-2421", "mnist-1000"])
 def test_what_is_missing_is_one_line(row: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert headline.main([row]) == 2

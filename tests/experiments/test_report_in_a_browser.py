@@ -187,6 +187,7 @@ def test_every_finalist_has_its_layers_stages_and_confusions(opened: Any, made: 
         card = cards.nth(place)
         if card.get_attribute("open") is None:
             card.locator("summary").click()
+        card.locator(".layer").first.wait_for()  # a card is filled in once it is open
         assert card.locator(".layer").count() >= 6
         params = [
             int(text.replace(",", "")) for text in card.locator(".params").all_inner_texts() if text[:1].isdigit()
