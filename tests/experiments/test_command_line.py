@@ -35,7 +35,7 @@ def test_a_run_leaves_what_the_readme_says(finished: tuple[Path, subprocess.Comp
 def test_top_models_are_what_they_say(finished: tuple[Path, subprocess.CompletedProcess[str]], digits: Dataset) -> None:
     directory, process = finished
     models = json.loads((directory / "top_models.json").read_text())
-    assert sum(model["on_front"] for model in models) >= 2
+    assert any(model["on_front"] for model in models)
     assert digits.test is not None
     for model in models:
         file = directory / model["artifact"]

@@ -53,8 +53,9 @@ def test_finalists_have_intervals_and_name_those_they_cannot_be_told_from(
             )
             named = other["trial"] in model["cannot_be_told_from"].get("latency_ms", [])
             assert named == (overlap and other is not model)
-    assert "best val %: trial " in process.stdout
-    assert "best latency ms: trial " in process.stdout
+    several = len(front) > 1
+    assert ("best val %: trial " in process.stdout) == several
+    assert ("best latency ms: trial " in process.stdout) == several
 
 
 def test_repeats_are_trainings_of_their_own_and_change_no_number(run: Run, tmp_path: Path) -> None:
