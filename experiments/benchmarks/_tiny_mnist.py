@@ -8,16 +8,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from evaluators import Meter, measure_latency
 from evaluators.datasets import load_dataset
 from experiments.benchmarks._runs import Run, carry_out
 from experiments.reproduce import lenet_prune
-from experiments.steps import Step
+from experiments.steps import Step, Steps
 
 TEACHER = {
     "stem": "plain", "block": "basic", "width1": 16, "width2": 32, "width3": 48, "depth1": 1, "depth2": 1, "depth3": 1,
 }  # fmt: skip
-LARGEST_KIB, _SHAPE = 16, (1, 28, 28)
+LARGEST_KIB = 16
 _SHORT_EPOCH = 18_000  # images: a third of the training split
 _BEFORE_TEACHER = 4  # epochs
 _AGAIN, _AGAIN_EPOCHS = 6, 8  # so many of the search are trained again, for so long towards the teacher
@@ -75,9 +74,9 @@ def tiny_mnist(
         carry_out(*runs[first : first + workers])
     found = _best(runs[0])
     accuracies = [_best(run)["metrics"]["test_accuracy"] for run in runs]
-    lenet, lenet_accuracy = _lenet(mnist, out / "lenet")
+    steps, lenet = _lenet(mnist, out / "lenet")
     others = [model for model in again.models if model["recipe"]]
-    latencies = _latencies([runs[0].file(found), *(again.file(model) for model in others), lenet.file])
+    latencies = steps.latencies([runs[0].file(found), *(again.file(model) for model in others), lenet.file])
     return {
         "commands": [run.command for run in (teacher, search, again, runs[0])],
         "architecture": found["architecture"],
@@ -91,7 +90,7 @@ def tiny_mnist(
         ],
         "lenet": {
             **{name: lenet.metrics[name] for name in _METRICS if name in lenet.metrics},
-            "test_accuracy": lenet_accuracy, "latency_ms": latencies[-1],
+            "test_accuracy": steps.test_accuracy(lenet.file), "latency_ms": latencies[-1],
         },
         "seconds": {run.directory.name: run.seconds for run in (teacher, search, again, *runs)},
     }  # fmt: skip
@@ -101,17 +100,8 @@ def _best(run: Run) -> Mapping[str, Any]:
     return max(run.models, key=lambda model: (model["metrics"]["val_accuracy"], -model["metrics"]["size_kib"]))
 
 
-def _lenet(mnist: Path, folder: Path) -> tuple[Step, float]:
-    """LeNet pruned as in `experiments/reproduce/lenet_prune.py`, and its accuracy on the test split."""
-    data = load_dataset("mnist", root=mnist)
-    steps = lenet_prune.lenet_steps(folder, data)
+def _lenet(mnist: Path, folder: Path) -> tuple[Steps, Step]:
+    """LeNet pruned as in `experiments/reproduce/lenet_prune.py`, and what it was made with."""
+    steps = lenet_prune.lenet_steps(folder, load_dataset("mnist", root=mnist))
     base = steps.train("base-0", lenet_prune.BASE_EPOCHS, 0)
-    pruned = steps.compress("pruned-0", base, lenet_prune.RECIPE, lenet_prune.EPOCHS, 0, **lenet_prune.TUNING)
-    return pruned, steps.test_accuracy(pruned.file)
-
-
-def _latencies(files: list[Path]) -> list[float]:
-    """Medians in ms, all files in turns."""
-    with Meter().exclusive():
-        found = measure_latency(files, _SHAPE, blocks=45, patience=20.0)
-    return [latency.median_ms for latency in found]
+    return steps, steps.compress("pruned-0", base, lenet_prune.RECIPE, lenet_prune.EPOCHS, 0, **lenet_prune.TUNING)

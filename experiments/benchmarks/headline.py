@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _tables(rows: Mapping[str, Mapping[str, Any]], page: str) -> dict[str, str]:
-    """Those that the page has a place for; that of all rows where it has none."""
+    """Those that the page has a place for; all where it has none, which `filled` refuses."""
     made = {"headline": headline_table(rows)}
     made |= {name.replace("-", "_"): front_table(row) for name, row in rows.items() if "lenet" in row}
     return {name: text for name, text in made.items() if f"<!-- table: {name} -->" in page} or made
