@@ -14,7 +14,7 @@ from slimsearch_errors import SlimsearchError
 from strategies._ray_metrics import Metrics
 from strategies._ray_post import Handle, Report
 from strategies._ray_proposals import Proposals
-from strategies._ray_trial import EVENT, TASK
+from strategies._ray_trial import EVENT, TASK, OutOfMemory
 from strategies._strategy import Failure, Search
 
 _log = logging.getLogger(__name__)
@@ -25,6 +25,9 @@ _PATIENCE = 200
 
 class TaskSearcher(Searcher):
     """Hands the search's tasks to Tune as configurations, and Tune's results to the search.
+
+    Where memory runs out on a node, Ray kills what it finds there, not always what took it all. A task that was lost so
+    is kept until there is nothing else to do, and then runs by itself: if it is lost once more, it has failed.
 
     Args:
         search: asked and told from Tune's loop, which is in one thread.
@@ -53,6 +56,9 @@ class TaskSearcher(Searcher):
         self._asking: dict[int, str] = {}  # trial -> the proposal that it answers
         self._failed: set[int] = set()  # trials that failed, unless the search hands them out once more
         self._running: dict[str, Task] = {}
+        self._short_of_memory: set[int] = set()  # trials that were lost so, and are to run by themselves
+        self._kept: list[Task] = []  # of these, what the search has handed out again
+        self._alone = False  # what is running runs by itself
         self.ended = False
         self.error: BaseException | None = None
 
@@ -68,13 +74,16 @@ class TaskSearcher(Searcher):
         self._metrics.refresh()
         if self.error is not None or self.ended:
             return str(Searcher.FINISHED)
-        if len(self._running) >= self._limit:
+        if len(self._running) >= self._limit or self._alone:
             return None
         try:
-            task = self._search.ask() or self._offered()
+            task = self._next()
         except BaseException as error:
             self.error = error
             return str(Searcher.FINISHED)
+        if task is None and self._kept and not self._running:
+            task = self._kept.pop(0)
+            self._alone = True
         if task is not None:
             self._failed.discard(task.number)
             self._running[trial_id] = task
@@ -104,8 +113,11 @@ class TaskSearcher(Searcher):
         if task is None or self.error is not None:
             return
         event = (result or {}).get(EVENT) if not error else None
+        if isinstance(event, OutOfMemory):
+            event = self._out_of_memory(task)
         if not isinstance(event, Outcome | Failure):
             event = Failure("its Ray actor was lost", worker_died=True, blameless=True)
+        self._alone = False
         self._metrics.end(task, event)
         if isinstance(event, Failure) and event.worker_died and self._node_lost():
             self.error = SlimsearchError(
@@ -118,11 +130,30 @@ class TaskSearcher(Searcher):
         except BaseException as raised:
             self.error = raised
 
+    def lost(self) -> None:
+        """Tune has come to an end in the middle: what was running is lost with it, by no fault of its own."""
+        for trial_id in list(self._running):
+            self.on_trial_complete(trial_id, error=True)
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study of the run is the only record."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, likewise."""
+
+    def _next(self) -> Task | None:
+        while True:
+            task = self._search.ask() or self._offered()
+            if task is None or task.number not in self._short_of_memory:
+                return task
+            self._kept.append(task)
+
+    def _out_of_memory(self, task: Task) -> Failure:
+        if self._alone:
+            self._short_of_memory.discard(task.number)
+            return Failure("its node ran out of memory, with no other trial beside it")
+        self._short_of_memory.add(task.number)
+        return Failure("its node ran out of memory", worker_died=True, blameless=True)
 
     def _answer(self, number: int, *, failed: bool) -> None:
         """What a trial came to goes to who proposed it; a paused one has no losses yet, and may have some later."""

@@ -16,7 +16,11 @@ from strategies._ray_post import Handle, Report
 from strategies._strategy import Failure
 
 TASK, EVENT = "task", "event"
-"""In a configuration of Tune's: the task; in a result: a `Report`, an `Outcome` or a `Failure`."""
+"""In a configuration of Tune's: the task; in a result: a `Report`, an `Outcome`, a `Failure` or `OutOfMemory`."""
+
+
+class OutOfMemory:
+    """How a task ended: Ray killed its process, memory being short on its node, whoever took it."""
 
 
 class Trial(tune.Trainable):
@@ -85,7 +89,7 @@ class Trial(tune.Trainable):
         self._running = evaluate.remote(self._run, pack(task, self._root), title, self._key)
         self._report = self._post.next.remote(self._key)
 
-    def _next(self) -> Report | Outcome | Failure:
+    def _next(self) -> Report | Outcome | Failure | OutOfMemory:
         while True:
             left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
             ready, _ = ray.wait([self._report, self._running], timeout=left)
@@ -104,7 +108,7 @@ class Trial(tune.Trainable):
             result: Outcome | Failure = ray.get(self._running)
             return result
         except ray.exceptions.OutOfMemoryError:
-            return Failure("its node ran out of memory", worker_died=True)
+            return OutOfMemory()
         except ray.exceptions.RayError as error:
             said = str(error).strip().partition("\n")[0]
             blameless = isinstance(error, ray.exceptions.NodeDiedError)

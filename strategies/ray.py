@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -162,6 +163,7 @@ class Ray:
     def _tune(self, search: Search, evaluator: Evaluator, proposals: Proposals | None, limit: int) -> None:
         import ray
         from ray import tune
+        from ray.exceptions import OutOfMemoryError
 
         from strategies._ray_evaluation import PROCESS, Run, warm_up
         from strategies._ray_metrics import Metrics
@@ -186,19 +188,29 @@ class Ray:
                 ),
                 tune.PlacementGroupFactory([{}, {name: amount for name, amount in resources.items() if amount > 0}]),
             )  # fmt: skip
-            tune.Tuner(
-                trainable,
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher, num_samples=-1, reuse_actors=True,
-                    trial_name_creator=lambda trial: f"trial-{trial.config[TASK].number}",
-                    trial_dirname_creator=lambda trial: trial.trial_id,
-                ),
-                run_config=tune.RunConfig(  # the run has its own record
-                    name="tune", storage_path=folder, verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=0),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                ),
-            ).fit()  # fmt: skip
+            for attempt in itertools.count():
+                tuner = tune.Tuner(
+                    trainable,
+                    tune_config=tune.TuneConfig(
+                        search_alg=searcher, num_samples=-1, reuse_actors=True,
+                        trial_name_creator=lambda trial: f"trial-{trial.config[TASK].number}",
+                        trial_dirname_creator=lambda trial: trial.trial_id,
+                    ),
+                    run_config=tune.RunConfig(  # the run has its own record
+                        name=f"tune-{attempt}", storage_path=folder, verbose=0,
+                        failure_config=tune.FailureConfig(max_failures=0),
+                        checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                    ),
+                )  # fmt: skip
+                try:
+                    tuner.fit()
+                except RuntimeError as error:
+                    # An actor of Tune's that Ray kills where memory is short ends Tune, which knows no such error.
+                    if not isinstance(error.__cause__, OutOfMemoryError):
+                        raise
+                    searcher.lost()
+                else:
+                    break
         if searcher.error is not None:
             raise searcher.error
         if not searcher.ended:

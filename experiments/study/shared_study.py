@@ -60,7 +60,9 @@ class SharedStudy:
         """
         with one_line(self.url):
             self.study = open_study(self.database, self.name, objectives)
-            if self._agreed(_TERMS) is None and self.study.get_trials(deepcopy=False):
+            # In this order: another driver says what it searches, and only then begins its first trial.
+            begun = bool(self.study.get_trials(deepcopy=False))
+            if begun and self._agreed(_TERMS) is None:
                 raise SlimsearchError(
                     f"study '{self.name}' in '{masked(self.url)}' was not made by Slimsearch; choose another --study"
                 )

