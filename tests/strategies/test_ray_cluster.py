@@ -122,6 +122,10 @@ def test_a_node_that_sees_neither_the_code_nor_the_run(cluster: Cluster, tmp_pat
     ]
     hidden = subprocess.Popen(["unshare", "-m", "bash", "-ec", "\n".join(commands)], stdout=subprocess.DEVNULL)
     try:
+        deadline = time.monotonic() + 120
+        while not cluster.global_state.cluster_resources().get("CPU"):
+            assert time.monotonic() < deadline, "the node did not start"
+            time.sleep(0.2)
         driver = begin(
             tmp_path, "--space", "lenet", "--ray-address", cluster.address, "--trials", "3", "--epochs", "4",
             "--top-k", "1",
