@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import os
 import secrets
-import shutil
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,14 +16,9 @@ from typing import Any, ClassVar
 from evaluators import Evaluator
 from slimsearch_errors import SlimsearchError
 from strategies import _workers
+from strategies._ray_cluster import cluster, environment, first_line, node_lost
 from strategies._ray_proposals import Proposals, tune_searcher
 from strategies._strategy import Search, space_of
-
-_log = logging.getLogger(__name__)
-
-_SOURCE = Path(__file__).resolve().parents[1]
-_MODULES = ("compression", "evaluators", "experiments", "search_spaces", "strategies", "slimsearch.py",
-            "slimsearch_errors.py", "slimsearch_names.py", "slimsearch_reading.py")  # fmt: skip
 
 _SECONDS_TO_START = 60.0
 
@@ -35,11 +27,6 @@ _TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "1000000000", "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }  # fmt: skip
-
-
-# The dashboard asks the addresses of cloud providers which of them it is running at, also where it is to tell nobody:
-# by a proxy that is not there.
-_NO_CLOUD = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "localhost,127.0.0.1"}
 
 
 @dataclass
@@ -99,50 +86,19 @@ class Ray:
             proposals = Proposals(self._searcher, space, self.objectives, self.seed)
         from ray.exceptions import RayError
 
-        with self._cluster() as resources:
+        # More processes than processors, actors included, and Ray ends idle ones, which have just been warmed up.
+        cpus = max(os.cpu_count() or 1, math.ceil(self.workers * self.cpus_per_trial))
+        with cluster(self.ray_address, cpus) as resources:
             limit = self._room(resources)
             try:
                 # Of a searcher that it does not know Tune would otherwise start one actor after the other.
-                with _environment(_TUNE | {"TUNE_MAX_PENDING_TRIALS_PG": str(limit)}):
+                with environment(_TUNE | {"TUNE_MAX_PENDING_TRIALS_PG": str(limit)}):
                     self._tune(search, evaluator, proposals, limit)
             except RayError as error:
                 raise SlimsearchError(
-                    f"the Ray cluster failed: {type(error).__name__}: {_line(error)}; what was finished is kept, go on "
-                    "with --resume"
+                    f"the Ray cluster failed: {type(error).__name__}: {first_line(error)}; what was finished is kept, "
+                    "go on with --resume"
                 ) from error
-
-    @contextmanager
-    def _cluster(self) -> Iterator[Mapping[str, float]]:
-        import ray
-
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
-        # More processes than processors, actors included, and Ray ends idle ones, which have just been warmed up.
-        cpus = max(os.cpu_count() or 1, math.ceil(self.workers * self.cpus_per_trial))
-        # What Ray would tell its makers: nothing, unless the user says so. It is read when Ray starts.
-        usage = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
-        kept = {"RAY_num_workers_soft_limit": str(3 * cpus + 4), "RAY_USAGE_STATS_ENABLED": usage}
-        alone = _on_loopback() if self.ray_address is None else nullcontext()
-        with tempfile.TemporaryDirectory(prefix="slimsearch-code-") as folder, _environment(kept), alone:
-            if self.ray_address is None:
-                options |= {
-                    "address": "local", "num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1",
-                }  # fmt: skip
-            else:
-                options |= {"address": self.ray_address, "runtime_env": {"working_dir": _code(Path(folder))}}
-            before = ray.is_initialized()
-            try:
-                context = ray.init(**options)
-            except Exception as error:
-                where = self.ray_address or "on this machine"
-                raise SlimsearchError(f"no Ray cluster {where}: {type(error).__name__}: {_line(error)}") from error
-        try:
-            url = context.dashboard_url
-            if url:
-                _log.info("Ray dashboard: http://%s (the token that it asks for: ray get-auth-token)", url)
-            yield ray.cluster_resources()  # type: ignore[no-untyped-call]
-        finally:
-            if not before and not _node_lost():  # nothing answers there, and Ray waits for it until it gives up
-                ray.shutdown()
 
     def _room(self, resources: Mapping[str, float]) -> int:
         """How many trials there is room for.
@@ -180,7 +136,7 @@ class Ray:
                 max_retries=0, runtime_env=PROCESS,
             )  # fmt: skip
             ray.wait([begin.remote(run) for _ in range(limit)], num_returns=limit, timeout=_SECONDS_TO_START)
-            searcher = TaskSearcher(search, post, limit, Metrics(name, search, limit), _node_lost, proposals)
+            searcher = TaskSearcher(search, post, limit, Metrics(name, search, limit), node_lost, proposals)
             trainable = tune.with_resources(
                 tune.with_parameters(
                     Trial, run=[run], name=name, root=place.root, post=post, resources=resources,
@@ -241,68 +197,3 @@ class Ray:
             yield post, Place(self.run_directory, token.name, files)
         finally:
             token.unlink(missing_ok=True)
-
-
-def _node_lost() -> bool:
-    """Whether the raylet that this process talks to is gone."""
-    import ray
-
-    node = ray._private.worker.global_worker.node
-    if node is None:
-        return True
-    with socket.socket(socket.AF_UNIX) as line:
-        return line.connect_ex(node.raylet_socket_name) != 0
-
-
-def _code(folder: Path) -> str:
-    """A copy of what the nodes of a cluster must import, without anything else that may be beside it."""
-    for name in _MODULES:
-        source = _SOURCE / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
-        else:
-            shutil.copy2(source, folder / name)
-    return str(folder)
-
-
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Have a cluster that begins meanwhile be one of this machine: its node has the loopback address.
-
-    Ray does so on macOS and Windows, and elsewhere only if it is told that it is there, by what processes of its own
-    read from their environment and this one when it imported Ray. Otherwise it looks for an address that others could
-    reach, by way of a public name server's, and its servers listen there.
-    """
-    with _environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}):
-        from ray._private import ray_constants, services
-
-        before, start = ray_constants.ENABLE_RAY_CLUSTER, services.start_ray_process
-
-        def started(command: list[str], process_type: str, *rest: Any, **options: Any) -> Any:
-            if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
-                options["env_updates"] = {**(options.get("env_updates") or {}), **_NO_CLOUD}
-            return start(command, process_type, *rest, **options)
-
-        ray_constants.ENABLE_RAY_CLUSTER, services.start_ray_process = False, started
-        try:
-            yield
-        finally:
-            ray_constants.ENABLE_RAY_CLUSTER, services.start_ray_process = before, start
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
