@@ -85,7 +85,6 @@ class TaskSearcher(Searcher):
             task = self._kept.pop(0)
             self._alone = True
         if task is not None:
-            self._failed.discard(task.number)
             self._running[trial_id] = task
             self._metrics.begin(task)
             return {TASK: task}
@@ -144,7 +143,10 @@ class TaskSearcher(Searcher):
     def _next(self) -> Task | None:
         while True:
             task = self._search.ask() or self._offered()
-            if task is None or task.number not in self._short_of_memory:
+            if task is None:
+                return None
+            self._failed.discard(task.number)
+            if task.number not in self._short_of_memory:
                 return task
             self._kept.append(task)
 

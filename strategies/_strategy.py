@@ -18,7 +18,8 @@ class Failure:
     Attributes:
         error: one line, with the exception's name.
         worker_died: the process was lost; the same task may well succeed elsewhere.
-        blameless: it was lost with its machine, or with something that runs none of the task's code.
+        blameless: it was lost with its machine, with something that runs none of the task's code, or perhaps beside
+            another task that took all memory.
         unwritable: nothing can be written where the run's files are, the disk being full: no task could succeed.
     """
 

@@ -205,8 +205,7 @@ def test_an_unreachable_server_is_said_soon(run: Run) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_who_joins_must_search_the_same(run_apart: Run, tmp_path: Path) -> None:
-    run = run_apart  # a file that changes is read anew
+def test_who_joins_must_search_the_same(run: Run, run_apart: Run, tmp_path: Path) -> None:
     words = ["--space", TINY, *FAST, "--compress", "none", "--storage", "sqlite:///study.db", "--study", "tiny"]
     first = run(*words, "--run-dir", "a", "--trials", "2")
     assert first.returncode == 0, first.stderr
@@ -221,7 +220,8 @@ def test_who_joins_must_search_the_same(run_apart: Run, tmp_path: Path) -> None:
         assert not (tmp_path / "b").exists()
     # The same space at another place, and more trials: everybody may say how long it goes on.
     (tmp_path / "spaces.py").write_text(SPACES.read_text())
-    second = run(*words, "--run-dir", "b", "--space", "spaces.py:Tiny", "--trials", "4")
+    # In a process of its own, in which the file has not been imported yet.
+    second = run_apart(*words, "--run-dir", "b", "--space", "spaces.py:Tiny", "--trials", "4")
     assert second.returncode == 0, second.stderr
     assert len(trials(f"sqlite:///{tmp_path}/study.db", "tiny")) == 4
     one_line(run("--resume", "a", "--storage", "sqlite:///other.db"), "there is no study 'tiny' in 'sqlite.*other.db'")
