@@ -11,7 +11,7 @@ import numpy as np
 from evaluators import Objective
 from search_spaces import Candidate, Point, Space
 from slimsearch_errors import SlimsearchError
-from strategies.samplers import History, Sampler
+from strategies.samplers import History, Sampler, keeps_limits
 
 # A sampler that proposes only what was tried gets so many further draws before others look for something new.
 _DRAWS = 20
@@ -25,8 +25,8 @@ _RECENT, _NEAREST = 20, 10
 class Proposals:
     """No candidate twice, whatever the sampler proposes, and few that break limits, however narrow these are.
 
-    Samplers learn from what was trained. Where most candidates are ruled out before that, there is nothing to learn
-    from, so that as often as it happens a change to one of the networks that come nearest to the limits is tried.
+    Most samplers learn from what was trained. Where most candidates are ruled out before that, there is nothing to
+    learn from, so that as often as it happens a change to one of the networks that come nearest to the limits is tried.
 
     Args:
         space, sampler, objectives: what is searched, and how.
@@ -40,7 +40,7 @@ class Proposals:
         """A candidate that is not in `history`, for trial `number`; None where the space is used up."""
         rng = np.random.default_rng([self._seed, number])
         share = _ruled_out(history)
-        if share > 0 and rng.random() < share:
+        if share > 0 and rng.random() < share and not keeps_limits(self._sampler, self._space, history):
             candidate = self._nearer(history, rng)
             if candidate is not None:
                 return candidate

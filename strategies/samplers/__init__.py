@@ -15,12 +15,12 @@ from slimsearch_names import load_class
 from strategies.samplers import _optuna
 from strategies.samplers._filter import Filtered
 from strategies.samplers._optuna import distribution
-from strategies.samplers._sampler import History, Observation, Sampler
+from strategies.samplers._sampler import History, Observation, Sampler, keeps_limits
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Filtered", "History", "Observation", "Sampler", "distribution", "load_sampler"]
+__all__ = ["Filtered", "History", "Observation", "Sampler", "distribution", "keeps_limits", "load_sampler"]
 
 
 def load_sampler(name: str) -> Sampler:

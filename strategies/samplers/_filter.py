@@ -11,7 +11,7 @@ import numpy as np
 from evaluators import Objective
 from search_spaces import Candidate, Point, Space
 from slimsearch_errors import SlimsearchError
-from strategies.samplers._sampler import History, Sampler
+from strategies.samplers._sampler import History, Sampler, keeps_limits
 
 # A sampler that proposes the same again is asked so many times for each proposal that is wanted.
 _TRIES = 3
@@ -53,6 +53,10 @@ class Filtered:
         if len(fresh) < 2:
             return next(iter(fresh.values()), point)  # nothing to choose from
         return max(fresh.values(), key=self._worth)  # the first of equals
+
+    def keeps_limits(self, space: Space, history: History) -> bool:
+        """Whether the other sampler does."""
+        return keeps_limits(self._sampler, space, history)
 
     def _worth(self, point: Point) -> float:
         try:

@@ -89,13 +89,21 @@ class Sampler(Protocol):
     """Proposes the next point.
 
     A proposal is a function of its arguments: the same in this process and in another. An index of the history may
-    be kept for speed if it can be dropped and built again.
+    be kept for speed if it can be dropped and built again. One that has a method `keeps_limits` too may say by it when
+    it has learned which points break limits; until then something near what keeps them is tried in its place now and
+    then.
     """
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
         """A canonical point of `space` that was not tried, unless the sampler finds none; the search sees to those."""
+
+
+def keeps_limits(sampler: Sampler, space: Space, history: History) -> bool:
+    """Whether `sampler` has learned from `history` which points break limits."""
+    said = getattr(sampler, "keeps_limits", None)
+    return said is not None and bool(said(space, history))
 
 
 def new_point(

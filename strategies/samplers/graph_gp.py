@@ -39,13 +39,16 @@ class GraphGp:
     costs whose prediction, a sum over the choices and a process over what that leaves, is taken for exact. Targets are
     ranks turned normal, so that networks that did not train at all do not flatten the rest.
 
+    Where limits are broken, most of all by what was ruled out before it was trained, a second process learns which
+    points do so, and the gain is multiplied by the probability that all limits are kept.
+
     Where networks are on the way to others (`Space.way`), the gain is divided by what is left to do, so that what
     follows from a trained network without more training is tried at once; what was passed is learned from too; and half
     of the work at least is new networks.
 
     Source: expected improvement of Jones et al. 1998, bounds on all objectives but one after Haimes et al. 1971,
-    improvement for its cost after Snoek et al. 2012. What a cell computes, rather than how it is written, after White
-    et al. 2021 (BANANAS); see `Encoder`.
+    improvement for its cost after Snoek et al. 2012, limits after Schonlau et al. 1998. What a cell computes, rather
+    than how it is written, after White et al. 2021 (BANANAS); see `Encoder`.
     """
 
     STARTUP = 10
@@ -63,6 +66,10 @@ class GraphGp:
         if position is None:
             return new_point(space, history, lambda: space.sample(rng), rng)
         return memo.encoder.point(position)
+
+    def keeps_limits(self, space: Space, history: History) -> bool:
+        """Once there is enough to learn from."""
+        return not self._starts(space, history)
 
     def _starts(self, space: Space, history: History) -> bool:
         """Whether there is too little to learn from: neither enough trials, nor as much work in fewer of them."""
@@ -97,6 +104,8 @@ class _Proposal:
         tried = memo.pool.tried(history)
         done = [i for i, o in enumerate(observations) if o.losses is not None]
         self._positions = tried[done]
+        judged = [i for i, o in enumerate(observations) if o.losses is not None or o.violation > 0]
+        self._judged, self._excess = tried[judged], np.array([observations[i].violation for i in judged])
         self._running = tried[[i for i, o in enumerate(observations) if o.running]]
         self._losses = np.array([observations[i].losses for i in done], dtype=float)  # (N, objectives)
         violations = np.array([observations[i].violation for i in done])
@@ -135,7 +144,7 @@ class _Proposal:
             gain = expected_improvement(mean, deviation, float(self._warped(learned).min()))
         else:
             gain = self._gain_within_bounds(learned, known, candidates, blocks, mean, deviation)
-        return int(candidates[int((gain / takes).argmax())])
+        return int(candidates[int((self._keeping(blocks) * gain / takes).argmax())])
 
     def _gain_within_bounds(
         self,
@@ -165,6 +174,19 @@ class _Proposal:
         best = np.where(np.isfinite(best), best, losses.max())
         gains = expected_improvement(mean[:, None], deviation[:, None], best)
         return np.asarray(np.where(within, gains, 0.0).sum(axis=1))
+
+    def _keeping(self, blocks: Sequence[Array]) -> Array:
+        """(M,) probability that candidates keep all limits: 1 where no trial has broken one."""
+        from scipy.special import ndtr
+
+        if not self._excess.any():
+            return np.ones(len(blocks[0]))
+        # Which side of the limits a point is on, and beyond them also how far.
+        sides = np.where(self._excess > 0, 1 + np.minimum(self._excess, 1.0), -1.0)
+        kernel = self._fitted("limits", self._judged, sides)
+        known = self._memo.encoder.blocks(self._judged[-_MOST:])
+        mean, deviation = _additive(kernel, known, sides[-_MOST:], blocks)
+        return np.asarray(ndtr(-mean / deviation))
 
     def _worth_keeping(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Which trials the process is conditioned on."""
@@ -237,14 +259,17 @@ class _Proposal:
         return process
 
     def _kernel(self, objective: int) -> Kernel:
+        return self._fitted(objective, self._positions, self._targets[:, objective])
+
+    def _fitted(self, name: object, positions: Positions, values: Array) -> Kernel:
         """Fitted to the trials that there were when it was last time to fit."""
         count = GraphGp.STARTUP
-        while max(count + 1, int(count * _REFIT)) <= len(self._positions):
+        while max(count + 1, int(count * _REFIT)) <= len(positions):
             count = max(count + 1, int(count * _REFIT))
-        chosen = self._positions[:count][-_FIT_ON:]
+        chosen = positions[:count][-_FIT_ON:]
         # Ranked among themselves: what came later must not change the kernel.
-        targets = _rank_normal(self._targets[:count, objective])[-_FIT_ON:]
-        key = (objective, tuple(chosen.tolist()), targets.tobytes())
+        targets = _rank_normal(values[:count])[-_FIT_ON:]
+        key = (name, tuple(chosen.tolist()), targets.tobytes())
         kernels = self._memo.kernels
         if key not in kernels:
             if len(kernels) > 8:
@@ -262,11 +287,7 @@ class _Proposal:
         targets = np.log(values) if logarithmic else values
         targets = targets[self._kept]
         known_blocks = self._memo.encoder.blocks(self._positions[self._kept])
-        # Costs add up, or multiply: the process learns what a sum over all choices leaves.
-        fitted, predicted = _linear(known_blocks, targets, blocks)
-        scale = (targets - fitted).std() + 1e-12
-        process = GaussianProcess(self._kernel(objective), known_blocks, (targets - fitted) / scale)
-        predicted = predicted + process.predict(blocks)[0] * scale
+        predicted, _ = _additive(self._kernel(objective), known_blocks, targets, blocks)
         return np.asarray(np.exp(predicted)) if logarithmic else predicted
 
 
@@ -277,6 +298,14 @@ def _rank_normal(values: Array) -> Array:
 
     normal = ndtri((rankdata(values) - 0.5) / len(values))
     return np.asarray((normal - normal.mean()) / max(1e-12, float(normal.std())))
+
+
+def _additive(kernel: Kernel, known: Sequence[Array], targets: Array, blocks: Sequence[Array]) -> tuple[Array, Array]:
+    """Mean and deviation, (M,), where effects add up, or multiply: the process learns what a sum over all leaves."""
+    fitted, predicted = _linear(known, targets, blocks)
+    scale = (targets - fitted).std() + 1e-12
+    mean, deviation = GaussianProcess(kernel, known, (targets - fitted) / scale).predict(blocks)
+    return predicted + mean * scale, deviation * scale
 
 
 def _linear(known: Sequence[Array], targets: Array, blocks: Sequence[Array]) -> tuple[Array, Array]:

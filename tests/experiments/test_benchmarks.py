@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from evaluators import Objective
-from experiments.benchmarks import _measures, _nasbench201, _searches, _tables, overhead, search_quality
+from experiments.benchmarks import _measures, _nasbench201, _searches, _tables, overhead, search_limits, search_quality
 from experiments.benchmarks._searches import PEERS, SLOW, Problem
 from tests.conftest import ROOT, environment
 
@@ -263,3 +263,32 @@ def test_overhead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "trials/s of the search" in " ".join(capsys.readouterr().out.split())
     assert overhead.main(["--samplers", "randm"]) == 2
     assert capsys.readouterr().err.startswith("error: unknown sampler 'randm'")
+
+
+def test_below_a_limit(tmp_path: Path) -> None:
+    """Nothing better than the best that keeps it, and the same again."""
+    words = ["--datasets", "lenet", "--shares", "0.3", "--seeds", "2", "--trained", "12"]
+    words += ["--samplers", "graph_gp", "random"]
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table: search_limits -->\n<!-- end -->\n")
+    for name in "ab":
+        assert search_limits.main([*words, "--json", str(tmp_path / name), "--page", str(page)]) == 0
+    found = json.loads((tmp_path / "a").read_text())
+    assert found == json.loads((tmp_path / "b").read_text())
+    assert [row["sampler"] for row in found["rows"]] == ["graph_gp", "random"]
+    for row in found["rows"]:
+        assert list(row["missing"]) == ["4", "8", "12"]
+        curves = np.array(list(row["missing"].values()))
+        assert (curves >= 0).all()
+        assert (np.diff(curves, axis=0) <= 0).all()
+        assert min(row["ruled_out"]) > 0
+    assert "| lenet, 30%, `graph_gp` |" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--shares", "0"], "--shares 0 is not above 0 and at most 1"), (["--seeds", "0"], "--seeds 0 is less than 1")],
+)
+def test_a_limit_that_makes_no_sense(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert search_limits.main(words) == 2
+    assert said in capsys.readouterr().err
