@@ -41,6 +41,7 @@ def cluster(address: str | None, cpus: int) -> Iterator[Mapping[str, float]]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
     # What Ray would tell its makers: nothing, unless the user says so. It is read when Ray starts.
     usage = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
+    # More processes than processors, actors included, and Ray ends idle ones, which have just been warmed up.
     kept = {"RAY_num_workers_soft_limit": str(3 * cpus + 4), "RAY_USAGE_STATS_ENABLED": usage}
     alone = _on_loopback() if address is None else nullcontext()
     with tempfile.TemporaryDirectory(prefix="slimsearch-code-") as folder, environment(kept), alone:

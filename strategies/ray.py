@@ -86,7 +86,6 @@ class Ray:
             proposals = Proposals(self._searcher, space, self.objectives, self.seed)
         from ray.exceptions import RayError
 
-        # More processes than processors, actors included, and Ray ends idle ones, which have just been warmed up.
         cpus = max(os.cpu_count() or 1, math.ceil(self.workers * self.cpus_per_trial))
         with cluster(self.ray_address, cpus) as resources:
             limit = self._room(resources)

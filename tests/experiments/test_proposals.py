@@ -44,6 +44,21 @@ def test_narrow_limits_are_found_and_kept(sampler: str) -> None:
     assert len({tuple(point.values()) for point, keeps in zip(points, kept, strict=True) if keeps}) == sum(kept)
 
 
+def test_the_default_sampler_learns_what_breaks_limits() -> None:
+    """Where what is larger is better: it looks near the limit of 32 all the same; random points have a sum of 84."""
+    sampler, history, rng = load_sampler("graph_gp"), History(), np.random.default_rng(0)
+    for number in range(60):
+        widths = [1, 2, 4] if number % 2 else [1, 2, 4, 8, 16, 32]
+        point = {choice.label: int(rng.choice(widths)) for choice in SPACE.choices}
+        history.add(Observation(point, None if excess(point) else (-float(sum(point.values())),), excess(point)))
+    sums = []
+    for _ in range(20):
+        point = dict(sampler.propose(SPACE, OBJECTIVES[:1], history, rng))
+        sums.append(sum(point.values()))
+        history.add(Observation(point, None if excess(point) else (-float(sum(point.values())),), excess(point)))
+    assert np.median(sums) < 48
+
+
 def test_proposals_follow_from_the_history_and_the_seed() -> None:
     assert proposed("random", 40, 0, excess)[0] == proposed("random", 40, 0, excess)[0]
     assert proposed("random", 40, 0, excess)[0] != proposed("random", 40, 1, excess)[0]
