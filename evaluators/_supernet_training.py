@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compression import Network
+from evaluators._freed_memory import freed_memory_kept
 from evaluators._meter import Meter
 from evaluators._precision import autocast, suited
 from evaluators._supernet import SharedWeights, Supernet, calibration_images, describe
@@ -50,6 +51,7 @@ _LOOKED_AT, _MOST_VALUES = 16, 64
 Architecture = dict[str, Any]
 
 
+@freed_memory_kept()
 def train_supernet(
     space: ModelSpace,
     data: Dataset,

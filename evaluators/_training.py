@@ -12,10 +12,13 @@ import numpy as np
 
 from compression import AfterStep, LossTerm, Network
 from evaluators._folded_norm import fold, insert
+from evaluators._freed_memory import freed_memory_kept
+from evaluators._gradient_layout import keep_channels_last
 from evaluators._meter import Meter
 from evaluators._precision import autocast, suited
 from evaluators._processor import threads
 from evaluators._progress import Progress
+from evaluators._quick_dropout import quicken
 from evaluators.datasets import Dataset
 from slimsearch_errors import SlimsearchError
 
@@ -158,7 +161,7 @@ class ImageTraining:
             SlimsearchError: the loss is not finite.
             StoppedEarly: `on_epoch` said so.
         """
-        with threads(self._settings.threads):
+        with threads(self._settings.threads), freed_memory_kept():
             return self._fit(network, epochs, learning_rate, losses, after_step)
 
     def _fit(
@@ -178,6 +181,7 @@ class ImageTraining:
         if settings.normalise and not losses and not after_step:
             inserted = insert(module, look.to(device))
         attached = [term.attach(module) for term in losses]
+        take_back = [quicken(module), keep_channels_last(module)] if settings.device == "cpu" else []
         order = np.random.default_rng(self._seed)
         count = min(len(train), settings.epoch_images or len(train))
         steps = max(1, count // settings.batch_size)  # the last, smaller batch of an epoch is left out
@@ -229,6 +233,8 @@ class ImageTraining:
         for term in losses:
             term.detach()
         progress.remove()
+        for undo in take_back:
+            undo()
         fold(module, inserted)
         module = _to(module, torch.device("cpu"), torch.contiguous_format).eval()
         return Network(module, network.structure, network.quantization)

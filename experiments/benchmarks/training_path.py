@@ -10,6 +10,7 @@ spaces are drawn at random, the same for both ways; accuracies are on the valida
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -53,6 +54,7 @@ class Way:
         fused: whether the optimizer's step is one kernel.
         inherits: whether it begins with the weights of a neighbour in the space that was trained for ten epochs.
         stored: whether a teacher's answers are asked for once; None: there is no teacher.
+        without: what of `evaluators._training` is left out.
     """
 
     settings: TrainingSettings
@@ -61,6 +63,7 @@ class Way:
     fused: bool = True
     inherits: bool = False
     stored: bool | None = None
+    without: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,11 @@ def tricks(epochs: int) -> list[Trick]:
         Trick("channels last in memory", replace(plain, layout="contiguous_format"), plain, accuracy=False),
         Trick("bfloat16", full, Way(replace(base, precision="bf16"), epochs=epochs)),
         Trick("bfloat16 where a network multiplies much for what it moves", full, long),
+        Trick("freed memory kept", replace(plain, without="freed_memory_kept"), plain, accuracy=False),
+        Trick("dropout's masks by NumPy", replace(long, without="quicken"), long, ("mnist_cnn",)),
+        Trick(
+            "gradients in channels last", replace(plain, without="keep_channels_last"), plain, accuracy=False,
+        ),
         Trick("optimizer's step in one kernel", replace(plain, fused=False), plain, accuracy=False),
         Trick("batches of 256 in place of 64", long, Way(large, epochs=epochs)),
         Trick("folded normalisation, 2 epochs", short, Way(folded, epochs=2), ("mnist_cnn", "lenet")),
@@ -198,6 +206,9 @@ def trained_by(way: Way, network: Network, data: Dataset, seed: int) -> tuple[fl
         teacher = network.copy_module().eval()
         terms = [SoftLabels(teacher, 2.0, 0.5) if way.stored else _AskedAgain(teacher, 2.0, 0.5)]
     kept_layout, kept_optimizer = torch.channels_last, torch.optim.AdamW
+    kept = {way.without: getattr(training_path, way.without)} if way.without is not None else {}
+    for name in kept:
+        setattr(training_path, name, _Nothing)
     torch.channels_last = getattr(torch, way.layout)
     torch.optim.AdamW = _unfused if not way.fused else kept_optimizer  # type: ignore[misc, assignment]
     try:
@@ -206,6 +217,8 @@ def trained_by(way: Way, network: Network, data: Dataset, seed: int) -> tuple[fl
         return (time.process_time() - began) / len(data.train), trained
     finally:
         torch.channels_last, torch.optim.AdamW = kept_layout, kept_optimizer  # type: ignore[misc]
+        for name, function in kept.items():
+            setattr(training_path, name, function)
 
 
 def pinned(space_name: str, networks: int) -> dict[str, Any]:
@@ -245,6 +258,16 @@ def _at_once(way: Way, network: Network, data: Dataset, cores: Sequence[int], *,
     for process in processes:
         process.join()
     return (time.perf_counter() - began) / len(data.train)
+
+
+class _Nothing(contextlib.ExitStack):
+    """In place of a function of the training path: a context in which nothing is changed, and nothing to take back."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def __call__(self) -> None:
+        pass
 
 
 class _AskedAgain(SoftLabels):
