@@ -32,6 +32,7 @@ class Ways:
         self._losses: dict[str, float | None] = {}
         self._points: dict[str, int] = {}
         self._on_new = self._in_all = 0.0
+        self._tried = set(positions.tolist())
         self._finished = {int(p) for p, o in zip(positions, observations, strict=True) if o.losses is not None}
         for position, observation in zip(positions, observations, strict=True):
             if observation.losses is not None or observation.running:
@@ -49,6 +50,14 @@ class Ways:
         name = way[-1].name
         loss = self._losses[name]
         return None if loss is None else (self._points[name], loss)
+
+    def first(self, position: int) -> int:
+        """The network with which the way to a point begins, if nothing is known of it yet and it is a point itself."""
+        begin = self._encoder.way(position)[0]
+        if begin.name in self._losses or begin.point is None:
+            return position
+        found = self._encoder.position(begin.point)
+        return position if found in self._tried else found
 
     def due(self, candidates: Positions) -> Positions:
         """The candidates that begin with a new network, where these are behind; all of them otherwise."""

@@ -23,8 +23,6 @@ _REFIT, _FIT_ON = 1.1, 128
 _MOST = 300
 # Bounds on costs are drawn from what is possible to a tenth beyond the next costlier network than those so far.
 _BEYOND, _BOUNDS = 1.1, 16
-# So many of the first networks, which are random, are scored as they are trained: more of them are seen so.
-_PLAIN = 0.5
 # The standard deviation of what is as good as known, as a share of that of all.
 _KNOWN = 0.01
 
@@ -43,8 +41,8 @@ class GraphGp:
     points do so, and the gain is multiplied by the probability that all limits are kept.
 
     Where networks are on the way to others (`Space.way`), the gain is divided by what is left to do, so that what
-    follows from a trained network without more training is tried at once; what was passed is learned from too; and half
-    of the work at least is new networks.
+    follows from a trained network without more training is tried at once; what was passed is learned from too; half of
+    the work at least is new networks; and a new network is tried as it is trained before anything is done to it.
 
     Source: expected improvement of Jones et al. 1998, bounds on all objectives but one after Haimes et al. 1971,
     improvement for its cost after Snoek et al. 2012, limits after Schonlau et al. 1998. What a cell computes, rather
@@ -52,6 +50,9 @@ class GraphGp:
     """
 
     STARTUP = 10
+    """So many random points are tried first,"""
+    NETWORKS = 6
+    """or so many random networks, where these are on the way to others."""
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
@@ -76,14 +77,14 @@ class GraphGp:
         if history.finished_count >= self.STARTUP:
             return False
         done = {stop.name: stop.trainings for o in history.finished for stop in space.way(o.point)}
-        return sum(done.values()) < self.STARTUP
+        enough = self.NETWORKS if done else self.STARTUP
+        return history.finished_count < enough and sum(done.values()) < enough
 
     def _first(self, space: Space, rng: np.random.Generator) -> Point:
-        """A random point; half of those to which there is a way are the networks that it begins with."""
+        """A random point; where there is a way to it, the network that it begins with."""
         point = space.sample(rng)
         way = space.way(point)
-        plain = way[0].point if way and rng.random() < _PLAIN else None
-        return point if plain is None else plain
+        return point if not way or way[0].point is None else way[0].point
 
 
 @dataclass
@@ -123,7 +124,7 @@ class _Proposal:
         self._passed_losses = np.array([loss for _, loss in passed], dtype=float)
 
     def best(self) -> int | None:
-        """The position of the highest expected gain for what is left to do, None where nothing is left."""
+        """The position of the highest expected gain for what is left to do, or what is before it."""
         candidates = self._memo.pool.draw(self._history, self._leaders(), self._rng)
         if not len(candidates):
             return None
@@ -144,7 +145,8 @@ class _Proposal:
             gain = expected_improvement(mean, deviation, float(self._warped(learned).min()))
         else:
             gain = self._gain_within_bounds(learned, known, candidates, blocks, mean, deviation)
-        return int(candidates[int((self._keeping(blocks) * gain / takes).argmax())])
+        chosen = int(candidates[int((self._keeping(blocks) * gain / takes).argmax())])
+        return chosen if self._ways is None else self._ways.first(chosen)
 
     def _gain_within_bounds(
         self,

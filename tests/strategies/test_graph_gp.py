@@ -276,13 +276,31 @@ def test_new_networks_go_on_being_tried() -> None:
         assert len({joint().way(o.point)[0].name for o in latest} - before) >= 8
 
 
-def test_some_of_the_first_networks_are_as_they_are_trained() -> None:
-    space, history = joint(), History()
-    for number in range(5):
+def test_new_networks_are_tried_as_they_are_trained_before_anything_is_done_to_them() -> None:
+    history, _ = searched(joint(), 0, 40)
+    known: set[str] = set()
+    for number, observation in enumerate(history.observations):
+        network, recipe = joint().way(observation.point)[0].name, joint().candidate(observation.point).recipe
+        assert network in known or recipe == {}
+        assert number >= GraphGp.NETWORKS or recipe == {}
+        known.add(network)
+    assert any(joint().candidate(o.point).recipe for o in history.observations[GraphGp.NETWORKS : 15])
+
+
+def test_networks_that_cannot_be_had_as_they_are_trained() -> None:
+    always = RecipeSpace({"prune": {"sparsity": [0.25, 0.5, 0.75]}})
+    space, history = JointSpace(joint().architectures, always, steps), History()
+    for number in range(20):
         point = propose(space, history, number)
+        assert space.contains(point)
         history.add(Observation(point, compressed(point)))
-    plain = [space.candidate(o.point).recipe == {} for o in history.observations]
-    assert 1 <= sum(plain) <= 4
+    # What broke a limit as it was trained is not proposed so again.
+    space, history = joint(), History()
+    for number in range(30):
+        point = propose(space, history, number)
+        plain = space.candidate(point).recipe == {} and number >= GraphGp.NETWORKS
+        assert not history.tried(point)
+        history.add(Observation(point, violation=1.0) if plain else Observation(point, compressed(point)))
 
 
 def test_what_was_passed_is_learned_from() -> None:
