@@ -23,6 +23,8 @@ _REFIT, _FIT_ON = 1.1, 128
 _MOST = 300
 # Bounds on costs are drawn from what is possible to a tenth beyond the next costlier network than those so far.
 _BEYOND, _BOUNDS = 1.1, 16
+# A new network is tried as it is trained, if it is as likely as this to keep all limits so.
+_LIKELY = 0.5
 # The standard deviation of what is as good as known, as a share of that of all.
 _KNOWN = 0.01
 
@@ -58,7 +60,7 @@ class GraphGp:
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
         if self._starts(space, history):
-            return new_point(space, history, lambda: self._first(space, rng), rng)
+            return new_point(space, history, lambda: self._first(space, history, rng), rng)
         memo: _Memo | None = history.memo.get("graph_gp")
         if memo is None:
             encoder = Encoder(space)
@@ -80,11 +82,14 @@ class GraphGp:
         enough = self.NETWORKS if done else self.STARTUP
         return history.finished_count < enough and sum(done.values()) < enough
 
-    def _first(self, space: Space, rng: np.random.Generator) -> Point:
-        """A random point; where there is a way to it, the network that it begins with."""
+    def _first(self, space: Space, history: History, rng: np.random.Generator) -> Point:
+        """A random point, or what its way begins with: the less often, the more trials have broken limits."""
         point = space.sample(rng)
         way = space.way(point)
-        return point if not way or way[0].point is None else way[0].point
+        if not way or way[0].point is None:
+            return point
+        broken = sum(o.violation > 0 and o.losses is None for o in history.observations)
+        return point if rng.random() * (history.finished_count + broken) < broken else way[0].point
 
 
 @dataclass
@@ -146,7 +151,10 @@ class _Proposal:
         else:
             gain = self._gain_within_bounds(learned, known, candidates, blocks, mean, deviation)
         chosen = int(candidates[int((self._keeping(blocks) * gain / takes).argmax())])
-        return chosen if self._ways is None else self._ways.first(chosen)
+        if self._ways is None or (first := self._ways.first(chosen)) == chosen:
+            return chosen
+        kept = self._keeping(self._memo.encoder.blocks(np.array([first])))
+        return first if float(kept[0]) > _LIKELY else chosen
 
     def _gain_within_bounds(
         self,

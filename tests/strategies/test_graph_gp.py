@@ -303,6 +303,18 @@ def test_networks_that_cannot_be_had_as_they_are_trained() -> None:
         history.add(Observation(point, violation=1.0) if plain else Observation(point, compressed(point)))
 
 
+def test_limits_that_only_compressed_networks_keep() -> None:
+    space, history, broken = joint(), History(), 0
+    for number in range(60):
+        point = propose(space, history, number)
+        _, size = losses = compressed(point)
+        excess = max(0.0, size / 10 - 1) if "store" in space.candidate(point).recipe else 1.0
+        history.add(Observation(point, violation=excess) if excess else Observation(point, losses))
+        broken += number >= 30 and excess > 0
+    assert history.finished_count >= 30
+    assert broken <= 10
+
+
 def test_what_was_passed_is_learned_from() -> None:
     """Networks that were pruned too much, of which all that is known is how they were before it."""
     space = joint()
