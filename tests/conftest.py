@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +41,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput"):  # one of the processes of -n
-        _measure_apart(session.config)
+        _measure_apart()
     elif session.config.getoption("numprocesses", None):
         return
     begin_workers(IMPORTS)  # once, with all that any run needs, whichever is the first
 
 
-def _measure_apart(config: pytest.Config) -> None:
+def _measure_apart() -> None:
     """A temporary folder for this process: measurements wait for those with the same one."""
     folder = tempfile.mkdtemp(prefix="tests-")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    # After multiprocessing has removed its own folder in it, which it does at -100.
+    Finalize(None, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=-200)
     os.environ["TMPDIR"] = tempfile.tempdir = folder
 
 
