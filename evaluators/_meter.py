@@ -26,6 +26,10 @@ except ImportError:  # no such locks on this system: measurements are not exclus
     _HAS_LOCKS = False
 
 
+# Who was waited for in vain is not waited for so long again for a while.
+_IMPATIENT, _REMEMBERED = 0.5, 60.0  # seconds
+
+
 class Meter:
     """This process's part in the protocol. Not for use by two threads at once."""
 
@@ -33,6 +37,7 @@ class Meter:
         self._folder = folder
         self._files: tuple[IO[bytes], IO[bytes]] | None = None
         self._computing = False
+        self._impatient_until = 0.0
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
@@ -67,7 +72,8 @@ class Meter:
         """While in this context, nothing else of ours computes or measures on this machine.
 
         Args:
-            patience: seconds to wait for those who compute. One that hangs must not hold up all others.
+            patience: seconds to wait for those who compute. One that hangs must not hold up all others: for a minute
+                after it was waited for in vain, half a second must do.
 
         Yields:
             whether everybody has paused; False: somebody did not within `patience`.
@@ -76,7 +82,10 @@ class Meter:
         if self._computing:
             _unlock(busy)
         _lock_exclusive(gate)
+        if time.monotonic() < self._impatient_until:
+            patience = min(patience, _IMPATIENT)
         alone = _lock_exclusive_within(busy, patience)
+        self._impatient_until = 0.0 if alone else time.monotonic() + _REMEMBERED
         try:
             yield alone
         finally:

@@ -79,3 +79,22 @@ def test_one_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
         assert 0.3 <= time.monotonic() - started < 2
     with Meter(tmp_path).exclusive() as alone:
         assert alone
+
+
+def test_who_hangs_is_waited_for_once(tmp_path: Path) -> None:
+    hung, meter = Meter(tmp_path), Meter(tmp_path)
+    with hung.computing():
+        with meter.exclusive(patience=1.5) as alone:
+            assert not alone
+        started = time.monotonic()
+        for _ in range(2):
+            with meter.exclusive(patience=60) as alone:
+                assert not alone
+        assert time.monotonic() - started < 5
+    with meter.exclusive() as alone:
+        assert alone
+    with hung.computing():
+        started = time.monotonic()
+        with meter.exclusive(patience=1.5) as alone:
+            assert not alone
+        assert time.monotonic() - started >= 1.5  # it had come to its senses in between
