@@ -96,7 +96,9 @@ def tricks(epochs: int) -> list[Trick]:
         Trick("channels last in memory", replace(plain, layout="contiguous_format"), plain, accuracy=False),
         Trick("bfloat16", full, Way(replace(base, precision="bf16"), epochs=epochs)),
         Trick("bfloat16 where a network multiplies much for what it moves", full, long),
-        Trick("freed memory kept", replace(plain, without="freed_memory_kept"), plain, accuracy=False),
+        Trick(
+            "freed memory kept, batches of 256", Way(large, without="freed_memory_kept"), Way(large), accuracy=False,
+        ),
         Trick("dropout's masks by NumPy", replace(long, without="quicken"), long, ("mnist_cnn",)),
         Trick(
             "gradients in channels last", replace(plain, without="keep_channels_last"), plain, accuracy=False,
