@@ -18,9 +18,9 @@ _TRIM_AFTER, _MMAP_AFTER = 2**26, 2**25
 def freed_memory_kept() -> Iterator[None]:
     """Large blocks that are freed stay in this process until the end, and are given back to the system then.
 
-    Each step of a training allocates and frees the same megabytes. Where they are more than 64, the C library by
-    default asks the system for them anew each time, which fills them with zeros, a page at a time, as they are first
-    used: up to half of the seconds of a training. Without effect where the C library is not glibc.
+    Each step of a training allocates and frees the same megabytes. Where they are more than 64, the C library may
+    by default ask the system for them anew each time, which fills them with zeros, a page at a time, as they are first
+    used: up to a third of the seconds of a run. Without effect where the C library is not glibc.
     """
     library: Any = ctypes.CDLL(None)
     if not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):
