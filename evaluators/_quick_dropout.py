@@ -18,7 +18,7 @@ _BITS = 16
 def quicken(module: nn.Module) -> Callable[[], None]:
     """Have the dropouts in `module` draw their elements from NumPy's generator; gives what takes that back.
 
-    PyTorch draws one number after the other for each element on processors that are not Intel's: a fifth of a training
+    PyTorch draws one number after the other for each element on processors that are not Intel's: a sixth of a training
     of `mnist_cnn`. The masks follow from PyTorch's seed all the same. Dropouts that change their input in place, that
     drop whole channels, or that are a class of their own, stay as they are.
     """

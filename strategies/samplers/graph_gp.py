@@ -129,7 +129,11 @@ class _Proposal:
         self._passed_losses = np.array([loss for _, loss in passed], dtype=float)
 
     def best(self) -> int | None:
-        """The position of the highest expected gain for what is left to do, or what is before it."""
+        """The position of the highest expected gain for what is left to do, or of what comes before it.
+
+        Returns:
+            None where nothing is left.
+        """
         candidates = self._memo.pool.draw(self._history, self._leaders(), self._rng)
         if not len(candidates):
             return None
