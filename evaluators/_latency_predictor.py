@@ -18,6 +18,8 @@ _PRIOR = 1.0
 # Relative errors beyond which a measured pair counts less: it was disturbed, or the network is of another kind.
 _OUTLIER = 0.1
 _ROUNDS = 20
+# To wait for calm, for all operators of a file together.
+_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class LatencyPredictor:
         new = {operator.key: operator for operator in operators if operator.key not in known}
         if new:
             with self._meter.exclusive() as alone:
-                found, calm = measure(list(new.values()), self._threads)
+                # Beside somebody who does not pause there is no calm to wait for.
+                found, calm = measure(list(new.values()), self._threads, _PATIENCE_SECONDS if alone else 0.0)
             # What was disturbed serves once; the next one who needs it measures it again.
             known = self._costs.add(found) if alone and calm else {**known, **found}
         costs = [known[operator.key] for operator in operators]

@@ -37,7 +37,6 @@ class Meter:
         self._folder = folder
         self._files: tuple[IO[bytes], IO[bytes]] | None = None
         self._computing = False
-        self._impatient_until = 0.0
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
@@ -73,7 +72,7 @@ class Meter:
 
         Args:
             patience: seconds to wait for those who compute. One that hangs must not hold up all others: for a minute
-                after it was waited for in vain, half a second must do.
+                after any process waited for it in vain, half a second must do.
 
         Yields:
             whether everybody has paused; False: somebody did not within `patience`.
@@ -82,10 +81,7 @@ class Meter:
         if self._computing:
             _unlock(busy)
         _lock_exclusive(gate)
-        if time.monotonic() < self._impatient_until:
-            patience = min(patience, _IMPATIENT)
-        alone = _lock_exclusive_within(busy, patience)
-        self._impatient_until = 0.0 if alone else time.monotonic() + _REMEMBERED
+        alone = self._wait_for(busy, patience)
         try:
             yield alone
         finally:
@@ -93,6 +89,22 @@ class Meter:
             _unlock(gate)
             if self._computing:
                 _lock_shared(busy)
+
+    def _wait_for(self, busy: IO[bytes], patience: float) -> bool:
+        """Whether nobody computes any more, within `patience` seconds."""
+        # The time of this file says to all processes when somebody was last waited for in vain.
+        in_vain = Path(busy.name).with_name("in-vain")
+        # Where the file cannot be kept (a full disk, a folder that was cleaned up), each one waits for himself.
+        with contextlib.suppress(OSError):
+            if abs(time.time() - in_vain.stat().st_mtime) < _REMEMBERED:
+                patience = min(patience, _IMPATIENT)
+        alone = _lock_exclusive_within(busy, patience)
+        with contextlib.suppress(OSError):
+            if alone:
+                in_vain.unlink(missing_ok=True)
+            else:
+                in_vain.touch()
+        return alone
 
     def _open(self) -> tuple[IO[bytes], IO[bytes]]:
         if self._files is None:

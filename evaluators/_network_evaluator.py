@@ -280,11 +280,13 @@ class NetworkEvaluator:
         if how.how == "predicted":
             return self._predicted(paths), {"latency_predicted": 1.0}
         with self._meter.exclusive() as alone:
+            # Beside somebody who does not pause a prediction counts, and there is no calm to wait for.
+            predicted = not alone and how.how == "auto" and how.runtime == "onnxruntime"
             found = measure_latency(
                 paths, self.data.input_shape, batch=how.batch, threads=how.threads, runtime=how.runtime,
-                patience=patience, **effort,
+                patience=0.0 if predicted else patience, **effort,
             )  # fmt: skip
-        if not alone and how.how == "auto" and how.runtime == "onnxruntime":
+        if predicted:
             return self._predicted(paths), {"latency_predicted": 1.0, "latency_measured_ms": found[0].median_ms}
         if self._predictor is not None:
             for path, latency in zip(paths, found, strict=True):

@@ -30,8 +30,6 @@ _SPAN_SECONDS = 150e-6
 _BLOCK_SECONDS = 0.0006
 _BLOCKS = 12
 _WARM_UP_RUNS = 5
-# To wait for calm, for all operators of a file together.
-_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,17 +79,17 @@ def operators_of(path: Path, batch: int, threads: int, folder: Path) -> list[Ope
     return [_operator(node, constants, values, opsets) for node in model.graph.node]
 
 
-def measure(operators: Sequence[Operator], threads: int) -> tuple[dict[str, Cost | None], bool]:
+def measure(operators: Sequence[Operator], threads: int, patience: float) -> tuple[dict[str, Cost | None], bool]:
     """Cost of each by its key, None of one that does not run alone; and whether nothing disturbed the measurement.
 
     Call it while nothing else of one's own computes. Blocks beside which the reference was disturbed are thrown away
-    and repeated, as in `measure_latency`.
+    and repeated, as in `measure_latency`, for up to `patience` seconds all in all.
     """
     found: dict[str, Cost | None] = {}
     calm = True
     with pinned(threads):
         reference = Reference(threads)
-        until = time.monotonic() + _PATIENCE_SECONDS
+        until = time.monotonic() + patience
         for operator in operators:
             try:
                 once = _call(operator, 1, threads)

@@ -14,7 +14,8 @@ from torch import nn
 
 import compression
 from compression import Network
-from evaluators import LatencyPredictor, _operators, measure_latency
+from evaluators import LatencyPredictor, _latency_predictor, measure_latency
+from evaluators._meter import Meter
 from evaluators._operator_costs import Cost, OperatorCosts
 from evaluators._reference import Reference
 from slimsearch_errors import SlimsearchError
@@ -122,7 +123,16 @@ def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
 
 def test_what_was_disturbed_serves_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reference, "calm", lambda self, taken: False)
-    monkeypatch.setattr(_operators, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(_latency_predictor, "_PATIENCE_SECONDS", 0.0)
     path = _export(tmp_path, 8)
     found = [LatencyPredictor(folder=tmp_path / "cache").predict(path) for _ in range(2)]
     assert found[0].measured_operators == found[1].measured_operators > 0
+
+
+def test_beside_one_who_does_not_pause_no_calm_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reference, "calm", lambda self, taken: False)
+    monkeypatch.setattr(_latency_predictor, "_PATIENCE_SECONDS", 600.0)
+    path = _export(tmp_path, 8)
+    with Meter(tmp_path / "locks").computing():
+        predictor = LatencyPredictor(meter=Meter(tmp_path / "locks"), folder=tmp_path / "cache")
+        assert predictor.predict(path).measured_operators > 0
