@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,8 @@ _PRIOR = 1.0
 # Relative errors beyond which a measured pair counts less: it was disturbed, or the network is of another kind.
 _OUTLIER = 0.1
 _ROUNDS = 20
-# To wait for calm, for all operators of a file together.
-_PATIENCE_SECONDS = 5.0
+# To wait for calm, for all operators of a file together; and for a while after it was waited for in vain.
+_PATIENCE_SECONDS, _IMPATIENT_SECONDS, _REMEMBERED_SECONDS = 5.0, 0.5, 60.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class LatencyPredictor:
         self._batch, self._threads = batch, threads
         self._costs = OperatorCosts(batch, threads, folder)
         self._pairs: dict[Path, tuple[float, float, float]] = {}
+        self._impatient_until = 0.0
 
     def predict(self, path: Path) -> Predicted:
         """What a call of the file at `path` takes; measures operators that are new to this machine.
@@ -91,9 +93,13 @@ class LatencyPredictor:
         known = self._costs.read()
         new = {operator.key: operator for operator in operators if operator.key not in known}
         if new:
+            impatient = time.monotonic() < self._impatient_until
             with self._meter.exclusive() as alone:
                 # Beside somebody who does not pause there is no calm to wait for.
-                found, calm = measure(list(new.values()), self._threads, _PATIENCE_SECONDS if alone else 0.0)
+                patience = 0.0 if not alone else _IMPATIENT_SECONDS if impatient else _PATIENCE_SECONDS
+                found, calm = measure(list(new.values()), self._threads, patience)
+            if alone:
+                self._impatient_until = 0.0 if calm else time.monotonic() + _REMEMBERED_SECONDS
             # What was disturbed serves once; the next one who needs it measures it again.
             known = self._costs.add(found) if alone and calm else {**known, **found}
         costs = [known[operator.key] for operator in operators]

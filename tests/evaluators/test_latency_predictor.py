@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,10 +32,8 @@ def _export(folder: Path, width: int) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine may be busy, and what is disturbed is not kept."""
-    monkeypatch.setattr(Reference, "calm", lambda self, taken: True)
+# What is disturbed is not kept.
+pytestmark = pytest.mark.usefixtures("calm")
 
 
 def test_operators_are_measured_once_on_a_machine(tmp_path: Path) -> None:
@@ -136,3 +135,15 @@ def test_beside_one_who_does_not_pause_no_calm_is_waited_for(tmp_path: Path, mon
     with Meter(tmp_path / "locks").computing():
         predictor = LatencyPredictor(meter=Meter(tmp_path / "locks"), folder=tmp_path / "cache")
         assert predictor.predict(path).measured_operators > 0
+
+
+def test_what_is_waited_for_in_vain_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reference, "calm", lambda self, taken: False)
+    monkeypatch.setattr(_latency_predictor, "_PATIENCE_SECONDS", 3.0)
+    path, predictor = _export(tmp_path, 8), LatencyPredictor(folder=tmp_path / "cache")
+    seconds = []
+    for _ in range(2):
+        started = time.monotonic()
+        predictor.predict(path)
+        seconds.append(time.monotonic() - started)
+    assert seconds[1] < seconds[0] - 1.5

@@ -69,6 +69,7 @@ def _examples() -> list[Any]:
     return found
 
 
+@pytest.mark.usefixtures("calm")
 @pytest.mark.parametrize(("name", "line"), _examples())
 def test_every_example_of_the_help(
     name: str, line: str, run: Run, finished: Finished, other: Path, images: Path, tmp_path: Path, request: Any
@@ -137,6 +138,7 @@ def test_a_run_that_goes_on_is_running(other: Path) -> None:
     assert stored_run(other).state == "finished"
 
 
+@pytest.mark.usefixtures("calm")
 def test_the_front_of_several_runs(run: Run, finished: Finished, other: Path, tmp_path: Path) -> None:
     done = run(finished[0], other, "--json", "both.json", command="compare")
     assert done.returncode == 0, done.stderr
