@@ -32,7 +32,7 @@ from slimsearch_errors import SlimsearchError
 
 ROWS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "first-seconds": lambda options: first_seconds(options.repeats),
-    "hello-nas": lambda options: hello_nas(_mnist(options), options.out / "hello-nas", options.seeds or 1),
+    "hello-nas": lambda options: hello_nas(_mnist(options), options.out / "hello-nas", options.seeds or 3),
     "mnist-2421": lambda options: tiny_mnist(_mnist(options), options.out / "mnist", 2421, *_effort(options)),
     "mnist-1000": lambda options: tiny_mnist(_mnist(options), options.out / "mnist", 1000, *_effort(options)),
     "cifar10": lambda options: small_cifar10(
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=Path("runs") / "headline", help="where runs are kept")
     made.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads")
     made.add_argument("--cifar10", type=Path, help="image folder of CIFAR-10")
-    made.add_argument("--seeds", type=int, help="how many, from 0; by default as many as the row quotes")
+    made.add_argument("--seeds", type=int, help="how many; by default as many as the row quotes")
     made.add_argument("--repeats", type=int, default=5, help="of first-seconds")
     made.add_argument("--trials", type=int, default=32, help="of a search")
     made.add_argument("--epochs", type=int, default=4, help="of training in a search")
