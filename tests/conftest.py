@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import search_spaces  # noqa: F401 - lets torchvision, and with it NNI, be imported
 from evaluators import IMPORTS
@@ -43,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput"):  # one of the processes of -n
         _measure_apart()
+        _compute_apart()
     elif session.config.getoption("numprocesses", None):
         return
     begin_workers(IMPORTS)  # once, with all that any run needs, whichever is the first
@@ -54,6 +56,13 @@ def _measure_apart() -> None:
     # After multiprocessing has removed its own folder in it, which it does at -100.
     Finalize(None, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=-200)
     os.environ["TMPDIR"] = tempfile.tempdir = folder
+
+
+def _compute_apart() -> None:
+    """One thread for this process and those that it starts: threads of several would wait for each other, spinning."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
