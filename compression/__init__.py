@@ -1,28 +1,35 @@
 """A trained network in, a smaller one out: one stage per file, and the export to the deploy runtime."""
 
-from compression import _telemetry  # noqa: F401 - before ONNX Runtime is imported anywhere
-from compression._export import export
-from compression._network import Network
-from compression._one_file import read_onnx
-from compression._packing import pack, unpack
-from compression._plan import LearnedRange, Quantization
-from compression._recipe import (
-    Recipe,
-    apply,
-    changes_cost,
-    groups,
-    parse,
-    remainder,
-    shipped,
-    stages,
-    steps,
-    text_of,
-    with_option,
-)
-from compression._stage import AfterStep, LossTerm, Part, Stage, Training, TrainingStage, train_together
+if __name__ == "compression":
+    # The root of a checkout is on sys.path, and since Python 3.14 the standard library has a package of this name.
+    import os
 
-__all__ = [
-    "AfterStep", "LearnedRange", "LossTerm", "Network", "Part", "Quantization", "Recipe", "Stage", "Training",
-    "TrainingStage", "apply", "changes_cost", "export", "groups", "pack", "parse", "read_onnx", "remainder", "shipped",
-    "stages", "steps", "text_of", "train_together", "unpack", "with_option",
-]  # fmt: skip
+    __path__ = [os.path.join(os.path.dirname(os.__file__), "compression")]
+else:
+    from slimsearch.compression import _telemetry  # noqa: F401 - before ONNX Runtime is imported anywhere
+    from slimsearch.compression._network import Network
+    from slimsearch.compression._recipe import (
+        Recipe,
+        apply,
+        changes_cost,
+        groups,
+        parse,
+        remainder,
+        shipped,
+        stages,
+        steps,
+        text_of,
+        with_option,
+    )
+    from slimsearch.compression._replaced import SIGN_INPUT
+    from slimsearch.compression._stage import AfterStep, LossTerm, Part, Stage, Training, TrainingStage, train_together
+    from slimsearch.compression.export.packing import pack, unpack
+    from slimsearch.compression.export.to_onnx import export_onnx
+    from slimsearch.compression.export.untrusted import read_onnx
+    from slimsearch.compression.quantization.plan import LearnedRange, Quantization
+
+    __all__ = [
+        "SIGN_INPUT", "AfterStep", "LearnedRange", "LossTerm", "Network", "Part", "Quantization", "Recipe", "Stage",
+        "Training", "TrainingStage", "apply", "changes_cost", "export_onnx", "groups", "pack", "parse", "read_onnx",
+        "remainder", "shipped", "stages", "steps", "text_of", "train_together", "unpack", "with_option",
+    ]  # fmt: skip

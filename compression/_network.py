@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compression._plan import Quantization
-from compression._replaced import make, replace_layer
-from slimsearch_errors import SlimsearchError
-from slimsearch_reading import mismatch, read_json
+from slimsearch.compression._replaced import make, replace_layer
+from slimsearch.compression.quantization.plan import Quantization
+from slimsearch.errors import SlimsearchError
+from slimsearch.reading import mismatch, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,7 +32,7 @@ class Network:
     Attributes:
         module: (N, C, H, W) float32 -> (N, num_classes) logits.
         structure: JSON; what stages changed in the module's shape. Empty for a network as its space builds it.
-            "replaced" has the layers that became another kind of layer (see `compression._replaced`), "widths" the
+            "replaced" has the layers that became another kind of layer (see `_replaced`), "widths" the
             shape of every layer, "dropout" its rates.
         quantization: what export has to do, or None for a float32 file.
     """

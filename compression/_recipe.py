@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compression._network import Network
-from compression._stage import Stage, Training, TrainingStage, shared_epochs, train_together
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import absolute, load_class
-from slimsearch_reading import mismatch, read_yaml, yaml_value
+from slimsearch.compression._network import Network
+from slimsearch.compression._stage import Stage, Training, TrainingStage, shared_epochs, train_together
+from slimsearch.errors import SlimsearchError
+from slimsearch.names import absolute, load_class
+from slimsearch.reading import mismatch, read_yaml, yaml_value
 
 Recipe = Mapping[str, Mapping[str, Any]]
 """Stages by name with their options; a name after a ``+`` shares the training run of the stage before it."""
@@ -136,7 +136,7 @@ def stages(recipe: Recipe) -> list[Stage]:
         name = key.removeprefix("+")
         if made and made[-1].is_last and not key.startswith("+"):
             raise SlimsearchError(f"nothing can follow '{list(recipe)[len(made) - 1]}': put '{name}' before it")
-        stage_class = load_class("stage", name, "compression")
+        stage_class = load_class("stage", name, "slimsearch.compression")
         if Stage not in stage_class.__mro__:
             raise SlimsearchError(f"stage '{name}' is no subclass of compression.Stage")
         if dataclasses.is_dataclass(stage_class):

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
 
-from compression._network import Network
-from slimsearch_errors import SlimsearchError
+from slimsearch.compression._network import Network
+from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compression._features import FeatureLoss, Layerwise, ModuleFeatures, Teacher, evenly, layer_shapes
-from slimsearch_errors import SlimsearchError
+from slimsearch.compression.distillation.features import (
+    FeatureLoss,
+    Layerwise,
+    ModuleFeatures,
+    Teacher,
+    evenly,
+    layer_shapes,
+)
+from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
     import torch

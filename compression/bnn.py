@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch.nn.utils import parametrize
 
-from compression._network import Network
-from compression._plan import CODEBOOK, Quantization
-from compression._replaced import SIGN_INPUT, make, replace_layer
-from compression._stage import AfterStep, Part, Training, TrainingStage
-from compression._weights import layers_in_order
-from slimsearch_errors import SlimsearchError
+from slimsearch.compression._network import Network
+from slimsearch.compression._replaced import SIGN_INPUT, make, replace_layer
+from slimsearch.compression._stage import AfterStep, Part, Training, TrainingStage
+from slimsearch.compression._weights import layers_in_order
+from slimsearch.compression.quantization.plan import CODEBOOK, Quantization
+from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from compression._network import Network
-from compression._plan import CODEBOOK, Quantization
-from compression._stage import AfterStep, Part, Training, TrainingStage
-from compression._weights import parameters
-from slimsearch_errors import SlimsearchError
+from slimsearch.compression._network import Network
+from slimsearch.compression._stage import AfterStep, Part, Training, TrainingStage
+from slimsearch.compression._weights import parameters
+from slimsearch.compression.quantization.plan import CODEBOOK, Quantization
+from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from compression._features import TEACHERS, check_options, check_teacher, device_of, move_to
-from compression._network import Network
-from compression._onnx_teacher import OnnxFile
-from compression._stage import LossTerm, Part, Training, TrainingStage
-from slimsearch_errors import SlimsearchError
+from slimsearch.compression._network import Network
+from slimsearch.compression._stage import LossTerm, Part, Training, TrainingStage
+from slimsearch.compression.distillation.features import TEACHERS, check_options, check_teacher, device_of, move_to
+from slimsearch.compression.distillation.onnx_teacher import OnnxFile
+from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compression._fake_quantization import InputQuantizer, Seen, WeightQuantizer, round_through
-from compression._learned_quantization import LearnedQuantization
-from compression.lsq import LearnedGrid
+from slimsearch.compression.lsq import LearnedGrid
+from slimsearch.compression.quantization.fake_quantization import InputQuantizer, Seen, WeightQuantizer, round_through
+from slimsearch.compression.quantization.learned import LearnedQuantization
 
 if TYPE_CHECKING:
     from torch import Tensor

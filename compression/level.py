@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compression._gradual import Gradual
-from compression._network import Network
-from compression._pruning import check, initial, make_importance, make_schedule, observe
-from compression._stage import AfterStep, Part, Training, TrainingStage
-from compression._weights import parameters, weights
-from compression.importances import Importance
-from compression.schedules import Schedule
-from slimsearch_errors import SlimsearchError
+from slimsearch.compression._network import Network
+from slimsearch.compression._stage import AfterStep, Part, Training, TrainingStage
+from slimsearch.compression._weights import parameters, weights
+from slimsearch.compression.pruning.criterion import check, initial, make_importance, make_schedule, observe
+from slimsearch.compression.pruning.gradual import Gradual
+from slimsearch.compression.pruning.importances import Importance
+from slimsearch.compression.pruning.schedules import Schedule
+from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

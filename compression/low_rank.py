@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from compression._network import Network, dropout_rates, widths
-from compression._replaced import FACTORED, make, replace_layer
-from compression._stage import Part, Training, TrainingStage
-from compression._weights import layers_in_order
-from slimsearch_errors import SlimsearchError
+from slimsearch.compression._network import Network, dropout_rates, widths
+from slimsearch.compression._replaced import FACTORED, make, replace_layer
+from slimsearch.compression._stage import Part, Training, TrainingStage
+from slimsearch.compression._weights import layers_in_order
+from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compression._fake_quantization import InputQuantizer, Seen, WeightQuantizer
-from compression._learned_quantization import LearnedQuantization
+from slimsearch.compression.quantization.fake_quantization import InputQuantizer, Seen, WeightQuantizer
+from slimsearch.compression.quantization.learned import LearnedQuantization
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,12 +6,12 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compression._channels import Channels
-from compression._network import Network, dropout_rates
-from compression._pruning import check, draw_anew, initial, make_importance, make_schedule, observe
-from compression._selection import TARGETS, THIRDS, GradualChannels, Selection
-from compression._stage import Part, Training, TrainingStage
-from compression._weights import weights
+from slimsearch.compression._network import Network, dropout_rates
+from slimsearch.compression._stage import Part, Training, TrainingStage
+from slimsearch.compression._weights import weights
+from slimsearch.compression.pruning.channels import Channels
+from slimsearch.compression.pruning.criterion import check, draw_anew, initial, make_importance, make_schedule, observe
+from slimsearch.compression.pruning.selection import TARGETS, THIRDS, GradualChannels, Selection
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,7 @@ class Prune(TrainingStage):
         params: or: so many parameters at most are left.
         macs: or: so many multiply-accumulates an image.
         latency_ms: or: the file, exported in float32 and measured, takes no longer.
-        importance: what to cut: a name of `compression.importances`, or a class of your own.
+        importance: what to cut: a name of `slimsearch.compression.pruning.importances`, or a class of your own.
         schedule: at_once; or linear or agp, which cut while the network trains, and remove at the end.
         scope: "layer" cuts the same share of every layer, "network" ranks the channels of all layers against each
             other, for a target in params by their importance for each parameter.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compression._network import Network
-from compression._plan import DEPLOYED_BITS, KEPT_FLOAT, Quantization
-from compression._stage import Stage, Training
-from compression._weights import layers_in_order
-from slimsearch_errors import SlimsearchError
+from slimsearch.compression._network import Network
+from slimsearch.compression._stage import Stage, Training
+from slimsearch.compression._weights import layers_in_order
+from slimsearch.compression.quantization.plan import DEPLOYED_BITS, KEPT_FLOAT, Quantization
+from slimsearch.errors import SlimsearchError
 
 _CALIBRATIONS = ("minmax", "entropy", "percentile")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compression._network import Network
-from compression._plan import WEIGHTS_FP16, WEIGHTS_INT8, Quantization
-from compression._stage import Stage, Training
+from slimsearch.compression._network import Network
+from slimsearch.compression._stage import Stage, Training
+from slimsearch.compression.quantization.plan import WEIGHTS_FP16, WEIGHTS_INT8, Quantization
 
 _FORMS = {"int8": WEIGHTS_INT8, "fp16": WEIGHTS_FP16}
 

@@ -24,30 +24,30 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # what is described is this checkout
 
-from slimsearch_names import built_in_names  # noqa: E402
+from slimsearch.names import built_in_names  # noqa: E402
 
 # Each page of the reference: its heading, the package, and the packages of its built-ins with theirs.
 REFERENCE = {
     "slimsearch": ("From Python", {}),
-    "search_spaces": ("Spaces", {"search_spaces": "Shipped spaces"}),
-    "compression": (
+    "slimsearch.search_spaces": ("Spaces", {"slimsearch.search_spaces": "Shipped spaces"}),
+    "slimsearch.compression": (
         "Compression",
         {
-            "compression": "Stages",
-            "compression.importances": "Importances",
-            "compression.schedules": "Schedules of pruning",
+            "slimsearch.compression": "Stages",
+            "slimsearch.compression.pruning.importances": "Importances",
+            "slimsearch.compression.pruning.schedules": "Schedules of pruning",
         },
     ),
-    "evaluators": (
+    "slimsearch.evaluators": (
         "Evaluators",
-        {"evaluators.datasets": "Data sets", "evaluators.scores": "Scores of untrained networks"},
+        {"slimsearch.evaluators.datasets": "Data sets", "slimsearch.evaluators.scores": "Scores of untrained networks"},
     ),
-    "strategies": (
+    "slimsearch.strategies": (
         "Strategies",
         {
-            "strategies": "Engines",
-            "strategies.samplers": "Samplers",
-            "strategies.schedulers": "Schedulers",
+            "slimsearch.strategies": "Engines",
+            "slimsearch.strategies.samplers": "Samplers",
+            "slimsearch.strategies.schedulers": "Schedulers",
         },
     ),
 }
@@ -59,7 +59,10 @@ _TO_A_PAGE = re.compile(r"\]\(docs/(\S+)\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that nobody wrote."""
     docs = Path(config["docs_dir"])
-    pages = {"reference/commands.md": commands(), **{f"reference/{name}.md": reference(name) for name in REFERENCE}}
+    pages = {
+        "reference/commands.md": commands(),
+        **{f"reference/{name.rpartition('.')[2]}.md": reference(name) for name in REFERENCE},
+    }
     for notebook in sorted(docs.glob("notebooks/*.ipynb")):
         pages[f"notebooks/{notebook.stem}.md"] = as_page(notebook)
     for path, text in pages.items():
@@ -101,13 +104,13 @@ def reference(name: str) -> str:
     heading, kinds = REFERENCE[name]
     lines = [f"# {heading}: `{name}`", "", f"::: {name}", "    options:", "      show_root_heading: false", ""]
     if name == "slimsearch":
-        lines += ["::: slimsearch_errors.SlimsearchError", ""]
+        lines += ["::: slimsearch.errors.SlimsearchError", ""]
     for package, title in kinds.items():
         lines += [f"## {title}", ""]
         if package != name:
             lines += [f"::: {package}", "    options:", "      show_root_heading: false", ""]
         for built_in in built_in_names(package):
-            typed = built_in.replace("_", "-") if package == "strategies" else built_in
+            typed = built_in.replace("_", "-") if package == "slimsearch.strategies" else built_in
             lines += [
                 f"### `{typed}`", "", f"::: {package}.{built_in}.{_published(package, built_in)}",
                 "    options:", "      heading_level: 4", "",
@@ -117,14 +120,14 @@ def reference(name: str) -> str:
 
 def _published(package: str, module: str) -> str:
     """The class that a built-in's file is there for: the one called like it."""
-    file = ROOT / package.replace(".", "/") / f"{module}.py"
+    file = ROOT / package.removeprefix("slimsearch.").replace(".", "/") / f"{module}.py"
     names = [node.name for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
     return next(name for name in names if name.lower() == module.replace("_", ""))
 
 
 def commands() -> str:
     """Every command with its options and examples, from its parser."""
-    from experiments.main import commands as known
+    from slimsearch.cli.main import commands as known
 
     lines = [
         "# Commands", "",

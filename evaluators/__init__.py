@@ -1,14 +1,16 @@
 """A candidate in, named numbers out: data, training, the deployed file's accuracy, latency and size."""
 
-from evaluators._accuracy import confusion, told_apart, wilson
-from evaluators._classifier import Classifier, Prediction
-from evaluators._deployed import RUNTIMES, DeployedModel, runtime_version, size_kib
-from evaluators._function_evaluator import FunctionEvaluator
-from evaluators._gate import PairedDrop, Verdict, judge
-from evaluators._latency import Latency, measure_latency
-from evaluators._latency_predictor import LatencyPredictor, Predicted
-from evaluators._meter import Meter, user_folder
-from evaluators._network_evaluator import (
+from slimsearch.evaluators._rehearsal import Rehearsal
+from slimsearch.evaluators.deployed.accuracy import confusion, told_apart, wilson
+from slimsearch.evaluators.deployed.classifier import Classifier, Prediction
+from slimsearch.evaluators.deployed.deployed_model import RUNTIMES, DeployedModel, runtime_version, size_kib
+from slimsearch.evaluators.deployed.gate import PairedDrop, Verdict, judge
+from slimsearch.evaluators.deployed.parity import EXACT, exact_error
+from slimsearch.evaluators.function_evaluator import FunctionEvaluator
+from slimsearch.evaluators.latency.measurement import Latency, measure_latency
+from slimsearch.evaluators.latency.meter import Meter, user_folder
+from slimsearch.evaluators.latency.predictor import LatencyPredictor, Predicted
+from slimsearch.evaluators.network_evaluator import (
     CHECKPOINT,
     IMPORTS,
     MODEL,
@@ -19,7 +21,7 @@ from evaluators._network_evaluator import (
     load_predictions,
     load_right,
 )
-from evaluators._objective import (
+from slimsearch.evaluators.objective import (
     DIRECTIONS,
     Limit,
     Metrics,
@@ -33,22 +35,21 @@ from evaluators._objective import (
     ranks,
     select,
 )
-from evaluators._parity import EXACT, exact_error
-from evaluators._precision import precision_for
-from evaluators._processor import device_for, processor, use_one_thread
-from evaluators._supernet import SharedWeights, Supernet, SupernetEvaluator, recalibrate
-from evaluators._supernet_training import SAMPLINGS, train_supernet
-from evaluators._table import TableEvaluator
-from evaluators._task import Artifact, Evaluator, Outcome, Report, Task
-from evaluators._training import ImageTraining, TrainingSettings
-from evaluators._weight_sharing import WeightSharingEvaluator
+from slimsearch.evaluators.supernet.supernet import SharedWeights, Supernet, SupernetEvaluator, recalibrate
+from slimsearch.evaluators.supernet.training import SAMPLINGS, train_supernet
+from slimsearch.evaluators.supernet.weight_sharing import WeightSharingEvaluator
+from slimsearch.evaluators.table_evaluator import TableEvaluator
+from slimsearch.evaluators.task import Artifact, Evaluator, Outcome, Report, Task
+from slimsearch.evaluators.training.image_training import ImageTraining, TrainingSettings
+from slimsearch.evaluators.training.precision import precision_for
+from slimsearch.evaluators.training.processor import device_for, processor, use_one_thread
 
 __all__ = [
     "CHECKPOINT", "DIRECTIONS", "EXACT", "IMPORTS", "MODEL", "RUNTIMES", "SAMPLINGS", "Architectures", "Artifact",
     "Classifier", "DeployedModel", "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency", "LatencyPredictor",
     "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator", "Objective", "Outcome", "PairedDrop",
-    "Predicted", "Prediction", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator", "Task",
-    "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "confusion", "device_for",
+    "Predicted", "Prediction", "Rehearsal", "Report", "SharedWeights", "Supernet", "SupernetEvaluator", "TableEvaluator",
+    "Task", "TrainingSettings", "UserMetric", "Verdict", "WeightSharingEvaluator", "WeightedProduct", "confusion", "device_for",
     "exact_error", "finite", "front", "hypervolume", "hypervolumes", "judge", "load_predictions", "load_right",
     "losses", "measure_latency", "precision_for", "processor", "ranks", "recalibrate", "runtime_version", "select",
     "size_kib", "told_apart", "train_supernet", "use_one_thread", "user_folder", "wilson",

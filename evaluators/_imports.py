@@ -8,7 +8,7 @@ import torch
 import torch.utils.flop_counter
 import torch_pruning
 
-from search_spaces import import_nni
+from slimsearch.search_spaces import import_nni
 
 __all__ = ["onnx", "onnxruntime", "safetensors", "torch", "torch_pruning"]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compression import Network
-from evaluators._meter import Meter
+from slimsearch.compression import Network
+from slimsearch.evaluators.latency.meter import Meter
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compression import AfterStep, LossTerm, Network
-from evaluators._training import ImageTraining
+from slimsearch.compression import AfterStep, LossTerm, Network
+from slimsearch.evaluators.training.image_training import ImageTraining
 
 _IMAGES = 64
 
 
 class Rehearsal(ImageTraining):
-    """A `compression.Training` that trains nothing: widths, ranks and number formats come out as they will."""
+    """A `Training` that trains nothing: widths, ranks and number formats come out as they will."""
 
     def fit(
         self,

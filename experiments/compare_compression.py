@@ -28,20 +28,19 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-import compression
-from compression import Network, Quantization
-from compression._replaced import SIGN_INPUT
-from evaluators import CHECKPOINT, Artifact, TrainingSettings, size_kib
-from evaluators.datasets import Dataset, Split, load_dataset
 from experiments import comparison
 from experiments.comparison import BASE, Row
-from experiments.options.script import Parser, exit_code
 from experiments.reproduce._table import progress
-from experiments.steps import Step, Steps
-from search_spaces import FixedModel, ModelSpace
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import absolute
-from slimsearch_reading import read_json, read_yaml
+from slimsearch import compression
+from slimsearch.cli.script import Parser, exit_code
+from slimsearch.compression import SIGN_INPUT, Network, Quantization
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import CHECKPOINT, Artifact, TrainingSettings, size_kib
+from slimsearch.evaluators.datasets import Dataset, Split, load_dataset
+from slimsearch.loop.steps import Step, Steps
+from slimsearch.names import absolute
+from slimsearch.reading import read_json, read_yaml
+from slimsearch.search_spaces import FixedModel, ModelSpace
 
 DATA = "data"
 METHODS = Path(__file__).with_suffix(".yaml")

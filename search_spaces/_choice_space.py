@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from search_spaces._graph import Graph
-from search_spaces._space import Choice, Point, Space
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces._graph import Graph
+from slimsearch.search_spaces._space import Choice, Point, Space
 
 
 def _nothing(point: Point) -> Mapping[str, float]:

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import load_function
+from slimsearch.errors import SlimsearchError
+from slimsearch.names import load_function
 
 if TYPE_CHECKING:
     from torch import nn

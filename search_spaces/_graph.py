@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
 
 DEAD = frozenset({"none", "zero"})
 """Operations that give zeros, whatever goes in."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces._candidate import Candidate
-from search_spaces._graph import Graph
-from search_spaces._recipe_space import RecipeSpace
-from search_spaces._space import Choice, Point, Space, Stop
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces._candidate import Candidate
+from slimsearch.search_spaces._graph import Graph
+from slimsearch.search_spaces._recipe_space import RecipeSpace
+from slimsearch.search_spaces._space import Choice, Point, Space, Stop
 
 Recipe = Mapping[str, Mapping[str, Any]]
 Steps = Callable[[Recipe], Iterable[tuple[Recipe, float]]]

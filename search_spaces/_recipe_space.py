@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search_spaces._candidate import Candidate
-from search_spaces._space import Choice, Point, Space
-from slimsearch_errors import SlimsearchError
-from slimsearch_reading import read_yaml
+from slimsearch.errors import SlimsearchError
+from slimsearch.reading import read_yaml
+from slimsearch.search_spaces._candidate import Candidate
+from slimsearch.search_spaces._space import Choice, Point, Space
 
 TRAINING = "training"
 _USE = "use"

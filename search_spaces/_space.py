@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces._candidate import Candidate
-from search_spaces._graph import Graph
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces._candidate import Candidate
+from slimsearch.search_spaces._graph import Graph
 
 Point = Mapping[str, Any]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces._candidate import Candidate
-from search_spaces._graph import Graph
-from search_spaces._space import Choice, Point, Space
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces._candidate import Candidate
+from slimsearch.search_spaces._graph import Graph
+from slimsearch.search_spaces._space import Choice, Point, Space
 
 
 class Subset(Space):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nni.nas.hub import pytorch as hub
 
-from search_spaces._from_sample import FromSample
-from search_spaces._hub import check_size
+from slimsearch.search_spaces._nni.from_sample import FromSample
+from slimsearch.search_spaces._nni.hub import check_size
 
 # Patches a side that an image is cut into at least, and the side of the largest patch.
 _PATCHES, _LARGEST = 7, 16

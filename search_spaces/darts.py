@@ -10,8 +10,8 @@ from nni.nas.nn.pytorch import Cell
 from nni.nas.space import current_model
 from torch import nn
 
-from search_spaces._from_sample import FromSample
-from search_spaces._hub import check_size, for_channels, for_classes, shrinking
+from slimsearch.search_spaces._nni.from_sample import FromSample
+from slimsearch.search_spaces._nni.hub import check_size, for_channels, for_classes, shrinking
 
 
 class DARTS(FromSample, hub.DARTS):  # type: ignore[misc]

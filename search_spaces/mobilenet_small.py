@@ -9,7 +9,7 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear, Repeat
 from torch import nn
 
-from search_spaces._weighted import Weighted
+from slimsearch.search_spaces._nni.weighted import Weighted
 
 
 class MobileNetSmall(ModelSpace):  # type: ignore[misc]

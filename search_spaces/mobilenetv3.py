@@ -5,8 +5,8 @@ from __future__ import annotations
 from nni.nas.hub import pytorch as hub
 from nni.nas.hub.pytorch.proxylessnas import reset_parameters
 
-from search_spaces._from_sample import FromSample
-from search_spaces._hub import check_size, for_channels, halvings
+from slimsearch.search_spaces._nni.from_sample import FromSample
+from slimsearch.search_spaces._nni.hub import check_size, for_channels, halvings
 
 # Of the stem and the eight parts behind it. Those that are dropped first come first.
 _STRIDES = (2, 1, 2, 2, 2, 1, 2, 1, 1)

@@ -13,9 +13,9 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import current_model
 from torch import nn
 
-from search_spaces._from_sample import FromSample
-from search_spaces._graph import Edge, Graph
-from search_spaces._hub import check_size, shrinking
+from slimsearch.search_spaces._graph import Edge, Graph
+from slimsearch.search_spaces._nni.from_sample import FromSample
+from slimsearch.search_spaces._nni.hub import check_size, shrinking
 
 _VERTICES, _MOST_EDGES = 7, 9
 _IN, _OUT = 0, _VERTICES - 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from nni.nas.hub import pytorch as hub
 from torch import nn
 
-from search_spaces._from_sample import FromSample
-from search_spaces._hub import check_size, for_channels, shrinking
+from slimsearch.search_spaces._nni.from_sample import FromSample
+from slimsearch.search_spaces._nni.hub import check_size, for_channels, shrinking
 
 
 class NasBench201(FromSample, hub.NasBench201):  # type: ignore[misc]

@@ -7,8 +7,8 @@ from nni.nas.hub import pytorch as hub
 from nni.nas.hub.pytorch.shufflenet import ShuffleNetBlock
 from torch import nn
 
-from search_spaces._from_sample import FromSample
-from search_spaces._hub import check_size, for_channels, halvings, unstride
+from slimsearch.search_spaces._nni.from_sample import FromSample
+from slimsearch.search_spaces._nni.hub import check_size, for_channels, halvings, unstride
 
 
 class ShuffleNet(FromSample, hub.ShuffleNetSpace):  # type: ignore[misc]

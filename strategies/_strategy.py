@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from evaluators import Evaluator, Outcome, Task
-from search_spaces import Point, Space
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Evaluator, Outcome, Task
+from slimsearch.search_spaces import Point, Space
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Figures:
     Attributes:
         states: how many trials are in each.
         best: the best value of each objective among the complete trials that keep every limit.
-        hypervolume: of their front, see `evaluators.hypervolume`; None where there is none.
+        hypervolume: of their front, see `slimsearch.evaluators.hypervolume`; None where there is none.
     """
 
     states: Mapping[str, int]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from search_spaces import ModelSpace
-from strategies._nni_oneshot import OneShot
+from slimsearch.search_spaces import ModelSpace
+from slimsearch.strategies._nni.oneshot import OneShot
 
 if TYPE_CHECKING:
-    from strategies._nni_supernet import Supernet
+    from slimsearch.strategies._nni.supernet import Supernet
 
 
 @dataclass
@@ -24,7 +24,7 @@ class NniDarts(OneShot):
     def strategy(self, space: ModelSpace) -> Any:
         from nni.nas.strategy import DARTS
 
-        from strategies._nni_supernet import MixedDropout
+        from slimsearch.strategies._nni.supernet import MixedDropout
 
         return DARTS(mutation_hooks=[MixedDropout.mutate])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from slimsearch_errors import SlimsearchError
-from strategies._nni import MultiTrial
+from slimsearch.errors import SlimsearchError
+from slimsearch.strategies._nni.drive import MultiTrial
 
 
 @dataclass

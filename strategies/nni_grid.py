@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from strategies._nni import MultiTrial
+from slimsearch.strategies._nni.drive import MultiTrial
 
 
 @dataclass

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from search_spaces import ModelSpace
-from strategies._nni_oneshot import OneShot
+from slimsearch.search_spaces import ModelSpace
+from slimsearch.strategies._nni.oneshot import OneShot
 
 if TYPE_CHECKING:
-    from strategies._nni_supernet import Supernet
+    from slimsearch.strategies._nni.supernet import Supernet
 
 
 @dataclass
@@ -27,7 +27,7 @@ class NniRandomOneshot(OneShot):
     JUDGED: ClassVar[int] = 100
 
     def strategy(self, space: ModelSpace) -> Any:
-        from strategies._nni_supernet import SeededRandomOneShot
+        from slimsearch.strategies._nni.supernet import SeededRandomOneShot
 
         return SeededRandomOneShot(space, self.seed)
 

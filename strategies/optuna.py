@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evaluators import Evaluator
-from strategies import _workers
-from strategies._strategy import Search
-from strategies._workers import Done, Workers
+from slimsearch.evaluators import Evaluator
+from slimsearch.strategies._pool import workers as _workers
+from slimsearch.strategies._pool.workers import Done, Workers
+from slimsearch.strategies._strategy import Search
 
 
 @dataclass

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from evaluators import Evaluator
-from slimsearch_errors import SlimsearchError
-from strategies import _workers
-from strategies._ray_cluster import cluster, environment, first_line, node_lost
-from strategies._ray_proposals import Proposals, tune_searcher
-from strategies._strategy import Search, space_of
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Evaluator
+from slimsearch.strategies._pool import workers as _workers
+from slimsearch.strategies._ray.cluster import cluster, environment, first_line, node_lost
+from slimsearch.strategies._ray.proposals import Proposals, tune_searcher
+from slimsearch.strategies._strategy import Search, space_of
 
 _SECONDS_TO_START = 60.0
 
@@ -120,10 +120,10 @@ class Ray:
         from ray import tune
         from ray.exceptions import OutOfMemoryError
 
-        from strategies._ray_evaluation import PROCESS, Run, warm_up
-        from strategies._ray_metrics import Metrics
-        from strategies._ray_searcher import TaskSearcher
-        from strategies._ray_trial import TASK, Trial
+        from slimsearch.strategies._ray.evaluation import PROCESS, Run, warm_up
+        from slimsearch.strategies._ray.metrics import Metrics
+        from slimsearch.strategies._ray.searcher import TaskSearcher
+        from slimsearch.strategies._ray.trial import TASK, Trial
 
         name = self.run_directory.name if self.run_directory is not None else ""
         resources = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial}
@@ -177,8 +177,8 @@ class Ray:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from strategies._ray_place import Files, Place
-        from strategies._ray_post import Post
+        from slimsearch.strategies._ray.place import Files, Place
+        from slimsearch.strategies._ray.post import Post
 
         node = ray.get_runtime_context().get_node_id()
         options: dict[str, Any] = {

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
-from evaluators import Evaluator, Outcome, Report, Task
-from search_spaces import Candidate
-from slimsearch_errors import SlimsearchError
-from strategies import _workers
-from strategies._strategy import Failure, Search
-from strategies._workers import Done, Workers
-from strategies.optuna import Optuna
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Evaluator, Outcome, Report, Task
+from slimsearch.search_spaces import Candidate
+from slimsearch.strategies._pool import workers as _workers
+from slimsearch.strategies._pool.workers import Done, Workers
+from slimsearch.strategies._strategy import Failure, Search
+from slimsearch.strategies.optuna import Optuna
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Prepared(Evaluator, Protocol):
 class Supernet:
     """Trains the evaluator's supernet in one worker, then keeps all workers busy as `Optuna` does.
 
-    Source: single path one-shot (Guo et al. 2020); what differs is in `evaluators.train_supernet`.
+    Source: single path one-shot (Guo et al. 2020); what differs is in `slimsearch.evaluators.train_supernet`.
 
     Attributes:
         workers: number of processes, each with one thread.

@@ -7,20 +7,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.util import Finalize
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-import search_spaces  # noqa: F401 - lets torchvision, and with it NNI, be imported
-from evaluators import IMPORTS
-from evaluators._reference import Reference
-from evaluators.datasets import Dataset, load_dataset
-from experiments.main import main
-from strategies import begin_workers
+from slimsearch import search_spaces  # noqa: F401 - lets torchvision, and with it NNI, be imported
+from slimsearch.cli.main import main
+from slimsearch.evaluators import IMPORTS
+from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.evaluators.latency.reference import Reference
+from slimsearch.strategies import begin_workers
 from tests.counts import Counts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,7 +127,7 @@ def run_apart(tmp_path: Path) -> Run:
     """The same in a process of its own."""
 
     def call(*words: object, command: str = "run", timeout: float = 240) -> subprocess.CompletedProcess[str]:
-        arguments = [sys.executable, "-m", "experiments.main", command, *map(str, words)]
+        arguments = [sys.executable, "-m", "slimsearch.cli.main", command, *map(str, words)]
         return subprocess.run(
             arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
         )
@@ -155,3 +156,63 @@ def recorded(directory: Path) -> dict[int, dict[str, object]]:
         for t in study.trials
         if t.state.is_finished()
     }  # fmt: skip
+
+
+# It may run as root, without a screen or a graphics card, and fetches nothing.
+ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PATIENCE_MS = 90_000
+"""For what is to appear on a page, also on a busy machine."""
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A whole run on real digits: all six candidates of the tiny space, and compression."""
+    folder = tmp_path_factory.mktemp("finished")
+    words = [
+        "--space",
+        TINY,
+        "--strategy",
+        "optuna",
+        "--dataset",
+        "digits",
+        "--epochs",
+        "8",
+        "--top-k",
+        "3",
+        "--run-dir",
+        "run",
+    ]
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / "run.py"), *words],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    return folder / "run", process
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    """An empty page of a new browser, in which no script may fail."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra 'browser'")
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("needs Chromium")
+    failed: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: failed.append(str(error)))
+        yield page
+        browser.close()
+    assert failed == []
+
+
+@pytest.fixture
+def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    folder = ROOT / "docs" / "images" if request.config.getoption("--keep-screenshots") else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import compression
-from evaluators.datasets import Dataset
-from experiments.options.configuration import Configuration
-from experiments.options.recipe_choices import recipe_choices
+from slimsearch import compression
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.options.configuration import Configuration
+from slimsearch.options.recipe_choices import recipe_choices
 from tests.conftest import ROOT, Run, environment
 
 PAGES = {
@@ -131,7 +131,7 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("slimsearch ")])
 def test_other_commands_have_these_options(line: str) -> None:
-    from experiments.main import commands
+    from slimsearch.cli.main import commands
 
     _, name, *words = shlex.split(line.replace("IMAGE...", "IMAGE"))
     commands()[name].parser(f"slimsearch {name}").parse_args(words)
@@ -191,8 +191,8 @@ def test_names_of_nni_exist() -> None:
 
 
 def test_flags_and_names_in_the_text_exist() -> None:
-    from experiments.main import commands
-    from slimsearch_names import built_in_names
+    from slimsearch.cli.main import commands
+    from slimsearch.names import built_in_names
 
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT)) - {"--resume"}
     flags -= {"--keep-screenshots", "--no-deps", "--strict"}  # of pytest, pip-audit and mkdocs
@@ -202,12 +202,12 @@ def test_flags_and_names_in_the_text_exist() -> None:
     known += (ROOT / "experiments" / "compare_compression.py").read_text()
     assert not [flag for flag in flags if flag not in known]
     for package in (
-        "search_spaces", "evaluators.datasets", "strategies.samplers", "compression", "compression.importances",
-        "compression.schedules", "strategies.schedulers", "evaluators.scores",
+        "search_spaces", "evaluators.datasets", "evaluators.scores", "strategies.samplers", "strategies.schedulers",
+        "compression", "compression.pruning.importances", "compression.pruning.schedules",
     ):  # fmt: skip
-        for name in built_in_names(package):
+        for name in built_in_names(f"slimsearch.{package}"):
             assert f"`{name}`" in TEXT, name
-    for name in built_in_names("strategies"):
+    for name in built_in_names("slimsearch.strategies"):
         assert f"`{name.replace('_', '-')}`" in TEXT, name
     for name in compression.shipped():
         assert f"`{name}`" in TEXT, name

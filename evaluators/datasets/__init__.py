@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evaluators.datasets import _arrays
-from evaluators.datasets._dataset import Dataset, Raw, Source, Split, split
-from evaluators.datasets._image_folder import ImageFolder, image_files, read_image
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import built_in_names, load_class
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.datasets import _arrays
+from slimsearch.evaluators.datasets._dataset import Dataset, Raw, Source, Split, split
+from slimsearch.evaluators.datasets._image_folder import ImageFolder, image_files, read_image
+from slimsearch.names import built_in_names, load_class
 
 __all__ = ["Dataset", "Raw", "Source", "Split", "image_files", "load_dataset", "read_image"]
 
@@ -20,7 +20,7 @@ def load_dataset(
     """The data set `data`, read, resized and split.
 
     Args:
-        data: a built-in's name, the path of an image folder, or arrays (see `evaluators.datasets._arrays.read`).
+        data: a built-in's name, the path of an image folder, or arrays (see `_arrays.read`).
         root: where the files of a named data set are.
         download: fetch them there if they are missing.
         image_size: make every image a square of so many pixels.
@@ -33,9 +33,9 @@ def load_dataset(
     if not isinstance(data, str | Path):
         return split(_arrays.read(data), "arrays", image_size)
     name = str(data)
-    known = built_in_names("evaluators.datasets")
+    known = built_in_names("slimsearch.evaluators.datasets")
     if name in known:
-        source: Source = load_class("data set", name, "evaluators.datasets")()
+        source: Source = load_class("data set", name, "slimsearch.evaluators.datasets")()
         return split(source.read(Path(root).expanduser() if root else None, download), name, image_size)
     folder = Path(name).expanduser()
     if not folder.is_dir():

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.datasets._dataset import Array, Raw, Split
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.datasets._dataset import Array, Raw, Split
 
 
 def read(data: Any) -> Raw:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluators.datasets._dataset import Array, Raw, Split
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.datasets._dataset import Array, Raw, Split
 
 # Pillow knows many more, and hands one of them, PostScript, to a program that executes it.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-import search_spaces  # noqa: F401 - torchvision may need its operators declared
-from evaluators.datasets._dataset import Raw, Split
-from slimsearch_errors import SlimsearchError
+from slimsearch import search_spaces  # noqa: F401 - torchvision may need its operators declared
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.datasets._dataset import Raw, Split
 
 
 def read(class_name: str, root: Path | None, download: bool, augmentation: str) -> Raw:

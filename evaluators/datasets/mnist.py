@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluators.datasets import _torchvision
-from evaluators.datasets._dataset import Raw
+from slimsearch.evaluators.datasets import _torchvision
+from slimsearch.evaluators.datasets._dataset import Raw
 
 
 class Mnist:

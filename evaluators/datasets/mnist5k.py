@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluators.datasets._dataset import Raw
+from slimsearch.evaluators.datasets._dataset import Raw
 
 
 class Mnist5k:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from evaluators.scores._score import Score
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import load_class
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.scores._score import Score
+from slimsearch.names import load_class
 
 __all__ = ["Score", "load_score"]
 
@@ -15,7 +15,7 @@ def load_score(name: str) -> Score:
     Raises:
         SlimsearchError: there is none, or it cannot be made without arguments.
     """
-    found = load_class("score", name, "evaluators.scores")
+    found = load_class("score", name, "slimsearch.evaluators.scores")
     if not callable(getattr(found, "score", None)):
         raise SlimsearchError(f"score '{name}' has no method score")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from compression import Network
+from slimsearch.compression import Network
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

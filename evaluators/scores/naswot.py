@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from evaluators.scores._score import scoring_copy
+from slimsearch.evaluators.scores._score import scoring_copy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compression import Network
+from slimsearch.compression import Network
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

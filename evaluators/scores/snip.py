@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evaluators.scores._score import kernel_gradients
+from slimsearch.evaluators.scores._score import kernel_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from evaluators.scores._score import kernels
+from slimsearch.evaluators.scores._score import kernels
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluators import Evaluator, Outcome, Report, Task
+from slimsearch.evaluators import Evaluator, Outcome, Report, Task
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from evaluators import Objective, hypervolume
-from evaluators.datasets import Split, load_dataset
 from experiments.benchmarks import _search_then_compress
 from experiments.benchmarks._runs import Run, carry_out
+from slimsearch.evaluators import Objective, hypervolume
+from slimsearch.evaluators.datasets import Split, load_dataset
 
 OBJECTIVES = (
     Objective("test_accuracy", "maximize"), Objective("latency_ms", "minimize"), Objective("size_kib", "minimize"),

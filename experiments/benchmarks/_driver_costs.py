@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.benchmarks._cluster_simulation import Costs
 from experiments.benchmarks._watched_search import ASK, REPORT, TELL, Moment, search_on_ray
-from experiments.options.configuration import Configuration
+from slimsearch.options.configuration import Configuration
 
 REPORTS = 10
 _CHOICES = {"a": list(range(100)), "b": list(range(100))}

@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from experiments.benchmarks._runs import Run
-from experiments.options.script import write_whole
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.files import write_whole
 
 CANDIDATES, EPOCHS = 3, 3
 # 9,000 images for each of the three; then the best of them goes on, to 81,000: all of them one and a half times.
@@ -27,7 +27,7 @@ _SCRIPT = """
 import json, sys
 import torch
 torch.set_num_threads(int(sys.argv[1]))
-from evaluators.datasets import load_dataset
+from slimsearch.evaluators.datasets import load_dataset
 from experiments.reproduce._nni_search import hello_nas
 found = hello_nas(load_dataset("mnist", root=sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
 print("found " + json.dumps(found))

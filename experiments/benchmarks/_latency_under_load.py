@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 
 import slimsearch
-from evaluators import Meter, measure_latency, use_one_thread
-from evaluators.datasets import Dataset
+from slimsearch.evaluators import Meter, measure_latency, use_one_thread
+from slimsearch.evaluators.datasets import Dataset
 
 _PATIENCE = 120.0
 
@@ -100,7 +100,7 @@ def _train(dataset: str, begun: Event, ended: Event) -> None:
     use_one_thread()
     data = slimsearch.load_dataset(dataset)
     # The widest of the space, which loads the memory as well.
-    from search_spaces import ModelSpace
+    from slimsearch.search_spaces import ModelSpace
 
     space = ModelSpace.load("lenet", data.input_shape, len(data.classes))
     model = space.build({choice.label: choice.values[-1] for choice in space.choices})

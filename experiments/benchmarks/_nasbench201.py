@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces import ChoiceSpace, Edge, Graph, Point
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces import ChoiceSpace, Edge, Graph, Point
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.benchmarks._measures import Front, Numbers
 from experiments.benchmarks._searches import START, Searched, is_peer
 from experiments.benchmarks._tables import OBJECTIVES, Data
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

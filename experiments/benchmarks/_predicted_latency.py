@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-import compression
-from compression import Network, Quantization
-from evaluators import LatencyPredictor, measure_latency
 from experiments.benchmarks.zero_cost import spearman
-from search_spaces import ModelSpace
+from slimsearch import compression
+from slimsearch.compression import Network, Quantization
+from slimsearch.evaluators import LatencyPredictor, measure_latency
+from slimsearch.search_spaces import ModelSpace
 
 # Networks that are compared are within this factor in latency, or to order them would be too easy.
 FACTOR = 4.0
@@ -109,7 +109,7 @@ def _file(space: ModelSpace, point: Any, form: str, path: Path) -> Path:
         plan = Quantization("minmax", True, "any") if form == "int8" else None
         network = Network(space.build(point).eval(), quantization=plan)
         images = torch.randn(16, *space.input_shape, generator=torch.Generator().manual_seed(0))
-        compression.export(network, path, images)
+        compression.export_onnx(network, path, images)
     return path
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from experiments.benchmarks._busy_clock import BusyClock
 from experiments.benchmarks._watched_search import search_on_ray
-from experiments.options.configuration import Configuration
-from experiments.study.trial import COMPLETE
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.options.configuration import Configuration
+from slimsearch.record.trial import COMPLETE
 
 SPACE, DATASET = "lenet", "mnist5k"
 _METRICS = (

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.options.script import write_whole
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.files import write_whole
 
 _MAIN = Path(__file__).resolve().parents[2]
 
@@ -50,7 +50,7 @@ class Run:
         with self.directory.with_suffix(".log").open("ab") as log:
             self._began = time.perf_counter()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "experiments.main", *words], env=self._environment, stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "slimsearch.cli.main", *words], env=self._environment, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log,
             )  # fmt: skip
         return self

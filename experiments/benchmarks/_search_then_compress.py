@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluators import Objective
-from search_spaces import JointSpace, Point, RecipeSpace, Space, Subset
-from slimsearch_errors import SlimsearchError
-from strategies.samplers import History, Observation, load_sampler
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import JointSpace, Point, RecipeSpace, Space, Subset
+from slimsearch.strategies.samplers import History, Observation, load_sampler
 
 BUDGET = "SLIMSEARCH_BUDGET_SECONDS"
 """The environment variable with the seconds of the whole search."""

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from evaluators import Objective
-from experiments.phases.proposals import Proposals
-from search_spaces import Candidate, Point, Space
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import built_in_names
-from strategies.samplers import History, Observation, distribution, load_sampler
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
+from slimsearch.loop.proposals import Proposals
+from slimsearch.names import built_in_names
+from slimsearch.search_spaces import Candidate, Point, Space
+from slimsearch.strategies.samplers import History, Observation, distribution, load_sampler
 
 if TYPE_CHECKING:
     import optuna
 
-    from strategies._nni import MultiTrial
+    from slimsearch.strategies._nni.drive import MultiTrial
 
 START = 10
 """Random rows with which a search begins."""
@@ -149,7 +149,7 @@ def search(name: str, problem: Problem, seed: int, first: Sequence[int]) -> Rows
 
 def ours() -> list[str]:
     """Names of our samplers; ``random`` among them is the plain one that others are compared with."""
-    return built_in_names("strategies.samplers")
+    return built_in_names("slimsearch.strategies.samplers")
 
 
 def _ours_called(name: str) -> Callable[[Problem, int, Sequence[int]], Rows]:
@@ -262,7 +262,7 @@ def _nni(make: Callable[[int], MultiTrial]) -> Callable[[Problem, int, Sequence[
     """As in a run with one worker; more is better to NNI, and it takes one number."""
 
     def rows(problem: Problem, seed: int, first: Sequence[int]) -> Rows:
-        from strategies import _nni_proposals
+        from slimsearch.strategies._nni import proposals as _nni_proposals
 
         strategy = make(seed)
         mutables, point_of = _nni_proposals.mutables(problem.space)
@@ -289,13 +289,13 @@ def _nni(make: Callable[[int], MultiTrial]) -> Callable[[Problem, int, Sequence[
 
 
 def _nni_evolution(seed: int) -> MultiTrial:
-    from strategies.nni_evolution import NniEvolution
+    from slimsearch.strategies.nni_evolution import NniEvolution
 
     return NniEvolution(workers=1, seed=seed)
 
 
 def _nni_tpe(seed: int) -> MultiTrial:
-    from strategies.nni_tpe import NniTpe
+    from slimsearch.strategies.nni_tpe import NniTpe
 
     return NniTpe(workers=1, seed=seed)
 

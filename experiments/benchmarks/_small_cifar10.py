@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import compression
-from compression import Network
-from evaluators import Meter, TrainingSettings, measure_latency, use_one_thread
-from evaluators._rehearsal import Rehearsal
-from evaluators.datasets import Dataset, load_dataset
 from experiments.benchmarks._runs import Run
 from experiments.reproduce import resnet18_fused
-from search_spaces import FixedModel
+from slimsearch import compression
+from slimsearch.compression import Network
+from slimsearch.evaluators import Meter, Rehearsal, TrainingSettings, measure_latency, use_one_thread
+from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.search_spaces import FixedModel
 
 PARAMS = 280_000
 _RECIPES = "quantize:\n  keep_float: [none, ends]\n"
@@ -83,4 +82,4 @@ def _compressed_resnet18(data: Dataset, path: Path) -> None:
     network = Network(space.build({}, 0).eval())
     rehearsal = Rehearsal(data, TrainingSettings(), 0, 1, {"parent": network}, initial=network.copy_module)
     recipe = compression.parse(resnet18_fused.TARGET + ",quantize")
-    compression.export(compression.apply(recipe, network, rehearsal), path, rehearsal.calibration)
+    compression.export_onnx(compression.apply(recipe, network, rehearsal), path, rehearsal.calibration)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from evaluators import Objective, TableEvaluator, Task
 from experiments.benchmarks import _measures, _nasbench201
 from experiments.benchmarks._measures import Numbers
 from experiments.benchmarks._searches import Problem
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective, TableEvaluator, Task
 
 LENET = "lenet"
 LENET_TABLE = Path(__file__).parent / "results" / "lenet_mnist5k.csv"

@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from evaluators.datasets import load_dataset
 from experiments.benchmarks._runs import Run, carry_out
 from experiments.reproduce import lenet_prune
-from experiments.steps import Step, Steps
+from slimsearch.evaluators.datasets import load_dataset
+from slimsearch.loop.steps import Step, Steps
 
 LARGEST_KIB = 16
 _SHORT_EPOCH = 18_000  # images: a third of the training split

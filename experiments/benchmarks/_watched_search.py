@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from evaluators import Evaluator, Outcome, Task
-from experiments.options.configuration import Configuration
-from experiments.phases.search import ArchitectureSearch, Budget
-from experiments.phases.sequence import Phases
-from experiments.problem import prepare
-from experiments.reports.figures import figures
-from experiments.study.ranking import Ranking
-from experiments.study.record import Record
-from experiments.study.run_directory import RunDirectory
-from experiments.study.trial import Trial
-from search_spaces import Point
-from strategies import Failure, Figures, Recorded, Search
-from strategies.ray import Ray
-from strategies.samplers import load_sampler
+from slimsearch.evaluators import Evaluator, Outcome, Task
+from slimsearch.loop.problem import prepare
+from slimsearch.loop.search import ArchitectureSearch, Budget
+from slimsearch.loop.sequence import Phases
+from slimsearch.options.configuration import Configuration
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.record import Record
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.trial import Trial
+from slimsearch.report.figures import figures
+from slimsearch.search_spaces import Point
+from slimsearch.strategies import Failure, Figures, Recorded, Search
+from slimsearch.strategies.ray import Ray
+from slimsearch.strategies.samplers import load_sampler
 
 T = TypeVar("T")
 

@@ -19,7 +19,6 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
 
-from evaluators import processor
 from experiments.benchmarks._co_search import co_search
 from experiments.benchmarks._first_seconds import first_seconds
 from experiments.benchmarks._headline_table import front_table, headline_table
@@ -27,8 +26,10 @@ from experiments.benchmarks._hello_nas import hello_nas
 from experiments.benchmarks._page import filled
 from experiments.benchmarks._small_cifar10 import small_cifar10
 from experiments.benchmarks._tiny_mnist import tiny_mnist
-from experiments.options.script import Parser, exit_code, write_whole
-from slimsearch_errors import SlimsearchError
+from slimsearch.cli.script import Parser, exit_code
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import processor
+from slimsearch.files import write_whole
 
 ROWS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "first-seconds": lambda options: first_seconds(options.repeats),

@@ -21,11 +21,12 @@ if __name__ == "__main__":
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
 
-from evaluators import processor
 from experiments.benchmarks import _predicted_latency
 from experiments.benchmarks._page import filled, table
-from experiments.options.script import Parser, exit_code, write_whole
-from slimsearch_errors import SlimsearchError
+from slimsearch.cli.script import Parser, exit_code
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import processor
+from slimsearch.files import write_whole
 
 SPACES = {"lenet": (1, 28, 28), "resnet_cifar": (3, 32, 32)}
 FEW_FILES = {"mnist_cnn": (1, 28, 28)}

@@ -33,13 +33,14 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 
-import compression
-from evaluators import Latency, Meter, measure_latency, processor, runtime_version, use_one_thread
 from experiments.benchmarks._latency_under_load import training
 from experiments.benchmarks._page import filled, table
-from experiments.options.script import Parser, exit_code, write_whole
-from search_spaces import ModelSpace
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.cli.script import Parser, exit_code
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Latency, Meter, measure_latency, processor, runtime_version, use_one_thread
+from slimsearch.files import write_whole
+from slimsearch.search_spaces import ModelSpace
 
 SHAPE, CLASSES = (1, 28, 28), 10
 FACTOR = 5.0
@@ -116,7 +117,7 @@ def networks(folder: Path, count: int) -> list[Path]:
         for position in chosen:
             files.append(folder / f"{name}-{position}.onnx")
             network = compression.Network(space.build(points[position], 0).eval())
-            compression.export(network, files[-1], torch.zeros(2, *SHAPE))
+            compression.export_onnx(network, files[-1], torch.zeros(2, *SHAPE))
     with Meter().exclusive():
         milliseconds = [found.median_ms for found in measure_latency(files, SHAPE, blocks=10)]
     wanted = min(milliseconds) * np.geomspace(1, 0.95 * FACTOR, count)  # something is left for what it is measured anew

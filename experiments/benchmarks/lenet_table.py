@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
 
 import slimsearch  # noqa: E402
-from experiments.options.script import Parser, exit_code  # noqa: E402
-from experiments.study.trial import COMPLETE, Trial  # noqa: E402
+from slimsearch.cli.script import Parser, exit_code  # noqa: E402
+from slimsearch.record.trial import COMPLETE, Trial  # noqa: E402
 
 _METRICS = ("params", "macs", "size_kib", "val_accuracy")
 

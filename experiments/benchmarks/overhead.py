@@ -30,14 +30,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from evaluators import Objective
 from experiments.benchmarks import _nasbench201
-from experiments.options.configuration import Configuration
-from experiments.options.script import Parser, exit_code, write_whole
-from experiments.phases.proposals import Proposals
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import built_in_names
-from strategies.samplers import History, Observation, load_sampler
+from slimsearch.cli.script import Parser, exit_code
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
+from slimsearch.files import write_whole
+from slimsearch.loop.proposals import Proposals
+from slimsearch.names import built_in_names
+from slimsearch.options.configuration import Configuration
+from slimsearch.strategies.samplers import History, Observation, load_sampler
 
 ROOT = Path(__file__).resolve().parents[2]
 HISTORIES = (100, 300, 1_000, 10_000)
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _known() -> list[str]:
-    return built_in_names("strategies.samplers")
+    return built_in_names("slimsearch.strategies.samplers")
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -29,14 +29,15 @@ if __name__ == "__main__":
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy is there: a driver has one core at most
         os.environ.setdefault(_name, "1")
 
-from evaluators import processor
 from experiments.benchmarks import _driver_costs, _latency_under_load, _ray_no_op, _ray_utilisation, overhead
 from experiments.benchmarks._page import filled
 from experiments.benchmarks._ray_no_op import DEFAULTS, OURS, REUSED
 from experiments.benchmarks._scaling_tables import HISTORY, tables
-from experiments.options.configuration import Configuration
-from experiments.options.script import Parser, exit_code, write_whole
-from slimsearch_errors import SlimsearchError
+from slimsearch.cli.script import Parser, exit_code
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import processor
+from slimsearch.files import write_whole
+from slimsearch.options.configuration import Configuration
 
 
 @dataclass(frozen=True)

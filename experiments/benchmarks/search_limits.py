@@ -26,10 +26,11 @@ from experiments.benchmarks import _nasbench201
 from experiments.benchmarks._page import filled, table
 from experiments.benchmarks._searches import Problem
 from experiments.benchmarks._tables import LENET, load
-from experiments.options.script import Parser, exit_code, write_whole
-from experiments.phases.proposals import Proposals
-from slimsearch_errors import SlimsearchError
-from strategies.samplers import History, Observation, load_sampler
+from slimsearch.cli.script import Parser, exit_code
+from slimsearch.errors import SlimsearchError
+from slimsearch.files import write_whole
+from slimsearch.loop.proposals import Proposals
+from slimsearch.strategies.samplers import History, Observation, load_sampler
 
 SAMPLERS = ("graph_gp", "bananas", "regularized_evolution", "tpe", "random")
 _PARAMS = 1  # the column of the tables' losses

@@ -40,10 +40,11 @@ from experiments.benchmarks._measures import Front
 from experiments.benchmarks._plots import plot
 from experiments.benchmarks._searches import PEERS, SINGLE, SLOW, Searched, is_peer
 from experiments.benchmarks._tables import LENET, LENET_TABLE, OBJECTIVES, Data, load
-from experiments.options.configuration import Configuration
-from experiments.options.script import Parser, exit_code, write_whole
-from slimsearch_errors import SlimsearchError
-from strategies.samplers import load_sampler
+from slimsearch.cli.script import Parser, exit_code
+from slimsearch.errors import SlimsearchError
+from slimsearch.files import write_whole
+from slimsearch.options.configuration import Configuration
+from slimsearch.strategies.samplers import load_sampler
 
 TRACKS = ("one", "noisy", "two", "three")
 DEFAULT = Configuration.sampler

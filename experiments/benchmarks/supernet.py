@@ -27,11 +27,12 @@ from rich.console import Console
 from rich.table import Table
 
 import slimsearch
-from experiments.options.script import Parser, exit_code, write_whole
-from experiments.phases.supernet_phase import rank_correlation
-from experiments.study.result import Result
-from experiments.study.trial import COMPLETE, SEARCH
-from slimsearch_errors import SlimsearchError
+from slimsearch.cli.script import Parser, exit_code
+from slimsearch.errors import SlimsearchError
+from slimsearch.files import write_whole
+from slimsearch.loop.supernet_phase import rank_correlation
+from slimsearch.record.result import Result
+from slimsearch.record.trial import COMPLETE, SEARCH
 
 WITHIN, SHARE = 0.002, 0.25
 """The goal: so close to the accuracy of the best, in such a share of its time."""

@@ -28,15 +28,16 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 
-from compression import Network
-from compression.distill import SoftLabels
-from evaluators import ImageTraining, Meter, TrainingSettings, precision_for, processor, use_one_thread
-from evaluators import _training as training_path
-from evaluators._inheritance import inherit
-from evaluators.datasets import Dataset, load_dataset
 from experiments.benchmarks._page import filled, table
-from experiments.options.script import Parser, exit_code, write_whole
-from search_spaces import ModelSpace
+from slimsearch.cli.script import Parser, exit_code
+from slimsearch.compression import Network
+from slimsearch.compression.distill import SoftLabels
+from slimsearch.evaluators import ImageTraining, Meter, TrainingSettings, precision_for, processor, use_one_thread
+from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.evaluators.training import image_training as training_path
+from slimsearch.evaluators.training.inheritance import inherit
+from slimsearch.files import write_whole
+from slimsearch.search_spaces import ModelSpace
 
 _DONOR_EPOCHS, _PINNED_EPOCHS = 10, 3
 _PINNED = "a core of its own for each worker"
@@ -54,7 +55,7 @@ class Way:
         fused: whether the optimizer's step is one kernel.
         inherits: whether it begins with the weights of a neighbour in the space that was trained for ten epochs.
         stored: whether a teacher's answers are asked for once; None: there is no teacher.
-        without: what of `evaluators._training` is left out.
+        without: what of `slimsearch.evaluators.training.image_training` is left out.
     """
 
     settings: TrainingSettings

@@ -27,13 +27,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from evaluators import use_one_thread
-from evaluators.datasets import Dataset, load_dataset
-from evaluators.scores import load_score
-from experiments.options.script import Parser, exit_code, write_whole
-from search_spaces import Choice, ModelSpace
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import built_in_names
+from slimsearch.cli.script import Parser, exit_code
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import use_one_thread
+from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.evaluators.scores import load_score
+from slimsearch.files import write_whole
+from slimsearch.names import built_in_names
+from slimsearch.search_spaces import Choice, ModelSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +106,7 @@ def _run(options: argparse.Namespace) -> None:
         raise SlimsearchError(f"--networks {options.networks} is less than {_FEWEST}")
     if options.draws < 1:
         raise SlimsearchError(f"--draws {options.draws} is less than 1")
-    names = options.scores or built_in_names("evaluators.scores")
+    names = options.scores or built_in_names("slimsearch.evaluators.scores")
     for name in names:
         load_score(name)  # a mistake shows before the work
     use_one_thread()

@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compression import Network, export
-from evaluators import DeployedModel, size_kib
-from evaluators.datasets import Dataset
 from experiments.reproduce import _tutorial
 from experiments.reproduce._tutorial import Batches, TrainingStep
+from slimsearch.compression import Network, export_onnx
+from slimsearch.evaluators import DeployedModel, size_kib
+from slimsearch.evaluators.datasets import Dataset
 
 SPARSITY = 0.8
 
 
 class LeNet(nn.Module):
-    """``LeNet.DEFAULT`` of `search_spaces.lenet` as NNI's tutorials write it: plain modules, one a use.
+    """``LeNet.DEFAULT`` of `slimsearch.search_spaces.lenet` as NNI's tutorials write it: plain modules, one a use.
 
     44,426 parameters on 28x28 grey images of ten classes. What differs from the tutorials: the output is logits,
     without their log-softmax.
@@ -263,7 +263,7 @@ def _fit(train: Batches, test: Batches, epochs: list[dict[str, float]]) -> Calla
 
 
 def _exported(model: nn.Module, data: Dataset, path: Path) -> dict[str, Any]:
-    export(Network(model), path, data.normalise(data.train.images[:2]), data.metadata())
+    export_onnx(Network(model), path, data.normalise(data.train.images[:2]), data.metadata())
     assert data.test is not None
     right = DeployedModel(path).predict(data, data.test) == data.test.labels
     return {"artifact": str(path), "artifact_test_accuracy": float(right.mean()), "size_kib": size_kib(path)}

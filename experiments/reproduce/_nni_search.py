@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from evaluators.datasets import Dataset
 from experiments.reproduce import _tutorial
+from slimsearch.evaluators.datasets import Dataset
 
 
 def hello_nas(data: Dataset, seed: int, trials: int = 4, epochs: int = 3) -> dict[str, Any]:
-    """Random search over `search_spaces.mnist_cnn`, each candidate trained in full, one after the other.
+    """Random search over `slimsearch.search_spaces.mnist_cnn`, each candidate trained in full, one after the other.
 
     Source: the tutorial "Hello, NAS!" of NNI 3.0. What differs: its strategy and evaluator run on NNI's sequential
     engine, in this process, where the tutorial's ``NasExperiment`` starts a web server and a process a trial (6 s
@@ -31,7 +31,7 @@ def hello_nas(data: Dataset, seed: int, trials: int = 4, epochs: int = 3) -> dic
         from nni.nas.space import SimplifiedModelSpace
         from nni.nas.strategy import Random
 
-        from search_spaces.mnist_cnn import MnistCnn
+        from slimsearch.search_spaces.mnist_cnn import MnistCnn
 
         train, test = _tutorial.loaders(data)
         rows: list[dict[str, Any]] = []

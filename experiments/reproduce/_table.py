@@ -13,10 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from evaluators import size_kib
-from evaluators.datasets import Dataset, load_dataset
-from experiments.options.script import Parser, exit_code, write_whole
-from experiments.steps import Step, Steps
+from slimsearch.cli.script import Parser, exit_code
+from slimsearch.evaluators import size_kib
+from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.files import write_whole
+from slimsearch.loop.steps import Step, Steps
 
 _COLUMNS = ("source", "what", "seed", "params", "test_accuracy", "latency_ms", "size_kib", "seconds")
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-import search_spaces  # noqa: F401 - torchvision, and with it NNI, may need its operators declared
-from evaluators.datasets import Dataset, Split
-from slimsearch_errors import SlimsearchError
+from slimsearch import search_spaces  # noqa: F401 - torchvision, and with it NNI, may need its operators declared
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.datasets import Dataset, Split
 
 Batches = DataLoader[tuple[Tensor, int]]
 TrainingStep = Callable[[tuple[Tensor, Tensor], nn.Module], Tensor]

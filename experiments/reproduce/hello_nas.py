@@ -15,10 +15,10 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
 
-from evaluators.datasets import Dataset
-from experiments import job
-from experiments.options.configuration import Configuration
 from experiments.reproduce import _table
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.loop import job
+from slimsearch.options.configuration import Configuration
 
 FLOW = "Hello, NAS!, MNIST"
 TRIALS, EPOCHS = 4, 3

@@ -13,10 +13,10 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
 
-from evaluators.datasets import Dataset
 from experiments.reproduce import _table
-from experiments.steps import Step, Steps
-from search_spaces import ModelSpace
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.loop.steps import Step, Steps
+from slimsearch.search_spaces import ModelSpace
 
 FLOW = "LeNet, MNIST, pruned by 80%"
 BASE_EPOCHS, EPOCHS, NNI_BASE_EPOCHS = 10, 10, 3
@@ -63,7 +63,7 @@ def main() -> None:
 
 def lenet_steps(out: Path, data: Dataset) -> Steps:
     """LeNet of 44,426 parameters on `data`."""
-    from search_spaces.lenet import LeNet
+    from slimsearch.search_spaces.lenet import LeNet
 
     space = ModelSpace.load("lenet", data.input_shape, len(data.classes))
     return Steps(out, space, LeNet.DEFAULT, data, on_epoch=_table.progress)

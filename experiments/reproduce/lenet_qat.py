@@ -13,10 +13,10 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
 
-from evaluators.datasets import Dataset
 from experiments.reproduce import _table
 from experiments.reproduce.lenet_prune import lenet_steps
-from experiments.steps import Step
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.loop.steps import Step
 
 FLOW = "LeNet, MNIST, QAT int8"
 BASE_EPOCHS, EPOCHS, NNI_EPOCHS = 10, 3, 3

@@ -14,11 +14,11 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
 
-from evaluators import TrainingSettings
-from evaluators.datasets import load_dataset
 from experiments.reproduce import _table
-from experiments.steps import Step, Steps
-from search_spaces import FixedModel
+from slimsearch.evaluators import TrainingSettings
+from slimsearch.evaluators.datasets import load_dataset
+from slimsearch.loop.steps import Step, Steps
+from slimsearch.search_spaces import FixedModel
 
 FLOW = "ResNet-18, CIFAR-10, fused"
 BASE_EPOCHS, FUSED_EPOCHS = 30, 14

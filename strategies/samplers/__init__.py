@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluators import Objective
-from search_spaces import Point, Space
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import load_class
-from strategies.samplers import _optuna
-from strategies.samplers._filter import Filtered
-from strategies.samplers._optuna import distribution
-from strategies.samplers._sampler import History, Observation, Sampler, keeps_limits
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
+from slimsearch.names import load_class
+from slimsearch.search_spaces import Point, Space
+from slimsearch.strategies.samplers import _optuna
+from slimsearch.strategies.samplers._filter import Filtered
+from slimsearch.strategies.samplers._optuna import distribution
+from slimsearch.strategies.samplers._sampler import History, Observation, Sampler, keeps_limits
 
 if TYPE_CHECKING:
     import optuna
@@ -29,7 +29,7 @@ def load_sampler(name: str) -> Sampler:
     Raises:
         SlimsearchError: there is none, or it cannot be made without arguments.
     """
-    found = load_class("sampler", name, "strategies.samplers")
+    found = load_class("sampler", name, "slimsearch.strategies.samplers")
     if callable(getattr(found, "propose", None)):
         try:
             return found()  # type: ignore[no-any-return]

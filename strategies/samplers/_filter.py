@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from evaluators import Objective
-from search_spaces import Candidate, Point, Space
-from slimsearch_errors import SlimsearchError
-from strategies.samplers._sampler import History, Sampler, keeps_limits
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import Candidate, Point, Space
+from slimsearch.strategies.samplers._sampler import History, Sampler, keeps_limits
 
 # A sampler that proposes the same again is asked so many times for each proposal that is wanted.
 _TRIES = 3

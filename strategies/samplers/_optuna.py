@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluators import Objective
-from search_spaces import Choice, Point, Space
-from strategies.samplers._sampler import History, Observation, new_point
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import Choice, Point, Space
+from slimsearch.strategies.samplers._sampler import History, Observation, new_point
 
 if TYPE_CHECKING:
     import optuna

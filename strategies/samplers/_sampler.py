@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from evaluators import Objective
-from search_spaces import Candidate, Point, Space
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import Candidate, Point, Space
 
 # So many points around a tried one are looked at for an untried one.
 _REACH = 2000

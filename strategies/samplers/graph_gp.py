@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from evaluators import Objective
-from search_spaces import Point, Space
-from strategies.samplers._encoding import Encoder, Positions
-from strategies.samplers._gaussian_process import Array, GaussianProcess, Kernel, fit_kernel
-from strategies.samplers._improvement import expected_improvement
-from strategies.samplers._pool import Pool
-from strategies.samplers._sampler import History, new_point
-from strategies.samplers._ways import SCORING, Ways
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import Point, Space
+from slimsearch.strategies.samplers._sampler import History, new_point
+from slimsearch.strategies.samplers._surrogate.encoding import Encoder, Positions
+from slimsearch.strategies.samplers._surrogate.gaussian_process import Array, GaussianProcess, Kernel, fit_kernel
+from slimsearch.strategies.samplers._surrogate.improvement import expected_improvement
+from slimsearch.strategies.samplers._surrogate.pool import Pool
+from slimsearch.strategies.samplers._surrogate.ways import SCORING, Ways
 
 # The kernel is fitted again when there are a tenth more trials, and to no more than so many of them.
 _REFIT, _FIT_ON = 1.1, 128

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluators import Objective
-from search_spaces import Point, Space
-from strategies.samplers._sampler import History
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import Point, Space
+from slimsearch.strategies.samplers._sampler import History
 
 
 class Grid:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluators import Objective
-from search_spaces import Point, Space
-from strategies.samplers import _optuna
-from strategies.samplers._sampler import History
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import Point, Space
+from slimsearch.strategies.samplers import _optuna
+from slimsearch.strategies.samplers._sampler import History
 
 if TYPE_CHECKING:
     import optuna

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluators import Objective
-from search_spaces import Point, Space
-from slimsearch_errors import SlimsearchError
-from strategies.samplers._sampler import History, nearest_untried
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import Point, Space
+from slimsearch.strategies.samplers._sampler import History, nearest_untried
 
 if TYPE_CHECKING:
     from scipy.stats import qmc

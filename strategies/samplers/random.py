@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluators import Objective
-from search_spaces import Point, Space
-from strategies.samplers._sampler import History, new_point
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import Point, Space
+from slimsearch.strategies.samplers._sampler import History, new_point
 
 
 class Random:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluators import Objective
-from search_spaces import Point, Space
-from strategies.samplers._pareto import standings
-from strategies.samplers._sampler import History, Observation, new_point
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import Point, Space
+from slimsearch.strategies.samplers._sampler import History, Observation, new_point
+from slimsearch.strategies.samplers._surrogate.pareto import standings
 
 
 class RegularizedEvolution:

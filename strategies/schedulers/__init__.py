@@ -6,12 +6,12 @@ import inspect
 import re
 from typing import Any
 
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import load_class
-from slimsearch_reading import yaml_value
-from strategies.schedulers._combined import Combined, combine
-from strategies.schedulers._order import epsilon_net, order
-from strategies.schedulers._scheduler import Decision, Exploiting, Progress, Scheduler
+from slimsearch.errors import SlimsearchError
+from slimsearch.names import load_class
+from slimsearch.reading import yaml_value
+from slimsearch.strategies.schedulers._combined import Combined, combine
+from slimsearch.strategies.schedulers._order import epsilon_net, order
+from slimsearch.strategies.schedulers._scheduler import Decision, Exploiting, Progress, Scheduler
 
 __all__ = [
     "Combined", "Decision", "Exploiting", "Progress", "Scheduler", "combine", "epsilon_net", "load_scheduler", "order",
@@ -63,7 +63,7 @@ def _parse(part: str) -> tuple[str, dict[str, Any]]:
 
 def _class(name: str) -> type[Any]:
     known = name if ":" in name else name.lower().replace("-", "_")
-    found = load_class("scheduler", "full" if known == "none" else known, "strategies.schedulers")
+    found = load_class("scheduler", "full" if known == "none" else known, "slimsearch.strategies.schedulers")
     missing = [method for method in _METHODS if not callable(getattr(found, method, None))]
     if missing:
         raise SlimsearchError(f"scheduler '{name}' has no method {', '.join(missing)}")

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from strategies.schedulers._rungs import pause_unless_next, ranked
-from strategies.schedulers._scheduler import Decision, Progress
+from slimsearch.strategies.schedulers._rungs import pause_unless_next, ranked
+from slimsearch.strategies.schedulers._scheduler import Decision, Progress
 
 
 @dataclass(frozen=True)

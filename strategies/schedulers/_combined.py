@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-from slimsearch_errors import SlimsearchError
-from strategies.schedulers._scheduler import Decision, Exploiting, Progress, Scheduler
-from strategies.schedulers.full import Full
+from slimsearch.errors import SlimsearchError
+from slimsearch.strategies.schedulers._scheduler import Decision, Exploiting, Progress, Scheduler
+from slimsearch.strategies.schedulers.full import Full
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from strategies.schedulers._scheduler import Decision, Progress
+from slimsearch.strategies.schedulers._scheduler import Decision, Progress
 
 
 class EndsTrials(ABC):

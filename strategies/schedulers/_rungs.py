@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from strategies.schedulers._order import order
-from strategies.schedulers._scheduler import Decision, Progress, Scheduler
+from slimsearch.strategies.schedulers._order import order
+from slimsearch.strategies.schedulers._scheduler import Decision, Progress, Scheduler
 
 
 def rungs(epochs: int, eta: int, min_epochs: int) -> list[int]:

@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from search_spaces import Choice, Point
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces import Choice, Point
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from strategies.schedulers._rungs import pause_unless_next, ranked, rungs
-from strategies.schedulers._scheduler import Decision, Progress, check
+from slimsearch.strategies.schedulers._rungs import pause_unless_next, ranked, rungs
+from slimsearch.strategies.schedulers._scheduler import Decision, Progress, check
 
 
 @dataclass(frozen=True)

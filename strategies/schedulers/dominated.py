@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slimsearch_errors import SlimsearchError
-from strategies.schedulers._ending import EndsTrials
-from strategies.schedulers._scheduler import Progress, check
+from slimsearch.errors import SlimsearchError
+from slimsearch.strategies.schedulers._ending import EndsTrials
+from slimsearch.strategies.schedulers._scheduler import Progress, check
 
 
 @dataclass(frozen=True)

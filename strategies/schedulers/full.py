@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from strategies.schedulers._scheduler import Decision, Progress
+from slimsearch.strategies.schedulers._scheduler import Decision, Progress
 
 
 @dataclass(frozen=True)

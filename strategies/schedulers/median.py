@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.schedulers._ending import EndsTrials
-from strategies.schedulers._scheduler import Progress, check
+from slimsearch.strategies.schedulers._ending import EndsTrials
+from slimsearch.strategies.schedulers._scheduler import Progress, check
 
 
 @dataclass(frozen=True)

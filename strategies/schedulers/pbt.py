@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces import Choice, Point
-from slimsearch_errors import SlimsearchError
-from strategies.schedulers._rungs import ranked
-from strategies.schedulers._scheduler import Decision, Progress, check
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces import Choice, Point
+from slimsearch.strategies.schedulers._rungs import ranked
+from slimsearch.strategies.schedulers._scheduler import Decision, Progress, check
 
 
 @dataclass(frozen=True)

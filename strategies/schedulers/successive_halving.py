@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from strategies.schedulers._cohorts import Cohort, Cohorts
-from strategies.schedulers._rungs import rungs
-from strategies.schedulers._scheduler import check
+from slimsearch.strategies.schedulers._cohorts import Cohort, Cohorts
+from slimsearch.strategies.schedulers._rungs import rungs
+from slimsearch.strategies.schedulers._scheduler import check
 
 
 @dataclass(frozen=True)

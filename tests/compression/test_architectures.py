@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-import compression
-import search_spaces  # also: torchvision may need its operators declared
-from compression import LossTerm, Network
-from evaluators import DeployedModel
-from slimsearch_errors import SlimsearchError
+from slimsearch import (
+    compression,
+    search_spaces,  # also: torchvision may need its operators declared
+)
+from slimsearch.compression import LossTerm, Network
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import DeployedModel
 
 slow = pytest.mark.slow
 
@@ -97,10 +99,10 @@ def test_is_pruned_and_quantized(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = pruned.module(images)
         assert torch.equal(Network.load(MODELS[name]().eval(), tmp_path).module(images), expected)
-    compression.export(pruned, tmp_path / "fp32.onnx", images)
+    compression.export_onnx(pruned, tmp_path / "fp32.onnx", images)
     answers = DeployedModel(tmp_path / "fp32.onnx")(images.numpy())
     assert np.allclose(answers, expected.numpy(), atol=1e-3 * float(expected.abs().max()))
-    compression.export(compression.apply({"quantize": {}}, pruned, training), tmp_path / "int8.onnx", images)
+    compression.export_onnx(compression.apply({"quantize": {}}, pruned, training), tmp_path / "int8.onnx", images)
     assert (tmp_path / "int8.onnx").stat().st_size < 0.9 * (tmp_path / "fp32.onnx").stat().st_size
     assert DeployedModel(tmp_path / "int8.onnx")(images.numpy()).shape == (16, 10)
 
@@ -110,7 +112,7 @@ def test_learns_integers(name: str, tmp_path: Path) -> None:
     network, training = _network(name), _NoTraining()
     quantized = compression.apply({"qat": {}}, network, training)
     images = training.calibration
-    compression.export(quantized, tmp_path / "int8.onnx", images)
+    compression.export_onnx(quantized, tmp_path / "int8.onnx", images)
     assert quantized.quantization is not None
     assert len(quantized.quantization.learned) > 5
     assert DeployedModel(tmp_path / "int8.onnx")(images.numpy()).shape == (16, 10)
@@ -133,7 +135,7 @@ def test_what_cannot_be_pruned_can_be_quantized(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     network, training = Network(torchvision.models.shufflenet_v2_x0_5(num_classes=10).eval()), _NoTraining()
-    compression.export(
+    compression.export_onnx(
         compression.apply({"quantize": {}}, network, training), tmp_path / "int8.onnx", training.calibration
     )
     assert DeployedModel(tmp_path / "int8.onnx")(training.calibration.numpy()).shape == (16, 10)

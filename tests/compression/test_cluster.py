@@ -10,15 +10,15 @@ import torch
 from sklearn.cluster import KMeans
 from torch import nn
 
-import compression
-from compression import Network
-from compression._packing import pack, unpack
-from compression._plan import CODEBOOK
-from compression.cluster import Cluster, SharedValues, k_means
-from evaluators import DeployedModel, ImageTraining, TrainingSettings
-from evaluators._training import StoppedEarly
-from evaluators.datasets import Dataset
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.compression import Network
+from slimsearch.compression.cluster import Cluster, SharedValues, k_means
+from slimsearch.compression.export.packing import pack, unpack
+from slimsearch.compression.quantization.plan import CODEBOOK
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import DeployedModel, ImageTraining, TrainingSettings
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.training.image_training import StoppedEarly
 
 
 def _module(sparsity: float = 0.0) -> nn.Module:
@@ -126,7 +126,7 @@ def test_small_in_the_file_and_smaller_when_packed(training: ImageTraining, tmp_
     result = Cluster(bits=4).apply(Network(module), training)
     images = training.calibration
     for name, network in (("plain", Network(result.module)), ("small", result)):
-        compression.export(network, tmp_path / f"{name}.onnx", images)
+        compression.export_onnx(network, tmp_path / f"{name}.onnx", images)
     answers = [DeployedModel(tmp_path / f"{name}.onnx")(images.numpy()) for name in ("plain", "small")]
     assert np.allclose(answers[0], answers[1], atol=1e-4)
     data = pack(result)

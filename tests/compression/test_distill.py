@@ -12,18 +12,18 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-import compression
-from compression import LossTerm, Network, Quantization, TrainingStage
-from compression._features import ModuleFeatures, evenly, layer_shapes
-from compression._onnx_teacher import OnnxFeatures
-from compression._plan import CODEBOOK, STATIC, WEIGHTS_FP16, WEIGHTS_INT8
-from compression.adaptive1d_layerwise import Adaptive1dLayerwise, MappedFeatures
-from compression.distill import Distill, SoftLabels
-from compression.dynamic_layerwise import DynamicLayerwise, NearestFeatures
-from evaluators import ImageTraining, TrainingSettings
-from evaluators._training import StoppedEarly
-from evaluators.datasets import Dataset
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.compression import LossTerm, Network, Quantization, TrainingStage
+from slimsearch.compression.adaptive1d_layerwise import Adaptive1dLayerwise, MappedFeatures
+from slimsearch.compression.distill import Distill, SoftLabels
+from slimsearch.compression.distillation.features import ModuleFeatures, evenly, layer_shapes
+from slimsearch.compression.distillation.onnx_teacher import OnnxFeatures
+from slimsearch.compression.dynamic_layerwise import DynamicLayerwise, NearestFeatures
+from slimsearch.compression.quantization.plan import CODEBOOK, STATIC, WEIGHTS_FP16, WEIGHTS_INT8
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import ImageTraining, TrainingSettings
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.training.image_training import StoppedEarly
 
 IMAGES = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -298,7 +298,7 @@ def test_bfloat16_channels_last_and_parametrized_weights(stage: TrainingStage) -
 @pytest.fixture(scope="module")
 def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
-    compression.export(Network(net(1).eval()), path, IMAGES)
+    compression.export_onnx(Network(net(1).eval()), path, IMAGES)
     return path
 
 
@@ -370,7 +370,7 @@ class Mixed(nn.Module):
 )
 def test_features_of_a_file_are_those_of_the_modules_layers(form: str | None, tolerance: float, tmp_path: Path) -> None:
     module, path = Mixed().eval(), tmp_path / "mixed.onnx"
-    compression.export(Network(module, {}, Quantization(form=form) if form else None), path, IMAGES)
+    compression.export_onnx(Network(module, {}, Quantization(form=form) if form else None), path, IMAGES)
     operators = {node.op_type for node in onnx.load(str(path)).graph.node}
     assert {"Cast", "Mul", "Gather", "DequantizeLinear"} & operators == {
         WEIGHTS_FP16: {"Cast"}, WEIGHTS_INT8: {"Cast", "Mul"}, CODEBOOK: {"Cast", "Gather"},
@@ -556,7 +556,7 @@ def test_digits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    compression.export(taught, Path("teacher.onnx"), _training(digits, net()).calibration)
+    compression.export_onnx(taught, Path("teacher.onnx"), _training(digits, net()).calibration)
     student = Network(taught.copy_module(), {"widths": {}})
     torch.manual_seed(0)
     torch.nn.init.normal_(student.module.c2.weight, std=0.1)  # half of it is lost

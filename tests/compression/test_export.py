@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-import compression
-from compression import Network, Quantization
-from evaluators import DeployedModel
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.compression import Network, Quantization
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import DeployedModel
 from tests.conftest import ROOT
 
 
@@ -47,7 +47,7 @@ def images() -> torch.Tensor:
 
 
 def test_answers_like_the_network_at_every_batch_size(network: Network, images: torch.Tensor, tmp_path: Path) -> None:
-    compression.export(network, tmp_path / "model.onnx", images)
+    compression.export_onnx(network, tmp_path / "model.onnx", images)
     model = DeployedModel(tmp_path / "model.onnx")
     for size in (1, 2, 64):
         with torch.no_grad():
@@ -60,7 +60,7 @@ def test_one_file_with_nothing_of_this_machine_in_it(
     plan: Quantization | None, network: Network, images: torch.Tensor, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.onnx"
-    compression.export(Network(network.module, {}, plan), path, images, {"mean": "[0.5]"})
+    compression.export_onnx(Network(network.module, {}, plan), path, images, {"mean": "[0.5]"})
     assert list(tmp_path.iterdir()) == [path]
     content = path.read_bytes()
     for foreign in (str(ROOT), "site-packages", ".py", str(tmp_path), "Small"):
@@ -74,7 +74,7 @@ def test_one_file_with_nothing_of_this_machine_in_it(
 
 
 def test_int8_is_int8(network: Network, images: torch.Tensor, tmp_path: Path) -> None:
-    compression.export(Network(network.module, {}, Quantization()), tmp_path / "int8.onnx", images)
+    compression.export_onnx(Network(network.module, {}, Quantization()), tmp_path / "int8.onnx", images)
     model = onnx.load(str(tmp_path / "int8.onnx"))
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in model.graph.node}
     weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1]
@@ -89,7 +89,7 @@ def test_int8_is_int8(network: Network, images: torch.Tensor, tmp_path: Path) ->
 def test_the_target_decides_about_the_range_of_weights(
     target: str, largest: int, network: Network, images: torch.Tensor, tmp_path: Path
 ) -> None:
-    compression.export(Network(network.module, {}, Quantization(target=target)), tmp_path / "m.onnx", images)
+    compression.export_onnx(Network(network.module, {}, Quantization(target=target)), tmp_path / "m.onnx", images)
     weights = [
         onnx.numpy_helper.to_array(t)
         for t in onnx.load(str(tmp_path / "m.onnx")).graph.initializer
@@ -100,7 +100,7 @@ def test_the_target_decides_about_the_range_of_weights(
 
 def test_what_cannot_be_exported_says_so_and_leaves_no_file(images: torch.Tensor, tmp_path: Path) -> None:
     with pytest.raises(SlimsearchError, match="export to ONNX failed: RuntimeError"):
-        compression.export(Network(_Raises().eval()), tmp_path / "model.onnx", images)
+        compression.export_onnx(Network(_Raises().eval()), tmp_path / "model.onnx", images)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,5 +113,5 @@ def test_nothing_is_printed_of_what_only_the_newer_exporter_knows(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 10)).eval()
-    compression.export(Network(module), tmp_path / "model.onnx", torch.randn(4, 1, 17, 17))
+    compression.export_onnx(Network(module), tmp_path / "model.onnx", torch.randn(4, 1, 17, 17))
     assert capfd.readouterr() == ("", "")

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import compression
-from compression import Network, Quantization
-from compression._plan import LearnedRange
-from compression._replaced import make
-from compression.low_rank import LowRank, _Svd, _Tucker
-from compression.prune import Prune
-from evaluators import ImageTraining, TrainingSettings
-from evaluators.datasets import Dataset
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.compression import Network, Quantization
+from slimsearch.compression._replaced import make
+from slimsearch.compression.low_rank import LowRank, _Svd, _Tucker
+from slimsearch.compression.prune import Prune
+from slimsearch.compression.quantization.plan import LearnedRange
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import ImageTraining, TrainingSettings
+from slimsearch.evaluators.datasets import Dataset
 
 
 class _NoTraining:

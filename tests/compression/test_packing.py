@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compression import Network, Quantization
-from compression._packing import _code_lengths, _decode, _encode, _equal_lengths, pack, unpack
-from compression._plan import CODEBOOK, WEIGHTS_INT8, LearnedRange
-from slimsearch_errors import SlimsearchError
+from slimsearch.compression import Network, Quantization
+from slimsearch.compression.export.packing import _code_lengths, _decode, _encode, _equal_lengths, pack, unpack
+from slimsearch.compression.quantization.plan import CODEBOOK, WEIGHTS_INT8, LearnedRange
+from slimsearch.errors import SlimsearchError
 
 
 def _network(weight: torch.Tensor, plan: Quantization | None = None) -> Network:

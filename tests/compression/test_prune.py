@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from compression import Network
-from compression.prune import Prune
-from slimsearch_errors import SlimsearchError
+from slimsearch.compression import Network
+from slimsearch.compression.prune import Prune
+from slimsearch.errors import SlimsearchError
 
 
 class _NoTraining:

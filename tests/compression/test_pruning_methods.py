@@ -10,21 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-import compression
-from compression import Network
-from compression._channels import Channels, silence
-from compression._weights import weights
-from compression.importances.l1 import L1
-from compression.importances.movement import Movement
-from compression.importances.snip import Snip
-from compression.importances.synflow import Synflow
-from compression.importances.taylor import Taylor
-from compression.schedules.agp import Agp
-from evaluators import ImageTraining, TrainingSettings
-from evaluators.datasets import Dataset
-from search_spaces import ModelSpace
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import built_in_names, load_class
+from slimsearch import compression
+from slimsearch.compression import Network
+from slimsearch.compression._weights import weights
+from slimsearch.compression.pruning.channels import Channels, silence
+from slimsearch.compression.pruning.importances.l1 import L1
+from slimsearch.compression.pruning.importances.movement import Movement
+from slimsearch.compression.pruning.importances.snip import Snip
+from slimsearch.compression.pruning.importances.synflow import Synflow
+from slimsearch.compression.pruning.importances.taylor import Taylor
+from slimsearch.compression.pruning.schedules.agp import Agp
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import ImageTraining, TrainingSettings
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.names import built_in_names, load_class
+from slimsearch.search_spaces import ModelSpace
 from tests.conftest import VARIOUS
 
 ARCHITECTURE = {"width": 32}
@@ -45,9 +45,9 @@ def trained(space: ModelSpace, training: ImageTraining) -> Network:
     return training.fit(Network(space.build(ARCHITECTURE, 5)), epochs=4)
 
 
-@pytest.mark.parametrize("name", built_in_names("compression.schedules"))
+@pytest.mark.parametrize("name", built_in_names("slimsearch.compression.pruning.schedules"))
 def test_schedules_grow_and_end_with_all_of_it(name: str) -> None:
-    schedule = load_class("schedule", name, "compression.schedules")()
+    schedule = load_class("schedule", name, "slimsearch.compression.pruning.schedules")()
     shares = [schedule.share(progress / 10) for progress in range(11)]
     assert shares == sorted(shares)
     assert shares[0] >= 0

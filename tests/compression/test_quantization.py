@@ -9,14 +9,14 @@ import onnx
 import pytest
 import torch
 
-import compression
-from compression import Network, Quantization
-from compression._fake_quantization import attach, detach
-from compression._folding import fold_batch_norm
-from evaluators import DeployedModel, ImageTraining, TrainingSettings
-from evaluators.datasets import Dataset
-from search_spaces import ModelSpace
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.compression import Network, Quantization
+from slimsearch.compression.quantization.fake_quantization import attach, detach
+from slimsearch.compression.quantization.folding import fold_batch_norm
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import DeployedModel, ImageTraining, TrainingSettings
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.search_spaces import ModelSpace
 from tests.conftest import VARIOUS
 
 LEARNED = ["qat", "lsq", "lsq_plus", "dorefa"]
@@ -56,7 +56,7 @@ def test_the_file_answers_as_the_simulation_did(
     images = digits.normalise(digits.train.images)
     expected, result = _simulated(recipe, trained, training, images)
     path = tmp_path / "model.onnx"
-    compression.export(result, path, training.calibration)
+    compression.export_onnx(result, path, training.calibration)
     found = DeployedModel(path)(images.numpy())
     assert np.mean(found.argmax(axis=1) == expected.argmax(axis=1)) > 0.995
     # The tensors that no layer reads (before an addition) are calibrated, not learned: a small difference is left.
@@ -75,7 +75,7 @@ def test_weights_lie_on_the_grid_that_was_asked_for(
         multiples = weight / scales
         assert torch.allclose(multiples, multiples.round(), atol=1e-3), name
         assert float(multiples.abs().max()) <= 2 ** (known.weight_bits - 1) - 1 + 1e-3, name
-    compression.export(result, tmp_path / "model.onnx", training.calibration)
+    compression.export_onnx(result, tmp_path / "model.onnx", training.calibration)
     weights = {
         tensor.name: onnx.numpy_helper.to_array(tensor).astype(int)
         for tensor in onnx.load(str(tmp_path / "model.onnx")).graph.initializer
@@ -157,7 +157,7 @@ def test_a_batch_norm_behind_a_fork_is_not_folded(training: ImageTraining) -> No
 
 
 def test_a_pruned_layer_loses_the_scales_of_its_channels() -> None:
-    from compression import LearnedRange
+    from slimsearch.compression import LearnedRange
 
     known = LearnedRange((0.1, 0.2, 0.3), 8, 0.5, 0)
     plan = Quantization(learned={"conv": known, "fc": LearnedRange((0.1,), 8, 0.5, 0)})
@@ -201,7 +201,7 @@ def test_layers_that_stay_in_float32(
     which = f"{names[1]} {names[-1]}" if kept == "named" else kept
     path = tmp_path / "model.onnx"
     made = compression.apply({"quantize": {"keep_float": which}}, network, training)
-    compression.export(made, path, training.calibration)
+    compression.export_onnx(made, path, training.calibration)
     graph = onnx.load(str(path)).graph
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]

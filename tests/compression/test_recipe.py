@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import compression
-from compression import Network, Part, Training, TrainingStage, train_together
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.compression import Network, Part, Training, TrainingStage, train_together
+from slimsearch.errors import SlimsearchError
 
 
 def test_options() -> None:

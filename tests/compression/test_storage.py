@@ -12,12 +12,12 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-import compression
-from compression import Network, Quantization
-from compression._plan import CODEBOOK, WEIGHTS_FP16, WEIGHTS_INT8
-from compression._storage import store
-from compression.weight_only import WeightOnly
-from evaluators import DeployedModel
+from slimsearch import compression
+from slimsearch.compression import Network, Quantization
+from slimsearch.compression.export.storage import store
+from slimsearch.compression.quantization.plan import CODEBOOK, WEIGHTS_FP16, WEIGHTS_INT8
+from slimsearch.compression.weight_only import WeightOnly
+from slimsearch.evaluators import DeployedModel
 
 FORMS = [WEIGHTS_INT8, WEIGHTS_FP16, CODEBOOK]
 
@@ -61,7 +61,7 @@ def images() -> torch.Tensor:
 
 def _export(module: nn.Module, form: str | None, images: torch.Tensor, folder: Path) -> Path:
     path = folder / f"{form}.onnx"
-    compression.export(Network(module, {}, Quantization(form=form) if form else None), path, images)
+    compression.export_onnx(Network(module, {}, Quantization(form=form) if form else None), path, images)
     return path
 
 

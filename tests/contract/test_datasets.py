@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluators.datasets import Dataset, load_dataset
-from evaluators.datasets.mnist5k import Mnist5k
+from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.evaluators.datasets.mnist5k import Mnist5k
 
 SHIPPED = {"mnist5k": (3500, 750, 750), "digits": (1259, 269, 269)}
 

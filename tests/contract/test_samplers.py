@@ -10,13 +10,13 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from evaluators import Objective
-from search_spaces import ChoiceSpace, Edge, Graph, ModelSpace, Space
-from slimsearch_names import built_in_names
-from strategies.samplers import History, Observation, Sampler, load_sampler
+from slimsearch.evaluators import Objective
+from slimsearch.names import built_in_names
+from slimsearch.search_spaces import ChoiceSpace, Edge, Graph, ModelSpace, Space
+from slimsearch.strategies.samplers import History, Observation, Sampler, load_sampler
 from tests.conftest import ROOT, SPACES, environment
 
-OURS = built_in_names("strategies.samplers")
+OURS = built_in_names("slimsearch.strategies.samplers")
 NAMES = [*OURS, "optuna.samplers:QMCSampler"]
 OPTIMISERS = [name for name in OURS if name not in ("random", "grid", "quasi_random")]
 # Optuna's GP takes tenths of a second for each proposal.

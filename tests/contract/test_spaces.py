@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from search_spaces import Candidate, ModelSpace
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import built_in_names
+from slimsearch.errors import SlimsearchError
+from slimsearch.names import built_in_names
+from slimsearch.search_spaces import Candidate, ModelSpace
 from tests.conftest import SPACES
 
 SHAPES = dict.fromkeys(("Tiny", "Nested", "WithCell", "Constrained"), (1, 8, 8))
-NAMES = [*built_in_names("search_spaces"), *(f"{SPACES}:{name}" for name in SHAPES)]
+NAMES = [*built_in_names("slimsearch.search_spaces"), *(f"{SPACES}:{name}" for name in SHAPES)]
 
 
 @pytest.fixture(scope="module", params=NAMES, ids=lambda name: name.rpartition(":")[2])

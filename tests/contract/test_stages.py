@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-import compression
-from compression import Network
-from evaluators import Artifact, DeployedModel, ImageTraining, NetworkEvaluator, Task, TrainingSettings
-from evaluators.datasets import Dataset
-from search_spaces import Candidate, ModelSpace
-from slimsearch_names import built_in_names
+from slimsearch import compression
+from slimsearch.compression import Network
+from slimsearch.evaluators import Artifact, DeployedModel, ImageTraining, NetworkEvaluator, Task, TrainingSettings
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.names import built_in_names
+from slimsearch.search_spaces import Candidate, ModelSpace
 from tests.conftest import VARIOUS
 
 ARCHITECTURE = {"width": 32}
 
 # What a stage needs to be told to have an effect on this network.
 _OPTIONS = {"low_rank": ":energy=0.6", "dynamic_layerwise": ":layers=3"}
-STAGES = [f"{name}{_OPTIONS.get(name, '')}" for name in built_in_names("compression")]
+STAGES = [f"{name}{_OPTIONS.get(name, '')}" for name in built_in_names("slimsearch.compression")]
 _GRADUAL = {"movement": ":schedule=agp"}
 IMPORTANCES = [
     f"prune:sparsity=0.5:importance={name}{_GRADUAL.get(name, '')}"
-    for name in built_in_names("compression.importances")
+    for name in built_in_names("slimsearch.compression.pruning.importances")
 ]
-SCHEDULES = [f"prune:schedule={name}:events=4" for name in built_in_names("compression.schedules")]
+SCHEDULES = [f"prune:schedule={name}:events=4" for name in built_in_names("slimsearch.compression.pruning.schedules")]
 OTHERS = [
     "prune:after=rewind", "prune:after=scratch", "prune:scope=network", "prune:params=4000", "prune:macs=100000",
     "level:schedule=agp:importance=movement", "level:importance=synflow:scope=network", "weight_only:dtype=fp16",

@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 from optuna.trial import FrozenTrial
 
-from evaluators import Objective, Outcome, Task
-from experiments.phases.search import ArchitectureSearch, Budget
-from experiments.study.driver import Driver
-from experiments.study.ranking import Ranking
-from experiments.study.record import Record
-from experiments.study.run_directory import RunDirectory
-from experiments.study.shared_study import SharedStudy
-from experiments.study.storage import normalised
-from experiments.study.trial import COMPLETE, FAILED, LOST, PAUSED, RULED_OUT, RUNNING, SEARCH, WITHDRAWN
-from search_spaces import Candidate, ChoiceSpace
-from slimsearch_errors import SlimsearchError
-from strategies import Failure
-from strategies.samplers import load_sampler
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective, Outcome, Task
+from slimsearch.loop.search import ArchitectureSearch, Budget
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.record import Record
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.shared.driver import Driver
+from slimsearch.record.shared.storage import normalised
+from slimsearch.record.shared.study import SharedStudy
+from slimsearch.record.trial import COMPLETE, FAILED, LOST, PAUSED, RULED_OUT, RUNNING, SEARCH, WITHDRAWN
+from slimsearch.search_spaces import Candidate, ChoiceSpace
+from slimsearch.strategies import Failure
+from slimsearch.strategies.samplers import load_sampler
 from tests.databases import PostgreSQL, postgresql
 
 SPACE = ChoiceSpace({"a": [0, 1, 2, 3], "b": ["x", "y", [1, 2]]})

@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from evaluators import Outcome, Report, Task
-from search_spaces import Candidate, ChoiceSpace, Point
-from slimsearch_names import built_in_names, load_class
-from strategies import Failure, Figures, Recorded, Strategy
-from strategies._nni import MultiTrial
-from strategies._nni_oneshot import OneShot
+from slimsearch.evaluators import Outcome, Report, Task
+from slimsearch.names import built_in_names, load_class
+from slimsearch.search_spaces import Candidate, ChoiceSpace, Point
+from slimsearch.strategies import Failure, Figures, Recorded, Strategy
+from slimsearch.strategies._nni.drive import MultiTrial
+from slimsearch.strategies._nni.oneshot import OneShot
 
 CLASSES: dict[str, type[Any]] = {
-    name: load_class("strategy", name, "strategies") for name in built_in_names("strategies")
+    name: load_class("strategy", name, "slimsearch.strategies") for name in built_in_names("slimsearch.strategies")
 }
 # Where time counts, one stands for all that are driven by the same code: `nni_evolution` for NNI's multi-trial
 # strategies, `optuna` for `supernet` where there is nothing to prepare.

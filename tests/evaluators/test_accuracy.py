@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators import told_apart, wilson
+from slimsearch.evaluators import told_apart, wilson
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 _STEPS = """
 import contextlib, resource, sys
 import torch
-from evaluators._freed_memory import freed_memory_kept
+from slimsearch.evaluators.training.freed_memory import freed_memory_kept
 torch.set_num_threads(1)
 with freed_memory_kept() if sys.argv[1] == "kept" else contextlib.nullcontext():
     def step():

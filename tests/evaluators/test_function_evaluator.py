@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from evaluators import FunctionEvaluator, Outcome, Task
-from search_spaces import Candidate, ChoiceSpace
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import FunctionEvaluator, Outcome, Task
+from slimsearch.search_spaces import Candidate, ChoiceSpace
 
 SPACE = ChoiceSpace({"width": [8, 16]}, known=lambda point: {"params": 10.0 * point["width"], "macs": 1.0})
 

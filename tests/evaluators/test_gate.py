@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluators import Limit, Objective, PairedDrop, WeightedProduct, judge
+from slimsearch.evaluators import Limit, Objective, PairedDrop, WeightedProduct, judge
 
 BEFORE = {
     "val_accuracy": 0.98, "latency_ms": 1.0, "latency_low_ms": 0.99, "latency_high_ms": 1.01, "size_kib": 100.0,

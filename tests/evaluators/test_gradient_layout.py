@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from evaluators._gradient_layout import keep_channels_last
+from slimsearch.evaluators.training.gradient_layout import keep_channels_last
 
 
 class _Network(nn.Module):

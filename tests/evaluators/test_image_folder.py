@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluators.datasets import load_dataset
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.datasets import load_dataset
 
 
 def write(

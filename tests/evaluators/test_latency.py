@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-import compression
-from compression import Network
-from evaluators import DeployedModel, measure_latency
-from evaluators._latency import _interval, _Timed
-from evaluators._reference import Reference
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.compression import Network
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import DeployedModel, measure_latency
+from slimsearch.evaluators.latency.measurement import _interval, _Timed
+from slimsearch.evaluators.latency.reference import Reference
 
 
 class Known:
@@ -33,7 +33,7 @@ class Known:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
-    compression.export(Network(module.eval()), tmp_path / "model.onnx", torch.randn(2, 1, 8, 8))
+    compression.export_onnx(Network(module.eval()), tmp_path / "model.onnx", torch.randn(2, 1, 8, 8))
     return tmp_path / "model.onnx"
 
 

@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-import compression
-from compression import Network
-from evaluators import LatencyPredictor, _latency_predictor, measure_latency
-from evaluators._meter import Meter
-from evaluators._operator_costs import Cost, OperatorCosts
-from evaluators._reference import Reference
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.compression import Network
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import LatencyPredictor, measure_latency
+from slimsearch.evaluators.latency import predictor as _latency_predictor
+from slimsearch.evaluators.latency.meter import Meter
+from slimsearch.evaluators.latency.operator_costs import Cost, OperatorCosts
+from slimsearch.evaluators.latency.reference import Reference
 
 
 def _export(folder: Path, width: int) -> Path:
@@ -28,7 +29,7 @@ def _export(folder: Path, width: int) -> Path:
         nn.Conv2d(1, width, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(width * 169, 10)
     )  # fmt: skip
     path = folder / f"{width}.onnx"
-    compression.export(Network(module.eval()), path, torch.randn(4, 1, 28, 28))
+    compression.export_onnx(Network(module.eval()), path, torch.randn(4, 1, 28, 28))
     return path
 
 

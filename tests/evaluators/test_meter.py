@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-from evaluators import Meter
+from slimsearch.evaluators import Meter
 from tests.conftest import ROOT, environment
 
 COMPUTE = """
 import sys, time
 from pathlib import Path
-from evaluators import Meter
+from slimsearch.evaluators import Meter
 meter, out = Meter(Path(sys.argv[1])), Path(sys.argv[2])
 with meter.computing():
     out.write_text("computing")

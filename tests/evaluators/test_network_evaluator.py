@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-import compression
-from compression import Network
-from evaluators import Artifact, LatencySettings, NetworkEvaluator, Task, load_predictions, measure_latency
-from evaluators.datasets import Dataset
-from search_spaces import Candidate, ModelSpace
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.compression import Network
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Artifact, LatencySettings, NetworkEvaluator, Task, load_predictions, measure_latency
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.search_spaces import Candidate, ModelSpace
 from tests.conftest import TINY
 
 ARCHITECTURE = {"act": 1, "width": 8}
@@ -100,7 +100,7 @@ def test_distillation_from_the_best_network_of_another_architecture(
 def test_a_file_that_disagrees_with_its_network_is_refused(
     evaluator: NetworkEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = compression.export
+    honest = compression.export_onnx
 
     def wrong(network: Network, path: Path, images: torch.Tensor, metadata: Mapping[str, str] | None = None) -> None:
         module = network.copy_module()
@@ -148,7 +148,7 @@ def test_latency_follows_the_work(tmp_path: Path) -> None:
     for width in (64, 16):
         module = nn.Sequential(nn.Conv2d(1, width, 3), nn.Conv2d(width, width, 3), nn.Flatten())
         paths.append(tmp_path / f"{width}.onnx")
-        compression.export(Network(module.eval()), paths[-1], images)
+        compression.export_onnx(Network(module.eval()), paths[-1], images)
     wide, narrow = measure_latency(paths, (1, 16, 16), blocks=10, patience=2.0)
     assert wide.median_ms > 1.5 * narrow.median_ms
     batch = LatencySettings(batch=8).batch
@@ -160,7 +160,7 @@ def test_a_quantized_file_that_disagrees_with_its_network_is_refused(
     evaluator: NetworkEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rounding is borne, a layer that went missing is not."""
-    honest = compression.export
+    honest = compression.export_onnx
     recipe = compression.parse("quantize")
     outcome = evaluator.evaluate(task(tmp_path / "right", recipe), report=always)
     assert 0 < outcome.metrics["parity_error"] < 0.1

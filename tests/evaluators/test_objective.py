@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators import Limit, Objective, WeightedProduct, front, hypervolume, hypervolumes, ranks, select
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Limit, Objective, WeightedProduct, front, hypervolume, hypervolumes, ranks, select
 
 OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("latency_ms", "minimize"))
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from compression import Network
-from evaluators import ImageTraining, TrainingSettings, precision_for
-from evaluators import _training as training
-from evaluators._precision import suited
-from evaluators.datasets import Dataset
-from search_spaces import ModelSpace
+from slimsearch.compression import Network
+from slimsearch.evaluators import ImageTraining, TrainingSettings, precision_for
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.training import image_training as training
+from slimsearch.evaluators.training.precision import suited
+from slimsearch.search_spaces import ModelSpace
 from tests.conftest import TINY
 
 IMAGES = torch.zeros(2, 16, 8, 8)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators._quick_dropout import dropped, quicken
+from slimsearch.evaluators.training.quick_dropout import dropped, quicken
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import compression
-from compression import Network
-from evaluators import ImageTraining, TrainingSettings, size_kib
-from evaluators._rehearsal import Rehearsal
-from evaluators.datasets import Dataset
-from search_spaces import ModelSpace
+from slimsearch import compression
+from slimsearch.compression import Network
+from slimsearch.evaluators import ImageTraining, TrainingSettings, size_kib
+from slimsearch.evaluators._rehearsal import Rehearsal
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.search_spaces import ModelSpace
 from tests.conftest import VARIOUS
 
 RECIPES = [
@@ -36,7 +36,7 @@ def test_the_rehearsed_file_weighs_what_the_trained_one_does(recipe: str, digits
     for kind in (Rehearsal, ImageTraining):
         training = kind(digits, TrainingSettings(), 0, 2, {"parent": network}, initial=network.copy_module)
         result = compression.apply(compression.parse(recipe), network, training)
-        compression.export(result, tmp_path / f"{kind.__name__}.onnx", training.calibration)
+        compression.export_onnx(result, tmp_path / f"{kind.__name__}.onnx", training.calibration)
         made.append((result, size_kib(tmp_path / f"{kind.__name__}.onnx")))
     (rehearsed, expected), (trained, size) = made
     assert rehearsed.params == trained.params

@@ -12,18 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evaluators.scores import load_score
-from search_spaces import FixedModel, ModelSpace
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import built_in_names
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.scores import load_score
+from slimsearch.names import built_in_names
+from slimsearch.search_spaces import FixedModel, ModelSpace
 from tests.conftest import VARIOUS
 
-NAMES = built_in_names("evaluators.scores")
+NAMES = built_in_names("slimsearch.evaluators.scores")
 Batch = tuple[Tensor, Tensor]
 
 
 def _lenet(**changes: object) -> nn.Module:
-    from search_spaces.lenet import LeNet
+    from slimsearch.search_spaces.lenet import LeNet
 
     return ModelSpace.load("lenet", (1, 28, 28), 10).build({**LeNet.DEFAULT, **changes}, seed=1)
 

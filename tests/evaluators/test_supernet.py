@@ -16,7 +16,8 @@ from nni.nas.nn.pytorch import Cell, LayerChoice, MutableConv2d, MutableLinear
 from nni.nas.nn.pytorch import ModelSpace as NniModelSpace
 from torch import nn
 
-from evaluators import (
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import (
     Meter,
     NetworkEvaluator,
     SharedWeights,
@@ -27,12 +28,11 @@ from evaluators import (
     recalibrate,
     train_supernet,
 )
-from evaluators._supernet import calibration_images
-from evaluators._supernet_training import SAMPLINGS, _Paths
-from evaluators._training import OnEpoch, StoppedEarly, validate
-from evaluators.datasets import Dataset, Split, load_dataset
-from search_spaces import Candidate, ModelSpace
-from slimsearch_errors import SlimsearchError
+from slimsearch.evaluators.datasets import Dataset, Split, load_dataset
+from slimsearch.evaluators.supernet.supernet import calibration_images
+from slimsearch.evaluators.supernet.training import SAMPLINGS, _Paths
+from slimsearch.evaluators.training.image_training import OnEpoch, StoppedEarly, validate
+from slimsearch.search_spaces import Candidate, ModelSpace
 from tests.conftest import SPACES, TINY, VARIOUS
 
 SETTINGS = TrainingSettings()
@@ -361,7 +361,7 @@ def test_what_is_met_in_training_is_trained_and_kept_in_checkpoints(
     tiny: ModelSpace, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With room made for one network alone, the others' tensors are added and enlarged on the way."""
-    import evaluators._supernet_training as module
+    from slimsearch.evaluators.supernet import training as module
 
     honest = SharedWeights.extend
     monkeypatch.setattr(module, "_COVERING", 0)

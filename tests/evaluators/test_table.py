@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluators import TableEvaluator, Task
-from search_spaces import Candidate
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import TableEvaluator, Task
+from slimsearch.search_spaces import Candidate
 from tests.conftest import ROOT, environment
 
 FULL = """op,width,"kernel",val_accuracy,val_accuracy@1,val_accuracy@2,val_loss@2,params,energy:min,f1:max
@@ -202,7 +202,7 @@ def test_travels_to_another_process(tmp_path: Path) -> None:
     (tmp_path / "table.csv").unlink()
     program = (
         "import pickle, sys\nfrom pathlib import Path\n"
-        "from evaluators import Task\nfrom search_spaces import Candidate\n"
+        "from slimsearch.evaluators import Task\nfrom slimsearch.search_spaces import Candidate\n"
         "evaluator = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
         "task = Task(0, Candidate({'op': 'pool', 'blocks': 1, 'kernel': 3}), 1, 0, Path())\n"
         "print(evaluator.evaluate(task, report=lambda epoch, metrics: True).metrics['val_accuracy'])\n"

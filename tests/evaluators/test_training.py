@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-import compression
-from compression import LossTerm, Network
-from evaluators import ImageTraining, TrainingSettings
-from evaluators._folded_norm import fold, insert
-from evaluators._inheritance import inherit
-from evaluators._meter import Meter
-from evaluators._training import OnEpoch, StoppedEarly, _shift, validate
-from evaluators.datasets import Dataset
-from search_spaces import ModelSpace
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.compression import LossTerm, Network
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import ImageTraining, TrainingSettings
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.latency.meter import Meter
+from slimsearch.evaluators.training.folded_norm import fold, insert
+from slimsearch.evaluators.training.image_training import OnEpoch, StoppedEarly, _shift, validate
+from slimsearch.evaluators.training.inheritance import inherit
+from slimsearch.search_spaces import ModelSpace
 from tests.conftest import SPACES, TINY, VARIOUS
 
 
@@ -106,7 +106,7 @@ def test_loss_terms_and_callbacks_are_used(digits: Dataset, network: Network) ->
 def test_a_data_set_smaller_than_a_batch(digits: Dataset, network: Network) -> None:
     from dataclasses import replace
 
-    from evaluators.datasets import Split
+    from slimsearch.evaluators.datasets import Split
 
     few = replace(digits, train=Split(digits.train.images[:20], digits.train.labels[:20]))
     ImageTraining(few, TrainingSettings(), 0).fit(network, epochs=1)

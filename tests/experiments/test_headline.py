@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluators import Objective
 from experiments.benchmarks import _search_then_compress, headline, training_path
 from experiments.benchmarks._runs import Run
 from experiments.benchmarks._search_then_compress import Half
-from search_spaces import ChoiceSpace, JointSpace, RecipeSpace
-from slimsearch_errors import SlimsearchError
-from strategies.samplers import History, Observation
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import ChoiceSpace, JointSpace, RecipeSpace
+from slimsearch.strategies.samplers import History, Observation
 from tests.conftest import TINY
 
 OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("size_kib", "minimize"))

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 import slimsearch
-from evaluators.datasets import Dataset, load_dataset
 from experiments.reproduce import _table
-from experiments.steps import Steps
-from search_spaces import FixedModel
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.loop.steps import Steps
+from slimsearch.search_spaces import FixedModel
 
 KEYS = {"flow", "source", "params", "test_accuracy", "latency_ms", "size_kib"}
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from evaluators import FunctionEvaluator, Task
 from experiments.benchmarks import _driver_costs, _page, _ray_utilisation, _scaling_tables, ray_scaling
 from experiments.benchmarks._busy_clock import BusyClock
 from experiments.benchmarks._cluster_simulation import Costs, Trials, enough, simulate
 from experiments.benchmarks._latency_under_load import agreement
 from experiments.benchmarks._ray_no_op import DEFAULTS, OURS
-from search_spaces import ChoiceSpace
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import FunctionEvaluator, Task
+from slimsearch.search_spaces import ChoiceSpace
 from tests.conftest import ROOT
 
 COSTS = Costs(proposal=0.02, record=0.02, engine=0.03, record_report=0.005, engine_report=0.01)

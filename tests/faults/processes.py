@@ -41,7 +41,7 @@ class Process:
         self.output = (output or folder) / f"output-{time.monotonic_ns()}.txt"
         with self.output.open("wb") as printed:
             self._process = subprocess.Popen(
-                [*(command or (sys.executable, "-m", "experiments.main", "run")), *words], cwd=folder,
+                [*(command or (sys.executable, "-m", "slimsearch.cli.main", "run")), *words], cwd=folder,
                 env=env or environment(), stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from evaluators import Objective
-from experiments.options.configuration import Configuration
-from experiments.study.ranking import Ranking
-from experiments.study.record import Record
-from experiments.study.run_directory import RunDirectory
-from search_spaces import ModelSpace
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
+from slimsearch.options.configuration import Configuration
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.record import Record
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.search_spaces import ModelSpace
 from tests.conftest import ROOT, TINY
 from tests.counts import Counts
 from tests.faults.processes import Process, errors, finished

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from evaluators.datasets import Dataset
+from slimsearch.evaluators.datasets import Dataset
 from tests.conftest import TINY
 from tests.counts import Counts
 from tests.faults.processes import Process, ended, errors, states

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from strategies._trial_log import PART
+from slimsearch.strategies._pool.trial_log import PART
 from tests.conftest import ROOT
 from tests.counts import Counts
 from tests.faults.processes import Process, errors, finished

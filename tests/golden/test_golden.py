@@ -7,13 +7,13 @@ import json
 import shutil
 from pathlib import Path
 
-from experiments.options.configuration import Configuration
-from experiments.reports import report
-from experiments.study.ranking import Ranking
-from experiments.study.record import Record
-from experiments.study.run_directory import RunDirectory
-from experiments.study.trial import COMPLETE, COMPRESSION, RULED_OUT
-from search_spaces import ModelSpace
+from slimsearch.options.configuration import Configuration
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.record import Record
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.trial import COMPLETE, COMPRESSION, RULED_OUT
+from slimsearch.report import report
+from slimsearch.search_spaces import ModelSpace
 
 GOLDEN = Path(__file__).parent / "run_format_1"
 

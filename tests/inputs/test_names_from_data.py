@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from strategies._ray_place import Files
+from slimsearch.strategies._ray.place import Files
 from tests.conftest import TINY
 from tests.inputs.tried import command
 

@@ -17,10 +17,10 @@ import torch
 import yaml
 
 import slimsearch
-from compression import Network
-from evaluators import user_folder
-from evaluators.datasets import Dataset
-from slimsearch_errors import SlimsearchError
+from slimsearch.compression import Network
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import user_folder
+from slimsearch.evaluators.datasets import Dataset
 from tests.conftest import ROOT, SPACES, TINY, Run, environment
 from tests.inputs.tried import command, content, forged
 
@@ -264,7 +264,7 @@ class TestCodeThatARunNames:
 
     def test_a_scheduler_with_options_is_named_by_its_whole_path(self, run: Run, tmp_path: Path, taken: Path) -> None:
         (tmp_path / "mine.py").write_text(
-            "from strategies.schedulers.median import Median\n\n\nclass Mine(Median): ...\n"
+            "from slimsearch.strategies.schedulers.median import Median\n\n\nclass Mine(Median): ...\n"
         )
         (tmp_path / "t.csv").write_text("a,accuracy:max\n1,0.5\n2,0.6\n")
         words = ["--evaluator", "t.csv", "--objectives", "accuracy:max", "--sampler", "random", "--workers", "1"]

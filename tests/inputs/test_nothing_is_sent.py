@@ -72,7 +72,7 @@ def test_the_dashboard_of_a_run_is_on_this_machine_alone(small_run: Path, tmp_pa
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-m", "experiments.main", "dashboard", str(small_run), "--port", str(port)]
+    words = [sys.executable, "-m", "slimsearch.cli.main", "dashboard", str(small_run), "--port", str(port)]
     with serving(words, tmp_path) as process:
         page = _answer(f"http://127.0.0.1:{port}/", process)
         listening = _listening(port)

@@ -24,11 +24,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-import compression
 import slimsearch
-from evaluators.datasets import load_dataset
-from experiments.options.configuration import Configuration, flag
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.datasets import load_dataset
+from slimsearch.options.configuration import Configuration, flag
 from tests.conftest import TINY
 from tests.inputs.tried import INPUTS_TRIED, Effort, command, content, forged, soon
 

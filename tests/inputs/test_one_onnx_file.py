@@ -11,10 +11,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import slimsearch
-from compression import Network, read_onnx
-from compression.distill import OnnxLogits
-from evaluators.datasets import Dataset
-from slimsearch_errors import SlimsearchError
+from slimsearch.compression import Network, read_onnx
+from slimsearch.compression.distill import OnnxLogits
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.datasets import Dataset
 
 PLACES = [
     "/etc/passwd", "../../../../../../etc/passwd", "weights.bin", "./model.onnx.data", "", "*/_ORT_MEM_ADDR_/*",

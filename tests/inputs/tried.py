@@ -15,7 +15,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 
-from experiments.main import main
+from slimsearch.cli.main import main
 
 INPUTS_TRIED: Counter[str] = Counter()
 """By kind, of this session."""

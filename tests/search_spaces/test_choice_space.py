@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search_spaces import Candidate, ChoiceSpace, Edge, Graph
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces import Candidate, ChoiceSpace, Edge, Graph
 
 CHOICES = {"b": [1, 1.0, True, None], "a": ["x", [1, 2]], "c": (3,)}
 

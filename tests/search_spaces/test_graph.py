@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces import Edge, Graph
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces import Edge, Graph
 
 OPERATIONS = ("none", "skip_connect", "conv", "pool")
 

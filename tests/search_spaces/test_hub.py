@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-import compression
-from compression import Network
-from evaluators import DeployedModel, TrainingSettings
-from evaluators._rehearsal import Rehearsal
-from evaluators.datasets import load_dataset
-from search_spaces import ModelSpace
-from search_spaces._activity import Recording
-from search_spaces._hub import halvings, shrinking
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.compression import Network
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import DeployedModel, TrainingSettings
+from slimsearch.evaluators._rehearsal import Rehearsal
+from slimsearch.evaluators.datasets import load_dataset
+from slimsearch.search_spaces import ModelSpace
+from slimsearch.search_spaces._nni.activity import Recording
+from slimsearch.search_spaces._nni.hub import halvings, shrinking
 from tests.conftest import Run
 
 Shape = tuple[int, int, int]
@@ -151,12 +151,12 @@ def test_pruned_and_quantized(name: str, rng: np.random.Generator, tmp_path: Pat
     again = Network.load(space.build(point), tmp_path).module.eval()
     assert torch.equal(again(images), pruned.module(images))
     quantized = compression.apply(compression.parse("quantize"), pruned, training)
-    compression.export(quantized, tmp_path / "int8.onnx", training.calibration[:16])
+    compression.export_onnx(quantized, tmp_path / "int8.onnx", training.calibration[:16])
     assert DeployedModel(tmp_path / "int8.onnx")(images.numpy()).shape == (4, 10)
 
 
 def assert_exported(network: Network, path: Path, images: torch.Tensor) -> None:
-    compression.export(network, path, images)
+    compression.export_onnx(network, path, images)
     expected = network.module(images).detach().numpy()
     found = DeployedModel(path)(images.numpy())
     assert np.allclose(found, expected, atol=1e-4 * max(1.0, float(np.abs(expected).max())))
@@ -241,7 +241,7 @@ def test_what_is_not_in_a_cell_of_nas_bench_101_makes_no_difference() -> None:
 
 def test_a_cell_of_darts_has_the_parameters_that_its_authors_count() -> None:
     """DARTS_V2 of 20 cells and 36 channels, without its auxiliary head: 3,349,342."""
-    from search_spaces.darts import DARTS
+    from slimsearch.search_spaces.darts import DARTS
 
     class Published(DARTS):
         def __init__(self, in_channels: int, num_classes: int, image_size: int) -> None:
@@ -272,7 +272,7 @@ def test_cells_of_darts_that_nothing_uses_are_not_made() -> None:
 def test_shuffling_by_slices_is_what_the_hub_does() -> None:
     from nni.nas.hub.pytorch.shufflenet import ShuffleNetBlock
 
-    from search_spaces.shufflenet import _even_and_odd
+    from slimsearch.search_spaces.shufflenet import _even_and_odd
 
     images = torch.randn(3, 8, 5, 5)
     block = ShuffleNetBlock(8, 8, 4, kernel_size=3, stride=1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search_spaces import Candidate, ModelSpace
-from search_spaces.lenet import LeNet
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces import Candidate, ModelSpace
+from slimsearch.search_spaces.lenet import LeNet
 from tests.conftest import SPACES
 
 

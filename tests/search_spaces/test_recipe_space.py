@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search_spaces import ChoiceSpace, JointSpace, RecipeSpace, Subset
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces import ChoiceSpace, JointSpace, RecipeSpace, Subset
 
 CONTENT: dict[str, Any] = {
     "training": {"learning_rate": [0.002, 0.005], "augmentation": "none"},

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torchvision
 
-from evaluators._inheritance import inherit
-from search_spaces import ModelSpace
+from slimsearch.evaluators.training.inheritance import inherit
+from slimsearch.search_spaces import ModelSpace
 
 
 @pytest.fixture(scope="module")

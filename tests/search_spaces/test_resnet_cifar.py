@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from search_spaces import ModelSpace
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces import ModelSpace
 
 SMALLEST = {
     "block": "bottleneck", "depth1": 1, "depth2": 1, "depth3": 1, "stem": "strided",

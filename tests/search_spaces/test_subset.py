@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search_spaces import Candidate, ChoiceSpace, Subset
-from slimsearch_errors import SlimsearchError
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces import Candidate, ChoiceSpace, Subset
 
 SPACE = ChoiceSpace({"a": [1, 2, 3], "b": ["x", "y"]}, known=lambda point: {"params": float(point["a"])})
 POINTS = [{"a": 3, "b": "x"}, {"b": "y", "a": 1}, {"a": 3, "b": "x"}, {"a": 2, "b": "y"}]

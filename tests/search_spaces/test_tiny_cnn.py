@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-import compression
-from compression import Network
-from evaluators import DeployedModel, TrainingSettings
-from evaluators._rehearsal import Rehearsal
-from evaluators.datasets import load_dataset
-from search_spaces import ModelSpace
-from slimsearch_errors import SlimsearchError
+from slimsearch import compression
+from slimsearch.compression import Network
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import DeployedModel, TrainingSettings
+from slimsearch.evaluators._rehearsal import Rehearsal
+from slimsearch.evaluators.datasets import load_dataset
+from slimsearch.search_spaces import ModelSpace
 
 SMALLEST = {
     "block1": "depthwise", "block2": "depthwise", "block3": "depthwise", "depth1": 1, "depth2": 1, "depth3": 1,
@@ -66,9 +66,9 @@ def test_it_is_exported_pruned_and_quantized(space: ModelSpace, block: str, weig
     assert pruned.params < 0.6 * network.params
     images = np.random.default_rng(0).standard_normal((8, 1, 28, 28), dtype=np.float32)
     for name, one in (("whole", network), ("pruned", pruned)):
-        compression.export(one, tmp_path / f"{name}.onnx", training.calibration)
+        compression.export_onnx(one, tmp_path / f"{name}.onnx", training.calibration)
         expected = one.module(torch.from_numpy(images)).detach().numpy()
         assert np.allclose(DeployedModel(tmp_path / f"{name}.onnx")(images), expected, atol=1e-4)
     quantized = compression.apply(compression.parse("quantize"), pruned, training)
-    compression.export(quantized, tmp_path / "int8.onnx", training.calibration)
+    compression.export_onnx(quantized, tmp_path / "int8.onnx", training.calibration)
     assert DeployedModel(tmp_path / "int8.onnx")(images).shape == (8, 10)

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluators import Objective
-from search_spaces import ChoiceSpace, Edge, Graph
-from strategies.samplers import History, Observation, Sampler, load_sampler
-from strategies.samplers._pareto import crowding, standings
-from strategies.samplers._sampler import nearest_untried
-from strategies.samplers.local_search import LocalSearch
-from strategies.samplers.pareto_mutation import ParetoMutation
-from strategies.samplers.regularized_evolution import RegularizedEvolution
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import ChoiceSpace, Edge, Graph
+from slimsearch.strategies.samplers import History, Observation, Sampler, load_sampler
+from slimsearch.strategies.samplers._sampler import nearest_untried
+from slimsearch.strategies.samplers._surrogate.pareto import crowding, standings
+from slimsearch.strategies.samplers.local_search import LocalSearch
+from slimsearch.strategies.samplers.pareto_mutation import ParetoMutation
+from slimsearch.strategies.samplers.regularized_evolution import RegularizedEvolution
 
 ONE = (Objective("val_accuracy", "maximize"),)
 TWO = (*ONE, Objective("params", "minimize"))

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from evaluators import Objective
-from search_spaces import ChoiceSpace, Point, Space
-from slimsearch_errors import SlimsearchError
-from strategies.samplers import History, Observation, load_sampler
-from strategies.samplers._filter import Filtered
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import ChoiceSpace, Point, Space
+from slimsearch.strategies.samplers import History, Observation, load_sampler
+from slimsearch.strategies.samplers._filter import Filtered
 
 SPACE = ChoiceSpace({"width": list(range(8)), "depth": list(range(8)), "kernel": list(range(8))})
 OBJECTIVES = (Objective("val_accuracy", "maximize"),)

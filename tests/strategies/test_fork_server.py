@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from strategies import _fork_server
+from slimsearch.strategies._pool import fork_server as _fork_server
 from tests.conftest import ROOT
 
 
@@ -47,7 +47,7 @@ def test_all_come_from_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     other = _found()
     assert one["parent"] == other["parent"]
     assert psutil.Process(one["parent"]).ppid() == os.getpid()
-    assert "strategies._worker" in one["imported"]
+    assert "slimsearch.strategies._pool.worker" in one["imported"]
     assert other["environment"]["SLIMSEARCH_TEST"] == "there"
     assert other["environment"]["OMP_NUM_THREADS"] == "1"
     assert other["directory"] == str(tmp_path)
@@ -55,11 +55,12 @@ def test_all_come_from_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 SCRIPT = """
 import os, sys, time
-from strategies import _fork_server, begin_workers
+from slimsearch.strategies import begin_workers
+from slimsearch.strategies._pool import fork_server as _fork_server
 
 print("once")  # a script without a main guard
 before = dict(os.environ)
-begin_workers("evaluators._imports")
+begin_workers("slimsearch.evaluators._imports")
 assert dict(os.environ) == before
 print(_fork_server.forkserver._forkserver._forkserver_pid)
 sys.stdout.flush()

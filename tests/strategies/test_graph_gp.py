@@ -10,12 +10,13 @@ import moocore
 import numpy as np
 import pytest
 
-from evaluators import Objective
-from search_spaces import ChoiceSpace, Edge, Graph, JointSpace, Point, RecipeSpace, Space
-from strategies.samplers import History, Observation, _pool
-from strategies.samplers._encoding import Encoder
-from strategies.samplers._ways import Ways
-from strategies.samplers.graph_gp import GraphGp
+from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import ChoiceSpace, Edge, Graph, JointSpace, Point, RecipeSpace, Space
+from slimsearch.strategies.samplers import History, Observation
+from slimsearch.strategies.samplers._surrogate import pool as _pool
+from slimsearch.strategies.samplers._surrogate.encoding import Encoder
+from slimsearch.strategies.samplers._surrogate.ways import Ways
+from slimsearch.strategies.samplers.graph_gp import GraphGp
 
 OPERATIONS = ["none", "skip_connect", "conv", "pool"]
 EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))

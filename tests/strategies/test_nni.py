@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from evaluators import Outcome, Report, Task
-from evaluators.datasets import Dataset
-from search_spaces import Candidate, ChoiceSpace, ModelSpace, Point, Space
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import load_class
-from strategies import Failure, Recorded, _nni, _nni_oneshot
-from strategies._nni import Drive
-from strategies._workers import Done
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Outcome, Report, Task
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.names import load_class
+from slimsearch.search_spaces import Candidate, ChoiceSpace, ModelSpace, Point, Space
+from slimsearch.strategies import Failure, Recorded
+from slimsearch.strategies._nni.drive import Drive
+from slimsearch.strategies._nni.drive import drive as _nni
+from slimsearch.strategies._nni.drive import oneshot as _nni_oneshot
+from slimsearch.strategies._pool.workers import Done
 from tests.conftest import SPACES, TINY
 
 MULTI_TRIAL = ["nni_random", "nni_grid", "nni_evolution", "nni_tpe"]
@@ -31,7 +33,7 @@ NESTED = f"{SPACES}:Nested"
 
 
 def make(name: str, **options: Any) -> Any:
-    return load_class("strategy", name, "strategies")(**options)
+    return load_class("strategy", name, "slimsearch.strategies")(**options)
 
 
 class Recorder:
@@ -272,7 +274,7 @@ def test_more_is_better(name: str, options: dict[str, Any], better: slice, tmp_p
 def test_constraints_are_kept(name: str, tmp_path: Path) -> None:
     from nni.mutable import Categorical, ExpressionConstraint
 
-    from strategies import _nni_proposals
+    from slimsearch.strategies._nni.drive import proposals as _nni_proposals
 
     space = ChoiceSpace({"a": [1, 2, 3], "b": [1, 2, 3]})
     _, point_of = _nni_proposals.mutables(space)
@@ -294,7 +296,7 @@ def test_tpe_refuses_constraints() -> None:
 @pytest.mark.parametrize("name", MULTI_TRIAL)
 def test_no_thread_is_left(name: str, mnist_cnn: ModelSpace) -> None:
     """Also where the one who asks gives up, as Ctrl-C does."""
-    from strategies import _nni_proposals
+    from slimsearch.strategies._nni.drive import proposals as _nni_proposals
 
     mutables, point_of = _nni_proposals.mutables(mnist_cnn)
     proposals = _nni_proposals.proposals(name, make(name)._strategy(mutables), mutables, point_of)
@@ -467,7 +469,7 @@ def test_supernet_in_a_worker_process(
 ) -> None:
     space = ModelSpace.load(TINY, (1, 8, 8), 10)
     search = Recorder(space, tmp_path, 10, later=1)
-    with caplog.at_level(logging.INFO, logger="strategies"):
+    with caplog.at_level(logging.INFO, logger="slimsearch.strategies"):
         make("nni_darts", workers=1, epochs=2, directory=tmp_path / "supernet").run(search, Cheap(space, images))
     check_record(search, 1)
     assert (tmp_path / "supernet" / "log.txt").is_file()
@@ -480,7 +482,7 @@ def test_supernet_in_a_worker_process(
 @pytest.mark.parametrize("name", ["nni_random_oneshot", "nni_darts", "nni_gumbel_darts"])
 def test_supernet_of_mnist_cnn(name: str, mnist_cnn: ModelSpace, images: TrainingSplit) -> None:
     """Its dropout rate is a choice, which NNI does not mix by itself."""
-    from strategies import _nni_supernet
+    from slimsearch.strategies._nni.drive import supernet as _nni_supernet
 
     strategy = make(name, seed=2)
 
@@ -502,7 +504,7 @@ def test_supernet_of_mnist_cnn(name: str, mnist_cnn: ModelSpace, images: Trainin
 
 
 def test_ruled_out_architectures_make_room_for_others() -> None:
-    from strategies._nni_oneshot import _offers
+    from slimsearch.strategies._nni.oneshot import _offers
 
     offers = _offers([{"a": i} for i in range(9)], 2)
     assert next(offers) == {"a": 0}
@@ -585,7 +587,7 @@ def _spaces() -> dict[str, tuple[str, Callable[[], Any]]]:
 
 @pytest.mark.parametrize("message", ["'pool' of", "'inputs' of", "'layer' of", "'stride' of", "'rate' of"])
 def test_refusal_names_the_choice(message: str) -> None:
-    from strategies import _nni_supernet
+    from slimsearch.strategies._nni.drive import supernet as _nni_supernet
 
     pattern, (name, space_class) = next(item for item in _spaces().items() if item[0].startswith(message))
     strategy, space = make(name), ModelSpace(space_class, (1, 8, 8), 10)  # type: ignore[arg-type]
@@ -607,7 +609,7 @@ def test_supernet_that_diverges_is_one_line(images: TrainingSplit, tmp_path: Pat
 def test_mixed_dropout() -> None:
     from nni.nas.nn.pytorch import MutableDropout
 
-    from strategies._nni_supernet import MixedDropout
+    from slimsearch.strategies._nni.supernet import MixedDropout
 
     layer = MixedDropout({"p": 0.5})
     weights = torch.tensor([0.25, 0.75], requires_grad=True)

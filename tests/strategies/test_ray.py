@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 import slimsearch
-from slimsearch_errors import SlimsearchError
-from strategies._ray_post import Post, Report
-from strategies.ray import Ray
+from slimsearch.errors import SlimsearchError
+from slimsearch.strategies._ray.post import Post, Report
+from slimsearch.strategies.ray import Ray
 from tests.conftest import ROOT, environment
 
 CHOICES = {"a": list(range(8)), "b": list(range(8))}

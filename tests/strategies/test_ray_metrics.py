@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evaluators import Outcome, Task
-from search_spaces import Candidate
-from strategies import Failure, Figures
-from strategies._ray_metrics import NAMES, Metrics
+from slimsearch.evaluators import Outcome, Task
+from slimsearch.search_spaces import Candidate
+from slimsearch.strategies import Failure, Figures
+from slimsearch.strategies._ray.metrics import NAMES, Metrics
 from tests.conftest import ROOT
 
 MONITORING = ROOT / "experiments" / "monitoring"

@@ -7,11 +7,11 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from evaluators import Outcome, Task
-from search_spaces import Candidate
-from strategies import Failure
-from strategies._ray_searcher import TaskSearcher
-from strategies._ray_trial import EVENT, TASK, OutOfMemory
+from slimsearch.evaluators import Outcome, Task
+from slimsearch.search_spaces import Candidate
+from slimsearch.strategies import Failure
+from slimsearch.strategies._ray.searcher import TaskSearcher
+from slimsearch.strategies._ray.trial import EVENT, TASK, OutOfMemory
 
 DONE = {EVENT: Outcome({"score": 1.0})}
 SHORT = {EVENT: OutOfMemory()}

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimsearch_errors import SlimsearchError
-from slimsearch_names import built_in_names
-from strategies.schedulers import (
+from slimsearch.errors import SlimsearchError
+from slimsearch.names import built_in_names
+from slimsearch.strategies.schedulers import (
     Combined,
     Decision,
     Progress,
@@ -25,15 +25,15 @@ from strategies.schedulers import (
     load_scheduler,
     order,
 )
-from strategies.schedulers._rungs import rungs
-from strategies.schedulers.asha import Asha
-from strategies.schedulers.dominated import Dominated
-from strategies.schedulers.full import Full
-from strategies.schedulers.hyperband import Hyperband
-from strategies.schedulers.median import Median
-from strategies.schedulers.successive_halving import SuccessiveHalving
+from slimsearch.strategies.schedulers._rungs import rungs
+from slimsearch.strategies.schedulers.asha import Asha
+from slimsearch.strategies.schedulers.dominated import Dominated
+from slimsearch.strategies.schedulers.full import Full
+from slimsearch.strategies.schedulers.hyperband import Hyperband
+from slimsearch.strategies.schedulers.median import Median
+from slimsearch.strategies.schedulers.successive_halving import SuccessiveHalving
 
-BUILT_IN = built_in_names("strategies.schedulers")
+BUILT_IN = built_in_names("slimsearch.strategies.schedulers")
 COMBINATIONS = [f"{name}+dominated:min_complete=5:warm_up=0" for name in BUILT_IN if name not in ("dominated", "pbt")]
 HALVING = ["asha", "hyperband", "successive_halving", COMBINATIONS[0], "successive_halving:cohort=7:eta=2"]
 
@@ -566,7 +566,7 @@ class TestLoading:
             ("dominated:warm_up=1", "warm_up=1 is not below 1"),
             ("asha+hyperband", "'Asha' and 'Hyperband' cannot be combined"),
             ("no/such/file.py:Mine", "there is no file"),
-            ("strategies.schedulers:Progress", "has no method after_epoch, resume, may_begin"),
+            ("slimsearch.strategies.schedulers:Progress", "has no method after_epoch, resume, may_begin"),
         ],
     )
     def test_mistakes_take_one_line(self, text: str, words: str) -> None:
@@ -582,7 +582,7 @@ class TestLoading:
     @pytest.fixture
     def own(self, tmp_path: Path) -> str:
         (tmp_path / "mine.py").write_text(
-            "from strategies.schedulers import Decision\n"
+            "from slimsearch.strategies.schedulers import Decision\n"
             "class Halfway:\n"
             "    def __init__(self, share=0.5):\n"
             "        self.share = share\n"

@@ -1,0 +1,126 @@
+"""A float32 ONNX file becomes one of int8 weights and uint8 activations, as QDQ operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimsearch.compression.quantization.plan import LearnedRange, Quantization
+from slimsearch.errors import SlimsearchError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+_MOVES = ("Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+
+
+def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Quantization) -> Path:
+    """The quantized file, written into `folder`; ranges of activations are those on `images`, (N, C, H, W) float32."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
+    quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
+    options = {"TensorQuantOverrides": _overrides(prepared, plan.learned)} if plan.learned else {}
+    batches = iter(images.numpy()[start : start + 64] for start in range(0, len(images), 64))
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
+            batch = next(batches, None)
+            return None if batch is None else {input_name: batch}
+
+    methods = {
+        "minmax": CalibrationMethod.MinMax,
+        "entropy": CalibrationMethod.Entropy,
+        "percentile": CalibrationMethod.Percentile,
+    }
+    quantize_static(
+        str(prepared),
+        str(quantized),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=plan.per_channel,
+        reduce_range=plan.target == "any",
+        calibrate_method=methods[plan.calibration],
+        extra_options=options,
+        nodes_to_exclude=_kept_float(prepared, plan.keep_float),
+    )
+    return quantized
+
+
+def _kept_float(prepared: Path, which: str) -> list[str]:
+    """Names of the nodes that stay in float32.
+
+    Raises:
+        SlimsearchError: a layer that is named has no node of its own.
+    """
+    import onnx
+
+    if which == "none":
+        return []
+    graph = onnx.load(str(prepared)).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    layers = [n for n in graph.node if n.op_type in ("Conv", "Gemm", "MatMul") and n.input[1] in shapes]
+    if which in ("first", "last", "ends"):
+        return [n.name for n in (*(layers[:1] if which != "last" else ()), *(layers[-1:] if which != "first" else ()))]
+    if which == "depthwise":
+        return [
+            n.name for n in layers if any(a.name == "group" and a.i == shapes[n.input[1]][0] > 1 for a in n.attribute)
+        ]
+    wanted = which.split()
+    found = {n.input[1].removesuffix(".weight"): n.name for n in layers}
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise SlimsearchError(f"layer '{missing[0]}' cannot stay in float32: the file has no layer of that name")
+    return [found[name] for name in wanted]
+
+
+def _overrides(prepared: Path, learned: Mapping[str, LearnedRange]) -> dict[str, list[dict[str, Any]]]:
+    """For ONNX Runtime: the scale and zero point of every weight, and of the tensor that its layer reads.
+
+    A layer is found by its weight, which is an initializer called like it; a matrix that the exporter has turned has
+    its channels on the other axis.
+    """
+    import numpy as np
+    import onnx
+    from onnxruntime.quantization import QuantType
+
+    graph = onnx.load(str(prepared)).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for node in graph.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+            continue
+        weight = node.input[1]
+        known = learned.get(weight.removesuffix(".weight"))
+        if known is None or weight not in shapes:
+            continue
+        transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        axis = 0 if node.op_type == "Conv" or transposed else len(shapes[weight]) - 1
+        count = shapes[weight][axis]
+        scales = known.weight_scales if len(known.weight_scales) == count else known.weight_scales * count
+        rows = [
+            {"scale": np.array(scale, dtype=np.float32), "zero_point": np.array(0, dtype=np.int8)} for scale in scales
+        ]
+        rows[0] = {**rows[0], "axis": axis, "quant_type": QuantType.QInt8}
+        found[weight] = rows
+        scale = np.array(known.input_scale, dtype=np.float32)
+        zero_point = np.array(known.input_zero_point, dtype=np.uint8)
+        tensor = node.input[0]
+        found.setdefault(tensor, [{"scale": scale, "zero_point": zero_point}])
+        # What only moves values gives its output the range of its input, whatever is said of the output.
+        while (producer := producers.get(tensor)) is not None and producer.op_type in _MOVES:
+            tensor = producer.input[0]
+            found.setdefault(tensor, [{"scale": scale, "zero_point": zero_point}])
+    return found

@@ -1,0 +1,233 @@
+"""The packed form: weights of few values in as few bits as they need, to be stored or sent; no runtime reads it.
+
+Source: Deep Compression (Han et al. 2016): a table of values, and indices by Huffman's code. Not stored as a sparse
+matrix: the zeros of a pruned weight get a code of one bit, in place of the distances between the others.
+
+A file is a mark, the length of its header, the header (zlib over JSON, one list a tensor) and the tensors' bytes,
+little endian. Indices are written in a canonical code, whose lengths stand before them, or in one of equal lengths.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from slimsearch.compression._network import Network
+from slimsearch.compression.quantization.plan import LearnedRange
+from slimsearch.errors import SlimsearchError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+_MARK = b"slimsearch-packed-1\n"
+_RAW, _FIXED, _HUFFMAN = "raw", "fixed", "huffman"
+_LARGEST_TABLE = 256
+_LONGEST_CODE = 16
+_CHUNK = 1 << 18  # symbols or bytes that are unfolded into bits at a time
+
+
+def pack(network: Network) -> bytes | None:
+    """Every tensor of the module, exactly; None for a network whose weights are not of few values.
+
+    Those are networks whose plan has the form ``CODEBOOK``, or learned ranges of fewer bits than the file's int8.
+    """
+    plan = network.quantization
+    if plan is None or plan.kind not in ("simulated", "storage only"):
+        return None
+    header, payloads = [], []
+    for name, tensor in network.module.state_dict().items():
+        array = tensor.detach().cpu().numpy()
+        entry, payload = _pack(array, plan.learned.get(name.removesuffix(".weight")))
+        header.append([name, list(array.shape), *entry])
+        payloads.append(payload)
+    head = zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)
+    return b"".join([_MARK, struct.pack("<I", len(head)), head, *payloads])
+
+
+def unpack(data: bytes) -> dict[str, Tensor]:
+    """The tensors that `pack` was given, by name, as ``load_state_dict`` takes them.
+
+    Raises:
+        SlimsearchError: `data` is not what `pack` wrote.
+    """
+    import torch
+
+    try:
+        if not data.startswith(_MARK):
+            raise ValueError("it does not begin like one")
+        start = len(_MARK) + 4
+        end = start + struct.unpack("<I", data[start - 4 : start])[0]
+        reader = _Reader(data, end)
+        header = json.loads(zlib.decompress(data[start:end]))
+        found = {name: torch.from_numpy(_unpack(reader, *entry)) for name, *entry in header}
+        reader.finish()
+    except Exception as error:  # zlib, JSON, struct and numpy each have their own
+        raise SlimsearchError(f"this is no packed network: {error}") from error
+    return found
+
+
+def _pack(array: Array, known: LearnedRange | None) -> tuple[list[Any], bytes]:
+    """How a tensor is written (see `_unpack`), and its bytes."""
+    import numpy as np
+
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    ways: list[tuple[list[Any], bytes]] = [([_RAW, array.dtype.str], array.tobytes())]
+    table = _table(array, known) if array.ndim > 1 and array.size and array.dtype == np.float32 else None
+    if table is not None:
+        values, scales, indices = table
+        lengths = _code_lengths(np.bincount(indices))
+        for way, code, stored in ((_FIXED, _equal_lengths(len(values)), b""), (_HUFFMAN, lengths, lengths.tobytes())):
+            bits = _encode(indices, code)
+            entry = [way, values.dtype.str, len(values), len(scales), len(bits)]
+            ways.append((entry, b"".join([values.tobytes(), scales.tobytes(), stored, bits])))
+    return min(ways, key=lambda way: len(way[1]))
+
+
+def _unpack(reader: _Reader, shape: list[int], way: str, dtype: str, *sizes: int) -> Array:
+    import numpy as np
+
+    count = int(np.prod(shape, dtype=np.int64))
+    if way == _RAW:
+        return reader.array(dtype, count).reshape(shape).copy()
+    number, scaled, length = sizes
+    values, scales = reader.array(dtype, number), reader.array("<f4", scaled)
+    lengths = reader.array("|u1", number) if way == _HUFFMAN else _equal_lengths(number)
+    found = values[_decode(reader.take(length), lengths, count)].astype(np.float32, copy=False).reshape(shape)
+    return found * _along_outputs(scales, found) if scaled else found
+
+
+class _Reader:
+    """Takes one piece of `data` after the other."""
+
+    def __init__(self, data: bytes, start: int) -> None:
+        self._data, self._at = data, start
+
+    def take(self, length: int) -> bytes:
+        piece = self._data[self._at : self._at + length]
+        if len(piece) != length:
+            raise ValueError("its end is missing")
+        self._at += length
+        return piece
+
+    def array(self, dtype: str, count: int) -> Array:
+        import numpy as np
+
+        return np.frombuffer(self.take(count * np.dtype(dtype).itemsize), dtype)
+
+    def finish(self) -> None:
+        if self._at != len(self._data):
+            raise ValueError("something follows its end")
+
+
+def _table(weight: Array, known: LearnedRange | None) -> tuple[Array, Array, Array] | None:
+    """The values of `weight`, scales of output channels that they are multiplied by, or none, and (N,) indices.
+
+    None where there are too many, or where they would not give exactly the weight.
+    """
+    import numpy as np
+
+    scales = np.array([] if known is None else known.weight_scales, np.float32)
+    if len(scales) in (1, weight.shape[0]) and np.all(scales > 0):
+        spread = _along_outputs(scales, weight)
+        multiples = np.round(weight / spread)
+        if np.array_equal(multiples * spread, weight) and np.abs(multiples).max(initial=0) < _LARGEST_TABLE // 2:
+            values, indices = np.unique(multiples.astype(np.int8), return_inverse=True)
+            return values, scales, indices.ravel()
+    values, indices = np.unique(weight, return_inverse=True)
+    if len(values) > _LARGEST_TABLE or np.isnan(values).any():
+        return None
+    return values, scales[:0], indices.ravel()
+
+
+def _along_outputs(scales: Array, weight: Array) -> Array:
+    return scales.reshape(-1, *(1 for _ in weight.shape[1:]))
+
+
+def _equal_lengths(number: int) -> Array:
+    import numpy as np
+
+    return np.full(number, (number - 1).bit_length(), np.uint8)
+
+
+def _code_lengths(counts: Array) -> Array:
+    """Bits of each symbol in Huffman's code, (n,) uint8; 0 if there is but one.
+
+    Counts are evened out until no code is too long for the decoder's table, as bzip2 does it.
+    """
+    import numpy as np
+
+    lengths = np.zeros(len(counts), np.uint8)
+    heap = [(int(count), symbol, [symbol]) for symbol, count in enumerate(counts)]
+    heapq.heapify(heap)
+    while len(heap) > 1:
+        one, other = heapq.heappop(heap), heapq.heappop(heap)
+        members = one[2] + other[2]
+        lengths[members] += 1
+        heapq.heappush(heap, (one[0] + other[0], one[1], members))
+    return lengths if lengths.max() <= _LONGEST_CODE else _code_lengths(counts // 2 + 1)
+
+
+def _canonical(lengths: Array) -> tuple[Array, list[int]]:
+    """Symbols in the order of their codes, and those codes: numbers of `lengths` bits each (RFC 1951, 3.2.2)."""
+    import numpy as np
+
+    order = np.argsort(lengths, kind="stable")
+    codes, code, previous = [], 0, 0
+    for length in lengths[order].tolist():
+        code <<= length - previous
+        codes.append(code)
+        code, previous = code + 1, length
+    return order, codes
+
+
+def _encode(indices: Array, lengths: Array) -> bytes:
+    """The codes of all `indices`, one after the other, filled up to whole bytes."""
+    import numpy as np
+
+    longest = int(lengths.max())
+    bits = np.zeros((len(lengths), longest), np.uint8)
+    for symbol, code in zip(*_canonical(lengths), strict=True):
+        bits[symbol, : lengths[symbol]] = [int(bit) for bit in f"{code:b}".zfill(lengths[symbol])][: lengths[symbol]]
+    used = np.arange(longest) < lengths[:, None]  # (symbols, longest)
+    chunks = (indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK))
+    return np.packbits(np.concatenate([bits[chunk][used[chunk]] for chunk in chunks])).tobytes()
+
+
+def _decode(data: bytes, lengths: Array, count: int) -> Array:
+    """The first `count` indices."""
+    import numpy as np
+
+    longest = int(lengths.max())
+    if longest == 0:
+        return np.zeros(count, np.uint8)
+    if longest > _LONGEST_CODE:
+        raise ValueError("its code is too long")
+    order, _ = _canonical(lengths)
+    symbols = np.zeros(1 << longest, np.uint8)  # by the next `longest` bits
+    steps = np.full(1 << longest, longest, np.uint8)
+    filled = np.repeat(order, 1 << (longest - lengths[order].astype(np.int64)))
+    symbols[: len(filled)], steps[: len(filled)] = filled, lengths[filled]
+    padded = np.frombuffer(data + bytes(4), np.uint8).astype(np.uint32)
+    found, position, left = [], 0, count
+    for start in range(0, len(data), _CHUNK):
+        # What stands in the next `longest` bits, at every bit of the chunk; then from code to code.
+        own = padded[start : start + _CHUNK + 3]
+        words = own[:-3] << 24 | own[1:-2] << 16 | own[2:-1] << 8 | own[3:]
+        words = words[: len(data) - start]
+        windows = (words[:, None] >> (32 - longest - np.arange(8, dtype=np.uint32)) & ((1 << longest) - 1)).ravel()
+        jumps, positions = steps[windows].tobytes(), []
+        while position < len(jumps) and left:
+            positions.append(position)
+            position += jumps[position]
+            left -= 1
+        found.append(symbols[windows[positions]])
+        position -= len(jumps)
+    if left or position > 0:
+        raise ValueError("its end is missing")
+    return np.concatenate(found)

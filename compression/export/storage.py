@@ -1,0 +1,114 @@
+"""Small weights in the file, float32 in the runtime: the ways to store a weight that loading undoes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from slimsearch.compression.quantization.plan import CODEBOOK, WEIGHTS_FP16, WEIGHTS_INT8
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+    Parts = tuple[list[onnx.TensorProto], list[onnx.NodeProto]]
+
+_LARGEST_CODEBOOK = 256
+
+
+def store(model: onnx.ModelProto, form: str) -> onnx.ModelProto:
+    """`model`, float32, with its weights stored in `form`: a few operators on constants give them back.
+
+    ONNX Runtime computes such operators once, when it loads the file, and then runs what it would run for `model`. It
+    does so for Cast, Mul and Gather; DequantizeLinear it leaves in place for kernels that use it, and pays at each run.
+
+    A weight is a float32 initializer of two dimensions or more. It is left as it is where the file would not become
+    smaller, where it has values that float16 cannot hold, or more different ones than a codebook.
+
+    Args:
+        form: ``WEIGHTS_INT8``, ``WEIGHTS_FP16`` or ``CODEBOOK``.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    ways: dict[str, Callable[[str, str, Array, int], Parts | None]] = {
+        WEIGHTS_INT8: _int8, WEIGHTS_FP16: _fp16, CODEBOOK: _codebook,
+    }  # fmt: skip
+    stored = onnx.ModelProto()
+    stored.CopyFrom(model)
+    graph = stored.graph
+    tensors: list[onnx.TensorProto] = []
+    nodes: list[onnx.NodeProto] = []
+    for number, tensor in enumerate(model.graph.initializer):
+        parts = None
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
+            axis = _channel_axis(model.graph, tensor.name)
+            parts = ways[form](tensor.name, f"{number}:", numpy_helper.to_array(tensor), axis)
+        if parts is None or sum(part.ByteSize() for part in (*parts[0], *parts[1])) >= tensor.ByteSize():
+            tensors.append(tensor)
+        else:
+            tensors += parts[0]
+            nodes += parts[1]
+    nodes += model.graph.node
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(tensors)
+    graph.node.extend(nodes)
+    return stored
+
+
+def _int8(name: str, prefix: str, weight: Array, axis: int) -> Parts:
+    """Whole multiples, -127 to 127, of one scale for each channel along `axis`."""
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper
+
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    scales = (np.abs(weight).max(axis=others, keepdims=True) / 127).astype(np.float32)
+    multiples = np.round(weight / np.where(scales > 0, scales, 1)).astype(np.int8)
+    tensors = [numpy_helper.from_array(multiples, f"{prefix}i"), numpy_helper.from_array(scales, f"{prefix}s")]
+    nodes = [
+        helper.make_node("Cast", [f"{prefix}i"], [f"{prefix}f"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{prefix}f", f"{prefix}s"], [name]),
+    ]
+    return tensors, nodes
+
+
+def _fp16(name: str, prefix: str, weight: Array, axis: int) -> Parts | None:
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper
+
+    if np.abs(weight).max(initial=0) > np.finfo(np.float16).max:
+        return None
+    halves = numpy_helper.from_array(weight.astype(np.float16), f"{prefix}h")
+    return [halves], [helper.make_node("Cast", [f"{prefix}h"], [name], to=onnx.TensorProto.FLOAT)]
+
+
+def _codebook(name: str, prefix: str, weight: Array, axis: int) -> Parts | None:
+    """The different values, and for each weight the index of its own."""
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper
+
+    values, indices = np.unique(weight, return_inverse=True)
+    if len(values) > _LARGEST_CODEBOOK:
+        return None
+    bytes_ = indices.reshape(weight.shape).astype(np.uint8)
+    tensors = [numpy_helper.from_array(bytes_, f"{prefix}i"), numpy_helper.from_array(values, f"{prefix}c")]
+    nodes = [
+        helper.make_node("Cast", [f"{prefix}i"], [f"{prefix}l"], to=onnx.TensorProto.INT32),
+        helper.make_node("Gather", [f"{prefix}c", f"{prefix}l"], [name]),
+    ]
+    return tensors, nodes
+
+
+def _channel_axis(graph: onnx.GraphProto, name: str) -> int:
+    """Where a weight has the channels of its operator's output."""
+    for node in graph.node:
+        if name in node.input[1:]:
+            transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+            if node.op_type == "MatMul" or (node.op_type == "Gemm" and not transposed):
+                return len(next(t for t in graph.initializer if t.name == name).dims) - 1
+            return 1 if node.op_type == "ConvTranspose" else 0
+    return 0

@@ -1,0 +1,48 @@
+"""An ONNX file of anybody's: if it would have something read from elsewhere, it is refused before it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.reading import first_line
+
+
+def read_onnx(path: Path) -> bytes:
+    """The content of an ONNX file whose weights are all in it, for whatever loads it.
+
+    An ONNX file may say that a tensor is in another file, by a path that its author chose, or at an address in memory.
+    Whoever loads the bytes and not the file is not at the mercy of what happens to the file in between.
+
+    Raises:
+        SlimsearchError: it cannot be read, is no ONNX, or refers to anything outside it.
+    """
+    import onnx
+
+    try:
+        content = path.read_bytes()
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # the file system and protobuf each have their own
+        raise SlimsearchError(f"'{path}' is no ONNX file: {first_line(error)}") from error
+    for tensor in _tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "nowhere")
+            raise SlimsearchError(
+                f"'{path}' has the weights of '{tensor.name}' in another file, '{place}': an ONNX file is read only if "
+                "everything is in it"
+            )
+    return content
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor anywhere in a protobuf message: initializers, attributes, subgraphs, functions, sparse ones."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for inside in (value,) if hasattr(value, "ListFields") else value:
+            if field.message_type.full_name == "onnx.TensorProto":
+                yield inside
+            else:
+                yield from _tensors(inside)

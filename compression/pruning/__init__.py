@@ -1,0 +1,1 @@
+"""Pruning: dependent channels, importances, schedules, and the cut itself."""

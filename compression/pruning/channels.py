@@ -1,0 +1,369 @@
+"""Channels that must be cut together: found, ranked, silenced and cut.
+
+The groups of coupled layers are found by DepGraph (Fang et al. 2023; torch-pruning).
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import math
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slimsearch.compression._weights import lay_out_plainly, layers_in_order, plainly, weights
+from slimsearch.compression.pruning.importances import Importance
+from slimsearch.errors import SlimsearchError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_log = logging.getLogger(__name__)
+
+_WIDE = 4  # a layer of so many times the rounding unit is given a round width
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Channels of one layer, and with them all that depends on them.
+
+    Attributes:
+        layer: name of the layer at the root of the group.
+        output: whether they are output channels of it.
+        channels: their indices.
+        silenced: for each layer of the group whose outputs these are, their indices there.
+    """
+
+    layer: str
+    output: bool
+    channels: tuple[int, ...]
+    silenced: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Layers that lose channels together."""
+
+    group: Any
+    layer: str
+    output: bool
+    width: int
+    blocks: int  # the channels come in so many equal blocks, each of which loses the same ones
+    cost: float  # parameters of a channel
+
+
+class Channels:
+    """The groups of channels of a module that can be cut.
+
+    Args:
+        module: is not changed, only its layout matters.
+        images: (N, C, H, W) an input, for the analysis.
+        round_to: layers of at least four times as many channels keep a multiple of it.
+
+    Raises:
+        SlimsearchError: nothing of the module can be cut; the line says why.
+    """
+
+    def __init__(self, module: nn.Module, images: Tensor, round_to: int = 1) -> None:
+        self._images = plainly(images[:2])
+        self._round_to = round_to
+        self._shadow = copy.deepcopy(module).eval().float()
+        lay_out_plainly(self._shadow)
+        for parameter in self._shadow.parameters():
+            parameter.requires_grad_(True)  # the analysis follows gradients
+        order = layers_in_order(self._shadow, self._images)
+        if not order:
+            raise SlimsearchError("this network has neither a Linear nor a Conv2d layer to prune")
+        self._order = {layer: position for position, layer in enumerate(order)}
+        self._last = order[-1]
+        self._names = {layer: name for name, layer in self._shadow.named_modules()}
+        try:
+            graph = _graph(self._shadow, self._images)
+            self._groups = [
+                self._describe(graph, group)
+                for group in graph.get_all_groups(ignored_layers=[self._shadow.get_submodule(self._last)])
+                if _is_followed(graph, group)
+            ]
+        except Exception as error:  # torch-pruning raises whatever its analysis stumbles over
+            raise SlimsearchError(f"this network cannot be pruned: {_blame(error, self._names)}") from error
+        self._groups = [group for group in self._groups if group.width // group.blocks > 1]
+        if not self._groups:
+            raise SlimsearchError(f"this network cannot be pruned: no layer before '{self._last}' has two channels")
+
+    def _describe(self, graph: Any, group: Any) -> _Group:
+        root, handler = group[0].dep.target.module, group[0].dep.handler
+        output = bool(graph.is_out_channel_pruning_fn(handler))
+        width = int(graph.get_out_channels(root) if output else graph.get_in_channels(root))
+        parameters = sum(
+            parameter.numel()
+            for layer in {item.dep.target.module for item in group}
+            if hasattr(layer, "parameters")
+            for parameter in layer.parameters(recurse=False)
+        )
+        blocks = [_blocks(item.dep.target.module) for item in group]
+        return _Group(group, self._names[root], output, width, math.lcm(*blocks), parameters / width)
+
+    def exclude_what_breaks(self) -> None:
+        """Try every group alone on a copy, and leave those whole without which the network does not run.
+
+        Raises:
+            SlimsearchError: none is left; the line names them and says why.
+        """
+        kept, reasons = [], []
+        for group in self._groups:
+            per_block = group.width // group.blocks
+            trial = tuple(block * per_block for block in range(group.blocks))
+            try:
+                self._run([self._cut(group, trial)])
+                kept.append(group)
+            except SlimsearchError as error:
+                reasons.append(f"'{group.layer}' ({error})")
+                _log.warning("layer '%s' and what depends on it is left whole: %s", group.layer, error)
+        if not kept:
+            raise SlimsearchError(f"this network cannot be pruned: {'; '.join(reasons)}")
+        self._groups = kept
+
+    def choose(
+        self,
+        importance: Importance,
+        scores: Mapping[str, Tensor],
+        ratios: Sequence[float],
+        *,
+        together: bool,
+        by_cost: bool = False,
+    ) -> list[Cut]:
+        """What to cut so that about so many of the channels are gone.
+
+        Args:
+            importance: turns scores of weights into one number a channel.
+            scores: of weights, by parameter name.
+            ratios: shares of each layer, one for each of as many equal parts of the layers that can be cut, from the
+                input on; or one for all.
+            together: rank the channels of all layers against each other, for the first of the ratios.
+            by_cost: ... by their importance for each parameter that they cost.
+        """
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self._shadow.named_parameters():
+                if name in scores:
+                    parameter.copy_(scores[name])
+                elif parameter.ndim:
+                    parameter.zero_()
+        reduce = importance.channels()
+        ranked: list[tuple[_Group, Tensor]] = []
+        for group in self._groups:
+            # Its own takes the width of the group from the first layer that it scores, which may be flattened.
+            reduce._reduce = functools.partial(_mean_by_root, width=group.width)
+            found = reduce(group.group)
+            if found is None:
+                continue
+            values = found.detach().float().view(group.blocks, -1).mean(dim=0)  # (channels of a block,)
+            if not bool(torch.isfinite(values).all()):
+                raise SlimsearchError(f"the importance of '{group.layer}' is not finite")
+            ranked.append((group, values))
+        if not ranked:
+            raise SlimsearchError(f"'{type(importance).__name__.lower()}' finds nothing to rank in this network")
+        return [
+            cut
+            for (group, values), kept in zip(ranked, self._kept(ranked, ratios, together, by_cost), strict=True)
+            if (cut := self._least(group, values, kept)) is not None
+        ]
+
+    def _kept(
+        self, ranked: Sequence[tuple[_Group, Tensor]], ratios: Sequence[float], together: bool, by_cost: bool
+    ) -> list[float]:
+        """How many channels each group keeps, before rounding."""
+        import torch
+
+        if not together:
+            return [group.width * (1 - ratios[self._part(group, len(ratios))]) for group, _ in ranked]
+        ratio = ratios[0]
+        comparable = []
+        for group, values in ranked:
+            value = values / values.mean().clamp_min(1e-12) if not by_cost else values / group.cost
+            comparable.append(value)
+        counts = torch.cat([torch.full_like(v, g.blocks) for (g, _), v in zip(ranked, comparable, strict=True)])
+        pooled, order = torch.cat(comparable).sort()
+        removed = counts[order].cumsum(0) <= ratio * float(counts.sum())
+        threshold = float(pooled[removed][-1]) if bool(removed.any()) else -math.inf
+        return [group.blocks * int((v > threshold).sum()) for (group, _), v in zip(ranked, comparable, strict=True)]
+
+    def _part(self, group: _Group, parts: int) -> int:
+        """In which of as many equal parts of all groups this one is, in the order of their first layers."""
+        places = sorted(self._place(other) for other in self._groups)
+        return places.index(self._place(group)) * parts // len(places)
+
+    def _place(self, group: _Group) -> int:
+        return min((self._order[layer] for layer in self._layers(group) if layer in self._order), default=0)
+
+    def _layers(self, group: _Group) -> list[str]:
+        """Those whose outputs the channels of a group are; of inputs, those that read them."""
+        members = [(self._names.get(item.dep.target.module), item.dep.handler.__name__) for item in group.group]
+        produced = [name for name, handler in members if name is not None and "out" in handler]
+        return produced or [name for name, _ in members if name is not None]
+
+    def _least(self, group: _Group, values: Tensor, kept: float) -> Cut | None:
+        unit = self._round_to if group.width >= _WIDE * self._round_to else 1
+        step = math.lcm(unit, group.blocks)
+        if step >= group.width:
+            step = group.blocks
+        # Round widths go to the nearest; a narrow layer keeps what the ratio leaves, rounded up.
+        rounded = round(kept / step) * step if unit > 1 else math.ceil(kept / step - 1e-6) * step
+        per_block = max(rounded, step) // group.blocks
+        gone = len(values) - per_block
+        if gone <= 0:
+            return None
+        least = values.argsort(stable=True)[:gone].sort().values.tolist()
+        return self._cut(group, tuple(block * len(values) + i for block in range(group.blocks) for i in least))
+
+    def _cut(self, group: _Group, channels: tuple[int, ...]) -> Cut:
+        """With the outputs of every layer of the group that go."""
+        chosen = set(channels)
+        silenced: dict[str, tuple[int, ...]] = {}
+        for item in group.group:
+            name = self._names.get(item.dep.target.module)
+            roots = item.root_idxs
+            if name is None or "out" not in item.dep.handler.__name__ or not roots:
+                continue
+            own = tuple(int(i) for i, root in zip(item.idxs, roots, strict=True) if root in chosen)
+            silenced[name] = tuple(sorted({*silenced.get(name, ()), *own}))
+        return Cut(group.layer, group.output, channels, silenced)
+
+    def cut(self, module: nn.Module, cuts: Sequence[Cut]) -> dict[str, tuple[int, ...]]:
+        """Remove the channels from `module`, in place.
+
+        Returns:
+            the output channels that each layer lost, by name.
+
+        Raises:
+            SlimsearchError: the network does not run without them, or its output has another shape.
+        """
+        import torch
+
+        module.eval()
+        lay_out_plainly(module)
+        trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)
+        try:
+            before = module(self._images).shape
+            graph = _graph(module, self._images)
+            for one in cuts:
+                layer = module.get_submodule(one.layer)
+                pruner = graph.get_pruner_of_module(layer)
+                function = pruner.prune_out_channels if one.output else pruner.prune_in_channels
+                graph.get_pruning_group(layer, function, list(one.channels)).prune()
+            with torch.no_grad():
+                after = module(self._images).shape
+        except Exception as error:  # torch-pruning raises whatever its analysis stumbles over
+            raise SlimsearchError(f"{type(error).__name__}: {_first_line(error)}") from error
+        if after != before:
+            raise SlimsearchError(f"pruning changed the output from {tuple(before)} to {tuple(after)}")
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(trained[name])
+            parameter.grad = None
+        return {layer: channels for one in cuts for layer, channels in one.silenced.items()}
+
+    def _run(self, cuts: Sequence[Cut]) -> None:
+        self.cut(copy.deepcopy(self._shadow), cuts)
+
+
+def _mean_by_root(scores: Sequence[Tensor], roots: Sequence[Sequence[int]], width: int) -> Tensor:
+    """One number for each channel of a group's root, (width,): the mean over layers of the sum of its scores there."""
+    import torch
+
+    total = torch.zeros(width)
+    for values, indices in zip(scores, roots, strict=True):
+        total.scatter_add_(0, torch.tensor(indices), values.float())
+    return total / max(1, len(scores))
+
+
+def _graph(module: nn.Module, images: Tensor) -> Any:
+    import torch_pruning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of parameters that belong to no layer, which it handles
+        return torch_pruning.DependencyGraph().build_dependency(module, images)
+
+
+def _is_followed(graph: Any, group: Any) -> bool:
+    """Whether the analysis knows how the channels of a group go on through the network.
+
+    Where every other channel is taken, as in ShuffleNet, one that is cut moves all others to the wrong side; and of an
+    operation that it does not understand it takes the channels to be those before it, which may be more than there are.
+    """
+    from torch_pruning import ops
+
+    for item in group:
+        target = item.dep.target
+        if target.type == ops.OPTYPE.SLICE and target.module.step != 1:
+            return False
+        output = graph.is_out_channel_pruning_fn(item.dep.handler)
+        count = (graph.get_out_channels if output else graph.get_in_channels)(target.module)
+        if count is not None and item.idxs and max(item.idxs) >= count:
+            return False
+    return True
+
+
+def silence(module: nn.Module, cuts: Sequence[Cut]) -> Callable[[], None]:
+    """A function that sets what makes the chosen channels of `module` to zero: they are as good as gone."""
+    import torch
+
+    named, targets = weights(module), []
+    for one in cuts:
+        for layer, channels in one.silenced.items():
+            index = torch.tensor(channels, dtype=torch.long)
+            for label in ("weight", "bias"):
+                tensor = named.get(f"{layer}.{label}")
+                if tensor is not None and (not channels or tensor.shape[0] > max(channels)):
+                    targets.append((tensor, index.to(tensor.device)))
+
+    def apply() -> None:
+        with torch.no_grad():
+            for tensor, index in targets:
+                tensor.index_fill_(0, index, 0.0)
+
+    return apply
+
+
+def _blocks(layer: Any) -> int:
+    """How many equal blocks the channels of a layer fall into: groups of convolutions and norms, heads of attention."""
+    import torch
+
+    if isinstance(layer, torch.nn.Conv2d):
+        return 1 if layer.groups == layer.out_channels else layer.groups
+    if isinstance(layer, torch.nn.GroupNorm):
+        return layer.num_groups
+    if isinstance(layer, torch.nn.MultiheadAttention):
+        return int(layer.num_heads)
+    return 1
+
+
+def _blame(error: Exception, names: Mapping[nn.Module, str]) -> str:
+    """The error, and the layers whose output its operation reads, as far as torch-pruning knew when it gave up."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    nodes = [frame.f_locals["node"] for frame, _ in reversed(frames) if hasattr(frame.f_locals.get("node"), "inputs")]
+    reason = f"{type(error).__name__}: {_first_line(error)}"
+    if not nodes:
+        return reason
+    layers, waiting, met = [], list(nodes[0].inputs), set()
+    while waiting:
+        node = waiting.pop()
+        if node in met:
+            continue
+        met.add(node)
+        if names.get(node.module):
+            layers.append(names[node.module])
+        else:
+            waiting += node.inputs
+    after = f" after {' and '.join(repr(layer) for layer in sorted(layers)[:3])}" if layers else ""
+    return f"it cannot be followed how channels go through an operation{after} ({reason})"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,20 @@
+"""Magnitude, by absolute value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slimsearch.compression.pruning.importances._importance import Importance
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class L1(Importance):
+    """The absolute value of each weight; for a channel its L1 norm.
+
+    Source: Li et al. 2017, "Pruning filters for efficient convnets"; for single weights Han et al. 2015.
+    """
+
+    def scores(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: weight.abs() for name, weight in weights.items()}

@@ -1,0 +1,20 @@
+"""Magnitude, by square."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slimsearch.compression.pruning.importances._importance import Importance
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class L2(Importance):
+    """The square of each weight; for a channel its squared L2 norm, which ranks as the norm does.
+
+    Source: He et al. 2018, "Soft filter pruning".
+    """
+
+    def scores(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: weight.square() for name, weight in weights.items()}

@@ -1,0 +1,45 @@
+"""First-order Taylor expansion of the loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from slimsearch.compression.pruning.importances._importance import Importance
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Taylor(Importance):
+    """The squared change of the loss, to first order, if the weight were zero: (weight * gradient)^2, averaged.
+
+    Source: Molchanov et al. 2019, "Importance estimation for neural network pruning", eq. 8. Summed over the weights of
+    a channel, where they take the product with the channel's scale or output.
+    """
+
+    needs_gradients: ClassVar[bool] = True
+
+    _KEPT = 0.97  # of the moving average, a look
+    _EVERY = 4  # steps between looks, each of which passes over all weights
+
+    def __init__(self) -> None:
+        self._average: dict[str, Tensor] = {}
+        self._steps = 0
+
+    def observe(self, weights: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
+        self._steps += 1
+        if self._steps % self._EVERY != 1:
+            return
+        for name, gradient in gradients.items():
+            seen = (weights[name] * gradient).square()
+            known = self._average.get(name)
+            self._average[name] = seen if known is None else known.lerp_(seen, 1 - self._KEPT)
+
+    def scores(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return dict(self._average)
+
+    def state(self) -> dict[str, Any]:
+        return {"average": self._average, "steps": self._steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._average, self._steps = state["average"], state["steps"]

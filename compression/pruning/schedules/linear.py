@@ -1,0 +1,12 @@
+"""Equal cuts."""
+
+from __future__ import annotations
+
+from slimsearch.compression.pruning.schedules._schedule import Schedule
+
+
+class Linear(Schedule):
+    """Sparsity grows in equal steps."""
+
+    def share(self, progress: float) -> float:
+        return progress

@@ -1,0 +1,212 @@
+"""Which channels of a network go, so that a target is met, at once or while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from slimsearch.compression._network import Network, dropout_rates, widths
+from slimsearch.compression._stage import Training
+from slimsearch.compression._weights import weights
+from slimsearch.compression.pruning.channels import Channels, Cut, silence
+from slimsearch.compression.pruning.gradual import Gradual
+from slimsearch.compression.pruning.importances import Importance
+from slimsearch.compression.pruning.schedules import Schedule
+from slimsearch.errors import SlimsearchError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+TARGETS = ("sparsity", "params", "macs", "latency_ms")
+THIRDS = ("early", "middle", "late")
+_DEFAULT_SPARSITY = 0.3
+_SEARCH_STEPS = 14  # of the bisection for a target: to within 1 in 16,000 of the ratio
+
+
+class Target(Protocol):
+    """The options of a stage that say how much goes."""
+
+    @property
+    def sparsity(self) -> float | None:
+        """Share of the channels."""
+
+    @property
+    def early(self) -> float | None:
+        """Share of the channels of the first third of the layers."""
+
+    @property
+    def middle(self) -> float | None:
+        """Of the second third."""
+
+    @property
+    def late(self) -> float | None:
+        """Of the last third."""
+
+    @property
+    def params(self) -> float | None:
+        """Parameters that are left at most."""
+
+    @property
+    def macs(self) -> float | None:
+        """Multiply-accumulates of one image at most."""
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Measured latency at most."""
+
+    @property
+    def scope(self) -> str:
+        """Within which channels are ranked."""
+
+    @property
+    def events(self) -> int:
+        """Number of cuts of a gradual schedule."""
+
+    @property
+    def ramp(self) -> float:
+        """Share of the training over which they are spread."""
+
+
+class Selection:
+    """What is cut from a network, by the options of a stage."""
+
+    def __init__(
+        self, stage: Target, channels: Channels, importance: Importance, network: Network, training: Training
+    ) -> None:
+        self.stage, self.channels, self.importance = stage, channels, importance
+        self._network, self._training = network, training
+        given = [getattr(stage, name) for name in THIRDS]
+        thirds = [share or 0.0 for share in given] if any(share is not None for share in given) else None
+        self.ratio = max(thirds) if thirds is not None else stage.sparsity or _DEFAULT_SPARSITY
+        # Of each third of the layers, relative to `ratio`.
+        self._shares = [1.0] if thirds is None else [share / self.ratio for share in thirds]
+        self._excluded = False
+
+    def choose(self, scores: Mapping[str, Tensor], ratio: float) -> list[Cut]:
+        """The cuts at a ratio.
+
+        Raises:
+            SlimsearchError: the criterion finds nothing to rank.
+        """
+        stage = self.stage
+        together = stage.scope == "network"
+        return self.channels.choose(
+            self.importance, scores, [ratio * share for share in self._shares], together=together,
+            by_cost=together and stage.params is not None,
+        )  # fmt: skip
+
+    def final(self, scores: Mapping[str, Tensor]) -> list[Cut]:
+        """The cuts that reach the target.
+
+        Raises:
+            SlimsearchError: it cannot be reached, or nothing can be cut.
+        """
+        name = next((n for n in TARGETS[1:] if getattr(self.stage, n) is not None), None)
+        if name is not None:
+            return self._reaching(name, float(getattr(self.stage, name)), scores)
+        cuts, _ = self._at(scores, self.ratio)
+        if not cuts:
+            raise SlimsearchError(f"no layer has a channel to spare at sparsity {self.ratio:g}")
+        return cuts
+
+    def _reaching(self, name: str, target: float, scores: Mapping[str, Tensor]) -> list[Cut]:
+        """Those of the smallest ratio whose network costs no more than `target`."""
+        cost: Callable[[Network], float] = {
+            "params": lambda network: network.params,
+            "macs": lambda network: network.macs(self._training.calibration[:1]),
+            "latency_ms": self._training.latency_ms,
+        }[name]
+        if cost(self._network) <= target:
+            raise SlimsearchError(f"the network has no more than {target:g} {name} as it is: nothing to prune")
+        low, high, found, reached = 0.0, 1.0, None, 0.0
+        for _ in range(_SEARCH_STEPS if name != "latency_ms" else _SEARCH_STEPS // 2):
+            self.ratio = (low + high) / 2
+            cuts, network = self._at(scores, self.ratio)
+            reached = cost(network)
+            if reached <= target:
+                high, found = self.ratio, cuts
+            else:
+                low = self.ratio
+        if found is None:
+            raise SlimsearchError(f"pruning cannot reach {name} {target:g}: the narrowest network has {reached:g}")
+        self.ratio = high
+        return found
+
+    def _at(self, scores: Mapping[str, Tensor], ratio: float) -> tuple[list[Cut], Network]:
+        """The cuts at a ratio, and the network without them; what no cut can be made of is found out once."""
+        cuts = self.choose(scores, ratio)
+        try:
+            return cuts, self._without(cuts)
+        except SlimsearchError:
+            if self._excluded:
+                raise
+            self._excluded = True
+            self.channels.exclude_what_breaks()
+            return self._at(scores, ratio)
+
+    def _without(self, cuts: list[Cut]) -> Network:
+        module = self._network.copy_module()
+        self.channels.cut(module, cuts)
+        return Network(module)
+
+    def remove(self, network: Network, cuts: list[Cut]) -> Network:
+        """`network` without what is cut."""
+        module = network.copy_module()
+        removed = self.channels.cut(module, cuts)
+        plan = network.quantization
+        for layer, gone in removed.items():
+            plan = plan.without_channels(layer, gone) if plan is not None else None
+        structure = {**network.structure, "widths": widths(module), "dropout": dropout_rates(module)}
+        return Network(module, structure, plan)
+
+
+class GradualChannels(Gradual):
+    """Channels that are silenced during the training and removed after it."""
+
+    def __init__(self, selection: Selection, schedule: Schedule) -> None:
+        super().__init__(selection.importance, schedule, selection.stage.events, selection.stage.ramp)
+        self._selection = selection
+        self._cuts: list[Cut] = []
+        self._apply: Callable[[], None] | None = None
+        self._ratio: float | None = None
+
+    def cut(self, module: nn.Module, share: float, last: bool) -> None:
+        scores = self._kept_down(self.importance.scores(weights(module)))
+        if self._ratio is None:
+            self._selection.final(scores)  # finds the ratio that the target needs
+            self._ratio = self._selection.ratio
+        self._cuts = self._selection.final(scores) if last else self._selection.choose(scores, self._ratio * share)
+        self._apply = None
+
+    def _kept_down(self, scores: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What was cut stays cut: it scores nothing."""
+        scores = {name: score.clone() for name, score in scores.items()}
+        for one in self._cuts:
+            for layer, channels in one.silenced.items():
+                for label in ("weight", "bias"):
+                    if (score := scores.get(f"{layer}.{label}")) is not None and score.shape[0] > max(channels):
+                        score[list(channels)] = 0
+        return scores
+
+    def hold(self, module: nn.Module) -> None:
+        if not self._cuts:
+            return
+        if self._apply is None:
+            self._apply = silence(module, self._cuts)
+        self._apply()
+
+    def finish(self, network: Network) -> Network:
+        """`network` without the channels that are silent."""
+        return self._selection.remove(network, self._cuts)
+
+    def state(self) -> dict[str, Any]:
+        cuts = [[c.layer, c.output, list(c.channels), {k: list(v) for k, v in c.silenced.items()}] for c in self._cuts]
+        return {**super().state(), "cuts": cuts, "ratio": self._ratio}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self._ratio = state["ratio"]
+        self._cuts = [
+            Cut(layer, output, tuple(channels), {k: tuple(v) for k, v in silenced.items()})
+            for layer, output, channels, silenced in state["cuts"]
+        ]

@@ -1,0 +1,1 @@
+"""Quantization while training: fake quantizers, learned ranges, and the plan that export carries out."""

@@ -1,0 +1,171 @@
+"""Integers simulated in float32 while a network trains: quantizers of weights and of inputs, put on and taken off.
+
+A weight's quantizer is a parametrization of the layer, an input's runs before the layer; a tensor that several layers
+read has one quantizer for all of them, as it has one scale in the file.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from slimsearch.compression._weights import layers_in_order
+from slimsearch.compression.quantization.plan import LearnedRange
+
+INPUT = "input_quantizer"
+_TOP = 255  # of uint8 inputs
+_SMALLEST = 1e-8
+
+
+def round_through(x: Tensor) -> Tensor:
+    """Rounded; the gradient passes as if it were not (Bengio et al. 2013)."""
+    return x + (x.round() - x).detach()
+
+
+class WeightQuantizer(nn.Module):
+    """Puts a weight on a grid: whole multiples, in [-top, top], of a scale for each output channel, or of one.
+
+    Args:
+        bits: the grid has 2^bits - 1 points.
+        per_channel: one scale for each output channel.
+    """
+
+    def __init__(self, bits: int, per_channel: bool) -> None:
+        super().__init__()
+        self.bits, self.per_channel, self.top = bits, per_channel, 2 ** (bits - 1) - 1
+
+    @abstractmethod
+    def scale(self, weight: Tensor) -> Tensor:
+        """(C_out,) or (1,), above 0."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight on its grid, (C_out, ...)."""
+        scale = self.scale(weight).view(-1, *[1] * (weight.ndim - 1))
+        return round_through((weight / scale).clamp(-self.top, self.top)) * scale
+
+    def largest(self, weight: Tensor) -> Tensor:
+        """The largest absolute value of each channel, or of all, (C_out,) or (1,), at least a little."""
+        flat = weight.detach().abs().flatten(1)
+        return (flat.amax(dim=1) if self.per_channel else flat.max().view(1)).clamp_min(_SMALLEST)
+
+
+class InputQuantizer(nn.Module):
+    """Puts the input of layers on the grid of uint8."""
+
+    @abstractmethod
+    def grid(self) -> tuple[Tensor, Tensor]:
+        """Scale and zero point, both of no dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The input on its grid, any shape; computed in float32."""
+        scale, zero = self.grid()
+        integers = (round_through(x.float() / scale) + zero).clamp(0, _TOP)
+        return ((integers - zero) * scale).to(x.dtype)
+
+
+@dataclass
+class Seen:
+    """What passed through one tensor that layers read, on the calibration images."""
+
+    low: float
+    high: float
+
+    @property
+    def is_positive(self) -> bool:
+        """No value is below 0, as after a ReLU: its zero point must be 0, or the runtime loses the ReLU."""
+        return self.low >= 0
+
+
+def attach(
+    module: nn.Module,
+    images: Tensor,
+    weight: Callable[[str, Tensor], WeightQuantizer],
+    activation: Callable[[Seen], InputQuantizer],
+) -> None:
+    """Give every convolution and linear layer of `module` quantizers, in place.
+
+    Args:
+        module: in evaluation mode.
+        images: (N, C, H, W) for the calibration of inputs.
+        weight: a layer's name and its weight to its quantizer.
+        activation: what was seen of an input to its quantizer.
+    """
+    order = layers_in_order(module, images[:2])
+    readers, seen = _inputs(module, images, order)
+    for key, layers in readers.items():
+        quantizer = activation(seen[key])
+        for name in layers:
+            layer = module.get_submodule(name)
+            assert isinstance(layer, nn.Linear | nn.Conv2d)
+            setattr(layer, INPUT, quantizer)
+            layer.register_forward_pre_hook(_quantize_input)
+            parametrize.register_parametrization(layer, "weight", weight(name, layer.weight.detach()), unsafe=True)
+
+
+def detach(module: nn.Module) -> dict[str, LearnedRange]:
+    """Take the quantizers off, in place: weights stay on their grids, the ranges of all layers come back."""
+    module.eval()
+    learned: dict[str, LearnedRange] = {}
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, nn.Linear | nn.Conv2d) or not parametrize.is_parametrized(layer, "weight"):
+            continue
+        raw = layer.get_parameter("parametrizations.weight.original")
+        quantizer = layer.get_submodule("parametrizations.weight.0")
+        activation = layer.get_submodule(INPUT)
+        assert isinstance(quantizer, WeightQuantizer)
+        assert isinstance(activation, InputQuantizer)
+        with torch.no_grad():
+            scales, (scale, zero) = quantizer.scale(raw).flatten(), activation.grid()
+        learned[name] = LearnedRange(
+            weight_scales=tuple(float(s) for s in scales),
+            weight_bits=quantizer.bits,
+            input_scale=float(scale),
+            input_zero_point=round(float(zero)),
+        )
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        layer.weight.requires_grad_(raw.requires_grad)
+        delattr(layer, INPUT)
+        for key, hook in list(layer._forward_pre_hooks.items()):
+            if hook is _quantize_input:
+                del layer._forward_pre_hooks[key]
+    return learned
+
+
+def _quantize_input(layer: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (getattr(layer, INPUT)(arguments[0]), *arguments[1:])
+
+
+def _inputs(module: nn.Module, images: Tensor, order: list[str]) -> tuple[Mapping[int, list[str]], Mapping[int, Seen]]:
+    """Which layers read the same tensor, and what is in it."""
+    tensors: list[Tensor] = []  # kept alive, so that no two have the same id
+    readers: dict[int, list[str]] = {}
+    seen: dict[int, Seen] = {}
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            x = arguments[0]
+            tensors.append(x)
+            if name in [n for names in readers.values() for n in names]:
+                key = next(k for k, names in readers.items() if name in names)  # a layer that runs twice
+            else:
+                key = id(x)
+                readers.setdefault(key, []).append(name)
+            low, high = float(x.min()), float(x.max())
+            known = seen.get(key, Seen(low, high))
+            seen[key] = Seen(min(low, known.low), max(high, known.high))
+
+        return hook
+
+    hooks = [module.get_submodule(name).register_forward_pre_hook(look(name)) for name in order]
+    try:
+        with torch.no_grad():
+            module(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return readers, seen

@@ -1,5 +1,0 @@
-"""When to cut: how much of the final sparsity is reached at which part of the training; one schedule per file."""
-
-from compression.schedules._schedule import Schedule
-
-__all__ = ["Schedule"]

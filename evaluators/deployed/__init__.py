@@ -1,0 +1,1 @@
+"""The deployed file: inference, parity with its network, accuracy, and paired comparison."""

@@ -1,0 +1,187 @@
+"""Where each parameter of a network lies in the weights that all networks of its space share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces import ModelSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+_NORMALISATIONS = frozenset({"batch_norm", "layer_norm", "group_norm", "instance_norm", "prelu"})
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a parameter of a network lies: the first `shape` entries of each dimension of the tensor under `key`."""
+
+    key: str
+    shape: tuple[int, ...]
+
+
+def slots_of(
+    space: ModelSpace, architecture: Mapping[str, Any], module: nn.Module, apart: Sequence[str]
+) -> dict[str, Slot]:
+    """Where each parameter of `module`, the network of `architecture`, lies in the shared weights."""
+    parameters = dict(module.named_parameters())
+    uses = _uses(space, architecture, module, parameters.values())
+    own = "".join(f"{label}={json.dumps(architecture[label])}|" for label in apart if label in architecture)
+    slots = {}
+    for name, parameter in parameters.items():
+        shape = tuple(parameter.shape)
+        use = uses.get(id(parameter), _exactly(shape))
+        slots[name] = Slot(f"{own}{_origin(space.template, architecture, name)}{use}", shape)
+    return slots
+
+
+def _origin(template: Any, architecture: Mapping[str, Any], name: str) -> str:
+    """The path in the space, before its choices are made, of the parameter called `name` in a network.
+
+    NNI puts the chosen branch in the place of a `LayerChoice`, and the blocks of a `Repeat` one level up.
+    """
+    *parts, leaf = name.split(".")
+    node, path = _chosen(template, architecture, [])
+    edge: list[str] = []
+    last: Any = template
+    for position, part in enumerate(parts):
+        if _is(node, "Repeat"):
+            node, path = node.blocks, [*path, "blocks"]
+        elif _is(node, "Cell") and part == "ops":
+            row, column = map(int, parts[position + 1 : position + 3])
+            edge.append(f"from{architecture.get(node.inputs[row][column].label)}")
+        child = getattr(node, "_modules", {}).get(part)
+        last = child if _is(child, "MutableModule") else last
+        node, path = _chosen(child, architecture, [*path, part])
+        if node is None:
+            # A module that its space makes only for a given network: nothing is shared beyond equal choices of it.
+            labels = sorted(label for label in last.simplify() if label in architecture)
+            edge.append(json.dumps({label: architecture[label] for label in labels}))
+            path += parts[position + 1 :]
+            break
+    return ".".join([*path, *edge, leaf])
+
+
+def _chosen(node: Any, architecture: Mapping[str, Any], path: list[str]) -> tuple[Any, list[str]]:
+    """The branch that is taken at `node`, through choices of choices, and its path."""
+    while _is(node, "LayerChoice"):
+        value = architecture[node.label]
+        node, path = node[value], [*path, str(value)]
+    return node, path
+
+
+def _is(node: Any, name: str) -> bool:
+    """Whether `node` is a module of NNI's class `name`, which is not imported here."""
+    return any(kind.__name__ == name and kind.__module__.startswith("nni.") for kind in type(node).__mro__)
+
+
+def _uses(
+    space: ModelSpace, architecture: Mapping[str, Any], module: nn.Module, parameters: Iterable[Tensor]
+) -> dict[int, str]:
+    """How each parameter is used, by its id: part of its key. Found in one run on zeros."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    watch = _Watch(parameters)
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            watch.see(getattr(func, "__name__", ""), args, kwargs or {}, out)
+            return out
+
+    module.eval()
+    try:
+        with torch.no_grad(), Mode():
+            module(torch.zeros(2, *space.input_shape))
+    except Exception as error:  # a user's module may raise anything
+        first_line = str(error).strip().partition("\n")[0]
+        raise SlimsearchError(
+            f"{space.space_class.__name__} {dict(architecture)} fails on images of "
+            f"{'x'.join(map(str, space.input_shape))}: {type(error).__name__}: {first_line}"
+        ) from error
+    return watch.uses
+
+
+class _Watch:
+    """Told of every call of PyTorch in a run, finds how parameters are used and how their inputs are made up.
+
+    What a tensor's second dimension is made up of is a text: empty for plain channels or features, ``*25`` for
+    channels of 25 positions each, ``+(16,8)`` for the channels of two tensors one after the other.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        self.uses: dict[int, str] = {}
+        self._parameters = {id(parameter) for parameter in parameters}
+        # The tensor is kept, so that no other gets its id.
+        self._made_up: dict[int, tuple[Tensor, str]] = {}
+
+    def see(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
+        """The function `name` of PyTorch was called and gave `out`."""
+        import torch
+
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+        own = [tensor for tensor in tensors if id(tensor) in self._parameters]
+        use = self._use(name, args, kwargs) if own else None
+        if use is not None:
+            for tensor in own:
+                positioned = name in _NORMALISATIONS and tensor.ndim > 1  # a weight for every position of the image
+                self.uses.setdefault(id(tensor), _exactly(tensor.shape) if positioned else use)
+        if isinstance(out, torch.Tensor) and out.ndim > 1 and id(out) not in self._parameters:
+            mixes = own and name not in _NORMALISATIONS  # its outputs are plain channels
+            self._made_up[id(out)] = out, "" if mixes else self._make_up(name, args, kwargs, tensors, out)
+
+    def _of(self, tensor: Tensor) -> str:
+        return self._made_up[id(tensor)][1] if id(tensor) in self._made_up else ""
+
+    def _use(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+        images = args[0] if args else kwargs.get("input")
+        if images is None:
+            return None
+        if name == "linear":
+            return self._of(images) if images.ndim == 2 else ""
+        if name in _NORMALISATIONS:
+            return self._of(images)
+        if not name.startswith("conv"):
+            return None
+        names = _TRANSPOSED if "transpose" in name else _CONVOLUTION
+        given = {"groups": 1, "dilation": 1, **dict(zip(names, args, strict=False)), **kwargs}
+        weight, groups = given["weight"], given["groups"]
+        spread = given["dilation"] if isinstance(given["dilation"], tuple | list) else (given["dilation"],)
+        kernel = f"@{_text(weight.shape[2:])}" + (f"/{_text(spread)}" if set(spread) != {1} else "")
+        if groups == 1:
+            return kernel + self._of(images)
+        if groups == images.shape[1]:  # depthwise: the outputs of a channel lie side by side
+            return f"{kernel}:{weight.shape[0] // groups} a channel{self._of(images)}"
+        return f"{kernel}:{groups} groups{_exactly(weight.shape)}"
+
+    def _make_up(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: Sequence[Tensor], out: Tensor
+    ) -> str:
+        if name in ("cat", "concat", "concatenate"):
+            parts = args[0] if args else kwargs["tensors"]
+            along = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
+            if len(parts) > 1 and along % out.ndim == 1:
+                return "+(" + ",".join(f"{part.shape[1]}{self._of(part)}" for part in parts) + ")"
+            return ""
+        for tensor in tensors:
+            if tensor.ndim > out.ndim == 2 and tensor.numel() == out.numel():  # flattened
+                positions = out.shape[1] // max(1, tensor.shape[1])
+                return self._of(tensor) + (f"*{positions}" if positions > 1 else "")
+            if tensor.ndim > 1 and tensor.shape[1] == out.shape[1] and self._of(tensor):
+                return self._of(tensor)
+        return ""
+
+
+def _exactly(shape: Iterable[int]) -> str:
+    return f"={_text(shape)}"
+
+
+def _text(sizes: Iterable[int]) -> str:
+    return "x".join(map(str, sizes))

@@ -1,0 +1,252 @@
+"""A table of architectures and metrics as an evaluator: what was measured once is searched in seconds."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.objective import DIRECTIONS
+from slimsearch.evaluators.task import Outcome, Report, Task
+from slimsearch.search_spaces import Candidate, ChoiceSpace, Point
+
+_COSTS = ("latency_ms", "size_kib", "params", "macs")
+_EPOCH = "@"
+_INACTIVE = -1
+
+
+class TableSpace(ChoiceSpace):
+    """The architectures that a table has, and no others. A choice that a row says nothing of is inactive there.
+
+    Args:
+        choices: label to its values.
+        points: every architecture, as JSON text, without its inactive choices.
+        known: what is known of each of them before it is evaluated.
+
+    Raises:
+        SlimsearchError: a combination of values stands for two of them.
+    """
+
+    def __init__(
+        self, choices: Mapping[str, list[Any]], points: Sequence[str], known: Sequence[Mapping[str, float]]
+    ) -> None:
+        super().__init__(choices)
+        self._points = [json.loads(text) for text in points]
+        self._metrics = known
+        self._cells = np.array(
+            [
+                [c.index(point[c.label]) if c.label in point else _INACTIVE for c in self.choices]
+                for point in self._points
+            ]
+        )  # (rows, choices)
+        # Rows by their cells, for each set of columns that are active together.
+        self._rows: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
+        for row, cells in enumerate(self._cells.tolist()):
+            active = tuple(column for column, cell in enumerate(cells) if cell != _INACTIVE)
+            self._rows.setdefault(active, {})[tuple(cells[column] for column in active)] = row
+        self._refuse_ambiguous()
+
+    def canonical(self, point: Point) -> dict[str, Any]:
+        return dict(self._points[self._row(point)])
+
+    @property
+    def size(self) -> int:
+        return len(self._points)
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
+        return dict(self._points[int(rng.integers(len(self._points)))])
+
+    def grid(self) -> Iterator[dict[str, Any]]:
+        return iter([dict(point) for point in self._points])
+
+    def mutate(self, point: Point, rng: np.random.Generator) -> dict[str, Any]:
+        around = list(self.neighbours(point, rng))
+        return around[int(rng.integers(len(around)))] if around else self.canonical(point)
+
+    def neighbours(self, point: Point, rng: np.random.Generator | None = None) -> Iterator[dict[str, Any]]:
+        """Every row's point that differs in one choice among those active in both.
+
+        Of those that differ only in what the change activates comes the first, or a drawn one where `rng` is given.
+        """
+        mine = self._cells[self._row(point)]
+        differs = (self._cells != mine) & (self._cells != _INACTIVE) & (mine != _INACTIVE)  # (rows, choices)
+        groups: dict[tuple[int, int], list[int]] = {}
+        for row in np.flatnonzero(differs.sum(axis=1) == 1).tolist():
+            column = int(differs[row].argmax())
+            groups.setdefault((column, int(self._cells[row, column])), []).append(row)
+        for _, rows in sorted(groups.items()):
+            rows.sort(key=lambda row: tuple(self._cells[row].tolist()))
+            yield dict(self._points[rows[int(rng.integers(len(rows))) if rng is not None else 0]])
+
+    def known(self, point: Point) -> Mapping[str, float]:
+        return self._metrics[self._row(point)]
+
+    def _row(self, point: Point) -> int:
+        unknown = [label for label in point if label not in self._by_label]
+        if unknown:
+            raise SlimsearchError(f"unknown label '{unknown[0]}'; the space has {', '.join(self._by_label)}")
+        cells = [c.index(point[c.label]) if c.label in point else _INACTIVE for c in self.choices]
+        for active, rows in self._rows.items():
+            row = rows.get(tuple(cells[column] for column in active))
+            if row is not None:
+                return row
+        for column, choice in enumerate(self.choices):
+            if cells[column] == _INACTIVE and all(column in active for active in self._rows):
+                raise SlimsearchError(f"label '{choice.label}' is missing")
+        raise SlimsearchError(f"the table has no row for {dict(point)}")
+
+    def _refuse_ambiguous(self) -> None:
+        for (one, ours), (other, theirs) in itertools.combinations(self._rows.items(), 2):
+            shared = [column for column in one if column in other]
+            seen = {tuple(self._cells[row, shared].tolist()): row for row in ours.values()}
+            for row in theirs.values():
+                alike = seen.get(tuple(self._cells[row, shared].tolist()))
+                if alike is not None:
+                    raise SlimsearchError(
+                        f"only blank cells tell {self._points[alike]} and {self._points[row]} apart; a blank cell is "
+                        "for a choice that the others make inactive, null for a choice of nothing"
+                    )
+
+
+class TableEvaluator:
+    """Looks candidates up in a CSV file.
+
+    A header of a metric is one of val_accuracy, val_loss, latency_ms, size_kib, params and macs, or a name of one's own
+    with its direction (``energy:min``). ``val_accuracy@3`` is the accuracy after epoch 3: with such columns a trial is
+    reported epoch by epoch, and `scheduler` can end it early. All other columns are choices; their cells are read as
+    JSON where they are JSON, else as text; a blank one says that the other choices make this one inactive. A metric
+    with no column but those of epochs ends as it is after the last one. Latency, size, parameters and MACs are known
+    before a candidate is evaluated.
+
+    Args:
+        path: of the file, UTF-8.
+
+    Raises:
+        SlimsearchError: it cannot be read, has no choices or no metrics, a wrong cell, or a row or a column twice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # With the mark that spreadsheets put in front of UTF-8.
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.reader(file)
+                (_, header), *rows = [(reader.line_num, row) for row in reader if row]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise SlimsearchError(f"cannot read the table '{path}': {error}") from None
+        except ValueError:
+            raise SlimsearchError(f"the table '{path}' is empty") from None
+        names = [name.strip() for name in header]
+        metrics = _metrics(names, path)
+        labels = [name for name in names if name not in metrics]
+        if not labels or not metrics or not rows:
+            raise SlimsearchError(
+                f"the table '{path}' needs columns of choices, of metrics ({', '.join(DIRECTIONS)}, or name:min or "
+                "name:max) and rows"
+            )
+        self.directions = {m: d for m, d in map(_direction, metrics) if d}
+        self._rows: dict[str, dict[str, float]] = {}
+        self._curves: dict[str, dict[int, dict[str, float]]] = {}
+        values: dict[str, dict[str, Any]] = {label: {} for label in labels}
+        points: list[str] = []
+        for line, row in rows:
+            if len(row) != len(names):
+                raise SlimsearchError(f"'{path}', line {line}: {len(row)} cells, the header has {len(names)}")
+            cells = dict(zip(names, row, strict=True))
+            point = {label: _value(cells[label]) for label in sorted(labels) if cells[label].strip()}
+            for label, value in point.items():
+                # 1, 1.0 and true are three values.
+                values[label].setdefault(json.dumps(value), value)
+            key = Candidate(point).key
+            if key in self._rows:
+                raise SlimsearchError(f"'{path}', line {line}: {point} is there twice")
+            points.append(json.dumps(point))
+            final: dict[str, float] = {}
+            curve: dict[int, dict[str, float]] = {}
+            for name, (metric, epoch) in metrics.items():
+                number = _number(cells[name], f"'{path}', line {line}: {name}")
+                (final if epoch is None else curve.setdefault(epoch, {}))[metric] = number
+            ends = {metric: number for _, found in sorted(curve.items()) for metric, number in found.items()}
+            self._rows[key], self._curves[key] = {**ends, **final}, curve
+        known = [{m: row[m] for m in _COSTS if m in row} for row in self._rows.values()]
+        try:
+            self.space = TableSpace({label: list(found.values()) for label, found in values.items()}, points, known)
+        except SlimsearchError as error:
+            raise SlimsearchError(f"the table '{path}': {error}") from None
+
+    @property
+    def metrics(self) -> list[str]:
+        """What the table has of each architecture."""
+        return sorted(next(iter(self._rows.values())))
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs there are metrics for; 1 where there are none."""
+        return max(next(iter(self._curves.values())), default=1)
+
+    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+        """What the table says of the task's architecture, epoch by epoch."""
+        key = Candidate(self.space.canonical(task.candidate.architecture)).key
+        known = dict(self.space.known(task.candidate.architecture))
+        if not report(0, known):
+            return Outcome(known)
+        for epoch, metrics in sorted(self._curves[key].items()):
+            if epoch > task.epochs_done and not report(epoch, metrics):
+                return Outcome(known)
+        return Outcome(self._rows[key])
+
+
+def _metrics(names: Sequence[str], path: Path) -> dict[str, tuple[str, int | None]]:
+    """Headers of metrics, each with the metric's name and the epoch, None for the end."""
+    own = {metric for metric, at, _ in (name.partition(_EPOCH) for name in names) if _is_metric(metric) and not at}
+    own = {metric.partition(":")[0] for metric in own}
+    found: dict[str, tuple[str, int | None]] = {}
+    seen: set[object] = set()
+    for position, name in enumerate(names, start=1):
+        if not name:
+            raise SlimsearchError(f"the table '{path}': column {position} has no name")
+        metric, at, epoch = name.partition(_EPOCH)
+        column: object = name
+        if _is_metric(metric) or _is_metric(name) or (at and metric in own):
+            if at and not (epoch.isascii() and epoch.isdigit() and int(epoch) > 0):
+                raise SlimsearchError(f"the table '{path}': column '{name}' is not of the form metric@epoch, from 1 on")
+            column = found[name] = metric.partition(":")[0], int(epoch) if at else None
+        if column in seen:
+            raise SlimsearchError(f"the table '{path}' has a second column '{name}'")
+        seen.add(column)
+    return found
+
+
+def _is_metric(name: str) -> bool:
+    metric, _, direction = name.partition(":")
+    return direction in ("min", "max") or (not direction and metric in DIRECTIONS)
+
+
+def _direction(name: str) -> tuple[str, str | None]:
+    metric, _, direction = name.partition(_EPOCH)[0].partition(":")
+    return metric, {"min": "minimize", "max": "maximize"}.get(direction, DIRECTIONS.get(metric))
+
+
+def _value(cell: str) -> Any:
+    try:
+        value = json.loads(cell)
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return cell.strip()
+    return value
+
+
+def _number(cell: str, where: str) -> float:
+    try:
+        number = float(cell)
+    except ValueError:
+        raise SlimsearchError(f"{where} is '{cell}', no number") from None
+    if not math.isfinite(number):
+        raise SlimsearchError(f"{where} is '{cell}', no finite number")
+    return number

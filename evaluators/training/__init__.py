@@ -1,0 +1,1 @@
+"""Training of one network: the training loop, numeric precision, checkpoints, initial weights."""

@@ -1,1 +1,0 @@
-"""Runs as they lie on disk, looked at from outside: listed, compared, exported."""

@@ -1,0 +1,1 @@
+"""The adapter to NNI's model spaces."""

@@ -1,0 +1,51 @@
+"""Slimsearch from Python: the one import that a user needs.
+
+>>> import slimsearch
+>>> result = slimsearch.search("lenet", "mnist5k", trials=4, epochs=2)  # doctest: +SKIP
+>>> result.top_models(3)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from slimsearch import _torchvision_operators
+from slimsearch.errors import SlimsearchError
+
+if TYPE_CHECKING:
+    from slimsearch.api import (
+        accuracy,
+        build,
+        compress,
+        export,
+        load_dataset,
+        load_network,
+        plot,
+        resume,
+        search,
+        train,
+    )
+
+__all__ = [
+    "SlimsearchError", "accuracy", "build", "compress", "export", "load_dataset", "load_network", "plot", "resume",
+    "search", "train",
+]  # fmt: skip
+
+_torchvision_operators.install()
+
+# NNI prints this for every class that is newer than NNI.
+warnings.filterwarnings("ignore", message=r".*is found to be not a nn\.Module", category=RuntimeWarning)
+
+
+def __getattr__(name: str) -> Any:
+    # Every module of the package imports this one first: what is imported here would be imported everywhere.
+    if name in __all__:
+        from slimsearch import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'slimsearch' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,259 @@
+"""The public functions: search, resume, train, compress, export, and what reads their results."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimsearch.errors import SlimsearchError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from slimsearch.compression import Network
+    from slimsearch.evaluators import ImageTraining
+    from slimsearch.evaluators.datasets import Dataset, Split
+    from slimsearch.record.result import Result
+
+
+def search(
+    space: Any,
+    dataset: Any = "mnist5k",
+    *,
+    evaluate: Callable[..., Mapping[str, float]] | None = None,
+    show: bool = True,
+    **options: Any,
+) -> Result:
+    """Search `space` on `dataset`, compress the best, and rank the files; or search with an evaluation of one's own.
+
+    Args:
+        space: an NNI ModelSpace class, or a name as on the command line; with `evaluate` also a dict from label to
+            values, or a `slimsearch.search_spaces.Space`.
+        dataset: a name, the path of an image folder, ``(images, labels)`` (and ``test_images, test_labels``), or a
+            PyTorch data set of ``(image, label)`` pairs.
+        evaluate: a function from a candidate, as a dict, to named numbers; nothing is trained, exported or compressed
+            then, and ``objectives`` names its metrics. See `slimsearch.evaluators.FunctionEvaluator`.
+        show: the live display of the command line, or nothing.
+        options: the flags of the command line with underscores, e.g. ``trials=10, max_size_kib=100``.
+
+    Returns:
+        the result; ``result.top_models(3)`` are dicts with ``architecture``, ``recipe``, ``metrics``, ``artifact``.
+
+    Raises:
+        SlimsearchError: something given is wrong, in one line.
+    """
+    from slimsearch.loop import job
+    from slimsearch.options.configuration import Configuration
+    from slimsearch.report.display import Console
+
+    named_space, named_data = isinstance(space, str), isinstance(dataset, str | Path)
+    base = Configuration(space=space if named_space else job.IN_MEMORY, evaluator=options.pop("evaluator", "network"))
+    configuration = base.replace(**({"dataset": str(dataset)} if named_data else {}), **options)
+    return job.start(
+        configuration,
+        space=None if named_space else space,
+        data=None if named_data else dataset,
+        evaluate=evaluate,
+        display=Console() if show else None,
+    )
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    space: Any = None,
+    dataset: Any = None,
+    evaluate: Callable[..., Mapping[str, float]] | None = None,
+    show: bool = True,
+    **options: Any,
+) -> Result:
+    """Go on with a run.
+
+    Args:
+        run_dir: of the run.
+        space, dataset, evaluate: again, where the run was begun with a class, with arrays or with a function.
+        show: the live display of the command line, or nothing.
+        options: other values of trials, timeout, workers, trial_timeout or retries.
+
+    Raises:
+        SlimsearchError: it cannot be resumed, in one line.
+    """
+    from slimsearch.loop import job
+    from slimsearch.report.display import Console
+
+    display = Console() if show else None
+    return job.resume(Path(run_dir), options, space=space, data=dataset, evaluate=evaluate, display=display)
+
+
+def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
+    """Draw a plot of a run's report to a PNG, SVG or PDF file, by the suffix of `path`, which comes back.
+
+    Args:
+        run_dir: of the run, which is not going on.
+        kind: "front", "hypervolume", "importances", "timeline" or "parallel".
+        path: of the file.
+
+    Raises:
+        SlimsearchError: it is no run or in use, there is no such plot, or it cannot be written so.
+    """
+    from slimsearch.report.plots import plot as draw
+
+    return draw(run_dir, kind, path)
+
+
+def build(
+    space: Any, architecture: dict[str, Any], *, input_shape: tuple[int, int, int] = (1, 28, 28), num_classes: int = 10
+) -> nn.Module:
+    """The untrained network that a dict stands for: (N, C, H, W) float32 -> (N, num_classes) logits.
+
+    Raises:
+        SlimsearchError: the dict is not in the space.
+    """
+    from slimsearch.search_spaces import ModelSpace
+
+    made = ModelSpace.load if isinstance(space, str) else ModelSpace
+    return made(space, input_shape, num_classes).build(architecture)
+
+
+def train(model: nn.Module | Network, dataset: Any, *, epochs: int = 5, seed: int = 0, **settings: Any) -> Network:
+    """A trained copy of a model of one's own; arguments as for `compress`.
+
+    Raises:
+        SlimsearchError: the loss is not finite.
+    """
+    from slimsearch.compression import Network
+
+    network = model if isinstance(model, Network) else Network(model)
+    return _training(_dataset(dataset), seed, epochs, **settings).fit(network, epochs=epochs)
+
+
+def compress(
+    model: nn.Module | Network,
+    recipe: str | dict[str, dict[str, Any]],
+    dataset: Any,
+    *,
+    epochs: int = 5,
+    seed: int = 0,
+    teacher: nn.Module | None = None,
+    initial: Callable[[], nn.Module] | None = None,
+    **settings: Any,
+) -> Network:
+    """A trained model of one's own after a recipe; `model` itself stays as it is.
+
+    Args:
+        model: (N, C, H, W) float32, normalised as `dataset` is -> (N, num_classes) logits; or what this function gave.
+        recipe: as for ``--compress``, or its stages with their options.
+        dataset: as for `search`, or what `load_dataset` gave; the test split is not used.
+        epochs: of each training, for stages that are not told.
+        seed: of everything random.
+        teacher: whom ``teacher=best`` means; ``teacher=parent`` is `model`.
+        initial: makes the model with the weights that its training began with, for what goes back to them.
+        settings: fields of `slimsearch.evaluators.TrainingSettings`, e.g. ``learning_rate=1e-3``.
+
+    Returns:
+        the network: ``.module`` in PyTorch; `export` makes its file, ``.save(folder)`` keeps it without pickle, and
+        ``Network.load(fresh_module, folder)`` reads it again.
+
+    Raises:
+        SlimsearchError: something given is wrong or the model cannot be compressed so, in one line.
+    """
+    from slimsearch import compression
+    from slimsearch.compression import Network
+
+    network = model if isinstance(model, Network) else Network(copy.deepcopy(model).eval())
+    data = _dataset(dataset).without_test()
+    teachers = {"parent": network, "best": Network(copy.deepcopy(teacher).eval()) if teacher is not None else network}
+    training = _training(data, seed, epochs, teachers, initial, **settings)
+    parsed = compression.parse(recipe if isinstance(recipe, str) else compression.text_of(recipe))
+    return compression.apply(parsed, network, training)
+
+
+def export(network: nn.Module | Network, path: str | Path, dataset: Any) -> Path:
+    """Write the ONNX file of a network, int8 where its recipe said so, calibrated on training images of `dataset`.
+
+    Raises:
+        SlimsearchError: it cannot be expressed in ONNX.
+    """
+    from slimsearch import compression
+    from slimsearch.compression import Network
+    from slimsearch.evaluators import ImageTraining, TrainingSettings
+
+    data = _dataset(dataset)
+    made = network if isinstance(network, Network) else Network(network)
+    compression.export_onnx(made, Path(path), ImageTraining(data, TrainingSettings(), 0).calibration, data.metadata())
+    return Path(path)
+
+
+def _training(
+    data: Dataset,
+    seed: int,
+    epochs: int,
+    teachers: dict[str, Network] | None = None,
+    initial: Callable[[], nn.Module] | None = None,
+    **settings: Any,
+) -> ImageTraining:
+    from slimsearch.evaluators import ImageTraining, TrainingSettings, device_for, precision_for
+
+    device = device_for("auto")
+    chosen = {"device": device, "precision": precision_for("auto", device), **settings}
+    data = data.without_test()
+    try:
+        made = TrainingSettings(**chosen)
+    except TypeError as error:
+        known = ", ".join(TrainingSettings.__dataclass_fields__)
+        raise SlimsearchError(f"{str(error).partition(') ')[2] or error}; settings: {known}") from None
+    return ImageTraining(
+        data, made, seed, epochs, teachers, initial=initial, latency=lambda network: _latency(network, data)
+    )
+
+
+def _latency(network: Network, data: Dataset) -> float:
+    import tempfile
+
+    from slimsearch.evaluators import Meter, measure_latency
+
+    with tempfile.TemporaryDirectory() as folder, Meter().exclusive():
+        return measure_latency([export(network, Path(folder) / "model.onnx", data)], data.input_shape)[0].median_ms
+
+
+def _dataset(dataset: Any) -> Dataset:
+    from slimsearch.evaluators.datasets import Dataset
+
+    return dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
+
+
+def load_network(run_dir: str | Path, model: dict[str, Any], *, space: Any = None) -> nn.Module:
+    """The trained network behind a file of a run, as a PyTorch module, pruned where the file is.
+
+    Of an int8 file it is the float32 network that was quantized.
+
+    Args:
+        run_dir: of the run.
+        model: an entry of ``top_models.json``.
+        space: again, where the run was begun with a class.
+
+    Raises:
+        SlimsearchError: it cannot be built or loaded.
+    """
+    from slimsearch.report.stored_network import stored_network
+
+    return stored_network(Path(run_dir), model, space=space).module
+
+
+def load_dataset(
+    data: Any, *, root: str | Path | None = None, download: bool = False, image_size: int | None = None
+) -> Dataset:
+    """A data set in its splits, as a run reads it (see `slimsearch.evaluators.datasets.load_dataset`)."""
+    from slimsearch.evaluators.datasets import load_dataset as load
+
+    return load(data, root=root, download=download, image_size=image_size)
+
+
+def accuracy(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> float:
+    """Share of `split` that an exported file classifies rightly, in ONNX Runtime or OpenVINO."""
+    from slimsearch.evaluators import DeployedModel
+
+    predictions = DeployedModel(Path(model), runtime=runtime).predict(dataset, split)
+    return float((predictions == split.labels).mean())

@@ -1,0 +1,272 @@
+"""What there is in a space, before anything is trained: its choices, whether its networks run, and what they cost."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimsearch import compression
+from slimsearch.checks.duration import Duration, drawn, estimate
+from slimsearch.compression import Network
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import LatencyPredictor, Limit
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.loop.problem import network_evaluator, networks
+from slimsearch.options.configuration import Configuration
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.search_spaces import ModelSpace
+from slimsearch.strategies.optuna import Optuna
+
+# So many combinations are looked at one by one; of larger spaces the number of different networks is not known.
+_COUNTED = 20_000
+# Networks whose choices are changed one by one, and the seconds after which no further choice is looked at.
+_CHANGED, _PATIENCE = 3, 60.0
+_PREDICTED = 12
+_TRIED = 4
+
+
+@dataclass(frozen=True)
+class CheckedChoice:
+    """One choice.
+
+    Attributes:
+        label, values: of it.
+        layers: how many layers it decides something about; several share it then.
+        active: share of the sampled networks in which it counts.
+        dead: whether changing it changed nothing in any network that was looked at; None: it was not looked at.
+    """
+
+    label: str
+    values: tuple[Any, ...]
+    layers: int
+    active: float
+    dead: bool | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Networks that cannot be built or run, for one reason.
+
+    Attributes:
+        count: of them in the sample.
+        message: of the first one.
+        always: choices that all of them, and no network that runs, have in common.
+    """
+
+    count: int
+    message: str
+    always: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SpaceCheck:
+    """Of a space and the shape of a data set's images.
+
+    Attributes:
+        combinations: of all values of all choices.
+        different: how many different networks these are; None: too many to look.
+        choices: in the space's order.
+        sampled, works: networks that were drawn at random, and how many of them can be built and run.
+        failures: the others.
+        costs: ``params``, ``macs`` and, of a few networks, ``latency_ms`` as foretold: of each network that runs.
+        kept: by limit, the share of the networks that keep it.
+    """
+
+    combinations: int
+    different: int | None
+    choices: tuple[CheckedChoice, ...]
+    sampled: int
+    works: int
+    failures: tuple[Failure, ...]
+    costs: dict[str, list[float]]
+    kept: dict[str, float]
+
+
+def checked(configuration: Configuration, samples: int, *, estimated: bool) -> tuple[SpaceCheck, Duration | None]:
+    """Look at the space of a run that is to be begun.
+
+    Args:
+        configuration: of the run.
+        samples: random networks.
+        estimated: also train some for a moment, and foretell latencies.
+
+    Raises:
+        SlimsearchError: the options are wrong, or it is no space of networks.
+    """
+    if configuration.evaluator != "network":
+        raise SlimsearchError("check looks at networks: an evaluator of your own has none")
+    limits, recipe = Ranking.of(configuration).limits, compression.parse(configuration.compress)
+    space, data = networks(configuration, None, None)
+    found = check_space(space, data, samples, limits, seed=configuration.seed, predict=estimated)
+    if not estimated or found.works < found.sampled:
+        return found, None
+    workers = configuration.worker_count
+    with (
+        tempfile.TemporaryDirectory(prefix="slimsearch-") as folder,
+        RunDirectory(Path(folder) / "check", create=True) as directory,
+    ):
+        duration = estimate(
+            network_evaluator(configuration, space, data, directory, compressing=False),
+            Optuna(workers, configuration.trial_timeout),
+            drawn(space, max(_TRIED, workers), np.random.default_rng(configuration.seed)),
+            data,
+            trials=min(configuration.trials, found.different or configuration.trials),
+            epochs=configuration.epochs,
+            workers=workers,
+            recipe={} if configuration.co_search else recipe,
+            finalists=configuration.top_k,
+        )
+    return found, duration
+
+
+def check_space(
+    space: ModelSpace, data: Dataset, samples: int, limits: Sequence[Limit] = (), *, seed: int = 0,
+    predict: bool = True,
+) -> SpaceCheck:  # fmt: skip
+    """Look at `samples` random networks of a space.
+
+    Args:
+        space: for images of the data's shape.
+        data: gives the images that a file is calibrated with.
+        samples: how many.
+        limits: of the search.
+        seed: of the draws.
+        predict: also foretell the latency of a few of them on this machine.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [space.sample(rng) for _ in range(samples)]
+    active = Counter(label for architecture in drawn for label in architecture)
+    runs: list[dict[str, Any]] = []
+    fails: list[tuple[dict[str, Any], str]] = []
+    costs: dict[str, list[float]] = {"params": [], "macs": []}
+    for architecture in drawn:
+        try:
+            params, macs = _costs(space, architecture)
+        except SlimsearchError as error:
+            fails.append((architecture, str(error)))
+        else:
+            runs.append(architecture)
+            costs["params"].append(params)
+            costs["macs"].append(macs)
+    if predict and runs:
+        costs["latency_ms"] = _latencies(space, data, runs[:_PREDICTED])
+    dead = _dead(space, runs[:_CHANGED])
+    places = space.places()
+    return SpaceCheck(
+        space.size,
+        sum(1 for _ in space.grid()) if space.size <= _COUNTED else None,
+        tuple(
+            CheckedChoice(
+                choice.label, choice.values, len(places[choice.label]), active[choice.label] / samples,
+                dead.get(choice.label),
+            )
+            for choice in space.choices
+        ),
+        samples,
+        len(runs),
+        _grouped(fails, runs),
+        costs,
+        {
+            f"{limit.flag} {limit.bound:g}": float(
+                np.mean([limit.broken({limit.metric: value}) is None for value in costs[limit.metric]])
+            )
+            for limit in limits
+            if costs.get(limit.metric)
+        },
+    )  # fmt: skip
+
+
+def _costs(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[int, int]:
+    """Parameters, and multiply-accumulates of one image; on shapes alone where the network can be run so."""
+    import torch
+
+    def counted(device: str) -> tuple[int, int]:
+        network = Network(space.check(architecture, device))
+        return network.params, network.macs(torch.zeros(1, *space.input_shape, device=device))
+
+    try:
+        return counted("meta")
+    except SlimsearchError:  # its forward may look at values
+        return counted("cpu")
+
+
+def _latencies(space: ModelSpace, data: Dataset, architectures: Sequence[Mapping[str, Any]]) -> list[float]:
+    images = data.normalise(data.train.images[:2])
+    predictor = LatencyPredictor()
+    found = []
+    with tempfile.TemporaryDirectory(prefix="slimsearch-") as folder:
+        for number, architecture in enumerate(architectures):
+            path = Path(folder) / f"{number}.onnx"
+            compression.export_onnx(Network(space.build(architecture).eval()), path, images)
+            found.append(predictor.predict(path).ms)
+    return found
+
+
+def _dead(space: ModelSpace, architectures: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    """By label, whether no other value of it made a difference to any of some networks."""
+    until = time.monotonic() + _PATIENCE
+    found: dict[str, bool] = {}
+    for architecture, choice in itertools.product(architectures, space.choices):
+        if found.get(choice.label) is False or choice.label not in architecture or time.monotonic() > until:
+            continue
+        here = _signature(space, architecture)
+        same = None
+        for value in choice.values:
+            if choice.text(value) == choice.text(architecture[choice.label]):
+                continue
+            try:
+                changed = space.canonical({**space.complete(architecture), choice.label: value})
+                same = _signature(space, changed) == here
+            except SlimsearchError:  # no point of the space, or one that does not run
+                continue
+            if same is False:
+                break
+        if same is not None:
+            found[choice.label] = same
+    return found
+
+
+def _signature(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What two networks that are the same have in common: modules, shapes, and answers with the same seed."""
+    import torch
+
+    module = space.check(architecture)
+    images = torch.randn(1, *space.input_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = module(images)
+    return repr(module), [tuple(p.shape) for p in module.parameters()], logits.tolist()
+
+
+def _grouped(fails: Sequence[tuple[dict[str, Any], str]], runs: Sequence[dict[str, Any]]) -> tuple[Failure, ...]:
+    """Failures by what went wrong, those of the most networks first."""
+    # The message begins with the architecture, which differs.
+    reasons: dict[str, list[tuple[dict[str, Any], str]]] = {}
+    for architecture, message in fails:
+        reasons.setdefault(_reason(message), []).append((architecture, message))
+    found = []
+    for members in reasons.values():
+        common = dict(members[0][0])
+        for architecture, _ in members[1:]:
+            common = {label: value for label, value in common.items() if architecture.get(label) == value}
+        always = {label: value for label, value in common.items() if not any(_has(one, label, value) for one in runs)}
+        found.append(Failure(len(members), members[0][1], always))
+    return tuple(sorted(found, key=lambda failure: -failure.count))
+
+
+def _reason(message: str) -> str:
+    """Without its numbers, which are those of one architecture."""
+    _, brace, rest = message.rpartition("}")
+    return "".join(c for c in (rest if brace else message) if not c.isdigit())
+
+
+def _has(architecture: Mapping[str, Any], label: str, value: Any) -> bool:
+    return label in architecture and architecture[label] == value

@@ -1,0 +1,60 @@
+"""``slimsearch check``: a space looked at before it is searched."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from slimsearch.cli.command_parser import CommandParser, whole_number
+from slimsearch.cli.run_options import as_yaml, given, run_parser
+from slimsearch.errors import SlimsearchError
+from slimsearch.files import write_whole
+from slimsearch.options.configuration import Configuration
+
+PICTURES = (".png", ".svg")
+HELP = "look at a space before it is searched: choices, whether its networks run, what they cost, how long it takes"
+_DESCRIPTION = f"{HELP}. Takes the options of a run, and trains nothing but a few networks for a moment."
+_EXAMPLES = (
+    "--space mnist_cnn",
+    "--space path/to/file.py:MyNet --dataset path/to/images --image-size 64 --max-params 100000",
+    "--space resnet_cifar --samples 50 --no-estimate --picture costs.png --json check.json",
+)
+
+
+def parser(program: str) -> CommandParser:
+    found = run_parser(program, _DESCRIPTION, _EXAMPLES)
+    found.add_argument("--samples", type=whole_number, default=200, help="networks that are drawn (default: 200)")
+    found.add_argument("--no-estimate", action="store_true", help="train and measure nothing: no seconds, no latency")
+    found.add_argument("--picture", type=str, default=None, metavar="PATH", help="what they cost as a PNG or SVG")
+    found.add_argument("--json", type=str, default=None, metavar="PATH", help="where what was found is written as JSON")
+    return found
+
+
+def run(options: dict[str, Any]) -> None:
+    samples, picture, path = options.pop("samples"), options.pop("picture"), options.pop("json")
+    quick = options.pop("no_estimate")
+    if samples < 1:
+        raise SlimsearchError(f"--samples {samples} is less than 1")
+    if picture is not None and Path(picture).suffix not in PICTURES:
+        raise SlimsearchError(f"--picture '{picture}' does not end in {' or '.join(PICTURES)}")
+    chosen = given(options)
+    if "resume" in chosen:
+        raise SlimsearchError("check looks at a run before it is begun: leave out --resume")
+    configuration = Configuration(**chosen)
+    if options["print_config"]:
+        print(as_yaml(configuration), end="")
+        return
+    from slimsearch.checks.check_tables import draw, show
+    from slimsearch.checks.space_check import checked
+
+    found, duration = checked(configuration, samples, estimated=not quick)
+    show(found, duration, configuration)
+    if picture is not None:
+        draw(found, Path(picture))
+    if path is not None:
+        facts = {**dataclasses.asdict(found), "seconds": None if duration is None else dataclasses.asdict(duration)}
+        write_whole(Path(path), json.dumps(facts, indent=1) + "\n")
+    if found.failures:
+        raise SlimsearchError(f"{found.sampled - found.works} of {found.sampled} networks cannot be built or run")

@@ -1,0 +1,39 @@
+"""``slimsearch compare``: runs beside each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.files import write_whole
+
+HELP = "set runs on the same data beside each other: options, hypervolumes, and the front of all of them"
+_EXAMPLES = (
+    "runs/mnist_cnn-20260101-120000 runs/lenet-20260101-130000",
+    "runs/mnist_cnn-20260101-120000 runs/lenet-20260101-130000 --measure --json comparison.json",
+)
+
+
+def parser(program: str) -> CommandParser:
+    found = CommandParser(program, HELP, _EXAMPLES)
+    found.add_argument("runs", type=str, nargs="+", help="run directories")
+    found.add_argument("--measure", action="store_true", help="measure the latency of all finalists again, in turns")
+    found.add_argument("--json", type=str, default=None, metavar="PATH", help="where the comparison is written as JSON")
+    return found
+
+
+def run(options: dict[str, Any]) -> None:
+    from slimsearch.report.run_comparison import compare, tables
+    from slimsearch.report.stored_run import stored_run
+    from slimsearch.report.tables import console
+
+    found = compare([stored_run(Path(path)) for path in options["runs"]], measure=options["measure"])
+    shown = console()
+    for table in tables(found):
+        shown.print(table)
+    for line in found.warnings:
+        shown.print(line, markup=False)
+    if options["json"] is not None:
+        write_whole(Path(options["json"]), json.dumps(found.to_json(), indent=1) + "\n")

@@ -1,0 +1,60 @@
+"""``slimsearch completion``: what a shell needs to complete commands, options and names."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.run_options import built_ins, presets
+from slimsearch.errors import SlimsearchError
+
+HELP = "print a script that has bash, zsh or tcsh complete commands, options and built-in names"
+_EXAMPLES = ("bash > ~/.local/share/bash-completion/completions/slimsearch", "zsh > ~/.zfunc/_slimsearch")
+_FOLDERS = ("run_dir", "runs", "folder", "to", "data_root", "resume")
+_FILES = ("file", "images", "json", "picture", "found", "architectures")
+
+
+def parser(program: str) -> CommandParser:
+    found = CommandParser(program, HELP, _EXAMPLES)
+    found.add_argument("shell", type=str, help="bash, zsh or tcsh")
+    return found
+
+
+def run(options: dict[str, Any]) -> None:
+    import shtab
+
+    shells = [shell for shell in shtab.SUPPORTED_SHELLS if shell in ("bash", "zsh", "tcsh")]
+    if options["shell"] not in shells:
+        raise SlimsearchError(f"'{options['shell']}' is none of {', '.join(shells)}")
+    print(shtab.complete(_everything(), options["shell"]))
+
+
+def _everything() -> argparse.ArgumentParser:
+    """All commands as one parser of argparse, which knows what the shell can offer for each option."""
+    import shtab
+
+    from slimsearch.cli.main import commands
+
+    made = argparse.ArgumentParser("slimsearch")
+    subparsers = made.add_subparsers()
+    for name, module in commands().items():
+        sub = subparsers.add_parser(name, help=module.HELP)
+        for action in module.parser(f"slimsearch {name}")._actions:
+            if "--help" in action.option_strings:
+                continue
+            settings: dict[str, Any] = {"help": (action.help or "").partition(" (built in")[0].replace("%%", "%")}
+            settings["help"] = settings["help"].replace("%", "%%")
+            offered = presets() if action.dest == "config" else built_ins(action.dest)
+            if action.nargs == 0:
+                settings["action"] = "store_true"
+            elif offered:
+                settings["choices"] = offered
+            elif action.nargs is not None:
+                settings["nargs"] = action.nargs
+            added = sub.add_argument(*(action.option_strings or [action.dest]), **settings)
+            if action.dest in _FOLDERS:
+                added.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+            elif action.dest in _FILES:
+                added.complete = shtab.FILE  # type: ignore[attr-defined]
+    return made

@@ -1,0 +1,34 @@
+"""``slimsearch ls``: the runs in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from slimsearch.cli.command_parser import CommandParser
+
+HELP = "list the runs in a folder: what each searches, how far it is, and the best of it"
+_EXAMPLES = ("", "path/to/runs --json")
+
+
+def parser(program: str) -> CommandParser:
+    found = CommandParser(program, HELP, _EXAMPLES)
+    found.add_argument("folder", type=str, nargs="?", default="runs", help="with run directories (default: runs)")
+    found.add_argument("--json", action="store_true", help="as JSON, a list with an object for each run")
+    return found
+
+
+def run(options: dict[str, Any]) -> None:
+    from slimsearch.report.run_listing import listing, table
+    from slimsearch.report.tables import console
+
+    found = listing(Path(options["folder"]))
+    if options["json"]:
+        print(json.dumps(found, indent=1))
+        return
+    shown = console()
+    shown.print(table(found))
+    for entry in found:
+        if "error" in entry:
+            shown.print(f"damaged: {entry['error']}", markup=False)

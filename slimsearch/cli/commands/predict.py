@@ -1,0 +1,59 @@
+"""``slimsearch predict``: an exported file on images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from slimsearch.cli.command_parser import CommandParser, whole_number
+from slimsearch.errors import SlimsearchError
+
+HELP = "classify images with an exported file"
+_DESCRIPTION = (
+    f"{HELP}: a line for each image, its classes with the softmax of their logits, the likeliest "
+    "first. Images are resized to what the file takes."
+)
+_EXAMPLES = (
+    "runs/mnist_cnn-20260101-120000/trials/00007/model.onnx path/to/image.png path/to/folder",
+    "model.onnx path/to/folder --top 3 --json",
+)
+
+
+def parser(program: str) -> CommandParser:
+    found = CommandParser(program, _DESCRIPTION, _EXAMPLES)
+    found.add_argument("file", type=str, help="an exported ONNX file")
+    found.add_argument("images", type=str, nargs="+", help="image files, and folders with images at any depth")
+    found.add_argument("--top", type=whole_number, default=1, help="how many classes are shown (default: 1)")
+    found.add_argument("--json", action="store_true", help="a line of JSON for each image")
+    found.add_argument("--runtime", type=str, default="onnxruntime", help="onnxruntime or openvino")
+    return found
+
+
+def run(options: dict[str, Any]) -> None:
+    from slimsearch.evaluators import RUNTIMES, Classifier
+    from slimsearch.evaluators.datasets import image_files
+
+    if options["top"] < 1:
+        raise SlimsearchError(f"--top {options['top']} is less than 1")
+    if options["runtime"] not in RUNTIMES:
+        raise SlimsearchError(f"--runtime '{options['runtime']}' is none of {', '.join(RUNTIMES)}")
+    paths: list[Path] = []
+    for named in map(Path, options["images"]):
+        found = image_files(named, "**/*") if named.is_dir() else [named]
+        if not found:
+            raise SlimsearchError(f"there are no images in '{named}'")
+        paths += found
+    unread = 0
+    for prediction in Classifier(Path(options["file"]), options["runtime"]).predict(paths):
+        likeliest = dict(list(prediction.shares.items())[: options["top"]])
+        if prediction.error is not None:
+            unread += 1
+            print(f"error: {prediction.error}", file=sys.stderr)
+        elif options["json"]:
+            print(json.dumps({"image": str(prediction.path), "classes": likeliest}))
+        else:
+            print(prediction.path, *(f"{name} {100 * share:.1f}%" for name, share in likeliest.items()), sep="  ")
+    if unread:
+        raise SlimsearchError(f"{unread} of {len(paths)} images could not be read")

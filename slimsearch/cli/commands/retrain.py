@@ -1,0 +1,46 @@
+"""``slimsearch retrain``: what was found trained again, for longer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slimsearch.cli.command_parser import CommandParser, trial_numbers
+from slimsearch.cli.run_options import as_yaml, given, run_parser
+from slimsearch.errors import SlimsearchError
+from slimsearch.options.chosen import LONGER
+
+HELP = "train architectures that were found before again, for longer, compress and rank them"
+_DESCRIPTION = (
+    f"{HELP}: a run of its own, with the options of the run that they come from and {LONGER} "
+    "times its epochs unless it is told otherwise."
+)
+_EXAMPLES = (
+    "runs/mnist_cnn-20260101-120000",
+    "runs/mnist_cnn-20260101-120000 --models 7,22 --epochs 60 --compress distill,quantize",
+    """'{"conv2": 1, "dropout": 0.25, "feature": 64}' --space mnist_cnn --epochs 30""",
+)
+
+
+def parser(program: str) -> CommandParser:
+    found = run_parser(program, _DESCRIPTION, _EXAMPLES)
+    found.add_argument("found", type=str, help="a run directory, a top_models.json, or a file with dicts, or a dict")
+    found.add_argument("--models", type=str, default=None, help="numbers of trials, such as 7,22; default: the front")
+    return found
+
+
+def run(options: dict[str, Any]) -> None:
+    found, named = options.pop("found"), options.pop("models")
+    numbers = trial_numbers(named)
+    chosen = given(options)
+    if "resume" in chosen or "architectures" in chosen:
+        raise SlimsearchError("retrain begins a run with what is named first; to go on with it: run --resume")
+    from slimsearch.options.chosen import retraining
+
+    configuration = retraining(found, numbers, chosen)
+    if options["print_config"]:
+        print(as_yaml(configuration), end="")
+        return
+    from slimsearch.loop import job
+    from slimsearch.report.display import Console
+
+    job.start(configuration, display=Console())

@@ -1,0 +1,45 @@
+"""``slimsearch run``: search, compress and rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.run_options import as_yaml, given, run_parser
+from slimsearch.errors import SlimsearchError
+from slimsearch.options.configuration import Configuration
+
+HELP = "search architectures, compress the best ones, and rank the files that would be deployed"
+_EXAMPLES = (
+    "--space mnist_cnn --strategy optuna",
+    "--space lenet --dataset mnist --data-root data --download --trials 40 --max-size-kib 100",
+    "--space path/to/file.py:MyNet --dataset path/to/images --image-size 64",
+    "--config quick --space lenet --print-config",
+    "--resume runs/mnist_cnn-20260101-120000",
+)
+
+
+def parser(program: str) -> CommandParser:
+    return run_parser(program, HELP, _EXAMPLES)
+
+
+def run(options: dict[str, Any]) -> None:
+    chosen = given(options)
+    resume = chosen.pop("resume", None)
+    if options["print_config"]:
+        if resume is not None:
+            raise SlimsearchError(f"--print-config is of a new run; the options of '{resume}' are in its config.yaml")
+        print(as_yaml(Configuration(**chosen)), end="")
+        return
+    if resume is None:
+        configuration = Configuration(**chosen)
+    elif not (Path(resume) / "config.yaml").is_file():
+        raise SlimsearchError(f"'{resume}' is no run directory: it has no config.yaml")
+    from slimsearch.loop import job
+    from slimsearch.report.display import Console
+
+    if resume is not None:
+        job.resume(Path(resume), chosen, display=Console())
+    else:
+        job.start(configuration, display=Console())

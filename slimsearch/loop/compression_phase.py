@@ -1,0 +1,126 @@
+"""Compression after the search: the best networks go through the stages, each kept or taken back on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from slimsearch import compression
+from slimsearch.evaluators import Outcome, PairedDrop, judge, load_predictions
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.loop.planned_phase import PlannedPhase
+from slimsearch.record.artifacts import teacher
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.record import Record
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.trial import COMPLETE, COMPRESSION, RUNNING, SEARCH, TAKEN_BACK, Trial
+from slimsearch.search_spaces import Candidate
+
+
+class CompressionPhase(PlannedPhase):
+    """Evaluates the `top_k` best architectures again, with a recipe, starting from their trained networks.
+
+    Each group of stages is a trial of its own: its file is scored as every other, and compared with the file it
+    was made from. What is taken back stays in the record; the next group starts from what was kept last.
+
+    Args:
+        recipe: stages in order; an empty one gives nothing to do.
+        top_k: how many of the search's trials are compressed.
+        max_drop: in percentage points, see `slimsearch.evaluators.judge`.
+        ranking: as it stands when the search is over.
+        record, directory, seed, retries: see `PlannedPhase`.
+        data: for the labels of the validation split.
+    """
+
+    kind = COMPRESSION
+
+    def __init__(
+        self,
+        recipe: compression.Recipe,
+        *,
+        top_k: int,
+        max_drop: float,
+        ranking: Ranking,
+        record: Record,
+        directory: RunDirectory,
+        data: Dataset,
+        seed: int,
+        retries: int = 1,
+    ) -> None:
+        super().__init__(record, directory, seed, teacher(ranking, record, directory), retries)
+        self._groups = list(compression.groups(recipe))
+        self._max_drop = max_drop
+        self._ranking = ranking
+        self._labels = data.validation.labels
+        searched = [t for t in record.trials if t.kind == SEARCH]
+        self._parents = ranking.select(searched, top_k) if self._groups else []
+
+    @property
+    def length(self) -> int:
+        """Trials that the phase consists of."""
+        return len(self._parents) * len(self._groups)
+
+    def _begin(self) -> Trial | None:
+        # The next stage of a network whose last one is decided.
+        for parent in self._parents:
+            current, group = self._position(parent)
+            if group is None:
+                continue
+            recipe = {**current.candidate.recipe, **group}
+            return self._record.start(
+                replace(current.candidate, recipe=recipe),
+                kind=COMPRESSION,
+                fidelity=current.fidelity,
+                seed=self._seed,
+                parent=current.number,
+            )
+        return None
+
+    def _finish(self, number: int, outcome: Outcome) -> None:
+        """Kept or taken back."""
+        trial = self._record.trials[number]
+        assert trial.parent is not None
+        parent = self._record.trials[trial.parent]
+        stage = compression.remainder(trial.candidate.recipe, parent.candidate.recipe)
+        start = {k.removeprefix("start_"): v for k, v in outcome.metrics.items() if k.startswith("start_")}
+        verdict = judge(
+            {**parent.metrics, **start},
+            outcome.metrics,
+            PairedDrop.between(self._right(parent.number), self._right(number)),
+            max_drop=self._max_drop,
+            limits=self._ranking.limits,
+            product=self._ranking.product(self._record.trials),
+            changes_cost=compression.changes_cost(stage),
+        )
+        self._record.finish(
+            number,
+            outcome,
+            state=COMPLETE if verdict.kept else TAKEN_BACK,
+            reason=verdict.reason,
+            violations=self._ranking.violations(outcome.metrics),
+        )
+
+    def _right(self, number: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        predictions = load_predictions(self._directory.trial_directory(number))
+        return predictions == self._labels  # type: ignore[no-any-return]
+
+    def _position(self, parent: Trial) -> tuple[Trial, Mapping[str, Mapping[str, Any]] | None]:
+        """The network that was kept last, and the next group; None: it is decided elsewhere, or all is done."""
+        current = parent
+        for group in self._groups:
+            wanted = replace(current.candidate, recipe={**current.candidate.recipe, **group})
+            trial = self._find(current.number, wanted)
+            if trial is None:
+                return current, group
+            if trial.state == RUNNING:
+                return current, None
+            if trial.state == COMPLETE:
+                current = trial
+        return current, None
+
+    def _find(self, parent: int, candidate: Candidate) -> Trial | None:
+        trials: Sequence[Trial] = self._record.standing
+        return next((t for t in trials if t.parent == parent and t.candidate == candidate), None)

@@ -1,0 +1,115 @@
+"""The trials of a search as a scheduler sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.trial import COMPLETE, PAUSED, RUNNING, STOPPED, Trial
+from slimsearch.search_spaces import Choice, Point
+from slimsearch.strategies.schedulers import Decision, Exploiting, Progress, Scheduler
+
+_STATES: dict[str, Literal["running", "paused", "complete", "stopped"]] = {
+    RUNNING: "running",
+    PAUSED: "paused",
+    COMPLETE: "complete",
+    STOPPED: "stopped",
+}
+
+
+class Fidelity:
+    """Asks a scheduler how far trials are trained.
+
+    Only objectives that are known while a network is trained count: what is reported after each epoch, and costs that
+    are exact from the start. With the weighted product its score does, once its targets are fixed, and accuracy until
+    then.
+
+    Args:
+        scheduler: decides.
+        ranking: what is better.
+        epochs: of a whole training.
+        costs: metrics that are known before training.
+    """
+
+    def __init__(self, scheduler: Scheduler, ranking: Ranking, epochs: int, costs: Sequence[str]) -> None:
+        self._scheduler, self._ranking, self._epochs = scheduler, ranking, epochs
+        self._costs = frozenset(costs)
+        self._trials: dict[int, Progress] = {}
+
+    def rank_by(self, ranking: Ranking, trials: Iterable[Trial]) -> None:
+        """Another ranking from now on, for all `trials` of the search."""
+        self._ranking = ranking
+        for trial in trials:
+            self.see(trial)
+
+    def see(self, trial: Trial) -> None:
+        """A trial has changed."""
+        state = _STATES.get(trial.state)
+        if state is None:
+            self._trials.pop(trial.number, None)
+        else:
+            costs = {**trial.metrics, **trial.known}
+            exact = {name: value for name, value in costs.items() if name in self._costs}
+            losses = tuple(self._losses({**exact, **point}) for point in _every_epoch(trial.curve))
+            violation = sum(max(0.0, excess) for excess in self._ranking.violations(costs))
+            self._trials[trial.number] = Progress(trial.number, losses, state, violation)
+
+    def after_epoch(self, trial: Trial) -> Decision:
+        """What becomes of a trial that has just finished an epoch."""
+        self.see(trial)
+        return self._scheduler.after_epoch(self._trials[trial.number], list(self._trials.values()), self._epochs)
+
+    def resume(self, more: bool, mine: Callable[[int], bool] = lambda number: True) -> int | None:
+        """The number of a paused trial to go on with, of those that are `mine`."""
+        trials = dict(self._trials)
+        while (number := self._scheduler.resume(list(trials.values()), self._epochs, more)) is not None:
+            if mine(number):
+                return number
+            trials[number] = replace(trials[number], state="running")  # as it soon will be, where its checkpoint is
+        return None
+
+    def exploit(self, more: bool) -> tuple[int, int] | None:
+        """The numbers of a paused trial to end and of the one to copy in its place; None: none, now."""
+        if not isinstance(self._scheduler, Exploiting):
+            return None
+        return self._scheduler.exploit(list(self._trials.values()), self._epochs, more)
+
+    def perturbed(self, choices: Iterable[Choice], point: Point, rng: np.random.Generator) -> dict[str, Any]:
+        """The point of a copy of a trial."""
+        assert isinstance(self._scheduler, Exploiting)
+        return self._scheduler.perturbed(choices, point, rng)
+
+    def due(self, more: bool) -> bool:
+        """Whether any paused trial is to go on."""
+        return self._scheduler.resume(list(self._trials.values()), self._epochs, more) is not None
+
+    def may_begin(self, more: bool) -> bool:
+        """Whether a new trial can be begun now."""
+        return self._scheduler.may_begin(list(self._trials.values()), self._epochs, more)
+
+    def _losses(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        objectives = self._ranking.objectives
+        if self._ranking.weighted:
+            if self._ranking.targets and all(o.metric in metrics for o in objectives):
+                product = self._ranking.product(())
+                assert product is not None
+                return (-product.score(metrics),)
+            return (objectives[0].loss(metrics),) if objectives[0].metric in metrics else (0.0,)
+        losses = tuple(o.loss(metrics) for o in objectives if o.metric in metrics)
+        if not losses:
+            names = ", ".join(o.metric for o in objectives)
+            raise SlimsearchError(f"--scheduler compares candidates after an epoch, and none of {names} is known then")
+        return losses
+
+
+def _every_epoch(curve: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """A point for each epoch up to the last: one that a kill kept from being recorded gets what came after it."""
+    found: list[Mapping[str, float]] = []
+    for point in curve:
+        found += [point] * (int(point["epoch"]) - len(found))
+    return found

@@ -1,0 +1,96 @@
+"""The end of a run: the finalists' latency measured together, and the test split read, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from slimsearch.evaluators import MODEL, DeployedModel, LatencySettings, Meter, confusion, measure_latency, size_kib
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.record import Record
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.trial import COMPRESSION, SEARCH, Trial
+
+_BLOCKS = 45
+# Seconds to wait for calm, by the seconds that the trials of the run took.
+_LEAST_PATIENCE, _PATIENCE, _LONGEST_PATIENCE = 0.3, 0.05, 60.0
+# Of a confusion matrix: those of the most images, and what lies on the diagonal, are kept.
+_MOST_CELLS = 4000
+
+Cells = list[tuple[int, int, int]]
+
+
+@dataclass
+class Measured:
+    """What was found of each finalist, by its number.
+
+    Attributes:
+        metrics: see `measure_finalists`.
+        confusions: on the test split: (true class, predicted class, images), most images first.
+    """
+
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+    confusions: dict[int, Cells] = field(default_factory=dict)
+
+
+def finalists(ranking: Ranking, record: Record, top_k: int) -> list[Trial]:
+    """The front of everything in the record, the best of the search, and what compression kept of them."""
+    searched = [t for t in record.trials if t.kind == SEARCH]
+    compressed = ranking.feasible([t for t in record.trials if t.kind == COMPRESSION])
+    chosen = {t.number: t for t in (*ranking.front(record.trials), *ranking.select(searched, top_k), *compressed)}
+    return [chosen[number] for number in sorted(chosen)]
+
+
+def measure_finalists(
+    chosen: Sequence[Trial],
+    again: Sequence[Trial],
+    directory: RunDirectory,
+    data: Dataset,
+    latency: LatencySettings,
+    took: float,
+) -> Measured:
+    """Measure the latency of each finalist's file anew, all in turns, and read the test split.
+
+    Args:
+        chosen: the finalists.
+        again: repetitions of them with other seeds: their accuracy is of interest, their latency is not.
+        directory: of the run.
+        data: with its test split.
+        latency: how files are run.
+        took: seconds of all trials of the run; the longer it took, the longer is waited for a calm machine.
+
+    Returns:
+        ``latency_ms`` with its interval, ``size_kib``, ``test_accuracy`` and ``test_images`` of each, and its confusion
+        matrix. What an earlier process read from the test split stays as it is.
+    """
+    paths = [directory.trial_directory(trial.number) / MODEL for trial in chosen]
+    patience = min(_LONGEST_PATIENCE, max(_LEAST_PATIENCE, _PATIENCE * took))
+    with Meter().exclusive() as alone:
+        latencies = measure_latency(
+            paths, data.input_shape, batch=latency.batch, threads=latency.threads, runtime=latency.runtime,
+            blocks=_BLOCKS, patience=patience,
+        )  # fmt: skip
+    found = Measured()
+    for trial, path, measured in zip(chosen, paths, latencies, strict=True):
+        found.metrics[trial.number] = {
+            **measured.metrics(), "latency_alone": float(alone), "size_kib": size_kib(path),
+        }  # fmt: skip
+    for trial in (*chosen, *again):
+        accuracy, cells = _test(trial, directory, data, latency.runtime)
+        found.metrics.setdefault(trial.number, {}).update(accuracy)
+        if cells:
+            found.confusions[trial.number] = cells
+    return found
+
+
+def _test(trial: Trial, directory: RunDirectory, data: Dataset, runtime: str) -> tuple[dict[str, float], Cells]:
+    assert data.test is not None
+    accuracy, cells = trial.final.get("test_accuracy"), list(trial.confusion)
+    if accuracy is None:
+        path = directory.trial_directory(trial.number) / MODEL
+        predictions = DeployedModel(path, runtime=runtime).predict(data, data.test)
+        accuracy = float((predictions == data.test.labels).mean())
+        every = confusion(data.test.labels, predictions)
+        cells = [cell for place, cell in enumerate(every) if place < _MOST_CELLS or cell[0] == cell[1]]
+    return {"test_accuracy": accuracy, "test_images": float(len(data.test))}, cells

@@ -1,0 +1,281 @@
+"""What is searched, and what evaluates its candidates: networks on images, a table, or a function of the user's."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slimsearch import compression
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import (
+    Evaluator,
+    FunctionEvaluator,
+    LatencySettings,
+    NetworkEvaluator,
+    TableEvaluator,
+    TrainingSettings,
+    UserMetric,
+    device_for,
+    precision_for,
+    runtime_version,
+)
+from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.names import load_function
+from slimsearch.options.chosen import architectures
+from slimsearch.options.configuration import Configuration
+from slimsearch.options.initial_weights import initial_weights
+from slimsearch.options.recipe_choices import recipe_choices
+from slimsearch.record.environment import machine
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.search_spaces import ChoiceSpace, JointSpace, ModelSpace, Space, Subset
+
+COSTS = ("latency_ms", "size_kib", "params", "macs")
+"""Metrics of a network that are known before it is trained."""
+NETWORK_METRICS = ("val_accuracy", *COSTS)
+"""Metrics that every network has that was trained to the end."""
+_METRICS = (*NETWORK_METRICS, "training_seconds")
+KEPT = "kept"
+"""Where in a run directory networks are that several candidates go through."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything about a run that its strategy need not know.
+
+    Attributes:
+        space: what is searched.
+        evaluator: makes what evaluates it, once the run directory is there.
+        metrics: what can be an objective; None: only the evaluator knows.
+        costs: which of them are known before a candidate is evaluated.
+        data: images, where networks are trained; None: there are no files to compress and to measure at the end.
+        device, precision: of training.
+        latency: how files are run.
+        initial: hash of the weights that networks begin with, if not drawn ones.
+    """
+
+    space: Space
+    evaluator: Callable[[RunDirectory], Evaluator]
+    metrics: tuple[str, ...] | None
+    costs: tuple[str, ...]
+    data: Dataset | None = None
+    device: str = "cpu"
+    precision: str = "fp32"
+    latency: LatencySettings = field(default_factory=LatencySettings)
+    initial: str | None = None
+
+    def environment(self, configuration: Configuration) -> dict[str, Any]:
+        """What is needed to repeat the run, and what a resumed one is compared with."""
+        return {
+            **machine(),
+            "workers": configuration.worker_count,
+            "threads_per_worker": 1,
+            "device": self.device,
+            "precision": self.precision,
+            **({} if self.initial is None else {"initial_weights": self.initial}),
+            "seed": configuration.seed,
+            "runtime": f"{runtime_version(configuration.runtime)}, CPU" if self.data is not None else None,
+            "latency_batch": configuration.latency_batch,
+            "latency_threads": configuration.latency_threads,
+            "choices": {choice.label: [choice.text(value) for value in choice.values] for choice in self.space.choices},
+            "dataset": _described(self.data) if self.data is not None else {"name": configuration.evaluator},
+        }
+
+
+def prepare(
+    configuration: Configuration, space: Any, data: Any, evaluate: Callable[..., Mapping[str, float]] | None
+) -> Problem:
+    """The problem that a configuration describes.
+
+    Args:
+        configuration: the options.
+        space: a class, a dict of choices or a `Space`, in place of ``configuration.space``.
+        data: arrays or a PyTorch data set, in place of ``configuration.dataset``.
+        evaluate: a function, in place of ``configuration.evaluator``.
+
+    Raises:
+        SlimsearchError: something of it is wrong.
+    """
+    if evaluate is not None or configuration.evaluator != "network":
+        return _own_evaluation(configuration, space, evaluate)
+    return _networks(configuration, space, data)
+
+
+def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
+    made, dataset = networks(configuration, space, data)
+    made.check(next(made.grid()))
+    metrics = user_metrics(configuration.metrics)
+    recipes = recipe_choices(configuration, dataset)
+    compressing = recipes is not None and recipes.compresses
+    chosen: Space = made
+    if configuration.architectures is not None:
+        chosen = Subset(made, architectures(configuration.architectures))
+    searched = chosen
+    if recipes is not None:
+        steps = functools.partial(compression.steps, epochs=configuration.epochs)
+        searched = JointSpace(chosen, recipes, steps if compressing else None)
+    training = training_settings(configuration)
+    initial = None
+    if configuration.init is not None:
+        initial = initial_weights(configuration.init, made, download=configuration.download)
+    return Problem(
+        searched,
+        lambda directory: network_evaluator(
+            configuration, made, dataset, directory, compressing=compressing, initial=initial
+        ),
+        (*_METRICS, *metrics),
+        COSTS,
+        dataset,
+        training.device,
+        training.precision,
+        latency_settings(configuration),
+        None if initial is None else hashlib.sha256(initial).hexdigest()[:16],
+    )
+
+
+def _described(data: Dataset) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "train": len(data.train),
+        "validation": len(data.validation),
+        "test": len(data.test) if data.test is not None else 0,
+        "input_shape": list(data.input_shape),
+        **data.metadata(),
+    }
+
+
+def networks(configuration: Configuration, space: Any, data: Any) -> tuple[ModelSpace, Dataset]:
+    """The space of the networks that a configuration names, and the data set; see `prepare`.
+
+    Raises:
+        SlimsearchError: there is no such space or data set.
+    """
+    training_settings(configuration)  # the device is there
+    runtime_version(configuration.runtime)  # and so is this
+    dataset = _dataset(configuration, data)
+    return _model_space(configuration.space, space, dataset), dataset
+
+
+def network_evaluator(
+    configuration: Configuration, space: ModelSpace, data: Dataset, directory: RunDirectory, *, compressing: bool,
+    initial: bytes | None = None,
+) -> NetworkEvaluator:  # fmt: skip
+    """What evaluates networks as a configuration says, with what a run has on disk.
+
+    Args:
+        configuration: the options.
+        space, data: see `networks`.
+        directory: of the run.
+        compressing: whether candidates of the search are compressed, so that what they have in common is kept.
+        initial: see `initial_weights`.
+    """
+    data.without_test().save(directory.scratch / "data")
+    return NetworkEvaluator(
+        space,
+        directory.scratch / "data",
+        training_settings(configuration),
+        latency_settings(configuration),
+        user_metrics(configuration.metrics),
+        kept=directory.path / KEPT if compressing else None,
+        initial=initial,
+    )
+
+
+def training_settings(configuration: Configuration) -> TrainingSettings:
+    """How networks are trained.
+
+    Raises:
+        SlimsearchError: there is no such device.
+    """
+    device = device_for(configuration.device)
+    return TrainingSettings(
+        batch_size=configuration.batch_size,
+        learning_rate=configuration.learning_rate,
+        augmentation=configuration.augment,
+        epoch_images=configuration.epoch_images,
+        normalise=configuration.normalise == "folded",
+        device=device,
+        precision=precision_for(configuration.precision, device),
+        threads=configuration.training_threads,
+    )
+
+
+def latency_settings(configuration: Configuration) -> LatencySettings:
+    """How files are run, and how their latency is known."""
+    return LatencySettings(
+        configuration.latency_batch, configuration.latency_threads, configuration.runtime, configuration.latency
+    )
+
+
+def _own_evaluation(
+    configuration: Configuration, space: Any, evaluate: Callable[..., Mapping[str, float]] | None
+) -> Problem:
+    name = configuration.evaluator
+    if evaluate is None and name.endswith(".csv"):
+        table = TableEvaluator(Path(name).expanduser())
+        costs = tuple(table.space.known(next(table.space.grid())))
+        return Problem(table.space, lambda directory: table, tuple(table.metrics), costs)
+    function = evaluate if evaluate is not None else load_function("evaluator", name)
+    if not callable(function):
+        raise SlimsearchError(f"--evaluator '{name}' is not a function")
+    made: Space
+    if isinstance(space, Space):
+        made = space
+    elif isinstance(space, Mapping):
+        made = ChoiceSpace(space)
+    else:
+        made = _model_space(configuration.space, space, _dataset(configuration, None))
+    costs = tuple(made.known(next(made.grid())))
+    return Problem(made, lambda directory: FunctionEvaluator(function, made), None, costs)
+
+
+def _dataset(configuration: Configuration, data: Any) -> Dataset:
+    return load_dataset(
+        data if data is not None else configuration.dataset,
+        root=configuration.data_root,
+        download=configuration.download,
+        image_size=configuration.image_size,
+    )
+
+
+def _model_space(name: str, space: Any, data: Dataset) -> ModelSpace:
+    shape, classes = data.input_shape, len(data.classes)
+    return ModelSpace(space, shape, classes) if space is not None else ModelSpace.load(name, shape, classes)
+
+
+def user_metrics(text: str | None) -> dict[str, UserMetric]:
+    """Functions by the names of ``--metrics name=path/to/file.py:function``.
+
+    Raises:
+        SlimsearchError: it is not of that form, or there is no such function.
+    """
+    found: dict[str, UserMetric] = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        name, equals, location = part.partition("=")
+        if not equals:
+            raise SlimsearchError(f"--metrics '{part}' is not of the form name=path/to/file.py:function")
+        function = load_function("metric", location.strip())
+        if not callable(function):
+            raise SlimsearchError(f"--metrics '{part}': {location} is not a function")
+        found[name.strip()] = function
+    return found
+
+
+def named(space: Any, marker: str) -> str:
+    """How a space from Python is called in config.yaml.
+
+    Raises:
+        SlimsearchError: it is none.
+    """
+    if inspect.isclass(space):
+        return f"{marker}:{space.__qualname__}"
+    if isinstance(space, Space | Mapping):
+        return f"{marker}:choices"
+    raise SlimsearchError(f"a space is an NNI ModelSpace class, a dict of choices or a Space, not {space!r}")

@@ -1,0 +1,73 @@
+"""Finalists made again with other seeds: how much of an accuracy is the seed's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slimsearch.evaluators import Artifact
+from slimsearch.loop.planned_phase import PlannedPhase
+from slimsearch.record.record import Record
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.trial import COMPLETE, COMPRESSION, REPEAT, Trial
+
+
+class RepeatPhase(PlannedPhase):
+    """Trains each finalist again from new weights, and compresses it again where it is compressed.
+
+    A compressed finalist begins with the repetition of the network that it was made from, which is therefore repeated
+    too. Repetitions are trials of their own kind, on no front; the numbers of the finalist itself stay as they are.
+
+    Args:
+        finalists: what is made again.
+        repeats: how many trainings there are of each, the first one included.
+        record, directory, seed, teacher, retries: see `PlannedPhase`; each trial has a seed of its own.
+    """
+
+    kind = REPEAT
+
+    def __init__(
+        self, finalists: Sequence[Trial], repeats: int, *, record: Record, directory: RunDirectory, seed: int,
+        teacher: Artifact | None, retries: int = 1,
+    ) -> None:  # fmt: skip
+        super().__init__(record, directory, seed, teacher, retries)
+        originals: dict[int, Trial] = {}
+        for trial in finalists:
+            for one in reversed(_line_of(trial, record)):  # parents come before what was made from them
+                originals[one.number] = one
+        self._wanted = [(one, turn) for turn in range(1, repeats) for one in originals.values()]
+
+    @property
+    def length(self) -> int:
+        """Trials that the phase consists of."""
+        return len(self._wanted)
+
+    def _begin(self) -> Trial | None:
+        # Those whose start is there.
+        for original, turn in self._wanted:
+            if _find(self._record, original, turn) is not None:
+                continue
+            start = None
+            if original.kind == COMPRESSION:
+                assert original.parent is not None
+                start = _find(self._record, self._record.trials[original.parent], turn)
+                if start is None or start.state != COMPLETE:
+                    continue
+            return self._record.start(
+                original.candidate, kind=REPEAT, fidelity=original.fidelity, seed=self._seed,
+                parent=None if start is None else start.number, repeats=original.number, turn=turn,
+            )  # fmt: skip
+        return None
+
+
+def _line_of(trial: Trial, record: Record) -> list[Trial]:
+    """`trial`, what it was compressed from, and so on."""
+    found = [trial]
+    while found[-1].kind == COMPRESSION and (parent := found[-1].parent) is not None:
+        found.append(record.trials[parent])
+    return found
+
+
+def _find(record: Record, original: Trial, turn: int) -> Trial | None:
+    return next(
+        (t for t in record.standing if t.kind == REPEAT and t.repeats == original.number and t.turn == turn), None
+    )

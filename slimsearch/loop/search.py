@@ -1,0 +1,433 @@
+"""The search loop's state: what to try next, what to stop, what to record."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import CHECKPOINT, Artifact, Outcome, Task
+from slimsearch.loop.attempts import Attempts
+from slimsearch.loop.donor import nearest
+from slimsearch.loop.fidelity import Fidelity
+from slimsearch.loop.foregone import foregone
+from slimsearch.loop.proposals import Proposals
+from slimsearch.loop.stopping import Stopping
+from slimsearch.record.artifacts import artifact
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.record import Record
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.trial import (
+    COMPLETE,
+    LOST,
+    PAUSED,
+    RULED_OUT,
+    RUNNING,
+    SEARCH,
+    STOPPED,
+    SUBNET,
+    SUPERSEDED,
+    Trial,
+)
+from slimsearch.search_spaces import Candidate, JointSpace, Point, Space
+from slimsearch.strategies import Failure, Recorded
+from slimsearch.strategies.samplers import History, Sampler
+from slimsearch.strategies.schedulers import Decision
+
+# What is ruled out before training costs no trial, so it is bounded by itself.
+_RULED_OUT_PER_TRIAL = 50
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a search may do.
+
+    Attributes:
+        trials: candidates to train, by all drivers together; those ruled out before training do not count.
+        epochs: of training, for each.
+        deadline: `time.monotonic` after which nothing new is begun.
+        retries: for a trial whose worker died.
+    """
+
+    trials: int
+    epochs: int
+    deadline: float | None = None
+    retries: int = 1
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+class ArchitectureSearch:
+    """Proposes architectures and records what becomes of them.
+
+    Args:
+        space, sampler, ranking: what is searched, and how.
+        record, directory: where it is kept.
+        budget: how much of it.
+        seed: of the run.
+        fidelity: how far each trial is trained; None: all to the end.
+        stopping: when enough is found; None: when the budget is spent.
+        proposing: whether the sampler proposes; where the strategy itself does, candidates are offered.
+        inherit_weights: each network begins with those of the trained one that is most like it.
+        kind: of the trials, "search", or "subnet" where weights are inherited in place of training.
+        on_targets: told when the targets of the weighted product are fixed; gives those that all drivers use.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        sampler: Sampler,
+        ranking: Ranking,
+        record: Record,
+        directory: RunDirectory,
+        budget: Budget,
+        *,
+        seed: int,
+        fidelity: Fidelity | None = None,
+        stopping: Stopping | None = None,
+        proposing: bool = True,
+        inherit_weights: bool = False,
+        kind: str = SEARCH,
+        on_targets: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda targets: targets,
+    ) -> None:
+        self._space = space
+        self._on_targets = on_targets
+        # A kill may have come between the trial that fixed the targets and their being told.
+        self.ranking = ranking = self._with_targets(ranking, record)
+        self._record = record
+        self._directory = directory
+        self._budget = budget
+        self._seed = seed
+        self._proposals = Proposals(space, sampler, ranking.sampler_objectives(), seed)
+        self.stopping = stopping or Stopping(ranking, {}, None)
+        self._fidelity = fidelity
+        self._attempts = Attempts(budget.retries)
+        self._ended: dict[int, tuple[str, str]] = {}  # running trial -> state and reason, when it comes back
+        self.open = not proposing
+        self._proposing = proposing
+        self.exhausted = False
+        self._kind = kind
+        self._inherit_weights = inherit_weights
+        self._running: set[int] = set()
+        self._ruled_out: set[int] = set()
+        self._index()
+        self._again = [n for n in self._mine if record.trials[n].state == RUNNING and record.mine(n)]
+        self._read = len(record.changed)
+        if fidelity is not None:
+            fidelity.rank_by(ranking, [])
+        for number in self._mine:
+            self._seen(record.trials[number])
+
+    def ask(self) -> Task | None:
+        """An interrupted trial, one to be continued, or a new one; None when nothing of it is left or due."""
+        self._record.sync()
+        self._catch_up()
+        while self._again:
+            trial = self._record.trials[self._again.pop(0)]
+            if trial.state == RUNNING and self._goes_on(trial):
+                return self._task(trial)
+        more = not self._spent() and (self._proposing or self.open)
+        if self._fidelity is not None and not self._budget.late and self.stopping.reason is None:
+            while (pair := self._fidelity.exploit(more)) is not None:
+                self._copy(*pair)
+            number = self._fidelity.resume(more, self._record.mine)
+            if number is not None:
+                proceeding = self._record.proceed(number)
+                return self._task(proceeding) if proceeding.state == RUNNING else self.ask()
+        if not self.open and more and (self._fidelity is None or self._fidelity.may_begin(more)):
+            candidate = next(iter(self._lost.values()), None)
+            if candidate is None:
+                candidate = self._proposals.next(self._history, len(self._record.trials))
+            if candidate is not None:
+                return self._begin(candidate) or self.ask()
+            self.exhausted = True
+            return self.ask()  # what is paused may be due, now that nothing new comes
+        if self._over(more):
+            self._end_paused()
+        return None
+
+    def waits(self) -> bool:
+        """Whether another driver has trials whose end may change what is left to do."""
+        return self._record.others(self._kind, RUNNING, PAUSED)
+
+    def offer(self, architecture: Point) -> Task | Recorded | None:
+        """A candidate of the strategy's own; see `slimsearch.strategies.Search`."""
+        candidate = self._space.candidate(architecture)
+        number = self._numbers.get(candidate.key)
+        if number is not None:
+            return Recorded(self._record.trials[number].metrics, self.losses(number))
+        return None if self._spent() else self._begin(candidate)
+
+    def close(self) -> None:
+        """Nothing further will be offered."""
+        self.open = False
+
+    def rank_by(self, ranking: Ranking) -> None:
+        """Another ranking from now on."""
+        self.ranking = ranking
+        self._history = self._remembered()
+        if self._fidelity is not None:
+            self._fidelity.rank_by(ranking, [self._record.trials[number] for number in self._mine])
+
+    def losses(self, number: int) -> tuple[float, ...] | None:
+        """What the sampler minimises; None where there is nothing."""
+        return self._history.observations[self._place[number]].losses
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Record an epoch; before the first one, see whether a limit is already broken."""
+        if epoch == 0:
+            trial, certain = self._record.trials[number], _certain(metrics)
+            vain = self.ranking.broken(certain) or foregone(
+                self.ranking, trial.candidate, certain, (self._record.trials[n] for n in self._mine)
+            )
+            if vain is not None:
+                self._ended[number] = RULED_OUT, vain
+                return False
+        if self._fidelity is not None and 0 < epoch <= self._record.trials[number].epochs_done:
+            return True  # trained once more, its checkpoint being lost: what was decided then stands
+        self._record.epoch(number, epoch, metrics)
+        if self._record.trials[number].state == LOST:
+            return False
+        if self._fidelity is None or epoch == 0:
+            return True
+        decision = self._fidelity.after_epoch(self._record.trials[number])
+        if decision is Decision.PAUSE:
+            self._ended[number] = PAUSED, ""
+        elif decision is Decision.STOP:
+            self._ended[number] = STOPPED, _hopeless(epoch)
+        return decision is Decision.CONTINUE
+
+    def tell(self, number: int, result: Outcome | Failure) -> None:
+        """Record the end of a trial, or put it back if its worker died."""
+        self._running.discard(number)
+        if self._record.trials[number].state == LOST:  # another driver has it evaluated, or will
+            self._ended.pop(number, None)
+            self._catch_up()
+        elif isinstance(result, Failure):
+            self._ended.pop(number, None)
+            if self._attempts.another(number, result):
+                self._again.append(number)
+            else:
+                self._seen(self._record.fail(number, result.error))
+        else:
+            self._end(number, result, *self._ended.pop(number, (None, "")))
+
+    def _end(self, number: int, outcome: Outcome, state: str | None, reason: str) -> None:
+        if state == PAUSED:
+            self._seen(self._record.pause(number))
+        elif state == STOPPED:
+            self._stop(number, reason)
+        elif state == RULED_OUT:
+            self._seen(self._record.finish(number, outcome, state=RULED_OUT, reason=reason))
+        else:
+            self._complete(number, outcome)
+
+    def _complete(self, number: int, outcome: Outcome) -> None:
+        missing = [o.metric for o in self.ranking.objectives if o.metric not in outcome.metrics]
+        if missing:
+            known = ", ".join(sorted(outcome.metrics))
+            raise SlimsearchError(f"objective '{missing[0]}' is not among the recorded metrics: {known}")
+        violations = self.ranking.violations(outcome.metrics)
+        reason = self.ranking.broken(outcome.metrics)
+        self._seen(self._record.finish(number, outcome, reason=reason, violations=violations))
+
+    def _catch_up(self) -> None:
+        """Take in what has begun, and what other drivers have recorded."""
+        changed = self._record.changed[self._read :]
+        self._read += len(changed)
+        for trial in (self._record.trials[number] for number in changed):
+            if trial.kind == self._kind:
+                self._seen(trial)
+
+    def _goes_on(self, trial: Trial) -> bool:
+        """Whether an interrupted trial does, or was to pause or end where it was cut off."""
+        if self._fidelity is None or not trial.curve:
+            return True
+        decision = self._fidelity.after_epoch(trial)
+        if decision is Decision.PAUSE:
+            self._seen(self._record.pause(trial.number))
+        elif decision is Decision.STOP:
+            self._stop(trial.number, _hopeless(trial.epochs_done))
+        return decision is Decision.CONTINUE
+
+    def _begin(self, candidate: Candidate) -> Task | None:
+        """A new trial; None where another driver was first."""
+        # Where recipes are searched too, what candidates have in common is made once, and must then be the same.
+        common = isinstance(self._space, JointSpace) and self._space.recipes.compresses
+        trial = self._record.start(
+            candidate, kind=self._kind, fidelity=self._budget.epochs, seed=self._seed, common_seed=common
+        )
+        self._catch_up()
+        if self._record.shared and trial.state == RUNNING and self._begun(trial.number) >= self._budget.trials:
+            self._seen(
+                self._record.withdraw(trial.number, f"other drivers had begun the last of {self._budget.trials}")
+            )
+            return None
+        return self._task(trial) if trial.state == RUNNING else None
+
+    def _copy(self, ended: int, best: int) -> None:
+        """End a paused trial, and let another one go on twice: the copy from its checkpoint, trained otherwise."""
+        assert self._fidelity is not None
+        assert isinstance(self._space, JointSpace)
+        original = self._record.trials[best]
+        rng = np.random.default_rng([self._seed, len(self._record.trials)])
+        # Another batch size is another number of steps, in which a schedule that has begun has no place.
+        choices = [c for c in self._space.recipes.training if not c.label.endswith(".batch_size")]
+        point = self._fidelity.perturbed(choices, original.point, rng)
+        copy = self._record.start(
+            self._space.candidate(point), kind=self._kind, fidelity=self._budget.epochs, seed=self._seed, parent=best
+        )
+        self._record.epoch(copy.number, 0, original.known)
+        for known in original.curve:
+            metrics = {name: value for name, value in known.items() if name != "epoch"}
+            self._record.epoch(copy.number, int(known["epoch"]), metrics)
+        source, target = (self._directory.trial_directory(n) / CHECKPOINT for n in (best, copy.number))
+        if source.is_file():
+            shutil.copyfile(source, target.with_suffix(".part"))
+            target.with_suffix(".part").replace(target)
+        self._catch_up()
+        self._seen(self._record.pause(copy.number))
+        self._stop(
+            ended, f"after epoch {original.epochs_done}: trial {copy.number}, a copy of {best}, goes on in its place"
+        )
+
+    def _seen(self, trial: Trial) -> None:
+        """Bring up to date what is derived from the record."""
+        if trial.state in SUPERSEDED or not self._record.stands(trial.number):
+            self._leave(trial)
+            return
+        if trial.number not in self._place:
+            self._enter(trial)
+        if trial.state == RULED_OUT:
+            self._ruled_out.add(trial.number)
+        if trial.state == COMPLETE:
+            self._fix_targets()
+        product = self.ranking.product(self._record.trials)
+        self._history.change(self._place[trial.number], self.ranking.observation(trial, product))
+        if self._fidelity is not None:
+            self._fidelity.see(trial)
+        scored = product is not None and trial.state == COMPLETE
+        self.stopping.see(trial, product.score(trial.metrics) if product is not None and scored else None)
+
+    def _enter(self, trial: Trial) -> None:
+        self._mine.append(trial.number)
+        if trial.parent is not None:
+            self._copies.add(trial.number)
+        self._numbers[trial.candidate.key] = trial.number
+        self._lost.pop(trial.candidate.key, None)
+        self._place[trial.number] = len(self._history.observations)
+        self._history.add(self.ranking.observation(trial, None))
+
+    def _leave(self, trial: Trial) -> None:
+        """Another trial stands for the candidate, or is to be begun for it."""
+        if trial.number in self._place:
+            self._index()
+        elif trial.state == LOST and trial.candidate.key not in self._numbers:
+            self._lost[trial.candidate.key] = trial.candidate
+        if self._fidelity is not None and trial.state in SUPERSEDED:
+            self._fidelity.see(trial)
+
+    def _index(self) -> None:
+        """Everything that is derived from which trials stand."""
+        trials = [t for t in self._record.trials if t.kind == self._kind]
+        standing = [t for t in self._record.standing if t.kind == self._kind]
+        self._mine = [t.number for t in standing]
+        self._copies = {t.number for t in standing if t.parent is not None}
+        self._numbers = {t.candidate.key: t.number for t in standing}
+        self._place = {number: place for place, number in enumerate(self._mine)}
+        self._lost = {
+            t.candidate.key: t.candidate for t in trials if t.state == LOST and t.candidate.key not in self._numbers
+        }
+        self._history = self._remembered()
+
+    def _remembered(self) -> History:
+        """What the sampler is to know, without what has not been taken in so far."""
+        trials = [t for t in self._record.trials if t.kind != self._kind or t.number in self._place]
+        return self.ranking.history(trials, self._kind)
+
+    def _fix_targets(self) -> None:
+        if not self.ranking.weighted or self.ranking.targets is not None:
+            return
+        ranking = self._with_targets(self.ranking, self._record)
+        if ranking is not self.ranking:
+            self.rank_by(ranking)
+        else:
+            self._history = self._remembered()  # the medians have moved
+
+    def _with_targets(self, ranking: Ranking, record: Record) -> Ranking:
+        """The same with fixed targets, once they can be told."""
+        found = ranking.with_targets(record.trials)
+        if found is ranking or found.targets is None:
+            return ranking
+        return replace(found, targets=self._on_targets(found.targets))
+
+    def _begun(self, before: int | None = None) -> int:
+        """How many trials count for the budget, all or those with a number below `before`."""
+        if before is None:
+            return len(self._mine) - len(self._ruled_out) - len(self._copies)
+        free = self._ruled_out | self._copies
+        return sum(number < before and number not in free for number in self._mine)
+
+    def _spent(self) -> bool:
+        return (
+            (self.exhausted and not self._lost)
+            or self._begun() >= self._budget.trials
+            or len(self._ruled_out) >= self._budget.trials * _RULED_OUT_PER_TRIAL
+            or self._budget.late
+            or self.stopping.reason is not None
+        )
+
+    def _over(self, more: bool) -> bool:
+        """Whether nothing runs or is to go on, here or at another driver, so that what is paused stays so."""
+        if self._running or self.open or self._budget.late or self._record.others(self._kind, RUNNING):
+            return False
+        return self._fidelity is not None and not self._fidelity.due(more)
+
+    def _end_paused(self) -> None:
+        """The search is over: what is still paused stays where it is."""
+        for number in self._mine:
+            trial = self._record.trials[number]
+            if trial.state == PAUSED and self._record.mine(number):
+                self._stop(number, f"after epoch {trial.epochs_done}: others were better")
+
+    def _stop(self, number: int, reason: str) -> None:
+        trial = self._record.trials[number]
+        last = {k: v for k, v in trial.curve[-1].items() if k != "epoch"} if trial.curve else {}
+        self._seen(self._record.finish(number, Outcome({**trial.known, **last}), state=STOPPED, reason=reason))
+        (self._directory.trial_directory(number) / CHECKPOINT).unlink(missing_ok=True)
+
+    def _task(self, trial: Trial) -> Task:
+        self._running.add(trial.number)
+        if self._fidelity is not None:
+            self._fidelity.see(trial)
+        return Task(
+            number=trial.number,
+            candidate=trial.candidate,
+            fidelity=trial.fidelity,
+            seed=trial.seed,
+            directory=self._directory.trial_directory(trial.number),
+            epochs_done=trial.epochs_done,
+            inherit=self._kind == SUBNET,
+            donor=self._donor(trial) if self._inherit_weights else None,
+        )
+
+    def _donor(self, trial: Trial) -> Artifact | None:
+        found = nearest(trial, (self._record.trials[number] for number in self._mine), self.ranking.objectives[0])
+        return None if found is None else artifact(found, self._record, self._directory)
+
+
+def _certain(known: Mapping[str, float]) -> dict[str, float]:
+    """What a candidate can be ruled out by: no latency that was measured on a machine that others disturbed."""
+    disturbed = known.get("latency_calm") == 0
+    return {metric: value for metric, value in known.items() if not (disturbed and metric == "latency_ms")}
+
+
+def _hopeless(epoch: int) -> str:
+    return f"after epoch {epoch}: no longer worth it"

@@ -1,0 +1,68 @@
+"""When a search has found enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import DIRECTIONS
+from slimsearch.options.configuration import pairs
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.trial import COMPLETE, Trial
+
+
+class Stopping:
+    """Ends a search whose goal is reached, or that no longer gains.
+
+    Args:
+        ranking: what is better.
+        goal: metrics that one feasible candidate must reach, all at once; empty: no goal.
+        patience: completed trials in a row without a gain in hypervolume (with one objective or the weighted product:
+            without a better one) after which the search ends; None: never.
+    """
+
+    def __init__(self, ranking: Ranking, goal: Mapping[str, float], patience: int | None) -> None:
+        self._ranking = ranking
+        self._goal = goal
+        self._patience = patience
+        self._directions = {**DIRECTIONS, **{o.metric: o.direction for o in ranking.objectives}}
+        for metric in goal:
+            if metric not in self._directions:
+                raise SlimsearchError(
+                    f"--stop-at names '{metric}', of which it is not known whether more is better; "
+                    f"known: {', '.join(sorted(self._directions))}"
+                )
+        self._front: list[tuple[float, ...]] = []
+        self._without_gain = 0
+        self.reason: str | None = None
+
+    @classmethod
+    def of(cls, ranking: Ranking, stop_at: str | None, patience: int | None) -> Stopping:
+        """What ``--stop-at`` and ``--patience`` ask for."""
+        return cls(ranking, pairs("stop_at", stop_at), patience)
+
+    def see(self, trial: Trial, score: float | None) -> None:
+        """A trial has come to its end; `score` is that of the weighted product, where there is one."""
+        if trial.state != COMPLETE or self.reason is not None:
+            return
+        feasible = self._ranking.broken(trial.metrics) is None
+        losses = tuple(o.loss(trial.metrics) for o in self._ranking.objectives) if score is None else (-score,)
+        if feasible and not any(all(a <= b for a, b in zip(other, losses, strict=True)) for other in self._front):
+            # Whatever is not dominated adds volume, the reference point being beyond everything.
+            self._front = [f for f in self._front if not all(a <= b for a, b in zip(losses, f, strict=True))]
+            self._front.append(losses)
+            self._without_gain = 0
+        else:
+            self._without_gain += 1
+        if feasible and self._goal and all(self._reached(trial, name) for name in self._goal):
+            goal = ", ".join(f"{name}={value:g}" for name, value in self._goal.items())
+            self.reason = f"trial {trial.number} has reached --stop-at {goal}"
+        elif self._patience is not None and self._without_gain >= self._patience:
+            gain = "better one" if len(losses) == 1 else "gain in hypervolume"
+            self.reason = f"no {gain} in the last {self._without_gain} trials (--patience {self._patience})"
+
+    def _reached(self, trial: Trial, metric: str) -> bool:
+        value, wanted = trial.metrics.get(metric), self._goal[metric]
+        if value is None:
+            return False
+        return value >= wanted if self._directions[metric] == "maximize" else value <= wanted

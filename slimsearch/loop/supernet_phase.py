@@ -1,0 +1,75 @@
+"""After the search of subnets: the best of them are trained on their own, and compared with what they inherited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from slimsearch.evaluators import Outcome, Task
+from slimsearch.loop.search import ArchitectureSearch
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.record import Record
+from slimsearch.record.trial import COMPLETE, SEARCH, SUBNET, Trial
+from slimsearch.search_spaces import Candidate
+from slimsearch.strategies import Failure
+
+
+class FinalistTraining:
+    """Offers the best subnets to a search that trains them, until its budget is spent.
+
+    Args:
+        search: records what is trained; nothing proposes in it.
+        ranking: which subnets are best.
+        record: has the subnets.
+    """
+
+    def __init__(self, search: ArchitectureSearch, ranking: Ranking, record: Record) -> None:
+        self._search, self._ranking, self._record = search, ranking, record
+        self._waiting: list[Candidate] | None = None
+
+    def ask(self) -> Task | None:
+        task = self._search.ask()
+        if self._waiting is None:
+            subnets = [replace(t, kind=SEARCH) for t in self._record.trials if t.kind == SUBNET]
+            # What is trained on its own will be more accurate than it is with weights that it shares.
+            limits = tuple(limit for limit in self._ranking.limits if limit.metric != "val_accuracy")
+            best = replace(self._ranking, limits=limits).select(subnets, len(subnets))
+            self._waiting = [t.candidate for t in best]
+        while task is None and self._waiting:
+            answer = self._search.offer(self._waiting[0].architecture)
+            if answer is None:
+                break
+            self._waiting.pop(0)
+            if isinstance(answer, Task):
+                return answer
+        if task is None:
+            self._search.close()
+            task = self._search.ask()  # what is paused may be due, now that nothing new comes
+        return task
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        return self._search.report(number, epoch, metrics)
+
+    def tell(self, number: int, result: Outcome | Failure) -> None:
+        self._search.tell(number, result)
+
+    def waits(self) -> bool:
+        return self._search.waits()
+
+
+def rank_correlation(trials: Iterable[Trial]) -> tuple[float, int] | None:
+    """Spearman's between inherited and trained accuracy, over so many networks; None where there are fewer than 3."""
+    from scipy.stats import spearmanr
+
+    recorded = tuple(trials)
+
+    def complete(kind: str) -> dict[str, Trial]:
+        return {t.candidate.key: t for t in recorded if t.kind == kind and t.state == COMPLETE}
+
+    inherited, trained = complete(SUBNET), complete(SEARCH)
+    both = sorted(inherited.keys() & trained.keys())
+    if len(both) < 3:
+        return None
+    pairs = [(inherited[k].metrics["val_accuracy"], trained[k].metrics["val_accuracy"]) for k in both]
+    value = float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
+    return (0.0 if value != value else value), len(both)

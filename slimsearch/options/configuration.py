@@ -1,0 +1,331 @@
+"""Everything that a run can be told, in one place: flags, YAML and Python have the same names."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+import operator
+import os
+import reprlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.reading import mismatch, read_yaml
+
+FORMAT = 1
+"""Version of the layout of a run directory."""
+
+# What may differ when a run is resumed: how much and how fast, not what.
+RESUMABLE = (
+    "trials", "timeout", "repeats", "workers", "trial_timeout", "retries", "stop_at", "patience", "ray_address",
+    "cpus_per_trial", "gpus_per_trial", "storage", "log",
+)  # fmt: skip
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The resolved options of a run."""
+
+    space: str = _option("", "a built-in space, path/to/file.py:Class, or package.module:Class (an NNI ModelSpace)")
+    architectures: str | None = _option(
+        None,
+        "only these of the space: a run directory, a top_models.json, or a file with dicts from choices to values",
+    )
+    strategy: str = _option("optuna", "the engine that drives the search")
+    sampler: str = _option("graph_gp", "what proposes the next candidate: a built-in, or a class of yours or Optuna's")
+    scheduler: str = _option(
+        "none", "how far each candidate is trained, with options such as asha:eta=3; several joined by +"
+    )
+    zero_cost: str = _option(
+        "none", "a score of the untrained network; of every four proposals the one with the best score is taken"
+    )
+    evaluator: str = _option(
+        "network", "network (train and export), table.csv, or path/to/file.py:function from a candidate to metrics"
+    )
+    dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder")
+    data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10")
+    download: bool = _option(False, "fetch the data set into --data-root if it is not there")
+    image_size: int | None = _option(None, "make every image a square of so many pixels")
+    objectives: str = _option(
+        "val_accuracy,latency_ms,size_kib",
+        "one or more metrics, comma separated; your own with a direction, such as energy:min",
+    )
+    objective: str = _option("pareto", "pareto (a front), or weighted (the product of MnasNet)")
+    weights: str | None = _option(None, "exponents of the weighted product, such as latency_ms=-0.07,size_kib=-0.07")
+    targets: str | None = _option(
+        None, "targets of the weighted product, such as latency_ms=0.1; by default medians of the first ten candidates"
+    )
+    max_latency_ms: float | None = _option(None, "hard limit on the latency of the file")
+    max_size_kib: float | None = _option(None, "hard limit on the size of the file")
+    max_params: float | None = _option(None, "hard limit on the number of parameters")
+    max_macs: float | None = _option(None, "hard limit on multiply-accumulates for one image")
+    min_accuracy: float | None = _option(None, "hard limit on validation accuracy, between 0 and 1")
+    metrics: str | None = _option(
+        None, "metrics of your own, such as energy=path/to/file.py:function (called with the file and the data set)"
+    )
+    trials: int = _option(20, "candidates to train")
+    timeout: float | None = _option(None, "seconds after which no further candidate is begun")
+    stop_at: str | None = _option(None, "end the search when a candidate reaches this, such as val_accuracy=0.99")
+    patience: int | None = _option(None, "end the search after so many trials without a gain in hypervolume")
+    epochs: int = _option(5, "epochs of training for each candidate")
+    subnets: int = _option(
+        200, "of --strategy supernet: how many subnets are judged before --trials of them are trained"
+    )
+    supernet_epochs: int = _option(25, "of --strategy supernet: epochs of the supernet's training")
+    supernet_sampling: str = _option("sandwich", "of --strategy supernet: sandwich, fair or random")
+    seed: int = _option(0, "seed of the run")
+    workers: int = _option(0, "worker processes; 0: as many as there are cores for their trainings")
+    ray_address: str | None = _option(
+        None, "of --strategy ray: a running cluster, or auto; by default one is started on this machine"
+    )
+    cpus_per_trial: float = _option(1.0, "of --strategy ray: processors that each trial takes, see --training-threads")
+    gpus_per_trial: float = _option(0.0, "of --strategy ray: GPUs that each trial takes, fractions too")
+    trial_timeout: float | None = _option(None, "seconds after which a trial is ended and counts as failed")
+    retries: int = _option(1, "how often a trial is tried again whose worker process died")
+    top_k: int = _option(5, "how many of the best candidates are compressed after the search")
+    compress: str = _option(
+        "prune,distill,quantize",
+        "stages after the search, with options such as prune:sparsity=0.6:epochs=4,distill,quantize; or none",
+    )
+    int8_target: str = _option(
+        "any", "of int8 files: any (the same answers on every x86 processor) or vnni (finer weights, for newer ones)"
+    )
+    max_drop: float = _option(0.5, "points of validation accuracy that a stage may lose and still be kept")
+    co_search: str | None = _option(
+        None,
+        "search recipes of compression together with architectures, and rank the compressed files: a YAML file that "
+        "names the choices, or default; there is no --compress then",
+    )
+    search_hyperparameters: bool = _option(
+        False, "search the learning rate, the augmentation and the warm-up of the training too"
+    )
+    repeats: int = _option(
+        1, "how often each finalist is trained in all, with other seeds; mean and spread are reported"
+    )
+    device: str = _option("auto", "where candidates are trained: auto, cpu or cuda; they are deployed on the CPU")
+    precision: str = _option(
+        "auto", "of training: fp32, bf16, mixed (the faster one for each network), or auto (mixed where there is bf16)"
+    )
+    training_threads: int = _option(
+        1, "threads of each training: more than one pays where there are fewer candidates than cores"
+    )
+    batch_size: int = _option(64, "images a training step")
+    learning_rate: float = _option(5e-3, "peak of the one-cycle schedule")
+    init: str | None = _option(
+        None,
+        "weights that every network begins with, as far as they fit: torchvision:resnet18 where its file is on disk "
+        "(--download fetches it), or a .safetensors or .pth file",
+    )
+    inherit_weights: bool = _option(
+        False, "each network begins with the weights, as far as they fit, of the trained one that is most like it"
+    )
+    epoch_images: int | None = _option(
+        None, "images of an epoch, if not all of the training split: reports, and decisions of --scheduler, come sooner"
+    )
+    normalise: str = _option(
+        "folded",
+        "folded: train networks with batch normalisation behind layers that have none, which is folded into them "
+        "afterwards and makes trainings shorter; or none",
+    )
+    augment: str = _option("auto", "none, shift, shift-flip, or auto (what the data set allows)")
+    latency_batch: int = _option(1, "images a call when latency is measured")
+    latency_threads: int = _option(1, "threads when latency is measured")
+    latency: str = _option(
+        "auto",
+        "in the search: measured; predicted, from operators that are measured once on a machine; or auto, measured "
+        "unless others that compute here do not pause. Finalists are always measured",
+    )
+    runtime: str = _option(
+        "onnxruntime", "what runs the files, for accuracy and latency: onnxruntime or openvino (slimsearch[openvino])"
+    )
+    storage: str | None = _option(
+        None,
+        "a database for drivers on several machines, such as postgresql://user@host/database; by default the study is "
+        "in the run directory. A password is not stored: give it by PGPASSWORD or ~/.pgpass",
+    )
+    study: str | None = _option(
+        None, "of --storage: the study's name, the same for all its drivers; by default the run directory's name"
+    )
+    heartbeat: int = _option(
+        60, "of --storage: seconds between signs of life; a driver without one for twice as long is taken for lost"
+    )
+    log: str | None = _option(
+        None, "tell these too of every epoch and trial, by the packages of that name: tensorboard, mlflow, or both"
+    )
+    run_dir: str | None = _option(None, "where the run is stored; by default runs/<space>-<date>-<time>")
+
+    def __post_init__(self) -> None:
+        """Refuse what can be seen to be wrong without looking anywhere.
+
+        Raises:
+            SlimsearchError: one clear line.
+        """
+        for option in dataclasses.fields(self):
+            object.__setattr__(self, option.name, _plain(option, getattr(self, option.name)))
+        for name, allowed in (
+            ("objective", ("pareto", "weighted")),
+            ("runtime", ("onnxruntime", "openvino")),
+            ("latency", ("auto", "measured", "predicted")),
+            ("device", ("auto", "cpu", "cuda")),
+            ("precision", ("auto", "fp32", "bf16", "mixed")),
+            ("int8_target", ("any", "vnni")),
+            ("normalise", ("folded", "none")),
+            ("supernet_sampling", ("sandwich", "fair", "random")),
+            ("augment", ("auto", "none", "shift", "shift-flip")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise SlimsearchError(f"{flag(name)} '{getattr(self, name)}' is none of {', '.join(allowed)}")
+        for name, least in (
+            ("trials", 1), ("epochs", 1), ("subnets", 1), ("supernet_epochs", 1),
+            ("seed", 0), ("workers", 0), ("retries", 0), ("top_k", 0), ("repeats", 1),
+            ("batch_size", 2), ("latency_batch", 1), ("latency_threads", 1), ("max_drop", 0), ("gpus_per_trial", 0),
+            ("heartbeat", 1), ("training_threads", 1),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise SlimsearchError(f"{flag(name)} {getattr(self, name)} is less than {least}")
+        above_zero = (
+            "timeout", "trial_timeout", "max_latency_ms", "max_size_kib", "max_params", "max_macs", "learning_rate",
+            "image_size", "cpus_per_trial",
+        )  # fmt: skip
+        for name in above_zero:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SlimsearchError(f"{flag(name)} {value:g} is not above 0")
+        if self.latency == "predicted" and self.runtime != "onnxruntime":
+            raise SlimsearchError(f"--latency predicted is for --runtime onnxruntime, not {self.runtime}")
+        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
+            raise SlimsearchError(f"--min-accuracy {self.min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)")
+        if self.epoch_images is not None and self.epoch_images < 2:
+            raise SlimsearchError(f"--epoch-images {self.epoch_images} is less than 2")
+        if self.patience is not None and self.patience < 1:
+            raise SlimsearchError(f"--patience {self.patience} is less than 1")
+        if self.study is not None and self.storage is None:
+            raise SlimsearchError(f"--study '{self.study}' is the name of a study in --storage, which is missing")
+        if not self.space and not self.evaluator.endswith(".csv"):
+            raise SlimsearchError("--space is missing: a built-in space, or path/to/file.py:ClassName")
+
+    @property
+    def worker_count(self) -> int:
+        """Processes to start."""
+        if self.workers:
+            return self.workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // self.training_threads)
+
+    def replace(self, **changes: Any) -> Configuration:
+        """A copy with other values.
+
+        Raises:
+            SlimsearchError: an option has no such name, or a value is refused.
+        """
+        known = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise SlimsearchError(f"there is no option '{name}'; options: {', '.join(known)}")
+        return dataclasses.replace(self, **changes)
+
+    def write(self, path: Path) -> None:
+        """As YAML, whole or not at all."""
+        values = {"format": FORMAT, **dataclasses.asdict(self)}
+        part = path.with_suffix(".part")
+        part.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        part.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Configuration:
+        """What `write` wrote.
+
+        Raises:
+            SlimsearchError: it is damaged, or of another version.
+        """
+        try:
+            values = read_yaml(path)
+        except FileNotFoundError:
+            raise SlimsearchError(f"'{path.parent}' is no run directory: it has no {path.name}") from None
+        if not isinstance(values, dict) or "format" not in values:
+            raise SlimsearchError(f"'{path}' is damaged: it says nothing about its format")
+        found = values.pop("format")
+        if found != FORMAT:
+            shown = reprlib.repr(found)
+            raise SlimsearchError(f"'{path.parent}' has the format {shown}; this version of Slimsearch reads {FORMAT}")
+        values.setdefault("normalise", "none")  # of runs before there was a choice
+        if values.get("early_resolution") == 1.0:  # of runs when there was one, which did not pay
+            del values["early_resolution"]
+        unknown = set(values) - {f.name for f in dataclasses.fields(cls)}
+        if unknown:
+            raise SlimsearchError(f"'{path}' has unknown options: {', '.join(sorted(map(str, unknown)))}")
+        try:
+            return cls(**values)
+        except SlimsearchError as error:
+            raise SlimsearchError(f"'{path}' is damaged: {error}") from None
+
+
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
+
+
+def _plain(option: dataclasses.Field[Any], value: Any) -> Any:
+    """The value of an option as a plain one of its type.
+
+    Raises:
+        SlimsearchError: it is of another type, no finite number, or a text that no file could hold.
+    """
+    kind, may_be_none = option_type(option), "None" in str(option.type)
+    if isinstance(value, os.PathLike) and kind is str:
+        value = os.fspath(value)
+    elif not isinstance(value, int | float) and isinstance(value, numbers.Real):  # NumPy's
+        value = operator.index(value) if isinstance(value, numbers.Integral) else float(value)
+    wrong = mismatch(value, kind | None if may_be_none else kind, flag(option.name))
+    if wrong is not None:
+        raise SlimsearchError(wrong)
+    if isinstance(value, int | float) and not _representable(value):
+        raise SlimsearchError(f"{flag(option.name)} {reprlib.repr(value)} is no finite number")
+    if isinstance(value, str) and ("\0" in value or value != value.encode("utf-8", "ignore").decode()):
+        raise SlimsearchError(f"{flag(option.name)} {reprlib.repr(value)} is no text in UTF-8")
+    return value
+
+
+def _representable(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
+
+
+def option_type(option: dataclasses.Field[Any]) -> type[Any]:
+    """That of an option's value where there is one: str, int, float or bool."""
+    found: type[Any] = _TYPES[str(option.type).partition(" | ")[0]]
+    return found
+
+
+def flag(name: str) -> str:
+    """How an option is written on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def pairs(name: str, text: str | None) -> dict[str, float]:
+    """Numbers from ``latency_ms=0.1,size_kib=40``.
+
+    Raises:
+        SlimsearchError: it is not of that form.
+    """
+    found: dict[str, float] = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        label, equals, value = part.partition("=")
+        try:
+            if not equals:
+                raise ValueError
+            found[label.strip()] = float(value)
+        except ValueError:
+            raise SlimsearchError(f"{flag(name)} '{part}' is not of the form metric=number") from None
+    return found

@@ -1,0 +1,132 @@
+"""The recipes that ``--co-search`` and ``--search-hyperparameters`` let vary, checked against what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from slimsearch import compression
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import TrainingSettings
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.options.configuration import Configuration
+from slimsearch.search_spaces import Candidate, RecipeSpace
+
+_TRAINING = "training"
+_HYPERPARAMETERS = ("learning_rate", "batch_size", "weight_decay", "augmentation", "warm_up")
+_AUGMENTATIONS = {"none": ["none"], "shift": ["none", "shift"], "shift-flip": ["none", "shift", "shift-flip"]}
+
+
+def recipe_choices(configuration: Configuration, data: Dataset) -> RecipeSpace | None:
+    """What varies besides the architecture; None: nothing.
+
+    Raises:
+        SlimsearchError: the file cannot be read, or names stages, options or values that there are not.
+    """
+    if configuration.co_search is None and not configuration.search_hyperparameters:
+        return None
+    content = dict(_read(configuration.co_search).content) if configuration.co_search is not None else {}
+    if configuration.search_hyperparameters and _TRAINING not in content:
+        rate = configuration.learning_rate
+        content = {
+            _TRAINING: {
+                "learning_rate": [rate / 2.5, rate, rate * 2],
+                "augmentation": _AUGMENTATIONS[data.augmentation],
+                "warm_up": [0.1, 0.25, 0.4],
+            },
+            **content,
+        }
+    space = RecipeSpace(content, _source(configuration.co_search))
+    if not space.choices:
+        raise SlimsearchError(f"{_source(configuration.co_search)} leaves nothing to choose")
+    for candidate in _each_value(space):
+        _check(candidate)
+    return space
+
+
+def text_of(space: RecipeSpace) -> str:
+    """What `recipe_choices` reads as `space`: the choices themselves, not the name of a file that may change."""
+    return json.dumps(space.content)
+
+
+def _read(text: str) -> RecipeSpace:
+    if text.lstrip().startswith("{"):
+        try:
+            return RecipeSpace(json.loads(text), _source(text))
+        except (ValueError, RecursionError) as error:
+            raise SlimsearchError(f"--co-search: it is neither a file nor JSON: {error}") from error
+    shipped = RecipeSpace.shipped()
+    if text in shipped:
+        return RecipeSpace.read(shipped[text])
+    return RecipeSpace.read(Path(text).expanduser())
+
+
+def _source(text: str | None) -> str:
+    if text is None:
+        return "--search-hyperparameters"
+    return "--co-search" if text.lstrip().startswith("{") else f"--co-search '{text}'"
+
+
+def _each_value(space: RecipeSpace) -> Iterator[Candidate]:
+    """Candidates in which every value of every choice occurs, with what it brings along."""
+    seen: set[str] = set()
+    waiting = [space.canonical({c.label: c.values[0] for c in space.choices})]
+    while waiting:
+        point = waiting.pop()
+        yield space.candidate(point)
+        for neighbour in space.neighbours(point):
+            new = {f"{label}={value!r}" for label, value in neighbour.items()} - seen
+            if new:
+                seen |= new
+                waiting.append(neighbour)
+
+
+def _check(candidate: Candidate) -> None:
+    for stage, options in candidate.recipe.items():
+        if options.get("teacher") == "best":
+            raise SlimsearchError(
+                f"--co-search: '{stage}' cannot learn from the best network, which is not known yet; it can from the "
+                "parent, or from a file"
+            )
+    list(compression.groups(candidate.recipe))
+    known = {field.name for field in dataclasses.fields(TrainingSettings)}
+    for name, value in candidate.training.items():
+        if name not in _HYPERPARAMETERS or name not in known:
+            raise SlimsearchError(f"training has no '{name}' to search; it has {', '.join(_HYPERPARAMETERS)}")
+        problem = _problem(name, value)
+        if problem is not None:
+            raise SlimsearchError(f"training: {name} {value!r} {problem}")
+
+
+def _problem(name: str, value: Any) -> str | None:
+    if name == "augmentation":
+        allowed = ("auto", *_AUGMENTATIONS)
+        return None if value in allowed else f"is none of {', '.join(allowed)}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "is no number"
+    if name == "batch_size":
+        return None if isinstance(value, int) and value >= 2 else "is not a whole number from 2 on"
+    if name == "warm_up":
+        return None if 0 < value < 1 else "is not between 0 and 1"
+    if name == "weight_decay":
+        return None if value >= 0 else "is below 0"
+    return None if value > 0 else "is not above 0"
+
+
+def refuse_what_does_not_go_together(configuration: Configuration, choices: Mapping[str, bool]) -> None:
+    """One line where a part of the run cannot work with candidates that are more than architectures.
+
+    Args:
+        configuration: the options.
+        choices: flags, and whether what they ask for is at odds with a joint space.
+
+    Raises:
+        SlimsearchError: one is.
+    """
+    asked = "--co-search" if configuration.co_search is not None else "--search-hyperparameters"
+    for flag, wrong in choices.items():
+        if wrong:
+            raise SlimsearchError(f"{flag} searches architectures alone; without it, {asked} works")

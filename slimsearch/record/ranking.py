@@ -1,0 +1,165 @@
+"""Which trials are best: the objectives, limits and weights of a run, applied to its record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Limit, Metrics, Objective, WeightedProduct, front, select
+from slimsearch.options.configuration import Configuration, pairs
+from slimsearch.record.trial import (
+    ASIDE,
+    COMPLETE,
+    COMPRESSION,
+    PAUSED,
+    REPEAT,
+    RULED_OUT,
+    RUNNING,
+    SEARCH,
+    STEP,
+    Trial,
+)
+from slimsearch.strategies.samplers import History, Observation
+
+TARGETS_FROM = 10
+"""How many candidates' medians become the targets of the weighted product."""
+
+SCORE = Objective("score", "maximize")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Orders trials by their recorded metrics.
+
+    Attributes:
+        objectives: in order, the first one for breaking ties.
+        limits: hard limits.
+        weighted: by the weighted product, not by the Pareto front.
+        weights, targets: of the product.
+    """
+
+    objectives: tuple[Objective, ...]
+    limits: tuple[Limit, ...] = ()
+    weighted: bool = False
+    weights: Metrics | None = None
+    targets: Metrics | None = None
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> Ranking:
+        """The ranking that a configuration asks for.
+
+        Raises:
+            SlimsearchError: objectives, weights or targets are wrong.
+        """
+        objectives = tuple(Objective.parse(text) for text in configuration.objectives.split(",") if text.strip())
+        names = [objective.metric for objective in objectives]
+        if not objectives or len(set(names)) != len(names):
+            raise SlimsearchError(
+                f"--objectives '{configuration.objectives}': one or more different metrics are needed"
+            )
+        minimised = [o.metric for o in objectives if o.direction == "minimize"]
+        weights, targets = pairs("weights", configuration.weights), pairs("targets", configuration.targets)
+        for flag, given in (("--weights", weights), ("--targets", targets)):
+            for name, value in given.items():
+                if name not in minimised:
+                    raise SlimsearchError(f"{flag} names '{name}'; minimised objectives: {', '.join(minimised)}")
+                if flag == "--targets" and value <= 0:
+                    raise SlimsearchError(f"--targets {name}={value:g} is not above 0")
+        limits = (
+            ("latency_ms", configuration.max_latency_ms, True, "--max-latency-ms"),
+            ("size_kib", configuration.max_size_kib, True, "--max-size-kib"),
+            ("params", configuration.max_params, True, "--max-params"),
+            ("macs", configuration.max_macs, True, "--max-macs"),
+            ("val_accuracy", configuration.min_accuracy, False, "--min-accuracy"),
+        )
+        return cls(
+            objectives,
+            tuple(Limit(metric, bound, upper, flag) for metric, bound, upper, flag in limits if bound is not None),
+            configuration.objective == "weighted",
+            weights,
+            targets if set(targets) == set(minimised) else None,
+        )
+
+    def broken(self, metrics: Metrics) -> str | None:
+        """The first hard limit that `metrics` breaks, in words, or None."""
+        return next((reason for limit in self.limits if (reason := limit.broken(metrics))), None)
+
+    def violations(self, metrics: Metrics) -> list[float]:
+        """By how much each limit is exceeded."""
+        return [limit.excess(metrics) for limit in self.limits]
+
+    def feasible(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Complete trials that keep every limit.
+
+        What was judged with borrowed weights is no result, and what is made again with another seed no other one.
+        """
+        return [t for t in trials if t.state == COMPLETE and t.kind not in ASIDE and self.broken(t.metrics) is None]
+
+    def front(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Feasible trials that no other one dominates, the most accurate (the first objective) first."""
+        found = self.feasible(trials)
+        on_front = [found[i] for i in front(self.objectives, [t.metrics for t in found])]
+        return sorted(on_front, key=lambda t: (self.objectives[0].loss(t.metrics), t.number))
+
+    def select(self, trials: Sequence[Trial], count: int) -> list[Trial]:
+        """The `count` best feasible trials, the best first."""
+        found = self.feasible(trials)
+        chosen = select(self.objectives, [t.metrics for t in found], count, self.product(trials))
+        return [found[i] for i in chosen]
+
+    def product(self, trials: Sequence[Trial]) -> WeightedProduct | None:
+        """The weighted product, its targets fixed or, until they are, medians of what there is."""
+        if not self.weighted:
+            return None
+        targets = self.targets or self._medians(trials)
+        if targets is None:
+            return None
+        return WeightedProduct(self.objectives, targets, self.weights or {})
+
+    def with_targets(self, trials: Sequence[Trial]) -> Ranking:
+        """The same with fixed targets, once enough candidates are there to take them from."""
+        complete = [t for t in trials if t.kind not in (COMPRESSION, REPEAT, STEP) and t.state == COMPLETE]
+        if not self.weighted or self.targets is not None or len(complete) < TARGETS_FROM:
+            return self
+        return replace(self, targets=self._medians(complete))
+
+    def _medians(self, trials: Sequence[Trial]) -> dict[str, float] | None:
+        first = [t for t in trials if t.kind not in (COMPRESSION, REPEAT, STEP) and t.state == COMPLETE][:TARGETS_FROM]
+        if not first:
+            return None
+        # A median of zero (an objective that is free) would divide by zero; one stands for "no influence".
+        return {
+            o.metric: median(t.metrics[o.metric] for t in first) or 1.0
+            for o in self.objectives
+            if o.direction == "minimize"
+        }
+
+    def sampler_objectives(self) -> tuple[Objective, ...]:
+        """What a sampler is to optimise: the objectives, or the one score."""
+        return (SCORE,) if self.weighted else self.objectives
+
+    def observation(self, trial: Trial, product: WeightedProduct | None) -> Observation:
+        """A trial of the search as a sampler sees it, `product` being that of all trials."""
+        losses: tuple[float, ...] | None = None
+        violation, curve = 0.0, dict[int, float]()
+        if trial.state == COMPLETE and product is None:
+            first = self.objectives[0]
+            told = trial.curve if trial.candidate.recipe else trial.curve[-1:]
+            curve = {int(known["epoch"]): first.loss(known) for known in told if first.metric in known}
+        if trial.state == COMPLETE:
+            losses = (
+                (-product.score(trial.metrics),)
+                if product is not None
+                else tuple(objective.loss(trial.metrics) for objective in self.objectives)
+            )
+        if trial.state in (COMPLETE, RULED_OUT):
+            violation = sum(max(0.0, excess) for excess in self.violations(trial.metrics))
+        running = trial.state in (RUNNING, PAUSED)
+        return Observation(trial.point, losses, violation, running, curve, trial.fidelity)
+
+    def history(self, trials: Sequence[Trial], kind: str = SEARCH) -> History:
+        """The trials of a search as a sampler sees them."""
+        product = self.product(trials)
+        return History(self.observation(trial, product) for trial in trials if trial.kind == kind)

@@ -1,0 +1,224 @@
+"""Everything of a run on disk: the lock, the study, and where each file is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
+from slimsearch.reading import first_line, read_json
+from slimsearch.record.shared.storage import name_metrics, open_study
+from slimsearch.record.trial import trial_folder
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages.journal import BaseJournalBackend
+
+_STUDY, _JOURNAL = "slimsearch", "study.journal"
+# Seconds; `in_use` has the lock for a moment.
+_WHILE_OTHERS_LOOK = 0.3
+# What a process that was killed while it began can have left; nothing is lost by beginning anew.
+_BEFORE_A_RUN = {"lock", "driver", "driver.part", "environment.json", "environment.json.part", "config.part"}
+
+
+def refuse_ways_out(path: Path) -> None:
+    """Before anything in a run directory is opened: a link would have us write elsewhere, a pipe wait for ever.
+
+    Raises:
+        SlimsearchError: there is such a thing.
+    """
+    root = path.resolve()
+    for folder, folders, files in os.walk(root):
+        for place in (Path(folder, name) for name in (*folders, *files)):
+            if place.name.startswith(f"{_JOURNAL}.lock"):
+                continue  # Optuna's is a link, which is only ever removed
+            mode = place.lstat().st_mode
+            if stat.S_ISLNK(mode) and not place.resolve().is_relative_to(root):
+                raise SlimsearchError(f"'{place}' is a link that leads out of the run directory, which is refused")
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+                raise SlimsearchError(f"'{place}' is neither a file nor a folder, which is refused in a run directory")
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process has the run directory open."""
+    from filelock import FileLock, Timeout
+
+    lock = path / "lock"
+    if not lock.is_file():
+        return False
+    try:
+        with FileLock(str(lock), timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # it belongs to another user
+        return False
+
+
+class RunDirectory:
+    """A run directory, locked while this object is open. One process writes at a time.
+
+    Args:
+        path: of the directory.
+        create: make it; otherwise it must be there.
+
+    Attributes:
+        torn: whether the end of the journal, torn by a kill, was moved to ``study.journal.torn`` when it was opened.
+
+    Raises:
+        SlimsearchError: it exists already, is missing, or is in use.
+    """
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        from filelock import FileLock, Timeout
+
+        self.path = path.expanduser().resolve()
+        self.torn = False
+        if create:
+            if self.path.exists() and (not self.path.is_dir() or {e.name for e in self.path.iterdir()} - _BEFORE_A_RUN):
+                raise SlimsearchError(f"--run-dir '{path}' exists already; go on with it by --resume {path}")
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise SlimsearchError(f"cannot make the run directory '{path}': {error.strerror}") from error
+        elif not (self.path / "config.yaml").is_file():
+            raise SlimsearchError(f"'{path}' is no run directory: it has no config.yaml")
+        refuse_ways_out(self.path)
+        self._lock = FileLock(str(self.path / "lock"))
+        try:
+            self._lock.acquire(timeout=_WHILE_OTHERS_LOOK)
+        except Timeout:
+            raise SlimsearchError(f"run directory '{path}' is in use by another process") from None
+        except OSError as error:
+            raise SlimsearchError(f"cannot write to the run directory '{path}': {error.strerror}") from error
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self._lock.release()
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def journal(self) -> Path:
+        """The Optuna study."""
+        return self.path / _JOURNAL
+
+    @property
+    def scratch(self) -> Path:
+        """What lives only as long as the run is open."""
+        return self.path / ".scratch"
+
+    def identity(self) -> str:
+        """By which this run directory is known among the drivers of a shared study; chosen once."""
+        path = self.path / "driver"
+        return (
+            path.read_text(encoding="utf-8")
+            if path.exists()
+            else self.write_text("driver", uuid.uuid4().hex).read_text()
+        )
+
+    def trial_directory(self, number: int) -> Path:
+        """The folder of a trial's files, made if need be."""
+        folder = self.path / trial_folder(number)
+        folder.parent.mkdir(exist_ok=True)  # and nothing above: a run that was taken away is not begun anew
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def open_study(self, objectives: Sequence[Objective]) -> optuna.Study:
+        """The study in `journal`, made if it is not there; a torn last line is moved aside first, see `torn`.
+
+        Raises:
+            SlimsearchError: the journal is damaged elsewhere; nothing was changed.
+        """
+        from slimsearch.record.journal import Journal, mend
+
+        for stale in self.path.glob(f"{self.journal.name}.lock*"):
+            stale.unlink(missing_ok=True)  # Optuna's own lock outlives a killed process; ours tells that it is stale
+        if self.journal.exists():
+            self.torn = mend(self.journal, self.path / "study.journal.torn")
+        return _study(self.journal, Journal(str(self.journal)), objectives)
+
+    def look_at_study(self, objectives: Sequence[Objective]) -> optuna.Study | None:
+        """See `look_at_study`."""
+        return look_at_study(self.path, objectives)
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file of the run, whole or not at all."""
+        path = self.path / name
+        part = path.with_name(path.name + ".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+        return path
+
+    def write_json(self, name: str, content: Any) -> Path:
+        """Write a JSON file of the run, whole or not at all."""
+        return self.write_text(name, json.dumps(content, indent=2) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file of the run.
+
+        Raises:
+            SlimsearchError: it is missing or damaged.
+        """
+        return read_json(self.path / name)
+
+
+def look_at_study(path: Path, objectives: Sequence[Objective]) -> optuna.Study | None:
+    """A copy in memory of the study in the run directory `path`; None where there is none yet.
+
+    Raises:
+        SlimsearchError: the journal is damaged elsewhere than in its last line.
+    """
+    journal = path / _JOURNAL
+    if not journal.exists():
+        return None
+    from optuna.storages.journal import BaseJournalBackend
+
+    from slimsearch.record.journal import whole_lines
+
+    class Copy(BaseJournalBackend):
+        def __init__(self, lines: list[dict[str, Any]]) -> None:
+            self._lines = lines
+
+        def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+            return self._lines[log_number_from:]
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            self._lines += logs
+
+    return _study(journal, Copy(whole_lines(journal)), objectives)
+
+
+def _study(journal: Path, backend: BaseJournalBackend, objectives: Sequence[Objective]) -> optuna.Study:
+    import optuna
+    from optuna.storages import JournalStorage
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = open_study(JournalStorage(backend), _STUDY, objectives)
+        name_metrics(study, objectives)
+        found, wanted = [d.name for d in study.directions], [o.direction.upper() for o in objectives]
+        if found != wanted:
+            raise ValueError(f"its objectives are to {', '.join(found)}, those of the run to {', '.join(wanted)}")
+    except OSError:  # the disk
+        raise
+    except Exception as error:  # Optuna raises whatever a damaged operation leads to
+        raise SlimsearchError(f"'{journal}' cannot be read: {type(error).__name__}: {first_line(error)}") from error
+    return study

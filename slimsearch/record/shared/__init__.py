@@ -1,0 +1,1 @@
+"""A study in a database that several drivers share."""

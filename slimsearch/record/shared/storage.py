@@ -1,0 +1,208 @@
+"""A study in a database that is named by its URL, and what can be wrong with that."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage, RDBStorage
+    from sqlalchemy import URL, Engine
+
+_CONNECT_SECONDS = 5
+# SQLite has one writer at a time; the others wait for so long.
+_SQLITE_SECONDS = 60
+_ATTEMPTS = 5
+
+
+def normalised(url: str) -> str:
+    """`url` with its driver named, and with the whole path of an SQLite file.
+
+    Raises:
+        SlimsearchError: it is no URL of a database, or its driver is not installed.
+    """
+    from sqlalchemy.exc import NoSuchModuleError
+
+    parsed = _parsed(url)
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise SlimsearchError(f"--storage '{url}' names no file; write sqlite:///path/to/study.db")
+        parsed = parsed.set(database=str(Path(str(parsed.database)).expanduser().resolve()))
+    try:
+        parsed.get_dialect().import_dbapi()
+    except ImportError as error:
+        wanted = "psycopg[binary], the extra 'postgres'" if "psycopg" in str(error.name) else error.name
+        raise SlimsearchError(f"--storage '{masked(url)}' needs a driver that is not installed: {wanted}") from error
+    except NoSuchModuleError as error:
+        raise SlimsearchError(
+            f"--storage '{masked(url)}' is of no known database; write postgresql://user@host/database or "
+            "sqlite:///path/to/study.db"
+        ) from error
+    return parsed.render_as_string(hide_password=False)
+
+
+def without_password(url: str) -> str:
+    """What may be written to a file; psycopg finds the password in PGPASSWORD or ~/.pgpass."""
+    parsed = _parsed(url)._replace(password=None).difference_update_query(["password"])
+    return parsed.render_as_string(hide_password=False)
+
+
+def masked(url: str) -> str:
+    """What may be shown."""
+    return re.sub(r"(//[^/@:]*:|[?&]password=)[^@&]*", r"\1***", url) if re.search("@|password=", url) else url
+
+
+def is_local(url: str) -> bool:
+    """Whether a database is a file, or a server on this machine."""
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite":
+        return True
+    named = {name.lower(): text for name, text in parsed.query.items()}
+    if "service" in named:  # a file that libpq reads says which machine
+        return False
+    hosts = [parsed.host or ""]
+    for name in ("host", "hostaddr"):
+        text = named.get(name, "")
+        hosts += text.split(",") if isinstance(text, str) else ",".join(text).split(",")
+    return all(is_loopback(host.rpartition(":")[0] if host.count(":") == 1 else host) for host in hosts)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name, or the folder of its socket, is of this machine; an empty one is."""
+    if host in ("", "localhost") or host.startswith("/"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _parsed(url: str) -> URL:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise SlimsearchError(
+            f"--storage '{masked(url)}' is no URL of a database, such as postgresql://user@host/database or "
+            "sqlite:///path/to/study.db"
+        ) from error
+
+
+@contextlib.contextmanager
+def one_line(url: str, advice: str = "") -> Iterator[None]:
+    """Whatever the database raises becomes one line that names it, with `advice` at its end."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+        said = str(getattr(cause, "orig", None) or cause).strip().partition("\n")[0].strip()
+        raise SlimsearchError(f"database '{masked(url)}': {said}{advice}") from error
+
+
+def open_database(url: str, heartbeat: int | None = None) -> RDBStorage:
+    """The database of a `normalised` URL, its tables made if need be.
+
+    Args:
+        url: of the database.
+        heartbeat: seconds between two signs of life of a trial; after twice as many without one it is stale.
+
+    Raises:
+        SlimsearchError: it cannot be reached or used.
+    """
+    import optuna
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+    from slimsearch.record.shared.artifact_store import DatabaseArtifacts
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for attempt in range(1, _ATTEMPTS + 1):
+        with one_line(url), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the heartbeat is "experimental" since Optuna 2.9
+            try:
+                storage = RDBStorage(url, engine_kwargs=_engine_options(url), heartbeat_interval=heartbeat)
+                DatabaseArtifacts(storage.engine).create()
+            except (IntegrityError, ProgrammingError, OperationalError) as error:
+                # Drivers that begin together make the tables together, and all but one of them are told that a
+                # table is there already, in as many ways as there are databases. Not to be reached is another thing.
+                unreachable = isinstance(error, OperationalError) and "already exists" not in str(error)
+                if unreachable or attempt == _ATTEMPTS:
+                    raise
+                time.sleep(0.2 * attempt)
+            except RuntimeError as error:  # another version of Optuna made the tables
+                raise SlimsearchError(f"database '{masked(url)}': {error}") from error
+            else:
+                _one_writer_at_a_time(storage.engine)
+                return storage
+    raise AssertionError("the last attempt returns or raises")
+
+
+def open_study(storage: BaseStorage, name: str, objectives: Sequence[Objective]) -> optuna.Study:
+    """The study `name`, made if it is not there."""
+    import optuna
+    from optuna.study import StudyDirection
+
+    if name in optuna.get_all_study_names(storage):
+        return optuna.load_study(study_name=name, storage=storage)
+    directions = [StudyDirection[objective.direction.upper()] for objective in objectives]
+    return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+
+
+def name_metrics(study: optuna.Study, objectives: Sequence[Objective]) -> None:
+    """Have other programs call the study's values as we do."""
+    names = [objective.metric for objective in objectives]
+    if study.metric_names != names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "experimental" since Optuna 3.2
+            study.set_metric_names(names)
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": _SQLITE_SECONDS}}
+    options: dict[str, Any] = {"pool_pre_ping": True}  # a trial may take hours, and what is idle gets cut off
+    if parsed.drivername == "postgresql+psycopg":
+        # Optuna compares times of day of the session's zone: in one with summer time, trials would be stale at once
+        # when an hour is left out.
+        options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS, "options": "-c timezone=UTC"}
+    return options
+
+
+def _one_writer_at_a_time(engine: Engine) -> None:
+    """Transactions of SQLite lock the file when they begin.
+
+    Optuna looks at a trial's state, then changes it, and has the row locked in between; SQLite knows no locks of rows,
+    and by itself locks at the first change. Two drivers could both see a trial running, and both end it.
+    """
+    from sqlalchemy import event
+
+    if engine.dialect.name != "sqlite":
+        return
+
+    def connected(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # Python's sqlite3 begins no transactions of its own
+
+    def begun(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", begun)
+    engine.dispose()

@@ -1,0 +1,266 @@
+"""What a user sees while a run goes on: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.trial import (
+    COMPLETE,
+    COMPRESSION,
+    FAILED,
+    LOST,
+    PAUSED,
+    REPEAT,
+    RULED_OUT,
+    RUNNING,
+    SEARCH,
+    STEP,
+    STOPPED,
+    SUBNET,
+    SUPERSEDED,
+    TAKEN_BACK,
+    WITHDRAWN,
+    Trial,
+)
+from slimsearch.report.reliability import foretold
+from slimsearch.report.savings import savings
+from slimsearch.report.tables import (
+    architecture_text,
+    best_lines,
+    console,
+    disturbed_line,
+    final_table,
+    marked_recipe,
+    metrics_text,
+    recipe_text,
+    seed_lines,
+    shown,
+    taken_back_lines,
+)
+
+if TYPE_CHECKING:
+    from slimsearch.record.result import Result
+
+
+class Display(Protocol):
+    """Told of everything that happens in a run."""
+
+    def open(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        """Around the run in `path`."""
+
+    def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
+        """A phase begins; `trials` are those already recorded."""
+
+    def update(self, trial: Trial) -> None:
+        """A trial has changed."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def warn(self, text: str) -> None:
+        """Something worth a line in another colour."""
+
+    def result(self, result: Result, ranking: Ranking) -> None:
+        """The run is over."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def open(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
+        pass
+
+    def update(self, trial: Trial) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
+
+    def result(self, result: Result, ranking: Ranking) -> None:
+        pass
+
+
+class Console:
+    """A progress bar and what runs now on a terminal; a line for every finished trial in any case."""
+
+    def __init__(self) -> None:
+        self._console = console()
+        self._phase = ""
+        self._length = 0
+        self._began = 0.0
+        self._done: set[int] = set()
+        self._done_before = 0
+        self._trials: dict[int, Trial] = {}
+        self._ranking: Ranking | None = None
+
+    @contextlib.contextmanager
+    def open(self, path: Path) -> Iterator[None]:
+        from rich.live import Live
+
+        self._print(f"run directory: {_escape(shown(path))}")
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True):
+            yield
+
+    def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
+        self._phase, self._length, self._ranking = name, length, ranking
+        self._trials = {t.number: t for t in trials}
+        self._began = time.monotonic()
+        self._done = {t.number for t in trials if self._counts(t)}
+        self._done_before = len(self._done)
+        if length:
+            again = f", {self._done_before} of them done before" if self._done_before else ""
+            self._print(f"[bold]{name}[/]: up to {length} trials{again}")
+
+    def update(self, trial: Trial) -> None:
+        before = self._trials.get(trial.number)
+        self._trials[trial.number] = trial
+        if self._counts(trial):
+            self._done.add(trial.number)
+        if not trial.unfinished and (before is None or before.unfinished):
+            self._print(self._line(trial))
+
+    def note(self, text: str) -> None:
+        self._print(_escape(text))
+
+    def warn(self, text: str) -> None:
+        self._print(f"[yellow]warning:[/] {_escape(text)}")
+
+    def result(self, result: Result, ranking: Ranking) -> None:
+        self._console.print(final_table(result.trials, ranking))
+        saved = savings(result.trials)
+        if saved is not None:
+            self._print(_escape(str(saved)))
+        predicted = foretold(result.trials)
+        if predicted is not None:
+            self._print(str(predicted))
+        disturbed = disturbed_line(result.trials)
+        if disturbed is not None:
+            self._print(f"[yellow]{disturbed}[/]")
+        told = best_lines(result.models, ranking) + seed_lines(result.models) + taken_back_lines(result.trials)
+        for line in told:
+            self._print(_escape(line))
+        self._console.print("\nTop models:")
+        for model in result.models:
+            if model["on_front"]:
+                recipe = recipe_text(model["recipe"])
+                comment = f"  # {recipe}" if recipe else ""
+                self._print(_escape(f"{model['architecture']}{comment}"))
+        folder = _escape(shown(result.directory))
+        self._print(f"\nfiles and dicts: {folder}/top_models.json")
+        self._print(f"report:          {folder}/report.html")
+        self._print(f"dashboard:       slimsearch dashboard {folder}")
+
+    def _print(self, markup: str) -> None:
+        """One line, however long: what is copied from it must not be broken."""
+        self._console.print(markup, soft_wrap=True)
+
+    def _mine(self) -> list[Trial]:
+        return [t for t in self._trials.values() if t.kind == self._kind]
+
+    def _counts(self, trial: Trial) -> bool:
+        """Whether it counts towards the length of the phase: what is ruled out before training does not."""
+        return trial.kind == self._kind and trial.state not in (RUNNING, PAUSED, RULED_OUT, *SUPERSEDED)
+
+    @property
+    def _kind(self) -> str:
+        return {"search": SEARCH, "subnets": SUBNET, "repeats": REPEAT, "steps": STEP}.get(self._phase, COMPRESSION)
+
+    def _line(self, trial: Trial) -> str:
+        done, total = len(self._done), max(self._length, len(self._done))
+        what = architecture_text(trial.candidate.architecture)
+        recipe = marked_recipe(trial)
+        what = f"{what} + {recipe}" if recipe else what
+        said = {
+            COMPLETE: metrics_text(trial.metrics),
+            FAILED: f"[red]failed[/]: {_escape(trial.error or '')}",
+            RULED_OUT: f"[yellow]ruled out before training[/]: {_escape(trial.reason or '')}",
+            STOPPED: f"[dim]stopped early[/]: {_escape(trial.reason or '')}",
+            LOST: f"[yellow]lost[/]: {_escape(trial.error or '')}",
+            WITHDRAWN: f"[dim]withdrawn[/]: {_escape(trial.reason or '')}",
+            TAKEN_BACK: f"[yellow]taken back[/]: {_escape(trial.reason or '')}",
+        }[trial.state]
+        kept = f"  [green]kept[/]: {_escape(trial.reason or '')}" if trial.kind == COMPRESSION else ""
+        if trial.state != COMPLETE:
+            kept = ""
+        return f"\\[{done}/{total}] trial {trial.number}: {_escape(what)}  {said}{kept}  [dim]{self._time_left()}[/]"
+
+    def _time_left(self) -> str:
+        fresh = len(self._done) - self._done_before
+        rest = self._length - len(self._done)
+        if fresh <= 0 or rest <= 0:
+            return ""
+        seconds = (time.monotonic() - self._began) / fresh * rest
+        return f"about {_duration(seconds)} left"
+
+    def _render(self) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        done, mine = self._done, self._mine()
+        running = [t for t in mine if t.state == RUNNING]
+        failed = sum(t.state == FAILED for t in mine)
+        ruled_out = sum(t.state == RULED_OUT for t in mine)
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            self._phase,
+            ProgressBar(total=max(self._length, 1), completed=len(done), width=30),
+            f"{len(done)}/{self._length}",
+            f"running {len(running)}",
+            f"failed {failed}",
+            f"ruled out {ruled_out}" if ruled_out else "",
+            self._best(),
+            self._time_left(),
+        )
+        lines = [
+            Text(
+                f"  trial {t.number}: {architecture_text(t.candidate.architecture)} "
+                + " ".join(filter(None, (recipe_text(t.candidate.recipe), _progress(t))))
+            )
+            for t in running
+        ]
+        return Group(head, *lines)
+
+    def _best(self) -> str:
+        if self._ranking is None:
+            return ""
+        feasible = self._ranking.feasible(list(self._trials.values()))
+        first = self._ranking.objectives[0]
+        if not feasible:
+            return ""
+        best = min(feasible, key=lambda t: first.loss(t.metrics)).metrics
+        return f"best {metrics_text({first.metric: best[first.metric]})}"
+
+
+def _progress(trial: Trial) -> str:
+    if not trial.curve:
+        return "starting"
+    last = trial.curve[-1]
+    return f"epoch {last['epoch']:.0f}: {100 * last.get('val_accuracy', 0):.2f}%"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

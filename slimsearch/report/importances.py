@@ -1,0 +1,126 @@
+"""How much each choice of a search decides about each objective."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from slimsearch.evaluators import Objective
+from slimsearch.record.trial import COMPLETE, SEARCH, Trial
+
+_log = logging.getLogger(__name__)
+
+LEAST = 10
+"""Trials from which anything is said."""
+
+# fANOVA's time grows with the square of the trials: of more than so many, PED-ANOVA says it.
+_MOST_FANOVA, _TREES, _SEED = 200, 16, 0
+_MOST = 2000
+# Nor can it take a category of many values: its time doubles with each, as each is a variable of its own there.
+_MOST_VALUES = 8
+_INACTIVE = "inactive"
+
+
+@dataclass(frozen=True)
+class Importances:
+    """The importance of each choice for one objective, or why it is not known.
+
+    Attributes:
+        metric: the objective.
+        shares: by label, most important first; they add up to 1. Empty where they are not known.
+        method: "fANOVA": share of the variance that a choice explains (Hutter et al. 2014); or "PED-ANOVA": how much a
+            choice decides about being among the best tenth (Watanabe et al. 2023).
+        trials: that they were computed from.
+        note: why they are not known.
+    """
+
+    metric: str
+    shares: Mapping[str, float]
+    method: str = ""
+    trials: int = 0
+    note: str = ""
+
+
+def importances(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Importances]:
+    """By Optuna's own evaluators, over the trials that the search has completed, for each objective.
+
+    A choice that is inactive in a candidate has the value "inactive". Compressed networks are left out: that they are
+    smaller is not the doing of a choice.
+    """
+    done = [t for t in trials if t.kind == SEARCH and t.state == COMPLETE]
+    return [_of(done, objective) for objective in objectives]
+
+
+def _of(done: Sequence[Trial], objective: Objective) -> Importances:
+    metric = objective.metric
+    found = [t for t in done if math.isfinite(t.metrics.get(metric, math.nan))]
+    if len(found) < LEAST:
+        return Importances(metric, {}, note=f"not computed: {len(found)} completed trials are fewer than {LEAST}")
+    if len({t.metrics[metric] for t in found}) == 1:
+        return Importances(metric, {}, note="not computed: it is the same in all trials")
+    fanova = len(found) <= _MOST_FANOVA
+    if len(found) > _MOST:
+        found = random.Random(_SEED).sample(found, _MOST)
+    points = [{label: json.dumps(value) for label, value in t.point.items()} for t in found]
+    labels = dict.fromkeys(label for point in points for label in point)
+    values = {label: sorted({point.get(label, _INACTIVE) for point in points}, key=_order) for label in labels}
+    varied = {label: texts for label, texts in values.items() if len(texts) > 1}
+    if not varied:
+        return Importances(metric, {}, note="not computed: all trials have the same choices")
+    try:
+        shares = _shares(found, points, varied, objective, fanova)
+    except Exception as error:  # whatever numerical trouble an evaluator ends with: a report does without
+        _log.debug("importances of %s: %s", metric, error)
+        return Importances(metric, {}, note=f"not computed: Optuna's evaluator failed ({type(error).__name__})")
+    if not all(map(math.isfinite, shares.values())) or sum(shares.values()) <= 0:
+        return Importances(metric, {}, note="not computed: no choice explains any of it")
+    whole = dict.fromkeys(values, 0.0) | shares
+    ordered = dict(sorted(whole.items(), key=lambda item: (-item[1], item[0])))
+    return Importances(metric, ordered, "fANOVA" if fanova else "PED-ANOVA", len(found))
+
+
+def _order(text: str) -> tuple[bool, float, str]:
+    """Numbers first, by their size: neighbours in a list of many values are alike."""
+    try:
+        return False, float(text), text
+    except ValueError:
+        return True, 0.0, text
+
+
+def _shares(
+    trials: Sequence[Trial], points: Sequence[Mapping[str, str]], varied: Mapping[str, Sequence[str]],
+    objective: Objective, fanova: bool,
+) -> dict[str, float]:  # fmt: skip
+    import optuna
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+    from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
+    from optuna.study import StudyDirection
+    from optuna.trial import create_trial
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental
+        study = optuna.create_study(directions=[StudyDirection[objective.direction.upper()]])
+        distributions: dict[str, BaseDistribution] = {
+            label: IntDistribution(0, len(texts) - 1)
+            if len(texts) > _MOST_VALUES
+            else CategoricalDistribution(range(len(texts)))
+            for label, texts in varied.items()
+        }
+        place = {label: {text: index for index, text in enumerate(texts)} for label, texts in varied.items()}
+        study.add_trials(
+            [
+                create_trial(
+                    params={label: place[label][point.get(label, _INACTIVE)] for label in varied},
+                    distributions=dict(distributions), value=trial.metrics[objective.metric],
+                )
+                for trial, point in zip(trials, points, strict=True)
+            ]
+        )  # fmt: skip
+        evaluator = FanovaImportanceEvaluator(n_trees=_TREES, seed=_SEED) if fanova else PedAnovaImportanceEvaluator()
+        return {label: float(share) for label, share in get_param_importances(study, evaluator=evaluator).items()}

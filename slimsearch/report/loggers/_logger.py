@@ -1,0 +1,94 @@
+"""What loggers have in common: which trials have news, and which of it was told before."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from slimsearch.options.configuration import Configuration
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.result import Result
+from slimsearch.record.trial import COMPLETE, Trial
+from slimsearch.report.display import Silent
+from slimsearch.report.figures import figures
+
+
+class Logger(Silent):
+    """Told of everything that happens, and tells what is new of it.
+
+    Args:
+        configuration: of the run.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self._told: dict[int, int] = {}  # by trial, its last epoch
+        self._trials: dict[int, Trial] = {}
+        self._ranking: Ranking | None = None
+
+    @contextlib.contextmanager
+    def open(self, path: Path) -> Iterator[None]:
+        self.begin(path)
+        try:
+            yield
+        finally:
+            self.end()
+
+    def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
+        self._ranking = ranking
+        for trial in trials:
+            self._trials[trial.number] = trial
+            self._told.setdefault(trial.number, trial.epochs_done)  # by the process before this one
+
+    def update(self, trial: Trial) -> None:
+        before = self._trials.get(trial.number)
+        self._trials[trial.number] = trial
+        last = self._told.get(trial.number, 0)
+        for point in trial.curve:
+            epoch = int(point["epoch"])
+            if epoch > last:
+                self.epoch(trial, epoch, {name: value for name, value in point.items() if name != "epoch"})
+                self._told[trial.number] = epoch
+        if not trial.unfinished and (before is None or before.unfinished):
+            self.ended(trial)
+            if trial.state == COMPLETE:
+                self.standing(trial.number, self._standing())
+
+    def result(self, result: Result, ranking: Ranking) -> None:
+        for trial in result.trials:
+            if trial.final:
+                self.finalist(trial)
+
+    def _standing(self) -> dict[str, float]:
+        """The best of each objective, and the hypervolume, as the display and Ray's metrics have them."""
+        if self._ranking is None:
+            return {}
+        now = figures(self._ranking, list(self._trials.values()))
+        volume = {} if now.hypervolume is None else {"hypervolume": now.hypervolume}
+        return {**{f"best_{metric}": value for metric, value in now.best.items()}, **volume}
+
+    @abstractmethod
+    def begin(self, path: Path) -> None:
+        """The run in `path` begins, or goes on."""
+
+    @abstractmethod
+    def epoch(self, trial: Trial, epoch: int, metrics: Mapping[str, float]) -> None:
+        """A trial has been trained for another epoch."""
+
+    @abstractmethod
+    def ended(self, trial: Trial) -> None:
+        """A trial has come to its end, whatever it is."""
+
+    @abstractmethod
+    def standing(self, number: int, metrics: Mapping[str, float]) -> None:
+        """How the run stands after trial `number`."""
+
+    @abstractmethod
+    def finalist(self, trial: Trial) -> None:
+        """What was measured of a trial at the end of the run."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """This process is done with the run."""

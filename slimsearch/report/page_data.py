@@ -1,0 +1,259 @@
+"""What `report.html` and the plots show, as plain values: the trials, and what follows from them."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.options.configuration import Configuration
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.trial import Trial
+from slimsearch.report.drawing import layers_of
+from slimsearch.report.figures import volumes
+from slimsearch.report.importances import importances
+from slimsearch.report.reliability import foretold
+from slimsearch.report.savings import savings
+from slimsearch.report.tables import architecture_text, disturbed_line, marked_recipe, recipe_text, rows
+from slimsearch.report.timeline import Clock, Timeline
+
+MOST_BYTES = 1_700_000
+"""Of the data in a page, which is to stay below 2 MB."""
+
+_MOST_TRIALS = (1000, 500, 250, 120, 60)
+_MOST_FINALISTS = 40
+_MOST_STEPS = 400
+_DRAWING_SECONDS = 8.0
+_CLASSES = 20
+"""Up to so many a confusion matrix is shown whole."""
+_PAIRS = 20
+_LETTERS = 400
+
+
+def page_text(
+    directory: Path, trials: Sequence[Trial], models: Sequence[Mapping[str, Any]], ranking: Ranking,
+    configuration: Configuration, environment: Mapping[str, Any],
+) -> str:  # fmt: skip
+    """`page_data` as JSON of at most `MOST_BYTES`, with as many of the trials as there is room for."""
+    data = page_data(directory, trials, models, ranking, configuration, environment)
+    every, text = data["trials"], ""
+    for most in _MOST_TRIALS:
+        data["trials"] = _sample(every, most)
+        text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        # In a script element no text may end the element: "<" is escaped in the JSON.
+        text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+        if len(text.encode()) <= MOST_BYTES:
+            return text
+        data["finalists"] = data["finalists"][: most // 10]
+    return text
+
+
+def page_data(
+    directory: Path, trials: Sequence[Trial], models: Sequence[Mapping[str, Any]], ranking: Ranking,
+    configuration: Configuration, environment: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that is shown of a run.
+
+    Args:
+        directory: of the run.
+        trials: all of them.
+        models: what `top_models` gave for them.
+        ranking, configuration, environment: of the run.
+    """
+    recorded, predicted, saved = trials, foretold(trials), savings(trials)
+    trials = [t.finalised() for t in trials]
+    front = {t.number for t in ranking.front(trials)}
+    timeline = Timeline.of(recorded)
+    bars = {bar.trial: bar for bar in timeline.bars}
+    labels = list(dict.fromkeys(label for t in trials for label in t.point))
+    choices: dict[str, dict[str, int]] = {label: {} for label in labels}
+    for label, texts in environment.get("choices", {}).items():  # in the order in which the space has them
+        choices.setdefault(label, {}).update({text: place for place, text in enumerate(texts)})
+    points = 60 if len(trials) <= 200 else 20
+    shown = []
+    for t in trials:
+        bar = bars.get(t.number)
+        place = {label: choices[label].setdefault(json.dumps(v), len(choices[label])) for label, v in t.point.items()}
+        artifact = t.artifacts.get("model")
+        shown.append(
+            {
+                "number": t.number, "kind": t.kind, "state": t.state,
+                "architecture": _short(architecture_text(t.candidate.architecture)),
+                "recipe": _short(marked_recipe(t)), "parent": t.parent, "metrics": t.metrics,
+                "on_front": t.number in front, "finalist": bool(t.final), "point": place,
+                "curve": _thinned([(p["epoch"], p["val_accuracy"]) for p in t.curve if "val_accuracy" in p], points),
+                "seconds": t.seconds, "error": _short(t.error), "reason": _short(t.reason),
+                # That of another driver that is no finalist is not here.
+                "artifact": artifact if artifact and (directory / artifact).is_file() else None,
+                "host": t.host, "bar": None if bar is None else [bar.start, bar.end, bar.lane],
+            }
+        )  # fmt: skip
+    data = {
+        "name": directory.name,
+        "space": configuration.space,
+        "dataset": environment["dataset"],
+        "strategy": configuration.strategy,
+        "sampler": configuration.sampler,
+        "seed": configuration.seed,
+        "environment": {name: value for name, value in environment.items() if name != "choices"},
+        "objectives": [{"metric": o.metric, "direction": o.direction} for o in ranking.objectives],
+        "limits": [f"{limit.flag} {limit.bound:g}" for limit in ranking.limits],
+        "counts": {state: sum(t.state == state for t in trials) for state in dict.fromkeys(t.state for t in trials)},
+        "of": len(trials),
+        "front": len(front),
+        "history": history(ranking, recorded),
+        "importances": [asdict(found) for found in importances(recorded, ranking.objectives)],
+        "timeline": {"lanes": timeline.lanes, "busy": timeline.busy, "breaks": timeline.breaks},
+        "choices": {label: list(choices[label]) for label in labels},
+        "foretold": None if predicted is None else str(predicted),
+        "disturbed": disturbed_line(recorded),
+        "savings": None if saved is None else str(saved),
+        "trials": shown,
+        "finalists": _finalists(directory, trials, models, ranking),
+        "finalists_of": len(models),
+    }
+    return _plain(data)  # type: ignore[no-any-return]
+
+
+def history(ranking: Ranking, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Hypervolume and best value of the first objective as the run went on: [position, value, trial] where they
+    change, and the last position.
+
+    The position is the trial's number under "trials", and the run's clock in seconds at its end under "seconds". The
+    values are those that were recorded at the time, on the scale of the whole run: the last hypervolume is that of
+    `figures`.
+    """
+    clock = Clock.of(trials)
+
+    def ended(trial: Trial) -> float:
+        return clock(trial.ended)
+
+    first = ranking.objectives[0]
+
+    def series(ordered: Sequence[Trial], place: Callable[[Trial], float]) -> dict[str, list[list[float | None]]]:
+        feasible = ranking.feasible(ordered)
+        best, least = [], math.inf
+        for t in feasible:
+            least = min(least, first.loss(t.metrics))
+            best.append(-least if first.direction == "maximize" else least)
+        marks = [(place(t), t.number) for t in feasible]
+        end = max((place(t) for t in ordered), default=0.0)
+        return {"volume": _steps(marks, volumes(ranking, ordered), end), "best": _steps(marks, best, end)}
+
+    return {
+        "trials": series(trials, lambda t: float(t.number)),
+        "seconds": series(sorted((t for t in trials if t.ended > 0), key=lambda t: (t.ended, t.number)), ended),
+        "breaks": clock.breaks,
+        "metric": first.metric,
+    }
+
+
+def _steps(marks: Sequence[tuple[float, int]], values: Sequence[float], end: float) -> list[list[float | None]]:
+    found: list[list[float | None]] = []
+    for (place, number), value in zip(marks, values, strict=True):
+        if not found or value != found[-1][1]:
+            found.append([place, value, number])
+    found = _thinned(found, _MOST_STEPS)
+    return [*found, [end, found[-1][1], None]] if found and marks[-1][0] <= end else found
+
+
+def _thinned(values: Sequence[Any], most: int) -> list[Any]:
+    """At most so many, evenly, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
+
+
+def _sample(trials: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """At most so many trials: the front and finalists, what they were made from, and of the others an even sample."""
+    if len(trials) <= most:
+        return list(trials)
+    kept: dict[int, None] = {}
+    for wanted in (
+        [t["number"] for t in trials if t["on_front"]],
+        [t["number"] for t in trials if t["finalist"]],
+        [t["parent"] for t in trials if t["parent"] is not None and (t["on_front"] or t["finalist"])],
+    ):
+        kept |= dict.fromkeys(_thinned([n for n in wanted if n not in kept], max(2, most - len(kept))))
+    others = [t["number"] for t in trials if t["number"] not in kept]
+    kept |= dict.fromkeys(_thinned(others, max(2, most - len(kept))))
+    return [t for t in trials if t["number"] in kept]
+
+
+def _finalists(
+    directory: Path, trials: Sequence[Trial], models: Sequence[Mapping[str, Any]], ranking: Ranking
+) -> list[dict[str, Any]]:
+    """Of each finalist, the best first: its layers, its stages, its confusion matrix and how sure its numbers are."""
+    until = time.monotonic() + _DRAWING_SECONDS
+    by_number = {t.number: t for t in rows(trials, ranking)}
+    found = []
+    for model in models[:_MOST_FINALISTS]:
+        trial = by_number[model["trial"]]
+        layers, note = None, None
+        if model["artifact"] and not (directory / model["artifact"]).is_file():
+            note = "its file is not in the run directory"
+        elif model["artifact"] and time.monotonic() > until:
+            note = "not drawn: the networks of this run are many or large"
+        elif model["artifact"]:
+            try:
+                layers = [
+                    {**asdict(layer), "text": layer.text} for layer in layers_of(directory / model["artifact"])
+                ]  # fmt: skip
+            except SlimsearchError:
+                note = "its file cannot be drawn"
+        found.append(
+            {
+                "trial": trial.number,
+                "intervals": model["intervals"],
+                "alike": model.get("cannot_be_told_from", {}),
+                "seeds": model.get("over_seeds"),
+                "path": [{**step, "what": recipe_text(step["stages"])} for step in model.get("path", ())],
+                "layers": layers,
+                "layers_note": note,
+                "confusion": _confusion(trial),
+            }
+        )
+    return found
+
+
+def _confusion(trial: Trial) -> dict[str, Any] | None:
+    """The whole matrix of few classes, of many the pairs that are confused most; None where none was recorded."""
+    if not trial.confusion:
+        return None
+    cells = trial.confusion
+    classes = 1 + max(max(true, taken) for true, taken, _ in cells)
+    totals: dict[int, int] = {}
+    for true, _, images in cells:
+        totals[true] = totals.get(true, 0) + images
+    wrong = [cell for cell in cells if cell[0] != cell[1]]
+    whole = classes <= _CLASSES
+    return {
+        "whole": whole,
+        "classes": classes,
+        "cells": cells if whole else wrong[:_PAIRS],
+        "totals": totals if whole else {cell[0]: totals[cell[0]] for cell in wrong[:_PAIRS]},
+        "wrong": sum(images for *_, images in wrong),
+        "images": sum(images for *_, images in cells),
+    }
+
+
+def _short(text: str | None) -> str | None:
+    return text if text is None or len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…"
+
+
+def _plain(value: Any) -> Any:
+    """The same for JSON, with as many digits as are shown; what is no finite number is None."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return int(value) if value.is_integer() and abs(value) < 1e15 else float(f"{value:.6g}")
+    return value

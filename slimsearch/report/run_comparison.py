@@ -1,0 +1,224 @@
+"""Several runs on one data set beside each other: what each found, and the front of all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Meter, Objective, front, hypervolume, measure_latency
+from slimsearch.options.configuration import flag
+from slimsearch.record import environment
+from slimsearch.record.trial import Trial
+from slimsearch.report.stored_run import ELSEWHERE, StoredRun
+from slimsearch.report.tables import CELLS, architecture_text, marked_recipe, shown
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_BLOCKS, _PATIENCE = 45, 20.0
+# How a run went, and where it is.
+_NOT_COMPARED = ("run_dir", "study", "storage")
+_LATENCY_OPTIONS = ("runtime", "latency_batch", "latency_threads")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of several runs.
+
+    Attributes:
+        runs: in the order in which they were named.
+        objectives: those of the first one, which all of them have metrics of.
+        hypervolumes: share of a box that each run's finalists dominate; the box is spanned by all of them.
+        front: (run, finalist) that no finalist of any run dominates, the best in the first objective first.
+        differences: options that the runs do not have in common, with the value in each.
+        warnings: what else makes their figures differ, a line each.
+        measured: whether latencies were measured again for this, all files in turns.
+    """
+
+    runs: tuple[StoredRun, ...]
+    objectives: tuple[Objective, ...]
+    hypervolumes: tuple[float, ...]
+    front: tuple[tuple[StoredRun, Trial], ...]
+    differences: dict[str, list[Any]]
+    warnings: tuple[str, ...]
+    measured: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that is shown, as plain values."""
+        return {
+            "objectives": [{"metric": o.metric, "direction": o.direction} for o in self.objectives],
+            "runs": [
+                {
+                    "run": str(run.path), "state": run.state, "searched": run.searched, "hypervolume": volume,
+                    "seconds": _seconds(run), "finalists": len(run.finalists),
+                }
+                for run, volume in zip(self.runs, self.hypervolumes, strict=True)
+            ],
+            "differences": self.differences,
+            "warnings": list(self.warnings),
+            "latency_measured_together": self.measured,
+            "front": [
+                {
+                    "run": str(run.path), "trial": trial.number,
+                    "architecture": dict(trial.candidate.architecture),
+                    "recipe": {name: dict(options) for name, options in trial.candidate.recipe.items()},
+                    "metrics": dict(trial.metrics),
+                    "artifact": trial.artifacts.get("model"),
+                }
+                for run, trial in self.front
+            ],
+        }  # fmt: skip
+
+
+def compare(runs: Sequence[StoredRun], *, measure: bool = False) -> Comparison:
+    """Look at runs together.
+
+    Args:
+        runs: two or more, on the same data.
+        measure: the latency of all finalists' files again, in turns on this machine; nothing of it is recorded.
+
+    Raises:
+        SlimsearchError: they cannot be compared.
+    """
+    _refuse_incomparable(runs)
+    objectives = runs[0].ranking.objectives
+    finalists = [(run, trial) for run in runs for trial in run.finalists]
+    if measure:
+        finalists = _measured(finalists)
+    for run, trial in finalists:
+        missing = [o.metric for o in objectives if o.metric not in trial.metrics]
+        if missing:
+            raise SlimsearchError(f"'{run.path}' has no {missing[0]}, which is an objective of '{runs[0].path}'")
+    everything = [trial.metrics for _, trial in finalists]
+    on_front = [finalists[i] for i in front(objectives, everything)]
+    volumes = [hypervolume(objectives, [t.metrics for r, t in finalists if r is run], everything) for run in runs]
+    return Comparison(
+        tuple(runs),
+        objectives,
+        tuple(volumes),
+        tuple(sorted(on_front, key=lambda found: objectives[0].loss(found[1].metrics))),
+        _differences(runs),
+        tuple(_warnings(runs, measured=measure)),
+        measure,
+    )
+
+
+def tables(found: Comparison) -> list[Table]:
+    """The runs, what differs between them, and their front."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    runs = Table(title="Runs", title_justify="left")
+    for heading, justify in (
+        ("run", "left"), ("state", "left"), ("searched", "right"), ("minutes", "right"), ("finalists", "right"),
+        ("on the front", "right"), ("hypervolume", "right"),
+    ):  # fmt: skip
+        runs.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for run, volume in zip(found.runs, found.hypervolumes, strict=True):
+        members = sum(one is run for one, _ in found.front)
+        runs.add_row(
+            escape(run.path.name), run.state, str(run.searched), f"{_seconds(run) / 60:.1f}",
+            str(len(run.finalists)), str(members), f"{volume:.3f}",
+        )  # fmt: skip
+    options = Table(title="Options that differ", title_justify="left")
+    options.add_column("option")
+    for run in found.runs:
+        options.add_column(escape(run.path.name), overflow="fold")
+    for name, values in found.differences.items():
+        options.add_row(flag(name), *(escape(str(value)) for value in values))
+    joint = Table(title="The front of all of them", title_justify="left")
+    metrics = [trial.metrics for _, trial in found.front]
+    columns = {name: cell for name, cell in CELLS.items() if all(name in m for m in metrics)}
+    for objective in found.objectives:
+        columns.setdefault(objective.metric, (objective.metric, "{:.6g}"))
+    for heading in ("run", "trial", "architecture, compression"):
+        joint.add_column(heading, overflow="fold", justify="right" if heading == "trial" else "left")
+    for heading, _ in columns.values():
+        joint.add_column(heading, justify="right", no_wrap=True)
+    for run, trial in found.front:
+        recipe = marked_recipe(trial)
+        what = architecture_text(trial.candidate.architecture) + (f" + {recipe}" if recipe else "")
+        joint.add_row(
+            escape(run.path.name), str(trial.number), escape(what),
+            *(
+                form.format(trial.metrics[name] * (100 if heading.endswith("%") else 1))
+                for name, (heading, form) in columns.items()
+            ),
+        )  # fmt: skip
+    return [runs, *([options] if found.differences else []), joint]
+
+
+def _refuse_incomparable(runs: Sequence[StoredRun]) -> None:
+    if len(runs) < 2:
+        raise SlimsearchError("two runs or more are compared")
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise SlimsearchError("a run is named twice")
+    first = runs[0]
+    for run in runs:
+        if run.state == ELSEWHERE:
+            raise SlimsearchError(f"the study of '{run.path}' is in a database, which is not looked into here")
+        if not run.finalists:
+            raise SlimsearchError(f"'{run.path}' has no finalists yet: go on with it by --resume {run.path}")
+        ours, theirs = (
+            (one.environment["dataset"].get("fingerprint"), one.environment["dataset"]["name"]) for one in (first, run)
+        )
+        if ours != theirs and (ours[0] is not None or theirs[0] is not None):
+            raise SlimsearchError(
+                f"'{first.path}' is on {_data(ours)} and '{run.path}' on {_data(theirs)}: accuracies on different data "
+                "say nothing about each other"
+            )
+
+
+def _data(found: tuple[str | None, str]) -> str:
+    return f"the data set {found[1]} ({found[0] or 'a table'})"
+
+
+def _differences(runs: Sequence[StoredRun]) -> dict[str, list[Any]]:
+    found = {}
+    for option in dataclasses.fields(runs[0].configuration):
+        values = [getattr(run.configuration, option.name) for run in runs]
+        if option.name not in _NOT_COMPARED and any(value != values[0] for value in values):
+            found[option.name] = values
+    return found
+
+
+def _warnings(runs: Sequence[StoredRun], *, measured: bool) -> list[str]:
+    lines = []
+    for run in runs[1:]:
+        for line in environment.differences(runs[0].environment, run.environment):
+            lines.append(f"{shown(run.path)}: {line}")
+    latency = any("latency_ms" in trial.metrics for run in runs for trial in run.finalists)
+    if latency and not measured:
+        lines.append("latencies were measured at the end of each run, not together: --measure does that now")
+    return lines
+
+
+def _measured(finalists: list[tuple[StoredRun, Trial]]) -> list[tuple[StoredRun, Trial]]:
+    run = finalists[0][0]
+    for other, trial in finalists:
+        for name in _LATENCY_OPTIONS:
+            ours, theirs = (getattr(one.configuration, name) for one in (run, other))
+            if ours != theirs:
+                raise SlimsearchError(f"--measure: {flag(name)} is {ours} in '{run.path}', {theirs} in '{other.path}'")
+        if not (other.path / trial.artifacts.get("model", "none")).is_file():
+            raise SlimsearchError(f"--measure: the file of trial {trial.number} is not in '{other.path}'")
+    options, shape = run.configuration, run.environment["dataset"].get("input_shape")
+    with Meter().exclusive():
+        latencies = measure_latency(
+            [other.path / trial.artifacts["model"] for other, trial in finalists], tuple(shape),
+            batch=options.latency_batch, threads=options.latency_threads, runtime=options.runtime, blocks=_BLOCKS,
+            patience=_PATIENCE,
+        )  # fmt: skip
+    return [
+        (other, replace(trial, metrics={**trial.metrics, **latency.metrics()}))
+        for (other, trial), latency in zip(finalists, latencies, strict=True)
+    ]
+
+
+def _seconds(run: StoredRun) -> float:
+    """From the start of the first trial to the end of the last one; pauses between a stop and a resume count too."""
+    ended = [t.ended for t in run.trials if t.ended]
+    return max(ended) - min(t.started for t in run.trials) if ended else 0.0

@@ -1,0 +1,202 @@
+"""Trials in words and in tables, for people to read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.trial import COMPLETE, REPEAT, STEP, TAKEN_BACK, Trial
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+_SPELT_OUT = ("val_accuracy", "latency_ms", "size_kib")
+
+
+def architecture_text(architecture: Mapping[str, Any]) -> str:
+    """``conv2=0 dropout=0.75 feature=256``"""
+    return " ".join(f"{label}={value}" for label, value in architecture.items())
+
+
+def recipe_text(recipe: Mapping[str, Mapping[str, Any]]) -> str:
+    """``prune(sparsity=0.6), quantize``"""
+    parts = []
+    for name, options in recipe.items():
+        inside = ", ".join(f"{option}={value}" for option, value in options.items())
+        parts.append(f"{name}({inside})" if inside else name)
+    return ", ".join(parts)
+
+
+def marked_recipe(trial: Trial) -> str:
+    """The recipe, and what it would weigh packed where that is storage only: no runtime executes it."""
+    training = {"training": trial.candidate.training} if trial.candidate.training else {}
+    recipe = recipe_text({**training, **trial.candidate.recipe})
+    packed = trial.metrics.get("packed_kib")
+    return recipe if packed is None else f"{recipe} [storage only: packed {size_text(packed)}]"
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Accuracy, latency and size in a few words."""
+    parts = []
+    if "val_accuracy" in metrics:
+        parts.append(f"{100 * metrics['val_accuracy']:.2f}%")
+    if "latency_ms" in metrics:
+        parts.append(f"{metrics['latency_ms']:.3g} ms")
+    if "size_kib" in metrics:
+        parts.append(size_text(metrics["size_kib"]))
+    others = {k: v for k, v in metrics.items() if k not in _SPELT_OUT} if len(parts) < 2 else {}
+    return "  ".join([*parts, *(f"{name} {value:.6g}" for name, value in others.items())])
+
+
+def size_text(kib: float) -> str:
+    """KiB with a precision that fits."""
+    return f"{kib:.1f} KiB" if kib < 1000 else f"{kib:.0f} KiB"
+
+
+def seconds_text(seconds: float) -> str:
+    """``12 s``, ``4 min`` or ``2.5 h``"""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def console() -> Console:
+    """Where tables go: where lines are kept and not looked at on a terminal, they need not fit a screen."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def shown(path: Path) -> str:
+    """`path` as short as it can be written from the current folder."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+CELLS = {
+    "val_accuracy": ("val %", "{:.2f}"),
+    "test_accuracy": ("test %", "{:.2f}"),
+    "latency_ms": ("latency ms", "{:#.3g}"),
+    "size_kib": ("size KiB", "{:.1f}"),
+    "params": ("params", "{:,.0f}"),
+}
+
+
+def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
+    """The finalists: those on the front first, marked with a star."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    front = {t.number for t in ranking.front(_finalists(trials))}
+    product = ranking.product(trials)
+    table = Table(title="Finalists (*: on the Pareto front)", title_justify="left")
+    table.add_column("")
+    table.add_column("trial", justify="right")
+    table.add_column("architecture, compression", overflow="fold", min_width=20)
+    finalists = [t for t in rows(trials, ranking) if t.state != TAKEN_BACK]
+    columns = {name: cell for name, cell in CELLS.items() if all(name in t.metrics for t in finalists)}
+    for objective in ranking.objectives:
+        columns.setdefault(objective.metric, (objective.metric, "{:.6g}"))
+    for heading, _ in (*columns.values(), *([("score", "")] if product else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for trial in finalists:
+        m = trial.metrics
+        what = architecture_text(trial.candidate.architecture)
+        recipe = marked_recipe(trial)
+        cells = [
+            "*" if trial.number in front else "",
+            str(trial.number),
+            escape(f"{what} + {recipe}" if recipe else what),
+            *(
+                form.format(m[name] * (100 if heading.endswith("%") else 1))
+                for name, (heading, form) in columns.items()
+            ),
+        ]
+        if product is not None:
+            cells.append(f"{product.score(m):.4f}")
+        table.add_row(*cells, style="bold" if trial.number in front else None)
+    return table
+
+
+def best_lines(models: Sequence[Mapping[str, Any]], ranking: Ranking) -> list[str]:
+    """Who is best in each objective, as a group where the best cannot be told from others on the front."""
+    front = [model for model in models if model["on_front"]]
+    lines = []
+    for objective in ranking.objectives:
+        if not front or len(front) == 1:
+            break
+        best = min(front, key=lambda model: (objective.loss(model["metrics"]), model["trial"]))
+        alike = best["cannot_be_told_from"].get(objective.metric, [])
+        means = {
+            "val_accuracy": f" (McNemar's test on {best['metrics'].get('val_images', 0):.0f} images)",
+            "latency_ms": " (the intervals overlap)",
+        }.get(objective.metric, "")
+        name = CELLS.get(objective.metric, (objective.metric, ""))[0]
+        others = f"; it cannot be told from {_numbers(alike)}{means}" if alike else ""
+        lines.append(f"best {name}: trial {best['trial']}{others}")
+    return lines
+
+
+def _numbers(trials: Sequence[int]) -> str:
+    text = [str(number) for number in trials]
+    return f"trial {text[0]}" if len(text) == 1 else f"trials {', '.join(text[:-1])} and {text[-1]}"
+
+
+def seed_lines(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Mean and standard deviation of each finalist that was trained with several seeds."""
+    lines = []
+    for model in models:
+        seeds = model.get("over_seeds")
+        if seeds is None:
+            continue
+        parts = [
+            f"{CELLS[name][0]} {100 * seeds[name]['mean']:.2f} ± {100 * seeds[name]['standard_deviation']:.2f}"
+            for name in ("val_accuracy", "test_accuracy")
+            if name in seeds
+        ]
+        parts += [
+            f"{name} {found['mean']:.6g} ± {found['standard_deviation']:.2g}"
+            for name, found in seeds.items()
+            if isinstance(found, dict) and name not in CELLS
+        ]
+        lines.append(f"trial {model['trial']} over {seeds['trainings']} trainings: {', '.join(parts)}")
+    return lines
+
+
+def taken_back_lines(trials: Sequence[Trial]) -> list[str]:
+    """A line for each stage of compression that was taken back, with its numbers and the reason."""
+    return [
+        f"taken back: trial {t.number}, {recipe_text(t.candidate.recipe)} of trial {t.parent}: "
+        f"{metrics_text(t.metrics)}; {t.reason}"
+        for t in trials
+        if t.state == TAKEN_BACK
+    ]
+
+
+def disturbed_line(trials: Sequence[Trial]) -> str | None:
+    """Which finalists were measured although others did not leave the machine alone; None: none of them."""
+    numbers = [t.number for t in _finalists(trials) if t.metrics.get("latency_calm", 1.0) == 0]
+    return f"measured on a machine that was never calm: the latency of {_numbers(numbers)}" if numbers else None
+
+
+def rows(trials: Sequence[Trial], ranking: Ranking) -> list[Trial]:
+    """Finalists, the front first and the most accurate first, then the stages that were taken back."""
+    finalists = _finalists(trials)
+    front = ranking.front(finalists)
+    numbers = {t.number for t in front}
+    others = sorted(
+        (t for t in finalists if t.number not in numbers),
+        key=lambda t: (ranking.objectives[0].loss(t.metrics), t.number),
+    )
+    return [*front, *others, *(t for t in trials if t.state == TAKEN_BACK)]
+
+
+def _finalists(trials: Sequence[Trial]) -> list[Trial]:
+    return [t.finalised() for t in trials if t.state == COMPLETE and t.final and t.kind not in (REPEAT, STEP)]

@@ -1,0 +1,1 @@
+"""NNI's own strategies, driven by Slimsearch's workers."""

@@ -1,0 +1,196 @@
+"""NNI's one-shot strategies: a supernet is trained in a worker, and what it says is best is trained on its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Evaluator, Outcome, Report, Task
+from slimsearch.reading import mismatch, read_json
+from slimsearch.search_spaces import Candidate, ModelSpace, Point
+from slimsearch.strategies._nni.drive import Drive
+from slimsearch.strategies._nni.exchange import ImageData, Proposals, Result
+from slimsearch.strategies._pool import workers as _workers
+from slimsearch.strategies._pool.workers import Done, Workers
+from slimsearch.strategies._strategy import Failure, Search, space_of
+
+if TYPE_CHECKING:
+    from slimsearch.strategies._nni.supernet import Supernet
+
+_log = logging.getLogger(__name__)
+
+# The number of the task that trains the supernet, which is no trial.
+_SUPERNET = -1
+_ARCHITECTURES = "architectures.json"
+
+
+@runtime_checkable
+class ImageEvaluator(Evaluator, Protocol):
+    """An evaluator that says what it builds and on what it trains."""
+
+    @property
+    def space(self) -> ModelSpace:
+        """Of the networks."""
+
+    @property
+    def data(self) -> ImageData:
+        """Only its training split is used: the validation split judges what comes out."""
+
+
+@dataclass
+class OneShot(ABC):
+    """Trains a supernet, then offers the architectures that it finds best, each to be trained on its own.
+
+    Only classification accuracy counts; what else the run is to optimize or to limit, the offered architectures are
+    judged by. Adam 1e-3, fp32 on the CPU, one thread.
+
+    Attributes:
+        workers: number of processes, each with one thread; the supernet has one of them to itself.
+        trial_timeout: seconds after which a trial is ended and counts as failed, the supernet not; None: never.
+        seed: of the supernet's weights, its batches, and what is sampled from it.
+        epochs: of the supernet's training.
+        batch_size: images a step.
+        directory: where the supernet's log goes (log.txt), and the architectures that it finds best, so that a resumed
+            run does not train it again; None: nowhere.
+    """
+
+    NAME: ClassVar[str]
+    PROPOSES: ClassVar[bool] = True
+    NEEDS_NETWORKS: ClassVar[bool] = True
+    HELD_OUT: ClassVar[float] = 0.5
+    """Share of the training split that does not train the weights: it teaches, or judges, the architecture."""
+    OFFERED: ClassVar[int] = 1
+    """So many of the best are trained on their own, not counting those that fail or are ruled out."""
+
+    workers: int = 2
+    trial_timeout: float | None = None
+    seed: int = 0
+    epochs: int = 10
+    batch_size: int = 64
+    directory: Path | None = None
+
+    def __post_init__(self) -> None:
+        _workers.check(self.workers, self.trial_timeout)
+        for option, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
+            if value < 1:
+                raise SlimsearchError(f"{self.NAME}: {option} {value} is less than 1")
+
+    def run(self, search: Search, evaluator: Evaluator) -> None:
+        """Evaluate what `search` asks for, train the supernet, and evaluate what comes out of it.
+
+        Raises:
+            SlimsearchError: the space cannot be searched by this strategy (the line says which choice, and why), or
+                the supernet's training failed.
+            KeyboardInterrupt: after the workers were stopped.
+        """
+        space = space_of(self.NAME, evaluator)
+        if not (isinstance(space, ModelSpace) and isinstance(evaluator, ImageEvaluator)):
+            raise SlimsearchError(
+                f"{self.NAME} trains a supernet, and {type(evaluator).__name__} has not what that needs: a `space` "
+                "that is an NNI ModelSpace, and `data`"
+            )
+        from slimsearch.strategies._nni import supernet as _nni_supernet
+
+        _nni_supernet.check(self.NAME, self.strategy(space), space, self.seed)
+        with (
+            self._folder() as folder,
+            Workers(self.workers, self.trial_timeout, _WithSupernet(self, evaluator)) as workers,
+        ):
+            drive = Drive(self.NAME, search, workers, space)
+            drive.drain()  # first, so that no latency is measured while the supernet is trained
+            drive.run(_offers(self._architectures(workers, folder), self.OFFERED))
+
+    @abstractmethod
+    def strategy(self, space: ModelSpace) -> Any:
+        """The NNI strategy, new at each call."""
+
+    @abstractmethod
+    def best(self, supernet: Supernet) -> list[dict[str, Any]]:
+        """The architectures that are best according to a trained supernet, the best one first."""
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What the outcome of the supernet's training depends on, as JSON."""
+        return {"strategy": self.NAME, "seed": self.seed, "epochs": self.epochs, "batch_size": self.batch_size}
+
+    def _architectures(self, workers: Workers, folder: Path) -> list[Point]:
+        kept = _read(folder)
+        if kept.pop("architectures", None) and kept == self.made_with:
+            return list(_read(folder)["architectures"])
+        task = Task(_SUPERNET, Candidate({}), self.epochs, self.seed, folder)
+        _log.info("%s: training the supernet for %d epochs", self.NAME, self.epochs)
+        workers.submit(task, limited=False)
+        while not isinstance(event := workers.wait(), Done):
+            scores = ", ".join(f"{metric} {value:.4f}" for metric, value in event.metrics.items())
+            _log.info("%s: supernet, epoch %d of %d: %s", self.NAME, event.epoch, self.epochs, scores)
+            event.answer(True)
+        if isinstance(event.result, Failure):
+            where = f" (log: {folder / 'log.txt'})" if self.directory is not None else ""
+            raise SlimsearchError(f"{self.NAME}: the supernet could not be trained: {event.result.error}{where}")
+        return list(_read(folder)["architectures"])
+
+    @contextlib.contextmanager
+    def _folder(self) -> Iterator[Path]:
+        if self.directory is None:
+            with tempfile.TemporaryDirectory(prefix="slimsearch-") as folder:
+                yield Path(folder)
+        else:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            yield self.directory
+
+
+@dataclass
+class _WithSupernet:
+    """The run's evaluator, which also trains the supernet."""
+
+    strategy: OneShot
+    evaluator: ImageEvaluator
+
+    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+        if task.number != _SUPERNET:
+            return self.evaluator.evaluate(task, report=report)
+        from slimsearch.strategies._nni import supernet as _nni_supernet
+
+        strategy = self.strategy
+        supernet = _nni_supernet.train(
+            strategy.strategy, self.evaluator.space, self.evaluator.data,
+            epochs=task.fidelity, batch_size=strategy.batch_size, held_out=strategy.HELD_OUT, seed=task.seed,
+            report=report,
+        )  # fmt: skip
+        found = {**strategy.made_with, "architectures": strategy.best(supernet)}
+        part = task.directory / f"{_ARCHITECTURES}.part"
+        part.write_text(json.dumps(found), encoding="utf-8")
+        part.replace(task.directory / _ARCHITECTURES)
+        return Outcome({}, {"architectures": _ARCHITECTURES})
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        found = read_json(folder / _ARCHITECTURES)
+    except SlimsearchError:  # not there, or not ours
+        return {}
+    return found if mismatch(found, {"architectures": [dict]}) is None else {}
+
+
+def _offers(architectures: Sequence[Point], wanted: int) -> Proposals:
+    """In their order, until `wanted` of them have a score."""
+    running = scored = 0
+    for point in architectures:
+        results: Sequence[Result] = ()
+        while running and running + scored >= wanted:
+            results = yield None
+            running -= len(results)
+            scored += sum(score is not None for _, score in results)
+        if scored >= wanted:
+            return
+        results = yield point
+        running += 1 - len(results)
+        scored += sum(score is not None for _, score in results)

@@ -1,0 +1,157 @@
+"""NNI's multi-trial strategies as generators of points.
+
+NNI's strategies call whoever evaluates. Each runs in a thread of its own, in step with the one that asks: one of the
+two always waits for the other, so nothing here or in NNI is used by two threads at once. Imported when it is needed,
+since it imports NNI.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import queue
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces import ModelSpace, Point, Space
+from slimsearch.strategies._nni.exchange import Proposals, Result
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # about every class of torch that is newer than NNI
+    import nni.nas.strategy  # noqa: F401 - the rest of what is loud
+    from nni.mutable import Categorical, MutableAnnotation, MutableDict
+    from nni.nas.execution import ExecutionEngine
+    from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
+    from nni.nas.space import ExecutableModelSpace, ModelStatus
+
+_SECONDS_TO_END = 10
+
+logging.getLogger("nni").setLevel(logging.ERROR)  # as where a ModelSpace is made
+logging.getLogger("nni.nas.strategy").setLevel(logging.CRITICAL)  # what it logs as an error, it also raises
+
+
+def mutables(space: Space) -> tuple[dict[str, Any], Callable[[Mapping[str, Any]], Point]]:
+    """The choices of `space` as NNI's `Categorical` by label, and what makes a point of one of NNI's samples.
+
+    What differs from NNI: a choice of k out of n is one among the subsets that the space lists, a range one among its
+    values; so every strategy can search both, and only what is in the space. NNI's constraints are kept.
+    """
+    if not isinstance(space, ModelSpace):
+        # By position: to NNI, 1, 1.0 and True are one value.
+        by_position = {c.label: Categorical(range(len(c.values)), label=c.label) for c in space.choices}
+        return by_position, lambda sample: {c.label: c.values[sample[c.label]] for c in space.choices}
+    own = space._construct().simplify()
+    found = {label: mutable for label, mutable in own.items() if isinstance(mutable, Categorical | MutableAnnotation)}
+    for choice in space.choices:
+        if choice.label not in found:
+            found[choice.label] = Categorical(choice.values, label=choice.label)
+    labels = [choice.label for choice in space.choices]
+    return found, lambda sample: {label: sample[label] for label in labels}
+
+
+def proposals(
+    name: str, strategy: Any, mutables: dict[str, Any], point_of: Callable[[Mapping[str, Any]], Point]
+) -> Proposals:
+    """What `strategy` wants evaluated, until it ends or the generator is closed.
+
+    Raises:
+        SlimsearchError: NNI raised something.
+    """
+    bridge = _Bridge()
+
+    def work() -> None:
+        try:
+            strategy(_Candidates(mutables), bridge)
+        except BaseException as error:  # whatever it is, whoever waits must learn of it
+            bridge.requests.put(_Ended(error))
+        else:
+            bridge.requests.put(_Ended(None))
+
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    try:
+        while not isinstance(request := bridge.requests.get(), _Ended):
+            bridge.answers.put((yield None if request is None else point_of(request)))
+        if request.error is not None:
+            kind = type(request.error).__name__
+            raise SlimsearchError(f"{name} failed in NNI: {kind}: {request.error}") from request.error
+    finally:
+        bridge.over = True
+        bridge.answers.put(())
+        thread.join(_SECONDS_TO_END)
+
+
+class _Ended:
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class _Candidates(ExecutableModelSpace):  # type: ignore[misc]
+    """Choices without a network, or a sample of them; NNI's own classes would need the network's class."""
+
+    def __init__(self, mutables: dict[str, Any]) -> None:
+        super().__init__()
+        self.mutables = MutableDict(mutables)
+        self.evaluator = None
+        self.sample: dict[str, Any] | None = None
+
+    def freeze(self, sample: dict[str, Any]) -> _Candidates:
+        self.validate(sample)
+        frozen = _Candidates(dict(self.mutables))
+        frozen.status = ModelStatus.Frozen
+        frozen.sample = copy.deepcopy(sample)
+        return frozen
+
+    def check_contains(self, sample: dict[str, Any]) -> Exception | None:
+        return self.mutables.check_contains(sample)  # type: ignore[no-any-return]
+
+    def leaf_mutables(self, is_leaf: Callable[[Any], bool]) -> Iterable[Any]:
+        yield from self.mutables.leaf_mutables(is_leaf)
+
+
+class _Bridge(ExecutionEngine):  # type: ignore[misc]
+    """Where NNI's thread submits models and is told of their ends, which happens nowhere but in these calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: queue.SimpleQueue[dict[str, Any] | _Ended | None] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[Sequence[Result]] = queue.SimpleQueue()
+        self.over = False
+        self._models: list[Any] = []
+        self._running: dict[int, Any] = {}
+
+    def submit_models(self, *models: Any) -> None:
+        """Returns when there is room for another one, or never will be."""
+        for model in models:
+            model.status = ModelStatus.Training
+            self._running[len(self._models)] = model
+            self._models.append(model)
+            self._exchange(model.sample)
+
+    def wait_models(self, *models: Any) -> None:
+        while self._running and not self.over:
+            self._exchange(None)
+
+    def list_models(self, status: Any = None) -> Iterable[Any]:
+        return [model for model in self._models if status is None or model.status == status]
+
+    def idle_worker_available(self) -> bool:
+        return not self.over
+
+    def budget_available(self) -> bool:
+        return not self.over
+
+    def _exchange(self, request: dict[str, Any] | None) -> None:
+        if self.over:
+            return
+        self.requests.put(request)
+        for number, score in self.answers.get():
+            model = self._running.pop(number)
+            if score is not None:
+                self.dispatch_model_event(FinalMetricEvent(model, score))
+            self.dispatch_model_event(
+                TrainingEndEvent(model, ModelStatus.Failed if score is None else ModelStatus.Trained)
+            )

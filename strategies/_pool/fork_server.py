@@ -1,0 +1,89 @@
+"""Processes that begin with their imports done: forks of one process that has imported what they need.
+
+PyTorch and NNI take five seconds of a core to import; so they are imported once, whatever the number of workers, and
+while the driver imports them itself. The process is Python's own fork server. It stays until the driver ends, for
+whatever else is begun from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+_UNTIL_GONE = 1.0  # seconds
+_imports = ["slimsearch.strategies._pool.bound_to_driver", "slimsearch.strategies._pool.worker"]
+
+
+def begin(*imports: str) -> None:
+    """Have a process import these modules, if none has been begun yet; returns at once."""
+    _imports.extend(name for name in imports if name not in _imports)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_imports)
+    with _as_workers_are_started():
+        forkserver.ensure_running()
+
+
+def start(target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
+    """A process that calls `target`, a function of a module, with `args` and then the driver's environment.
+
+    `target` is called with SIGINT blocked: Ctrl-C in a terminal is sent to all processes, and must not meet one that is
+    still importing.
+    """
+    try:
+        return _started(target, args)
+    except (EOFError, ConnectionError):  # the server was killed, and is not yet seen to be gone
+        time.sleep(_UNTIL_GONE)
+        return _started(target, args)
+
+
+def _started(target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
+    begin()
+    context = multiprocessing.get_context("forkserver")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    process = context.Process(target=target, args=(*args, environment))
+    with _as_workers_are_started(), _no_main_script():
+        process.start()
+    return process
+
+
+@contextlib.contextmanager
+def _as_workers_are_started() -> Iterator[None]:
+    """SIGINT is blocked, and the environment is what imports are to find; the driver keeps its own."""
+    # OpenMP reads its number of threads when torch is imported. Modules come from where the driver has them, and from
+    # the working directory only where it has them from there.
+    imports = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    settings = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": imports, "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _no_main_script() -> Iterator[None]:
+    """What is started here does not import the main script again.
+
+    Neither a notebook nor a script without a main guard may run a second time; what of it is needed travels by value.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

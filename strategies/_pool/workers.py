@@ -1,0 +1,256 @@
+"""Worker processes on this machine: tasks go in, their reports and results come out as they arrive."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import cloudpickle
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Evaluator, Outcome, Task
+from slimsearch.strategies._pool import fork_server as _fork_server
+from slimsearch.strategies._pool import worker as _worker
+from slimsearch.strategies._strategy import Failure
+
+# Also a process whose end nothing tells of is noticed: one that it has forked may keep everything open.
+_LOOK_SECONDS = 0.5
+_SECONDS_TO_END = 1.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task has come to its end."""
+
+    number: int
+    result: Outcome | Failure
+
+
+@dataclass(frozen=True)
+class Report:
+    """A running task tells of its progress, and waits for an answer."""
+
+    number: int
+    epoch: int
+    metrics: Mapping[str, float]
+    line: Connection
+
+    def answer(self, go_on: bool) -> None:
+        """Let the task go on, or tell it to stop."""
+        with contextlib.suppress(OSError):  # the worker died meanwhile, which will be noticed
+            self.line.send(go_on)
+
+
+@dataclass
+class _Worker:
+    """A process, the driver's end of its line, and what it does.
+
+    Attributes:
+        task: number of the one it has, or None.
+        timeout: seconds that the task may take.
+        began: `time.monotonic` when the task's own code began, None before.
+        lost: whether its line is at its end.
+    """
+
+    process: BaseProcess
+    line: Connection
+    task: int | None = None
+    timeout: float | None = None
+    began: float | None = None
+    lost: bool = False
+
+    @property
+    def left(self) -> float:
+        """Seconds until its task has taken too long."""
+        if self.timeout is None or self.began is None:
+            return float("inf")
+        return max(0.0, self.began + self.timeout - time.monotonic())
+
+
+class Workers:
+    """`count` processes, each with one thread; one that dies or exceeds the time limit is replaced.
+
+    Each has a line of its own, and gets a task when it has ended the one before, so that whatever becomes of a process
+    is the fate of that task and of no other. A context: at its end, also after an exception, the processes are gone.
+    Called from one thread only.
+
+    Args:
+        count: number of processes.
+        timeout: seconds after which a task is ended and counts as failed; None: never.
+        evaluator: what evaluates the tasks; it travels to the processes by value.
+
+    Raises:
+        SlimsearchError: `count` or `timeout` makes no sense.
+    """
+
+    def __init__(self, count: int, timeout: float | None, evaluator: Evaluator) -> None:
+        check(count, timeout)
+        self._count, self._timeout = count, timeout
+        self._evaluator = cloudpickle.dumps(evaluator)
+        self._workers: list[_Worker] = []
+        self._events: deque[Report | Done] = deque()
+        self._context = contextlib.ExitStack()
+
+    def __enter__(self) -> Workers:
+        with self._context as context:
+            context.callback(self._end)
+            for _ in range(self._count):
+                self._start()
+            self._context = context.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._context.__exit__(*error)
+
+    @property
+    def free(self) -> bool:
+        """Whether a process has nothing to do."""
+        return self._running < self._count
+
+    @property
+    def busy(self) -> bool:
+        """Whether a task is being evaluated, or its end has not been told yet."""
+        return self._running > 0
+
+    @property
+    def _running(self) -> int:
+        waiting = sum(isinstance(event, Done) for event in self._events)
+        return waiting + sum(worker.task is not None for worker in self._workers)
+
+    def submit(self, task: Task, *, limited: bool = True) -> None:
+        """Have `task` evaluated; without `limited` it may take as long as it likes."""
+        self._discard_dead()
+        idle = next((worker for worker in self._workers if worker.task is None), None) or self._start()
+        idle.task, idle.timeout, idle.began = task.number, self._timeout if limited else None, None
+        try:
+            idle.line.send(task)
+        except OSError:  # it died a moment ago, which is none of the task's business
+            self._lose(idle, "its worker process died before it began")
+
+    def wait(self) -> Report | Done:
+        """The next thing that happens."""
+        while not self._events:
+            lines = {worker.line: worker for worker in self._workers}
+            seconds = min([_LOOK_SECONDS, *(worker.left for worker in self._workers)])
+            for line in wait([*lines, *(worker.process.sentinel for worker in self._workers)], seconds):
+                if isinstance(line, Connection):
+                    self._listen(lines[line])
+            for worker in list(self._workers):
+                self._look_after(worker)
+        return self._events.popleft()
+
+    def _start(self) -> _Worker:
+        here, there = multiprocessing.Pipe(duplex=True)
+        process = _fork_server.start(_worker.serve, (there, self._evaluator))
+        there.close()
+        worker = _Worker(process, here)
+        self._workers.append(worker)
+        return worker
+
+    def _listen(self, worker: _Worker) -> None:
+        """Take in one message; what is no message is the end of the worker."""
+        try:
+            kind, content = worker.line.recv()
+        except Exception:  # the line was cut, or something else than a worker has written to it
+            worker.lost = True
+            return
+        if worker.task is None:
+            worker.lost = True
+        elif kind == _worker.BEGUN:
+            worker.began = time.monotonic()
+        elif kind == _worker.REPORT:
+            epoch, metrics = content
+            self._events.append(Report(worker.task, epoch, metrics, worker.line))
+        else:
+            self._events.append(Done(worker.task, content))
+            worker.task = worker.began = None
+
+    def _look_after(self, worker: _Worker) -> None:
+        """Replace a worker that is lost, or whose task has taken too long."""
+        if worker.left == 0:
+            self._lose(worker, f"took longer than --trial-timeout {worker.timeout:g} s", failed=True)
+        elif worker.lost or not worker.process.is_alive():
+            while not worker.lost and worker.line.poll():  # what it said last
+                self._listen(worker)
+            self._lose(worker, "its worker process died ({})")
+
+    def _lose(self, worker: _Worker, error: str, failed: bool = False) -> None:
+        """The end of a worker's task, with its worker; a process that had none is replaced when it is needed."""
+        number, begun = worker.task, worker.began is not None
+        cut = worker.lost and not _over([worker.process], _LOOK_SECONDS)  # a process that ends cuts its line too
+        _stop([worker.process])
+        worker.line.close()
+        self._workers.remove(worker)
+        fate = _fate(worker.process.exitcode, cut=cut)
+        worker.process.close()
+        if number is None:
+            return
+        said = error.format(fate)
+        # A report that nobody has taken yet waits for no answer.
+        self._events = deque(e for e in self._events if isinstance(e, Done) or e.number != number)
+        self._events.append(Done(number, Failure(said, worker_died=not failed, blameless=not failed and not begun)))
+        self._start()
+
+    def _discard_dead(self) -> None:
+        for worker in list(self._workers):
+            if worker.task is None and not worker.process.is_alive():
+                self._lose(worker, "")
+
+    def _end(self) -> None:
+        for worker in self._workers:
+            worker.line.close()
+        _stop([worker.process for worker in self._workers])
+        for worker in self._workers:
+            worker.process.close()
+        self._workers.clear()
+
+
+def check(count: int, timeout: float | None) -> None:
+    """Refuse options that no pool can have.
+
+    Raises:
+        SlimsearchError: the line names the option.
+    """
+    if count < 1:
+        raise SlimsearchError(f"--workers {count} is less than 1")
+    if timeout is not None and timeout <= 0:
+        raise SlimsearchError(f"--trial-timeout {timeout:g} is not above 0")
+
+
+def _stop(processes: list[BaseProcess]) -> None:
+    """End processes, also those that do not want to."""
+    for number, seconds in ((signal.SIGTERM, _SECONDS_TO_END), (signal.SIGKILL, float("inf"))):
+        for process in processes:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, number)
+        _over(processes, seconds)
+
+
+def _over(processes: list[BaseProcess], seconds: float) -> bool:
+    """Whether processes come to their end in time; `join` would wait for what they have forked too."""
+    deadline = time.monotonic() + seconds
+    while alive := any(process.is_alive() for process in processes):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.01)
+    return not alive
+
+
+def _fate(exit_code: int | None, *, cut: bool) -> str:
+    """How a process ended, in words."""
+    if cut:
+        return "its line to the driver was cut"
+    if exit_code == -signal.SIGKILL:
+        return "killed by SIGKILL: perhaps the machine's memory was used up"
+    if exit_code is not None and exit_code < 0:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"

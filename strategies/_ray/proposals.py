@@ -1,0 +1,115 @@
+"""A searcher of Ray Tune's, or one of a user's, as what proposes points of a space.
+
+It keeps hidden state, so of the laws it obeys those of the record alone, as NNI's strategies do: a result is recorded
+once, and what the record has is answered from it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.names import load_class
+from slimsearch.search_spaces import Point, Space
+
+
+def tune_searcher(sampler: str) -> type[Any] | None:
+    """The class that `sampler` names, if it is a searcher of Tune's; a built-in of ours never is.
+
+    Raises:
+        SlimsearchError: there is no such class.
+    """
+    if ":" not in sampler:
+        return None
+    found = load_class("sampler", sampler, "slimsearch.strategies.samplers")
+    if not any(base.__module__.startswith("ray.tune.search") for base in found.__mro__):
+        return None
+    from ray.tune.search import Searcher
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    if not issubclass(found, Searcher | BasicVariantGenerator):
+        raise SlimsearchError(f"sampler '{sampler}' is neither a Searcher of Ray Tune nor its BasicVariantGenerator")
+    return found
+
+
+class Proposals:
+    """Points from a searcher of Tune's, each choice being a category of texts to it.
+
+    A searcher whose argument `metric` may be a list, as OptunaSearch's, gets all objectives; any other one the first.
+
+    Args:
+        searcher: made with the seed, where it takes one, and without other arguments.
+        space: of the points.
+        objectives: how many there are.
+        seed: of the run.
+
+    Raises:
+        SlimsearchError: it cannot be made, or does not take the space.
+    """
+
+    def __init__(self, searcher: type[Any], space: Space, objectives: int, seed: int) -> None:
+        from ray import tune
+
+        self.name = searcher.__name__
+        self._labels = [choice.label for choice in space.choices]
+        domains = {choice.label: tune.choice([choice.text(v) for v in choice.values]) for choice in space.choices}
+        known = inspect.signature(searcher).parameters
+        several = objectives > 1 and "list" in str(getattr(known.get("metric"), "annotation", "")).lower()
+        self._metrics = [f"objective_{position}" for position in range(objectives if several else 1)]
+        seeds = {name: seed for name in ("seed", "random_state") if name in known}
+        try:
+            self._searcher = searcher(**seeds)
+            if hasattr(self._searcher, "suggest"):
+                metric, mode = (self._metrics, ["min"] * objectives) if several else (self._metrics[0], "min")
+                taken = self._searcher.set_search_properties(metric, mode, domains)
+            else:
+                self._add_variants(domains)
+                taken = True
+        except Exception as error:  # it may want a package that is not installed, or arguments
+            raise SlimsearchError(f"searcher {self.name}: {type(error).__name__}: {_line(error)}") from error
+        if not taken:
+            raise SlimsearchError(f"searcher {self.name} does not take a space by set_search_properties")
+
+    def next(self, key: str) -> Point | None:
+        """A point under `key`, by which its result comes back; None: nothing now.
+
+        Raises:
+            StopIteration: nothing ever.
+            SlimsearchError: it failed.
+        """
+        try:
+            if hasattr(self._searcher, "suggest"):
+                found = self._searcher.suggest(key)
+            else:
+                variant = self._searcher.next_trial()
+                found = "FINISHED" if variant is None else variant.config
+        except Exception as error:
+            raise SlimsearchError(f"searcher {self.name} failed: {type(error).__name__}: {_line(error)}") from error
+        if found == "FINISHED":
+            raise StopIteration
+        return None if found is None else {label: json.loads(found[label]) for label in self._labels}
+
+    def tell(self, key: str, losses: tuple[float, ...] | None) -> None:
+        """The end of what was proposed under `key`; None: it failed, or was no point of the space.
+
+        Raises:
+            SlimsearchError: it failed.
+        """
+        result = None if losses is None else {**dict(zip(self._metrics, losses, strict=False)), "training_iteration": 1}
+        try:
+            self._searcher.on_trial_complete(key, result=result, error=losses is None)
+        except Exception as error:
+            raise SlimsearchError(f"searcher {self.name} failed: {type(error).__name__}: {_line(error)}") from error
+
+    def _add_variants(self, domains: dict[str, Any]) -> None:
+        from ray.tune.experiment import Experiment
+
+        # As many as are asked for; what is run is never this function.
+        endless = Experiment("variants", run=lambda config: {}, config=domains, num_samples=1_000_000_000)
+        self._searcher.add_configurations([endless])
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

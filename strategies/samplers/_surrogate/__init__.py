@@ -1,0 +1,1 @@
+"""Surrogate models of model-based samplers: encoding, Gaussian process, candidate pool, dominance."""

@@ -1,0 +1,87 @@
+"""The points among which a model-based sampler chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from slimsearch.search_spaces import Space
+from slimsearch.strategies.samplers._sampler import History
+from slimsearch.strategies.samplers._surrogate.encoding import Encoder, Positions
+
+# A space up to this size is listed; of a larger one, so many points are drawn, and others every so many trials.
+_LISTED, _DRAWN, _RENEWED = 20_000, 500, 50
+# So many of the trials that ended last have their relatives looked at.
+_RELATED = 40
+# Of a larger space's points, no more than so many neighbours are looked at.
+_NEAR = 24
+
+
+class Pool:
+    """Untried points to choose from: some of the whole space, all that is near the best, and what is quick to try.
+
+    Args:
+        space: small ones are listed, from large ones points are drawn.
+        encoder: keeps the points.
+        size: how many points of the whole space a proposal looks at.
+    """
+
+    def __init__(self, space: Space, encoder: Encoder, size: int = 1000) -> None:
+        self._space, self._encoder, self._size = space, encoder, size
+        self._listed = self._kept(space.grid()) if space.size <= _LISTED else None
+        self._drawn: tuple[int, Positions] = (-1, np.zeros(0, dtype=np.int64))
+        self._near: dict[int, Positions] = {}
+        self._related: dict[int, Positions] = {}
+        self._tried: list[int] = []
+
+    def tried(self, history: History) -> Positions:
+        """Positions of all observations, by number."""
+        observations = history.observations
+        self._tried.extend(self._encoder.position(o.point) for o in observations[len(self._tried) :])
+        return np.array(self._tried, dtype=np.int64)
+
+    def draw(self, history: History, leaders: Iterable[int], rng: np.random.Generator) -> Positions:
+        """Different positions that were not tried, sorted; none where the whole space was.
+
+        Args:
+            history: what was tried.
+            leaders: positions around which neighbours are looked at.
+            rng: decides which points of the rest.
+        """
+        everything = self._everything(len(history.observations))
+        if len(everything) > self._size:
+            everything = rng.choice(everything, self._size, replace=False)
+        leaders, tried = list(leaders), self.tried(history)
+        ended = [int(tried[i]) for i, o in enumerate(history.observations) if o.losses is not None]
+        related = [self._relatives(position) for position in {*leaders, *ended[-_RELATED:]}]
+        chosen = np.unique(np.concatenate([everything, *(self._neighbours(leader) for leader in leaders), *related]))
+        return np.setdiff1d(chosen, tried, assume_unique=False)
+
+    def _everything(self, trials: int) -> Positions:
+        if self._listed is not None:
+            return self._listed
+        block = trials // _RENEWED
+        if self._drawn[0] != block:
+            rng = np.random.default_rng(block)
+            self._drawn = block, self._kept(self._space.sample(rng) for _ in range(_DRAWN))
+        return self._drawn[1]
+
+    def _neighbours(self, position: int) -> Positions:
+        if position not in self._near:
+            point = self._encoder.point(position)
+            if self._listed is not None:
+                self._near[position] = self._kept(self._space.neighbours(point))
+            else:
+                rng = np.random.default_rng(_NEAR)
+                self._near[position] = self._kept(self._space.mutate(point, rng) for _ in range(_NEAR))
+        return self._near[position]
+
+    def _relatives(self, position: int) -> Positions:
+        if position not in self._related:
+            rng = np.random.default_rng(_RELATED)
+            self._related[position] = self._kept(self._space.relatives(self._encoder.point(position), rng))
+        return self._related[position]
+
+    def _kept(self, points: Iterable[dict[str, object]]) -> Positions:
+        return np.array([self._encoder.position(point) for point in points], dtype=np.int64)

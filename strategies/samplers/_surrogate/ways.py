@@ -1,0 +1,95 @@
+"""What is known of the networks on the way to others, and how much is left to do for a point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from slimsearch.strategies.samplers._sampler import Observation
+from slimsearch.strategies.samplers._surrogate.encoding import Encoder, Positions
+
+SCORING = 0.25
+"""To export, score and measure a network takes about so much of training it, where that is short."""
+_NEW = 0.5
+"""So much of the work at least goes to networks that no trial has passed."""
+
+_PASSED = 100
+"""No more of the networks that were passed are learned from."""
+
+
+class Ways:
+    """Where the ways of all trials have led so far; see `Space.way`.
+
+    Args:
+        encoder: of the points.
+        observations: all of them.
+        positions: those of their points.
+    """
+
+    def __init__(self, encoder: Encoder, observations: Sequence[Observation], positions: Positions) -> None:
+        self._encoder = encoder
+        self._losses: dict[str, float | None] = {}
+        self._points: dict[str, int] = {}
+        self._on_new = self._in_all = 0.0
+        self._tried = set(positions.tolist())
+        self._finished = {int(p) for p, o in zip(positions, observations, strict=True) if o.losses is not None}
+        for position, observation in zip(positions, observations, strict=True):
+            if observation.losses is not None or observation.running:
+                self._pass(int(position), observation)
+
+    def left(self, candidates: Positions) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """(M,) how much is left to train for each, in trainings of one network; 0 where all of it was done."""
+        return np.array([self._left(int(position)) for position in candidates])
+
+    def last(self, position: int) -> tuple[int, float] | None:
+        """The network from which nothing more is trained, and its loss in the first objective; None: not known."""
+        way = self._encoder.way(position)
+        if not way or way[-1].name not in self._points:
+            return None
+        name = way[-1].name
+        loss = self._losses[name]
+        return None if loss is None else (self._points[name], loss)
+
+    def first(self, position: int) -> int:
+        """The network with which the way to a point begins, if nothing is known of it yet and it is a point itself."""
+        begin = self._encoder.way(position)[0]
+        if begin.name in self._losses or begin.point is None:
+            return position
+        found = self._encoder.position(begin.point)
+        return position if found in self._tried else found
+
+    def due(self, candidates: Positions) -> Positions:
+        """The candidates that begin with a new network, where these are behind; all of them otherwise."""
+        if self._on_new >= _NEW * self._in_all:
+            return candidates
+        found = candidates[[self._encoder.way(int(p))[0].name not in self._losses for p in candidates]]
+        return found if len(found) else candidates
+
+    @property
+    def passed(self) -> list[tuple[int, float]]:
+        """Points that no trial has finished, but one has passed, with their losses in the first objective: the last."""
+        found = [
+            (position, loss)
+            for name, position in self._points.items()
+            if position not in self._finished and (loss := self._losses[name]) is not None
+        ]
+        return found[-_PASSED:]
+
+    def _pass(self, position: int, observation: Observation) -> None:
+        epoch = max(observation.curve, default=0)
+        way = self._encoder.way(position)
+        self._in_all += SCORING + self._left(position)
+        if way[0].name not in self._losses:
+            self._on_new += SCORING + way[0].trainings
+        for stop in reversed(way):
+            # Epochs are counted on from one training to the next; those before the first were made for others.
+            loss = observation.curve.get(epoch)
+            if self._losses.get(stop.name) is None:
+                self._losses[stop.name] = loss
+            if stop.point is not None and stop.name not in self._points:
+                self._points[stop.name] = self._encoder.position(stop.point)
+            epoch -= round(stop.trainings * observation.epochs)
+
+    def _left(self, position: int) -> float:
+        return sum(stop.trainings for stop in self._encoder.way(position) if stop.name not in self._losses)

@@ -1,0 +1,373 @@
+"""The commands beside `run` and `retrain`: what they say is so, and every example of their help works."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+import slimsearch
+from slimsearch.checks.space_check import check_space
+from slimsearch.cli.main import commands
+from slimsearch.cli.run_options import presets
+from slimsearch.evaluators import DeployedModel, Limit, Objective, hypervolume
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.options.configuration import Configuration
+from slimsearch.report.stored_run import stored_run
+from slimsearch.search_spaces import ModelSpace
+from tests.conftest import SPACES, TINY, Run
+
+Finished = tuple[Path, subprocess.CompletedProcess[str]]
+
+TRAINING = ("run", "retrain", "check")
+SMALL = "--trials 2 --epochs 1 --top-k 1 --compress none --samples 5"
+
+
+@pytest.fixture(scope="session")
+def images(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight digits of each class as an image folder."""
+    folder = tmp_path_factory.mktemp("images")
+    for label, name in enumerate(digits.classes):
+        (folder / name).mkdir()
+        for place in np.flatnonzero(digits.train.labels == label)[:8]:
+            Image.fromarray(digits.train.images[place, 0]).save(folder / name / f"{place}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second run on the same data."""
+    from slimsearch.loop import job
+
+    folder = tmp_path_factory.mktemp("other") / "other"
+    words = {"trials": 2, "epochs": 1, "compress": "none", "seed": 1, "dataset": "digits"}
+    job.start(Configuration(space=TINY, run_dir=str(folder), **words))
+    return folder
+
+
+def _examples() -> list[Any]:
+    found = []
+    for name, module in commands().items():
+        lines = module.parser(f"slimsearch {name}").epilog.strip().splitlines()[1:]
+        assert lines, name
+        if name == "dashboard":  # serves until it is ended: test_command_line has it
+            continue
+        for line in lines:
+            begun = name in TRAINING and "--print-config" not in line and "--resume" not in line
+            marks = [pytest.mark.slow] if begun else []
+            found.append(pytest.param(name, line.strip(), marks=marks, id=line.strip()))
+    return found
+
+
+@pytest.mark.usefixtures("calm")
+@pytest.mark.parametrize(("name", "line"), _examples())
+def test_every_example_of_the_help(
+    name: str, line: str, run: Run, finished: Finished, other: Path, images: Path, tmp_path: Path, request: Any
+) -> None:
+    models = json.loads((finished[0] / "top_models.json").read_text())
+    numbers = ",".join(str(model["trial"]) for model in models[:2])
+    shutil.copy(finished[0] / models[0]["artifact"], tmp_path / "model.onnx")
+    for pattern, value in (
+        (r"\S+/trials/00007/model\.onnx", "model.onnx"),
+        (r"runs/mnist_cnn-20260101-120000", str(finished[0])),
+        (r"runs/lenet-20260101-130000", str(other)),
+        (r"path/to/file\.py:MyNet", TINY),
+        (r"path/to/images --image-size 64", f"{images} --image-size 8"),
+        (r"path/to/image\.png", str(next(images.glob("*/*.png")))),
+        (r"path/to/folder", str(images)),
+        (r"path/to/runs", str(other.parent)),
+        (r"--models 7,22", f"--models {numbers}"),
+        (r"--dataset mnist --data-root data --download", "--dataset digits --image-size 28"),
+        (r"--space (mnist_cnn|resnet_cifar)", r"--space \1 --dataset digits --image-size 28"),
+        (r"""'\{"conv2".*\}' --space mnist_cnn""", f"""'{{"act": 1, "width": 8}}' --space {TINY} --dataset digits"""),
+        (r" > \S+$", ""),
+    ):
+        line = re.sub(pattern, value, line)
+    words = shlex.split(line)[2:]
+    if name == "ls" and not words:
+        (tmp_path / "runs").symlink_to(other.parent)
+    if name in TRAINING and "--resume" not in words:
+        small = shlex.split(SMALL)[: 8 if name != "check" else 10]
+        words += [*small, *(["--run-dir", "made"] if name != "check" else [])]
+    if "--print-config" in words:
+        words = words[: words.index("--print-config") + 1]
+    done = run(*words, command=name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_runs_are_listed_whatever_became_of_them(run: Run, other: Path, tmp_path: Path) -> None:
+    shutil.copytree(other, tmp_path / "runs" / "whole")
+    shutil.copytree(other, tmp_path / "runs" / "damaged")
+    shutil.copytree(other, tmp_path / "runs" / "stopped")
+    (tmp_path / "runs" / "nothing").mkdir()
+    (tmp_path / "runs" / "damaged" / "config.yaml").write_text("format: 99")
+    journal = tmp_path / "runs" / "stopped" / "study.journal"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:4]) + lines[4][:20])
+    before = journal.read_bytes()
+    done = run("--json", command="ls")
+    found = {Path(entry["run"]).name: entry for entry in json.loads(done.stdout)}
+    assert found.keys() == {"whole", "damaged", "stopped"}
+    assert (found["whole"]["state"], found["stopped"]["state"]) == ("finished", "stopped")
+    assert found["whole"]["searched"] == 2
+    best = max(t.metrics["val_accuracy"] for t in stored_run(other).trials)
+    assert found["whole"]["best_val_accuracy"] == best
+    assert "format" in found["damaged"]["error"]
+    assert journal.read_bytes() == before  # it may be another's, who writes to it
+    assert "damaged: " in run(command="ls").stdout
+    assert run("nothing", command="ls").stderr == "error: there is no folder 'nothing'\n"
+    assert run("runs/nothing", command="ls").stderr == "error: there are no runs in 'runs/nothing'\n"
+
+
+def test_a_run_that_goes_on_is_running(other: Path) -> None:
+    from slimsearch.record.run_directory import RunDirectory
+
+    with RunDirectory(other, create=False):
+        assert stored_run(other).state == "running"
+    assert stored_run(other).state == "finished"
+
+
+@pytest.mark.usefixtures("calm")
+def test_the_front_of_several_runs(run: Run, finished: Finished, other: Path, tmp_path: Path) -> None:
+    done = run(finished[0], other, "--json", "both.json", command="compare")
+    assert done.returncode == 0, done.stderr
+    assert "--epochs" in done.stdout
+    found = json.loads((tmp_path / "both.json").read_text())
+    assert found["differences"]["epochs"] == [8, 1]
+    runs = [stored_run(path) for path in (finished[0], other)]
+    everything = [t.metrics for one in runs for t in one.finalists]
+    objectives = [Objective(o["metric"], o["direction"]) for o in found["objectives"]]
+    for one, entry in zip(runs, found["runs"], strict=True):
+        own = [t.metrics for t in one.finalists]
+        assert entry["hypervolume"] == pytest.approx(hypervolume(objectives, own, everything))
+    for member in found["front"]:
+        for metrics in everything:
+            losses = [(o.loss(metrics), o.loss(member["metrics"])) for o in objectives]
+            assert not all(a <= b for a, b in losses) or all(a == b for a, b in losses)
+    assert not found["latency_measured_together"]
+    again = run(finished[0], other, "--measure", "--json", "both.json", command="compare")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "both.json").read_text())["latency_measured_together"]
+
+
+def test_what_cannot_be_compared(run: Run, other: Path, tmp_path: Path) -> None:
+    assert "two runs or more" in run(other, command="compare").stderr
+    assert "named twice" in run(other, other, command="compare").stderr
+    shutil.copytree(other, tmp_path / "elsewhere")
+    text = json.loads((other / "environment.json").read_text())
+    text["dataset"]["fingerprint"] = "0123456789abcdef"
+    (tmp_path / "elsewhere" / "environment.json").write_text(json.dumps(text))
+    (line,) = run(other, "elsewhere", command="compare").stderr.splitlines()
+    assert "accuracies on different data say nothing about each other" in line
+
+
+def test_predictions_are_those_of_the_file(
+    run: Run, finished: Finished, digits: Dataset, images: Path, tmp_path: Path
+) -> None:
+    model = json.loads((finished[0] / "top_models.json").read_text())[0]
+    file = finished[0] / model["artifact"]
+    done = run(file, images, "--json", "--top", "10", command="predict")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 80
+    logits = DeployedModel(file)(
+        digits.normalise(digits.train.images[[int(Path(line["image"]).stem) for line in lines]]).numpy()
+    )
+    for row, line in zip(logits, lines, strict=True):
+        assert next(iter(line["classes"])) == digits.classes[int(row.argmax())]
+        assert sum(line["classes"].values()) == pytest.approx(1)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    colour = Image.new("RGB", (40, 20), "white")
+    colour.save(tmp_path / "large.jpg")
+    done = run(file, "broken.png", "large.jpg", command="predict")
+    assert done.returncode == 2
+    assert done.stdout.startswith("large.jpg  ")
+    first, last = done.stderr.splitlines()
+    assert "cannot read the image 'broken.png'" in first
+    assert last == "error: 1 of 2 images could not be read"
+
+
+def test_what_is_no_file_to_predict_with(run: Run, finished: Finished, images: Path, tmp_path: Path) -> None:
+    model = json.loads((finished[0] / "top_models.json").read_text())[0]
+    content = onnx.load(finished[0] / model["artifact"])
+    del content.metadata_props[:]
+    onnx.save(content, tmp_path / "bare.onnx")
+    (tmp_path / "empty").mkdir()
+    for words, message in (
+        (("bare.onnx", images), "'bare.onnx' does not say how it is used"),
+        (("nothing.onnx", images), "'nothing.onnx' is no ONNX file"),
+        (("bare.onnx", "empty"), "there are no images in 'empty'"),
+        (("bare.onnx", images, "--top", "0"), "--top 0 is less than 1"),
+        (("bare.onnx", images, "--runtime", "x"), "--runtime 'x' is none of onnxruntime, openvino"),
+    ):
+        (line,) = run(*words, command="predict").stderr.splitlines()
+        assert message in line
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch-export", "torchscript"])
+def test_exported_files_compute_what_the_network_does(
+    form: str, run: Run, finished: Finished, digits: Dataset, tmp_path: Path
+) -> None:
+    models = {m["trial"]: m for m in json.loads((finished[0] / "top_models.json").read_text())}
+    done = run(finished[0], "--models", ",".join(map(str, models)), "--format", form, "--to", "out", command="export")
+    assert done.returncode == 0, done.stderr
+    batch = digits.normalise(digits.validation.images[:7])
+    files = [path for path in (tmp_path / "out").iterdir() if path.suffix != ".json"]
+    assert len(files) == len(models)
+    for path in files:
+        facts = json.loads(path.with_suffix(".json").read_text())
+        model = models[facts["trial"]]
+        assert facts["architecture"] == model["architecture"]
+        assert json.loads(facts["classes"]) == list(digits.classes)
+        if form == "onnx":
+            assert path.read_bytes() == (finished[0] / model["artifact"]).read_bytes()
+            continue
+        load = torch.jit.load if form == "torchscript" else lambda file: torch.export.load(file).module()
+        with torch.no_grad():
+            expected = slimsearch.load_network(finished[0], model)(batch)
+            assert torch.allclose(load(str(path))(batch), expected, atol=1e-4)
+        line = next(line for line in done.stdout.splitlines() if path.name in line)
+        assert ("float32: the network that was quantized" in line) == ("quantize" in model["recipe"])
+
+
+def test_what_cannot_be_exported(run: Run, finished: Finished) -> None:
+    assert "--models 99 is none of the finalists" in run(finished[0], "--models", "99", command="export").stderr
+    assert "--format 'x' is none of onnx" in run(finished[0], "--format", "x", command="export").stderr
+    assert "nowhere" in run("nowhere", command="export").stderr
+
+
+BROKEN = """
+import nni, torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d, MutableLinear
+from torch import nn
+
+
+class Broken(ModelSpace):
+    def __init__(self, in_channels, num_classes):
+        super().__init__()
+        width = nni.choice("width", [4, 8])
+        self.conv = MutableConv2d(in_channels, width, kernel_size=nni.choice("kernel", [3, 5]), padding=1)
+        self.same = LayerChoice([nn.ReLU(), nn.ReLU()], label="same")
+        self.head = MutableLinear(width * 64, num_classes)
+
+    def forward(self, x):
+        x = self.same(self.conv(x))
+        return self.head(torch.flatten(x, 1))
+"""
+
+
+def test_a_space_is_looked_at(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    words = ("--space", "broken.py:Broken", "--dataset", "digits", "--samples", "40", "--max-params", "2500")
+    done = run(*words, "--no-estimate", "--json", "found.json", "--picture", "costs.svg", command="check")
+    assert done.returncode == 2
+    assert "always with kernel=5 and never without" in done.stdout
+    assert "(broken.py, line 17)" in " ".join(done.stdout.split())
+    assert "--max-params 2500: " in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert done.stderr == f"error: {40 - found['works']} of 40 networks cannot be built or run\n"
+    choices = {choice["label"]: choice for choice in found["choices"]}
+    assert {label: choice["dead"] for label, choice in choices.items()} == {
+        "kernel": None, "same": True, "width": False
+    }  # fmt: skip
+    assert choices["width"]["layers"] == 2
+    assert found["different"] == 8
+    assert "<svg" in (tmp_path / "costs.svg").read_text()
+
+
+def test_costs_are_those_of_the_networks(digits: Dataset) -> None:
+    space = ModelSpace.load(TINY, digits.input_shape, 10)
+    limits = (Limit("params", 1000, True, "--max-params"),)
+    found = check_space(space, digits, 30, limits, predict=False)
+    from slimsearch.compression import Network
+
+    rng = np.random.default_rng(0)
+    networks = [Network(space.build(space.sample(rng))) for _ in range(30)]
+    assert found.costs["params"] == [network.params for network in networks]
+    example = torch.zeros(1, *digits.input_shape)
+    assert found.costs["macs"] == [network.macs(example) for network in networks]
+    assert found.works == found.sampled == 30
+    assert found.kept == {"--max-params 1000": np.mean([network.params <= 1000 for network in networks])}
+    assert [choice.dead for choice in found.choices] == [False, False]
+
+
+def test_a_network_that_looks_at_values_is_looked_at_too(digits: Dataset) -> None:
+    space = ModelSpace.load(f"{SPACES}:Various", digits.input_shape, 10)
+    found = check_space(space, digits, 10, predict=False)
+    assert found.works == 10
+
+
+def test_what_a_check_cannot_be_told(run: Run) -> None:
+    words = ("--space", TINY, "--dataset", "digits")
+    assert "check looks at a run before it is begun" in run("--resume", "x", command="check").stderr
+    assert "--picture 'x.jpg' does not end in .png or .svg" in run(*words, "--picture", "x.jpg", command="check").stderr
+    assert run(*words, "--print-config", command="check").stdout == run(*words, "--print-config").stdout
+
+
+def test_an_estimate_says_what_it_is_of(run: Run) -> None:
+    words = ("--space", TINY, "--dataset", "digits", "--samples", "5", "--epochs", "3", "--trials", "4")
+    done = run(*words, "--json", "found.json", command="check")
+    assert done.returncode == 0, done.stderr
+    assert "a trial of 3 epochs takes about " in done.stdout
+    seconds = json.loads(Path("found.json").read_text())["seconds"]
+    assert seconds["tried"] == 4
+    assert 0 < seconds["trial"] < seconds["search"]
+    assert seconds["low"] <= seconds["search"] <= seconds["high"]
+
+
+def test_printed_options_are_a_file_of_options(run: Run, tmp_path: Path) -> None:
+    words = ("--space", TINY, "--config", "quick", "--learning-rate", "1e-3", "--max-size-kib", "100")
+    first = run(*words, "--print-config")
+    assert first.returncode == 0, first.stderr
+    (tmp_path / "options.yaml").write_text(first.stdout)
+    assert run("--config", "options.yaml", "--print-config").stdout == first.stdout
+    assert "learning_rate: 0.001\n" in first.stdout
+    assert "trials: 6\n" in first.stdout
+    assert not (tmp_path / "runs").exists()
+    assert "--print-config is of a new run" in run("--resume", "x", "--print-config").stderr
+    assert "presets: " in run("--config", "nothing", "--print-config").stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", presets())
+def test_presets_run_at_small_size(preset: str, run: Run, tmp_path: Path) -> None:
+    words = ["--space", TINY, "--dataset", "digits", "--config", preset, "--trials", "3", "--epochs", "3"]
+    small = ["--subnets", "4", "--supernet-epochs", "1", "--top-k", "1", "--repeats", "1", "--run-dir", "made"]
+    done = run(*words, *small)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "made" / "top_models.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("",), {"run", "check", "predict"}),
+        (("run", "--strategy", "o"), {"optuna"}),
+        (("run", "--config", "q"), {"quick"}),
+        (("check", "--sam"), {"--samples", "--sampler"}),
+    ],
+)
+def test_bash_completes(words: tuple[str, ...], offered: set[str], run: Run, tmp_path: Path) -> None:
+    done = run("bash", command="completion")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "completion").write_text(done.stdout)
+    typed = " ".join(f'"{word}"' for word in ("slimsearch", *words))
+    script = f"""
+        source ./completion
+        COMP_WORDS=({typed}); COMP_CWORD={len(words)}
+        function=$(complete -p slimsearch | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        $function slimsearch "{words[-1]}" "" ; printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    found = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert offered <= set(found.stdout.split()), found.stderr

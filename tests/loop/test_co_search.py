@@ -1,0 +1,202 @@
+"""Architecture and recipe searched together: real runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import slimsearch
+from slimsearch.evaluators.datasets import Dataset
+from tests.conftest import TINY, Run, recorded
+
+RECIPES = """
+training:
+  learning_rate: [0.005, 0.01]
+prune:
+  use: [true, false]
+  sparsity: [0.3, 0.5]
+  epochs: 1
+distill:
+  use: {values: [true, false], when: {prune.use: true}}
+  epochs: 1
+quantize:
+  use: [true, false]
+"""
+WORDS = ("--space", TINY, "--dataset", "digits", "--epochs", "3", "--co-search", "recipes.yaml", "--run-dir", "run")
+
+
+ODD = """
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from torch import nn
+
+
+class Odd(ModelSpace):
+    def __init__(self):
+        super().__init__()
+        good = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+        bad = nn.Sequential(nn.Flatten(), nn.Linear(64, 1), nn.ReLU(), nn.Linear(1, 200), nn.ReLU(), nn.Linear(200, 10))
+        self.body = LayerChoice({"good": good, "bad": bad}, label="body")
+
+    def forward(self, x):
+        return self.body(x)
+"""
+
+
+@pytest.fixture
+def recipes(tmp_path: Path) -> Path:
+    (tmp_path / "recipes.yaml").write_text(RECIPES)
+    return tmp_path / "recipes.yaml"
+
+
+def test_recipes_are_searched_resumed_and_handed_out(recipes: Path, run: Run, tmp_path: Path, digits: Dataset) -> None:
+    done = run(*WORDS, "--trials", "4", "--objectives", "val_accuracy,size_kib,macs", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    before = recorded(tmp_path / "run")
+    recipes.unlink()  # the run has its content
+    done = run("--resume", "run", "--trials", "10")
+    assert done.returncode == 0, done.stderr
+    after = recorded(tmp_path / "run")
+    assert {number: after[number] for number in before} == before
+    searched = [trial for trial in after.values() if trial["kind"] == "search"]
+    assert len(searched) == 10
+    assert len({json.dumps(trial["params"], sort_keys=True) for trial in searched}) == 10
+    models = json.loads((tmp_path / "run" / "top_models.json").read_text())
+    assert any(model["recipe"] for model in models)
+    assert digits.test is not None
+    for model in models:
+        point = after[model["trial"]]["params"]
+        assert set(model["architecture"]) <= {"act", "width"}
+        assert json.loads(point["training.learning_rate"]) == model["training"]["learning_rate"]
+        assert ("prune" in model["recipe"]) == json.loads(point["prune.use"])
+        file = tmp_path / "run" / model["artifact"]
+        assert slimsearch.accuracy(file, digits, digits.test) == model["metrics"]["test_accuracy"]
+        network = slimsearch.load_network(tmp_path / "run", model, space=TINY)
+        assert sum(p.numel() for p in network.parameters()) == model["metrics"]["params"]
+        slimsearch.build(TINY, model["architecture"], input_shape=(1, 8, 8))
+
+
+def test_a_trained_parent_is_trained_once(recipes: Path, run: Run, tmp_path: Path) -> None:
+    """Four recipes on each of six architectures: one of four trains."""
+    recipes.write_text("prune:\n  use: [true, false]\n  epochs: 1\nquantize:\n  use: [true, false]\n")
+    done = run(*WORDS, "--trials", "24", "--workers", "2", "--sampler", "grid")
+    assert done.returncode == 0, done.stderr
+    trials = recorded(tmp_path / "run")
+    assert len(trials) == 24
+    by_architecture: dict[str, list[float]] = {}
+    for trial in trials.values():
+        architecture = json.dumps([trial["params"][label] for label in ("act", "width") if label in trial["params"]])
+        saved = trial["result"]["metrics"]["seconds_saved"]
+        by_architecture.setdefault(architecture, []).append(saved)
+    assert len(by_architecture) == 6
+    for saved in by_architecture.values():
+        assert len(saved) == 4
+        assert sum(seconds == 0 for seconds in saved) == 1, "one of four recipes trains, the others have its network"
+    kept = [json.loads(path.read_text())["depends_on"] for path in (tmp_path / "run" / "kept").glob("*/done.json")]
+    assert len({json.dumps(one) for one in kept}) == len(kept) == 6 * 4
+
+
+def test_the_same_seed_gives_the_same_candidates(recipes: Path, run: Run, tmp_path: Path) -> None:
+    words = ("--trials", "4", "--objectives", "val_accuracy,size_kib,macs", "--workers", "1")
+    found = []
+    for name in ("one", "two"):
+        assert run(*WORDS[:-1], name, *words).returncode == 0
+        found.append([(t["params"], t["values"]) for t in recorded(tmp_path / name).values()])
+    assert found[0] == found[1]
+
+
+def test_size_is_known_before_training(recipes: Path, run: Run, tmp_path: Path) -> None:
+    """What breaks a limit is not trained; and the rehearsed file weighs what the trained one does."""
+    done = run(*WORDS, "--trials", "4", "--max-params", "700", "--sampler", "random")
+    assert done.returncode in (0, 2)
+    trials = recorded(tmp_path / "run").values()
+    ruled_out = [t for t in trials if t["result"]["state"] == "ruled out"]
+    assert ruled_out
+    assert all(t["curve"] == {} for t in ruled_out)
+    for trial in trials:
+        if trial["result"]["state"] == "complete" and trial["kind"] == "search":
+            assert trial["result"]["metrics"]["params"] <= 700
+
+
+def test_training_hyper_parameters_by_themselves(run: Run, tmp_path: Path) -> None:
+    words = ("--space", TINY, "--dataset", "digits", "--epochs", "2", "--run-dir", "run", "--compress", "quantize")
+    done = run(*words, "--search-hyperparameters", "--trials", "4", "--top-k", "1")
+    assert done.returncode == 0, done.stderr
+    trials = recorded(tmp_path / "run").values()
+    searched = [t for t in trials if t["kind"] == "search"]
+    assert all({"training.learning_rate", "training.warm_up"} <= t["params"].keys() for t in searched)
+    compressed = [t for t in trials if t["kind"] == "compression"]
+    assert len(compressed) == 1
+    assert "training.learning_rate" in compressed[0]["params"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "said"),
+    [
+        ("prun:\n  use: [true, false]\n", (), "unknown stage 'prun'"),
+        ("prune:\n  sparsty: [0.1, 0.2]\n", (), "stage 'prune' has no option 'sparsty'"),
+        ("prune:\n  sparsity: [0.1, 2]\n", (), "sparsity 2 is not between 0 and 1"),
+        ("training:\n  rate: [0.1, 2]\n", (), "training has no 'rate' to search; it has learning_rate"),
+        ("training:\n  learning_rate: [0.1, -2]\n", (), "learning_rate -2 is not above 0"),
+        ("training:\n  augmentation: [none, blur]\n", (), "augmentation 'blur' is none of auto, none"),
+        ("prune:\n  sparsity: 0.5\n", (), "leaves nothing to choose"),
+        ("distill:\n  teacher: [parent, best]\n", (), "'distill' cannot learn from the best network"),
+        (RECIPES, ("--scheduler", "asha"), "--scheduler asha searches architectures alone; without it, --co-search"),
+        (RECIPES, ("--strategy", "supernet"), "--strategy supernet searches architectures alone"),
+        (RECIPES, ("--strategy", "nni-random"), "--strategy nni-random searches architectures alone"),
+        (RECIPES, ("--zero-cost", "params"), "--zero-cost params searches architectures alone"),
+    ],
+)
+def test_mistakes_are_one_line(
+    content: str, words: tuple[str, ...], said: str, recipes: Path, run: Run, tmp_path: Path
+) -> None:
+    recipes.write_text(content)
+    done = run(*WORDS, *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_report_shows_each_step_of_a_finalist(recipes: Path, run: Run, tmp_path: Path) -> None:
+    """From the trained network through each stage, every file scored, nothing trained again."""
+    recipes.write_text("prune:\n  sparsity: [0.3, 0.5]\n  epochs: 1\nquantize:\n  use: [true, false]\n")
+    done = run(*WORDS, "--trials", "4", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    trials = recorded(tmp_path / "run")
+    steps = {number: trial for number, trial in trials.items() if trial["kind"] == "step"}
+    assert steps
+    assert all(trial["state"] == "PRUNED" and not trial["curve"] for trial in steps.values())
+    models = json.loads((tmp_path / "run" / "top_models.json").read_text())
+    for model in models:
+        path = model["path"]
+        assert [stage for step in path for stage in step["stages"]] == list(model["recipe"])
+        assert path[0]["stages"] == {}
+        assert path[-1]["trial"] == model["trial"]
+        assert all({"val_accuracy", "latency_ms", "size_kib", "params"} <= set(step["metrics"]) for step in path)
+        assert path[0]["metrics"]["params"] > path[1]["metrics"]["params"]
+        assert path[0]["seconds"] > 0
+    assert set(steps).isdisjoint(model["trial"] for model in models)
+    page = (tmp_path / "run" / "report.html").read_text()
+    data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.S).group(1))
+    assert {one["trial"]: [step["trial"] for step in one["path"]] for one in data["finalists"]} == {
+        model["trial"]: [step["trial"] for step in model["path"]] for model in models
+    }
+    before = recorded(tmp_path / "run")
+    assert run("--resume", "run").returncode == 0
+    assert recorded(tmp_path / "run") == before
+
+
+def test_what_is_dominated_whatever_it_learns_is_not_trained(recipes: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(ODD)
+    recipes.write_text("level:\n  use: [true, false]\n  sparsity: [0.5, 0.6]\n  epochs: 1\n")
+    words = ("--objectives", "val_accuracy,size_kib,macs", "--sampler", "grid", "--workers", "1", "--trials", "6")
+    done = run("--space", "odd.py:Odd", *WORDS[2:], *words)
+    assert done.returncode == 0, done.stderr
+    trials = [trial for trial in recorded(tmp_path / "run").values() if trial["kind"] == "search"]
+    vain = [trial for trial in trials if trial["result"]["state"] == "ruled out"]
+    assert [json.loads(trial["params"]["body"]) for trial in vain] == ["bad", "bad"]
+    assert all("its architecture has had" in trial["result"]["reason"] for trial in vain)
+    assert "2 of 6 candidates (33%) were ruled out before training" in done.stdout

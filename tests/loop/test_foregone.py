@@ -1,0 +1,70 @@
+"""What cannot be on the front, seen before it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from slimsearch.evaluators import Objective
+from slimsearch.loop.foregone import foregone
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.trial import COMPLETE, RULED_OUT, SEARCH, Trial
+from slimsearch.report.savings import savings
+from slimsearch.search_spaces import Candidate
+
+OBJECTIVES = (
+    Objective("val_accuracy", "maximize"), Objective("latency_ms", "minimize"), Objective("size_kib", "minimize"),
+)  # fmt: skip
+RANKING = Ranking(OBJECTIVES)
+
+
+def trial(number: int, width: int, accuracy: float, latency: float, size: float, **recipe: dict[str, object]) -> Trial:
+    metrics = {"val_accuracy": accuracy, "latency_ms": latency, "size_kib": size, "val_images": 1000.0}
+    return Trial(number, Candidate({"width": width}, recipe), SEARCH, COMPLETE, 1, 0, metrics=metrics)
+
+
+PARENT, BETTER = trial(0, 8, 0.95, 1.0, 100.0), trial(1, 4, 0.98, 0.4, 40.0)
+PRUNED = Candidate({"width": 8}, {"prune": {}})
+COSTS = {"latency_ms": 0.5, "size_kib": 50.0}
+
+
+def test_dominated_by_what_its_architecture_could_reach_at_best() -> None:
+    said = foregone(RANKING, PRUNED, COSTS, [PARENT, BETTER])
+    assert said == "dominated by trial 1 even at 96.38% accuracy: its architecture has had 95.00%"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "known", "trials"),
+    [
+        (PRUNED, COSTS, [PARENT]),  # nobody dominates it
+        (PRUNED, {**COSTS, "size_kib": 30.0}, [PARENT, BETTER]),  # it is smaller
+        (PRUNED, {**COSTS, "latency_ms": 0.41}, [PARENT, BETTER]),  # or as fast, as far as can be told
+        (PRUNED, COSTS, [trial(0, 8, 0.97, 1.0, 100.0), BETTER]),  # two standard errors more are enough
+        (PRUNED, COSTS, [BETTER]),  # its architecture is not known
+        (PRUNED, {"size_kib": 50.0}, [PARENT, BETTER]),  # its latency is not
+        (replace(PRUNED, training={"learning_rate": 0.1}), COSTS, [PARENT, BETTER]),  # it is trained otherwise
+        (PRUNED, COSTS, [PARENT, replace(BETTER, kind="step")]),  # what dominates it is no result
+    ],
+)
+def test_what_may_be_on_the_front_is_trained(
+    candidate: Candidate, known: dict[str, float], trials: list[Trial]
+) -> None:
+    assert foregone(RANKING, candidate, known, trials) is None
+
+
+def test_epochs_on_the_way_count_too() -> None:
+    pruned = trial(0, 8, 0.90, 0.8, 90.0, prune={"sparsity": 0.9})
+    assert foregone(RANKING, PRUNED, COSTS, [pruned, BETTER]) is not None
+    seen = replace(pruned, curve=({"epoch": 1.0, "val_accuracy": 0.975},))
+    assert foregone(RANKING, PRUNED, COSTS, [seen, BETTER]) is None
+
+
+def test_what_was_saved() -> None:
+    trained = [replace(PARENT, metrics={**PARENT.metrics, "training_seconds": 10.0, "seconds_saved": 30.0})] * 3
+    vain = [replace(PARENT, state=RULED_OUT, metrics={})] * 2
+    assert savings([PARENT]) is None
+    assert str(savings([*trained, *vain])) == (
+        "2 of 5 candidates (40%) were ruled out before training, which would have taken about 20 s of one core; "
+        "networks that were there already saved 2 min of one core"
+    )

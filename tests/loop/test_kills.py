@@ -1,0 +1,62 @@
+"""Runs that are ended from outside, by kill -9 and by Ctrl-C; again and again: tests/faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.conftest import TINY, Run, environment, recorded
+
+
+def test_kill_9_and_resume_lose_and_repeat_nothing(tmp_path: Path, run_apart: Run) -> None:
+    words = ["--space", TINY, "--dataset", "digits", "--epochs", "20", "--run-dir", "run", "--seed", "3"]
+    words += ["--compress", "quantize", "--top-k", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "slimsearch.cli.main", "run", *words],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[3/6]"):
+            break
+    process.kill()
+    process.wait()
+    before = recorded(tmp_path / "run")
+    assert len(before) >= 3
+    time.sleep(1)  # its workers notice within half a second
+    again = run_apart("--resume", "run")
+    assert again.returncode == 0, again.stderr
+    after = recorded(tmp_path / "run")
+    assert {number: after[number] for number in before} == before
+    searched = [t for t in after.values() if t["kind"] == "search"]
+    assert len(searched) == len({json.dumps(t["params"], sort_keys=True) for t in searched}) == 6
+
+
+def test_ctrl_c_and_resume(tmp_path: Path, run: Run) -> None:
+    words = ["--space", TINY, "--dataset", "digits", "--epochs", "20", "--run-dir", "run"]
+    words += ["--compress", "none"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "slimsearch.cli.main", "run", *words], cwd=tmp_path, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[1/6]"):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+    rest, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == ""
+    assert "interrupted; go on with --resume run" in rest
+    assert (tmp_path / "run" / "report.html").is_file()
+    before = recorded(tmp_path / "run")
+    again = run("--resume", "run")
+    assert again.returncode == 0, again.stderr
+    after = recorded(tmp_path / "run")
+    assert {number: after[number] for number in before} == before
+    assert [t["state"] for t in after.values() if t["kind"] == "search"] == ["COMPLETE"] * 6

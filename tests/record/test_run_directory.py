@@ -1,0 +1,147 @@
+"""The run directory: its lock, its study, and what is done about damage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective, Outcome
+from slimsearch.record.record import Record
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.trial import COMPLETE, FAILED, RULED_OUT, RUNNING, SEARCH
+from slimsearch.search_spaces import Candidate, ModelSpace
+from tests.conftest import SPACES
+
+OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("size_kib", "minimize"))
+METRICS = {"val_accuracy": 0.9, "size_kib": 3.5, "latency_ms": 0.1}
+
+
+@pytest.fixture(scope="module")
+def space() -> ModelSpace:
+    return ModelSpace.load(f"{SPACES}:Nested", (1, 8, 8), 10)
+
+
+def create(path: Path) -> RunDirectory:
+    directory = RunDirectory(path, create=True)
+    directory.config.write_text("format: 1\nspace: x\n")
+    return directory
+
+
+def fill(directory: RunDirectory, space: ModelSpace) -> Record:
+    record = Record(directory.open_study(OBJECTIVES), space, OBJECTIVES)
+    points = list(space.grid())
+    for number, point in enumerate(points[:4]):
+        record.start(Candidate(point), kind=SEARCH, fidelity=3, seed=number)
+        record.epoch(number, 1, {"val_accuracy": 0.5, "train_loss": 1.0})
+    record.finish(0, Outcome(METRICS, {"model": "model.onnx"}), violations=[0.5])
+    record.fail(1, "ValueError: it gave up")
+    record.finish(2, Outcome({"size_kib": 9.0}), state=RULED_OUT, reason="too large")
+    return record
+
+
+def test_everything_comes_back(tmp_path: Path, space: ModelSpace) -> None:
+    with create(tmp_path / "run") as directory:
+        trials = list(fill(directory, space).trials)
+    with RunDirectory(tmp_path / "run", create=False) as directory:
+        again = Record(directory.open_study(OBJECTIVES), space, OBJECTIVES)
+    assert [t.state for t in again.trials] == [COMPLETE, FAILED, RULED_OUT, RUNNING]
+    for before, after in zip(trials[:3], again.trials, strict=False):
+        assert before.candidate == after.candidate
+        assert (before.metrics, before.error, before.reason) == (after.metrics, after.error, after.reason)
+        assert [dict(p) for p in before.curve] == [dict(p) for p in after.curve]
+    assert again.trials[0].artifacts == {"model": "trials/00000/model.onnx"}
+
+
+def test_finalists_are_one_write(tmp_path: Path, space: ModelSpace) -> None:
+    with create(tmp_path / "run") as directory:
+        record = fill(directory, space)
+        lines = len(directory.journal.read_bytes().splitlines())
+        record.finalise({0: {"test_accuracy": 0.88}})
+        assert len(directory.journal.read_bytes().splitlines()) == lines + 1
+        assert record.finalists == {0}
+    with RunDirectory(tmp_path / "run", create=False) as directory:
+        again = Record(directory.open_study(OBJECTIVES), space, OBJECTIVES)
+        assert again.trials[0].finalised().metrics == {**METRICS, "test_accuracy": 0.88}
+
+
+def test_it_is_an_ordinary_optuna_study(tmp_path: Path, space: ModelSpace) -> None:
+    import optuna
+
+    with create(tmp_path / "run") as directory:
+        fill(directory, space)
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(tmp_path / "run" / "study.journal"))
+    )
+    study = optuna.load_study(study_name=None, storage=storage)
+    assert study.metric_names == ["val_accuracy", "size_kib"]
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL", "PRUNED", "RUNNING"]
+    assert study.trials[0].values == [0.9, 3.5]
+    assert study.trials[0].intermediate_values == {1: 0.5}
+    assert json.loads(study.trials[0].params["inputs"]) == [0, 1]
+    assert "kernel" not in study.trials[0].params, "inactive choices are not recorded"
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with create(tmp_path / "run"), pytest.raises(SlimsearchError, match="in use by another process"):
+        RunDirectory(tmp_path / "run", create=False)
+    with RunDirectory(tmp_path / "run", create=False):
+        pass
+
+
+def test_an_existing_one_is_not_overwritten(tmp_path: Path) -> None:
+    create(tmp_path / "run").__exit__(None, None, None)
+    with pytest.raises(SlimsearchError, match="exists already; go on with it by --resume"):
+        RunDirectory(tmp_path / "run", create=True)
+
+
+def test_a_torn_last_line_is_moved_aside(tmp_path: Path, space: ModelSpace) -> None:
+    with create(tmp_path / "run") as directory:
+        fill(directory, space)
+        whole = directory.journal.read_bytes()
+        directory.journal.write_bytes(whole + b'{"op_code": 4, "worker')
+        (directory.path / "study.journal.lock").write_text("left behind by a killed process")
+    with RunDirectory(tmp_path / "run", create=False) as directory:
+        record = Record(directory.open_study(OBJECTIVES), space, OBJECTIVES)
+        assert len(record.trials) == 4
+        record.fail(3, "goes on")
+        assert directory.journal.read_bytes().startswith(whole)
+    assert (tmp_path / "run" / "study.journal.torn").read_bytes() == b'{"op_code": 4, "worker\n'
+    with RunDirectory(tmp_path / "run", create=False) as directory:
+        assert Record(directory.open_study(OBJECTIVES), space, OBJECTIVES).trials[3].error == "goes on"
+
+
+def test_every_cut_of_the_journal_opens_and_loses_only_what_is_cut(tmp_path: Path, space: ModelSpace) -> None:
+    with create(tmp_path / "run") as directory:
+        fill(directory, space)
+        whole = directory.journal.read_bytes()
+    for cut in range(len(whole) - 1, 0, -997):
+        with RunDirectory(tmp_path / "run", create=False) as directory:
+            directory.journal.write_bytes(whole[:cut])
+            record = Record(directory.open_study(OBJECTIVES), space, OBJECTIVES)
+            assert len(record.trials) <= 4
+            assert all(t.metrics == METRICS for t in record.trials if t.state == COMPLETE)
+
+
+def test_damage_in_the_middle_is_named_and_left_alone(tmp_path: Path, space: ModelSpace) -> None:
+    with create(tmp_path / "run") as directory:
+        fill(directory, space)
+    journal = tmp_path / "run" / "study.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[3] = b"\x00\x01 rubbish\n"
+    journal.write_bytes(b"".join(lines))
+    before = journal.read_bytes()
+    opened = RunDirectory(tmp_path / "run", create=False)
+    with opened as directory, pytest.raises(SlimsearchError, match="damaged in line 4"):
+        directory.open_study(OBJECTIVES)
+    assert journal.read_bytes() == before
+
+
+def test_what_is_no_run_directory(tmp_path: Path) -> None:
+    with pytest.raises(SlimsearchError, match="is no run directory"):
+        RunDirectory(tmp_path, create=False)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SlimsearchError, match="exists already"):
+        RunDirectory(tmp_path / "file", create=True)

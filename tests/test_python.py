@@ -1,0 +1,160 @@
+"""From Python: a script without a main guard, a notebook, and classes defined there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+import slimsearch
+from slimsearch.evaluators.datasets import Dataset
+from tests.conftest import TINY, environment
+
+PROGRAM = textwrap.dedent(
+    """
+    import slimsearch
+    import nni, torch
+    from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLinear
+    from sklearn.datasets import load_digits
+
+    print("this line runs once")
+
+    class Mine(torch.nn.Module):
+        def forward(self, x):
+            return torch.relu(x)
+
+    class Mlp(ModelSpace):
+        def __init__(self):
+            super().__init__()
+            width = nni.choice("width", [16, 32])
+            self.hidden, self.out = MutableLinear(64, width), MutableLinear(width, 10)
+            self.act = LayerChoice([Mine(), torch.nn.Tanh()], label="act")
+
+        def forward(self, x):
+            return self.out(self.act(self.hidden(torch.flatten(x, 1))))
+
+    def nodes(path, data):
+        import onnx
+        return len(onnx.load(str(path)).graph.node)
+
+    digits = load_digits()
+    result = slimsearch.search(
+        Mlp, (digits.images / 16, digits.target), trials=3, epochs=3, run_dir="run", compress="quantize", top_k=1
+    )
+    for model in result.top_models(3):
+        print(sorted(model), model["metrics"]["test_accuracy"] > 0.5)
+    """
+)
+
+
+def check(output: str, folder: Path) -> None:
+    assert output.count("this line runs once") == 1
+    models = [line for line in output.splitlines() if line.startswith("['")]
+    assert models
+    keys = ["architecture", "artifact", "intervals", "metrics", "on_front", "recipe", "trial"]
+    some = [[], ["cannot_be_told_from"], ["path"], ["cannot_be_told_from", "path"]]
+    allowed = [f"{sorted(keys + more)} True" for more in some]
+    assert set(models) & {allowed[1], allowed[3]}
+    assert set(models) <= set(allowed)
+    assert (folder / "run" / "top_models.json").is_file()
+
+
+def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    check(done.stdout, tmp_path)
+    # What was begun from Python is resumed there, and the command line says so.
+    words = [sys.executable, "-m", "slimsearch.cli.main", "run", "--resume", "run"]
+    refused = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: 'run' was begun from Python with a class; resume it there")
+
+
+def test_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbclient
+    import nbformat
+
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    cells = [nbformat.v4.new_code_cell(PROGRAM)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    kernel = nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
+    kernel.execute()
+    printed = "".join(o["text"] for o in notebook.cells[0].outputs if o.get("name") == "stdout")
+    check(printed, tmp_path)
+
+
+def test_resume_with_class_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from slimsearch.evaluators.datasets import load_dataset
+    from slimsearch.names import load_class
+
+    monkeypatch.chdir(tmp_path)
+    space = load_class("space", TINY, "slimsearch.search_spaces")
+    digits = load_dataset("digits")
+    data = (digits.train.images, digits.train.labels)
+    first = slimsearch.search(space, data, trials=1, epochs=1, run_dir="run", compress="none")
+    second = slimsearch.resume("run", space=space, dataset=data, trials=2)
+    assert len(second.trials) == 2
+    assert second.trials[0].metrics == first.trials[0].metrics
+    with pytest.raises(slimsearch.SlimsearchError, match="begun from Python with its data"):
+        slimsearch.resume("run", space=space)
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "said"),
+    [
+        (TINY, {"trails": 3}, "there is no option 'trails'; options: space, architectures, strategy"),
+        (TINY, {"trials": 0}, "--trials 0 is less than 1"),
+        (str, {}, "'str' is not an NNI ModelSpace"),
+        (3, {}, "a space is an NNI ModelSpace class, a dict of choices or a Space, not 3"),
+    ],
+)
+def test_mistakes(space: object, options: dict[str, object], said: str) -> None:
+    with pytest.raises(slimsearch.SlimsearchError, match=said):
+        slimsearch.search(space, "digits", **options)
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, slimsearch; print([m for m in ('torch', 'nni', 'optuna', 'ray', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("space", "name"), [("lenet", "lenet"), ("/a/b.py:MyNet", "MyNet"), ("<python>:f.<locals>.Net", "Net")]
+)
+def test_the_default_run_directory_is_called_after_the_space(
+    space: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from slimsearch.loop.job import default_directory
+
+    monkeypatch.chdir(tmp_path)
+    path = default_directory(space)
+    assert path.parent == Path("runs")
+    assert path.name.startswith(f"{name}-2")
+    path.mkdir(parents=True)
+    assert default_directory(space) != path
+
+
+def test_a_model_of_ones_own_stays_as_it_was(digits: Dataset, tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(64, 10)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    small = slimsearch.compress(model, "quantize", digits)
+    slimsearch.export(model, tmp_path / "fp32.onnx", digits)
+    file = slimsearch.export(small, tmp_path / "int8.onnx", digits)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert file.stat().st_size != (tmp_path / "fp32.onnx").stat().st_size
