@@ -40,7 +40,7 @@ REFERENCE = {
     ),
     "slimsearch.evaluators": (
         "Evaluators",
-        {"slimsearch.evaluators.datasets": "Data sets", "slimsearch.evaluators.scores": "Scores of untrained networks"},
+        {"slimsearch.evaluators.datasets": "Data sets"},
     ),
     "slimsearch.strategies": (
         "Strategies",

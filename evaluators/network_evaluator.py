@@ -25,7 +25,7 @@ from slimsearch.evaluators.latency.predictor import LatencyPredictor
 from slimsearch.evaluators.objective import finite
 from slimsearch.evaluators.task import Artifact, Outcome, Report, Task
 from slimsearch.evaluators.training.image_training import ImageTraining, StoppedEarly, TrainingSettings
-from slimsearch.evaluators.training.inheritance import inherit, state_of
+from slimsearch.evaluators.training.inheritance import inherit
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +92,7 @@ class NetworkEvaluator:
     ``parity_error`` (see `check_parity`), ``size_kib``, ``params``, ``macs``, ``training_seconds``, ``packed_kib``
     (see `pack`) where there is a packed form that no runtime executes, and those of the user. A task that
     starts from another's network also gets ``start_latency_ms`` and the like: the file it started from, measured in
-    turns with the new one; ``inherited_share`` is how many of a network's parameters began as those of another one.
+    turns with the new one; ``inherited_share``: share of the parameters that began as those of ``--init``.
 
     Attributes:
         space: builds the networks.
@@ -103,7 +103,7 @@ class NetworkEvaluator:
         kept: a folder for networks that several candidates go through, so that each is made once; None: each candidate
             is made from the start. What is kept depends on the task's seed: candidates share what they have in common
             only where they have one seed.
-        initial: weights that every network begins with as far as they fit, as safetensors; a donor's count more.
+        initial: weights that every network begins with as far as they fit, as safetensors.
     """
 
     space: Architectures
@@ -152,8 +152,6 @@ class NetworkEvaluator:
                 network = Network(module.eval())
                 if self.initial is not None:
                     inherited["inherited_share"] = share
-                if task.donor is not None:
-                    inherited["inherited_share"] = inherit(network.module, state_of(task.donor.directory))
                 known, go_on = self._before_training(network, task, training, report)
                 if not go_on:
                     return Outcome(known)

@@ -41,7 +41,6 @@ class Task:
         teacher: the most accurate network of the run, for a distillation that asks for it.
         epochs_done: how many are recorded already, of a trial that is continued.
         inherit: weights come from the run's supernet in place of training.
-        donor: a trained network of another architecture, whose weights it begins with as far as they fit.
     """
 
     number: int
@@ -53,7 +52,6 @@ class Task:
     teacher: Artifact | None = None
     epochs_done: int = 0
     inherit: bool = False
-    donor: Artifact | None = None
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ def test_flags_and_names_in_the_text_exist() -> None:
     known += (ROOT / "experiments" / "compare_compression.py").read_text()
     assert not [flag for flag in flags if flag not in known]
     for package in (
-        "search_spaces", "evaluators.datasets", "evaluators.scores", "strategies.samplers", "strategies.schedulers",
+        "search_spaces", "evaluators.datasets", "strategies.samplers", "strategies.schedulers",
         "compression", "compression.pruning.importances", "compression.pruning.schedules",
     ):  # fmt: skip
         for name in built_in_names(f"slimsearch.{package}"):

@@ -1,12 +1,9 @@
-"""Weights that a network begins with: those of a trained one of another architecture, as far as they fit."""
+"""Initial weights from a trained network of another shape."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,19 +48,3 @@ def _shared(own: Sequence[int], donor: Sequence[int]) -> tuple[tuple[slice, ...]
         first = ((a - size) // 2, (b - size) // 2) if in_kernel else (0, 0)
         parts.append((slice(first[0], first[0] + size), slice(first[1], first[1] + size)))
     return tuple(part for part, _ in parts), tuple(part for _, part in parts)
-
-
-def state_of(directory: Path) -> dict[str, Tensor]:
-    """The weights that a trial left in its folder.
-
-    Raises:
-        SlimsearchError: they are missing or damaged.
-    """
-    from safetensors.torch import load_file
-
-    path = directory / "weights.safetensors"
-    try:
-        found: dict[str, Tensor] = load_file(str(path))
-        return found
-    except Exception as error:  # safetensors and the file system each have their own
-        raise SlimsearchError(f"cannot read the weights '{path}': {error}") from error

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
-from experiments.benchmarks.zero_cost import spearman
 from slimsearch import compression
 from slimsearch.compression import Network, Quantization
 from slimsearch.evaluators import LatencyPredictor, measure_latency
@@ -129,7 +129,7 @@ def _measured(files: Sequence[Path], shape: tuple[int, int, int], blocks: int) -
 def _errors(told: Sequence[float], truth: np.ndarray[Any, Any]) -> dict[str, Any]:
     errors = np.abs(np.asarray(told) / truth - 1)
     return {
-        "networks": len(truth), "spearman": float(spearman(np.asarray(told), truth)),
+        "networks": len(truth), "spearman": float(spearmanr(told, truth).statistic),
         "median_error": float(np.median(errors)), "error_90": float(np.percentile(errors, 90)),
         "least_ms": float(truth.min()), "most_ms": float(truth.max()),
     }  # fmt: skip

@@ -35,11 +35,10 @@ from slimsearch.compression.distill import SoftLabels
 from slimsearch.evaluators import ImageTraining, Meter, TrainingSettings, precision_for, processor, use_one_thread
 from slimsearch.evaluators.datasets import Dataset, load_dataset
 from slimsearch.evaluators.training import image_training as training_path
-from slimsearch.evaluators.training.inheritance import inherit
 from slimsearch.files import write_whole
 from slimsearch.search_spaces import ModelSpace
 
-_DONOR_EPOCHS, _PINNED_EPOCHS = 10, 3
+_PINNED_EPOCHS = 3
 _PINNED = "a core of its own for each worker"
 OF_SPACES = {"mnist_cnn": "mnist5k", "lenet": "mnist5k", "tiny_cnn": "mnist5k"}
 
@@ -53,7 +52,6 @@ class Way:
         epochs: of it.
         layout: of weights and images, by the name of a `torch.memory_format`.
         fused: whether the optimizer's step is one kernel.
-        inherits: whether it begins with the weights of a neighbour in the space that was trained for ten epochs.
         stored: whether a teacher's answers are asked for once; None: there is no teacher.
         without: what of `slimsearch.evaluators.training.image_training` is left out.
     """
@@ -62,7 +60,6 @@ class Way:
     epochs: int = 1
     layout: str = "channels_last"
     fused: bool = True
-    inherits: bool = False
     stored: bool | None = None
     without: str | None = None
 
@@ -115,7 +112,6 @@ def tricks(epochs: int) -> list[Trick]:
             f"folded normalisation and {epochs // 2} epochs, for {epochs}", long, Way(folded, epochs=epochs // 2),
             ("mnist_cnn", "lenet"),
         ),
-        Trick("weights of a trained neighbour, 2 epochs", short, replace(short, inherits=True)),
         Trick(
             "a teacher's answers stored (no augmentation)",
             Way(replace(base, augmentation="none"), epochs=4, stored=False),
@@ -176,15 +172,9 @@ def compared(trick: Trick, space_name: str, networks: int) -> dict[str, Any]:
     for seed in range(networks):
         point = space.sample(rng)
         network = Network(space.build(point, seed).eval())
-        heir = network
-        if trick.by.inherits:
-            neighbour = Network(space.build(space.mutate(point, rng), seed).eval())
-            donor = ImageTraining(data, trick.by.settings, seed).fit(neighbour, epochs=_DONOR_EPOCHS)
-            heir = Network(network.copy_module())
-            inherit(heir.module, donor.module.state_dict())
         for on in (False, True) if seed % 2 == 0 else (True, False):
             way = trick.by if on else trick.without
-            taken, trained = trained_by(way, heir if way.inherits else network, data, seed)
+            taken, trained = trained_by(way, network, data, seed)
             seconds[on].append(taken)
             if trick.accuracy:
                 scores = training_path.validate(trained.module, data, way.settings, Meter())

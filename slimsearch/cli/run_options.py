@@ -21,7 +21,6 @@ _BUILT_INS = {
     "strategy": "slimsearch.strategies",
     "sampler": "slimsearch.strategies.samplers",
     "scheduler": "slimsearch.strategies.schedulers",
-    "zero_cost": "slimsearch.evaluators.scores",
     "dataset": "slimsearch.evaluators.datasets",
     "log": "slimsearch.report.loggers",
 }

@@ -83,7 +83,6 @@ def start(
         strategy=absolute(configuration.strategy),
         sampler=absolute(configuration.sampler),
         scheduler=_FILE.sub(lambda found: absolute(found[0]), configuration.scheduler),
-        zero_cost=absolute(configuration.zero_cost),
         evaluator=IN_MEMORY if evaluate is not None else _absolute_file(configuration.evaluator),
         metrics=_with_absolute_paths(configuration.metrics),
         dataset=IN_MEMORY if data is not None else _absolute_folder(configuration.dataset),
@@ -246,7 +245,6 @@ def _run(parts: Parts, directory: RunDirectory, display: Display, record: Record
         problem.space, parts.sampler, ranking, record, directory, budget,
         seed=configuration.seed, stopping=None if parts.inheriting else parts.stopping,
         proposing=parts.proposing and not parts.inheriting, on_targets=fix_targets, fidelity=fidelity,
-        inherit_weights=configuration.inherit_weights,
     )  # fmt: skip
     first = search
     rest: list[Callable[[], Phase]] = []

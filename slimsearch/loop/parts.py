@@ -12,18 +12,16 @@ from typing import Any
 from slimsearch import compression
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import IMPORTS
-from slimsearch.evaluators.scores import load_score
 from slimsearch.loop.problem import Problem, prepare
 from slimsearch.loop.stopping import Stopping
-from slimsearch.loop.zero_cost import ZeroCost
 from slimsearch.names import load_class
 from slimsearch.options.chosen import architectures
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.recipe_choices import refuse_what_does_not_go_together, text_of
 from slimsearch.record.ranking import Ranking
-from slimsearch.search_spaces import JointSpace, ModelSpace
+from slimsearch.search_spaces import JointSpace
 from slimsearch.strategies import Strategy, begin_workers
-from slimsearch.strategies.samplers import Filtered, Sampler, load_sampler
+from slimsearch.strategies.samplers import Sampler, load_sampler
 from slimsearch.strategies.schedulers import Exploiting, Scheduler, load_scheduler
 
 Evaluate = Callable[..., Mapping[str, float]]
@@ -107,12 +105,6 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
             raise SlimsearchError(
                 f"--scheduler {configuration.scheduler} has one driver: it does not go with --storage"
             )
-    if configuration.inherit_weights and (problem.data is None or configuration.co_search is not None or inheriting):
-        what = "--co-search" if configuration.co_search is not None else f"--strategy {configuration.strategy}"
-        what = "--evaluator" if problem.data is None else what
-        raise SlimsearchError(
-            f"--inherit-weights does not go with {what}: it is for networks that are trained one by one"
-        )
     if isinstance(problem.space, JointSpace):
         refuse_what_does_not_go_together(
             configuration,
@@ -120,17 +112,11 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
                 f"--strategy {configuration.strategy}": inheriting or (not proposing and not hasattr(made, "sampler")),
                 f"--sampler {configuration.sampler}": not proposing and hasattr(made, "sampler"),
                 f"--scheduler {configuration.scheduler}": scheduler is not None and configuration.co_search is not None,
-                f"--zero-cost {configuration.zero_cost}": configuration.zero_cost != "none",
             },
         )
         if configuration.co_search is not None:
             recipe = {}
             configuration = configuration.replace(co_search=text_of(problem.space.recipes))
-    if configuration.zero_cost != "none":
-        if problem.data is None or not isinstance(problem.space, ModelSpace):
-            raise SlimsearchError("--zero-cost scores networks, and --evaluator has none")
-        score = load_score(configuration.zero_cost)
-        sampler = Filtered(sampler, ZeroCost(score, problem.space, problem.data))
     recorded = problem.metrics
     for objective in ranking.objectives:
         if recorded is not None and objective.metric not in recorded:

@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import CHECKPOINT, Artifact, Outcome, Task
+from slimsearch.evaluators import CHECKPOINT, Outcome, Task
 from slimsearch.loop.attempts import Attempts
-from slimsearch.loop.donor import nearest
 from slimsearch.loop.fidelity import Fidelity
 from slimsearch.loop.foregone import foregone
 from slimsearch.loop.proposals import Proposals
 from slimsearch.loop.stopping import Stopping
-from slimsearch.record.artifacts import artifact
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
@@ -75,7 +73,6 @@ class ArchitectureSearch:
         fidelity: how far each trial is trained; None: all to the end.
         stopping: when enough is found; None: when the budget is spent.
         proposing: whether the sampler proposes; where the strategy itself does, candidates are offered.
-        inherit_weights: each network begins with those of the trained one that is most like it.
         kind: of the trials, "search", or "subnet" where weights are inherited in place of training.
         on_targets: told when the targets of the weighted product are fixed; gives those that all drivers use.
     """
@@ -93,7 +90,6 @@ class ArchitectureSearch:
         fidelity: Fidelity | None = None,
         stopping: Stopping | None = None,
         proposing: bool = True,
-        inherit_weights: bool = False,
         kind: str = SEARCH,
         on_targets: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda targets: targets,
     ) -> None:
@@ -114,7 +110,6 @@ class ArchitectureSearch:
         self._proposing = proposing
         self.exhausted = False
         self._kind = kind
-        self._inherit_weights = inherit_weights
         self._running: set[int] = set()
         self._ruled_out: set[int] = set()
         self._index()
@@ -415,12 +410,7 @@ class ArchitectureSearch:
             directory=self._directory.trial_directory(trial.number),
             epochs_done=trial.epochs_done,
             inherit=self._kind == SUBNET,
-            donor=self._donor(trial) if self._inherit_weights else None,
         )
-
-    def _donor(self, trial: Trial) -> Artifact | None:
-        found = nearest(trial, (self._record.trials[number] for number in self._mine), self.ranking.objectives[0])
-        return None if found is None else artifact(found, self._record, self._directory)
 
 
 def _certain(known: Mapping[str, float]) -> dict[str, float]:

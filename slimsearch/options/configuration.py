@@ -26,6 +26,9 @@ RESUMABLE = (
     "cpus_per_trial", "gpus_per_trial", "storage", "log",
 )  # fmt: skip
 
+# Options of older versions, and the values with which their runs go on as they would have.
+_REMOVED = {"early_resolution": 1.0, "zero_cost": "none", "inherit_weights": False}
+
 
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -44,9 +47,6 @@ class Configuration:
     sampler: str = _option("graph_gp", "what proposes the next candidate: a built-in, or a class of yours or Optuna's")
     scheduler: str = _option(
         "none", "how far each candidate is trained, with options such as asha:eta=3; several joined by +"
-    )
-    zero_cost: str = _option(
-        "none", "a score of the untrained network; of every four proposals the one with the best score is taken"
     )
     evaluator: str = _option(
         "network", "network (train and export), table.csv, or path/to/file.py:function from a candidate to metrics"
@@ -124,9 +124,6 @@ class Configuration:
         None,
         "weights that every network begins with, as far as they fit: torchvision:resnet18 where its file is on disk "
         "(--download fetches it), or a .safetensors or .pth file",
-    )
-    inherit_weights: bool = _option(
-        False, "each network begins with the weights, as far as they fit, of the trained one that is most like it"
     )
     epoch_images: int | None = _option(
         None, "images of an epoch, if not all of the training split: reports, and decisions of --scheduler, come sooner"
@@ -258,8 +255,9 @@ class Configuration:
             shown = reprlib.repr(found)
             raise SlimsearchError(f"'{path.parent}' has the format {shown}; this version of Slimsearch reads {FORMAT}")
         values.setdefault("normalise", "none")  # of runs before there was a choice
-        if values.get("early_resolution") == 1.0:  # of runs when there was one, which did not pay
-            del values["early_resolution"]
+        for name, default in _REMOVED.items():
+            if name in values and values.pop(name) != default:
+                raise SlimsearchError(f"'{path}' uses {flag(name)}, which this version of Slimsearch does not have")
         unknown = set(values) - {f.name for f in dataclasses.fields(cls)}
         if unknown:
             raise SlimsearchError(f"'{path}' has unknown options: {', '.join(sorted(map(str, unknown)))}")

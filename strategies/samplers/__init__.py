@@ -13,14 +13,13 @@ from slimsearch.evaluators import Objective
 from slimsearch.names import load_class
 from slimsearch.search_spaces import Point, Space
 from slimsearch.strategies.samplers import _optuna
-from slimsearch.strategies.samplers._filter import Filtered
 from slimsearch.strategies.samplers._optuna import distribution
 from slimsearch.strategies.samplers._sampler import History, Observation, Sampler, keeps_limits
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Filtered", "History", "Observation", "Sampler", "distribution", "keeps_limits", "load_sampler"]
+__all__ = ["History", "Observation", "Sampler", "distribution", "keeps_limits", "load_sampler"]
 
 
 def load_sampler(name: str) -> Sampler:

@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
-import statistics
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from scipy.stats import kendalltau, spearmanr
 
 import slimsearch
-from experiments.benchmarks import _page, latency_repeatability, supernet, zero_cost
+from experiments.benchmarks import _page, latency_repeatability, supernet
 from tests.conftest import ROOT
-
-
-def test_gain_is_that_of_all_draws() -> None:
-    rng = np.random.default_rng(0)
-    accuracy = rng.random(9)
-    for scores in (rng.random(9), accuracy, -accuracy, np.repeat([1.0, 2.0, 3.0], 3), np.zeros(9)):
-        for draws in (1, 2, 4):
-            chosen = []
-            for group in itertools.combinations(range(9), draws):
-                best = max(scores[i] for i in group)
-                chosen.append(statistics.mean(accuracy[i] for i in group if scores[i] == best))
-            assert zero_cost.gain(scores, accuracy, draws) == pytest.approx(statistics.mean(chosen) - accuracy.mean())
-
-
-def test_correlations() -> None:
-    rng = np.random.default_rng(0)
-    one, other = rng.random(40), np.round(rng.random(40), 1)
-    assert zero_cost.spearman(one, other) == pytest.approx(spearmanr(one, other).statistic)
-    assert zero_cost.kendall(one, other) == pytest.approx(kendalltau(one, other).statistic)
-    assert math.isnan(zero_cost.spearman(one, np.ones(40)))
-    # What a cost explains alone is nothing beyond it.
-    assert math.isnan(zero_cost.partial_spearman(one, 3 * one + 1, [one]))
-    cost = rng.random(4000)
-    noise = rng.normal(0, 0.3, (2, 4000))
-    assert zero_cost.spearman(cost + noise[0], cost + noise[1]) > 0.4
-    assert abs(zero_cost.partial_spearman(cost + noise[0], cost + noise[1], [cost])) < 0.1
-
-
-def test_scores_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--networks", "10", "--scores", "params", "naswot", "--json", str(tmp_path / "deep" / "rows.json")]
-    assert zero_cost.main(words) == 0
-    printed = capsys.readouterr().out
-    found = json.loads((tmp_path / "deep" / "rows.json").read_text())
-    assert [row["score"] for row in found["rows"]] == ["params", "naswot"]
-    assert found["networks"] == 10
-    params = found["rows"][0]
-    assert params["beyond_costs"]["value"] is None, "parameters explain themselves"
-    space = slimsearch.load_dataset("mnist5k")
-    trained = zero_cost.read_table(zero_cost.TABLE, zero_cost.ModelSpace.load("lenet", space.input_shape, 10), 10)
-    counts = [
-        sum(p.numel() for p in slimsearch.build("lenet", dict(one)).parameters()) for one in trained.architectures
-    ]
-    assert params["spearman"]["value"] == pytest.approx(spearmanr(counts, trained.accuracy).statistic)
-    assert f"{params['spearman']['value']:+.2f}" in printed
 
 
 @pytest.mark.parametrize(
     ("module", "words", "said"),
     [
-        (zero_cost, ["--networks", "5"], "--networks 5 is less than 10"),
-        (zero_cost, ["--draws", "0"], "--draws 0 is less than 1"),
-        (zero_cost, ["--scores", "magic"], "magic"),
-        (zero_cost, ["--table", "nowhere.csv"], "there is no table 'nowhere.csv'"),
         (supernet, ["--networks", "0"], "--networks 0 is less than 1"),
         (supernet, ["--supernet-epochs", "0"], "--supernet-epochs 0 is less than 1"),
         (supernet, ["--space", "magic"], "magic"),

@@ -193,7 +193,7 @@ class TestCodeThatARunNames:
         assert not mark.exists()
         return said
 
-    @pytest.mark.parametrize("option", ["space", "sampler", "strategy", "scheduler", "zero_cost", "evaluator"])
+    @pytest.mark.parametrize("option", ["space", "sampler", "strategy", "scheduler", "evaluator"])
     def test_by_its_path(self, a_run: Path, mark: Path, code: str, option: str) -> None:
         said = self.refused(a_run, mark, **{option: code})
         assert "lies in" in said

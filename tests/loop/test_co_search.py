@@ -146,7 +146,6 @@ def test_training_hyper_parameters_by_themselves(run: Run, tmp_path: Path) -> No
         (RECIPES, ("--scheduler", "asha"), "--scheduler asha searches architectures alone; without it, --co-search"),
         (RECIPES, ("--strategy", "supernet"), "--strategy supernet searches architectures alone"),
         (RECIPES, ("--strategy", "nni-random"), "--strategy nni-random searches architectures alone"),
-        (RECIPES, ("--zero-cost", "params"), "--zero-cost params searches architectures alone"),
     ],
 )
 def test_mistakes_are_one_line(

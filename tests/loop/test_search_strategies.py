@@ -186,11 +186,6 @@ def test_function_in_a_script_without_a_main_guard(folder: Path) -> None:
     assert "RUNNING" not in [t.state.name for t in study("asha").trials]
 
 
-def test_zero_cost() -> None:
-    result = tiny(zero_cost="naswot", trials=2, epochs=1, sampler="random")
-    assert [t.state for t in result.trials] == ["complete"] * 2
-
-
 @pytest.mark.parametrize(
     ("options", "count", "said"),
     [
@@ -218,9 +213,7 @@ def test_enough(
     [
         (["--scheduler", "ashaa"], "unknown scheduler 'ashaa'; known: .*asha"),
         (["--scheduler", "asha:eta=1"], "scheduler 'asha': eta=1 is not a whole number of at least 2"),
-        (["--zero-cost", "naswott"], "unknown .*'naswott'; known: .*naswot"),
         (["--strategy", "supernet", "--evaluator", "table.csv"], "--strategy supernet trains networks"),
-        (["--zero-cost", "naswot", "--evaluator", "table.csv"], "--zero-cost scores networks, and --evaluator"),
         (["--strategy", "nni-darts", "--evaluator", "table.csv"], "--strategy nni-darts trains networks"),
         (["--evaluator", "missing.csv"], "cannot read the table '.*missing.csv'"),
         (["--evaluator", "table.csv", "--objectives", "latency_ms"], "'latency_ms' is not recorded; known: params"),
@@ -243,16 +236,3 @@ def test_mistakes_are_one_clear_line(
     assert len(output.err.strip().splitlines()) == 1
     assert output.err.startswith("error: ")
     assert [entry.name for entry in folder.iterdir()] == ["table.csv"], "nothing was written"
-
-
-def test_weights_are_inherited_from_the_network_most_alike(run: Run, tmp_path: Path) -> None:
-    words = ("--space", TINY, "--dataset", "digits", "--epochs", "2", "--compress", "none", "--run-dir", "run")
-    done = run(*words, "--trials", "4", "--workers", "1", "--inherit-weights", "--sampler", "grid")
-    assert done.returncode == 0, done.stderr
-    trials = recorded(tmp_path / "run")
-    shares = [trial["result"]["metrics"].get("inherited_share") for trial in trials.values()]
-    assert shares[0] is None
-    assert all(0 < share <= 1 for share in shares[1:])
-    done = run(*words[:-1], "other", "--inherit-weights", "--co-search", "default")
-    assert done.returncode == 2
-    assert "--inherit-weights does not go with --co-search" in done.stderr
