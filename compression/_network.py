@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slimsearch.compression._replaced import make, replace_layer
 from slimsearch.compression.quantization.plan import Quantization
 from slimsearch.errors import SlimsearchError
+from slimsearch.files import atomic, write_json
 from slimsearch.reading import mismatch, read_json
 
 if TYPE_CHECKING:
@@ -67,13 +67,10 @@ class Network:
         """Write ``network.json`` and ``weights.safetensors`` into `directory`."""
         from safetensors.torch import save_model
 
-        weights, description = directory / "weights.safetensors", directory / "network.json"
-        save_model(self.module, str(weights.with_suffix(".part")))
-        weights.with_suffix(".part").replace(weights)
+        with atomic(directory / "weights.safetensors") as temporary:
+            save_model(self.module, str(temporary))
         plan = self.quantization.to_json() if self.quantization else None
-        text = json.dumps({"structure": dict(self.structure), "quantization": plan}, indent=1)
-        description.with_suffix(".part").write_text(text, encoding="utf-8")
-        description.with_suffix(".part").replace(description)
+        write_json(directory / "network.json", {"structure": dict(self.structure), "quantization": plan})
 
     @classmethod
     def load(cls, fresh: nn.Module, directory: Path) -> Network:

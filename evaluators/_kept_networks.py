@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression import Network
 from slimsearch.evaluators.latency.meter import Meter
+from slimsearch.files import write_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,10 +70,7 @@ class KeptNetworks:
         started = time.perf_counter()
         network = make()
         network.save(folder)
-        part = done.with_suffix(".part")
-        text = json.dumps({"seconds": time.perf_counter() - started, "depends_on": depends_on}, indent=1)
-        part.write_text(text, encoding="utf-8")
-        part.replace(done)
+        write_json(done, {"seconds": time.perf_counter() - started, "depends_on": depends_on})
         return network
 
 

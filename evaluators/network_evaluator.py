@@ -26,6 +26,7 @@ from slimsearch.evaluators.objective import finite
 from slimsearch.evaluators.task import Artifact, Outcome, Report, Task
 from slimsearch.evaluators.training.image_training import ImageTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.training.inheritance import inherit
+from slimsearch.files import atomic
 
 if TYPE_CHECKING:
     import torch
@@ -386,6 +387,5 @@ def _save_predictions(
 ) -> None:
     from safetensors.numpy import save_file
 
-    part = path.with_suffix(".part")
-    save_file({"validation": predictions, "right": (predictions == labels).astype(np.uint8)}, part)
-    part.replace(path)
+    with atomic(path) as temporary:
+        save_file({"validation": predictions, "right": (predictions == labels).astype(np.uint8)}, temporary)

@@ -37,6 +37,7 @@ from slimsearch.compression import SIGN_INPUT, Network, Quantization
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import CHECKPOINT, Artifact, TrainingSettings, size_kib
 from slimsearch.evaluators.datasets import Dataset, Split, load_dataset
+from slimsearch.files import write_json
 from slimsearch.loop.steps import Step, Steps
 from slimsearch.names import absolute
 from slimsearch.reading import read_json, read_yaml
@@ -264,7 +265,7 @@ def _same_as_before(
         if options.out.is_dir() and any(options.out.iterdir()):
             raise SlimsearchError(f"'{options.out}' is not empty, and no comparison: choose another --out")
         options.out.mkdir(parents=True, exist_ok=True)
-        _write(record, own)
+        write_json(record, own)
     known = json.loads(record.read_text(encoding="utf-8"))
     other = [name for name, value in own.items() if known.get(name) != value]
     if other:
@@ -329,22 +330,15 @@ def _test_accuracy(steps: Steps, file: Path, kept: Path) -> float:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if digest not in known:
         known[digest] = steps.test_accuracy(file)
-        _write(kept, known)
+        write_json(kept, known)
     return known[digest]
-
-
-def _write(path: Path, values: Any) -> None:
-    """As JSON, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def _show(rows: Sequence[Row], title: str, path: Path | None, plot: Path | None) -> None:
     # Where nobody looks, lines are as long as the table needs.
     Console(width=None if sys.stdout.isatty() else _WIDTH).print(comparison.table(rows, title))
     if path is not None:
-        _write(path, rows)
+        write_json(path, rows)
     if plot is not None:
         comparison.plot([row for row in rows if row["reason"] is None], plot, title)
 

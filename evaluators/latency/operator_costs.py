@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from slimsearch.evaluators.training.processor import processor
+from slimsearch.files import write_json
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,9 @@ class OperatorCosts:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.path}.lock"):
             known = {**costs, **self.read()}
-            text = json.dumps({key: None if cost is None else asdict(cost) for key, cost in known.items()}, indent=0)
-            part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-            part.write_text(text, encoding="utf-8")
-            part.replace(self.path)
+            write_json(
+                self.path, {key: None if cost is None else asdict(cost) for key, cost in known.items()}, indent=0
+            )
         return known
 
 

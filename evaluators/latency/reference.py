@@ -20,6 +20,7 @@ import numpy as np
 
 from slimsearch.evaluators.deployed.deployed_model import Array, _onnxruntime
 from slimsearch.evaluators.latency.meter import user_folder
+from slimsearch.files import write_json
 
 TOLERANCE = 0.05
 """By how much the reference may exceed its best time while nothing disturbs."""
@@ -112,9 +113,7 @@ class Reference:
     def keep(self) -> None:
         """Tell later measurements what the best times were."""
         entries = [*self._entries(), (time.time(), self._now())]
-        part = self._file.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps({"version": _VERSION, "times": entries[-_MOST_KEPT:]}), encoding="utf-8")
-        part.replace(self._file)
+        write_json(self._file, {"version": _VERSION, "times": entries[-_MOST_KEPT:]})
 
     def _now(self) -> Taken:
         return tuple(np.quantile(self._times, 0.1, axis=0).tolist())

@@ -19,6 +19,7 @@ from slimsearch.evaluators.network_evaluator import LatencySettings, NetworkEval
 from slimsearch.evaluators.supernet.slots import Slot, slots_of
 from slimsearch.evaluators.task import Outcome, Report, Task
 from slimsearch.evaluators.training.image_training import ImageTraining, TrainingSettings
+from slimsearch.files import atomic, write_json
 from slimsearch.reading import mismatch, read_json
 from slimsearch.search_spaces import ModelSpace
 
@@ -222,21 +223,16 @@ class Supernet:
         from safetensors.torch import save_file
 
         directory.mkdir(parents=True, exist_ok=True)
-        weights, description = directory / WEIGHTS, directory / DESCRIPTION
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in self.weights.tensors.items()}
-        save_file(tensors, str(weights.with_suffix(".part")))
-        weights.with_suffix(".part").replace(weights)
-        text = json.dumps(
-            {
-                "format": _FORMAT,
-                "space": describe(self.weights.space),
-                "apart": self.weights.apart,
-                "facts": dict(self.facts),
-            },
-            indent=1,
-        )
-        description.with_suffix(".part").write_text(text, encoding="utf-8")
-        description.with_suffix(".part").replace(description)
+        with atomic(directory / WEIGHTS) as temporary:
+            save_file(tensors, str(temporary))
+        description = {
+            "format": _FORMAT,
+            "space": describe(self.weights.space),
+            "apart": self.weights.apart,
+            "facts": dict(self.facts),
+        }
+        write_json(directory / DESCRIPTION, description)
 
     @classmethod
     def load(cls, directory: Path, space: ModelSpace) -> Supernet:

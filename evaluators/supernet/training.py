@@ -29,6 +29,7 @@ from slimsearch.evaluators.training.image_training import (
     validate,
 )
 from slimsearch.evaluators.training.precision import autocast, suited
+from slimsearch.files import atomic
 from slimsearch.search_spaces import Choice, ModelSpace
 
 if TYPE_CHECKING:
@@ -350,8 +351,8 @@ class _Progress:
             "paths": self._paths.state(),
             "random": torch.get_rng_state(),
         }
-        torch.save(state, self._path.with_suffix(".part"))
-        self._path.with_suffix(".part").replace(self._path)
+        with atomic(self._path) as temporary:
+            torch.save(state, temporary)
 
     def remove(self) -> None:
         """The training is over."""

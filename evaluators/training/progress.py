@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slimsearch.compression import AfterStep, LossTerm
+from slimsearch.files import atomic
 from slimsearch.reading import first_line
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ class Progress:
 
         if self._path is None:
             return
-        torch.save({"epoch": epoch, "steps": steps, **self._state()}, self._path.with_suffix(".part"))
-        self._path.with_suffix(".part").replace(self._path)
+        with atomic(self._path) as temporary:
+            torch.save({"epoch": epoch, "steps": steps, **self._state()}, temporary)
 
     def _state(self) -> dict[str, Any]:
         import torch

@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.benchmarks._runs import Run
 from slimsearch.errors import SlimsearchError
-from slimsearch.files import write_whole
+from slimsearch.files import write_json
 
 CANDIDATES, EPOCHS = 3, 3
 # 9,000 images for each of the three; then the best of them goes on, to 81,000: all of them one and a half times.
@@ -105,6 +105,6 @@ def _nni(mnist: Path, folder: Path, seed: int, threads: int) -> dict[str, Any]:
         lines = [line for line in done.stdout.splitlines() if line.startswith("found ")]
         if done.returncode != 0 or not lines:
             raise SlimsearchError(f"NNI's search failed: {done.stderr.strip().rpartition(chr(10))[2]}")
-        write_whole(kept, json.dumps({**json.loads(lines[0][6:]), "process_seconds": seconds}))
+        write_json(kept, {**json.loads(lines[0][6:]), "process_seconds": seconds})
     found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.files import write_whole
+from slimsearch.files import write_json
 
 _MAIN = Path(__file__).resolve().parents[2]
 
@@ -76,7 +76,7 @@ class Run:
                 self._process.terminate()
             seconds = time.perf_counter() - self._began
             before = self._recorded().get("seconds", [])
-            write_whole(self._times, json.dumps({"seconds": [*before, seconds], "done": code == 0}))
+            write_json(self._times, {"seconds": [*before, seconds], "done": code == 0})
         self._process = None
         if code != 0:
             log = self.directory.with_suffix(".log")

@@ -29,7 +29,7 @@ from experiments.benchmarks._tiny_mnist import tiny_mnist
 from slimsearch.cli.script import Parser, exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import processor
-from slimsearch.files import write_whole
+from slimsearch.files import write_json, write_text
 
 ROWS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "first-seconds": lambda options: first_seconds(options.repeats),
@@ -80,10 +80,10 @@ def _run(options: argparse.Namespace) -> None:
     rows = {**before.get("rows", {}), options.row: row}
     if options.json is not None:
         found = {"processor": name, "processor_flags": flags, "rows": rows}
-        write_whole(options.json, json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
     if options.page is not None:
         page = options.page.read_text(encoding="utf-8")
-        write_whole(options.page, filled(page, _tables(rows, page)))
+        write_text(options.page, filled(page, _tables(rows, page)))
 
 
 def _tables(rows: Mapping[str, Mapping[str, Any]], page: str) -> dict[str, str]:

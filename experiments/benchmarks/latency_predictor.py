@@ -26,7 +26,7 @@ from experiments.benchmarks._page import filled, table
 from slimsearch.cli.script import Parser, exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import processor
-from slimsearch.files import write_whole
+from slimsearch.files import write_json, write_text
 
 SPACES = {"lenet": (1, 28, 28), "resnet_cifar": (3, 32, 32)}
 FEW_FILES = {"mnist_cnn": (1, 28, 28)}
@@ -66,9 +66,9 @@ def _run(options: argparse.Namespace) -> None:
     made = tables(found)
     print("\n".join(made.values()))
     if options.json is not None:
-        write_whole(options.json, json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
     if options.page is not None:
-        write_whole(options.page, filled(options.page.read_text(encoding="utf-8"), made))
+        write_text(options.page, filled(options.page.read_text(encoding="utf-8"), made))
 
 
 def _kept(name: str, form: str, options: argparse.Namespace, settings: dict[str, int]) -> list[dict[str, Any]]:
@@ -90,7 +90,7 @@ def _kept(name: str, form: str, options: argparse.Namespace, settings: dict[str,
     else:
         told = (0, options.calibrate)
         rows = _predicted_latency.rows(name, SPACES[name], form, folder, told, options.networks, options.blocks)
-    write_whole(path, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
+    write_json(path, {"settings": settings, "rows": rows})
     return rows
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import os
 import platform
 import random
@@ -39,7 +38,7 @@ from slimsearch import compression
 from slimsearch.cli.script import Parser, exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Latency, Meter, measure_latency, processor, runtime_version, use_one_thread
-from slimsearch.files import write_whole
+from slimsearch.files import write_json, write_text
 from slimsearch.search_spaces import ModelSpace
 
 SHAPE, CLASSES = (1, 28, 28), 10
@@ -100,10 +99,10 @@ def _run(options: argparse.Namespace) -> None:
     shown = table_of(found)
     print(shown)
     if options.json is not None:
-        write_whole(options.json, json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
     if options.page is not None:
         page = options.page.read_text(encoding="utf-8")
-        write_whole(options.page, filled(page, {"repeatability": shown}))
+        write_text(options.page, filled(page, {"repeatability": shown}))
 
 
 def networks(folder: Path, count: int) -> list[Path]:

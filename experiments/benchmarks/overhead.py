@@ -11,7 +11,6 @@ nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -34,7 +33,7 @@ from experiments.benchmarks import _nasbench201
 from slimsearch.cli.script import Parser, exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective
-from slimsearch.files import write_whole
+from slimsearch.files import write_json
 from slimsearch.loop.proposals import Proposals
 from slimsearch.names import built_in_names
 from slimsearch.options.configuration import Configuration
@@ -125,7 +124,7 @@ def _run(options: argparse.Namespace) -> None:
         found["trials"] = [trials(name, count, options.space) for name in own for count in counts]
         console.print(_trials_table(found["trials"]))
     if options.json is not None:
-        write_whole(options.json, json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
 
 
 def proposals(names: Sequence[str]) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ from experiments.benchmarks._scaling_tables import HISTORY, tables
 from slimsearch.cli.script import Parser, exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import processor
-from slimsearch.files import write_whole
+from slimsearch.files import write_json, write_text
 from slimsearch.options.configuration import Configuration
 
 
@@ -104,9 +104,9 @@ def _run(options: argparse.Namespace) -> None:
     made = tables(found)
     print("\n".join(made.values()))
     if options.json is not None:
-        write_whole(options.json, json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
     if options.page is not None:
-        write_whole(options.page, filled(options.page.read_text(encoding="utf-8"), made))
+        write_text(options.page, filled(options.page.read_text(encoding="utf-8"), made))
 
 
 class _Kept:
@@ -135,7 +135,7 @@ class _Kept:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             measured = process.submit(measure, *arguments).result()
         text = json.dumps({"size": self._size, "measured": measured}, indent=1, default=asdict)
-        write_whole(path, text + "\n")
+        write_text(path, text + "\n")
         return json.loads(text)["measured"]
 
     def run(self, name: str) -> Path:

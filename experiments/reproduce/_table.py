@@ -16,7 +16,7 @@ from rich.table import Table
 from slimsearch.cli.script import Parser, exit_code
 from slimsearch.evaluators import size_kib
 from slimsearch.evaluators.datasets import Dataset, load_dataset
-from slimsearch.files import write_whole
+from slimsearch.files import write_json
 from slimsearch.loop.steps import Step, Steps
 
 _COLUMNS = ("source", "what", "seed", "params", "test_accuracy", "latency_ms", "size_kib", "seconds")
@@ -99,7 +99,7 @@ def nni_rows(folder: Path, seed: int, make: Any) -> list[dict[str, Any]]:
     if not kept.is_file():
         rows = make()
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(kept, json.dumps(rows, indent=1))
+        write_json(kept, rows)
     found: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
     return found
 
@@ -119,7 +119,7 @@ def show(rows: Sequence[Mapping[str, Any]], path: Path | None, notes: Sequence[s
         console.print(note, markup=False, highlight=False)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")
+        write_json(path, list(rows))
 
 
 def _text(column: str, value: Any) -> str:

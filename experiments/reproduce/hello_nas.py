@@ -17,6 +17,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folde
 
 from experiments.reproduce import _table
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.files import write_json
 from slimsearch.loop import job
 from slimsearch.options.configuration import Configuration
 
@@ -55,9 +56,7 @@ def _ours(mnist: Path, folder: Path, seed: int) -> list[dict[str, Any]]:
             result = job.start(configuration)
         models = result.top_models(TRIALS + 1)
         best = max(models, key=lambda model: model["metrics"]["val_accuracy"])
-        kept.write_text(
-            json.dumps({"seconds": time.perf_counter() - started, "best": best["metrics"]}), encoding="utf-8"
-        )
+        write_json(kept, {"seconds": time.perf_counter() - started, "best": best["metrics"]})
     found = json.loads(kept.read_text(encoding="utf-8"))
     best = found["best"]
     return [

@@ -11,6 +11,7 @@ import numpy as np
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import CHECKPOINT, Outcome, Task
+from slimsearch.files import atomic
 from slimsearch.loop.attempts import Attempts
 from slimsearch.loop.fidelity import Fidelity
 from slimsearch.loop.foregone import foregone
@@ -285,8 +286,8 @@ class ArchitectureSearch:
             self._record.epoch(copy.number, int(known["epoch"]), metrics)
         source, target = (self._directory.trial_directory(n) / CHECKPOINT for n in (best, copy.number))
         if source.is_file():
-            shutil.copyfile(source, target.with_suffix(".part"))
-            target.with_suffix(".part").replace(target)
+            with atomic(target) as temporary:
+                shutil.copyfile(source, temporary)
         self._catch_up()
         self._seen(self._record.pause(copy.number))
         self._stop(

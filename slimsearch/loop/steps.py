@@ -27,6 +27,7 @@ from slimsearch.evaluators import (
     use_one_thread,
 )
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.files import write_json
 from slimsearch.search_spaces import Candidate
 
 _RESULT, _BEGUN = "result.json", "begun.json"
@@ -131,9 +132,7 @@ class Steps:
         started = time.process_time()
         outcome = evaluator.evaluate(task, report=report)
         metrics = {**outcome.metrics, "cpu_seconds": time.process_time() - started}
-        part = result.with_suffix(".part")
-        part.write_text(json.dumps({"step": described, "metrics": metrics}, indent=1), encoding="utf-8")
-        part.replace(result)
+        write_json(result, {"step": described, "metrics": metrics})
         return Step(name, artifact, metrics)
 
     def test_accuracy(self, file: Path) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from slimsearch.errors import SlimsearchError
+from slimsearch.files import write_text
 from slimsearch.reading import mismatch, read_yaml
 
 FORMAT = 1
@@ -231,11 +232,9 @@ class Configuration:
         return dataclasses.replace(self, **changes)
 
     def write(self, path: Path) -> None:
-        """As YAML, whole or not at all."""
+        """Write the options as YAML, atomically."""
         values = {"format": FORMAT, **dataclasses.asdict(self)}
-        part = path.with_suffix(".part")
-        part.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        part.replace(path)
+        write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
     @classmethod
     def read(cls, path: Path) -> Configuration:

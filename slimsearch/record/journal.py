@@ -13,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import get_lock_file
 
 from slimsearch.errors import SlimsearchError
+from slimsearch.files import write_bytes
 
 # The last member of a line, which Optuna does not look at.
 _CHECKSUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}$')
@@ -55,12 +56,7 @@ def mend(path: Path, aside: Path) -> bool:
     if not complete:
         with aside.open("ab") as file:
             file.write(rest + b"\n")
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.write(whole + newline + (rest + b"\n" if complete else b""))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_bytes(path, whole + newline + (rest + b"\n" if complete else b""), sync=True)
     return not complete
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from slimsearch import files
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective
 from slimsearch.reading import first_line, read_json
@@ -26,7 +27,7 @@ _STUDY, _JOURNAL = "slimsearch", "study.journal"
 # Seconds; `in_use` has the lock for a moment.
 _WHILE_OTHERS_LOOK = 0.3
 # What a process that was killed while it began can have left; nothing is lost by beginning anew.
-_BEFORE_A_RUN = {"lock", "driver", "driver.part", "environment.json", "environment.json.part", "config.part"}
+_BEFORE_A_RUN = re.compile(r"lock|driver|environment\.json|(driver|environment|config)\.\d+\.part.*")
 
 
 def refuse_ways_out(path: Path) -> None:
@@ -36,8 +37,8 @@ def refuse_ways_out(path: Path) -> None:
         SlimsearchError: there is such a thing.
     """
     root = path.resolve()
-    for folder, folders, files in os.walk(root):
-        for place in (Path(folder, name) for name in (*folders, *files)):
+    for folder, folders, names in os.walk(root):
+        for place in (Path(folder, name) for name in (*folders, *names)):
             if place.name.startswith(f"{_JOURNAL}.lock"):
                 continue  # Optuna's is a link, which is only ever removed
             mode = place.lstat().st_mode
@@ -83,7 +84,9 @@ class RunDirectory:
         self.path = path.expanduser().resolve()
         self.torn = False
         if create:
-            if self.path.exists() and (not self.path.is_dir() or {e.name for e in self.path.iterdir()} - _BEFORE_A_RUN):
+            if self.path.exists() and not (
+                self.path.is_dir() and all(_BEFORE_A_RUN.fullmatch(entry.name) for entry in self.path.iterdir())
+            ):
                 raise SlimsearchError(f"--run-dir '{path}' exists already; go on with it by --resume {path}")
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -100,6 +103,7 @@ class RunDirectory:
         except OSError as error:
             raise SlimsearchError(f"cannot write to the run directory '{path}': {error.strerror}") from error
         shutil.rmtree(self.scratch, ignore_errors=True)
+        files.remove_temporary(self.path)
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -160,16 +164,16 @@ class RunDirectory:
         return look_at_study(self.path, objectives)
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a file of the run, whole or not at all."""
+        """Write a file of the run atomically."""
         path = self.path / name
-        part = path.with_name(path.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        files.write_text(path, text)
         return path
 
     def write_json(self, name: str, content: Any) -> Path:
-        """Write a JSON file of the run, whole or not at all."""
-        return self.write_text(name, json.dumps(content, indent=2) + "\n")
+        """Write a JSON file of the run atomically."""
+        path = self.path / name
+        files.write_json(path, content, indent=2)
+        return path
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the run.

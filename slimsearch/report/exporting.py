@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import EXACT, DeployedModel, exact_error
-from slimsearch.files import write_whole
+from slimsearch.files import atomic, write_json
 from slimsearch.options.chosen import models
 from slimsearch.reading import first_line
 from slimsearch.record import environment
@@ -68,11 +67,10 @@ def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> It
     for model in chosen:
         path = folder / f"{run_dir.resolve().name}-{model['trial']}{_SUFFIX[form]}"
         network = stored_network(run_dir, model)
-        part = path.with_name(f"part-{path.name}")  # torch.export insists on its suffix
-        error, note = _WRITERS[form](network, run_dir / model["artifact"], _images(data), part)
-        part.replace(path)
+        with atomic(path) as temporary:
+            error, note = _WRITERS[form](network, run_dir / model["artifact"], _images(data), temporary)
         facts = {**model, "dataset": data["name"], **{name: data[name] for name in _NORMALISATION if name in data}}
-        write_whole(path.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
+        write_json(path.with_suffix(".json"), facts)
         yield Exported(model["trial"], path, error, note)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import tempfile
 from abc import ABC, abstractmethod
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Evaluator, Outcome, Report, Task
+from slimsearch.files import write_json
 from slimsearch.reading import mismatch, read_json
 from slimsearch.search_spaces import Candidate, ModelSpace, Point
 from slimsearch.strategies._nni.drive import Drive
@@ -166,9 +166,7 @@ class _WithSupernet:
             report=report,
         )  # fmt: skip
         found = {**strategy.made_with, "architectures": strategy.best(supernet)}
-        part = task.directory / f"{_ARCHITECTURES}.part"
-        part.write_text(json.dumps(found), encoding="utf-8")
-        part.replace(task.directory / _ARCHITECTURES)
+        write_json(task.directory / _ARCHITECTURES, found)
         return Outcome({}, {"architectures": _ARCHITECTURES})
 
 

@@ -23,6 +23,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from slimsearch.evaluators import user_folder
+from slimsearch.files import atomic
 
 Contents = dict[str, NDArray[np.uint8]]
 """Bytes by path below a folder; as arrays, which are not copied when a process reads them from Ray's store."""
@@ -177,9 +178,8 @@ def _write(folder: Path, contents: Contents) -> None:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"'{name}' leaves '{folder}'")
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        content.tofile(part)
-        part.replace(path)
+        with atomic(path) as temporary:
+            content.tofile(temporary)
 
 
 def _copies() -> Path:

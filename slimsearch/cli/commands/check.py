@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from slimsearch.cli.command_parser import CommandParser, whole_number
 from slimsearch.cli.run_options import as_yaml, given, run_parser
 from slimsearch.errors import SlimsearchError
-from slimsearch.files import write_whole
+from slimsearch.files import write_json
 from slimsearch.options.configuration import Configuration
 
 PICTURES = (".png", ".svg")
@@ -55,6 +54,6 @@ def run(options: dict[str, Any]) -> None:
         draw(found, Path(picture))
     if path is not None:
         facts = {**dataclasses.asdict(found), "seconds": None if duration is None else dataclasses.asdict(duration)}
-        write_whole(Path(path), json.dumps(facts, indent=1) + "\n")
+        write_json(Path(path), facts)
     if found.failures:
         raise SlimsearchError(f"{found.sampled - found.works} of {found.sampled} networks cannot be built or run")

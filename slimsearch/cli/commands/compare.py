@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from slimsearch.cli.command_parser import CommandParser
-from slimsearch.files import write_whole
+from slimsearch.files import write_json
 
 HELP = "set runs on the same data beside each other: options, hypervolumes, and the front of all of them"
 _EXAMPLES = (
@@ -36,4 +35,4 @@ def run(options: dict[str, Any]) -> None:
     for line in found.warnings:
         shown.print(line, markup=False)
     if options["json"] is not None:
-        write_whole(Path(options["json"]), json.dumps(found.to_json(), indent=1) + "\n")
+        write_json(Path(options["json"]), found.to_json())

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from slimsearch.errors import SlimsearchError
+from slimsearch.files import write_bytes
 from slimsearch.record.shared.heartbeat import Heartbeat
 from slimsearch.record.shared.study import POLL_SECONDS, SharedStudy
 
@@ -107,9 +108,7 @@ class Driver:
                 raise SlimsearchError(f"'{path}' is no longer in study '{self.shared.name}'") from error
             if artifact != _artifact(hashlib.sha256(content).hexdigest(), path):
                 raise SlimsearchError(f"'{path}' in study '{self.shared.name}' is damaged: its checksum differs")
-            part = target.with_name(target.name + ".part")
-            part.write_bytes(content)
-            part.replace(target)
+            write_bytes(target, content)
 
 
 def _artifact(digest: str, path: str) -> str:
