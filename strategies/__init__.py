@@ -1,6 +1,19 @@
-"""How a search is driven, one engine per file, and what to try next, one algorithm per file of `samplers`."""
+"""Strategies (how a search is driven), one per file; `samplers` propose candidates, `schedulers` stop trials early."""
 
 from slimsearch.strategies._pool.fork_server import begin as begin_workers
-from slimsearch.strategies._strategy import Failure, Figures, Recorded, Search, Strategy
+from slimsearch.strategies._strategy import (
+    Failure,
+    Figures,
+    Recorded,
+    Search,
+    Strategy,
+    StrategySettings,
+    Traits,
+    load_strategy,
+    traits_of,
+)
 
-__all__ = ["Failure", "Figures", "Recorded", "Search", "Strategy", "begin_workers"]
+__all__ = [
+    "Failure", "Figures", "Recorded", "Search", "Strategy", "StrategySettings", "Traits", "begin_workers",
+    "load_strategy", "traits_of",
+]  # fmt: skip

@@ -1,13 +1,15 @@
-"""How a search is driven: what a strategy asks of the search, and what is asked of a strategy."""
+"""The strategy interface: the search that a strategy drives, its settings, and what it declares about itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Evaluator, Outcome, Task
+from slimsearch.names import load_class
 from slimsearch.search_spaces import Point, Space
 
 
@@ -89,12 +91,72 @@ class Search(Protocol):
         """How the run stands, for whoever watches it."""
 
 
+@dataclass(frozen=True)
+class StrategySettings:
+    """The options of a run that concern its strategy.
+
+    Attributes:
+        workers: trials at the same time, as the user asks for; None: the strategy decides.
+        default_workers: worker processes that this machine has cores for.
+        trial_timeout: seconds after which a trial is ended and counts as failed; None: never.
+        seed: of the run.
+        run_directory: absolute path of the run directory, which need not exist yet; None: there is none.
+        sampler: the name in ``--sampler``.
+        objectives: number of objectives that the sampler minimizes.
+        ray_address: of a running Ray cluster; ``auto``: the one on this machine; None: start a local one.
+        cpus_per_trial, gpus_per_trial: Ray resources of each trial; fractions are allowed.
+
+    Raises:
+        SlimsearchError: a value is out of range; the message names the option.
+    """
+
+    workers: int | None = None
+    default_workers: int = 2
+    trial_timeout: float | None = None
+    seed: int = 0
+    run_directory: Path | None = None
+    sampler: str = "random"
+    objectives: int = 1
+    ray_address: str | None = None
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise SlimsearchError(f"--workers {self.workers} is less than 1")
+        if self.trial_timeout is not None and self.trial_timeout <= 0:
+            raise SlimsearchError(f"--trial-timeout {self.trial_timeout:g} is not above 0")
+
+    @property
+    def local_workers(self) -> int:
+        """Number of worker processes on this machine."""
+        return self.workers or self.default_workers
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What sets a strategy apart from one that evaluates the search's own candidates in local worker processes.
+
+    Attributes:
+        proposes: it proposes candidates itself (`Search.offer`), in place of the run's sampler.
+        runs_sampler: what proposes is the searcher that ``--sampler`` names, run by the strategy.
+        shares_weights: candidates are first scored with weights from one supernet; the best are then trained.
+        needs_networks: it works on networks only, not on tables or functions.
+        remote_workers: its workers are not processes of this machine's pool; unless ``--workers`` is given, it runs
+            as many trials at a time as the cluster has room for.
+    """
+
+    proposes: bool = False
+    runs_sampler: bool = False
+    shares_weights: bool = False
+    needs_networks: bool = False
+    remote_workers: bool = False
+
+
 class Strategy(Protocol):
     """An engine: owns the workers, and nothing else.
 
-    A class says what is special about it: ``PROPOSES = True``, it proposes by itself; ``INHERITS = True``, candidates
-    are first judged with weights from a supernet; ``NEEDS_NETWORKS = True``, it has no use for tables and functions;
-    ``FILLS = True``, told of no number of workers it has as many as there is room for where it works.
+    A strategy is a class whose only argument is a `StrategySettings`. It may have an attribute ``traits``, a `Traits`.
     """
 
     def run(self, search: Search, evaluator: Evaluator) -> None:
@@ -103,6 +165,36 @@ class Strategy(Protocol):
         Raises:
             KeyboardInterrupt: after the workers were stopped; what was running is left to a resumed run.
         """
+
+
+def load_strategy(name: str, settings: StrategySettings) -> Strategy:
+    """The strategy called `name`: a built-in, ``path/to/file.py:Class`` or ``package.module:Class``.
+
+    Raises:
+        SlimsearchError: there is none, it is no strategy, or it refuses its settings.
+    """
+    strategy_class = load_class("strategy", name, "slimsearch.strategies")
+    if not callable(getattr(strategy_class, "run", None)):
+        raise SlimsearchError(f"strategy '{name}' has no method run(search, evaluator)")
+    try:
+        strategy: Strategy = strategy_class(settings)
+    except SlimsearchError:
+        raise
+    except Exception as error:  # a user's class may raise anything
+        raise SlimsearchError(f"strategy '{name}' cannot be constructed: {type(error).__name__}: {error}") from error
+    return strategy
+
+
+def traits_of(strategy: Strategy) -> Traits:
+    """What `strategy` declares; the default where it declares nothing.
+
+    Raises:
+        SlimsearchError: its ``traits`` are of another type.
+    """
+    traits = getattr(strategy, "traits", Traits())
+    if not isinstance(traits, Traits):
+        raise SlimsearchError(f"{type(strategy).__name__}.traits is no slimsearch.strategies.Traits: {traits!r}")
+    return traits
 
 
 def space_of(name: str, evaluator: Evaluator) -> Space:
@@ -115,3 +207,8 @@ def space_of(name: str, evaluator: Evaluator) -> Space:
     if not isinstance(space, Space):
         raise SlimsearchError(f"{name} needs the space to search, and {type(evaluator).__name__} has no `space`")
     return space
+
+
+def supernet_folder(settings: StrategySettings) -> Path | None:
+    """Where the log of a supernet's training goes, and its result; None without a run directory."""
+    return None if settings.run_directory is None else settings.run_directory / "supernet"

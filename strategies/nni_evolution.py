@@ -26,14 +26,15 @@ class NniEvolution(MultiTrial):
     tournament: int = 25
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not 1 <= self.tournament <= self.population:
             raise SlimsearchError(f"tournament {self.tournament} is not between 1 and population {self.population}")
-        if self.population <= self.workers:
+        if self.population <= self.settings.local_workers:
             # A parent is drawn while all of the first population may still be running.
-            raise SlimsearchError(f"population {self.population} is not above --workers {self.workers}")
+            raise SlimsearchError(f"population {self.population} is not above --workers {self.settings.local_workers}")
 
     def _strategy(self, mutables: dict[str, Any]) -> Any:
         from nni.nas.strategy import RegularizedEvolution
 
-        return RegularizedEvolution(population_size=self.population, sample_size=self.tournament, seed=self.seed)
+        return RegularizedEvolution(
+            population_size=self.population, sample_size=self.tournament, seed=self.settings.seed
+        )

@@ -17,4 +17,4 @@ class NniGrid(MultiTrial):
     def _strategy(self, mutables: dict[str, Any]) -> Any:
         from nni.nas.strategy import GridSearch
 
-        return GridSearch(seed=self.seed)
+        return GridSearch(seed=self.settings.seed)

@@ -20,4 +20,4 @@ class NniRandom(MultiTrial):
     def _strategy(self, mutables: dict[str, Any]) -> Any:
         from nni.nas.strategy import Random
 
-        return Random(seed=self.seed)
+        return Random(seed=self.settings.seed)

@@ -29,7 +29,7 @@ class NniRandomOneshot(OneShot):
     def strategy(self, space: ModelSpace) -> Any:
         from slimsearch.strategies._nni.supernet import SeededRandomOneShot
 
-        return SeededRandomOneShot(space, self.seed)
+        return SeededRandomOneShot(space, self.settings.seed)
 
     def best(self, supernet: Supernet) -> list[dict[str, Any]]:
         return supernet.ranked(self.JUDGED)

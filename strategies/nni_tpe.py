@@ -45,4 +45,4 @@ class NniTpe(MultiTrial):
                     self._model_count += 1
                     self.engine.submit_models(model)
 
-        return WithoutPause(optimize_mode="maximize", seed=self.seed)
+        return WithoutPause(optimize_mode="maximize", seed=self.settings.seed)

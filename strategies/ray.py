@@ -9,16 +9,13 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Evaluator
-from slimsearch.strategies._pool import workers as _workers
 from slimsearch.strategies._ray.cluster import cluster, environment, first_line, node_lost
 from slimsearch.strategies._ray.proposals import Proposals, tune_searcher
-from slimsearch.strategies._strategy import Search, space_of
+from slimsearch.strategies._strategy import Search, StrategySettings, Traits, space_of
 
 _SECONDS_TO_START = 60.0
 
@@ -29,7 +26,6 @@ _TUNE = {
 }  # fmt: skip
 
 
-@dataclass
 class Ray:
     """Keeps a Ray cluster busy: as many trials at a time as it has room for, or `workers`.
 
@@ -37,41 +33,24 @@ class Ray:
     them. A local cluster is started and stopped with the run, its dashboard on this machine only. On a cluster that is
     running, this code and what the tasks need of the run directory are sent to nodes that do not see them.
 
+    Args:
+        settings: where `sampler` names a searcher of Tune's, it proposes the candidates; without a run directory, all
+            nodes see every path of a task.
+
     Attributes:
-        workers: trials at the same time; 0: as many as the cluster has room for.
-        trial_timeout: seconds after which a task is ended and counts as failed; None: never.
-        ray_address: of a running cluster, ``auto`` for the one that is running on this machine; None: a local one.
-        cpus_per_trial, gpus_per_trial: what each trial takes, fractions too.
-        sampler: where it names a searcher of Tune's, that proposes the candidates.
-        objectives: how many it is told of.
-        seed: of its proposals.
-        run_directory: of the run; None: all nodes see every path of a task.
+        traits: depend on `sampler`.
     """
 
-    FILLS: ClassVar[bool] = True
-    """Without a number of workers as many as there is room for, wherever that is."""
-
-    workers: int = 0
-    trial_timeout: float | None = None
-    ray_address: str | None = None
-    cpus_per_trial: float = 1.0
-    gpus_per_trial: float = 0.0
-    sampler: str = "random"
-    objectives: int = 1
-    seed: int = 0
-    run_directory: Path | None = None
-    PROPOSES: bool = field(default=False, init=False)
-    """Whether a searcher of Tune's does, in place of the search's sampler."""
-
-    def __post_init__(self) -> None:
-        _workers.check(max(1, self.workers), self.trial_timeout)
-        if (self.ray_address or "").startswith("ray://"):
+    def __init__(self, settings: StrategySettings) -> None:
+        self.settings = settings
+        if (settings.ray_address or "").startswith("ray://"):
             raise SlimsearchError(
-                f"--ray-address {self.ray_address} is for clients from outside; run it on a node of the cluster, with "
-                "--ray-address auto (ray start --address=HOST:PORT --num-cpus=0 makes this machine one)"
+                f"--ray-address {settings.ray_address} is for clients outside the cluster; run on a node of the "
+                "cluster, with --ray-address auto (ray start --address=HOST:PORT --num-cpus=0 makes this machine one)"
             )
-        self._searcher = tune_searcher(self.sampler)
-        self.PROPOSES = self._searcher is not None
+        self._searcher = tune_searcher(settings.sampler)
+        proposes = self._searcher is not None
+        self.traits = Traits(proposes=proposes, runs_sampler=proposes, remote_workers=True)
 
     def run(self, search: Search, evaluator: Evaluator) -> None:
         """Evaluate everything that `search` asks for.
@@ -80,14 +59,14 @@ class Ray:
             SlimsearchError: there is no such cluster, no room for a trial on it, or it or a searcher of Tune's fails.
             KeyboardInterrupt: after the trials were stopped.
         """
-        proposals = None
+        proposals, settings = None, self.settings
         if self._searcher is not None:
             space = space_of(self._searcher.__name__, evaluator)
-            proposals = Proposals(self._searcher, space, self.objectives, self.seed)
+            proposals = Proposals(self._searcher, space, settings.objectives, settings.seed)
         from ray.exceptions import RayError
 
-        cpus = max(os.cpu_count() or 1, math.ceil(self.workers * self.cpus_per_trial))
-        with cluster(self.ray_address, cpus) as resources:
+        cpus = max(os.cpu_count() or 1, math.ceil((settings.workers or 0) * settings.cpus_per_trial))
+        with cluster(settings.ray_address, cpus) as resources:
             limit = self._room(resources)
             try:
                 # Of a searcher that it does not know Tune would otherwise start one actor after the other.
@@ -105,15 +84,16 @@ class Ray:
         Raises:
             SlimsearchError: not for one.
         """
-        wanted = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial}
+        settings = self.settings
+        wanted = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
         room = min(int(resources.get(name, 0) / amount + 1e-9) for name, amount in wanted.items() if amount > 0)
         if room < 1:
             has = ", ".join(f"{resources.get(name, 0):g} {name}" for name in wanted)
             raise SlimsearchError(
-                f"a trial takes {self.cpus_per_trial:g} CPU and {self.gpus_per_trial:g} GPU, and the Ray cluster has "
-                f"{has} (--cpus-per-trial, --gpus-per-trial)"
+                f"a trial takes {settings.cpus_per_trial:g} CPU and {settings.gpus_per_trial:g} GPU, and the Ray "
+                f"cluster has {has} (--cpus-per-trial, --gpus-per-trial)"
             )
-        return min(room, self.workers) if self.workers else room
+        return min(room, settings.workers or room)
 
     def _tune(self, search: Search, evaluator: Evaluator, proposals: Proposals | None, limit: int) -> None:
         import ray
@@ -125,13 +105,14 @@ class Ray:
         from slimsearch.strategies._ray.searcher import TaskSearcher
         from slimsearch.strategies._ray.trial import TASK, Trial
 
-        name = self.run_directory.name if self.run_directory is not None else ""
-        resources = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial}
+        settings = self.settings
+        name = settings.run_directory.name if settings.run_directory is not None else ""
+        resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
         with self._driver() as (post, place), tempfile.TemporaryDirectory(prefix="slimsearch-tune-") as folder:
             run = ray.put(Run.of(name, evaluator, place, post))
             # Processes that have imported everything before a trial is begun: they are used again.
             begin = ray.remote(warm_up).options(
-                name=f"{name}: a process starts", num_cpus=self.cpus_per_trial, num_gpus=self.gpus_per_trial,
+                name=f"{name}: a process starts", num_cpus=settings.cpus_per_trial, num_gpus=settings.gpus_per_trial,
                 max_retries=0, runtime_env=PROCESS,
             )  # fmt: skip
             ray.wait([begin.remote(run) for _ in range(limit)], num_returns=limit, timeout=_SECONDS_TO_START)
@@ -139,7 +120,7 @@ class Ray:
             trainable = tune.with_resources(
                 tune.with_parameters(
                     Trial, run=[run], name=name, root=place.root, post=post, resources=resources,
-                    timeout=self.trial_timeout,
+                    timeout=settings.trial_timeout,
                 ),
                 tune.PlacementGroupFactory([{}, {name: amount for name, amount in resources.items() if amount > 0}]),
             )  # fmt: skip
@@ -186,13 +167,14 @@ class Ray:
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
         }  # fmt: skip
         post = ray.remote(Post).options(**options, max_concurrency=10_000).remote()
-        if self.run_directory is None:
+        folder = self.settings.run_directory
+        if folder is None:
             yield post, Place()
             return
-        files = ray.remote(Files).options(**options).remote(self.run_directory)
-        token = self.run_directory / f".ray-{secrets.token_hex(8)}"
+        files = ray.remote(Files).options(**options).remote(folder)
+        token = folder / f".ray-{secrets.token_hex(8)}"
         token.touch()
         try:
-            yield post, Place(self.run_directory, token.name, files)
+            yield post, Place(folder, token.name, files)
         finally:
             token.unlink(missing_ok=True)

@@ -11,9 +11,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Evaluator, Outcome, Report, Task
 from slimsearch.search_spaces import Candidate
-from slimsearch.strategies._pool import workers as _workers
 from slimsearch.strategies._pool.workers import Done, Workers
-from slimsearch.strategies._strategy import Failure, Search
+from slimsearch.strategies._strategy import Failure, Search, StrategySettings, Traits, supernet_folder
 from slimsearch.strategies.optuna import Optuna
 
 _log = logging.getLogger(__name__)
@@ -39,23 +38,12 @@ class Supernet:
     """Trains the evaluator's supernet in one worker, then keeps all workers busy as `Optuna` does.
 
     Source: single path one-shot (Guo et al. 2020); what differs is in `slimsearch.evaluators.train_supernet`.
-
-    Attributes:
-        workers: number of processes, each with one thread.
-        trial_timeout: seconds after which a task is ended and counts as failed, the supernet's not; None: never.
-        directory: where the supernet's log goes.
+    The supernet's log is ``supernet/log.txt`` in the run directory. ``--trial-timeout`` does not hold for its training.
     """
 
-    INHERITS: ClassVar[bool] = True
-    """Candidates are first judged with inherited weights; the best are then trained on their own."""
-    NEEDS_NETWORKS: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(shares_weights=True, needs_networks=True)
 
-    workers: int = 2
-    trial_timeout: float | None = None
-    directory: Path | None = None
-
-    def __post_init__(self) -> None:
-        _workers.check(self.workers, self.trial_timeout)
+    settings: StrategySettings
 
     def run(self, search: Search, evaluator: Evaluator) -> None:
         """Evaluate everything that `search` asks for.
@@ -66,10 +54,10 @@ class Supernet:
         """
         if isinstance(evaluator, Prepared) and not evaluator.prepared:
             self._prepare(evaluator)
-        Optuna(self.workers, self.trial_timeout).run(search, evaluator)
+        Optuna(self.settings).run(search, evaluator)
 
     def _prepare(self, evaluator: Prepared) -> None:
-        folder = self.directory if self.directory is not None else Path()
+        folder = supernet_folder(self.settings) or Path()
         folder.mkdir(parents=True, exist_ok=True)
         with Workers(1, None, _Preparation(evaluator)) as workers:
             workers.submit(Task(_SUPERNET, Candidate({}), 1, 0, folder), limited=False)

@@ -23,6 +23,7 @@ from slimsearch.evaluators import Objective
 from slimsearch.loop.proposals import Proposals
 from slimsearch.names import built_in_names
 from slimsearch.search_spaces import Candidate, Point, Space
+from slimsearch.strategies import StrategySettings
 from slimsearch.strategies.samplers import History, Observation, distribution, load_sampler
 
 if TYPE_CHECKING:
@@ -291,13 +292,13 @@ def _nni(make: Callable[[int], MultiTrial]) -> Callable[[Problem, int, Sequence[
 def _nni_evolution(seed: int) -> MultiTrial:
     from slimsearch.strategies.nni_evolution import NniEvolution
 
-    return NniEvolution(workers=1, seed=seed)
+    return NniEvolution(StrategySettings(workers=1, seed=seed))
 
 
 def _nni_tpe(seed: int) -> MultiTrial:
     from slimsearch.strategies.nni_tpe import NniTpe
 
-    return NniTpe(workers=1, seed=seed)
+    return NniTpe(StrategySettings(workers=1, seed=seed))
 
 
 PEERS: dict[str, Callable[[Problem, int, Sequence[int]], Rows]] = {

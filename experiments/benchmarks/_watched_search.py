@@ -19,7 +19,7 @@ from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import Trial
 from slimsearch.report.figures import figures
 from slimsearch.search_spaces import Point
-from slimsearch.strategies import Failure, Figures, Recorded, Search
+from slimsearch.strategies import Failure, Figures, Recorded, Search, StrategySettings
 from slimsearch.strategies.ray import Ray
 from slimsearch.strategies.samplers import load_sampler
 
@@ -123,9 +123,10 @@ def search_on_ray(
         )  # fmt: skip
         watched = Watched(Phases(search, iter(()), lambda: figures(ranking, record.trials)))
         evaluator = around(problem.evaluator(directory))
-        strategy = Ray(
+        settings = StrategySettings(
             workers=configuration.workers, cpus_per_trial=configuration.cpus_per_trial, run_directory=directory.path
         )
+        strategy = Ray(settings)
         started = time.perf_counter()
         strategy.run(watched, evaluator)
         return Seen(tuple(record.trials), tuple(watched.moments), time.perf_counter() - started)

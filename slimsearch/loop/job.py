@@ -95,7 +95,7 @@ def start(
     if configuration.storage is not None:  # before anything that takes time: it may not be reachable
         shared = _database(configuration, path)
         configuration = configuration.replace(storage=without_password(shared.url), study=shared.name)
-    parts = make_parts(configuration, space, data, evaluate)
+    parts = make_parts(configuration, space, data, evaluate, path.expanduser().resolve())
     if shared is not None:
         _join(shared, parts, display)
     with RunDirectory(path, create=True) as directory:
@@ -150,7 +150,7 @@ def resume(
         before = environment.read(directory.path)
         # What the processor is used for was chosen once, and is recorded: it stays.
         pinned = {"device": before["device"], "precision": before["precision"]}
-        parts = make_parts(configuration.replace(**pinned), space, data, evaluate)
+        parts = make_parts(configuration.replace(**pinned), space, data, evaluate, directory.path)
         if before["dataset"].get("fingerprint") != parts.environment["dataset"].get("fingerprint"):
             raise SlimsearchError(f"the data set is not the one that '{path}' was begun with: its hash differs")
         if before.get("initial_weights") != parts.environment.get("initial_weights"):
@@ -303,7 +303,7 @@ def _run(parts: Parts, directory: RunDirectory, display: Display, record: Record
             name = "subnets" if parts.inheriting else "search"
             display.phase(name, min(length, problem.space.size), record.trials, search.ranking)
             phases = Phases(first, iter(rest), lambda: figures(search.ranking, record.trials), record.wait)
-            parts.strategy(directory.path).run(phases, evaluator)
+            parts.strategy.run(phases, evaluator)
             if first.exhausted:
                 display.note("every candidate of the space has been tried")
             if parts.stopping.reason is not None:

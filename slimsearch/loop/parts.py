@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,13 +13,12 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import IMPORTS
 from slimsearch.loop.problem import Problem, prepare
 from slimsearch.loop.stopping import Stopping
-from slimsearch.names import load_class
 from slimsearch.options.chosen import architectures
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.recipe_choices import refuse_what_does_not_go_together, text_of
 from slimsearch.record.ranking import Ranking
 from slimsearch.search_spaces import JointSpace
-from slimsearch.strategies import Strategy, begin_workers
+from slimsearch.strategies import Strategy, StrategySettings, begin_workers, load_strategy, traits_of
 from slimsearch.strategies.samplers import Sampler, load_sampler
 from slimsearch.strategies.schedulers import Exploiting, Scheduler, load_scheduler
 
@@ -36,7 +34,7 @@ class Parts:
         ranking: what is better.
         recipe: of the compression after the search.
         sampler, scheduler, stopping: what is tried, how far it is trained, and when enough is found.
-        strategy: makes the engine, for a run directory.
+        strategy: the engine.
         proposing: whether the sampler proposes, and not the strategy itself.
         inheriting: whether candidates are first judged with weights of a supernet.
         problem: what is searched and what evaluates it.
@@ -49,19 +47,22 @@ class Parts:
     sampler: Sampler
     scheduler: Scheduler | None
     stopping: Stopping
-    strategy: Callable[[Path], Strategy]
+    strategy: Strategy
     proposing: bool
     inheriting: bool
     problem: Problem
     environment: dict[str, Any]
 
 
-def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Evaluate | None) -> Parts:
+def make_parts(
+    configuration: Configuration, space: Any, data: Any, evaluate: Evaluate | None, run_directory: Path
+) -> Parts:
     """Make and check every part, the cheap ones first.
 
     Args:
         configuration: the options.
         space, data, evaluate: see `slimsearch.loop.job.start`.
+        run_directory: absolute path; need not exist yet.
 
     Raises:
         SlimsearchError: something is wrong, or does not go together.
@@ -73,23 +74,22 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
     recipe = compression.parse(compression.text_of(recipe))  # files by their whole paths, as a resumed run reads them
     scheduler = None if configuration.scheduler == "none" else load_scheduler(configuration.scheduler)
     stopping = Stopping.of(ranking, configuration.stop_at, configuration.patience)
-    strategy_class = load_class("strategy", configuration.strategy, "slimsearch.strategies")
-    strategy = _strategy_maker(strategy_class, configuration, len(ranking.sampler_objectives()))
-    made = strategy(Path())  # refuses what it is told wrong
-    proposing = not getattr(made, "PROPOSES", False)
-    # What a strategy proposes with itself need not be a sampler of ours.
-    sampler = load_sampler(configuration.sampler if proposing or not hasattr(made, "sampler") else "random")
-    inheriting = getattr(strategy_class, "INHERITS", False)
-    if evaluate is None and configuration.evaluator == "network" and not getattr(strategy_class, "FILLS", False):
+    strategy = load_strategy(
+        configuration.strategy, _strategy_settings(configuration, len(ranking.sampler_objectives()), run_directory)
+    )
+    traits = traits_of(strategy)
+    proposing, inheriting = not traits.proposes, traits.shares_weights
+    sampler = load_sampler("random" if traits.runs_sampler else configuration.sampler)
+    if evaluate is None and configuration.evaluator == "network" and not traits.remote_workers:
         begin_workers(IMPORTS)  # while this process imports the same
     if configuration.architectures is not None:  # read once: what the file holds, not its name
         configuration = configuration.replace(architectures=json.dumps(architectures(configuration.architectures)))
     problem = prepare(configuration, space, data, evaluate)
-    if problem.data is None and getattr(strategy_class, "NEEDS_NETWORKS", False):
+    if problem.data is None and traits.needs_networks:
         raise SlimsearchError(f"--strategy {configuration.strategy} trains networks, and --evaluator has none")
     if configuration.storage is not None and (inheriting or not proposing):
         what, others = f"--strategy {configuration.strategy}", "optuna, ray"
-        if hasattr(made, "sampler"):
+        if traits.runs_sampler:
             what, others = f"--sampler {configuration.sampler}", "built-in samplers, and Optuna's"
         raise SlimsearchError(f"{what} keeps what it knows in one process; with --storage: {others}")
     if configuration.init is not None and (inheriting or problem.data is None):
@@ -109,8 +109,8 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
         refuse_what_does_not_go_together(
             configuration,
             {
-                f"--strategy {configuration.strategy}": inheriting or (not proposing and not hasattr(made, "sampler")),
-                f"--sampler {configuration.sampler}": not proposing and hasattr(made, "sampler"),
+                f"--strategy {configuration.strategy}": inheriting or (traits.proposes and not traits.runs_sampler),
+                f"--sampler {configuration.sampler}": traits.runs_sampler,
                 f"--scheduler {configuration.scheduler}": scheduler is not None and configuration.co_search is not None,
             },
         )
@@ -132,21 +132,10 @@ def make_parts(configuration: Configuration, space: Any, data: Any, evaluate: Ev
     )  # fmt: skip
 
 
-def _strategy_maker(
-    strategy_class: type[Any], configuration: Configuration, objectives: int
-) -> Callable[[Path], Strategy]:
-    """Makes the strategy for a run directory; what it does not take as an argument it is not told."""
-    known = inspect.signature(strategy_class).parameters
-    filling = getattr(strategy_class, "FILLS", False)
-    options = {
-        "workers": configuration.workers if filling else configuration.worker_count,
-        "trial_timeout": configuration.trial_timeout, "seed": configuration.seed,
-        "ray_address": configuration.ray_address, "cpus_per_trial": configuration.cpus_per_trial,
-        "gpus_per_trial": configuration.gpus_per_trial, "sampler": configuration.sampler, "objectives": objectives,
-    }  # fmt: skip
-
-    def make(directory: Path) -> Strategy:
-        offered = {**options, "directory": directory / "supernet", "run_directory": directory}
-        return strategy_class(**{k: v for k, v in offered.items() if k in known})  # type: ignore[no-any-return]
-
-    return make
+def _strategy_settings(configuration: Configuration, objectives: int, run_directory: Path) -> StrategySettings:
+    return StrategySettings(
+        workers=configuration.workers or None, default_workers=configuration.worker_count,
+        trial_timeout=configuration.trial_timeout, seed=configuration.seed, run_directory=run_directory,
+        sampler=configuration.sampler, objectives=objectives, ray_address=configuration.ray_address,
+        cpus_per_trial=configuration.cpus_per_trial, gpus_per_trial=configuration.gpus_per_trial,
+    )  # fmt: skip

@@ -16,9 +16,8 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Evaluator, Task
 from slimsearch.search_spaces import ModelSpace, Point, Space
 from slimsearch.strategies._nni.exchange import Proposals, Result
-from slimsearch.strategies._pool import workers as _workers
 from slimsearch.strategies._pool.workers import Done, Workers
-from slimsearch.strategies._strategy import Search, space_of
+from slimsearch.strategies._strategy import Search, StrategySettings, Traits, space_of
 
 _log = logging.getLogger(__name__)
 
@@ -30,21 +29,13 @@ _PATIENCE = 200
 class MultiTrial(ABC):
     """An NNI strategy that learns from finished trials, one value each: the search's score, of which more is better.
 
-    Attributes:
-        workers: number of processes, each with one thread.
-        trial_timeout: seconds after which a task is ended and counts as failed; None: never.
-        seed: of the proposals. With one worker, the same seed and the same results give the same proposals.
+    With one worker, the same seed and the same results give the same proposals.
     """
 
     NAME: ClassVar[str]
-    PROPOSES: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(proposes=True)
 
-    workers: int = 2
-    trial_timeout: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _workers.check(self.workers, self.trial_timeout)
+    settings: StrategySettings
 
     def run(self, search: Search, evaluator: Evaluator) -> None:
         """Evaluate what `search` asks for and what NNI proposes.
@@ -58,7 +49,7 @@ class MultiTrial(ABC):
 
         mutables, point_of = _nni_proposals.mutables(space)
         proposals = _nni_proposals.proposals(self.NAME, self._strategy(mutables), mutables, point_of)
-        with Workers(self.workers, self.trial_timeout, evaluator) as workers:
+        with Workers(self.settings.local_workers, self.settings.trial_timeout, evaluator) as workers:
             Drive(self.NAME, search, workers, space).run(proposals)
 
     @abstractmethod

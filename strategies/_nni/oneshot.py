@@ -18,9 +18,8 @@ from slimsearch.reading import mismatch, read_json
 from slimsearch.search_spaces import Candidate, ModelSpace, Point
 from slimsearch.strategies._nni.drive import Drive
 from slimsearch.strategies._nni.exchange import ImageData, Proposals, Result
-from slimsearch.strategies._pool import workers as _workers
 from slimsearch.strategies._pool.workers import Done, Workers
-from slimsearch.strategies._strategy import Failure, Search, space_of
+from slimsearch.strategies._strategy import Failure, Search, StrategySettings, Traits, space_of, supernet_folder
 
 if TYPE_CHECKING:
     from slimsearch.strategies._nni.supernet import Supernet
@@ -50,35 +49,26 @@ class OneShot(ABC):
     """Trains a supernet, then offers the architectures that it finds best, each to be trained on its own.
 
     Only classification accuracy counts; what else the run is to optimize or to limit, the offered architectures are
-    judged by. Adam 1e-3, fp32 on the CPU, one thread.
+    judged by. Adam 1e-3, fp32 on the CPU, one thread: the supernet has one worker to itself, without a time limit. The
+    run directory has its log and the best architectures, so that a resumed run does not train it again.
 
     Attributes:
-        workers: number of processes, each with one thread; the supernet has one of them to itself.
-        trial_timeout: seconds after which a trial is ended and counts as failed, the supernet not; None: never.
-        seed: of the supernet's weights, its batches, and what is sampled from it.
         epochs: of the supernet's training.
         batch_size: images a step.
-        directory: where the supernet's log goes (log.txt), and the architectures that it finds best, so that a resumed
-            run does not train it again; None: nowhere.
     """
 
     NAME: ClassVar[str]
-    PROPOSES: ClassVar[bool] = True
-    NEEDS_NETWORKS: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(proposes=True, needs_networks=True)
     HELD_OUT: ClassVar[float] = 0.5
     """Share of the training split that does not train the weights: it teaches, or judges, the architecture."""
     OFFERED: ClassVar[int] = 1
     """So many of the best are trained on their own, not counting those that fail or are ruled out."""
 
-    workers: int = 2
-    trial_timeout: float | None = None
-    seed: int = 0
+    settings: StrategySettings
     epochs: int = 10
     batch_size: int = 64
-    directory: Path | None = None
 
     def __post_init__(self) -> None:
-        _workers.check(self.workers, self.trial_timeout)
         for option, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
             if value < 1:
                 raise SlimsearchError(f"{self.NAME}: {option} {value} is less than 1")
@@ -99,10 +89,12 @@ class OneShot(ABC):
             )
         from slimsearch.strategies._nni import supernet as _nni_supernet
 
-        _nni_supernet.check(self.NAME, self.strategy(space), space, self.seed)
+        _nni_supernet.check(self.NAME, self.strategy(space), space, self.settings.seed)
         with (
             self._folder() as folder,
-            Workers(self.workers, self.trial_timeout, _WithSupernet(self, evaluator)) as workers,
+            Workers(
+                self.settings.local_workers, self.settings.trial_timeout, _WithSupernet(self, evaluator)
+            ) as workers,
         ):
             drive = Drive(self.NAME, search, workers, space)
             drive.drain()  # first, so that no latency is measured while the supernet is trained
@@ -119,13 +111,13 @@ class OneShot(ABC):
     @property
     def made_with(self) -> dict[str, Any]:
         """What the outcome of the supernet's training depends on, as JSON."""
-        return {"strategy": self.NAME, "seed": self.seed, "epochs": self.epochs, "batch_size": self.batch_size}
+        return {"strategy": self.NAME, "seed": self.settings.seed, "epochs": self.epochs, "batch_size": self.batch_size}
 
     def _architectures(self, workers: Workers, folder: Path) -> list[Point]:
         kept = _read(folder)
         if kept.pop("architectures", None) and kept == self.made_with:
             return list(_read(folder)["architectures"])
-        task = Task(_SUPERNET, Candidate({}), self.epochs, self.seed, folder)
+        task = Task(_SUPERNET, Candidate({}), self.epochs, self.settings.seed, folder)
         _log.info("%s: training the supernet for %d epochs", self.NAME, self.epochs)
         workers.submit(task, limited=False)
         while not isinstance(event := workers.wait(), Done):
@@ -133,18 +125,19 @@ class OneShot(ABC):
             _log.info("%s: supernet, epoch %d of %d: %s", self.NAME, event.epoch, self.epochs, scores)
             event.answer(True)
         if isinstance(event.result, Failure):
-            where = f" (log: {folder / 'log.txt'})" if self.directory is not None else ""
+            where = f" (log: {folder / 'log.txt'})" if self.settings.run_directory is not None else ""
             raise SlimsearchError(f"{self.NAME}: the supernet could not be trained: {event.result.error}{where}")
         return list(_read(folder)["architectures"])
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[Path]:
-        if self.directory is None:
-            with tempfile.TemporaryDirectory(prefix="slimsearch-") as folder:
-                yield Path(folder)
+        folder = supernet_folder(self.settings)
+        if folder is None:
+            with tempfile.TemporaryDirectory(prefix="slimsearch-") as temporary:
+                yield Path(temporary)
         else:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            yield self.directory
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
 
 
 @dataclass

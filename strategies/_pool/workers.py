@@ -16,7 +16,6 @@ from typing import Any
 
 import cloudpickle
 
-from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Evaluator, Outcome, Task
 from slimsearch.strategies._pool import fork_server as _fork_server
 from slimsearch.strategies._pool import worker as _worker
@@ -87,13 +86,9 @@ class Workers:
         count: number of processes.
         timeout: seconds after which a task is ended and counts as failed; None: never.
         evaluator: what evaluates the tasks; it travels to the processes by value.
-
-    Raises:
-        SlimsearchError: `count` or `timeout` makes no sense.
     """
 
     def __init__(self, count: int, timeout: float | None, evaluator: Evaluator) -> None:
-        check(count, timeout)
         self._count, self._timeout = count, timeout
         self._evaluator = cloudpickle.dumps(evaluator)
         self._workers: list[_Worker] = []
@@ -212,18 +207,6 @@ class Workers:
         for worker in self._workers:
             worker.process.close()
         self._workers.clear()
-
-
-def check(count: int, timeout: float | None) -> None:
-    """Refuse options that no pool can have.
-
-    Raises:
-        SlimsearchError: the line names the option.
-    """
-    if count < 1:
-        raise SlimsearchError(f"--workers {count} is less than 1")
-    if timeout is not None and timeout <= 0:
-        raise SlimsearchError(f"--trial-timeout {timeout:g} is not above 0")
 
 
 def _stop(processes: list[BaseProcess]) -> None:

@@ -16,10 +16,21 @@ from typing import Any
 
 import pytest
 
-from slimsearch.evaluators import Outcome, Report, Task
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Evaluator, Outcome, Report, Task
 from slimsearch.names import built_in_names, load_class
 from slimsearch.search_spaces import Candidate, ChoiceSpace, Point
-from slimsearch.strategies import Failure, Figures, Recorded, Strategy
+from slimsearch.strategies import (
+    Failure,
+    Figures,
+    Recorded,
+    Search,
+    Strategy,
+    StrategySettings,
+    Traits,
+    load_strategy,
+    traits_of,
+)
 from slimsearch.strategies._nni.drive import MultiTrial
 from slimsearch.strategies._nni.oneshot import OneShot
 
@@ -136,8 +147,8 @@ class Recorder:
         return Figures({"running": 1}, {"epochs": 4.0}, None)
 
 
-def make(name: str, **options: object) -> Strategy:
-    strategy: Strategy = CLASSES[name](**options)
+def make(name: str, **settings: Any) -> Strategy:
+    strategy: Strategy = CLASSES[name](StrategySettings(**settings))
     return strategy
 
 
@@ -211,7 +222,7 @@ def test_offers_are_told_once_and_end(name: str, offers: int, tmp_path: Path) ->
 
 def test_what_proposes_says_so() -> None:
     one_shot = {name for name, found in CLASSES.items() if issubclass(found, OneShot)}
-    proposing = {name for name, found in CLASSES.items() if getattr(found, "PROPOSES", False)}
+    proposing = {name for name, found in CLASSES.items() if getattr(found, "traits", Traits()).proposes}
     assert one_shot < proposing == {name for name in CLASSES if name.startswith("nni_")}
 
 
@@ -219,6 +230,28 @@ def test_inheriting_strategy_without_anything_to_prepare(tmp_path: Path) -> None
     """`supernet` is as `optuna` where the evaluator has no supernet."""
     search = Recorder(tmp_path, ["fine", "raise", "stop"])
     assert not hasattr(Odd(), "prepare")
-    CLASSES["supernet"](workers=1, directory=tmp_path / "supernet").run(search, Odd())
+    make("supernet", workers=1, run_directory=tmp_path).run(search, Odd())
     assert [number for number, _ in search.told] == [0, 1, 2]
     assert not (tmp_path / "supernet").exists()
+
+
+def test_what_is_no_strategy_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "class Without: ...\n\nclass Old:\n    def __init__(self, workers, seed): ...\n    def run(self): ...\n"
+    )
+    with pytest.raises(SlimsearchError, match=r"Without' has no method run\(search, evaluator\)"):
+        load_strategy(f"{file}:Without", StrategySettings())
+    with pytest.raises(SlimsearchError, match=r"Old' cannot be constructed: TypeError: .*missing 1 required"):
+        load_strategy(f"{file}:Old", StrategySettings())
+
+
+def test_traits_have_a_default_and_a_type(tmp_path: Path) -> None:
+    class Own:
+        def run(self, search: Search, evaluator: Evaluator) -> None: ...
+
+    own = Own()
+    assert traits_of(own) == Traits()
+    own.traits = {"proposes": True}  # type: ignore[attr-defined]
+    with pytest.raises(SlimsearchError, match=r"Own.traits is no slimsearch.strategies.Traits: \{'proposes'"):
+        traits_of(own)

@@ -20,10 +20,10 @@ from slimsearch.evaluators import Outcome, Report, Task
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.names import load_class
 from slimsearch.search_spaces import Candidate, ChoiceSpace, ModelSpace, Point, Space
-from slimsearch.strategies import Failure, Recorded
+from slimsearch.strategies import Failure, Recorded, StrategySettings
+from slimsearch.strategies._nni import drive as _nni
+from slimsearch.strategies._nni import oneshot as _nni_oneshot
 from slimsearch.strategies._nni.drive import Drive
-from slimsearch.strategies._nni.drive import drive as _nni
-from slimsearch.strategies._nni.drive import oneshot as _nni_oneshot
 from slimsearch.strategies._pool.workers import Done
 from tests.conftest import SPACES, TINY
 
@@ -33,7 +33,9 @@ NESTED = f"{SPACES}:Nested"
 
 
 def make(name: str, **options: Any) -> Any:
-    return load_class("strategy", name, "slimsearch.strategies")(**options)
+    """A strategy; what is no setting is an argument of its own."""
+    settings = {o: options.pop(o) for o in ("workers", "trial_timeout", "seed", "run_directory") if o in options}
+    return load_class("strategy", name, "slimsearch.strategies")(StrategySettings(**settings), **options)
 
 
 class Recorder:
@@ -274,7 +276,7 @@ def test_more_is_better(name: str, options: dict[str, Any], better: slice, tmp_p
 def test_constraints_are_kept(name: str, tmp_path: Path) -> None:
     from nni.mutable import Categorical, ExpressionConstraint
 
-    from slimsearch.strategies._nni.drive import proposals as _nni_proposals
+    from slimsearch.strategies._nni import proposals as _nni_proposals
 
     space = ChoiceSpace({"a": [1, 2, 3], "b": [1, 2, 3]})
     _, point_of = _nni_proposals.mutables(space)
@@ -296,7 +298,7 @@ def test_tpe_refuses_constraints() -> None:
 @pytest.mark.parametrize("name", MULTI_TRIAL)
 def test_no_thread_is_left(name: str, mnist_cnn: ModelSpace) -> None:
     """Also where the one who asks gives up, as Ctrl-C does."""
-    from slimsearch.strategies._nni.drive import proposals as _nni_proposals
+    from slimsearch.strategies._nni import proposals as _nni_proposals
 
     mutables, point_of = _nni_proposals.mutables(mnist_cnn)
     proposals = _nni_proposals.proposals(name, make(name)._strategy(mutables), mutables, point_of)
@@ -452,7 +454,7 @@ def test_supernet(name: str, space_name: str, offered: int, images: TrainingSpli
     space = ModelSpace.load(space_name, (1, 8, 8), 10)
     search = Recorder(space, tmp_path, 10, interrupted=1, later=1)
     folder = tmp_path / "supernet"
-    options = {"workers": 2, "seed": 1, "epochs": 1, "directory": folder}
+    options = {"workers": 2, "seed": 1, "epochs": 1, "run_directory": tmp_path}
     make(name, **options).run(search, Cheap(space, images))
     check_record(search, offered)
     kept = json.loads((folder / "architectures.json").read_text())["architectures"]
@@ -470,7 +472,7 @@ def test_supernet_in_a_worker_process(
     space = ModelSpace.load(TINY, (1, 8, 8), 10)
     search = Recorder(space, tmp_path, 10, later=1)
     with caplog.at_level(logging.INFO, logger="slimsearch.strategies"):
-        make("nni_darts", workers=1, epochs=2, directory=tmp_path / "supernet").run(search, Cheap(space, images))
+        make("nni_darts", workers=1, epochs=2, run_directory=tmp_path).run(search, Cheap(space, images))
     check_record(search, 1)
     assert (tmp_path / "supernet" / "log.txt").is_file()
     assert [line for line in caplog.messages if "supernet, epoch" in line][1].startswith(
@@ -482,7 +484,7 @@ def test_supernet_in_a_worker_process(
 @pytest.mark.parametrize("name", ["nni_random_oneshot", "nni_darts", "nni_gumbel_darts"])
 def test_supernet_of_mnist_cnn(name: str, mnist_cnn: ModelSpace, images: TrainingSplit) -> None:
     """Its dropout rate is a choice, which NNI does not mix by itself."""
-    from slimsearch.strategies._nni.drive import supernet as _nni_supernet
+    from slimsearch.strategies._nni import supernet as _nni_supernet
 
     strategy = make(name, seed=2)
 
@@ -533,7 +535,7 @@ def test_space_that_cannot_be_searched_is_refused_before_training(
     space = ModelSpace.load(space_name, (1, 28, 28), 10)
     search = Recorder(space, tmp_path, 3, interrupted=1)
     with pytest.raises(SlimsearchError, match=message) as caught:
-        make(name, directory=tmp_path / "supernet").run(search, Cheap(space, "no images"))
+        make(name, run_directory=tmp_path).run(search, Cheap(space, "no images"))
     assert "\n" not in str(caught.value)
     assert not search.told
     assert not (tmp_path / "supernet").exists()
@@ -587,7 +589,7 @@ def _spaces() -> dict[str, tuple[str, Callable[[], Any]]]:
 
 @pytest.mark.parametrize("message", ["'pool' of", "'inputs' of", "'layer' of", "'stride' of", "'rate' of"])
 def test_refusal_names_the_choice(message: str) -> None:
-    from slimsearch.strategies._nni.drive import supernet as _nni_supernet
+    from slimsearch.strategies._nni import supernet as _nni_supernet
 
     pattern, (name, space_class) = next(item for item in _spaces().items() if item[0].startswith(message))
     strategy, space = make(name), ModelSpace(space_class, (1, 8, 8), 10)  # type: ignore[arg-type]
@@ -601,7 +603,7 @@ def test_supernet_that_diverges_is_one_line(images: TrainingSplit, tmp_path: Pat
     with pytest.raises(
         SlimsearchError, match=r"nni-darts: the supernet could not be trained: .*loss.* is nan .*log\.txt"
     ):
-        make("nni_darts", workers=1, epochs=1, directory=tmp_path / "supernet").run(search, Cheap(space, images))
+        make("nni_darts", workers=1, epochs=1, run_directory=tmp_path).run(search, Cheap(space, images))
     assert not search.told
     assert "Traceback" in (tmp_path / "supernet" / "log.txt").read_text()
 

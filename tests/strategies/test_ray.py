@@ -19,6 +19,7 @@ import pytest
 
 import slimsearch
 from slimsearch.errors import SlimsearchError
+from slimsearch.strategies import StrategySettings
 from slimsearch.strategies._ray.post import Post, Report
 from slimsearch.strategies.ray import Ray
 from tests.conftest import ROOT, environment
@@ -172,22 +173,22 @@ def test_a_searcher_of_tune_needs_ray() -> None:
     with pytest.raises(SlimsearchError, match="is a searcher of Ray Tune: it needs --strategy ray"):
         slimsearch.search(CHOICES, evaluate=evaluate, sampler="ray.tune.search.optuna:OptunaSearch", trials=2)
     with pytest.raises(SlimsearchError, match="neither a Searcher of Ray Tune nor its BasicVariantGenerator"):
-        Ray(sampler="ray.tune.search:SearchAlgorithm")
+        Ray(StrategySettings(sampler="ray.tune.search:SearchAlgorithm"))
 
 
 def test_a_client_address_says_what_to_do() -> None:
     with pytest.raises(SlimsearchError, match=r"ray start --address=HOST:PORT --num-cpus=0"):
-        Ray(ray_address="ray://10.0.0.1:10001")
+        Ray(StrategySettings(ray_address="ray://10.0.0.1:10001"))
 
 
 def test_what_has_no_room_says_so() -> None:
-    strategy = Ray(cpus_per_trial=64)
+    strategy = Ray(StrategySettings(cpus_per_trial=64))
     with pytest.raises(SlimsearchError, match=r"takes 64 CPU and 0 GPU, and the Ray cluster has 2 CPU, 0 GPU"):
         strategy._room({"CPU": 2.0})
-    assert Ray()._room({"CPU": 8.0}) == 8
-    assert Ray(workers=3)._room({"CPU": 8.0}) == 3
-    assert Ray(cpus_per_trial=0.5, gpus_per_trial=0.25)._room({"CPU": 8.0, "GPU": 1.0}) == 4
-    assert Ray(cpus_per_trial=0.1)._room({"CPU": 0.3}) == 3
+    assert Ray(StrategySettings())._room({"CPU": 8.0}) == 8
+    assert Ray(StrategySettings(workers=3))._room({"CPU": 8.0}) == 3
+    assert Ray(StrategySettings(cpus_per_trial=0.5, gpus_per_trial=0.25))._room({"CPU": 8.0, "GPU": 1.0}) == 4
+    assert Ray(StrategySettings(cpus_per_trial=0.1))._room({"CPU": 0.3}) == 3
 
 
 def test_nobody_waits_for_a_task_that_has_ended() -> None:
