@@ -13,7 +13,7 @@ from slimsearch.compression._network import Network, dropout_rates, widths
 from slimsearch.compression._replaced import FACTORED, make, replace_layer
 from slimsearch.compression._stage import Part, Training, TrainingStage
 from slimsearch.compression._weights import layers_in_order
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -74,9 +74,7 @@ class LowRank(TrainingStage):
             with torch.no_grad():
                 module(images)
         except Exception as error:  # a module that reaches into its layers may raise anything
-            raise SlimsearchError(
-                f"the network does not run with factored layers: {type(error).__name__}: {error}"
-            ) from error
+            raise SlimsearchError(f"the network does not run with factored layers: {describe_error(error)}") from error
         structure = {
             **network.structure,
             "replaced": {**network.structure.get("replaced", {}), **dict.fromkeys(ranks, FACTORED)},

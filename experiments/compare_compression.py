@@ -34,7 +34,7 @@ from experiments.reproduce._table import progress
 from slimsearch import compression
 from slimsearch.cli.script import Parser, exit_code
 from slimsearch.compression import SIGN_INPUT, Network, Quantization
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import CHECKPOINT, Artifact, TrainingSettings, size_kib
 from slimsearch.evaluators.datasets import Dataset, Split, load_dataset
 from slimsearch.files import write_json
@@ -283,7 +283,7 @@ def _apply(steps: Steps, method: _Method, start: Step, epochs: int, seed: int) -
         return steps.compress(method.name, start, method.text, epochs, seed)
     except Exception as error:  # whatever it is, the other methods can do without this one
         known = isinstance(error, SlimsearchError)
-        reason = " ".join((str(error) if known else f"{type(error).__name__}: {error}").split())
+        reason = " ".join((str(error) if known else describe_error(error)).split())
         if not known:
             (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         (folder / CHECKPOINT).unlink(missing_ok=True)

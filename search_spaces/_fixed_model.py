@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.names import load_function
 
 if TYPE_CHECKING:
@@ -59,10 +59,7 @@ class FixedModel:
             with torch.no_grad():
                 logits = module.eval()(torch.zeros(2, *self.input_shape))
         except Exception as error:  # anybody's model
-            first_line = str(error).strip().partition("\n")[0]
-            raise SlimsearchError(
-                f"the model fails on images of {shape}: {type(error).__name__}: {first_line}"
-            ) from error
+            raise SlimsearchError(f"the model fails on images of {shape}: {describe_error(error)}") from error
         if tuple(logits.shape) != (2, self.num_classes):
             raise SlimsearchError(
                 f"the model gives {tuple(logits.shape)} for 2 images of {shape}; the data set needs "

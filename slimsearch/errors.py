@@ -1,4 +1,6 @@
-"""The root of every exception that the project raises on purpose."""
+"""The root of every exception that the project raises on purpose, and how any exception is shown in one line."""
+
+from __future__ import annotations
 
 
 class SlimsearchError(Exception):
@@ -6,3 +8,18 @@ class SlimsearchError(Exception):
 
     The command line prints that line and ends with exit code 2; from Python it is an ordinary exception.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message; its class name where there is none."""
+    try:
+        message = str(error)
+    except Exception:  # a user's exception may fail to describe itself
+        message = ""
+    return message.strip().partition("\n")[0].strip() or type(error).__name__
+
+
+def describe_error(error: BaseException) -> str:
+    """The class name of an exception and the first line of its message: ``ValueError: no such layer``."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"

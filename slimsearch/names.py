@@ -22,7 +22,7 @@ from typing import Any
 
 import cloudpickle
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 
 _data_only: ContextVar[Path | None] = ContextVar("_data_only", default=None)
 
@@ -118,7 +118,7 @@ def _module(kind: str, location: str) -> ModuleType:
     try:
         return importlib.import_module(location)
     except Exception as error:  # a user's module may raise anything while it is imported
-        raise SlimsearchError(f"{kind}: cannot import '{location}': {type(error).__name__}: {error}") from error
+        raise SlimsearchError(f"{kind}: cannot import '{location}': {describe_error(error)}") from error
 
 
 def _refuse_module_in(data: Path, kind: str, location: str) -> None:
@@ -167,7 +167,7 @@ def _module_from_file(kind: str, path: Path) -> ModuleType:
             raise
         line = _line_in(error, str(path))
         where = f"{path}, line {line}" if line else str(path)
-        raise SlimsearchError(f"{kind}: {where}: {type(error).__name__}: {error}") from error
+        raise SlimsearchError(f"{kind}: {where}: {describe_error(error)}") from error
     return module
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, first_line
 
 # A parser of a few hundred levels of brackets ends with a RecursionError; PyYAML raises a ValueError of Python's for a
 # date that does not exist.
@@ -88,11 +88,6 @@ def mismatch(value: Any, wanted: Any, where: str = "it") -> str | None:
                 return wrong
         return None
     return None if _is(value, wanted) else f"{where} is {reprlib.repr(value)}, not {_name(wanted)}"
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, or else what it is called."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _is(value: Any, wanted: Any) -> bool:

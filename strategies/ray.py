@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import Evaluator
-from slimsearch.strategies._ray.cluster import cluster, environment, first_line, node_lost
+from slimsearch.strategies._ray.cluster import cluster, environment, node_lost
 from slimsearch.strategies._ray.proposals import Proposals, tune_searcher
 from slimsearch.strategies._strategy import Search, StrategySettings, Traits, space_of
 
@@ -74,8 +74,7 @@ class Ray:
                     self._tune(search, evaluator, proposals, limit)
             except RayError as error:
                 raise SlimsearchError(
-                    f"the Ray cluster failed: {type(error).__name__}: {first_line(error)}; what was finished is kept, "
-                    "go on with --resume"
+                    f"the Ray cluster failed: {describe_error(error)}; what was finished is kept, go on with --resume"
                 ) from error
 
     def _room(self, resources: Mapping[str, float]) -> int:

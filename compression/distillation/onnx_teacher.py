@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimsearch.compression.export.untrusted import read_onnx
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -45,7 +45,7 @@ class OnnxFile:
             model = self._model(read_onnx(path))
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnx and onnxruntime have an exception for every reason
-            raise SlimsearchError(f"{self.name} cannot be loaded: {_first_line(error)}") from error
+            raise SlimsearchError(f"{self.name} cannot be loaded: {first_line(error)}") from error
         inputs = self._session.get_inputs()
         taken = [f"{entry.type} {entry.shape}" for entry in inputs]
         sizes = [size if isinstance(size, int) else None for size in inputs[0].shape] if len(inputs) == 1 else []
@@ -71,7 +71,7 @@ class OnnxFile:
         try:
             given = self._session.run(outputs, {self._input: images.detach().cpu().contiguous().numpy()})
         except Exception as error:
-            raise SlimsearchError(f"{self.name} cannot be run on the images: {_first_line(error)}") from error
+            raise SlimsearchError(f"{self.name} cannot be run on the images: {first_line(error)}") from error
         return [torch.from_numpy(answer).to(images.device) for answer in given]
 
 
@@ -177,7 +177,3 @@ def _with_bias(product: str, readers: Mapping[str, Sequence[onnx.NodeProto]], co
             break
         tensor = node.output[0]
     return product
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

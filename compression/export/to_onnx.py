@@ -16,7 +16,7 @@ from slimsearch.compression.export.int8 import to_int8
 from slimsearch.compression.export.storage import store
 from slimsearch.compression.quantization.folding import fold_batch_norm
 from slimsearch.compression.quantization.plan import CODEBOOK, KEPT_FLOAT, STATIC
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,8 +55,7 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
                     onnx.save(store(onnx.load(str(file)), plan.form), str(file))
                 _tidy(file, {**(metadata or {}), **({"quantization": plan.note} if plan is not None else {})})
         except Exception as error:  # the exporters raise anything
-            first_line = str(error).strip().partition("\n")[0]
-            raise SlimsearchError(f"export to ONNX failed: {type(error).__name__}: {first_line}") from error
+            raise SlimsearchError(f"export to ONNX failed: {describe_error(error)}") from error
         file.replace(path)
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slimsearch.errors import SlimsearchError
-from slimsearch.reading import first_line
+from slimsearch.errors import SlimsearchError, first_line
 
 
 def read_onnx(path: Path) -> bytes:

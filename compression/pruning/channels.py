@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._weights import lay_out_plainly, layers_in_order, plainly, weights
 from slimsearch.compression.pruning.importances import Importance
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -261,7 +261,7 @@ class Channels:
             with torch.no_grad():
                 after = module(self._images).shape
         except Exception as error:  # torch-pruning raises whatever its analysis stumbles over
-            raise SlimsearchError(f"{type(error).__name__}: {_first_line(error)}") from error
+            raise SlimsearchError(describe_error(error)) from error
         if after != before:
             raise SlimsearchError(f"pruning changed the output from {tuple(before)} to {tuple(after)}")
         for name, parameter in module.named_parameters():
@@ -348,7 +348,7 @@ def _blame(error: Exception, names: Mapping[nn.Module, str]) -> str:
     """The error, and the layers whose output its operation reads, as far as torch-pruning knew when it gave up."""
     frames = list(traceback.walk_tb(error.__traceback__))
     nodes = [frame.f_locals["node"] for frame, _ in reversed(frames) if hasattr(frame.f_locals.get("node"), "inputs")]
-    reason = f"{type(error).__name__}: {_first_line(error)}"
+    reason = describe_error(error)
     if not nodes:
         return reason
     layers, waiting, met = [], list(nodes[0].inputs), set()
@@ -363,7 +363,3 @@ def _blame(error: Exception, names: Mapping[nn.Module, str]) -> str:
             waiting += node.inputs
     after = f" after {' and '.join(repr(layer) for layer in sorted(layers)[:3])}" if layers else ""
     return f"it cannot be followed how channels go through an operation{after} ({reason})"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError
-from slimsearch.reading import first_line, mismatch, read_json
+from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.reading import mismatch, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor

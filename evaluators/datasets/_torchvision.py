@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from slimsearch import search_spaces  # noqa: F401 - torchvision may need its operators declared
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators.datasets._dataset import Raw, Split
 
 
@@ -26,9 +26,7 @@ def read(class_name: str, root: Path | None, download: bool, augmentation: str) 
         train, test = (dataset_class(str(folder), train=part, download=download) for part in (True, False))
     except Exception as error:  # missing, damaged, or no network
         advice = "" if download else "; name their folder with --data-root, or fetch them with --download"
-        raise SlimsearchError(
-            f"cannot read {class_name} below '{folder}': {str(error).partition(chr(10))[0]}{advice}"
-        ) from error
+        raise SlimsearchError(f"cannot read {class_name} below '{folder}': {first_line(error)}{advice}") from error
     train_split, test_split = _split(train), _split(test)
     return Raw(train_split.images, train_split.labels, tuple(train.classes), test_split, augmentation)
 

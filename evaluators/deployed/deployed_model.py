@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from slimsearch.compression import read_onnx
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators.datasets import Dataset, Split
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,7 +43,7 @@ class DeployedModel:
                 f"--runtime {runtime}: a package is not installed, pip install 'slimsearch[{runtime}]' ({error})"
             ) from error
         except Exception as error:  # a runtime has an exception for every reason
-            raise SlimsearchError(f"{runtime} cannot load '{path}': {str(error).partition(chr(10))[0]}") from error
+            raise SlimsearchError(f"{runtime} cannot load '{path}': {first_line(error)}") from error
 
     def __call__(self, images: Array) -> Array:
         """(N, C, H, W) float32, normalised -> (N, num_classes) logits."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from slimsearch.compression import read_onnx
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators.latency.operator_costs import Cost
 from slimsearch.evaluators.latency.reference import Reference, Taken, pinned, preemptions
 
@@ -73,7 +73,7 @@ def operators_of(path: Path, batch: int, threads: int, folder: Path) -> list[Ope
         images = {entry.name: _images(entry.shape, batch) for entry in session.get_inputs()}
         values = _values(model, images, threads)
     except Exception as error:  # onnxruntime has an exception for every reason
-        raise SlimsearchError(f"ONNX Runtime cannot load '{path}': {str(error).partition(chr(10))[0]}") from error
+        raise SlimsearchError(f"ONNX Runtime cannot load '{path}': {first_line(error)}") from error
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     opsets = tuple((entry.domain, entry.version) for entry in model.opset_import)
     return [_operator(node, constants, values, opsets) for node in model.graph.node]

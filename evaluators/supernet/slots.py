@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.search_spaces import ModelSpace
 
 if TYPE_CHECKING:
@@ -101,10 +101,9 @@ def _uses(
         with torch.no_grad(), Mode():
             module(torch.zeros(2, *space.input_shape))
     except Exception as error:  # a user's module may raise anything
-        first_line = str(error).strip().partition("\n")[0]
         raise SlimsearchError(
             f"{space.space_class.__name__} {dict(architecture)} fails on images of "
-            f"{'x'.join(map(str, space.input_shape))}: {type(error).__name__}: {first_line}"
+            f"{'x'.join(map(str, space.input_shape))}: {describe_error(error)}"
         ) from error
     return watch.uses
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slimsearch.compression import Network
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.supernet.supernet import SharedWeights, Supernet, calibration_images, describe
@@ -169,10 +169,7 @@ def _run(weights: SharedWeights, architecture: Mapping[str, Any], images: Tensor
         return weights(architecture, images)
     except Exception as error:  # a user's module may raise anything
         name, canonical = weights.space.space_class.__name__, weights.space.canonical(architecture)
-        first_line = str(error).strip().partition("\n")[0]
-        raise SlimsearchError(
-            f"{name} {canonical} fails while it is trained: {type(error).__name__}: {first_line}"
-        ) from error
+        raise SlimsearchError(f"{name} {canonical} fails while it is trained: {describe_error(error)}") from error
 
 
 class _Paths:

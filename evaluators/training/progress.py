@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slimsearch.compression import AfterStep, LossTerm
+from slimsearch.errors import first_line
 from slimsearch.files import atomic
-from slimsearch.reading import first_line
 
 if TYPE_CHECKING:
     import torch

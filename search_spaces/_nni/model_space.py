@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.names import load_class
 from slimsearch.search_spaces._graph import Graph
 from slimsearch.search_spaces._nni.activity import Activity, Recording
@@ -158,8 +158,7 @@ class ModelSpace(Space):
                     module: nn.Module = instance.freeze(dict(canonical))
             except Exception as error:  # a user's constructor may raise anything
                 raise SlimsearchError(
-                    f"{self.space_class.__name__} cannot build {canonical}{self._line(error)}: "
-                    f"{type(error).__name__}: {error}"
+                    f"{self.space_class.__name__} cannot build {canonical}{self._line(error)}: {describe_error(error)}"
                 ) from error
         return module
 
@@ -186,10 +185,8 @@ class ModelSpace(Space):
             with torch.no_grad():
                 logits = module(images)
         except Exception as error:
-            first_line = str(error).strip().partition("\n")[0]
             raise SlimsearchError(
-                f"{name} {dict(architecture)} fails on images of {shape}{self._line(error)}: "
-                f"{type(error).__name__}: {first_line}"
+                f"{name} {dict(architecture)} fails on images of {shape}{self._line(error)}: {describe_error(error)}"
             ) from error
         found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         if found != (2, self.num_classes):
@@ -225,7 +222,7 @@ class ModelSpace(Space):
         except Exception as error:  # a user's constructor may raise anything
             raise SlimsearchError(
                 f"space '{name}' cannot be constructed with {arguments or 'no arguments'}{self._line(error)}: "
-                f"{type(error).__name__}: {error}"
+                f"{describe_error(error)}"
             ) from error
 
 

@@ -6,9 +6,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.options.configuration import Configuration
-from slimsearch.reading import first_line
 from slimsearch.record.run_directory import refuse_ways_out
 from slimsearch.record.shared.artifact_store import DatabaseArtifacts
 from slimsearch.record.shared.storage import is_local, masked, normalised, open_database
@@ -61,5 +60,5 @@ def _study(path: Path, given: str | None) -> tuple[BaseStorage, DatabaseArtifact
         for study in opened.get_all_studies():
             opened.get_all_trials(study._study_id, deepcopy=False)
     except Exception as error:  # Optuna raises whatever a damaged operation leads to
-        raise SlimsearchError(f"'{journal}' cannot be read: {type(error).__name__}: {first_line(error)}") from error
+        raise SlimsearchError(f"'{journal}' cannot be read: {describe_error(error)}") from error
     return opened, None

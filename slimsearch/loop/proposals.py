@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import Objective
 from slimsearch.search_spaces import Candidate, Point, Space
 from slimsearch.strategies.samplers import History, Sampler, keeps_limits
@@ -77,7 +77,7 @@ class Proposals:
             raise
         except Exception as error:  # a user's sampler may raise anything
             name = type(self._sampler).__name__
-            raise SlimsearchError(f"sampler {name} failed: {type(error).__name__}: {error}") from error
+            raise SlimsearchError(f"sampler {name} failed: {describe_error(error)}") from error
 
 
 def _ruled_out(history: History) -> float:

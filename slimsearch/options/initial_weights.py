@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.errors import SlimsearchError
-from slimsearch.reading import first_line
+from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.search_spaces import ModelSpace
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from slimsearch import files
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import Objective
-from slimsearch.reading import first_line, read_json
+from slimsearch.reading import read_json
 from slimsearch.record.shared.storage import name_metrics, open_study
 from slimsearch.record.trial import trial_folder
 
@@ -224,5 +224,5 @@ def _study(journal: Path, backend: BaseJournalBackend, objectives: Sequence[Obje
     except OSError:  # the disk
         raise
     except Exception as error:  # Optuna raises whatever a damaged operation leads to
-        raise SlimsearchError(f"'{journal}' cannot be read: {type(error).__name__}: {first_line(error)}") from error
+        raise SlimsearchError(f"'{journal}' cannot be read: {describe_error(error)}") from error
     return study

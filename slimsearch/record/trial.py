@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError
-from slimsearch.reading import first_line, mismatch
+from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.reading import mismatch
 from slimsearch.search_spaces import Candidate
 
 if TYPE_CHECKING:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression import Network
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators import EXACT, DeployedModel, exact_error
 from slimsearch.files import atomic, write_json
 from slimsearch.options.chosen import models
-from slimsearch.reading import first_line
 from slimsearch.record import environment
 from slimsearch.report.stored_network import stored_network
 

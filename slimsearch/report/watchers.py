@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from slimsearch.errors import describe_error
 from slimsearch.names import load_class
 from slimsearch.options.configuration import Configuration
-from slimsearch.reading import first_line
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.result import Result
 from slimsearch.record.trial import Trial
@@ -72,4 +72,4 @@ class _Together:
 
     def _lost(self, name: str, logger: Display, error: Exception) -> None:
         self._loggers.remove((name, logger))
-        self._display.warn(f"--log {name} is told nothing more: {type(error).__name__}: {first_line(error)}")
+        self._display.warn(f"--log {name} is told nothing more: {describe_error(error)}")

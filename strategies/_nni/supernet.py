@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error, first_line
 from slimsearch.evaluators import Meter, Report
 from slimsearch.search_spaces import ModelSpace, Point
 from slimsearch.strategies._nni.drive import space_name
@@ -181,7 +181,7 @@ def check(name: str, strategy: Any, space: ModelSpace, seed: int) -> None:
                 module.model(images).square().sum().backward()
         except Exception as error:  # a user's network may raise anything
             found = _changes_size(supernet) if isinstance(strategy, DARTS) else None
-            label, why = found or (trace.label, f"its supernet fails: {type(error).__name__}: {_first_line(error)}")
+            label, why = found or (trace.label, f"its supernet fails: {describe_error(error)}")
             raise _refusal(name, space, label, why) from error
 
 
@@ -326,7 +326,7 @@ def _mixed(name: str, strategy: Any, space: ModelSpace) -> Any:
     except Exception as error:
         module = visited[-1] if visited else supernet
         label = _label(module)
-        raise _refusal(name, space, label, _why_not(module, label, strategy) or _first_line(error)) from error
+        raise _refusal(name, space, label, _why_not(module, label, strategy) or first_line(error)) from error
     layers = [module for module in supernet.modules() if isinstance(module, BaseSuperNetModule)]
     mixed = {label for module in layers for label in module.simplify()}
     for choice in space.choices:
@@ -394,7 +394,3 @@ def _most_likely(module: Any, memo: dict[str, Any]) -> dict[str, Any]:
     if isinstance(module, ProxylessMixedInput):
         return DifferentiableMixedInput.export(module, memo)  # type: ignore[no-any-return]
     return module.export(memo)  # type: ignore[no-any-return]
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -18,6 +18,7 @@ from typing import Any
 
 import cloudpickle
 
+from slimsearch.errors import describe_error
 from slimsearch.evaluators import Evaluator, Outcome, Report, Task, use_one_thread
 from slimsearch.strategies._pool.trial_log import bounded
 from slimsearch.strategies._pool.unwritable import unwritable
@@ -46,7 +47,7 @@ def serve(line: Connection, evaluator: bytes, environment: Mapping[str, str]) ->
             except OSError:
                 raise
             except Exception as error:  # it cannot be pickled
-                line.send((DONE, Failure(_said(error))))
+                line.send((DONE, Failure(describe_error(error))))
 
 
 def evaluated(evaluator: Evaluator, task: Task, report: Report) -> Outcome | Failure:
@@ -69,7 +70,7 @@ def _loaded(evaluator: bytes) -> Evaluator | Failure:
     try:
         return cloudpickle.loads(evaluator)  # type: ignore[no-any-return]
     except Exception as error:  # what belongs to the user may not load here; each task then says so
-        return Failure(f"a worker cannot load the evaluator: {type(error).__name__}: {error}")
+        return Failure(f"a worker cannot load the evaluator: {describe_error(error)}")
 
 
 def _evaluated_here(evaluator: Evaluator, task: Task, line: Connection) -> Outcome | Failure:
@@ -84,7 +85,7 @@ def _evaluated_here(evaluator: Evaluator, task: Task, line: Connection) -> Outco
     try:
         return evaluated(evaluator, task, report)
     except BaseException as error:  # which no program but the task's own can have meant
-        return Failure(_said(error))
+        return Failure(describe_error(error))
     finally:
         only()
 
@@ -104,16 +105,7 @@ def _failure(error: Exception, task: Task) -> Failure:
     reason = unwritable(task.directory, error)
     if reason is not None:
         return Failure(f"cannot write to '{task.directory}': {reason}", unwritable=True)
-    return Failure(_said(error))
-
-
-def _said(error: BaseException) -> str:
-    """An exception in a line."""
-    try:
-        first_line = str(error).strip().partition("\n")[0]
-    except Exception:  # one of the user's need not be able to say what it is
-        first_line = ""
-    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+    return Failure(describe_error(error))
 
 
 @contextlib.contextmanager

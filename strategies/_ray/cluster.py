@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def cluster(address: str | None, cpus: int) -> Iterator[Mapping[str, float]]:
             context = ray.init(**options)
         except Exception as error:
             where = address or "on this machine"
-            raise SlimsearchError(f"no Ray cluster {where}: {type(error).__name__}: {first_line(error)}") from error
+            raise SlimsearchError(f"no Ray cluster {where}: {describe_error(error)}") from error
     try:
         url = context.dashboard_url
         if url:
@@ -121,8 +121,3 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def first_line(error: BaseException) -> str:
-    """Of what an error says."""
-    return str(error).strip().partition("\n")[0]

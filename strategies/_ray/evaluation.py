@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slimsearch.errors import describe_error
 from slimsearch.evaluators import Evaluator, Outcome, Task, use_one_thread
 from slimsearch.strategies._pool import worker as _worker
 from slimsearch.strategies._ray.place import Place, Sender, pack
@@ -61,7 +62,7 @@ def evaluate(run: Run, task: bytes, title: str, key: str) -> Outcome | Failure:
     try:
         evaluator = _evaluator(run)
     except Exception as error:  # what belongs to the user may not load here
-        return Failure(f"a worker cannot load the evaluator: {type(error).__name__}: {error}")
+        return Failure(f"a worker cannot load the evaluator: {describe_error(error)}")
     here: Task = run.place.load(task, own=lambda loaded: loaded.directory)
     sender = run.place.sender(here.directory)
     with open(os.dup(1), "w", buffering=1, encoding="utf-8") as log:  # before it is redirected to the task's log

@@ -10,7 +10,7 @@ import inspect
 import json
 from typing import Any
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.names import load_class
 from slimsearch.search_spaces import Point, Space
 
@@ -68,7 +68,7 @@ class Proposals:
                 self._add_variants(domains)
                 taken = True
         except Exception as error:  # it may want a package that is not installed, or arguments
-            raise SlimsearchError(f"searcher {self.name}: {type(error).__name__}: {_line(error)}") from error
+            raise SlimsearchError(f"searcher {self.name}: {describe_error(error)}") from error
         if not taken:
             raise SlimsearchError(f"searcher {self.name} does not take a space by set_search_properties")
 
@@ -86,7 +86,7 @@ class Proposals:
                 variant = self._searcher.next_trial()
                 found = "FINISHED" if variant is None else variant.config
         except Exception as error:
-            raise SlimsearchError(f"searcher {self.name} failed: {type(error).__name__}: {_line(error)}") from error
+            raise SlimsearchError(f"searcher {self.name} failed: {describe_error(error)}") from error
         if found == "FINISHED":
             raise StopIteration
         return None if found is None else {label: json.loads(found[label]) for label in self._labels}
@@ -101,7 +101,7 @@ class Proposals:
         try:
             self._searcher.on_trial_complete(key, result=result, error=losses is None)
         except Exception as error:
-            raise SlimsearchError(f"searcher {self.name} failed: {type(error).__name__}: {_line(error)}") from error
+            raise SlimsearchError(f"searcher {self.name} failed: {describe_error(error)}") from error
 
     def _add_variants(self, domains: dict[str, Any]) -> None:
         from ray.tune.experiment import Experiment
@@ -109,7 +109,3 @@ class Proposals:
         # As many as are asked for; what is run is never this function.
         endless = Experiment("variants", run=lambda config: {}, config=domains, num_samples=1_000_000_000)
         self._searcher.add_configurations([endless])
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

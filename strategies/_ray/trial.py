@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from slimsearch.errors import describe_error
 from slimsearch.evaluators import Outcome, Task
 from slimsearch.strategies._ray import evaluation as _ray_evaluation
 from slimsearch.strategies._ray.place import pack
@@ -110,7 +111,6 @@ class Trial(tune.Trainable):
         except ray.exceptions.OutOfMemoryError:
             return OutOfMemory()
         except ray.exceptions.RayError as error:
-            said = str(error).strip().partition("\n")[0]
             blameless = isinstance(error, ray.exceptions.NodeDiedError)
-            lost = f"its worker was lost ({type(error).__name__}: {said})"
+            lost = f"its worker was lost ({describe_error(error)})"
             return Failure(lost, worker_died=True, blameless=blameless)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import Objective
 from slimsearch.names import load_class
 from slimsearch.search_spaces import Point, Space
@@ -33,7 +33,7 @@ def load_sampler(name: str) -> Sampler:
         try:
             return found()  # type: ignore[no-any-return]
         except Exception as error:
-            raise SlimsearchError(f"sampler '{name}': {type(error).__name__}: {error}") from error
+            raise SlimsearchError(f"sampler '{name}': {describe_error(error)}") from error
     from optuna.samplers import BaseSampler
 
     if issubclass(found, BaseSampler):

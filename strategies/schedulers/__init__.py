@@ -6,7 +6,7 @@ import inspect
 import re
 from typing import Any
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.names import load_class
 from slimsearch.reading import yaml_value
 from slimsearch.strategies.schedulers._combined import Combined, combine
@@ -85,7 +85,7 @@ def _make(name: str, found: type[Any], options: dict[str, Any]) -> Scheduler:
     except SlimsearchError as error:
         raise SlimsearchError(f"scheduler '{name}': {error}") from None
     except Exception as error:  # a user's class may raise anything
-        raise SlimsearchError(f"scheduler '{name}' with {options}: {type(error).__name__}: {error}") from error
+        raise SlimsearchError(f"scheduler '{name}' with {options}: {describe_error(error)}") from error
 
 
 def _listed(options: list[str]) -> str:

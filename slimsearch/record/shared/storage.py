@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators import Objective
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def one_line(url: str, advice: str = "") -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-        said = str(getattr(cause, "orig", None) or cause).strip().partition("\n")[0].strip()
-        raise SlimsearchError(f"database '{masked(url)}': {said}{advice}") from error
+        message = first_line(getattr(cause, "orig", None) or cause)
+        raise SlimsearchError(f"database '{masked(url)}': {message}{advice}") from error
 
 
 def open_database(url: str, heartbeat: int | None = None) -> RDBStorage:
