@@ -58,7 +58,7 @@ def _study(path: Path, given: str | None) -> tuple[BaseStorage, DatabaseArtifact
     try:
         opened = JournalStorage(JournalFileBackend(str(journal)))
         for study in opened.get_all_studies():
-            opened.get_all_trials(study._study_id, deepcopy=False)
+            opened.get_all_trials(opened.get_study_id_from_name(study.study_name), deepcopy=False)
     except Exception as error:  # Optuna raises whatever a damaged operation leads to
         raise SlimsearchError(f"'{journal}' cannot be read: {describe_error(error)}") from error
     return opened, None

@@ -9,8 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import get_lock_file
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_bytes
@@ -22,6 +21,10 @@ _CHECKSUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}$')
 class Journal(JournalFileBackend):
     """A journal that any Optuna program reads, and writes to: a line without a checksum is not checked."""
 
+    def __init__(self, path: Path) -> None:
+        self._path, self._writing = path, JournalFileSymlinkLock(str(path))
+        super().__init__(str(path), self._writing)
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write lines, wholly or, where the disk is full, not at all; they are on disk when this returns.
 
@@ -29,15 +32,19 @@ class Journal(JournalFileBackend):
             OSError: they cannot be written.
         """
         content = b"".join(_line(log) for log in logs)
-        with get_lock_file(self._lock), open(self._file_path, "ab", buffering=0) as file:
-            before = file.seek(0, os.SEEK_END)
-            try:
-                while content:
-                    content = content[file.write(content) :]
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(before)
-                raise
+        self._writing.acquire()
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                before = file.seek(0, os.SEEK_END)
+                try:
+                    while content:
+                        content = content[file.write(content) :]
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(before)
+                    raise
+        finally:
+            self._writing.release()
 
 
 def mend(path: Path, aside: Path) -> bool:

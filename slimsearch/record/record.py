@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective, Outcome
 from slimsearch.reading import mismatch
+from slimsearch.record._optuna_private import storage_of, study_id, trial_id
 from slimsearch.record.trial import (
     COMPLETE,
     EPOCH,
@@ -72,7 +73,7 @@ class Record:
         driver: Driver | None = None,
     ) -> None:
         self._study = study
-        self._storage = study._storage
+        self._storage, self._study_id = storage_of(study), study_id(study)
         self._space = space
         choices = space.choices if space is not None else ()
         self._distributions = {choice.label: distribution(choice) for choice in choices}
@@ -89,8 +90,8 @@ class Record:
         for frozen in study.get_trials(deepcopy=False):
             trial = thaw(frozen)
             if driver is not None and trial.unfinished:
-                self._watch(driver, frozen._trial_id, trial)
-            self._append(frozen._trial_id, trial)
+                self._watch(driver, trial_id(frozen), trial)
+            self._append(trial_id(frozen), trial)
         finalists = study.user_attrs.get(_FINALISTS, {})
         wrong = mismatch(finalists, {str: {str: float}}, _FINALISTS)
         numbers = {str(trial.number): trial.number for trial in self._trials}
@@ -143,8 +144,8 @@ class Record:
             if number == len(self._trials):
                 trial = thaw(frozen)
                 if trial.unfinished:
-                    self._watch(self._driver, frozen._trial_id, trial)
-                self._append(frozen._trial_id, trial)
+                    self._watch(self._driver, trial_id(frozen), trial)
+                self._append(trial_id(frozen), trial)
                 self._on_change(trial)
             elif self._trials[number].unfinished and (frozen.state.is_finished() or not self.mine(number)):
                 trial = thaw(frozen)
@@ -210,24 +211,24 @@ class Record:
             distributions={label: self._distributions[label] for label in labels},
             user_attrs=attributes, system_attrs={}, intermediate_values={},
         )  # fmt: skip
-        trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
+        key = self._storage.create_new_trial(self._study_id, template_trial=template)
         if self._driver is not None:
-            return self._claimed(self._driver, trial_id, None if common_seed else seed)
+            return self._claimed(self._driver, key, None if common_seed else seed)
         trial = Trial(
             number, candidate, kind, RUNNING, fidelity, own_seed, parent, started=now.timestamp(),
             repeats=repeats, turn=turn, labels=labels,
         )  # fmt: skip
         self._began[number] = time.monotonic()
-        self._append(trial_id, trial)
+        self._append(key, trial)
         self._on_change(trial)
         return trial
 
-    def _claimed(self, driver: Driver, trial_id: int, seed: int | None) -> Trial:
-        driver.heartbeat.add(trial_id)
-        number = self._storage.get_trial_number_from_id(trial_id)
+    def _claimed(self, driver: Driver, key: int, seed: int | None) -> Trial:
+        driver.heartbeat.add(key)
+        number = self._storage.get_trial_number_from_id(key)
         self._began[number] = time.monotonic()
         if seed is not None and number != len(self._trials):  # others have begun trials meanwhile
-            self._storage.set_trial_user_attr(trial_id, "seed", trial_seed(seed, number))
+            self._storage.set_trial_user_attr(key, "seed", trial_seed(seed, number))
         known = len(self._trials)
         self.sync()
         for earlier in range(known, number):
@@ -244,11 +245,11 @@ class Record:
 
     def epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record what is known before training (epoch 0), or the accuracy after an epoch, of a running trial."""
-        trial, trial_id = self._trials[number], self._ids[number]
+        trial, key = self._trials[number], self._ids[number]
         if epoch == 0:
             # Of a training that goes on, more is known already than is told first.
             known = {**trial.known, **metrics}
-            if self._written(number, lambda: self._storage.set_trial_system_attr(trial_id, KNOWN, known)):
+            if self._written(lambda: self._storage.set_trial_system_attr(key, KNOWN, known)):
                 self._set(replace(trial, known=known))
             return
         others = {o.metric: metrics[o.metric] for o in self._objectives if o.metric in metrics}
@@ -256,11 +257,11 @@ class Record:
 
         def write() -> None:
             if others:
-                self._storage.set_trial_system_attr(trial_id, f"{EPOCH}{epoch}", others)
+                self._storage.set_trial_system_attr(key, f"{EPOCH}{epoch}", others)
             if "val_accuracy" in metrics:
-                self._storage.set_trial_intermediate_value(trial_id, epoch, metrics["val_accuracy"])
+                self._storage.set_trial_intermediate_value(key, epoch, metrics["val_accuracy"])
 
-        if not self._written(number, write):
+        if not self._written(write):
             return
         # A continued training begins where its checkpoint is, which may be before the last recorded epoch.
         before = [point for point in trial.curve if point["epoch"] < epoch]
@@ -276,8 +277,8 @@ class Record:
         return self._marked(replace(self._trials[number], state=RUNNING), None)
 
     def _marked(self, trial: Trial, paused: Mapping[str, object] | None) -> Trial:
-        trial_id = self._ids[trial.number]
-        if self._written(trial.number, lambda: self._storage.set_trial_user_attr(trial_id, "paused", paused)):
+        key = self._ids[trial.number]
+        if self._written(lambda: self._storage.set_trial_user_attr(key, "paused", paused)):
             self._set(trial)
         return self._trials[trial.number]
 
@@ -345,28 +346,28 @@ class Record:
             "state": trial.state, "metrics": trial.metrics, "artifacts": trial.artifacts, "error": trial.error,
             "reason": trial.reason, "curve": list(trial.curve), "seconds": trial.seconds,
         }  # fmt: skip
-        trial_id = self._ids[trial.number]
+        key = self._ids[trial.number]
 
         def write() -> None:
             if violations:
-                self._storage.set_trial_system_attr(trial_id, "constraints", list(violations))
+                self._storage.set_trial_system_attr(key, "constraints", list(violations))
             if self._driver is not None:  # before its end: the files of a finished trial can always be fetched
-                self._driver.upload(trial_id, trial.artifacts.values())
-            self._storage.set_trial_user_attr(trial_id, "result", result)
+                self._driver.upload(key, trial.artifacts.values())
+            self._storage.set_trial_user_attr(key, "result", result)
             if trial.state == COMPLETE and trial.kind not in (REPEAT, STEP):  # Optuna's own front is ours
                 values = [trial.metrics[objective.metric] for objective in self._objectives]
-                self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+                self._storage.set_trial_state_values(key, TrialState.COMPLETE, values)
             else:
                 state = TrialState.FAIL if trial.state == FAILED else TrialState.PRUNED
-                self._storage.set_trial_state_values(trial_id, state)
+                self._storage.set_trial_state_values(key, state)
 
-        if self._written(trial.number, write):
+        if self._written(write):
             if self._driver is not None:
-                self._driver.heartbeat.discard(trial_id)
+                self._driver.heartbeat.discard(key)
             self._set(trial)
         return self._trials[trial.number]
 
-    def _written(self, number: int, write: Callable[[], None]) -> bool:
+    def _written(self, write: Callable[[], None]) -> bool:
         """Whether what `write` does for an unfinished trial could be done: another driver may have ended it."""
         from optuna.exceptions import UpdateFinishedTrialError
 
@@ -385,17 +386,17 @@ class Record:
         claims = self._claims[_claim(self._trials[number])]
         return next((n for n in claims if self._trials[n].state not in SUPERSEDED), number)
 
-    def _append(self, trial_id: int, trial: Trial) -> None:
-        self._ids.append(trial_id)
+    def _append(self, key: int, trial: Trial) -> None:
+        self._ids.append(key)
         self._trials.append(trial)
         self._claims.setdefault(_claim(trial), []).append(trial.number)
         self.changed.append(trial.number)
 
-    def _watch(self, driver: Driver, trial_id: int, trial: Trial) -> None:
+    def _watch(self, driver: Driver, key: int, trial: Trial) -> None:
         if trial.driver == driver.identity:
-            driver.heartbeat.add(trial_id)
+            driver.heartbeat.add(key)
         else:
-            driver.seen(trial_id)
+            driver.seen(key)
 
     def _taken_in(self, trial: Trial) -> None:
         """Another driver has changed a trial; if it was this one's, it was taken for lost."""

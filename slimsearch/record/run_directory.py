@@ -157,7 +157,7 @@ class RunDirectory:
             stale.unlink(missing_ok=True)  # Optuna's own lock outlives a killed process; ours tells that it is stale
         if self.journal.exists():
             self.torn = mend(self.journal, self.path / "study.journal.torn")
-        return _study(self.journal, Journal(str(self.journal)), objectives)
+        return _study(self.journal, Journal(self.journal), objectives)
 
     def look_at_study(self, objectives: Sequence[Objective]) -> optuna.Study | None:
         """See `look_at_study`."""

@@ -52,9 +52,7 @@ def propose(
                 continue
             attributes = generation(position) if observation.losses is not None else {}
             position += observation.losses is not None
-            study._storage.create_new_trial(
-                study._study_id, template_trial=_frozen(space, distributions, observation, attributes)
-            )
+            study.add_trial(_frozen(space, distributions, observation, attributes))
         trial = study.ask(fixed_distributions=dict(distributions))
     return {label: json.loads(text) for label, text in trial.params.items()}
 

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
-from optuna.trial import FrozenTrial
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective, Outcome, Task
@@ -214,20 +214,18 @@ class TestOfSeveralDrivers:
         assert [t.seed for t in c.trials] == seeds
         assert seeds[0] != seeds[1]
 
-    def test_what_was_recorded_twice_counts_once(self, open_record: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_was_recorded_twice_counts_once(self, open_record: Open, url: str) -> None:
         """Optuna creates a trial once more where the connection breaks after the trial is there."""
         a, b = open_record("a"), open_record("b")
-        create = a._storage.create_new_trial
-
-        def twice(study_id: int, template_trial: FrozenTrial) -> int:
-            create(study_id, template_trial)
-            return create(study_id, template_trial)
-
-        monkeypatch.setattr(a._storage, "create_new_trial", twice)
-        assert start(a, 0) == 1
+        start(a, 0)
+        study = optuna.load_study(study_name="study", storage=url)
+        (begun,) = study.trials
+        a.withdraw(0, "so that the candidate is free")
+        study.add_trial(begun)
+        assert start(a, 0) == 2
         b.sync()
         for record in (a, b):
-            assert [t.state for t in record.trials] == [WITHDRAWN, RUNNING]
+            assert [t.state for t in record.trials] == [WITHDRAWN, WITHDRAWN, RUNNING]
 
     def test_a_lost_trial_is_begun_again_once(self, url: str, tmp_path: Path) -> None:
         with Opened(url, tmp_path / "a") as record:
@@ -313,8 +311,9 @@ class TestOfSeveralDrivers:
         shared = [SharedStudy(url, "study", BEAT) for _ in range(2)]
         for study in shared:
             study.join(OBJECTIVES, TERMS)
+        database = shared[0].database
         for _ in range(20):
-            trial_id = shared[0].database.create_new_trial(shared[0].study._study_id)
+            trial_id = database.create_new_trial(database.get_study_id_from_name("study"))
             ended: list[TrialState] = []
             barrier = threading.Barrier(2)
 

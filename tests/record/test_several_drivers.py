@@ -250,7 +250,7 @@ def test_the_dashboard_opens_the_study_where_it_is(run: Run, tmp_path: Path) -> 
         stored = trials(f"sqlite:///{tmp_path}/study.db", "run")[0]
         metas = [json.loads(value) for name, value in stored.system_attrs.items() if name.startswith("artifacts:")]
         meta = next(meta for meta in metas if meta["filename"] == "model.onnx")
-        address = f"http://127.0.0.1:{port}/artifacts/1/{stored._trial_id}/{meta['artifact_id']}"
+        address = f"http://127.0.0.1:{port}/artifacts/1/{stored.number + 1}/{meta['artifact_id']}"
         with urllib.request.urlopen(address, timeout=5) as answer:
             assert answer.read() == (tmp_path / "run" / "trials" / "00000" / "model.onnx").read_bytes()
     finally:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_bytes
+from slimsearch.record._optuna_private import artifact_attribute, stale_trials
 from slimsearch.record.shared.heartbeat import Heartbeat
 from slimsearch.record.shared.study import POLL_SECONDS, SharedStudy
 
@@ -66,7 +67,7 @@ class Driver:
         if time.monotonic() - self._looked < POLL_SECONDS:
             return
         self._looked = time.monotonic()
-        for trial_id in self._database._get_stale_trial_ids(self.shared.study._study_id):
+        for trial_id in stale_trials(self._database, self.shared.study):
             if trial_id not in self.heartbeat:  # this process may have been suspended
                 with contextlib.suppress(UpdateFinishedTrialError):
                     self._database.set_trial_state_values(trial_id, TrialState.FAIL)
@@ -74,7 +75,6 @@ class Driver:
     def upload(self, trial_id: int, paths: Iterable[str]) -> None:
         """Hand on files of a running trial, their paths relative to the run directory."""
         from optuna.artifacts import ArtifactMeta
-        from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 
         for path in paths:
             with (self._folder / path).open("rb") as file:
@@ -84,7 +84,7 @@ class Driver:
                     self._artifacts.write(artifact, file)
             # As Optuna's `upload_artifact`, which would have chosen a name that says nothing of the content.
             meta = ArtifactMeta(artifact, Path(path).name, "application/octet-stream", None)
-            self._database.set_trial_system_attr(trial_id, ARTIFACTS_ATTR_PREFIX + artifact, json.dumps(vars(meta)))
+            self._database.set_trial_system_attr(trial_id, artifact_attribute(artifact), json.dumps(vars(meta)))
 
     def fetch(self, frozen: FrozenTrial, paths: Iterable[str]) -> None:
         """Get those files of a finished trial that are not in the run directory.
@@ -118,7 +118,5 @@ def _artifact(digest: str, path: str) -> str:
 
 def _kept(attributes: Mapping[str, str]) -> dict[str, str]:
     """Names of files, and of the artifacts that they are."""
-    from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
-
-    metas = [json.loads(text) for name, text in attributes.items() if name.startswith(ARTIFACTS_ATTR_PREFIX)]
+    metas = [json.loads(text) for name, text in attributes.items() if name.startswith(artifact_attribute())]
     return {meta["filename"]: meta["artifact_id"] for meta in metas if meta is not None}  # None: deleted

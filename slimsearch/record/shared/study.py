@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective
+from slimsearch.record._optuna_private import study_id
 from slimsearch.record.shared.artifact_store import DatabaseArtifacts
 from slimsearch.record.shared.storage import masked, name_metrics, one_line, open_database, open_study
 from slimsearch.record.shared.terms import disagreement
@@ -127,4 +128,4 @@ class SharedStudy:
             return None
 
     def _artifact(self, name: str) -> str:
-        return f"study-{self.study._study_id}-{hashlib.sha256(name.encode()).hexdigest()}"
+        return f"study-{study_id(self.study)}-{hashlib.sha256(name.encode()).hexdigest()}"
