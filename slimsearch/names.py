@@ -24,6 +24,17 @@ import cloudpickle
 
 from slimsearch.errors import SlimsearchError, describe_error
 
+# Version 0.1 installed these packages under names of their own, which configurations of its runs may hold.
+_MOVED = {
+    "compression.importances": "slimsearch.compression.pruning.importances",
+    "compression.schedules": "slimsearch.compression.pruning.schedules",
+    "compression": "slimsearch.compression",
+    "evaluators": "slimsearch.evaluators",
+    "experiments.loggers": "slimsearch.report.loggers",
+    "search_spaces": "slimsearch.search_spaces",
+    "strategies": "slimsearch.strategies",
+}
+
 _data_only: ContextVar[Path | None] = ContextVar("_data_only", default=None)
 
 
@@ -111,14 +122,33 @@ def _attribute(kind: str, name: str, any_object: bool = False) -> Any:
 
 def _module(kind: str, location: str) -> ModuleType:
     data = _data_only.get()
+    if data is None and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # as for python -m
+    location = _current_name(location)
     if data is not None:
         _refuse_module_in(data, kind, location)
-    elif str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # as for python -m
     try:
         return importlib.import_module(location)
     except Exception as error:  # a user's module may raise anything while it is imported
         raise SlimsearchError(f"{kind}: cannot import '{location}': {describe_error(error)}") from error
+
+
+def _current_name(location: str) -> str:
+    """The name that a module of an old version has today, unless a package of the user's has a module of that name."""
+    old = next((name for name in _MOVED if f"{location}.".startswith(f"{name}.")), None)
+    if old is None:
+        return location
+    package, _, rest = location.partition(".")
+    try:
+        spec = importlib.util.find_spec(package)  # of a package itself: runs nothing
+    except (ImportError, ValueError):
+        spec = None
+    ours = Path(__file__).parent
+    for folder in map(Path, (spec.submodule_search_locations or ()) if spec is not None else ()):
+        module = folder.joinpath(*rest.split("."))
+        if (module.is_dir() or module.with_suffix(".py").is_file()) and folder.resolve() != (ours / package).resolve():
+            return location
+    return _MOVED[old] + location.removeprefix(old)
 
 
 def _refuse_module_in(data: Path, kind: str, location: str) -> None:
