@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from slimsearch import _torchvision_operators
+from slimsearch import _import_fixes
 from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ __all__ = [
     "search", "train",
 ]  # fmt: skip
 
-_torchvision_operators.install()
+_import_fixes.install()
 
 # NNI prints this for every class that is newer than NNI.
 warnings.filterwarnings("ignore", message=r".*is found to be not a nn\.Module", category=RuntimeWarning)
