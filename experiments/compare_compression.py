@@ -32,7 +32,8 @@ from experiments import comparison
 from experiments.comparison import BASE, Row
 from experiments.reproduce._table import progress
 from slimsearch import compression
-from slimsearch.cli.script import Parser, exit_code
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
 from slimsearch.compression import SIGN_INPUT, Network, Quantization
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import CHECKPOINT, Artifact, TrainingSettings, size_kib
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     default = TrainingSettings()
-    made = Parser(__doc__.partition("\n")[0])
+    made = CommandParser(__doc__.partition("\n")[0])
     what = made.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", help="torchvision.models:resnet18, or path/to/file.py:function_or_class")
     what.add_argument("--space", help="a built-in space, or path/to/file.py:Class (an NNI ModelSpace)")

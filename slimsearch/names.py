@@ -20,8 +20,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cloudpickle
-
 from slimsearch.errors import SlimsearchError, describe_error
 
 # Version 0.1 installed these packages under names of their own, which configurations of its runs may hold.
@@ -59,10 +57,11 @@ def built_in_names(package: str) -> list[str]:
 
 @functools.cache  # recipes are made again for each point that a sampler looks at
 def _built_in_names(package: str) -> tuple[str, ...]:
-    spec = importlib.util.find_spec(package)
+    root, *folders = package.split(".")
+    spec = importlib.util.find_spec(root)  # imports nothing; that of a package in another imports the other
     if spec is None or spec.submodule_search_locations is None:
         return ()
-    modules = pkgutil.iter_modules(list(spec.submodule_search_locations))
+    modules = pkgutil.iter_modules([str(Path(place, *folders)) for place in spec.submodule_search_locations])
     return tuple(sorted(module.name for module in modules if not module.name.startswith("_") and not module.ispkg))
 
 
@@ -188,6 +187,8 @@ def _module_from_file(kind: str, path: Path) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)  # the file's neighbours can be imported, as they could if it were run
     sys.modules[module_name] = module
+    import cloudpickle
+
     cloudpickle.register_pickle_by_value(module)  # no other process can import it by its name
     try:
         spec.loader.exec_module(module)

@@ -26,7 +26,8 @@ from experiments.benchmarks._hello_nas import hello_nas
 from experiments.benchmarks._page import filled
 from experiments.benchmarks._small_cifar10 import small_cifar10
 from experiments.benchmarks._tiny_mnist import tiny_mnist
-from slimsearch.cli.script import Parser, exit_code
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import processor
 from slimsearch.files import write_json, write_text
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = Parser(__doc__.partition("\n")[0])
+    made = CommandParser(__doc__.partition("\n")[0])
     made.add_argument("row", choices=list(ROWS), help="which one")
     made.add_argument("--json", type=Path, help="where the row is written, beside those that are there")
     made.add_argument("--page", type=Path, help="a page of Markdown whose tables are written anew")

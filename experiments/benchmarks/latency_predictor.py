@@ -23,7 +23,8 @@ if __name__ == "__main__":
 
 from experiments.benchmarks import _predicted_latency
 from experiments.benchmarks._page import filled, table
-from slimsearch.cli.script import Parser, exit_code
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import processor
 from slimsearch.files import write_json, write_text
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = Parser(__doc__.partition("\n")[0])
+    made = CommandParser(__doc__.partition("\n")[0])
     made.add_argument("--spaces", nargs="+", default=[*SPACES, *FEW_FILES], choices=[*SPACES, *FEW_FILES])
     made.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS)
     made.add_argument("--calibrate", type=int, default=10, metavar="N", help="measured latencies that it is told")

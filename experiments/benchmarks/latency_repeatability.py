@@ -35,7 +35,8 @@ import torch
 from experiments.benchmarks._latency_under_load import training
 from experiments.benchmarks._page import filled, table
 from slimsearch import compression
-from slimsearch.cli.script import Parser, exit_code
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Latency, Meter, measure_latency, processor, runtime_version, use_one_thread
 from slimsearch.files import write_json, write_text
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = Parser(__doc__.partition("\n")[0])
+    made = CommandParser(__doc__.partition("\n")[0])
     made.add_argument("--networks", type=int, default=20, metavar="N", help="that are measured (default: 20)")
     made.add_argument("--json", type=Path, metavar="PATH", help="where what was measured is written")
     made.add_argument("--page", type=Path, metavar="PATH", help="a page in Markdown whose table is written anew")

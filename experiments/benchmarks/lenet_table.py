@@ -16,7 +16,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
 
 import slimsearch  # noqa: E402
-from slimsearch.cli.script import Parser, exit_code  # noqa: E402
+from slimsearch.cli.command_parser import CommandParser  # noqa: E402
+from slimsearch.cli.exit_code import exit_code  # noqa: E402
 from slimsearch.record.trial import COMPLETE, Trial  # noqa: E402
 
 _METRICS = ("params", "macs", "size_kib", "val_accuracy")
@@ -24,7 +25,7 @@ _METRICS = ("params", "macs", "size_kib", "val_accuracy")
 
 def main() -> int:
     """Train what is missing and write the table."""
-    parser = Parser(__doc__.partition("\n")[0])
+    parser = CommandParser(__doc__.partition("\n")[0])
     parser.add_argument("--networks", type=int, default=300, help="drawn at random")
     parser.add_argument("--epochs", type=int, default=10, help="of training, for each")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: as many as there are cores")

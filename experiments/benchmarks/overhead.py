@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmarks import _nasbench201
-from slimsearch.cli.script import Parser, exit_code
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective
 from slimsearch.files import write_json
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = Parser(__doc__.partition("\n")[0])
+    made = CommandParser(__doc__.partition("\n")[0])
     made.add_argument("--samplers", metavar="A,B", help=f"instead of all: {', '.join(_known())}")
     made.add_argument("--parts", default="proposals,trials", help="proposals, trials, or both")
     made.add_argument("--space", default="wide", help="of the trials: wide (six choices of five), or as for run.py")

@@ -33,7 +33,8 @@ from experiments.benchmarks import _driver_costs, _latency_under_load, _ray_no_o
 from experiments.benchmarks._page import filled
 from experiments.benchmarks._ray_no_op import DEFAULTS, OURS, REUSED
 from experiments.benchmarks._scaling_tables import HISTORY, tables
-from slimsearch.cli.script import Parser, exit_code
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import processor
 from slimsearch.files import write_json, write_text
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = Parser(__doc__.partition("\n")[0])
+    made = CommandParser(__doc__.partition("\n")[0])
     made.add_argument("--quick", action="store_true", help="so few trials that the figures say nothing")
     made.add_argument("--epochs", type=int, metavar="N", help=f"of the networks that are trained, not {WHOLE.epochs}")
     made.add_argument("--out", type=Path, default=Path("runs") / "ray_scaling", help="where measurements are kept")

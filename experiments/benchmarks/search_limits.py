@@ -25,7 +25,8 @@ from experiments.benchmarks import _nasbench201
 from experiments.benchmarks._page import filled, table
 from experiments.benchmarks._searches import Problem
 from experiments.benchmarks._tables import LENET, load
-from slimsearch.cli.script import Parser, exit_code
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_json, write_text
 from slimsearch.loop.proposals import Proposals
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = Parser(__doc__.partition("\n")[0])
+    made = CommandParser(__doc__.partition("\n")[0])
     made.add_argument("--samplers", nargs="+", default=list(SAMPLERS), metavar="NAME")
     made.add_argument("--datasets", nargs="+", default=["cifar10"], choices=[*_nasbench201.DATASETS, LENET])
     made.add_argument("--shares", nargs="+", type=float, default=[0.05, 0.2, 0.5], help="of networks that keep it")

@@ -40,7 +40,8 @@ from experiments.benchmarks._measures import Front
 from experiments.benchmarks._plots import plot
 from experiments.benchmarks._searches import PEERS, SINGLE, SLOW, Searched, is_peer
 from experiments.benchmarks._tables import LENET, LENET_TABLE, OBJECTIVES, Data, load
-from slimsearch.cli.script import Parser, exit_code
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_json, write_text
 from slimsearch.options.configuration import Configuration
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = Parser(__doc__.partition("\n")[0])
+    made = CommandParser(__doc__.partition("\n")[0])
     made.add_argument("--seeds", type=int, help=f"from 0; {_SEEDS} unless --quick; {_SLOW_SEEDS} at most for slow ones")
     made.add_argument(
         "--strategies", metavar="A,B", help=f"instead of all: {', '.join(_known())}, or path/to/file.py:Sampler"

@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 import slimsearch
-from slimsearch.cli.script import Parser, exit_code
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_json
 from slimsearch.loop.supernet_phase import rank_correlation
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = Parser(__doc__.partition("\n")[0])
+    made = CommandParser(__doc__.partition("\n")[0])
     made.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads; without: mnist5k")
     made.add_argument("--space", default="lenet", help="of the networks")
     made.add_argument("--networks", type=int, default=60, help="trained one by one")

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 
 from experiments.benchmarks._page import filled, table
-from slimsearch.cli.script import Parser, exit_code
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
 from slimsearch.compression import Network
 from slimsearch.compression.distill import SoftLabels
 from slimsearch.evaluators import ImageTraining, Meter, TrainingSettings, precision_for, processor, use_one_thread
@@ -126,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = Parser(__doc__.partition("\n")[0])
+    made = CommandParser(__doc__.partition("\n")[0])
     made.add_argument("--networks", type=int, default=3, help="drawn from each space")
     made.add_argument("--epochs", type=int, default=10, help="of a whole training")
     made.add_argument("--only", help="tricks whose names have this in them")

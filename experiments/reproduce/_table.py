@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from slimsearch.cli.script import Parser, exit_code
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
 from slimsearch.evaluators import size_kib
 from slimsearch.evaluators.datasets import Dataset, load_dataset
 from slimsearch.files import write_json
@@ -24,7 +25,7 @@ _COLUMNS = ("source", "what", "seed", "params", "test_accuracy", "latency_ms", "
 
 def parser(description: str, out: str, seeds: int) -> argparse.ArgumentParser:
     """The options that all flows have."""
-    made = Parser(description)
+    made = CommandParser(description)
     made.add_argument("--seeds", type=int, default=seeds, help="how many seeds, from 0")
     made.add_argument("--json", type=Path, help="where the rows are written")
     made.add_argument("--out", type=Path, default=Path("runs") / "reproduce" / out, help="where networks are kept")

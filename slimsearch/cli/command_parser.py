@@ -1,65 +1,72 @@
-"""The parser of a command: a mistake is one line, and its examples stand at the end of its help."""
+"""Parser of the options of a command or script: a mistake is one line, and the help ends with examples."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
-
+from slimsearch.cli.exit_code import MISTAKE, say
 from slimsearch.errors import SlimsearchError
 
 
-class CommandParser(ArgumentParser):
-    """Of one command.
+class CommandParser(argparse.ArgumentParser):
+    """Parses the options of a command of ``slimsearch`` or of a script.
+
+    The help shows defaults. A mistake ends the process with one line and exit code 2.
 
     Args:
-        program: how it is called, such as ``slimsearch ls``.
-        description: what it does, with or without a capital and a full stop.
-        examples: its words after `program`.
+        description: of the command, with or without a capital and a full stop.
+        program: how the command is called, such as ``slimsearch ls``; by default the name of the script.
+        examples: options that stand after `program` in the examples of the help.
     """
 
-    def __init__(self, program: str, description: str, examples: Sequence[str]) -> None:
+    def __init__(self, description: str, program: str | None = None, examples: Sequence[str] = ()) -> None:
         lines = "".join(f"  {program} {example}\n" for example in examples)
         super().__init__(
             prog=program,
             description=f"{description[0].upper()}{description[1:].removesuffix('.')}.",
-            epilog=f"examples:\n{lines}",
-            formatter_class=RawDescriptionHelpFormatter,
-            default_env=False,
+            epilog=f"examples:\n{lines}" if lines else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        say(message)
-        sys.exit(2)
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        """As in argparse; the help ends with the default, if there is one."""
+        default = settings.get("default")
+        if default not in (None, False, "", argparse.SUPPRESS):
+            words = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+            settings["help"] = f"{settings.get('help', '')} (default: {words})".replace("%", "%%").strip()
+        return super().add_argument(*names, **settings)
 
-
-def say(message: object) -> int:
-    """The one line, and the exit code of a mistake; what names of files and labels would do to a terminal is spelt."""
-    line = " ".join(str(message).split())
-    print("error: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
-    return 2
+    def error(self, message: str) -> NoReturn:
+        say(message.removeprefix("argument "))
+        sys.exit(MISTAKE)
 
 
 def whole_number(text: str) -> int:
-    """In place of `int`, of which jsonargparse has its own: one that fails on a number of 400 digits."""
-    return int(text)
+    """Parses a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
 
 
 def number(text: str) -> float:
-    """In place of `float`, as `whole_number`."""
-    return float(text)
+    """Parses a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
 
 
 def trial_numbers(text: str | None) -> list[int]:
-    """Of ``--models 7,22``; none where it is not given.
+    """Parses ``--models 7,22``; empty without the option.
 
     Raises:
-        SlimsearchError: it is no such list.
+        SlimsearchError: the text is not a list of whole numbers.
     """
     try:
         return [int(one) for one in (text or "").split(",") if one.strip()]
     except ValueError:
-        raise SlimsearchError(f"--models '{text}' is no list of numbers such as 7,22") from None
+        raise SlimsearchError(f"--models '{text}' is not a list of trial numbers such as 7,22") from None

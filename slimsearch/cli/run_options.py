@@ -1,4 +1,4 @@
-"""The options of a run on the command line and in files: those of `Configuration`, by the same names."""
+"""Options of a run on the command line and in YAML files: the fields of `Configuration`."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _NUMBERS: dict[Any, Any] = {int: whole_number, float: number}
 
 
 def run_parser(program: str, description: str, examples: Sequence[str]) -> CommandParser:
-    """Every option of a run, by the fields of `Configuration`; what is not given stays None."""
-    parser = CommandParser(program, description, examples)
+    """A parser with every field of `Configuration`; options that are not given are None."""
+    parser = CommandParser(description, program, examples)
     parser.add_argument(
         "--config", action="append", type=str, metavar="FILE",
-        help="a YAML file with options, by the names below with _ for -, or a preset "
-        f"({', '.join(presets())}); what is given here as well counts more",
+        help="a YAML file with the options below, with _ for -, or a preset "
+        f"({', '.join(presets())}); command-line options take precedence",
     )  # fmt: skip
     parser.add_argument(
         "--print-config", action="store_true",
-        help="print the options as a YAML file for --config, with what each is for, and do nothing else",
+        help="print the options and their help as a YAML file for --config, and exit",
     )  # fmt: skip
     parser.add_argument(
-        "--resume", type=str, default=None, metavar="RUN_DIR", help="go on with a run; needs nothing else"
+        "--resume", type=str, default=None, metavar="RUN_DIR", help="continue a run; needs no other option"
     )
     for option in dataclasses.fields(Configuration):
         kind = option_type(option)
@@ -63,7 +63,7 @@ def run_parser(program: str, description: str, examples: Sequence[str]) -> Comma
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a run that are not left open, those in files of options too."""
+    """The options that are given on the command line or in files of ``--config``."""
     found = {
         name: value for name, value in options.items() if name not in ("config", "print_config") and value is not None
     }
@@ -73,17 +73,17 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def presets() -> list[str]:
-    """Names of the files of options that come with Slimsearch."""
+    """Names of the shipped files of options."""
     return sorted(path.stem for path in _PRESETS.glob("*.yaml"))
 
 
 def built_ins(name: str) -> list[str]:
-    """Names of what comes with Slimsearch for an option; empty where it has no such names."""
+    """Names of the built-ins of an option; empty for options without."""
     return built_in_names(_BUILT_INS[name]) if name in _BUILT_INS else []
 
 
 def as_yaml(configuration: Configuration) -> str:
-    """A file for ``--config``: each option with what it is for."""
+    """A file for ``--config``, with the help of each option as a comment."""
     lines = []
     for option in dataclasses.fields(configuration):
         value = getattr(configuration, option.name)
@@ -92,10 +92,10 @@ def as_yaml(configuration: Configuration) -> str:
 
 
 def _from_file(name: str) -> dict[str, Any]:
-    """The options in a YAML file, or of a preset, each as it would be on the command line.
+    """Read the options in a YAML file, or of a preset.
 
     Raises:
-        SlimsearchError: it cannot be read, or something in it is no option.
+        SlimsearchError: the file cannot be read, or has an unknown option.
     """
     path = Path(name)
     if not path.is_file() and name in presets():
@@ -111,14 +111,14 @@ def _from_file(name: str) -> dict[str, Any]:
         found = (
             reprlib.repr(values) if not isinstance(values, dict) else reprlib.repr(next(iter(values.keys() - kinds)))
         )
-        raise SlimsearchError(f"--config '{path}': {found} is no option; options: {', '.join(kinds)}")
+        raise SlimsearchError(f"--config '{path}': {found} is not an option; options: {', '.join(kinds)}")
     options: dict[str, Any] = {}
     for name, value in values.items():
         kind = kinds[name]
-        try:  # YAML has 1e-3 for a text
+        try:  # YAML reads 1e-3 as a string
             options[name] = kind(value) if kind in (int, float) and isinstance(value, str) else value
         except ValueError:
-            raise SlimsearchError(f"--config '{path}': {name} {reprlib.repr(value)} is no number") from None
+            raise SlimsearchError(f"--config '{path}': {name} {reprlib.repr(value)} is not a number") from None
     if not isinstance(options.get("resume", ""), str):
-        raise SlimsearchError(f"--config '{path}': resume {reprlib.repr(options['resume'])} is no path")
+        raise SlimsearchError(f"--config '{path}': resume {reprlib.repr(options['resume'])} is not a path")
     return {name: value for name, value in options.items() if value is not None}

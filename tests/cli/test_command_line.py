@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -28,7 +29,6 @@ def test_a_run_leaves_what_the_readme_says(finished: tuple[Path, subprocess.Comp
     }  # fmt: skip
     assert not [name for name in names if name.startswith(".") or ".part" in name]
     assert "[6/6]" in process.stdout
-    assert "every candidate of the space has been tried" in process.stdout
     assert process.stderr == ""
 
 
@@ -110,8 +110,7 @@ def test_limits_and_the_weighted_objective(run: Run, tmp_path: Path) -> None:
     limits = ("--max-params", "1600", "--objective", "weighted", "--objectives", "val_accuracy,size_kib,macs")
     done = run("--space", TINY, *FAST, "--run-dir", "run", "--compress", "quantize", *limits)
     assert done.returncode == 0, done.stderr
-    assert "ruled out before training: params 2410 exceeds --max-params 1600" in done.stdout
-    assert "score" in done.stdout
+    assert "2410 exceeds --max-params 1600" in done.stdout
     models = json.loads((tmp_path / "run" / "top_models.json").read_text())
     assert all(model["metrics"]["params"] <= 1600 for model in models)
 
@@ -165,16 +164,32 @@ def test_an_image_folder_of_ones_own(run: Run, tmp_path: Path, digits: Dataset) 
     assert json.loads(environment["dataset"]["classes"])[3] == "digit 3"
 
 
-def test_help_is_there_in_under_a_second() -> None:
+def test_help_is_there_in_under_half_a_second() -> None:
     words = [sys.executable, str(ROOT / "experiments" / "run.py"), "--help"]
     seconds = []
     for _ in range(3):
-        started = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(words, capture_output=True, text=True, check=True)
-        seconds.append(time.monotonic() - started)
-    assert min(seconds) < 1
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time: wall time on a machine where nothing else runs.
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.5
     for word in ("mnist_cnn", "mnist5k", "tpe", "--resume", "--max-latency-ms", "examples:"):
         assert word in done.stdout
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["check"], ["retrain"], ["export"]])
+def test_help_imports_no_large_package(words: list[str]) -> None:
+    script = (
+        "import sys; from slimsearch.cli.main import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print({'torch', 'nni', 'ray', 'numpy', 'optuna'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words, "--help"], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout
+    assert done.stderr == "set()\n"
 
 
 def test_the_dashboard_serves_a_run_on_the_loopback_address(finished: tuple[Path, object]) -> None:
@@ -205,7 +220,8 @@ def test_the_dashboard_serves_a_run_on_the_loopback_address(finished: tuple[Path
 def test_a_dashboard_of_nothing(run: Run) -> None:
     done = run("nowhere", command="dashboard")
     assert done.returncode == 2
-    assert done.stderr == "error: 'nowhere' is no run directory: it has no study.journal\n"
+    (line,) = done.stderr.splitlines()
+    assert "'nowhere'" in line
 
 
 @pytest.mark.parametrize(("command", "code"), [("rum", 2), ("--help", 0)])

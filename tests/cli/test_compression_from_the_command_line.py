@@ -89,13 +89,14 @@ def test_a_stage_and_an_importance_of_ones_own(run: Run, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        ("gone.yaml", "there is no recipe 'gone.yaml'; shipped ones: deep-compression"),
-        ("broken.yaml", "is not a mapping of stages to their options"),
+        ("gone.yaml", "'gone.yaml'"),
+        ("broken.yaml", "broken.yaml"),
         ("prune,distill:teacher=none.onnx", "none.onnx"),
     ],
 )
 def test_mistakes_are_one_line(recipe: str, said: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("- prune\n- quantize\n")
     done = run(*SMALL, "--compress", recipe, "--run-dir", "run")
-    assert said in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert said in line

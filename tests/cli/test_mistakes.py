@@ -17,32 +17,33 @@ FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "--space is missing"),
-        (["--space", "mnist_cn"], "unknown space 'mnist_cn'; known: autoformer, .*lenet, mnist_cnn, .*tiny_cnn"),
-        (["--space", "nowhere.py:Net"], "there is no file '.*nowhere.py'"),
-        (["--space", f"{SPACES}:NotASpace"], "'NotASpace' is not an NNI ModelSpace"),
+        ([], "--space"),
+        (["--space", "mnist_cn"], "'mnist_cn'.*lenet, mnist_cnn"),
+        (["--space", "nowhere.py:Net"], "nowhere.py"),
+        (["--space", f"{SPACES}:NotASpace"], "NotASpace"),
         (["--space", f"{SPACES}:FailsToBuild"], "the constructor gave up"),
-        (["--space", f"{SPACES}:WrongOutput"], r"gives \(2, 7\) .*needs \(2, 10\)"),
+        (["--space", f"{SPACES}:WrongOutput"], r"\(2, 7\).*\(2, 10\)"),
         (["--space", f"{SPACES}:FailsToRun"], "the forward pass gave up"),
-        (["--space", "lenet", "--dataset", "digits"], "lenet needs images of at least 20x20 pixels, not 8x8"),
-        (["--space", TINY, "--strategy", "optun"], "unknown strategy 'optun'; known: nni_darts, .*optuna, ray, super"),
-        (["--space", TINY, "--sampler", "tpee"], "unknown sampler 'tpee'; known: bananas, gp, graph_gp, .*tpe"),
-        (["--space", TINY, "--dataset", "mnits"], "unknown data set 'mnits'; known: .*mnist5k"),
-        (["--space", TINY, "--compress", "prun"], "unknown stage 'prun'; known: adaptive1d.*, prune, .*quantize"),
-        (["--space", TINY, "--objectives", "val_accuracy,energy"], "'energy' needs a direction"),
-        (["--space", TINY, "--objectives", "val_accuracy,energy:min"], "'energy' is not recorded; known: val_accuracy"),
-        (["--space", TINY, "--objective", "best"], "--objective 'best' is none of pareto, weighted"),
-        (["--space", TINY, "--training-threads", "0"], "--training-threads 0 is less than 1"),
-        (["--space", TINY, "--max-size-kib", "-3"], "--max-size-kib -3 is not above 0"),
-        (["--space", TINY, "--min-accuracy", "98"], r"--min-accuracy 98 is not between 0 and 1 \(0.98 stands"),
-        (["--space", TINY, "--trials", "0"], "--trials 0 is less than 1"),
-        (["--space", TINY, "--trials", "many"], "trials"),
-        (["--space", TINY, "--workers", "-1"], "--workers -1 is less than 0"),
-        (["--space", TINY, "--trails", "3"], "trails"),
-        (["--space", TINY, "--device", "tpu"], "--device 'tpu' is none of auto, cpu, cuda"),
-        (["--space", TINY, "--metrics", "x"], "--metrics 'x' is not of the form"),
-        (["--space", TINY, "--dataset", "digits", "--run-dir", "/proc/run"], "cannot make the run directory"),
-        (["--resume", "nowhere"], "'nowhere' is no run directory: it has no config.yaml"),
+        (["--space", "lenet", "--dataset", "digits"], "lenet.*20x20.*8x8"),
+        (["--space", TINY, "--strategy", "optun"], "'optun'.*optuna, ray"),
+        (["--space", TINY, "--sampler", "tpee"], "'tpee'.*bananas.*tpe"),
+        (["--space", TINY, "--dataset", "mnits"], "'mnits'.*mnist5k"),
+        (["--space", TINY, "--compress", "prun"], "'prun'.*prune.*quantize"),
+        (["--space", TINY, "--objectives", "val_accuracy,energy"], "'energy'"),
+        (["--space", TINY, "--objectives", "val_accuracy,energy:min"], "'energy'.*val_accuracy"),
+        (["--space", TINY, "--objective", "best"], "--objective 'best'.*pareto, weighted"),
+        (["--space", TINY, "--training-threads", "0"], "--training-threads 0"),
+        (["--space", TINY, "--max-size-kib", "-3"], "--max-size-kib -3"),
+        (["--space", TINY, "--min-accuracy", "98"], "--min-accuracy 98.*0.98"),
+        (["--space", TINY, "--trials", "0"], "--trials 0"),
+        (["--space", TINY, "--trials", "many"], "--trials.*'many'"),
+        (["--space", TINY, "--learning-rate", "high"], "--learning-rate.*'high'"),
+        (["--space", TINY, "--workers", "-1"], "--workers -1"),
+        (["--space", TINY, "--trails", "3"], "--trails"),
+        (["--space", TINY, "--device", "tpu"], "--device 'tpu'.*auto, cpu, cuda"),
+        (["--space", TINY, "--metrics", "x"], "--metrics 'x'"),
+        (["--space", TINY, "--dataset", "digits", "--run-dir", "/proc/run"], "/proc/run"),
+        (["--resume", "nowhere"], "'nowhere'.*config.yaml"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_clear_line(words: list[str], said: str, run: Run, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_nothing_else_is_said_in_a_process_of_its_own(run_apart: Run) -> None:
 def test_a_limit_that_nothing_can_meet(run: Run, tmp_path: Path) -> None:
     done = run("--space", TINY, *FAST, "--max-size-kib", "1", "--run-dir", "run")
     assert done.returncode == 2
-    assert re.fullmatch(r"error: no candidate meets --max-size-kib 1: the best of 6 has size_kib [\d.]+\n", done.stderr)
+    assert re.fullmatch(r"error: .*--max-size-kib 1\b.*\n", done.stderr)
     assert len(recorded(tmp_path / "run")) == 6, "what was found out is kept"
 
 
@@ -83,37 +84,37 @@ class TestOfAFinishedRun:
         return Path(shutil.copytree(finished[0], tmp_path / "copy"))
 
     def test_what_cannot_change(self, run: Run, copy: Path) -> None:
-        self.refused(run, copy, "--epochs cannot change when a run is resumed; what can: --trials", "--epochs", "9")
+        self.refused(run, copy, "--epochs.*--trials", "--epochs", "9")
 
     def test_another_version(self, run: Run, copy: Path) -> None:
         (copy / "config.yaml").write_text((copy / "config.yaml").read_text().replace("format: 1", "format: 99"))
-        self.refused(run, copy, "has the format 99; this version of Slimsearch reads 1")
+        self.refused(run, copy, "format 99.*1")
 
     @pytest.mark.parametrize("text", ["", "a: [", "- 1", "format: 1\nspace: 3\nnonsense: 2", "\x00"])
     def test_a_damaged_configuration(self, run: Run, copy: Path, text: str) -> None:
         (copy / "config.yaml").write_text(text)
-        self.refused(run, copy, "config.yaml|unknown options")
+        self.refused(run, copy, "config.yaml")
 
     def test_a_damaged_journal(self, run: Run, copy: Path) -> None:
         (copy / "study.journal").write_bytes(b"garbage\n")
-        self.refused(run, copy, "study.journal' is damaged in line 1")
+        self.refused(run, copy, "study.journal.*1")
 
     def test_another_data_set(self, run: Run, copy: Path) -> None:
         text = (copy / "environment.json").read_text()
         (copy / "environment.json").write_text(re.sub(r'"fingerprint": "\w+"', '"fingerprint": "0"', text))
-        self.refused(run, copy, "the data set is not the one")
+        self.refused(run, copy, "data set")
 
     def test_another_space(self, run: Run, copy: Path, tmp_path: Path) -> None:
         changed = SPACES.read_text().replace("[8, 16, 24]", "[8, 16, 32]")
         (tmp_path / "spaces.py").write_text(changed)
         text = (copy / "config.yaml").read_text()
         (copy / "config.yaml").write_text(text.replace(str(SPACES), str(tmp_path / "spaces.py")))
-        self.refused(run, copy, "the space is not the one .*: 'width' was 8, 16, 24, is 8, 16, 32")
+        self.refused(run, copy, "'width'.*8, 16, 24.*8, 16, 32")
 
     def test_in_use(self, run_apart: Run, copy: Path) -> None:
 
         with RunDirectory(copy, create=False):
-            self.refused(run_apart, copy, "in use by another process")
+            self.refused(run_apart, copy, "in use")
 
     def test_more_trials(self, run: Run, copy: Path) -> None:
         done = run("--resume", str(copy), "--trials", "50")
@@ -125,4 +126,4 @@ class TestOfAFinishedRun:
         (copy / "environment.json").write_text(re.sub(r'"torch": "[^"]+"', '"torch": "1.0"', text))
         done = run("--resume", str(copy))
         assert done.returncode == 0, done.stderr
-        assert "warning: the environment has changed: torch was 1.0" in done.stdout
+        assert "torch was 1.0" in done.stdout

@@ -1,5 +1,5 @@
-"""The commands of `slimsearch`, one a file, called like it.
+"""The commands of `slimsearch`: each is the file of its name.
 
-Each has `HELP`, one line of what it does, `parser(program)`, its options with examples at the end, and `run(options)`.
-Nothing heavy is imported before `run`.
+A command has `HELP`, one line; `parser(program)`, its options and examples; and `run(options)`. Only `run` imports
+torch, NNI and other large packages.
 """

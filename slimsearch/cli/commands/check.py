@@ -1,4 +1,4 @@
-"""``slimsearch check``: a space looked at before it is searched."""
+"""``slimsearch check``: examines a space before a search."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from slimsearch.files import write_json
 from slimsearch.options.configuration import Configuration
 
 PICTURES = (".png", ".svg")
-HELP = "look at a space before it is searched: choices, whether its networks run, what they cost, how long it takes"
-_DESCRIPTION = f"{HELP}. Takes the options of a run, and trains nothing but a few networks for a moment."
+HELP = "examine a space before a search: its choices, which networks run, their costs, the duration of the search"
+_DESCRIPTION = f"{HELP}. Takes the options of a run. For the estimate, trains a few networks for a moment."
 _EXAMPLES = (
     "--space mnist_cnn",
     "--space path/to/file.py:MyNet --dataset path/to/images --image-size 64 --max-params 100000",
@@ -24,10 +24,12 @@ _EXAMPLES = (
 
 def parser(program: str) -> CommandParser:
     found = run_parser(program, _DESCRIPTION, _EXAMPLES)
-    found.add_argument("--samples", type=whole_number, default=200, help="networks that are drawn (default: 200)")
-    found.add_argument("--no-estimate", action="store_true", help="train and measure nothing: no seconds, no latency")
-    found.add_argument("--picture", type=str, default=None, metavar="PATH", help="what they cost as a PNG or SVG")
-    found.add_argument("--json", type=str, default=None, metavar="PATH", help="where what was found is written as JSON")
+    found.add_argument("--samples", type=whole_number, default=200, help="number of random networks")
+    found.add_argument(
+        "--no-estimate", action="store_true", help="no training and measuring: no durations and latencies"
+    )
+    found.add_argument("--picture", metavar="PATH", help="write a plot of the costs, PNG or SVG")
+    found.add_argument("--json", metavar="PATH", help="write the results as JSON")
     return found
 
 
@@ -40,7 +42,7 @@ def run(options: dict[str, Any]) -> None:
         raise SlimsearchError(f"--picture '{picture}' does not end in {' or '.join(PICTURES)}")
     chosen = given(options)
     if "resume" in chosen:
-        raise SlimsearchError("check looks at a run before it is begun: leave out --resume")
+        raise SlimsearchError("check examines a space before a search: leave out --resume")
     configuration = Configuration(**chosen)
     if options["print_config"]:
         print(as_yaml(configuration), end="")

@@ -1,4 +1,4 @@
-"""``slimsearch compare``: runs beside each other."""
+"""``slimsearch compare``: compares runs on the same data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.files import write_json
 
-HELP = "set runs on the same data beside each other: options, hypervolumes, and the front of all of them"
+HELP = "compare runs on the same data: options, hypervolumes, and their joint Pareto front"
 _EXAMPLES = (
     "runs/mnist_cnn-20260101-120000 runs/lenet-20260101-130000",
     "runs/mnist_cnn-20260101-120000 runs/lenet-20260101-130000 --measure --json comparison.json",
@@ -16,10 +16,12 @@ _EXAMPLES = (
 
 
 def parser(program: str) -> CommandParser:
-    found = CommandParser(program, HELP, _EXAMPLES)
-    found.add_argument("runs", type=str, nargs="+", help="run directories")
-    found.add_argument("--measure", action="store_true", help="measure the latency of all finalists again, in turns")
-    found.add_argument("--json", type=str, default=None, metavar="PATH", help="where the comparison is written as JSON")
+    found = CommandParser(HELP, program, _EXAMPLES)
+    found.add_argument("runs", nargs="+", help="run directories")
+    found.add_argument(
+        "--measure", action="store_true", help="measure the latencies of all finalists again, interleaved"
+    )
+    found.add_argument("--json", metavar="PATH", help="write the comparison as JSON")
     return found
 
 

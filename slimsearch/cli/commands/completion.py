@@ -1,4 +1,4 @@
-"""``slimsearch completion``: what a shell needs to complete commands, options and names."""
+"""``slimsearch completion``: completion of commands, options and names in a shell."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.run_options import built_ins, presets
 from slimsearch.errors import SlimsearchError
 
-HELP = "print a script that has bash, zsh or tcsh complete commands, options and built-in names"
+HELP = "print a script with which bash, zsh or tcsh completes commands, options and built-in names"
 _EXAMPLES = ("bash > ~/.local/share/bash-completion/completions/slimsearch", "zsh > ~/.zfunc/_slimsearch")
 _FOLDERS = ("run_dir", "runs", "folder", "to", "data_root", "resume")
 _FILES = ("file", "images", "json", "picture", "found", "architectures")
 
 
 def parser(program: str) -> CommandParser:
-    found = CommandParser(program, HELP, _EXAMPLES)
-    found.add_argument("shell", type=str, help="bash, zsh or tcsh")
+    found = CommandParser(HELP, program, _EXAMPLES)
+    found.add_argument("shell", help="bash, zsh or tcsh")
     return found
 
 
@@ -26,18 +26,18 @@ def run(options: dict[str, Any]) -> None:
 
     shells = [shell for shell in shtab.SUPPORTED_SHELLS if shell in ("bash", "zsh", "tcsh")]
     if options["shell"] not in shells:
-        raise SlimsearchError(f"'{options['shell']}' is none of {', '.join(shells)}")
-    print(shtab.complete(_everything(), options["shell"]))
+        raise SlimsearchError(f"shell '{options['shell']}' is none of {', '.join(shells)}")
+    print(shtab.complete(_all_commands(), options["shell"]))
 
 
-def _everything() -> argparse.ArgumentParser:
-    """All commands as one parser of argparse, which knows what the shell can offer for each option."""
+def _all_commands() -> argparse.ArgumentParser:
+    """All commands as subparsers of one parser, whose options list their built-in names for shtab."""
     import shtab
 
     from slimsearch.cli.main import commands
 
-    made = argparse.ArgumentParser("slimsearch")
-    subparsers = made.add_subparsers()
+    parser = argparse.ArgumentParser("slimsearch")
+    subparsers = parser.add_subparsers()
     for name, module in commands().items():
         sub = subparsers.add_parser(name, help=module.HELP)
         for action in module.parser(f"slimsearch {name}")._actions:
@@ -57,4 +57,4 @@ def _everything() -> argparse.ArgumentParser:
                 added.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
             elif action.dest in _FILES:
                 added.complete = shtab.FILE  # type: ignore[attr-defined]
-    return made
+    return parser

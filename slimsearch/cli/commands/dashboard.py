@@ -1,25 +1,77 @@
-"""``slimsearch dashboard``: optuna-dashboard on a run."""
+"""``slimsearch dashboard``: optuna-dashboard for a run, finished or running, on the loopback address."""
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slimsearch.cli.command_parser import CommandParser, whole_number
+from slimsearch.errors import SlimsearchError, describe_error
 
-HELP = "open optuna-dashboard on a run, finished or going on"
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from slimsearch.record.shared.artifact_store import DatabaseArtifacts
+
+HELP = "open optuna-dashboard for a run, finished or running"
 _EXAMPLES = ("runs/mnist_cnn-20260101-120000", "runs/mnist_cnn-20260101-120000 --port 8081")
 
 
 def parser(program: str) -> CommandParser:
-    found = CommandParser(program, HELP, _EXAMPLES)
-    found.add_argument("run_dir", type=str, help="the run directory")
-    found.add_argument("--port", type=whole_number, default=8080, help="on the loopback address (default: 8080)")
-    found.add_argument("--storage", type=str, default=None, help="again, where the study is on another machine")
+    found = CommandParser(HELP, program, _EXAMPLES)
+    found.add_argument("run_dir", help="the run directory")
+    found.add_argument("--port", type=whole_number, default=8080, help="port on the loopback address")
+    found.add_argument("--storage", help="the URL of the study, if it is on another machine")
     return found
 
 
 def run(options: dict[str, Any]) -> None:
-    from slimsearch.cli.dashboard import serve
+    port = options["port"]
+    if not 0 < port < 65536:
+        raise SlimsearchError(f"--port {port} is not between 1 and 65535")
+    opened, artifacts = _study(Path(options["run_dir"]).expanduser(), options["storage"])
+    from optuna_dashboard import run_server
 
-    serve(Path(options["run_dir"]), options["port"], options["storage"])
+    try:
+        with socket.socket() as free:  # fails before the server announces its address
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", port))
+        run_server(opened, host="127.0.0.1", port=port, artifact_store=artifacts)
+    except OSError as error:
+        raise SlimsearchError(f"cannot serve on port {port}: {error.strerror}; choose another with --port") from error
+
+
+def _study(path: Path, given: str | None) -> tuple[BaseStorage, DatabaseArtifacts | None]:
+    """The storage of a run and, of a database, its artifacts.
+
+    Args:
+        path: the run directory.
+        given: ``--storage``.
+    """
+    from slimsearch.options.configuration import Configuration
+    from slimsearch.record.run_directory import refuse_ways_out
+    from slimsearch.record.shared.artifact_store import DatabaseArtifacts
+    from slimsearch.record.shared.storage import is_local, masked, normalised, open_database
+
+    refuse_ways_out(path)
+    journal, config = path / "study.journal", path / "config.yaml"
+    url = given or (Configuration.read(config).storage if config.is_file() else None)
+    if url is not None:
+        if given is None and not is_local(url):
+            raise SlimsearchError(f"'{path}' is about another machine, --storage {masked(url)}: name it again")
+        database = open_database(normalised(url))
+        return database, DatabaseArtifacts(database.engine)
+    if not journal.is_file():
+        raise SlimsearchError(f"'{path}' is no run directory: it has no study.journal")
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    try:
+        opened = JournalStorage(JournalFileBackend(str(journal)))
+        for name in optuna.get_all_study_names(opened):
+            optuna.load_study(study_name=name, storage=opened).get_trials(deepcopy=False)
+    except Exception as error:  # Optuna raises any type of exception for a damaged operation
+        raise SlimsearchError(f"'{journal}' cannot be read: {describe_error(error)}") from error
+    return opened, None

@@ -1,4 +1,4 @@
-"""``slimsearch ls``: the runs in a folder."""
+"""``slimsearch ls``: lists the runs in a folder."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from slimsearch.cli.command_parser import CommandParser
 
-HELP = "list the runs in a folder: what each searches, how far it is, and the best of it"
+HELP = "list the runs in a folder with their spaces, progress and best results"
 _EXAMPLES = ("", "path/to/runs --json")
 
 
 def parser(program: str) -> CommandParser:
-    found = CommandParser(program, HELP, _EXAMPLES)
-    found.add_argument("folder", type=str, nargs="?", default="runs", help="with run directories (default: runs)")
-    found.add_argument("--json", action="store_true", help="as JSON, a list with an object for each run")
+    found = CommandParser(HELP, program, _EXAMPLES)
+    found.add_argument("folder", nargs="?", default="runs", help="folder of run directories")
+    found.add_argument("--json", action="store_true", help="print a JSON list with an object for each run")
     return found
 
 

@@ -1,4 +1,4 @@
-"""``slimsearch predict``: an exported file on images."""
+"""``slimsearch predict``: classifies images with an exported file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from slimsearch.errors import SlimsearchError
 
 HELP = "classify images with an exported file"
 _DESCRIPTION = (
-    f"{HELP}: a line for each image, its classes with the softmax of their logits, the likeliest "
-    "first. Images are resized to what the file takes."
+    f"{HELP}. Prints a line for each image: its most likely classes with their softmax scores. Images are resized to "
+    "the input size of the file."
 )
 _EXAMPLES = (
     "runs/mnist_cnn-20260101-120000/trials/00007/model.onnx path/to/image.png path/to/folder",
@@ -22,12 +22,12 @@ _EXAMPLES = (
 
 
 def parser(program: str) -> CommandParser:
-    found = CommandParser(program, _DESCRIPTION, _EXAMPLES)
-    found.add_argument("file", type=str, help="an exported ONNX file")
-    found.add_argument("images", type=str, nargs="+", help="image files, and folders with images at any depth")
-    found.add_argument("--top", type=whole_number, default=1, help="how many classes are shown (default: 1)")
-    found.add_argument("--json", action="store_true", help="a line of JSON for each image")
-    found.add_argument("--runtime", type=str, default="onnxruntime", help="onnxruntime or openvino")
+    found = CommandParser(_DESCRIPTION, program, _EXAMPLES)
+    found.add_argument("file", help="an exported ONNX file")
+    found.add_argument("images", nargs="+", help="image files, and folders to search recursively")
+    found.add_argument("--top", type=whole_number, default=1, help="number of classes to print")
+    found.add_argument("--json", action="store_true", help="print a line of JSON for each image")
+    found.add_argument("--runtime", default="onnxruntime", help="onnxruntime or openvino")
     return found
 
 
@@ -47,13 +47,13 @@ def run(options: dict[str, Any]) -> None:
         paths += found
     unread = 0
     for prediction in Classifier(Path(options["file"]), options["runtime"]).predict(paths):
-        likeliest = dict(list(prediction.shares.items())[: options["top"]])
+        top = dict(list(prediction.shares.items())[: options["top"]])
         if prediction.error is not None:
             unread += 1
             print(f"error: {prediction.error}", file=sys.stderr)
         elif options["json"]:
-            print(json.dumps({"image": str(prediction.path), "classes": likeliest}))
+            print(json.dumps({"image": str(prediction.path), "classes": top}))
         else:
-            print(prediction.path, *(f"{name} {100 * share:.1f}%" for name, share in likeliest.items()), sep="  ")
+            print(prediction.path, *(f"{name} {100 * share:.1f}%" for name, share in top.items()), sep="  ")
     if unread:
         raise SlimsearchError(f"{unread} of {len(paths)} images could not be read")

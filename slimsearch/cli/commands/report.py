@@ -1,4 +1,4 @@
-"""``slimsearch report``: a run's reports made again."""
+"""``slimsearch report``: writes the reports of a run again."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from slimsearch.cli.command_parser import CommandParser
 
-HELP = "make a run's reports again from its record, and show the finalists"
+HELP = "write the reports of a run again from its record, and show the finalists"
 _DESCRIPTION = (
-    "Make top_models.json, pareto.csv and report.html again from the record of a run, and show the finalists."
+    "Write top_models.json, pareto.csv and report.html of a run again from its record, and show the finalists."
 )
 _EXAMPLES = ("runs/mnist_cnn-20260101-120000",)
 
 
 def parser(program: str) -> CommandParser:
-    found = CommandParser(program, _DESCRIPTION, _EXAMPLES)
-    found.add_argument("run_dir", type=str, help="the run directory")
+    found = CommandParser(_DESCRIPTION, program, _EXAMPLES)
+    found.add_argument("run_dir", help="the run directory")
     return found
 
 

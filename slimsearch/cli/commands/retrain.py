@@ -1,4 +1,4 @@
-"""``slimsearch retrain``: what was found trained again, for longer."""
+"""``slimsearch retrain``: trains architectures of an earlier run for longer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from slimsearch.cli.run_options import as_yaml, given, run_parser
 from slimsearch.errors import SlimsearchError
 from slimsearch.options.chosen import LONGER
 
-HELP = "train architectures that were found before again, for longer, compress and rank them"
+HELP = "train the best architectures of a run again for longer, compress and rank them"
 _DESCRIPTION = (
-    f"{HELP}: a run of its own, with the options of the run that they come from and {LONGER} "
-    "times its epochs unless it is told otherwise."
+    f"{HELP}. Starts a new run with the options of the earlier run and {LONGER} times its epochs; command-line options "
+    "take precedence."
 )
 _EXAMPLES = (
     "runs/mnist_cnn-20260101-120000",
@@ -23,8 +23,10 @@ _EXAMPLES = (
 
 def parser(program: str) -> CommandParser:
     found = run_parser(program, _DESCRIPTION, _EXAMPLES)
-    found.add_argument("found", type=str, help="a run directory, a top_models.json, or a file with dicts, or a dict")
-    found.add_argument("--models", type=str, default=None, help="numbers of trials, such as 7,22; default: the front")
+    found.add_argument(
+        "found", help="a run directory, top_models.json, a YAML or JSON file of architectures, or JSON text"
+    )
+    found.add_argument("--models", help="trial numbers, such as 7,22 (default: the Pareto front)")
     return found
 
 
@@ -33,7 +35,7 @@ def run(options: dict[str, Any]) -> None:
     numbers = trial_numbers(named)
     chosen = given(options)
     if "resume" in chosen or "architectures" in chosen:
-        raise SlimsearchError("retrain begins a run with what is named first; to go on with it: run --resume")
+        raise SlimsearchError("retrain starts a new run: leave out --resume and --architectures, or use slimsearch run")
     from slimsearch.options.chosen import retraining
 
     configuration = retraining(found, numbers, chosen)

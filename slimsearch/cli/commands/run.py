@@ -1,4 +1,4 @@
-"""``slimsearch run``: search, compress and rank."""
+"""``slimsearch run``: searches, compresses and ranks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slimsearch.cli.run_options import as_yaml, given, run_parser
 from slimsearch.errors import SlimsearchError
 from slimsearch.options.configuration import Configuration
 
-HELP = "search architectures, compress the best ones, and rank the files that would be deployed"
+HELP = "search architectures, compress the best ones, and rank the files to deploy"
 _EXAMPLES = (
     "--space mnist_cnn --strategy optuna",
     "--space lenet --dataset mnist --data-root data --download --trials 40 --max-size-kib 100",
@@ -29,7 +29,7 @@ def run(options: dict[str, Any]) -> None:
     resume = chosen.pop("resume", None)
     if options["print_config"]:
         if resume is not None:
-            raise SlimsearchError(f"--print-config is of a new run; the options of '{resume}' are in its config.yaml")
+            raise SlimsearchError(f"--print-config is for a new run; the options of '{resume}' are in its config.yaml")
         print(as_yaml(Configuration(**chosen)), end="")
         return
     if resume is None:
