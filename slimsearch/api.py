@@ -45,11 +45,12 @@ def search(
         SlimsearchError: something given is wrong, in one line.
     """
     from slimsearch.loop import job
+    from slimsearch.loop.problem import IN_MEMORY
     from slimsearch.options.configuration import Configuration
     from slimsearch.report.display import Console
 
     named_space, named_data = isinstance(space, str), isinstance(dataset, str | Path)
-    base = Configuration(space=space if named_space else job.IN_MEMORY, evaluator=options.pop("evaluator", "network"))
+    base = Configuration(space=space if named_space else IN_MEMORY, evaluator=options.pop("evaluator", "network"))
     configuration = base.replace(**({"dataset": str(dataset)} if named_data else {}), **options)
     return job.start(
         configuration,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import slimsearch
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.search_spaces import ChoiceSpace
 from tests.conftest import TINY, environment
 
 PROGRAM = textwrap.dedent(
@@ -76,7 +79,8 @@ def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "slimsearch.cli.main", "run", "--resume", "run"]
     refused = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: 'run' was begun from Python with a class; resume it there")
+    said = "error: 'run' was begun from Python with the class Mlp; resume it there: slimsearch.resume('run', space=...)"
+    assert refused.stderr.startswith(said)
 
 
 def test_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +111,27 @@ def test_resume_with_class_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert second.trials[0].metrics == first.trials[0].metrics
     with pytest.raises(slimsearch.SlimsearchError, match="begun from Python with its data"):
         slimsearch.resume("run", space=space)
+
+
+@pytest.mark.parametrize("made", [dict, ChoiceSpace])
+def test_resume_says_what_was_given_from_python(
+    made: Callable[[dict[str, list[int]]], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    space = made({"width": [1, 2]})
+
+    def score(candidate: dict[str, int]) -> dict[str, float]:
+        return {"score": float(candidate["width"])}
+
+    options = {"trials": 1, "objectives": "score:max", "run_dir": "run", "show": False}
+    slimsearch.search(space, evaluate=score, **options)
+    named = "a dict of choices" if made is dict else "a Space object"
+    with pytest.raises(slimsearch.SlimsearchError, match=f"begun from Python with {named}; .*space=...") as error:
+        slimsearch.resume("run", evaluate=score)
+    assert "class" not in str(error.value)
+    with pytest.raises(slimsearch.SlimsearchError, match=r"begun from Python with a function; .*evaluate=..."):
+        slimsearch.resume("run", space=space)
+    assert len(slimsearch.resume("run", space=space, evaluate=score, trials=2, show=False).trials) == 2
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from slimsearch.evaluators import Evaluator, Outcome, Task
-from slimsearch.loop.problem import prepare
+from slimsearch.loop.phases import Phases
+from slimsearch.loop.problem import PythonObjects, prepare
 from slimsearch.loop.search import ArchitectureSearch, Budget
-from slimsearch.loop.sequence import Phases
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
@@ -113,7 +113,7 @@ def search_on_ray(
         space, evaluate: choices and a function, in place of those in `configuration`.
         around: puts something around the evaluator, as it travels to the workers.
     """
-    problem = prepare(configuration, space, None, evaluate)
+    problem = prepare(configuration, PythonObjects(space=space, evaluate=evaluate))
     ranking = Ranking.of(configuration)
     with RunDirectory(folder, create=True) as directory:
         record = Record(directory.open_study(ranking.objectives), problem.space, ranking.objectives)

@@ -19,7 +19,7 @@ from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import LatencyPredictor, Limit
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.loop.problem import network_evaluator, networks
+from slimsearch.loop.problem import PythonObjects, network_evaluator, networks
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.run_directory import RunDirectory
@@ -106,7 +106,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
     if configuration.evaluator != "network":
         raise SlimsearchError("check looks at networks: an evaluator of your own has none")
     limits, recipe = Ranking.of(configuration).limits, compression.parse(configuration.compress)
-    space, data = networks(configuration, None, None)
+    space, data = networks(configuration, PythonObjects())
     found = check_space(space, data, samples, limits, seed=configuration.seed, predict=estimated)
     if not estimated or found.works < found.sampled:
         return found, None

@@ -11,7 +11,7 @@ import numpy as np
 from slimsearch import compression
 from slimsearch.evaluators import Outcome, PairedDrop, judge, load_predictions
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.loop.planned_phase import PlannedPhase
+from slimsearch.loop.phases import PlannedPhase
 from slimsearch.record.artifacts import teacher
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record

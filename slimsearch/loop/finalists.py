@@ -1,16 +1,21 @@
-"""The end of a run: the finalists' latency measured together, and the test split read, once."""
+"""Finalists: which they are, their latency measured together, and the test split read, once."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from slimsearch.evaluators import MODEL, DeployedModel, LatencySettings, Meter, confusion, measure_latency, size_kib
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.loop.problem import Problem
+from slimsearch.record.lineage import repetitions
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.shared.study import SharedStudy
 from slimsearch.record.trial import COMPRESSION, SEARCH, Trial
+from slimsearch.report.display import Display
 
 _BLOCKS = 45
 # Seconds to wait for calm, by the seconds that the trials of the run took.
@@ -40,6 +45,53 @@ def finalists(ranking: Ranking, record: Record, top_k: int) -> list[Trial]:
     compressed = ranking.feasible([t for t in record.trials if t.kind == COMPRESSION])
     chosen = {t.number: t for t in (*ranking.front(record.trials), *ranking.select(searched, top_k), *compressed)}
     return [chosen[number] for number in sorted(chosen)]
+
+
+def finish(
+    chosen: Sequence[Trial],
+    problem: Problem,
+    record: Record,
+    directory: RunDirectory,
+    display: Display,
+    shared: SharedStudy | None,
+) -> None:
+    """Measure the finalists and record what was found, unless an earlier process has done so.
+
+    Args:
+        chosen: the finalists.
+        problem: of the run.
+        record, directory: of the run.
+        display: told of the measurement.
+        shared: the study of several drivers; the first driver at its end measures for all.
+    """
+    again = [repetition for trial in chosen for repetition in repetitions(trial, record.trials)]
+    both = [*chosen, *again]
+    for trial in both:
+        record.fetch(trial)
+    if problem.data is None:
+        record.finalise({trial.number: trial.metrics for trial in both})
+        return
+    if {trial.number for trial in both} == record.finalists:
+        return
+    data, took = problem.data, sum(trial.seconds for trial in record.trials)
+
+    def measure() -> Measured:
+        display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
+        return measure_finalists(chosen, again, directory, data, problem.latency, took)
+
+    if shared is None:
+        found = measure()
+    else:
+        name = f"finalists {','.join(str(trial.number) for trial in both)}"
+        waiting = "another driver measures the finalists; waiting for its results"
+        agreed = shared.once(
+            name, directory.identity(), lambda: dataclasses.asdict(measure()), lambda: display.note(waiting)
+        )
+        # Through the database, numbers of trials become text.
+        found = Measured(
+            *({int(number): one for number, one in agreed[part].items()} for part in ("metrics", "confusions"))
+        )
+    record.finalise(found.metrics, found.confusions)
 
 
 def measure_finalists(
@@ -92,5 +144,5 @@ def _test(trial: Trial, directory: RunDirectory, data: Dataset, runtime: str) ->
         predictions = DeployedModel(path, runtime=runtime).predict(data, data.test)
         accuracy = float((predictions == data.test.labels).mean())
         every = confusion(data.test.labels, predictions)
-        cells = [cell for place, cell in enumerate(every) if place < _MOST_CELLS or cell[0] == cell[1]]
+        cells = [cell for rank, cell in enumerate(every) if rank < _MOST_CELLS or cell[0] == cell[1]]
     return {"test_accuracy": accuracy, "test_images": float(len(data.test))}, cells

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from slimsearch.evaluators import (
 )
 from slimsearch.evaluators.datasets import Dataset, load_dataset
 from slimsearch.names import load_function
-from slimsearch.options.chosen import architectures
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.initial_weights import initial_weights
 from slimsearch.options.recipe_choices import recipe_choices
@@ -39,8 +38,11 @@ COSTS = ("latency_ms", "size_kib", "params", "macs")
 NETWORK_METRICS = ("val_accuracy", *COSTS)
 """Metrics that every network has that was trained to the end."""
 _METRICS = (*NETWORK_METRICS, "training_seconds")
-KEPT = "kept"
-"""Where in a run directory networks are that several candidates go through."""
+_COMMON_NETWORKS = "kept"  # folder of a run directory
+IN_MEMORY = "<python>"
+"""Stands in config.yaml for what Python code gave."""
+_CHOICES, _SPACE = "choices", "space"
+_NAMES_OF_SPACES = {_CHOICES: "a dict of choices", _SPACE: "a Space object"}
 
 
 @dataclass(frozen=True)
@@ -86,46 +88,90 @@ class Problem:
         }
 
 
+@dataclass(frozen=True)
+class PythonObjects:
+    """What Python code gave in place of the names of a configuration.
+
+    Attributes:
+        space: an NNI ModelSpace class, a dict of choices or a `Space`, in place of ``configuration.space``.
+        data: arrays or a PyTorch data set, in place of ``configuration.dataset``.
+        evaluate: a function from a candidate to named numbers, in place of ``configuration.evaluator``.
+    """
+
+    space: Any = None
+    data: Any = None
+    evaluate: Callable[..., Mapping[str, float]] | None = None
+
+    def named_in(self, configuration: Configuration) -> Configuration:
+        """The options with names for what was given.
+
+        Raises:
+            SlimsearchError: `space` is no space.
+        """
+        return configuration.replace(
+            space=configuration.space if self.space is None else f"{IN_MEMORY}:{_name_of_space(self.space)}",
+            dataset=configuration.dataset if self.data is None else IN_MEMORY,
+            evaluator=configuration.evaluator if self.evaluate is None else IN_MEMORY,
+        )
+
+    def missing(self, configuration: Configuration) -> tuple[str, str] | None:
+        """What stands in the options as given from Python and is not given, and the argument of that name."""
+        if IN_MEMORY in configuration.space and self.space is None:
+            name = configuration.space.rpartition(":")[2]
+            return _NAMES_OF_SPACES.get(name, f"the class {name}"), "space"
+        if configuration.evaluator == IN_MEMORY and self.evaluate is None:
+            return "a function", "evaluate"
+        if configuration.dataset == IN_MEMORY and self.data is None:
+            return "its data", "dataset"
+        return None
+
+
+def _name_of_space(space: Any) -> str:
+    if inspect.isclass(space):
+        return space.__qualname__
+    if isinstance(space, Space | Mapping):
+        return _SPACE if isinstance(space, Space) else _CHOICES
+    raise SlimsearchError(f"a space is an NNI ModelSpace class, a dict of choices or a Space, not {space!r}")
+
+
 def prepare(
-    configuration: Configuration, space: Any, data: Any, evaluate: Callable[..., Mapping[str, float]] | None
+    configuration: Configuration, objects: PythonObjects, chosen: Sequence[Mapping[str, Any]] | None = None
 ) -> Problem:
     """The problem that a configuration describes.
 
     Args:
         configuration: the options.
-        space: a class, a dict of choices or a `Space`, in place of ``configuration.space``.
-        data: arrays or a PyTorch data set, in place of ``configuration.dataset``.
-        evaluate: a function, in place of ``configuration.evaluator``.
+        objects: what Python code gave in place of names.
+        chosen: the only architectures of the space that are searched; None: all.
 
     Raises:
         SlimsearchError: something of it is wrong.
     """
-    if evaluate is not None or configuration.evaluator != "network":
-        return _own_evaluation(configuration, space, evaluate)
-    return _networks(configuration, space, data)
+    if objects.evaluate is not None or configuration.evaluator != "network":
+        return _own_evaluation(configuration, objects)
+    return _networks(configuration, objects, chosen)
 
 
-def _networks(configuration: Configuration, space: Any, data: Any) -> Problem:
-    made, dataset = networks(configuration, space, data)
-    made.check(next(made.grid()))
+def _networks(
+    configuration: Configuration, objects: PythonObjects, chosen: Sequence[Mapping[str, Any]] | None
+) -> Problem:
+    space, dataset = networks(configuration, objects)
+    space.check(next(space.grid()))
     metrics = user_metrics(configuration.metrics)
     recipes = recipe_choices(configuration, dataset)
     compressing = recipes is not None and recipes.compresses
-    chosen: Space = made
-    if configuration.architectures is not None:
-        chosen = Subset(made, architectures(configuration.architectures))
-    searched = chosen
+    searched: Space = space if chosen is None else Subset(space, chosen)
     if recipes is not None:
-        steps = functools.partial(compression.steps, epochs=configuration.epochs)
-        searched = JointSpace(chosen, recipes, steps if compressing else None)
+        groups = functools.partial(compression.steps, epochs=configuration.epochs)
+        searched = JointSpace(searched, recipes, groups if compressing else None)
     training = training_settings(configuration)
     initial = None
     if configuration.init is not None:
-        initial = initial_weights(configuration.init, made, download=configuration.download)
+        initial = initial_weights(configuration.init, space, download=configuration.download)
     return Problem(
         searched,
         lambda directory: network_evaluator(
-            configuration, made, dataset, directory, compressing=compressing, initial=initial
+            configuration, space, dataset, directory, compressing=compressing, initial=initial
         ),
         (*_METRICS, *metrics),
         COSTS,
@@ -149,7 +195,7 @@ def _described(data: Dataset) -> dict[str, Any]:
     }
 
 
-def networks(configuration: Configuration, space: Any, data: Any) -> tuple[ModelSpace, Dataset]:
+def networks(configuration: Configuration, objects: PythonObjects) -> tuple[ModelSpace, Dataset]:
     """The space of the networks that a configuration names, and the data set; see `prepare`.
 
     Raises:
@@ -157,8 +203,8 @@ def networks(configuration: Configuration, space: Any, data: Any) -> tuple[Model
     """
     training_settings(configuration)  # the device is there
     runtime_version(configuration.runtime)  # and so is this
-    dataset = _dataset(configuration, data)
-    return _model_space(configuration.space, space, dataset), dataset
+    dataset = _dataset(configuration, objects.data)
+    return _model_space(configuration.space, objects.space, dataset), dataset
 
 
 def network_evaluator(
@@ -181,7 +227,7 @@ def network_evaluator(
         training_settings(configuration),
         latency_settings(configuration),
         user_metrics(configuration.metrics),
-        kept=directory.path / KEPT if compressing else None,
+        kept=directory.path / _COMMON_NETWORKS if compressing else None,
         initial=initial,
     )
 
@@ -212,26 +258,24 @@ def latency_settings(configuration: Configuration) -> LatencySettings:
     )
 
 
-def _own_evaluation(
-    configuration: Configuration, space: Any, evaluate: Callable[..., Mapping[str, float]] | None
-) -> Problem:
+def _own_evaluation(configuration: Configuration, objects: PythonObjects) -> Problem:
     name = configuration.evaluator
-    if evaluate is None and name.endswith(".csv"):
+    if objects.evaluate is None and name.endswith(".csv"):
         table = TableEvaluator(Path(name).expanduser())
         costs = tuple(table.space.known(next(table.space.grid())))
         return Problem(table.space, lambda directory: table, tuple(table.metrics), costs)
-    function = evaluate if evaluate is not None else load_function("evaluator", name)
+    function = objects.evaluate if objects.evaluate is not None else load_function("evaluator", name)
     if not callable(function):
         raise SlimsearchError(f"--evaluator '{name}' is not a function")
-    made: Space
-    if isinstance(space, Space):
-        made = space
-    elif isinstance(space, Mapping):
-        made = ChoiceSpace(space)
+    space: Space
+    if isinstance(objects.space, Space):
+        space = objects.space
+    elif isinstance(objects.space, Mapping):
+        space = ChoiceSpace(objects.space)
     else:
-        made = _model_space(configuration.space, space, _dataset(configuration, None))
-    costs = tuple(made.known(next(made.grid())))
-    return Problem(made, lambda directory: FunctionEvaluator(function, made), None, costs)
+        space = _model_space(configuration.space, objects.space, _dataset(configuration, None))
+    costs = tuple(space.known(next(space.grid())))
+    return Problem(space, lambda directory: FunctionEvaluator(function, space), None, costs)
 
 
 def _dataset(configuration: Configuration, data: Any) -> Dataset:
@@ -266,16 +310,3 @@ def user_metrics(text: str | None) -> dict[str, UserMetric]:
             raise SlimsearchError(f"--metrics '{part}': {location} is not a function")
         found[name.strip()] = function
     return found
-
-
-def named(space: Any, marker: str) -> str:
-    """How a space from Python is called in config.yaml.
-
-    Raises:
-        SlimsearchError: it is none.
-    """
-    if inspect.isclass(space):
-        return f"{marker}:{space.__qualname__}"
-    if isinstance(space, Space | Mapping):
-        return f"{marker}:choices"
-    raise SlimsearchError(f"a space is an NNI ModelSpace class, a dict of choices or a Space, not {space!r}")

@@ -1,15 +1,18 @@
-"""The next candidate: what the sampler proposes, or something near it that is new, or near what keeps the limits."""
+"""The next candidate: a new one that the sampler proposes, or near it, and whether it is worth its training."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
 
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import Objective
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.trial import COMPLETE, Trial
 from slimsearch.search_spaces import Candidate, Point, Space
 from slimsearch.strategies.samplers import History, Sampler, keeps_limits
 
@@ -20,6 +23,10 @@ _LISTABLE = 200_000
 # Of so many trials that ended last, those that a limit has ruled out tell how hard limits are to keep; what is tried in
 # place of the sampler's proposal is near one of so many that keep them best.
 _RECENT, _NEAREST = 20, 10
+_ACCURACY = "val_accuracy"
+_STANDARD_ERRORS = 2.0
+# Two measurements of the same file may differ by this share.
+_LATENCY_TOLERANCE = 0.03
 
 
 class Proposals:
@@ -84,3 +91,52 @@ def _ruled_out(history: History) -> float:
     """The share of the trials that ended last which broke a limit before they were trained."""
     ended = (o for o in reversed(history.observations) if o.losses is not None or o.violation > 0)
     return sum(o.losses is None for o in islice(ended, _RECENT)) / _RECENT
+
+
+def dominated_on_cost(
+    ranking: Ranking, candidate: Candidate, known: Mapping[str, float], trials: Iterable[Trial]
+) -> str | None:
+    """Why a candidate is not worth its training: it is already dominated on cost; None where it may be worth it.
+
+    Where recipes are searched too, an architecture comes again with another recipe. Its accuracy after compression is
+    taken to be at most the best that this architecture has had, trained alike, with or without a recipe, plus two
+    standard errors. Costs are exact, but for latency, which may have been measured 3% too high.
+
+    Args:
+        ranking: which trials are better.
+        candidate: the one that is about to be trained.
+        known: its costs.
+        trials: of the run.
+    """
+    unknown = [objective for objective in ranking.objectives if objective.metric not in known]
+    if ranking.weighted or [objective.metric for objective in unknown] != [_ACCURACY]:
+        return None
+    trials = [t for t in trials if t.state == COMPLETE]
+    alike = [t for t in trials if _trained_alike(t.candidate, candidate)]
+    best = max((accuracy for t in alike for accuracy in _accuracies(t)), default=None)
+    if best is None:
+        return None
+    images = max(t.metrics.get("val_images", 0.0) for t in alike)
+    error = math.sqrt(best * (1 - best) / images) if images else 0.0
+    hoped = {**known, _ACCURACY: min(1.0, best + _STANDARD_ERRORS * error)}
+    if "latency_ms" in hoped:
+        hoped["latency_ms"] *= 1 - _LATENCY_TOLERANCE
+    losses = [objective.loss(hoped) for objective in ranking.objectives]
+    for trial in ranking.feasible(trials):
+        theirs = [objective.loss(trial.metrics) for objective in ranking.objectives]
+        if all(a <= b for a, b in zip(theirs, losses, strict=True)) and theirs != losses:
+            return (
+                f"dominated by trial {trial.number} even at {100 * hoped[_ACCURACY]:.2f}% accuracy: its architecture "
+                f"has had {100 * best:.2f}%"
+            )
+    return None
+
+
+def _trained_alike(one: Candidate, other: Candidate) -> bool:
+    return one.architecture == other.architecture and one.training == other.training
+
+
+def _accuracies(trial: Trial) -> Iterable[float]:
+    """Of its file, and after each epoch on the way there."""
+    yield trial.metrics[_ACCURACY]
+    yield from (point[_ACCURACY] for point in trial.curve if _ACCURACY in point)

@@ -12,10 +12,9 @@ import numpy as np
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import CHECKPOINT, Outcome, Task
 from slimsearch.files import atomic
-from slimsearch.loop.attempts import Attempts
 from slimsearch.loop.fidelity import Fidelity
-from slimsearch.loop.foregone import foregone
-from slimsearch.loop.proposals import Proposals
+from slimsearch.loop.phases import Attempts
+from slimsearch.loop.proposals import Proposals, dominated_on_cost
 from slimsearch.loop.stopping import Stopping
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
@@ -121,6 +120,11 @@ class ArchitectureSearch:
         for number in self._mine:
             self._seen(record.trials[number])
 
+    @property
+    def length(self) -> int:
+        """Candidates that the search trains, at most."""
+        return min(self._budget.trials, self._space.size)
+
     def ask(self) -> Task | None:
         """An interrupted trial, one to be continued, or a new one; None when nothing of it is left or due."""
         self._record.sync()
@@ -180,7 +184,7 @@ class ArchitectureSearch:
         """Record an epoch; before the first one, see whether a limit is already broken."""
         if epoch == 0:
             trial, certain = self._record.trials[number], _certain(metrics)
-            vain = self.ranking.broken(certain) or foregone(
+            vain = self.ranking.broken(certain) or dominated_on_cost(
                 self.ranking, trial.candidate, certain, (self._record.trials[n] for n in self._mine)
             )
             if vain is not None:

@@ -27,6 +27,10 @@ class FinalistTraining:
         self._search, self._ranking, self._record = search, ranking, record
         self._waiting: list[Candidate] | None = None
 
+    @property
+    def length(self) -> int:
+        return self._search.length
+
     def ask(self) -> Task | None:
         task = self._search.ask()
         if self._waiting is None:

@@ -7,7 +7,9 @@ import math
 import numbers
 import operator
 import os
+import re
 import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import yaml
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_text
+from slimsearch.names import absolute as absolute_code
 from slimsearch.reading import mismatch, read_yaml
 
 FORMAT = 1
@@ -31,29 +34,68 @@ RESUMABLE = (
 _REMOVED = {"early_resolution": 1.0, "zero_cost": "none", "inherit_weights": False}
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+TORCHVISION = "torchvision:"
+"""Begins the names of weights that torchvision has."""
+
+
+def _path(text: str) -> str:
+    return str(Path(text).expanduser().resolve())
+
+
+def _code_or_table(text: str) -> str:
+    return _path(text) if text.endswith(".csv") else absolute_code(text)
+
+
+def _code_in_schedulers(text: str) -> str:
+    # Before the options of a scheduler, and before the next one.
+    return re.sub(r"[^:+]+\.py:[^:+]+", lambda found: absolute_code(found[0]), text)
+
+
+def _code_of_metrics(text: str) -> str:
+    pairs = (part.partition("=") for part in text.split(","))
+    return ",".join(f"{name}{equals}{absolute_code(location.strip())}" for name, equals, location in pairs)
+
+
+def _folder_or_name(text: str) -> str:
+    return _path(text) if ("/" in text or "\\" in text) and Path(text).expanduser().is_dir() else text
+
+
+def _file_or_torchvision(text: str) -> str:
+    return text if text.startswith(TORCHVISION) else _path(text)
+
+
+def _option(default: Any, text: str, absolute: Callable[[str], str] | None = None) -> Any:
+    """A field with its help line; `absolute` gives a value with the paths in it made absolute."""
+    return field(default=default, metadata={"help": text, "absolute": absolute})
 
 
 @dataclass(frozen=True)
 class Configuration:
     """The resolved options of a run."""
 
-    space: str = _option("", "a built-in space, path/to/file.py:Class, or package.module:Class (an NNI ModelSpace)")
+    space: str = _option(
+        "", "a built-in space, path/to/file.py:Class, or package.module:Class (an NNI ModelSpace)", absolute_code
+    )
     architectures: str | None = _option(
         None,
         "only these of the space: a run directory, a top_models.json, or a file with dicts from choices to values",
     )
-    strategy: str = _option("optuna", "the engine that drives the search")
-    sampler: str = _option("graph_gp", "what proposes the next candidate: a built-in, or a class of yours or Optuna's")
+    strategy: str = _option("optuna", "the engine that drives the search", absolute_code)
+    sampler: str = _option(
+        "graph_gp", "what proposes the next candidate: a built-in, or a class of yours or Optuna's", absolute_code
+    )
     scheduler: str = _option(
-        "none", "how far each candidate is trained, with options such as asha:eta=3; several joined by +"
+        "none",
+        "how far each candidate is trained, with options such as asha:eta=3; several joined by +",
+        _code_in_schedulers,
     )
     evaluator: str = _option(
-        "network", "network (train and export), table.csv, or path/to/file.py:function from a candidate to metrics"
+        "network",
+        "network (train and export), table.csv, or path/to/file.py:function from a candidate to metrics",
+        _code_or_table,
     )
-    dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder")
-    data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10")
+    dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder", _folder_or_name)
+    data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
     download: bool = _option(False, "fetch the data set into --data-root if it is not there")
     image_size: int | None = _option(None, "make every image a square of so many pixels")
     objectives: str = _option(
@@ -71,7 +113,9 @@ class Configuration:
     max_macs: float | None = _option(None, "hard limit on multiply-accumulates for one image")
     min_accuracy: float | None = _option(None, "hard limit on validation accuracy, between 0 and 1")
     metrics: str | None = _option(
-        None, "metrics of your own, such as energy=path/to/file.py:function (called with the file and the data set)"
+        None,
+        "metrics of your own, such as energy=path/to/file.py:function (called with the file and the data set)",
+        _code_of_metrics,
     )
     trials: int = _option(20, "candidates to train")
     timeout: float | None = _option(None, "seconds after which no further candidate is begun")
@@ -125,6 +169,7 @@ class Configuration:
         None,
         "weights that every network begins with, as far as they fit: torchvision:resnet18 where its file is on disk "
         "(--download fetches it), or a .safetensors or .pth file",
+        _file_or_torchvision,
     )
     epoch_images: int | None = _option(
         None, "images of an epoch, if not all of the training split: reports, and decisions of --scheduler, come sooner"
@@ -169,47 +214,20 @@ class Configuration:
         """
         for option in dataclasses.fields(self):
             object.__setattr__(self, option.name, _plain(option, getattr(self, option.name)))
-        for name, allowed in (
-            ("objective", ("pareto", "weighted")),
-            ("runtime", ("onnxruntime", "openvino")),
-            ("latency", ("auto", "measured", "predicted")),
-            ("device", ("auto", "cpu", "cuda")),
-            ("precision", ("auto", "fp32", "bf16", "mixed")),
-            ("int8_target", ("any", "vnni")),
-            ("normalise", ("folded", "none")),
-            ("supernet_sampling", ("sandwich", "fair", "random")),
-            ("augment", ("auto", "none", "shift", "shift-flip")),
-        ):
+        for name, allowed in _ALLOWED.items():
             if getattr(self, name) not in allowed:
                 raise SlimsearchError(f"{flag(name)} '{getattr(self, name)}' is none of {', '.join(allowed)}")
-        for name, least in (
-            ("trials", 1), ("epochs", 1), ("subnets", 1), ("supernet_epochs", 1),
-            ("seed", 0), ("workers", 0), ("retries", 0), ("top_k", 0), ("repeats", 1),
-            ("batch_size", 2), ("latency_batch", 1), ("latency_threads", 1), ("max_drop", 0), ("gpus_per_trial", 0),
-            ("heartbeat", 1), ("training_threads", 1),
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise SlimsearchError(f"{flag(name)} {getattr(self, name)} is less than {least}")
-        above_zero = (
-            "timeout", "trial_timeout", "max_latency_ms", "max_size_kib", "max_params", "max_macs", "learning_rate",
-            "image_size", "cpus_per_trial",
-        )  # fmt: skip
-        for name in above_zero:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise SlimsearchError(f"{flag(name)} {value} is less than {least}")
+        for name in _ABOVE_ZERO:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SlimsearchError(f"{flag(name)} {value:g} is not above 0")
-        if self.latency == "predicted" and self.runtime != "onnxruntime":
-            raise SlimsearchError(f"--latency predicted is for --runtime onnxruntime, not {self.runtime}")
-        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
-            raise SlimsearchError(f"--min-accuracy {self.min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)")
-        if self.epoch_images is not None and self.epoch_images < 2:
-            raise SlimsearchError(f"--epoch-images {self.epoch_images} is less than 2")
-        if self.patience is not None and self.patience < 1:
-            raise SlimsearchError(f"--patience {self.patience} is less than 1")
-        if self.study is not None and self.storage is None:
-            raise SlimsearchError(f"--study '{self.study}' is the name of a study in --storage, which is missing")
-        if not self.space and not self.evaluator.endswith(".csv"):
-            raise SlimsearchError("--space is missing: a built-in space, or path/to/file.py:ClassName")
+        for wrong, message in _CONFLICTS:
+            if wrong(self):
+                raise SlimsearchError(message.format_map(vars(self)))
 
     @property
     def worker_count(self) -> int:
@@ -230,6 +248,15 @@ class Configuration:
             if name not in known:
                 raise SlimsearchError(f"there is no option '{name}'; options: {', '.join(known)}")
         return dataclasses.replace(self, **changes)
+
+    def absolute(self) -> Configuration:
+        """The same options with absolute paths, which mean the same in every folder."""
+        changes = {}
+        for option in dataclasses.fields(self):
+            make_absolute, value = option.metadata["absolute"], getattr(self, option.name)
+            if make_absolute is not None and value:
+                changes[option.name] = make_absolute(value)
+        return self.replace(**changes)
 
     def write(self, path: Path) -> None:
         """Write the options as YAML, atomically."""
@@ -266,6 +293,45 @@ class Configuration:
             raise SlimsearchError(f"'{path}' is damaged: {error}") from None
 
 
+_ALLOWED: dict[str, tuple[str, ...]] = {
+    "objective": ("pareto", "weighted"),
+    "runtime": ("onnxruntime", "openvino"),
+    "latency": ("auto", "measured", "predicted"),
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("auto", "fp32", "bf16", "mixed"),
+    "int8_target": ("any", "vnni"),
+    "normalise": ("folded", "none"),
+    "supernet_sampling": ("sandwich", "fair", "random"),
+    "augment": ("auto", "none", "shift", "shift-flip"),
+}
+_LEAST = {
+    "trials": 1, "epochs": 1, "subnets": 1, "supernet_epochs": 1, "seed": 0, "workers": 0, "retries": 0, "top_k": 0,
+    "repeats": 1, "batch_size": 2, "latency_batch": 1, "latency_threads": 1, "max_drop": 0, "gpus_per_trial": 0,
+    "heartbeat": 1, "training_threads": 1, "epoch_images": 2, "patience": 1,
+}  # fmt: skip
+_ABOVE_ZERO = (
+    "timeout", "trial_timeout", "max_latency_ms", "max_size_kib", "max_params", "max_macs", "learning_rate",
+    "image_size", "cpus_per_trial",
+)  # fmt: skip
+# What is wrong with the options as a whole, and the message, in which options stand by their names.
+_CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
+    (
+        lambda c: c.latency == "predicted" and c.runtime != "onnxruntime",
+        "--latency predicted is for --runtime onnxruntime, not {runtime}",
+    ),
+    (
+        lambda c: c.min_accuracy is not None and not 0 <= c.min_accuracy <= 1,
+        "--min-accuracy {min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)",
+    ),
+    (
+        lambda c: c.study is not None and c.storage is None,
+        "--study '{study}' is the name of a study in --storage, which is missing",
+    ),
+    (
+        lambda c: not c.space and not c.evaluator.endswith(".csv"),
+        "--space is missing: a built-in space, or path/to/file.py:ClassName",
+    ),
+)
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
 
 

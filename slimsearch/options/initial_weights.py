@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.options.configuration import TORCHVISION
 from slimsearch.search_spaces import ModelSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-TORCHVISION = "torchvision:"
 
 
 def initial_weights(source: str, space: ModelSpace, *, download: bool) -> bytes:

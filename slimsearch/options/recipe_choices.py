@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,19 +114,3 @@ def _problem(name: str, value: Any) -> str | None:
     if name == "weight_decay":
         return None if value >= 0 else "is below 0"
     return None if value > 0 else "is not above 0"
-
-
-def refuse_what_does_not_go_together(configuration: Configuration, choices: Mapping[str, bool]) -> None:
-    """One line where a part of the run cannot work with candidates that are more than architectures.
-
-    Args:
-        configuration: the options.
-        choices: flags, and whether what they ask for is at odds with a joint space.
-
-    Raises:
-        SlimsearchError: one is.
-    """
-    asked = "--co-search" if configuration.co_search is not None else "--search-hyperparameters"
-    for flag, wrong in choices.items():
-        if wrong:
-            raise SlimsearchError(f"{flag} searches architectures alone; without it, {asked} works")

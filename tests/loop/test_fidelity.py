@@ -15,8 +15,8 @@ import pytest
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import CHECKPOINT, Limit, Objective, Outcome, Task
 from slimsearch.loop.fidelity import Fidelity
-from slimsearch.loop.nothing_left import refuse_if_nothing_is_left
 from slimsearch.loop.search import ArchitectureSearch, Budget
+from slimsearch.loop.stopping import refuse_if_nothing_is_left
 from slimsearch.loop.supernet_phase import FinalistTraining
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record

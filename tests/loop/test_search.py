@@ -11,8 +11,8 @@ import pytest
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Limit, Objective, Outcome
-from slimsearch.loop.nothing_left import refuse_if_nothing_is_left
 from slimsearch.loop.search import ArchitectureSearch, Budget
+from slimsearch.loop.stopping import refuse_if_nothing_is_left
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record

@@ -1,4 +1,4 @@
-"""What cannot be on the front, seen before it is trained."""
+"""Candidates that are already dominated on cost are ruled out before training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from slimsearch.evaluators import Objective
-from slimsearch.loop.foregone import foregone
+from slimsearch.loop.proposals import dominated_on_cost
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import COMPLETE, RULED_OUT, SEARCH, Trial
 from slimsearch.report.savings import savings
@@ -30,7 +30,7 @@ COSTS = {"latency_ms": 0.5, "size_kib": 50.0}
 
 
 def test_dominated_by_what_its_architecture_could_reach_at_best() -> None:
-    said = foregone(RANKING, PRUNED, COSTS, [PARENT, BETTER])
+    said = dominated_on_cost(RANKING, PRUNED, COSTS, [PARENT, BETTER])
     assert said == "dominated by trial 1 even at 96.38% accuracy: its architecture has had 95.00%"
 
 
@@ -50,14 +50,14 @@ def test_dominated_by_what_its_architecture_could_reach_at_best() -> None:
 def test_what_may_be_on_the_front_is_trained(
     candidate: Candidate, known: dict[str, float], trials: list[Trial]
 ) -> None:
-    assert foregone(RANKING, candidate, known, trials) is None
+    assert dominated_on_cost(RANKING, candidate, known, trials) is None
 
 
 def test_epochs_on_the_way_count_too() -> None:
     pruned = trial(0, 8, 0.90, 0.8, 90.0, prune={"sparsity": 0.9})
-    assert foregone(RANKING, PRUNED, COSTS, [pruned, BETTER]) is not None
+    assert dominated_on_cost(RANKING, PRUNED, COSTS, [pruned, BETTER]) is not None
     seen = replace(pruned, curve=({"epoch": 1.0, "val_accuracy": 0.975},))
-    assert foregone(RANKING, PRUNED, COSTS, [seen, BETTER]) is None
+    assert dominated_on_cost(RANKING, PRUNED, COSTS, [seen, BETTER]) is None
 
 
 def test_what_was_saved() -> None:

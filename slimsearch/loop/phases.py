@@ -1,0 +1,220 @@
+"""Phases of a run: what each must offer, and how a strategy sees all of them as one search."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar, Protocol
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Artifact, Outcome, Task
+from slimsearch.record.artifacts import artifact
+from slimsearch.record.record import Record
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.trial import LOST, RUNNING, Trial
+from slimsearch.search_spaces import Point
+from slimsearch.strategies import Failure, Figures, Recorded
+
+# A trial that is lost with so many machines may be what takes them down.
+_LOST_MACHINES = 10
+
+
+class Phase(Protocol):
+    """A part of a run: tasks out, results in."""
+
+    @property
+    def length(self) -> int:
+        """Trials that the phase consists of, those of earlier processes included."""
+
+    def ask(self) -> Task | None:
+        """The next task; None: nothing now, and nothing ever if nothing is running."""
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Progress of a running task; False: it is to stop."""
+
+    def tell(self, number: int, result: Outcome | Failure) -> None:
+        """The result of a task."""
+
+    def waits(self) -> bool:
+        """Whether, with nothing to do now and nothing running here, something may come of what other drivers do."""
+
+
+class OpenPhase(Phase, Protocol):
+    """A phase in which the strategy proposes candidates, as long as it is open."""
+
+    open: bool
+
+    def offer(self, architecture: Point) -> Task | Recorded | None:
+        """See `slimsearch.strategies.Search`."""
+
+    def close(self) -> None:
+        """See `slimsearch.strategies.Search`."""
+
+    def losses(self, number: int) -> tuple[float, ...] | None:
+        """See `slimsearch.strategies.Search`."""
+
+
+class Phases:
+    """All phases as the one `slimsearch.strategies.Search` of a strategy.
+
+    The next phase begins when the one before has nothing left and nothing running.
+
+    Args:
+        first: the search itself; where the strategy proposes, it lasts until the strategy closes it.
+        others: the phases after it, each made when its turn comes.
+        figures: how the run stands.
+        wait: gives other drivers time.
+    """
+
+    def __init__(
+        self, first: OpenPhase, others: Iterator[Phase], figures: Callable[[], Figures],
+        wait: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._search = first
+        self._others = others
+        self.figures = figures
+        self._wait = wait
+        self._current: Phase = first
+        self._running: set[int] = set()
+
+    def ask(self) -> Task | None:
+        while True:
+            task = self._current.ask()
+            if task is not None:
+                self._running.add(task.number)
+                return task
+            if self._running or (self._current is self._search and self._search.open):
+                return None
+            if self._current.waits():
+                self._wait()
+                continue
+            following = next(self._others, None)
+            if following is None:
+                return None
+            self._current = following
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        return self._current.report(number, epoch, metrics)
+
+    def tell(self, number: int, result: Outcome | Failure) -> None:
+        self._running.discard(number)
+        self._current.tell(number, result)
+
+    def offer(self, architecture: Point) -> Task | Recorded | None:
+        answer = self._search.offer(architecture)
+        if isinstance(answer, Task):
+            self._running.add(answer.number)
+        return answer
+
+    def close(self) -> None:
+        self._search.close()
+
+    def losses(self, number: int) -> tuple[float, ...] | None:
+        return self._search.losses(number)
+
+
+class Attempts:
+    """Decides which failed trials are retried: those whose worker died, up to `retries` times each.
+
+    Trials lost with their machine are counted separately: a lost machine may take a trial more than once before it is
+    known to be gone.
+    """
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+        self._lost: dict[int, int] = {}
+        self._with_machines: dict[int, int] = {}
+
+    def another(self, number: int, failure: Failure) -> bool:
+        """Whether to retry the trial after `failure`.
+
+        Raises:
+            SlimsearchError: no trial could succeed now; this one is run again when the run is resumed.
+        """
+        if failure.unwritable:
+            raise SlimsearchError(f"{failure.error}; what was finished is kept, go on with --resume")
+        if failure.blameless:
+            self._with_machines[number] = self._with_machines.get(number, 0) + 1
+            return self._with_machines[number] <= _LOST_MACHINES
+        self._lost[number] = self._lost.get(number, 0) + 1
+        return failure.worker_died and self._lost[number] <= self._retries
+
+
+class PlannedPhase(ABC):
+    """A `Phase` of trials of one kind, which are known when it begins.
+
+    Trials that this driver had begun before it was stopped are evaluated first.
+
+    Args:
+        record, directory: where trials are recorded, and their files.
+        seed: of the run.
+        teacher: of distillations that ask for the best network of the run.
+        retries: for a trial whose worker died.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(
+        self, record: Record, directory: RunDirectory, seed: int, teacher: Artifact | None, retries: int
+    ) -> None:
+        self._record = record
+        self._directory = directory
+        self._seed = seed
+        self._teacher = teacher
+        self._attempts = Attempts(retries)
+        self._again = [
+            t.number for t in record.standing if t.state == RUNNING and t.kind == self.kind and record.mine(t.number)
+        ]
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """Trials that the phase consists of."""
+
+    @abstractmethod
+    def _begin(self) -> Trial | None:
+        """The next trial, from `Record.start`; None: nothing is free now."""
+
+    def ask(self) -> Task | None:
+        """The next trial that is ours to evaluate."""
+        self._record.sync()
+        while self._again:
+            trial = self._record.trials[self._again.pop(0)]
+            if trial.state == RUNNING:
+                return self._task(trial)
+        while (begun := self._begin()) is not None:
+            if begun.state == RUNNING:  # else another driver was faster
+                return self._task(begun)
+        return None
+
+    def waits(self) -> bool:
+        """Whether another driver is at a trial after which one of ours may be free."""
+        return self._record.others(self.kind, RUNNING)
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Record an epoch."""
+        self._record.epoch(number, epoch, metrics)
+        return self._record.trials[number].state != LOST
+
+    def tell(self, number: int, result: Outcome | Failure) -> None:
+        """Record a result; a trial that failed says so, and what would have started from it is left out."""
+        if self._record.trials[number].state == LOST:
+            return  # another driver has it evaluated, or will
+        if isinstance(result, Outcome):
+            self._finish(number, result)
+        elif self._attempts.another(number, result):
+            self._again.append(number)
+        else:
+            self._record.fail(number, result.error)
+
+    def _finish(self, number: int, outcome: Outcome) -> None:
+        self._record.finish(number, outcome)
+
+    def _task(self, trial: Trial) -> Task:
+        start = None
+        if trial.parent is not None:
+            start = artifact(self._record.trials[trial.parent], self._record, self._directory)
+        return Task(
+            number=trial.number, candidate=trial.candidate, fidelity=trial.fidelity, seed=trial.seed,
+            directory=self._directory.trial_directory(trial.number), start=start, teacher=self._teacher,
+        )  # fmt: skip

@@ -1,0 +1,284 @@
+"""A run from its record to its report: its phases, as data, and what they share."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from slimsearch.evaluators import Evaluator, NetworkEvaluator, WeightSharingEvaluator
+from slimsearch.loop.compression_phase import CompressionPhase
+from slimsearch.loop.fidelity import Fidelity
+from slimsearch.loop.finalist_phases import RepeatPhase, StepPhase
+from slimsearch.loop.finalists import finalists, finish
+from slimsearch.loop.phases import Phase, Phases
+from slimsearch.loop.problem import NETWORK_METRICS
+from slimsearch.loop.search import ArchitectureSearch, Budget
+from slimsearch.loop.setup import Setup
+from slimsearch.loop.stopping import refuse_if_nothing_is_left
+from slimsearch.loop.supernet_phase import FinalistTraining, rank_correlation
+from slimsearch.options.configuration import Configuration
+from slimsearch.record.artifacts import teacher
+from slimsearch.record.integrity import refuse_damage
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.record import Record
+from slimsearch.record.result import Result
+from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.shared.driver import Driver
+from slimsearch.record.shared.storage import one_line
+from slimsearch.record.shared.study import SharedStudy
+from slimsearch.record.trial import SUBNET, Trial
+from slimsearch.report import report
+from slimsearch.report.display import Display
+from slimsearch.report.figures import figures
+from slimsearch.report.tables import shown
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What the phases of a run share.
+
+    Attributes:
+        setup: what the run is made of.
+        directory, record: where it is stored.
+        display: told of every change.
+        shared: the study of several drivers, if there are several.
+        search: trains candidates of the space.
+        subnets: judges candidates with weights of a supernet before that; None: the strategy has no supernet.
+    """
+
+    setup: Setup
+    directory: RunDirectory
+    record: Record
+    display: Display
+    shared: SharedStudy | None
+    search: ArchitectureSearch
+    subnets: ArchitectureSearch | None
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.setup.configuration
+
+    @property
+    def ranking(self) -> Ranking:
+        """As it stands: targets of the weighted product are fixed in the course of the search."""
+        return self.search.ranking
+
+    @property
+    def first(self) -> ArchitectureSearch:
+        """The search that begins the run."""
+        return self.search if self.subnets is None else self.subnets
+
+    @property
+    def finalists(self) -> list[Trial]:
+        """As the record stands now."""
+        return finalists(self.ranking, self.record, self.configuration.top_k)
+
+
+@dataclass(frozen=True)
+class PhaseDescription:
+    """A phase of a run.
+
+    Attributes:
+        name: as the display shows it.
+        needed: whether a run has this phase.
+        begin: makes it, once the phases before it are over.
+    """
+
+    name: str
+    needed: Callable[[RunContext], bool]
+    begin: Callable[[RunContext], Phase]
+
+
+def _finalist_training(run: RunContext) -> Phase:
+    assert run.subnets is not None
+    run.search.rank_by(run.subnets.ranking)
+    return FinalistTraining(run.search, run.subnets.ranking, run.record)
+
+
+def _compression(run: RunContext) -> Phase:
+    assert run.setup.problem.data is not None
+    return CompressionPhase(
+        run.setup.recipe, top_k=run.configuration.top_k, max_drop=run.configuration.max_drop, ranking=run.ranking,
+        record=run.record, directory=run.directory, data=run.setup.problem.data, seed=run.configuration.seed,
+        retries=run.configuration.retries,
+    )  # fmt: skip
+
+
+def _steps(run: RunContext) -> Phase:
+    return StepPhase(
+        run.finalists, record=run.record, directory=run.directory, seed=run.configuration.seed,
+        retries=run.configuration.retries, teacher=teacher(run.ranking, run.record, run.directory),
+    )  # fmt: skip
+
+
+def _repeats(run: RunContext) -> Phase:
+    networks = run.setup.problem.data is not None
+    return RepeatPhase(
+        run.finalists, run.configuration.repeats, record=run.record, directory=run.directory,
+        seed=run.configuration.seed, retries=run.configuration.retries,
+        teacher=teacher(run.ranking, run.record, run.directory) if networks else None,
+    )  # fmt: skip
+
+
+PHASES = (
+    PhaseDescription("subnets", lambda run: run.subnets is not None, lambda run: run.first),
+    PhaseDescription("search", lambda run: run.subnets is None, lambda run: run.first),
+    PhaseDescription("search", lambda run: run.subnets is not None, _finalist_training),
+    PhaseDescription(
+        "compression",
+        lambda run: run.setup.problem.data is not None and run.configuration.co_search is None,
+        _compression,
+    ),
+    PhaseDescription(
+        "steps", lambda run: run.setup.problem.data is not None and run.configuration.co_search is not None, _steps
+    ),
+    PhaseDescription("repeats", lambda run: run.configuration.repeats > 1, _repeats),
+)
+"""The phases of a run, in order."""
+
+
+def carry_out(setup: Setup, directory: RunDirectory, display: Display, shared: SharedStudy | None) -> Result:
+    """Open the record of a run, and carry the run to its end and its report."""
+    if shared is None:
+        record = open_record(setup, directory.open_study(setup.ranking.objectives), display)
+        if directory.torn:
+            display.warn("the last line of study.journal was torn, as by a kill; it is in study.journal.torn now")
+        return _run(_context(setup, directory, record, display, None))
+    host = f"{platform.node()}, {setup.environment['processor']}"
+    advice = f"; what was finished is kept, go on with --resume {shown(directory.path)}"
+    with one_line(shared.url, advice), Driver(shared, directory.identity(), host, directory.path) as driver:
+        record = open_record(setup, shared.study, display, driver)
+        return _run(_context(setup, directory, record, display, shared))
+
+
+def open_record(setup: Setup, study: optuna.Study, display: Display, driver: Driver | None = None) -> Record:
+    """The record in a study.
+
+    Raises:
+        SlimsearchError: a trial in it is not one of this run.
+    """
+    problem, objectives = setup.problem, setup.ranking.objectives
+    record = Record(study, problem.space, objectives, display.update, driver)
+    measured = NETWORK_METRICS if problem.data is not None else ()
+    refuse_damage(record, problem.space, setup.recipe, [*(o.metric for o in objectives), *measured])
+    return record
+
+
+def _context(
+    setup: Setup, directory: RunDirectory, record: Record, display: Display, shared: SharedStudy | None
+) -> RunContext:
+    configuration, ranking, problem = setup.configuration, setup.ranking, setup.problem
+    deadline = time.monotonic() + configuration.timeout if configuration.timeout is not None else None
+    budget = Budget(configuration.trials, configuration.epochs, deadline, configuration.retries)
+    fidelity = None
+    if setup.scheduler is not None:
+        fidelity = Fidelity(setup.scheduler, ranking, configuration.epochs, problem.costs)
+    fix_targets = functools.partial(_fix_targets, directory, shared)
+    traits = setup.traits
+    search = ArchitectureSearch(
+        problem.space, setup.sampler, ranking, record, directory, budget, seed=configuration.seed, fidelity=fidelity,
+        stopping=None if traits.shares_weights else setup.stopping,
+        proposing=not (traits.proposes or traits.shares_weights),
+        on_targets=fix_targets,
+    )  # fmt: skip
+    subnets = None
+    if traits.shares_weights:
+        subnets = ArchitectureSearch(
+            problem.space, setup.sampler, ranking, record, directory, replace(budget, trials=configuration.subnets),
+            seed=configuration.seed, stopping=setup.stopping, on_targets=fix_targets, kind=SUBNET,
+        )  # fmt: skip
+    return RunContext(setup, directory, record, display, shared, search, subnets)
+
+
+def _fix_targets(
+    directory: RunDirectory, shared: SharedStudy | None, targets: Mapping[str, float]
+) -> Mapping[str, float]:
+    """Write the targets of the weighted product to config.yaml; all drivers of a study have the same ones."""
+    agreed = targets if shared is None else shared.agree("targets", dict(targets))
+    text = ",".join(f"{name}={value!r}" for name, value in agreed.items())
+    Configuration.read(directory.config).replace(targets=text).write(directory.config)
+    return agreed
+
+
+def _run(run: RunContext) -> Result:
+    """Search, compress, measure the finalists, report; also after Ctrl-C, with what there is."""
+    with run.display.open(run.directory.path), _log_lines_shown(run.display):
+        try:
+            _search(run)
+            refuse_if_nothing_is_left(run.ranking, run.record)
+            finish(run.finalists, run.setup.problem, run.record, run.directory, run.display, run.shared)
+        except KeyboardInterrupt:
+            run.display.warn(f"interrupted; go on with --resume {shown(run.directory.path)}")
+            raise
+        finally:
+            models = report.write(run.directory, run.record, run.ranking, run.configuration, run.setup.environment)
+    result = Result(run.directory.path, tuple(run.record.trials), tuple(models))
+    run.display.result(result, run.ranking)
+    return result
+
+
+def _search(run: RunContext) -> None:
+    """All phases, driven by the strategy."""
+    phases = _phases(run)
+    next(phases)  # run.first
+    search = Phases(run.first, phases, lambda: figures(run.ranking, run.record.trials), run.record.wait)
+    run.setup.strategy.run(search, _evaluator(run))
+    if run.first.exhausted:
+        run.display.note("every candidate of the space has been tried")
+    if run.setup.stopping.reason is not None:
+        run.display.note(f"the search ended: {run.setup.stopping.reason}")
+    correlation = rank_correlation(run.record.trials) if run.subnets is not None else None
+    if correlation is not None:
+        run.display.note(
+            "inherited and trained accuracy: rank correlation (Spearman) {:.2f} over {} networks".format(*correlation)
+        )
+
+
+def _phases(run: RunContext) -> Iterator[Phase]:
+    for description in PHASES:
+        if description.needed(run):
+            phase = description.begin(run)
+            run.display.phase(description.name, phase.length, run.record.trials, run.ranking)
+            yield phase
+
+
+def _evaluator(run: RunContext) -> Evaluator:
+    evaluator = run.setup.problem.evaluator(run.directory)
+    if run.subnets is None:
+        return evaluator
+    assert isinstance(evaluator, NetworkEvaluator)
+    return WeightSharingEvaluator(
+        evaluator, run.directory.path / "supernet", run.configuration.supernet_epochs,
+        run.configuration.supernet_sampling, run.configuration.seed,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _log_lines_shown(display: Display) -> Iterator[None]:
+    """Shows what is logged beside trials, such as the training of a supernet."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            show = display.warn if record.levelno >= logging.WARNING else display.note
+            show(record.getMessage())
+
+    handler = Handler(logging.INFO)
+    levels = {name: logging.getLogger(name).level for name in ("slimsearch.strategies", "slimsearch.record.record")}
+    for name in levels:
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).removeHandler(handler)
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,207 @@
+"""The setup of a run: everything that it is made of and that can be wrong, checked before anything is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimsearch import compression
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import IMPORTS
+from slimsearch.loop.problem import Problem, PythonObjects, prepare
+from slimsearch.loop.stopping import Stopping
+from slimsearch.options.chosen import architectures
+from slimsearch.options.configuration import Configuration
+from slimsearch.options.recipe_choices import text_of
+from slimsearch.record.ranking import Ranking
+from slimsearch.search_spaces import JointSpace, RecipeSpace
+from slimsearch.strategies import Strategy, StrategySettings, Traits, begin_workers, load_strategy, traits_of
+from slimsearch.strategies.samplers import Sampler, load_sampler
+from slimsearch.strategies.schedulers import Exploiting, Scheduler, load_scheduler
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run is made of.
+
+    Attributes:
+        configuration: the options, with the content of the files that they name.
+        ranking: which trials are better.
+        recipe: of the compression after the search.
+        problem: what is searched and what evaluates it.
+        sampler: proposes candidates.
+        scheduler: decides how far candidates are trained; None: all to the end.
+        stopping: decides when enough is found.
+        strategy, traits: the engine, and what sets it apart.
+        environment: for environment.json.
+    """
+
+    configuration: Configuration
+    ranking: Ranking
+    recipe: compression.Recipe
+    problem: Problem
+    sampler: Sampler
+    scheduler: Scheduler | None
+    stopping: Stopping
+    strategy: Strategy
+    traits: Traits
+    environment: dict[str, Any]
+
+    @property
+    def recipes(self) -> RecipeSpace | None:
+        """What is searched besides architectures."""
+        return self.problem.space.recipes if isinstance(self.problem.space, JointSpace) else None
+
+
+def set_up(configuration: Configuration, objects: PythonObjects, run_directory: Path) -> Setup:
+    """Make and check everything, the cheap things first.
+
+    Args:
+        configuration: the options, with absolute paths.
+        objects: what Python code gave in place of names.
+        run_directory: absolute path; need not exist yet.
+
+    Raises:
+        SlimsearchError: something is wrong, or options do not go together.
+    """
+    ranking = Ranking.of(configuration)
+    recipe = _recipe(configuration)
+    scheduler = None if configuration.scheduler == "none" else load_scheduler(configuration.scheduler)
+    stopping = Stopping.of(ranking, configuration.stop_at, configuration.patience)
+    chosen = None if configuration.architectures is None else architectures(configuration.architectures)
+    strategy = load_strategy(configuration.strategy, _strategy_settings(configuration, ranking, run_directory))
+    traits = traits_of(strategy)
+    sampler = load_sampler("random" if traits.runs_sampler else configuration.sampler)
+    trains_networks = objects.evaluate is None and configuration.evaluator == "network"
+    if trains_networks and not traits.remote_workers:
+        begin_workers(IMPORTS)  # while this process imports the same modules
+    problem = prepare(configuration, objects, chosen)
+    written_out = _written_out(configuration, chosen, recipe, problem)
+    setup = Setup(
+        written_out, ranking, recipe, problem, sampler, scheduler, stopping, strategy, traits,
+        problem.environment(written_out),
+    )  # fmt: skip
+    _check_combinations(setup)
+    _check_objectives(setup)
+    return setup
+
+
+def _recipe(configuration: Configuration) -> compression.Recipe:
+    """The recipe of the compression after the search; with ``--co-search`` the search has the compression."""
+    recipe = compression.parse(configuration.compress)
+    if configuration.co_search is not None:
+        return {}
+    if configuration.int8_target != "any":
+        recipe = compression.with_option(recipe, "target", configuration.int8_target)
+    return compression.parse(compression.text_of(recipe))  # files by their whole paths, as a resumed run reads them
+
+
+def _strategy_settings(configuration: Configuration, ranking: Ranking, run_directory: Path) -> StrategySettings:
+    return StrategySettings(
+        workers=configuration.workers or None, default_workers=configuration.worker_count,
+        trial_timeout=configuration.trial_timeout, seed=configuration.seed, run_directory=run_directory,
+        sampler=configuration.sampler, objectives=len(ranking.sampler_objectives()),
+        ray_address=configuration.ray_address, cpus_per_trial=configuration.cpus_per_trial,
+        gpus_per_trial=configuration.gpus_per_trial,
+    )  # fmt: skip
+
+
+def _written_out(
+    configuration: Configuration, chosen: Sequence[Mapping[str, Any]] | None, recipe: compression.Recipe,
+    problem: Problem,
+) -> Configuration:  # fmt: skip
+    """The options with the content of files that may have changed, or be elsewhere, when the run is resumed."""
+    co_search = configuration.co_search
+    if co_search is not None and isinstance(problem.space, JointSpace):
+        co_search = text_of(problem.space.recipes)
+    return configuration.replace(
+        architectures=None if chosen is None else json.dumps(chosen),
+        compress=compression.text_of(recipe),
+        co_search=co_search,
+    )
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Options that do not go together.
+
+    Attributes:
+        broken: whether a setup has them.
+        message: with options by their names, and `joint_option`: the flag that has recipes searched.
+    """
+
+    broken: Callable[[Setup], bool]
+    message: str
+
+
+_ALONE = "searches architectures alone; without it, {joint_option} works"
+_RULES = (
+    _Rule(
+        lambda s: s.problem.data is None and s.traits.needs_networks,
+        "--strategy {strategy} trains networks, and --evaluator has none",
+    ),
+    _Rule(
+        lambda s: s.configuration.storage is not None and s.traits.runs_sampler,
+        "--sampler {sampler} keeps what it knows in one process; with --storage: built-in samplers, and Optuna's",
+    ),
+    _Rule(
+        lambda s: s.configuration.storage is not None and (s.traits.shares_weights or s.traits.proposes),
+        "--strategy {strategy} keeps what it knows in one process; with --storage: optuna, ray",
+    ),
+    _Rule(
+        lambda s: s.configuration.init is not None and s.traits.shares_weights,
+        "--init: networks of --strategy {strategy} begin with other weights",
+    ),
+    _Rule(
+        lambda s: s.configuration.init is not None and s.problem.data is None,
+        "--init: there are no networks with --evaluator {evaluator}",
+    ),
+    _Rule(
+        lambda s: (
+            isinstance(s.scheduler, Exploiting)
+            and not (isinstance(s.problem.space, JointSpace) and s.problem.space.recipes.training)
+        ),
+        "--scheduler {scheduler} varies training hyper-parameters: it needs --search-hyperparameters",
+    ),
+    _Rule(
+        lambda s: isinstance(s.scheduler, Exploiting) and not (s.recipes is not None and s.recipes.training),
+        "--scheduler {scheduler} varies training hyper-parameters: it needs --search-hyperparameters",
+    ),
+    _Rule(
+        lambda s: isinstance(s.scheduler, Exploiting) and s.configuration.storage is not None,
+        "--scheduler {scheduler} has one driver: it does not go with --storage",
+    ),
+    _Rule(
+        lambda s: (
+            s.recipes is not None and (s.traits.shares_weights or (s.traits.proposes and not s.traits.runs_sampler))
+        ),
+        f"--strategy {{strategy}} {_ALONE}",
+    ),
+    _Rule(lambda s: s.recipes is not None and s.traits.runs_sampler, f"--sampler {{sampler}} {_ALONE}"),
+    _Rule(
+        lambda s: s.recipes is not None and s.configuration.co_search is not None and s.scheduler is not None,
+        f"--scheduler {{scheduler}} {_ALONE}",
+    ),
+    _Rule(
+        lambda s: s.configuration.architectures is not None and s.problem.data is None,
+        "--architectures are networks of --space, and --evaluator has none",
+    ),
+)
+
+
+def _check_combinations(setup: Setup) -> None:
+    joint_option = "--co-search" if setup.configuration.co_search is not None else "--search-hyperparameters"
+    for rule in _RULES:
+        if rule.broken(setup):
+            raise SlimsearchError(rule.message.format(**vars(setup.configuration), joint_option=joint_option))
+
+
+def _check_objectives(setup: Setup) -> None:
+    recorded = setup.problem.metrics
+    for objective in setup.ranking.objectives:
+        if recorded is not None and objective.metric not in recorded:
+            own = ", or your own by --metrics name=path/to/file.py:function" if setup.problem.data is not None else ""
+            raise SlimsearchError(f"objective '{objective.metric}' is not recorded; known: {', '.join(recorded)}{own}")
