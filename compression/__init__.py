@@ -8,19 +8,7 @@ if __name__ == "compression":
 else:
     from slimsearch.compression import _telemetry  # noqa: F401 - before ONNX Runtime is imported anywhere
     from slimsearch.compression._network import Network
-    from slimsearch.compression._recipe import (
-        Recipe,
-        apply,
-        changes_cost,
-        groups,
-        parse,
-        remainder,
-        shipped,
-        stages,
-        steps,
-        text_of,
-        with_option,
-    )
+    from slimsearch.compression._recipe import PlainRecipe, Recipe, RecipeStage, StageGroup
     from slimsearch.compression._replaced import SIGN_INPUT
     from slimsearch.compression._stage import AfterStep, LossTerm, Part, Stage, Training, TrainingStage, train_together
     from slimsearch.compression.export.packing import pack, unpack
@@ -29,7 +17,7 @@ else:
     from slimsearch.compression.quantization.plan import LearnedRange, Quantization
 
     __all__ = [
-        "SIGN_INPUT", "AfterStep", "LearnedRange", "LossTerm", "Network", "Part", "Quantization", "Recipe", "Stage",
-        "Training", "TrainingStage", "apply", "changes_cost", "export_onnx", "groups", "pack", "parse", "read_onnx",
-        "remainder", "shipped", "stages", "steps", "text_of", "train_together", "unpack", "with_option",
+        "SIGN_INPUT", "AfterStep", "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe", "Quantization",
+        "Recipe", "RecipeStage", "Stage", "StageGroup", "Training", "TrainingStage", "export_onnx", "pack", "read_onnx",
+        "train_together", "unpack",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A recipe: compression stages by name with their options, as data, and how it is applied."""
+"""Compression recipes: stages with their options, in the order in which they are applied."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import json
 import math
 import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,210 +19,337 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.names import absolute, load_class
 from slimsearch.reading import mismatch, read_yaml, yaml_value
 
-Recipe = Mapping[str, Mapping[str, Any]]
-"""Stages by name with their options; a name after a ``+`` shares the training run of the stage before it."""
+PlainRecipe = Mapping[str, Mapping[str, Any]]
+"""A recipe as records store it: the options of each stage by its name, with a ``+`` before the name of a joined one."""
 
 _FOLDER = Path(__file__).parent / "recipes"
 _PLAIN: Mapping[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "None": type(None)}
-_JOINED = re.compile(r"\+(?=[A-Za-z_])")  # not that of a number such as 1e+3
+_JOINED = re.compile(r"\+(?=[A-Za-z_])")  # not the sign in a number such as 1e+3
 
 
-def parse(text: str) -> dict[str, dict[str, Any]]:
-    """The recipe that `text` stands for.
+@dataclass(frozen=True)
+class RecipeStage:
+    """One stage of a recipe.
 
-    Args:
-        text: ``prune:sparsity=0.6:epochs=4,distill,quantize``, a stage after a ``+`` sharing the training run of the
-            one before it; the name of a shipped recipe; the path of a YAML file; or "none" for the empty recipe.
+    Attributes:
+        name: a built-in stage, ``path/to/file.py:Class`` or ``package.module:Class``.
+        options: arguments of the stage's class; plain values.
+        joined: whether the recipe tells the stage to share the training run of the stage before it.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    joined: bool = False
+
+    @property
+    def key(self) -> str:
+        """The name in the stored form of a recipe, ``+name`` for a joined stage."""
+        return f"+{self.name}" if self.joined else self.name
+
+    @functools.cached_property
+    def stage(self) -> Stage:
+        """The stage itself, constructed at the first access.
+
+        Raises:
+            SlimsearchError: an unknown stage or option, or a wrong value.
+        """
+        stage_class = load_class("stage", self.name, "slimsearch.compression")
+        if Stage not in stage_class.__mro__:
+            raise SlimsearchError(f"stage '{self.name}' is no subclass of slimsearch.compression.Stage")
+        if dataclasses.is_dataclass(stage_class):
+            known = [f.name for f in dataclasses.fields(stage_class) if f.init]
+            for option in self.options:
+                if option not in known:
+                    raise SlimsearchError(f"stage '{self.name}' has no option '{option}'; it has {', '.join(known)}")
+            self._check_types(stage_class)
+        try:
+            json.dumps(dict(self.options))
+            stage: Stage = stage_class(**self.options)
+        except (TypeError, ValueError) as error:
+            raise SlimsearchError(f"stage '{self.name}' with {dict(self.options)}: {error}") from error
+        return stage
+
+    def _check_types(self, stage_class: type[Any]) -> None:
+        for own in dataclasses.fields(stage_class):
+            kinds = str(getattr(own.type, "__name__", own.type)).split(" | ")
+            if own.name not in self.options or not set(kinds) <= _PLAIN.keys():
+                continue
+            value, label = self.options[own.name], f"stage '{self.name}': option '{own.name}'"
+            wrong = mismatch(value, functools.reduce(operator.or_, (_PLAIN[kind] for kind in kinds)), label)
+            if wrong is None and isinstance(value, float) and not math.isfinite(value):
+                wrong = f"{label} is {value}, no finite number"
+            if wrong is not None:
+                raise SlimsearchError(wrong)
+
+
+@dataclass(frozen=True)
+class StageGroup:
+    """Stages that are applied, scored, and kept or rejected as one.
+
+    A group is one stage, or several that share a training run: a stage that the recipe joins with ``+`` to the one
+    before it, and a stage that only adds to the loss, such as a distillation, next to one that trains.
+    """
+
+    stages: tuple[RecipeStage, ...]
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """The group's part of `Recipe.to_dict`."""
+        return {stage.key: dict(stage.options) for stage in self.stages}
+
+    @property
+    def changes_cost(self) -> bool:
+        """Whether the group can lower latency or size."""
+        return any(one.stage.changes_cost for one in self.stages)
+
+    def training_share(self, epochs: int) -> float:
+        """Length of the group's training run, in trainings of `epochs` epochs; 0.0 without training."""
+        training = self._training
+        return shared_epochs(training, epochs) / epochs if training else 0.0
+
+    def apply(self, network: Network, training: Training) -> Network:
+        """The network after every stage of the group.
+
+        Raises:
+            SlimsearchError: a stage cannot be applied to this network.
+        """
+        together = self._training
+        if together:
+            return train_together(together, network, training)
+        return self.stages[0].stage.apply(network, training)
+
+    @property
+    def _training(self) -> list[TrainingStage]:
+        return [one.stage for one in self.stages if isinstance(one.stage, TrainingStage)]
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A checked recipe. Make it with `parse` or `from_dict`; ``Recipe()`` is the empty one.
+
+    Recipes are equal if they have the same stages with the same options in the same order.
+
+    Attributes:
+        groups: the stages, in groups that are applied one after the other.
+    """
+
+    groups: tuple[StageGroup, ...] = ()
+
+    @classmethod
+    def parse(cls, words: str | PlainRecipe) -> Recipe:
+        """The recipe that a user's words stand for, with the paths of files made absolute.
+
+        Args:
+            words: ``prune:sparsity=0.6:epochs=4,distill,quantize``, with a ``+`` in place of the comma before a stage
+                that shares the training run of the stage before it; the name of a shipped recipe; the path of a YAML
+                file; "none" for the empty recipe; or stages with their options, as JSON or as a mapping.
+
+        Raises:
+            SlimsearchError: a file that cannot be read, an unknown stage or option, a wrong value, or an order in which
+                the stages cannot be applied.
+        """
+        return cls(_grouped([_with_absolute_paths(stage) for stage in _stages_named_by(words)]))
+
+    @classmethod
+    def from_dict(cls, plain: PlainRecipe) -> Recipe:
+        """The recipe whose `to_dict` is `plain`; paths stay as they are.
+
+        Raises:
+            SlimsearchError: an unknown stage or option, a wrong value, or an order that is not possible.
+        """
+        return cls(_grouped(_stages_in(plain, "recipe")))
+
+    @staticmethod
+    def shipped() -> list[str]:
+        """Names of the recipes that come with the package."""
+        return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain values: the options of each stage by its name, with a ``+`` before the name of a joined stage."""
+        return {stage.key: dict(stage.options) for stage in self.stages}
+
+    def text(self) -> str:
+        """One line that `parse` reads as this recipe."""
+        pieces = []
+        for stage in self.stages:
+            words = [f"{label}={_word(value)}" for label, value in stage.options.items()]
+            pieces.append(("+" if stage.joined else ",") + ":".join([stage.name, *words]))
+        text = "".join(pieces).lstrip(",") or "none"
+        try:
+            readable = _identity(_stages_named_by(text)) == _identity(self.stages)
+        except SlimsearchError:
+            readable = False
+        return text if readable else json.dumps(self.to_dict())  # e.g. a value with a comma
+
+    @property
+    def stages(self) -> tuple[RecipeStage, ...]:
+        """All stages, in order."""
+        return tuple(stage for group in self.groups for stage in group.stages)
+
+    @property
+    def changes_cost(self) -> bool:
+        """Whether the recipe can lower latency or size."""
+        return any(group.changes_cost for group in self.groups)
+
+    def with_option(self, option: str, value: Any) -> Recipe:
+        """The recipe with `option` set for every stage that has such an option and no value for it yet."""
+        changed = [
+            one if option in one.options or not hasattr(one.stage, option)
+            else dataclasses.replace(one, options={**one.options, option: value})
+            for one in self.stages
+        ]  # fmt: skip
+        return Recipe(_grouped(changed))
+
+    def begins_with(self, other: Recipe) -> bool:
+        """Whether the first stages of this recipe are those of `other`."""
+        return _identity(self.stages[: len(other.stages)]) == _identity(other.stages)
+
+    def remainder(self, done: Recipe) -> Recipe:
+        """The stages that are left for a network to which `done` was applied.
+
+        Raises:
+            SlimsearchError: the recipe does not begin with `done`.
+        """
+        if not self.begins_with(done):
+            raise SlimsearchError(f"recipe {self.to_dict()} does not begin with {done.to_dict()}")
+        return Recipe(_grouped(self.stages[len(done.stages) :]))
+
+    def steps(self, epochs: int) -> list[tuple[StageGroup, float]]:
+        """The groups, each with the length of its training run: 1.0 is a training of `epochs` epochs."""
+        return [(group, group.training_share(epochs)) for group in self.groups]
+
+    def apply(self, network: Network, training: Training) -> Network:
+        """The network after every stage, in order.
+
+        Raises:
+            SlimsearchError: a stage cannot be applied to this network.
+        """
+        for group in self.groups:
+            network = group.apply(network, training)
+        return network
+
+    def __bool__(self) -> bool:
+        return bool(self.groups)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and _identity(self.stages) == _identity(other.stages)
+
+    def __hash__(self) -> int:
+        return hash(_identity(self.stages))
+
+
+def _identity(stages: Sequence[RecipeStage]) -> str:
+    return json.dumps([[stage.key, sorted(stage.options.items())] for stage in stages])
+
+
+def _grouped(stages: Sequence[RecipeStage]) -> tuple[StageGroup, ...]:
+    """The stages in groups, each constructed and so checked.
 
     Raises:
-        SlimsearchError: an unknown stage or option, or an order that makes no sense.
+        SlimsearchError: a stage is wrong, stands twice, follows one that must be last, or has no training to share.
     """
-    text = text.strip()
+    groups: list[list[RecipeStage]] = []
+    for position, stage in enumerate(stages):
+        before = stages[:position]
+        if stage.name in [other.name for other in before]:
+            raise SlimsearchError(f"stage '{stage.name}' stands twice in the recipe")
+        if before and before[-1].stage.is_last and not stage.joined:
+            raise SlimsearchError(f"nothing can follow '{before[-1].key}': put '{stage.name}' before it")
+        group = groups[-1] if groups else []
+        trains = [isinstance(one.stage, TrainingStage) for one in (*group, stage)]
+        shares = bool(group) and all(trains)
+        if stage.joined and not shares:
+            raise SlimsearchError(
+                f"'{stage.key}' has no training to share with '{group[-1].key if group else 'nothing'}'"
+            )
+        only_loss = not stage.stage.changes_cost or not any(one.stage.changes_cost for one in group)
+        if shares and (stage.joined or only_loss):
+            group.append(stage)
+        else:
+            groups.append([stage])
+    return tuple(StageGroup(tuple(group)) for group in groups)
+
+
+def _stages_named_by(words: str | PlainRecipe) -> list[RecipeStage]:
+    if not isinstance(words, str):
+        return _stages_in(words, "recipe")
+    text = words.strip()
     if text.lower() in ("", "none"):
-        return {}
-    if text in shipped():
-        return read(_FOLDER / f"{text}.yaml")
+        return []
+    if text in Recipe.shipped():
+        return _read(_FOLDER / f"{text}.yaml")
+    if text.startswith("{"):
+        try:
+            return _stages_in(json.loads(text), "recipe")
+        except (ValueError, RecursionError) as error:
+            raise SlimsearchError(f"recipe {text} is not JSON: {error}") from error
     if text.endswith((".yaml", ".yml")) and "," not in text:
-        return read(Path(text).expanduser())
-    recipe: dict[str, dict[str, Any]] = {}
-    for joined in text.split(","):
-        for position, part in enumerate(_JOINED.split(joined)):
-            name, *options = _pieces(part)
-            name = f"+{name}" if position else name
-            _add(recipe, name, text)
-            for option in options:
-                label, equals, value = option.partition("=")
-                if not equals:
-                    raise SlimsearchError(f"option '{option}' of stage '{name}' is not of the form name=value")
-                recipe[name][label.replace("-", "_")] = yaml_value(value)
-    stages(recipe)
-    return recipe
+        return _read(Path(text).expanduser())
+    return [
+        _stage_of(part, joined=position > 0)
+        for together in text.split(",")
+        for position, part in enumerate(_JOINED.split(together))
+    ]
 
 
-def shipped() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+def _stage_of(text: str, *, joined: bool) -> RecipeStage:
+    """The stage in ``name:option=value:option=value``."""
+    name, *words = _split_at_colons(text)
+    options = {}
+    for word in words:
+        label, equals, value = word.partition("=")
+        if not equals:
+            raise SlimsearchError(f"option '{word}' of stage '{name}' is not of the form name=value")
+        options[label.replace("-", "_")] = yaml_value(value)
+    return RecipeStage(name, options, joined)
 
 
-def read(path: Path) -> dict[str, dict[str, Any]]:
-    """A recipe from a YAML file: a mapping of stages, in order, to their options.
+def _split_at_colons(text: str) -> list[str]:
+    """The words between colons, except for the colon of ``path/to/file.py:Class``."""
+    words: list[str] = []
+    for word in text.strip().split(":"):
+        if words and words[-1].endswith(".py") and "=" not in word:
+            words[-1] = f"{words[-1]}:{word.strip()}"
+        else:
+            words.append(word.strip())
+    return words
 
-    Raises:
-        SlimsearchError: it cannot be read, or an unknown stage or option, or an order that makes no sense.
-    """
+
+def _read(path: Path) -> list[RecipeStage]:
     try:
         values = read_yaml(path)
     except FileNotFoundError:
-        raise SlimsearchError(f"there is no recipe '{path}'; shipped ones: {', '.join(shipped())}") from None
-    if not isinstance(values, dict) or not all(isinstance(v, dict | None) for v in values.values()):
-        raise SlimsearchError(f"'{path}' is not a mapping of stages to their options")
-    recipe: dict[str, dict[str, Any]] = {}
-    for name, options in values.items():
-        _add(recipe, str(name), str(path))
-        recipe[str(name)] = {str(label).replace("-", "_"): value for label, value in (options or {}).items()}
-    stages(recipe)
-    return recipe
+        raise SlimsearchError(f"there is no recipe '{path}'; shipped ones: {', '.join(Recipe.shipped())}") from None
+    return _stages_in(values, f"'{path}'")
 
 
-def with_option(recipe: Recipe, option: str, value: Any) -> dict[str, dict[str, Any]]:
-    """`recipe` with an option given to every stage that has it and was not told otherwise."""
-    return {
-        name: dict(options) if option in options or not hasattr(stage, option) else {**options, option: value}
-        for (name, options), stage in zip(recipe.items(), stages(recipe), strict=True)
-    }
+def _stages_in(values: Any, source: str) -> list[RecipeStage]:
+    if not isinstance(values, Mapping) or not all(isinstance(v, Mapping | None) for v in values.values()):
+        raise SlimsearchError(f"{source} is not a mapping of stages to their options")
+    return [
+        RecipeStage(
+            str(key).removeprefix("+"),
+            {str(label).replace("-", "_"): value for label, value in (options or {}).items()},
+            str(key).startswith("+"),
+        )
+        for key, options in values.items()
+    ]
 
 
-def text_of(recipe: Recipe) -> str:
-    """What `parse` reads as `recipe`, with the paths of files made absolute: it means the same everywhere."""
-    parts = []
-    for name, options in recipe.items():
-        plus, own = ("+", name[1:]) if name.startswith("+") else (",", name)
-        words = [f"{label}={_word(value)}" for label, value in options.items()]
-        parts.append(plus + ":".join([absolute(own), *words]))
-    return "".join(parts).lstrip(",") or "none"
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, str):
-        path = Path(value).expanduser()
-        return str(path.resolve()) if path.suffix == ".onnx" else absolute(value)
-    return json.dumps(value)
-
-
-def _pieces(part: str) -> list[str]:
-    """What stands between colons, except for that of path/to/file.py:Class."""
-    pieces: list[str] = []
-    for piece in part.strip().split(":"):
-        if pieces and pieces[-1].endswith(".py") and "=" not in piece:
-            pieces[-1] = f"{pieces[-1]}:{piece.strip()}"
-        else:
-            pieces.append(piece.strip())
-    return pieces
-
-
-def _add(recipe: dict[str, dict[str, Any]], name: str, source: str) -> None:
-    if name.lstrip("+") in [known.lstrip("+") for known in recipe]:
-        raise SlimsearchError(f"stage '{name.lstrip('+')}' stands twice in {source}")
-    recipe[name] = {}
-
-
-def stages(recipe: Recipe) -> list[Stage]:
-    """The stages of `recipe`, made with their options.
-
-    Raises:
-        SlimsearchError: an unknown stage or option, a wrong value, or an order that makes no sense.
-    """
-    made: list[Stage] = []
-    for key, options in recipe.items():
-        name = key.removeprefix("+")
-        if made and made[-1].is_last and not key.startswith("+"):
-            raise SlimsearchError(f"nothing can follow '{list(recipe)[len(made) - 1]}': put '{name}' before it")
-        stage_class = load_class("stage", name, "slimsearch.compression")
-        if Stage not in stage_class.__mro__:
-            raise SlimsearchError(f"stage '{name}' is no subclass of compression.Stage")
-        if dataclasses.is_dataclass(stage_class):
-            known = [f.name for f in dataclasses.fields(stage_class) if f.init]
-            for option in options:
-                if option not in known:
-                    raise SlimsearchError(f"stage '{name}' has no option '{option}'; it has {', '.join(known)}")
-            _check_types(name, stage_class, options)
-        try:
-            stage: Stage = stage_class(**options)
-            made.append(stage)
-        except (TypeError, ValueError) as error:
-            raise SlimsearchError(f"stage '{name}' with {dict(options)}: {error}") from error
-    return made
-
-
-def _check_types(name: str, stage_class: type[Any], options: Mapping[str, Any]) -> None:
-    """Refuse an option whose value is not of the plain type that its field has."""
-    for own in dataclasses.fields(stage_class):
-        kinds = str(getattr(own.type, "__name__", own.type)).split(" | ")
-        if own.name not in options or not set(kinds) <= _PLAIN.keys():
-            continue
-        value, label = options[own.name], f"stage '{name}': option '{own.name}'"
-        wrong = mismatch(value, functools.reduce(operator.or_, (_PLAIN[kind] for kind in kinds)), label)
-        if wrong is None and isinstance(value, float) and not math.isfinite(value):
-            wrong = f"{label} is {value}, no finite number"
-        if wrong is not None:
-            raise SlimsearchError(wrong)
-
-
-def groups(recipe: Recipe) -> Iterator[dict[str, dict[str, Any]]]:
-    """Parts of `recipe` that are applied, scored and kept or taken back as one.
-
-    A stage joined with ``+`` shares the training run of the one before it. So does, without being asked, a stage that
-    only adds to the loss: pruning is fine-tuned with the loss of the distillation next to it.
-
-    Raises:
-        SlimsearchError: a stage is joined that does not train, or to nothing that trains.
-    """
-    group: dict[str, dict[str, Any]] = {}
-    members: list[Stage] = []
-    for (name, options), stage in zip(recipe.items(), stages(recipe), strict=True):
-        joins = bool(members) and all(isinstance(s, TrainingStage) for s in (*members, stage))
-        if name.startswith("+") and not joins:
-            raise SlimsearchError(f"'{name}' has no training to share with '{next(reversed(group), 'nothing')}'")
-        loss_alone = not stage.changes_cost or not any(s.changes_cost for s in members)
-        if members and not (joins and (name.startswith("+") or loss_alone)):
-            yield group
-            group, members = {}, []
-        group[name] = dict(options)
-        members.append(stage)
-    if group:
-        yield group
-
-
-def apply(recipe: Recipe, network: Network, training: Training) -> Network:
-    """`network` after every stage of `recipe`, in order."""
-    for group in groups(recipe):
-        made: Sequence[Stage] = stages(group)
-        together = [stage for stage in made if isinstance(stage, TrainingStage)]
-        network = train_together(together, network, training) if together else made[0].apply(network, training)
-    return network
-
-
-def steps(recipe: Recipe, epochs: int) -> list[tuple[Recipe, float]]:
-    """The groups of `recipe`, each with how long it trains: 1.0 is the `epochs` that a network is trained for."""
-    found: list[tuple[Recipe, float]] = []
-    for group in groups(recipe):
-        training = [stage for stage in stages(group) if isinstance(stage, TrainingStage)]
-        found.append((group, shared_epochs(training, epochs) / epochs if training else 0.0))
+def _with_absolute_paths(stage: RecipeStage) -> RecipeStage:
+    options = {label: _absolute(value) for label, value in stage.options.items()}
+    found = RecipeStage(absolute(stage.name), options, stage.joined)
+    if found == stage:
+        return stage
+    _ = stage.stage  # a relative path is refused where it comes from a run directory, which an absolute one hides
     return found
 
 
-def remainder(recipe: Recipe, done: Recipe) -> dict[str, Mapping[str, Any]]:
-    """What of `recipe` is left to do for a network to which `done`, its beginning, was applied.
-
-    Raises:
-        SlimsearchError: `done` is not the beginning of `recipe`.
-    """
-    names = list(recipe)
-    if json.dumps({n: dict(recipe[n]) for n in names[: len(done)]}) != json.dumps({n: dict(done[n]) for n in done}):
-        raise SlimsearchError(f"recipe {dict(recipe)} does not begin with {dict(done)}")
-    return {name: recipe[name] for name in names[len(done) :]}
+def _absolute(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    path = Path(value).expanduser()
+    return str(path.resolve()) if path.suffix == ".onnx" else absolute(value)
 
 
-def changes_cost(recipe: Recipe) -> bool:
-    """Whether latency or size can gain by `recipe`."""
-    return any(stage.changes_cost for stage in stages(recipe))
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -193,7 +193,7 @@ class NetworkEvaluator:
         return module, inherit(module, load(self.initial))
 
     def _made(
-        self, kept: KeptNetworks | None, task: Task, recipe: compression.Recipe, make: Callable[[], Network]
+        self, kept: KeptNetworks | None, task: Task, recipe: compression.PlainRecipe, make: Callable[[], Network]
     ) -> Network:
         """What `make` gives for so much of the task's recipe, from what is kept if it is there."""
         if kept is None:
@@ -211,8 +211,9 @@ class NetworkEvaluator:
     ) -> Network:  # fmt: skip
         """`network` after what is left of the recipe, one group of stages after the other."""
         done = {} if task.start is None else dict(task.start.recipe)
-        recipe = compression.remainder(task.candidate.recipe, done)
-        if not recipe:
+        recipe = compression.Recipe.from_dict(task.candidate.recipe)
+        remainder = recipe.remainder(compression.Recipe.from_dict(done))
+        if not remainder:
             return network
         origin = task.seed if task.start is None else task.start.seed
         teachers = {"parent": network}
@@ -224,9 +225,9 @@ class NetworkEvaluator:
             latency=lambda network: self._latency(network, task.directory, training),
             checkpoint=task.directory / CHECKPOINT,
         )  # fmt: skip
-        for group in compression.groups(recipe):
-            done = {**done, **group}
-            network = self._made(kept, task, done, functools.partial(compression.apply, group, network, tuning))
+        for group in remainder.groups:
+            done = {**done, **group.to_dict()}
+            network = self._made(kept, task, done, functools.partial(group.apply, network, tuning))
         return network
 
     def _load(self, task: Task, artifact: Artifact) -> Network:
@@ -248,7 +249,7 @@ class NetworkEvaluator:
                 latency=lambda network: self._latency(network, task.directory, training),
             )  # fmt: skip
             try:
-                network = compression.apply(task.candidate.recipe, network, rehearsal)
+                network = compression.Recipe.from_dict(task.candidate.recipe).apply(network, rehearsal)
             except SlimsearchError:
                 return {}, report(0, {})
         compression.export_onnx(network, path, training.calibration)

@@ -66,11 +66,11 @@ class _Method:
     @property
     def lines(self) -> int:
         """Of configuration: those of the recipe as YAML."""
-        return len(yaml.safe_dump(dict(self.recipe)).splitlines()) if self.recipe else 0
+        return len(yaml.safe_dump(self.recipe.to_dict()).splitlines()) if self.recipe else 0
 
     @property
     def text(self) -> str:
-        return compression.text_of(self.recipe)
+        return self.recipe.text()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,7 +130,7 @@ def _compare(options: argparse.Namespace) -> None:
     tuning = whole
     if options.train_images is not None:
         tuning = Steps(options.out / "methods", space, architecture, subset, settings, progress)
-    made: list[tuple[_Method, Step | str]] = [(_Method(BASE, {}), start)]
+    made: list[tuple[_Method, Step | str]] = [(_Method(BASE, compression.Recipe()), start)]
     for method in methods:
         made.append((method, _apply(tuning, method, start, tune_epochs, options.seed)))
     title = (
@@ -168,7 +168,7 @@ def _methods(path: Path, only: Sequence[str] | None) -> list[_Method]:
     if not isinstance(values, dict) or not all(isinstance(text, str) for text in values.values()):
         raise SlimsearchError(f"'{path}' is not a mapping of names to recipes, each the text that --compress takes")
     if path == METHODS:
-        values = {**values, **{name: name for name in compression.shipped()}}
+        values = {**values, **{name: name for name in compression.Recipe.shipped()}}
     values = {str(name): text for name, text in values.items()}
     for name in values:
         if name in (BASE, DATA) or not _NAME.fullmatch(name):
@@ -180,7 +180,7 @@ def _methods(path: Path, only: Sequence[str] | None) -> list[_Method]:
     for name, text in values.items():
         if only is None or name in only:
             try:
-                made.append(_Method(name, compression.parse(text)))
+                made.append(_Method(name, compression.Recipe.parse(text)))
             except SlimsearchError as error:
                 raise SlimsearchError(f"'{path}': method '{name}': {error}") from error
     return made

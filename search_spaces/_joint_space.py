@@ -14,13 +14,11 @@ from slimsearch.search_spaces._graph import Graph
 from slimsearch.search_spaces._recipe_space import RecipeSpace
 from slimsearch.search_spaces._space import Choice, Point, Space, Stop
 
-Recipe = Mapping[str, Mapping[str, Any]]
-Steps = Callable[[Recipe], Iterable[tuple[Recipe, float]]]
-"""The parts of a recipe that are applied as one, in order, each with how much of a training it takes."""
+PlainRecipe = Mapping[str, Mapping[str, Any]]
+Steps = Callable[[PlainRecipe], Iterable[tuple[PlainRecipe, float]]]
+"""Splits a recipe into the groups of stages that are applied one after the other; 1.0 is the length of a training."""
 
-
-_OTHER_RECIPES = 100
-"""Random ones for the architecture of a point, among its relatives."""
+_OTHER_RECIPES = 100  # random recipes among the relatives of a point
 
 
 class JointSpace(Space):

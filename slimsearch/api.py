@@ -160,15 +160,13 @@ def compress(
     Raises:
         SlimsearchError: something given is wrong or the model cannot be compressed so, in one line.
     """
-    from slimsearch import compression
-    from slimsearch.compression import Network
+    from slimsearch.compression import Network, Recipe
 
     network = model if isinstance(model, Network) else Network(copy.deepcopy(model).eval())
     data = _dataset(dataset).without_test()
     teachers = {"parent": network, "best": Network(copy.deepcopy(teacher).eval()) if teacher is not None else network}
     training = _training(data, seed, epochs, teachers, initial, **settings)
-    parsed = compression.parse(recipe if isinstance(recipe, str) else compression.text_of(recipe))
-    return compression.apply(parsed, network, training)
+    return Recipe.parse(recipe).apply(network, training)
 
 
 def export(network: nn.Module | Network, path: str | Path, dataset: Any) -> Path:

@@ -209,7 +209,7 @@ def test_flags_and_names_in_the_text_exist() -> None:
             assert f"`{name}`" in TEXT, name
     for name in built_in_names("slimsearch.strategies"):
         assert f"`{name.replace('_', '-')}`" in TEXT, name
-    for name in compression.shipped():
+    for name in compression.Recipe.shipped():
         assert f"`{name}`" in TEXT, name
 
 

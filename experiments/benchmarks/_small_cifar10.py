@@ -81,5 +81,5 @@ def _compressed_resnet18(data: Dataset, path: Path) -> None:
     space = FixedModel.load("torchvision.models:resnet18", data.input_shape, len(data.classes))
     network = Network(space.build({}, 0).eval())
     rehearsal = Rehearsal(data, TrainingSettings(), 0, 1, {"parent": network}, initial=network.copy_module)
-    recipe = compression.parse(resnet18_fused.TARGET + ",quantize")
-    compression.export_onnx(compression.apply(recipe, network, rehearsal), path, rehearsal.calibration)
+    recipe = compression.Recipe.parse(resnet18_fused.TARGET + ",quantize")
+    compression.export_onnx(recipe.apply(network, rehearsal), path, rehearsal.calibration)

@@ -105,10 +105,9 @@ def estimate(
     error = stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else 0.0
     rounds = max(trials / workers, 1.0)
     outside = trial - epochs * mean(trained)
-    made = compression.stages(recipe)
-    stages = [(stage.epochs or epochs) if hasattr(stage, "epochs") else 0 for stage in made]
-    after = sum(length * median(trained) + outside for length in stages) * max(
-        finalists / workers, 1.0 if stages else 0
+    steps = recipe.steps(epochs)
+    after = sum(share * epochs * median(trained) + outside for _, share in steps) * max(
+        finalists / workers, 1.0 if steps else 0
     )
     return Duration(
         start, trial, error, start + rounds * trial, start + rounds * max(0.0, trial - 2 * error),

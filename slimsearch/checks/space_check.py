@@ -105,7 +105,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
     """
     if configuration.evaluator != "network":
         raise SlimsearchError("check looks at networks: an evaluator of your own has none")
-    limits, recipe = Ranking.of(configuration).limits, compression.parse(configuration.compress)
+    limits, recipe = Ranking.of(configuration).limits, compression.Recipe.parse(configuration.compress)
     space, data = networks(configuration, PythonObjects())
     found = check_space(space, data, samples, limits, seed=configuration.seed, predict=estimated)
     if not estimated or found.works < found.sampled:
@@ -123,7 +123,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
             trials=min(configuration.trials, found.different or configuration.trials),
             epochs=configuration.epochs,
             workers=workers,
-            recipe={} if configuration.co_search else recipe,
+            recipe=compression.Recipe() if configuration.co_search else recipe,
             finalists=configuration.top_k,
         )
     return found, duration

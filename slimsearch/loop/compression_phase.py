@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -51,7 +51,7 @@ class CompressionPhase(PlannedPhase):
         retries: int = 1,
     ) -> None:
         super().__init__(record, directory, seed, teacher(ranking, record, directory), retries)
-        self._groups = list(compression.groups(recipe))
+        self._groups = recipe.groups
         self._max_drop = max_drop
         self._ranking = ranking
         self._labels = data.validation.labels
@@ -69,7 +69,7 @@ class CompressionPhase(PlannedPhase):
             current, group = self._position(parent)
             if group is None:
                 continue
-            recipe = {**current.candidate.recipe, **group}
+            recipe = {**current.candidate.recipe, **group.to_dict()}
             return self._record.start(
                 replace(current.candidate, recipe=recipe),
                 kind=COMPRESSION,
@@ -84,7 +84,7 @@ class CompressionPhase(PlannedPhase):
         trial = self._record.trials[number]
         assert trial.parent is not None
         parent = self._record.trials[trial.parent]
-        stage = compression.remainder(trial.candidate.recipe, parent.candidate.recipe)
+        recipe, before = (compression.Recipe.from_dict(t.candidate.recipe) for t in (trial, parent))
         start = {k.removeprefix("start_"): v for k, v in outcome.metrics.items() if k.startswith("start_")}
         verdict = judge(
             {**parent.metrics, **start},
@@ -93,7 +93,7 @@ class CompressionPhase(PlannedPhase):
             max_drop=self._max_drop,
             limits=self._ranking.limits,
             product=self._ranking.product(self._record.trials),
-            changes_cost=compression.changes_cost(stage),
+            changes_cost=recipe.remainder(before).changes_cost,
         )
         self._record.finish(
             number,
@@ -107,11 +107,11 @@ class CompressionPhase(PlannedPhase):
         predictions = load_predictions(self._directory.trial_directory(number))
         return predictions == self._labels  # type: ignore[no-any-return]
 
-    def _position(self, parent: Trial) -> tuple[Trial, Mapping[str, Mapping[str, Any]] | None]:
+    def _position(self, parent: Trial) -> tuple[Trial, compression.StageGroup | None]:
         """The network that was kept last, and the next group; None: it is decided elsewhere, or all is done."""
         current = parent
         for group in self._groups:
-            wanted = replace(current.candidate, recipe={**current.candidate.recipe, **group})
+            wanted = replace(current.candidate, recipe={**current.candidate.recipe, **group.to_dict()})
             trial = self._find(current.number, wanted)
             if trial is None:
                 return current, group

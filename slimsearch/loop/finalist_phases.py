@@ -80,7 +80,7 @@ class StepPhase(PlannedPhase):
         teacher: Artifact | None, retries: int = 1,
     ) -> None:  # fmt: skip
         super().__init__(record, directory, seed, teacher, retries)
-        self._wanted: dict[str, tuple[Trial, compression.Recipe]] = {}
+        self._wanted: dict[str, tuple[Trial, compression.PlainRecipe]] = {}
         for trial in finalists:
             for recipe in beginnings(trial):
                 if scored(record.trials, trial, recipe) is None:

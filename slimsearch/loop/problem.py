@@ -152,6 +152,10 @@ def prepare(
     return _networks(configuration, objects, chosen)
 
 
+def _steps(recipe: compression.PlainRecipe, epochs: int) -> list[tuple[compression.PlainRecipe, float]]:
+    return [(group.to_dict(), share) for group, share in compression.Recipe.from_dict(recipe).steps(epochs)]
+
+
 def _networks(
     configuration: Configuration, objects: PythonObjects, chosen: Sequence[Mapping[str, Any]] | None
 ) -> Problem:
@@ -162,8 +166,8 @@ def _networks(
     compressing = recipes is not None and recipes.compresses
     searched: Space = space if chosen is None else Subset(space, chosen)
     if recipes is not None:
-        groups = functools.partial(compression.steps, epochs=configuration.epochs)
-        searched = JointSpace(searched, recipes, groups if compressing else None)
+        steps = functools.partial(_steps, epochs=configuration.epochs)
+        searched = JointSpace(searched, recipes, steps if compressing else None)
     training = training_settings(configuration)
     initial = None
     if configuration.init is not None:

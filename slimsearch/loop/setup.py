@@ -91,12 +91,12 @@ def set_up(configuration: Configuration, objects: PythonObjects, run_directory: 
 
 def _recipe(configuration: Configuration) -> compression.Recipe:
     """The recipe of the compression after the search; with ``--co-search`` the search has the compression."""
-    recipe = compression.parse(configuration.compress)
+    recipe = compression.Recipe.parse(configuration.compress)
     if configuration.co_search is not None:
-        return {}
+        return compression.Recipe()
     if configuration.int8_target != "any":
-        recipe = compression.with_option(recipe, "target", configuration.int8_target)
-    return compression.parse(compression.text_of(recipe))  # files by their whole paths, as a resumed run reads them
+        recipe = recipe.with_option("target", configuration.int8_target)
+    return recipe
 
 
 def _strategy_settings(configuration: Configuration, ranking: Ranking, run_directory: Path) -> StrategySettings:
@@ -119,7 +119,7 @@ def _written_out(
         co_search = text_of(problem.space.recipes)
     return configuration.replace(
         architectures=None if chosen is None else json.dumps(chosen),
-        compress=compression.text_of(recipe),
+        compress=recipe.text(),
         co_search=co_search,
     )
 

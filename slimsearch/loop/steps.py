@@ -100,7 +100,7 @@ class Steps:
             seed: of everything random.
             settings: fields of `TrainingSettings` that differ.
         """
-        whole = {**start.artifact.recipe, **compression.parse(recipe)}
+        whole = {**start.artifact.recipe, **compression.Recipe.parse(recipe).to_dict()}
         task = Task(
             0, Candidate(self.architecture, whole), epochs, seed, self.folder / name, start.artifact, start.artifact
         )
@@ -109,7 +109,8 @@ class Steps:
     def _make(self, name: str, task: Task, settings: Mapping[str, Any]) -> Step:
         origin = task.seed if task.start is None else task.start.seed
         artifact = Artifact(task.directory, self.architecture, task.candidate.recipe, origin)
-        described = {"recipe": compression.text_of(task.candidate.recipe), "epochs": task.fidelity, "seed": task.seed}
+        recipe = compression.Recipe.from_dict(task.candidate.recipe)
+        described = {"recipe": recipe.text(), "epochs": task.fidelity, "seed": task.seed}
         result = task.directory / _RESULT
         if result.is_file():
             known = json.loads(result.read_text(encoding="utf-8"))

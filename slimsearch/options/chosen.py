@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimsearch.compression import text_of
+from slimsearch.compression import Recipe
 from slimsearch.errors import SlimsearchError
 from slimsearch.options.configuration import Configuration
 from slimsearch.reading import mismatch, read_yaml, yaml_value
@@ -116,7 +116,7 @@ def _recipe_of(chosen: Sequence[Mapping[str, Any]], *, given: bool) -> dict[str,
             "these models have different recipes: name some by --models, or one for all by --compress"
         )
     unlimited: dict[str, Any] = dict.fromkeys(_COSTS)
-    return unlimited if given else {**unlimited, "compress": text_of(next(iter(recipes.values())))}
+    return unlimited if given else {**unlimited, "compress": Recipe.from_dict(next(iter(recipes.values()))).text()}
 
 
 def _before(text: str) -> Configuration | None:

@@ -91,7 +91,7 @@ def _check(candidate: Candidate) -> None:
                 f"--co-search: '{stage}' cannot learn from the best network, which is not known yet; it can from the "
                 "parent, or from a file"
             )
-    list(compression.groups(candidate.recipe))
+    compression.Recipe.from_dict(candidate.recipe)
     known = {field.name for field in dataclasses.fields(TrainingSettings)}
     for name, value in candidate.training.items():
         if name not in _HYPERPARAMETERS or name not in known:

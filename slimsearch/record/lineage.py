@@ -14,7 +14,7 @@ def repetitions(trial: Trial, trials: Sequence[Trial]) -> list[Trial]:
     return [t for t in trials if t.kind == REPEAT and t.repeats == trial.number and t.state == COMPLETE]
 
 
-def path_of(trial: Trial, trials: Sequence[Trial]) -> list[tuple[compression.Recipe, Trial, float]]:
+def path_of(trial: Trial, trials: Sequence[Trial]) -> list[tuple[compression.PlainRecipe, Trial, float]]:
     """How a finalist came to be, from its trained parent to itself.
 
     Returns:
@@ -32,27 +32,27 @@ def path_of(trial: Trial, trials: Sequence[Trial]) -> list[tuple[compression.Rec
         # Each trial went through all steps up to its own, or found them made.
         whole = [t.metrics.get("training_seconds", 0.0) + t.metrics.get("seconds_saved", 0.0) for t in line]
         taken = [max(0.0, now - before) for before, now in zip([0.0, *whole], whole, strict=False)]
-    done: compression.Recipe = {}
-    path: list[tuple[compression.Recipe, Trial, float]] = []
+    done: compression.PlainRecipe = {}
+    path: list[tuple[compression.PlainRecipe, Trial, float]] = []
     for one, seconds in zip(line, taken, strict=True):
-        path.append((compression.remainder(one.candidate.recipe, done), one, seconds))
+        path.append(({s: options for s, options in one.candidate.recipe.items() if s not in done}, one, seconds))
         done = one.candidate.recipe
     return path
 
 
-def beginnings(trial: Trial) -> list[compression.Recipe]:
+def beginnings(trial: Trial) -> list[compression.PlainRecipe]:
     """The recipes of the steps before a trial of the search itself: the empty one, and one stage more each time."""
     if trial.kind != SEARCH or not trial.candidate.recipe:
         return []
     done: dict[str, Mapping[str, object]] = {}
-    beginnings: list[compression.Recipe] = []
-    for group in compression.groups(trial.candidate.recipe):
+    beginnings: list[compression.PlainRecipe] = []
+    for group in compression.Recipe.from_dict(trial.candidate.recipe).groups:
         beginnings.append(done)
-        done = {**done, **group}
+        done = {**done, **group.to_dict()}
     return beginnings
 
 
-def scored(trials: Sequence[Trial], trial: Trial, recipe: compression.Recipe) -> Trial | None:
+def scored(trials: Sequence[Trial], trial: Trial, recipe: compression.PlainRecipe) -> Trial | None:
     """The trial that has scored a step of another one."""
     candidate = replace(trial.candidate, recipe=recipe)
     return next(

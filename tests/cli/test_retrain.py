@@ -89,7 +89,7 @@ def test_what_was_found_with_a_recipe_is_compressed_by_it(tmp_path: Path) -> Non
     ]
     (tmp_path / "top_models.json").write_text(json.dumps(models))
     found = retraining(str(tmp_path), [1, 2], {})
-    assert compression.parse(found.compress) == recipes[1]
+    assert compression.Recipe.parse(found.compress).to_dict() == recipes[1]
     assert (found.co_search, found.max_latency_ms, found.epochs) == (None, None, 8)
     with pytest.raises(SlimsearchError, match="these models have different recipes"):
         retraining(str(tmp_path), [], {})

@@ -91,7 +91,7 @@ def _network(name: str) -> Network:
 @pytest.mark.parametrize("name", EACH)
 def test_is_pruned_and_quantized(name: str, tmp_path: Path) -> None:
     network, training = _network(name), _NoTraining()
-    pruned = compression.apply({"prune": {"sparsity": 0.5}}, network, training)
+    pruned = compression.Recipe.parse("prune:sparsity=0.5").apply(network, training)
     # The residual stream of a vision transformer cannot be cut, only what is inside its blocks.
     assert pruned.params < (0.85 if name == "vit_tiny" else 0.35) * network.params
     pruned.save(tmp_path)
@@ -102,7 +102,9 @@ def test_is_pruned_and_quantized(name: str, tmp_path: Path) -> None:
     compression.export_onnx(pruned, tmp_path / "fp32.onnx", images)
     answers = DeployedModel(tmp_path / "fp32.onnx")(images.numpy())
     assert np.allclose(answers, expected.numpy(), atol=1e-3 * float(expected.abs().max()))
-    compression.export_onnx(compression.apply({"quantize": {}}, pruned, training), tmp_path / "int8.onnx", images)
+    compression.export_onnx(
+        compression.Recipe.parse({"quantize": {}}).apply(pruned, training), tmp_path / "int8.onnx", images
+    )
     assert (tmp_path / "int8.onnx").stat().st_size < 0.9 * (tmp_path / "fp32.onnx").stat().st_size
     assert DeployedModel(tmp_path / "int8.onnx")(images.numpy()).shape == (16, 10)
 
@@ -110,7 +112,7 @@ def test_is_pruned_and_quantized(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "resnet18" else slow) for name in MODELS])
 def test_learns_integers(name: str, tmp_path: Path) -> None:
     network, training = _network(name), _NoTraining()
-    quantized = compression.apply({"qat": {}}, network, training)
+    quantized = compression.Recipe.parse("qat").apply(network, training)
     images = training.calibration
     compression.export_onnx(quantized, tmp_path / "int8.onnx", images)
     assert quantized.quantization is not None
@@ -124,7 +126,7 @@ def test_what_cannot_be_pruned_says_which_layer_and_why_and_is_left() -> None:
     network = Network(torchvision.models.shufflenet_v2_x0_5(num_classes=10).eval())
     before = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
     with pytest.raises(SlimsearchError, match=r"cannot be pruned: .* after 'stage\d.*branch.*ZeroDivisionError"):
-        compression.apply({"prune": {}}, network, _NoTraining())
+        compression.Recipe.parse("prune").apply(network, _NoTraining())
     after = network.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -136,6 +138,8 @@ def test_what_cannot_be_pruned_can_be_quantized(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, training = Network(torchvision.models.shufflenet_v2_x0_5(num_classes=10).eval()), _NoTraining()
     compression.export_onnx(
-        compression.apply({"quantize": {}}, network, training), tmp_path / "int8.onnx", training.calibration
+        compression.Recipe.parse({"quantize": {}}).apply(network, training),
+        tmp_path / "int8.onnx",
+        training.calibration,
     )
     assert DeployedModel(tmp_path / "int8.onnx")(training.calibration.numpy()).shape == (16, 10)

@@ -568,7 +568,9 @@ def test_digits(
         accuracy.append(found["val_accuracy"])
         return True
 
-    result = compression.apply(recipe, student, _training(digits, taught.module, precision=precision, on_epoch=note))
+    result = compression.Recipe.parse(recipe).apply(
+        student, _training(digits, taught.module, precision=precision, on_epoch=note)
+    )
     assert len(accuracy) == 6
     assert accuracy[-1] > max(0.55, accuracy[0])
     assert traces(result.module) == traces(taught.module) == 0

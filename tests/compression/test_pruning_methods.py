@@ -121,7 +121,7 @@ def test_level_leaves_the_share_that_was_asked_for(
     importance: str, schedule: str, scope: str, trained: Network, training: ImageTraining
 ) -> None:
     recipe = {"level": {"sparsity": 0.7, "importance": importance, "schedule": schedule, "scope": scope}}
-    result = compression.apply(recipe, trained, training).module
+    result = compression.Recipe.parse(recipe).apply(trained, training).module
     tensors = [p for p in result.parameters() if p.ndim > 1]
     zeros = [float((p == 0).float().mean()) for p in tensors]
     total = sum(int((p == 0).sum()) for p in tensors) / sum(p.numel() for p in tensors)
@@ -139,9 +139,9 @@ def test_rewound_weights_are_the_initial_ones_of_the_channels_that_are_kept(
 
     training = Untrained(digits, TrainingSettings(), 0, initial=lambda: space.build(ARCHITECTURE, 5))
     initial = space.build(ARCHITECTURE, 5)
-    rewound = compression.apply({"prune": {"after": "rewind"}}, trained, training).module
-    tuned = compression.apply({"prune": {}}, trained, training).module
-    scratch = compression.apply({"prune": {"after": "scratch"}}, trained, training).module
+    rewound = compression.Recipe.parse("prune:after=rewind").apply(trained, training).module
+    tuned = compression.Recipe.parse("prune").apply(trained, training).module
+    scratch = compression.Recipe.parse("prune:after=scratch").apply(trained, training).module
     assert rewound.wide.weight.shape == tuned.wide.weight.shape == scratch.wide.weight.shape
     kept = {round(float(value), 6) for value in initial.hidden.bias.detach()}
     assert {round(float(value), 6) for value in rewound.hidden.bias.detach()} < kept
@@ -152,8 +152,8 @@ def test_rewound_weights_are_the_initial_ones_of_the_channels_that_are_kept(
 @pytest.mark.parametrize("target", ["params=4000", "macs=60000", "params=3000:scope=network:importance=taylor"])
 @pytest.mark.parametrize("schedule", ["at_once", "linear"])
 def test_targets_are_met_and_not_by_far(target: str, schedule: str, trained: Network, training: ImageTraining) -> None:
-    recipe = compression.parse(f"prune:{target}:round_to=1:schedule={schedule}")
-    pruned = compression.apply(recipe, trained, training)
+    recipe = compression.Recipe.parse(f"prune:{target}:round_to=1:schedule={schedule}")
+    pruned = recipe.apply(trained, training)
     name, bound = target.partition(":")[0].split("=")
     reached = pruned.params if name == "params" else pruned.macs(training.calibration[:1])
     assert 0.7 * float(bound) < reached <= float(bound)
@@ -167,7 +167,7 @@ def test_latency_is_measured_for_each_ratio(digits: Dataset, trained: Network) -
         return network.params / 1000
 
     training = ImageTraining(digits, TrainingSettings(), 0, epochs=1, latency=latency)
-    pruned = compression.apply({"prune": {"latency_ms": 4.0, "round_to": 1}}, trained, training)
+    pruned = compression.Recipe.parse("prune:latency_ms=4.0:round_to=1").apply(trained, training)
     assert pruned.params <= 4000
     assert len(measured) > 4
 
@@ -185,7 +185,7 @@ def test_latency_is_measured_for_each_ratio(digits: Dataset, trained: Network) -
 )
 def test_what_cannot_be_done_says_so(recipe: str, said: str, trained: Network, training: ImageTraining) -> None:
     with pytest.raises(SlimsearchError, match=said):
-        compression.apply(compression.parse(recipe.replace("low_rank,", "low_rank:energy=0.5,")), trained, training)
+        compression.Recipe.parse(recipe.replace("low_rank,", "low_rank:energy=0.5,")).apply(trained, training)
 
 
 def test_grouped_convolutions_and_norms_lose_whole_positions() -> None:

@@ -41,7 +41,7 @@ def _simulated(
     recipe: str, trained: Network, training: ImageTraining, images: torch.Tensor | None = None
 ) -> tuple[np.ndarray, Network]:
     """What the simulation answers at the end of the training, and what the stage makes of it."""
-    stage = compression.stages(compression.parse(recipe))[0]
+    stage = compression.Recipe.parse(recipe).stages[0].stage
     part = stage.begin(trained, training)
     fitted = training.fit(part.network, epochs=2, learning_rate=1e-3)
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_layers_that_read_one_tensor_share_its_scale(trained: Network, training:
 
 
 def test_nothing_is_left_of_the_simulation(trained: Network, training: ImageTraining) -> None:
-    stage = compression.stages(compression.parse("lsq"))[0]
+    stage = compression.Recipe.parse("lsq").stages[0].stage
     module = trained.copy_module().eval()
     attach(module, training.calibration, lambda _, w: stage.weight_quantizer(w, 8), stage.input_quantizer)
     assert len(dict(module.named_parameters())) > len(dict(trained.module.named_parameters()))
@@ -187,7 +187,7 @@ def test_a_pruned_layer_loses_the_scales_of_its_channels() -> None:
 )
 def test_mistakes(text: str, said: str) -> None:
     with pytest.raises(SlimsearchError, match=said):
-        list(compression.groups(compression.parse(text)))
+        compression.Recipe.parse(text)
 
 
 @pytest.mark.parametrize("kept", ["none", "first", "last", "ends", "depthwise", "named"])
@@ -200,7 +200,7 @@ def test_layers_that_stay_in_float32(
     ]
     which = f"{names[1]} {names[-1]}" if kept == "named" else kept
     path = tmp_path / "model.onnx"
-    made = compression.apply({"quantize": {"keep_float": which}}, network, training)
+    made = compression.Recipe.parse({"quantize": {"keep_float": which}}).apply(network, training)
     compression.export_onnx(made, path, training.calibration)
     graph = onnx.load(str(path)).graph
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
@@ -222,4 +222,4 @@ def test_layers_that_stay_in_float32(
 def test_a_layer_that_is_not_there_cannot_stay_in_float32(space: ModelSpace, training: ImageTraining) -> None:
     network = Network(space.build({"width": 32}).eval())
     with pytest.raises(SlimsearchError, match="there is no layer 'nothing'; layers: "):
-        compression.apply({"quantize": {"keep_float": "nothing"}}, network, training)
+        compression.Recipe.parse({"quantize": {"keep_float": "nothing"}}).apply(network, training)

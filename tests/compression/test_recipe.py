@@ -3,36 +3,88 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimsearch import compression
-from slimsearch.compression import Network, Part, Training, TrainingStage, train_together
+from slimsearch.compression import Network, Part, Recipe, Training, TrainingStage, train_together
 from slimsearch.errors import SlimsearchError
 
 
 def test_options() -> None:
-    recipe = compression.parse("prune:sparsity=0.6:epochs=2, distill:temperature=2, quantize:per-channel=false")
-    assert recipe == {
+    recipe = Recipe.parse("prune:sparsity=0.6:epochs=2, distill:temperature=2, quantize:per-channel=false")
+    assert recipe.to_dict() == {
         "prune": {"sparsity": 0.6, "epochs": 2},
         "distill": {"temperature": 2},
         "quantize": {"per_channel": False},
     }
-    assert list(recipe) == ["prune", "distill", "quantize"]
+    assert [stage.name for stage in recipe.stages] == ["prune", "distill", "quantize"]
 
 
-@pytest.mark.parametrize("text", ["", "none", "None", "  "])
+@pytest.mark.parametrize("text", ["", "none", "None", "  ", "{}"])
 def test_nothing(text: str) -> None:
-    assert compression.parse(text) == {}
+    assert Recipe.parse(text) == Recipe()
+    assert not Recipe.parse(text)
+    assert Recipe().text() == "none"
 
 
-def test_neighbours_that_train_are_one_group() -> None:
-    groups = list(compression.groups(compression.parse("prune,distill,quantize")))
-    assert [list(group) for group in groups] == [["prune", "distill"], ["quantize"]]
-    assert [list(g) for g in compression.groups(compression.parse("distill,prune"))] == [["distill", "prune"]]
+def test_stages_that_share_a_training_run_are_one_group() -> None:
+    assert _names(Recipe.parse("prune,distill,quantize")) == [["prune", "distill"], ["quantize"]]
+    assert _names(Recipe.parse("distill,prune")) == [["distill", "prune"]]
+    assert _names(Recipe.parse("prune,lsq")) == [["prune"], ["lsq"]]
+    assert _names(Recipe.parse("prune+lsq")) == [["prune", "lsq"]]
+    assert Recipe.parse("prune,distill,quantize").changes_cost
+    assert not Recipe.parse("distill").changes_cost
+
+
+def _names(recipe: Recipe) -> list[list[str]]:
+    return [[stage.name for stage in group.stages] for group in recipe.groups]
+
+
+def test_the_stored_form_keeps_the_words_of_the_user() -> None:
+    """Records and top_models.json are compared by it, also those of earlier versions."""
+    joined, implied = Recipe.parse("prune+distill"), Recipe.parse("prune,distill")
+    assert joined.to_dict() == {"prune": {}, "+distill": {}}
+    assert implied.to_dict() == {"prune": {}, "distill": {}}
+    assert joined != implied
+    for recipe in (joined, implied):
+        assert Recipe.from_dict(recipe.to_dict()) == recipe
+        assert Recipe.parse(recipe.to_dict()) == recipe
+        assert Recipe.parse(recipe.text()) == recipe
+        assert hash(Recipe.parse(recipe.text())) == hash(recipe)
+    assert Recipe.from_dict({"prune": {"epochs": 2, "sparsity": 0.5}}) == Recipe.parse("prune:sparsity=0.5:epochs=2")
+    assert Recipe.parse("prune:sparsity=0.5,quantize") != Recipe.parse("prune:sparsity=0.6,quantize")
+
+
+def test_paths_are_absolute_once_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from slimsearch.compression import Stage\n\n\n"
+        "class Mine(Stage):\n"
+        "    def __init__(self, names=()):\n        self.names = names\n\n"
+        "    def apply(self, network, training):\n        return network\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe.parse("mine.py:Mine,distill:teacher=teacher.onnx")
+    mine, teacher = f"{tmp_path}/mine.py:Mine", f"{tmp_path}/teacher.onnx"
+    assert recipe.to_dict() == {mine: {}, "distill": {"teacher": teacher}}
+    assert recipe.text() == f"{mine},distill:teacher={teacher}"
+    several = Recipe.parse({"mine.py:Mine": {"names": ["a", "b:c"]}})
+    assert Recipe.parse(several.text()) == several
+    with pytest.raises(SlimsearchError, match="is not JSON serializable"):
+        Recipe.parse({"mine.py:Mine": {"names": tmp_path}})
+
+
+def test_an_option_for_every_stage_that_has_it() -> None:
+    recipe = Recipe.parse("prune+lsq:target=any").with_option("target", "vnni")
+    assert recipe.to_dict() == {"prune": {}, "+lsq": {"target": "any"}}
+    assert Recipe.parse("prune,quantize").with_option("target", "vnni").to_dict() == {
+        "prune": {}, "quantize": {"target": "vnni"},
+    }  # fmt: skip
+    with pytest.raises(SlimsearchError, match="target 'arm' is none of"):
+        Recipe.parse("quantize").with_option("target", "arm")
 
 
 @pytest.mark.parametrize(
@@ -53,23 +105,24 @@ def test_neighbours_that_train_are_one_group() -> None:
 )
 def test_mistakes(text: str, said: str) -> None:
     with pytest.raises(SlimsearchError, match=said):
-        compression.parse(text)
+        Recipe.parse(text)
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_a_recipe_or_a_clear_mistake(text: str) -> None:
     with contextlib.suppress(SlimsearchError):
-        assert isinstance(compression.parse(text), dict)
+        assert isinstance(Recipe.parse(text), Recipe)
 
 
 def test_remainder() -> None:
-    whole = compression.parse("prune,distill,quantize")
-    assert compression.remainder(whole, {"prune": {}, "distill": {}}) == {"quantize": {}}
-    assert compression.remainder(whole, {}) == whole
-    with pytest.raises(SlimsearchError, match="does not begin with"):
-        compression.remainder(whole, {"quantize": {}})
-    with pytest.raises(SlimsearchError, match="does not begin with"):
-        compression.remainder(whole, {"prune": {"sparsity": 0.9}})
+    whole = Recipe.parse("prune,distill,quantize")
+    assert whole.remainder(Recipe.parse("prune,distill")) == Recipe.parse("quantize")
+    assert whole.remainder(Recipe()) == whole
+    assert whole.begins_with(Recipe.parse("prune"))
+    for other in ("quantize", "prune:sparsity=0.9", "prune,distill,quantize:target=vnni"):
+        assert not whole.begins_with(Recipe.parse(other))
+        with pytest.raises(SlimsearchError, match="does not begin with"):
+            whole.remainder(Recipe.parse(other))
 
 
 def test_stages_that_train_together_share_one_run() -> None:
@@ -116,10 +169,9 @@ def test_stages_that_train_together_share_one_run() -> None:
 
 
 def test_steps_and_how_long_they_train() -> None:
-    recipe = compression.parse("prune:sparsity=0.5:epochs=6,distill,quantize")
-    assert compression.steps({}, 4) == []
-    assert [(list(group), share) for group, share in compression.steps(recipe, 4)] == [
+    recipe = Recipe.parse("prune:sparsity=0.5:epochs=6,distill,quantize")
+    assert Recipe().steps(4) == []
+    assert [([*group.to_dict()], share) for group, share in recipe.steps(4)] == [
         (["prune", "distill"], 1.5), (["quantize"], 0.0),
     ]  # fmt: skip
-    told = compression.parse("low_rank:epochs=0,cluster")
-    assert [share for _, share in compression.steps(told, 4)] == [0.0, 1.0]
+    assert [share for _, share in Recipe.parse("low_rank:epochs=0,cluster").steps(4)] == [0.0, 1.0]

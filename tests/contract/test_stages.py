@@ -33,7 +33,7 @@ OTHERS = [
     "lsq:bits=4", "lsq_plus:bits=3:per_channel=false", "dorefa:bits=2", "qat:target=vnni", "prune:schedule=agp+qat",
     "prune+distill,lsq", "low_rank:params=5000", "prune:schedule=linear+lsq_plus",
 ]  # fmt: skip
-RECIPES = [*STAGES, *IMPORTANCES, *SCHEDULES, *OTHERS, *compression.shipped()]
+RECIPES = [*STAGES, *IMPORTANCES, *SCHEDULES, *OTHERS, *compression.Recipe.shipped()]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def _state(network: Network) -> dict[str, torch.Tensor]:
 
 
 def _apply(recipe: str, network: Network, training: ImageTraining) -> Network:
-    return compression.apply(compression.parse(recipe), network, training)
+    return compression.Recipe.parse(recipe).apply(network, training)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -107,7 +107,7 @@ def test_the_accuracy_is_that_of_the_file(
     recipe: str, parent: Artifact, space: ModelSpace, digits: Dataset, digits_directory: Path, tmp_path: Path
 ) -> None:
     evaluator = NetworkEvaluator(space, digits_directory)
-    candidate = Candidate(ARCHITECTURE, compression.parse(recipe))
+    candidate = Candidate(ARCHITECTURE, compression.Recipe.parse(recipe).to_dict())
     task = Task(1, candidate, 3, 0, tmp_path, start=parent, teacher=parent)
     outcome = evaluator.evaluate(task, report=lambda epoch, metrics: True)
     predictions = DeployedModel(tmp_path / "model.onnx").predict(digits, digits.validation)

@@ -72,7 +72,7 @@ def test_same_seed_same_accuracy(evaluator: NetworkEvaluator, tmp_path: Path) ->
 
 
 def test_a_recipe_from_the_start_and_from_a_trained_parent(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
-    recipe = compression.parse("prune:epochs=1,quantize")
+    recipe = compression.Recipe.parse("prune:epochs=1,quantize").to_dict()
     whole = evaluator.evaluate(task(tmp_path / "whole", recipe), report=always).metrics
     evaluator.evaluate(task(tmp_path / "parent"), report=always)
     start = Artifact(tmp_path / "parent", ARCHITECTURE)
@@ -91,7 +91,7 @@ def test_distillation_from_the_best_network_of_another_architecture(
     evaluator.evaluate(Task(0, Candidate(other), 2, 1, tmp_path / "best"), report=always)
     evaluator.evaluate(task(tmp_path / "parent"), report=always)
     start, best = Artifact(tmp_path / "parent", ARCHITECTURE), Artifact(tmp_path / "best", other)
-    recipe = compression.parse("distill:teacher=best:epochs=1")
+    recipe = compression.Recipe.parse("distill:teacher=best:epochs=1").to_dict()
     evaluator.evaluate(task(tmp_path / "child", recipe, start=start, teacher=best), report=always)
     with pytest.raises(SlimsearchError, match="distillation has no teacher 'best'"):
         evaluator.evaluate(task(tmp_path / "none", recipe, start=start), report=always)
@@ -161,7 +161,7 @@ def test_a_quantized_file_that_disagrees_with_its_network_is_refused(
 ) -> None:
     """Rounding is borne, a layer that went missing is not."""
     honest = compression.export_onnx
-    recipe = compression.parse("quantize")
+    recipe = compression.Recipe.parse("quantize").to_dict()
     outcome = evaluator.evaluate(task(tmp_path / "right", recipe), report=always)
     assert 0 < outcome.metrics["parity_error"] < 0.1
 

@@ -35,7 +35,7 @@ def test_the_rehearsed_file_weighs_what_the_trained_one_does(recipe: str, digits
     made = []
     for kind in (Rehearsal, ImageTraining):
         training = kind(digits, TrainingSettings(), 0, 2, {"parent": network}, initial=network.copy_module)
-        result = compression.apply(compression.parse(recipe), network, training)
+        result = compression.Recipe.parse(recipe).apply(network, training)
         compression.export_onnx(result, tmp_path / f"{kind.__name__}.onnx", training.calibration)
         made.append((result, size_kib(tmp_path / f"{kind.__name__}.onnx")))
     (rehearsed, expected), (trained, size) = made

@@ -145,7 +145,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(recipe: str, dig
         )
         if recipe == "none":
             return training.fit(start, epochs=5)
-        return compression.apply(compression.parse(recipe), start, training)
+        return compression.Recipe.parse(recipe).apply(start, training)
 
     uninterrupted = run(None, None)
     with pytest.raises(StoppedEarly):

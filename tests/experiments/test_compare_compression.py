@@ -152,8 +152,9 @@ def test_fewer_bits_than_the_file_computes_with_are_simulated(target: str, bits:
 
 
 def test_the_built_in_list_has_every_method() -> None:
-    methods = {method.name: method.recipe for method in compare_compression._methods(compare_compression.METHODS, None)}
-    used = {stage.lstrip("+") for recipe in methods.values() for stage in recipe}
+    made = compare_compression._methods(compare_compression.METHODS, None)
+    methods = {method.name: method.recipe.to_dict() for method in made}
+    used = {stage.name for method in made for stage in method.recipe.stages}
     from slimsearch.names import built_in_names
 
     assert used == set(built_in_names("slimsearch.compression"))
@@ -161,7 +162,7 @@ def test_the_built_in_list_has_every_method() -> None:
     assert {o["importance"] for o in options if "importance" in o} == set(
         built_in_names("slimsearch.compression.pruning.importances")
     )
-    assert set(compression.shipped()) <= set(methods)
+    assert set(compression.Recipe.shipped()) <= set(methods)
 
 
 @pytest.mark.parametrize(

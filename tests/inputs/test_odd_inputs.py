@@ -148,9 +148,8 @@ def recipe_is_read_or_refused(text: str) -> None:
     INPUTS_TRIED["recipes"] += 1
     try:
         with soon():
-            recipe = compression.parse(text)
-            list(compression.groups(recipe))
-            again = compression.parse(compression.text_of(recipe))
+            recipe = compression.Recipe.parse(text)
+            again = compression.Recipe.parse(recipe.text())
     except SlimsearchError:
         return
     assert again == recipe

@@ -21,7 +21,7 @@ from slimsearch.strategies import Failure
 from tests.conftest import TINY
 
 OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("size_kib", "minimize"))
-RECIPE = compression.parse("prune,distill,quantize")
+RECIPE = compression.Recipe.parse("prune,distill,quantize")
 
 
 @pytest.fixture(scope="module")

@@ -143,14 +143,14 @@ def test_pruned_and_quantized(name: str, rng: np.random.Generator, tmp_path: Pat
     point = light(space, space.sample(rng))
     network = Network(space.build(point).eval())
     training = Rehearsal(load_dataset("mnist5k"), TrainingSettings(), 0)  # it trains nothing
-    pruned = compression.apply(compression.parse("prune:sparsity=0.5:round_to=1"), network, training)
+    pruned = compression.Recipe.parse("prune:sparsity=0.5:round_to=1").apply(network, training)
     assert pruned.params < 0.6 * network.params
     images = torch.randn(4, 1, 28, 28)
     assert_exported(pruned, tmp_path / "pruned.onnx", images)
     pruned.save(tmp_path)
     again = Network.load(space.build(point), tmp_path).module.eval()
     assert torch.equal(again(images), pruned.module(images))
-    quantized = compression.apply(compression.parse("quantize"), pruned, training)
+    quantized = compression.Recipe.parse("quantize").apply(pruned, training)
     compression.export_onnx(quantized, tmp_path / "int8.onnx", training.calibration[:16])
     assert DeployedModel(tmp_path / "int8.onnx")(images.numpy()).shape == (4, 10)
 
@@ -287,7 +287,7 @@ def test_channels_that_are_shuffled_are_left_whole(
     network = Network(space.build({**space.sample(rng), "layer_2": "k3"}).eval())
     training = Rehearsal(load_dataset("mnist5k"), TrainingSettings(), 0)
     with caplog.at_level(logging.WARNING):
-        pruned = compression.apply(compression.parse("prune:sparsity=0.5"), network, training)
+        pruned = compression.Recipe.parse("prune:sparsity=0.5").apply(network, training)
     assert not caplog.records  # nothing had to be tried out
     before, after = (one.module.features[1].branch_main for one in (network, pruned))
     assert before[-3].out_channels == after[-3].out_channels == 32

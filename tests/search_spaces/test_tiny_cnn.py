@@ -62,13 +62,13 @@ def test_it_is_exported_pruned_and_quantized(space: ModelSpace, block: str, weig
     blocks = dict.fromkeys(("block1", "block2", "block3"), block)
     network = Network(space.build({**LARGEST, **blocks, "weighted": weighted}).eval())
     training = Rehearsal(load_dataset("mnist5k"), TrainingSettings(), 0)  # it trains nothing
-    pruned = compression.apply(compression.parse("prune:sparsity=0.5:round_to=1"), network, training)
+    pruned = compression.Recipe.parse("prune:sparsity=0.5:round_to=1").apply(network, training)
     assert pruned.params < 0.6 * network.params
     images = np.random.default_rng(0).standard_normal((8, 1, 28, 28), dtype=np.float32)
     for name, one in (("whole", network), ("pruned", pruned)):
         compression.export_onnx(one, tmp_path / f"{name}.onnx", training.calibration)
         expected = one.module(torch.from_numpy(images)).detach().numpy()
         assert np.allclose(DeployedModel(tmp_path / f"{name}.onnx")(images), expected, atol=1e-4)
-    quantized = compression.apply(compression.parse("quantize"), pruned, training)
+    quantized = compression.Recipe.parse("quantize").apply(pruned, training)
     compression.export_onnx(quantized, tmp_path / "int8.onnx", training.calibration)
     assert DeployedModel(tmp_path / "int8.onnx")(images).shape == (8, 10)
