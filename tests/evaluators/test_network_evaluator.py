@@ -108,7 +108,7 @@ def test_a_file_that_disagrees_with_its_network_is_refused(
             next(module.parameters()).mul_(1.1)
         honest(Network(module), path, images, metadata)
 
-    monkeypatch.setattr(compression, "export", wrong)
+    monkeypatch.setattr(compression, "export_onnx", wrong)
     with pytest.raises(SlimsearchError, match="the exported file disagrees with the network"):
         evaluator.evaluate(task(tmp_path), report=always)
 
@@ -172,6 +172,6 @@ def test_a_quantized_file_that_disagrees_with_its_network_is_refused(
                 next(module.parameters()).mul_(-1)
         honest(Network(module, network.structure, network.quantization), path, images, metadata)
 
-    monkeypatch.setattr(compression, "export", wrong)
+    monkeypatch.setattr(compression, "export_onnx", wrong)
     with pytest.raises(SlimsearchError, match=r"the exported file disagrees with the network: .*allowed 0\.3"):
         evaluator.evaluate(task(tmp_path / "wrong", recipe), report=always)
