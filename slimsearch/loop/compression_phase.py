@@ -1,4 +1,4 @@
-"""Compression after the search: the best networks go through the stages, each kept or taken back on its own."""
+"""Compression after the search: the best networks go through the stages, each kept or rejected on its own."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from slimsearch.search_spaces import Candidate
 class CompressionPhase(PlannedPhase):
     """Evaluates the `top_k` best architectures again, with a recipe, starting from their trained networks.
 
-    Each group of stages is a trial of its own: its file is scored as every other, and compared with the file it
-    was made from. What is taken back stays in the record; the next group starts from what was kept last.
+    Each group of stages is a trial of its own: its file is scored as every other, and compared with the file that it
+    started from. A rejected network stays in the record; the next group starts from the last network that was kept.
 
     Args:
-        recipe: stages in order; an empty one gives nothing to do.
-        top_k: how many of the search's trials are compressed.
+        recipe: stages in order; may be empty.
+        top_k: number of trials of the search that are compressed.
         max_drop: in percentage points, see `slimsearch.evaluators.judge`.
-        ranking: as it stands when the search is over.
+        ranking: which trials are better, as it stands when the search is over.
         record, directory, seed, retries: see `PlannedPhase`.
-        data: for the labels of the validation split.
+        data: the data set, for the labels of its validation split.
     """
 
     kind = COMPRESSION
@@ -64,7 +64,7 @@ class CompressionPhase(PlannedPhase):
         return len(self._parents) * len(self._groups)
 
     def _begin(self) -> Trial | None:
-        # The next stage of a network whose last one is decided.
+        # The next group of a network whose last one was kept or rejected.
         for parent in self._parents:
             current, group = self._position(parent)
             if group is None:
@@ -80,7 +80,7 @@ class CompressionPhase(PlannedPhase):
         return None
 
     def _finish(self, number: int, outcome: Outcome) -> None:
-        """Kept or taken back."""
+        """Keep or reject the network."""
         trial = self._record.trials[number]
         assert trial.parent is not None
         parent = self._record.trials[trial.parent]
@@ -108,7 +108,7 @@ class CompressionPhase(PlannedPhase):
         return predictions == self._labels  # type: ignore[no-any-return]
 
     def _position(self, parent: Trial) -> tuple[Trial, compression.StageGroup | None]:
-        """The network that was kept last, and the next group; None: it is decided elsewhere, or all is done."""
+        """The network that was kept last, and the next group; None: all groups are done, or one is running."""
         current = parent
         for group in self._groups:
             wanted = replace(current.candidate, recipe={**current.candidate.recipe, **group.to_dict()})

@@ -1,4 +1,4 @@
-"""The trials of a search as a scheduler sees them."""
+"""How far trials are trained: the trials of a search as a scheduler sees them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _STATES: dict[str, Literal["running", "paused", "complete", "stopped"]] = {
 class Fidelity:
     """Asks a scheduler how far trials are trained.
 
-    Only objectives that are known while a network is trained count: what is reported after each epoch, and costs that
-    are exact from the start. With the weighted product its score does, once its targets are fixed, and accuracy until
+    Only objectives that are known during training count: metrics that are reported after each epoch, and costs that
+    are exact from the start. With the weighted product, its score counts once its targets are fixed, and accuracy until
     then.
 
     Args:
-        scheduler: decides.
-        ranking: what is better.
-        epochs: of a whole training.
+        scheduler: decides which trials go on.
+        ranking: which trials are better.
+        epochs: of a complete training.
         costs: metrics that are known before training.
     """
 
@@ -42,13 +42,13 @@ class Fidelity:
         self._trials: dict[int, Progress] = {}
 
     def rank_by(self, ranking: Ranking, trials: Iterable[Trial]) -> None:
-        """Another ranking from now on, for all `trials` of the search."""
+        """Rank `trials`, all those of the search, by another ranking from now on."""
         self._ranking = ranking
         for trial in trials:
-            self.see(trial)
+            self.update(trial)
 
-    def see(self, trial: Trial) -> None:
-        """A trial has changed."""
+    def update(self, trial: Trial) -> None:
+        """Update a trial that changed."""
         state = _STATES.get(trial.state)
         if state is None:
             self._trials.pop(trial.number, None)
@@ -60,21 +60,21 @@ class Fidelity:
             self._trials[trial.number] = Progress(trial.number, losses, state, violation)
 
     def after_epoch(self, trial: Trial) -> Decision:
-        """What becomes of a trial that has just finished an epoch."""
-        self.see(trial)
+        """Whether a trial goes on, pauses or ends after the epoch that it has finished."""
+        self.update(trial)
         return self._scheduler.after_epoch(self._trials[trial.number], list(self._trials.values()), self._epochs)
 
-    def resume(self, more: bool, mine: Callable[[int], bool] = lambda number: True) -> int | None:
-        """The number of a paused trial to go on with, of those that are `mine`."""
+    def resume(self, more: bool, own: Callable[[int], bool] = lambda number: True) -> int | None:
+        """The number of a paused trial to go on with, of those that are `own`; `more`: new trials may come."""
         trials = dict(self._trials)
         while (number := self._scheduler.resume(list(trials.values()), self._epochs, more)) is not None:
-            if mine(number):
+            if own(number):
                 return number
-            trials[number] = replace(trials[number], state="running")  # as it soon will be, where its checkpoint is
+            trials[number] = replace(trials[number], state="running")  # the driver with its checkpoint resumes it
         return None
 
     def exploit(self, more: bool) -> tuple[int, int] | None:
-        """The numbers of a paused trial to end and of the one to copy in its place; None: none, now."""
+        """The numbers of a paused trial to end and of the trial to copy in its place; None: no such pair now."""
         if not isinstance(self._scheduler, Exploiting):
             return None
         return self._scheduler.exploit(list(self._trials.values()), self._epochs, more)
@@ -85,7 +85,7 @@ class Fidelity:
         return self._scheduler.perturbed(choices, point, rng)
 
     def due(self, more: bool) -> bool:
-        """Whether any paused trial is to go on."""
+        """Whether a paused trial is to go on."""
         return self._scheduler.resume(list(self._trials.values()), self._epochs, more) is not None
 
     def may_begin(self, more: bool) -> bool:
@@ -108,8 +108,8 @@ class Fidelity:
 
 
 def _every_epoch(curve: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
-    """A point for each epoch up to the last: one that a kill kept from being recorded gets what came after it."""
-    found: list[Mapping[str, float]] = []
+    """A point for each epoch up to the last; an epoch that a kill left unrecorded gets the next point."""
+    points: list[Mapping[str, float]] = []
     for point in curve:
-        found += [point] * (int(point["epoch"]) - len(found))
-    return found
+        points += [point] * (int(point["epoch"]) - len(points))
+    return points

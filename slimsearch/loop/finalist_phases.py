@@ -1,4 +1,4 @@
-"""Phases about finalists: repetitions with other seeds, and scores of the networks on the way to them."""
+"""Phases about finalists: repetitions with other seeds, and scores of their intermediate networks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from slimsearch.record.trial import COMPLETE, COMPRESSION, REPEAT, STEP, Trial
 class RepeatPhase(PlannedPhase):
     """Trains each finalist again from new weights, and compresses it again where it is compressed.
 
-    A compressed finalist begins with the repetition of the network that it was made from, which is therefore repeated
-    too. Repetitions are trials of their own kind, on no front; the numbers of the finalist itself stay as they are.
+    A compressed finalist starts from the repetition of the network that it was compressed from, which is therefore
+    repeated too. Repetitions are on no front; the metrics of the finalist itself stay as they are.
 
     Args:
-        finalists: what is made again.
-        repeats: how many trainings there are of each, the first one included.
+        finalists: trials to repeat.
+        repeats: trainings of each, the first one included.
         record, directory, seed, teacher, retries: see `PlannedPhase`; each trial has a seed of its own.
     """
 
@@ -35,9 +35,9 @@ class RepeatPhase(PlannedPhase):
         super().__init__(record, directory, seed, teacher, retries)
         originals: dict[int, Trial] = {}
         for trial in finalists:
-            for one in reversed(_line_of(trial, record)):  # parents come before what was made from them
-                originals[one.number] = one
-        self._wanted = [(one, turn) for turn in range(1, repeats) for one in originals.values()]
+            for ancestor in reversed(_lineage(trial, record)):  # parents come before their children
+                originals[ancestor.number] = ancestor
+        self._wanted = [(original, turn) for turn in range(1, repeats) for original in originals.values()]
 
     @property
     def length(self) -> int:
@@ -45,7 +45,7 @@ class RepeatPhase(PlannedPhase):
         return len(self._wanted)
 
     def _begin(self) -> Trial | None:
-        # Those whose start is there.
+        # Trials whose start is finished.
         for original, turn in self._wanted:
             if _find(self._record, original, turn) is not None:
                 continue
@@ -62,14 +62,14 @@ class RepeatPhase(PlannedPhase):
         return None
 
 
-class StepPhase(PlannedPhase):
-    """Scores the files of the networks that a finalist went through: as it was trained, and after each stage.
+class IntermediateScores(PlannedPhase):
+    """Scores the intermediate networks of finalists: as trained, and after each group of stages but the last.
 
-    The networks themselves were kept, nothing is trained again; a step that the search has scored itself is left out.
-    Steps are trials of their own kind, on no front.
+    The networks are on disk, so nothing is trained again; those that the search has scored itself are left out. These
+    trials, of the kind "step", are on no front.
 
     Args:
-        finalists: whose steps are scored.
+        finalists: trials whose intermediate networks are scored.
         record, directory, seed, teacher, retries: see `PlannedPhase`.
     """
 
@@ -104,16 +104,16 @@ class StepPhase(PlannedPhase):
         return None
 
     def waits(self) -> bool:
-        """Nothing here waits for another step."""
+        """No trial of this phase waits for another one."""
         return False
 
 
-def _line_of(trial: Trial, record: Record) -> list[Trial]:
-    """`trial`, what it was compressed from, and so on."""
-    found = [trial]
-    while found[-1].kind == COMPRESSION and (parent := found[-1].parent) is not None:
-        found.append(record.trials[parent])
-    return found
+def _lineage(trial: Trial, record: Record) -> list[Trial]:
+    """`trial`, the trial that it was compressed from, and so on."""
+    lineage = [trial]
+    while lineage[-1].kind == COMPRESSION and (parent := lineage[-1].parent) is not None:
+        lineage.append(record.trials[parent])
+    return lineage
 
 
 def _find(record: Record, original: Trial, turn: int) -> Trial | None:

@@ -18,17 +18,17 @@ from slimsearch.record.trial import COMPRESSION, SEARCH, Trial
 from slimsearch.report.display import Display
 
 _BLOCKS = 45
-# Seconds to wait for calm, by the seconds that the trials of the run took.
+# Seconds to wait for a calm machine, and per second that the trials of the run took.
 _LEAST_PATIENCE, _PATIENCE, _LONGEST_PATIENCE = 0.3, 0.05, 60.0
-# Of a confusion matrix: those of the most images, and what lies on the diagonal, are kept.
+# Cells of a confusion matrix that are recorded, besides its diagonal: those of the most images.
 _MOST_CELLS = 4000
 
 Cells = list[tuple[int, int, int]]
 
 
 @dataclass
-class Measured:
-    """What was found of each finalist, by its number.
+class Measurements:
+    """Measurements of finalists, by the number of the trial.
 
     Attributes:
         metrics: see `measure_finalists`.
@@ -40,7 +40,7 @@ class Measured:
 
 
 def finalists(ranking: Ranking, record: Record, top_k: int) -> list[Trial]:
-    """The front of everything in the record, the best of the search, and what compression kept of them."""
+    """The front of all trials, the best of the search, and their compressed networks."""
     searched = [t for t in record.trials if t.kind == SEARCH]
     compressed = ranking.feasible([t for t in record.trials if t.kind == COMPRESSION])
     chosen = {t.number: t for t in (*ranking.front(record.trials), *ranking.select(searched, top_k), *compressed)}
@@ -55,7 +55,7 @@ def finish(
     display: Display,
     shared: SharedStudy | None,
 ) -> None:
-    """Measure the finalists and record what was found, unless an earlier process has done so.
+    """Measure the finalists and record the measurements, unless an earlier process has done so.
 
     Args:
         chosen: the finalists.
@@ -75,23 +75,23 @@ def finish(
         return
     data, took = problem.data, sum(trial.seconds for trial in record.trials)
 
-    def measure() -> Measured:
+    def measure() -> Measurements:
         display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
         return measure_finalists(chosen, again, directory, data, problem.latency, took)
 
     if shared is None:
-        found = measure()
+        measurements = measure()
     else:
-        name = f"finalists {','.join(str(trial.number) for trial in both)}"
+        key = f"finalists {','.join(str(trial.number) for trial in both)}"
         waiting = "another driver measures the finalists; waiting for its results"
         agreed = shared.once(
-            name, directory.identity(), lambda: dataclasses.asdict(measure()), lambda: display.note(waiting)
+            key, directory.identity(), lambda: dataclasses.asdict(measure()), lambda: display.note(waiting)
         )
         # Through the database, numbers of trials become text.
-        found = Measured(
-            *({int(number): one for number, one in agreed[part].items()} for part in ("metrics", "confusions"))
+        measurements = Measurements(
+            *({int(number): one for number, one in agreed[name].items()} for name in ("metrics", "confusions"))
         )
-    record.finalise(found.metrics, found.confusions)
+    record.finalise(measurements.metrics, measurements.confusions)
 
 
 def measure_finalists(
@@ -101,20 +101,20 @@ def measure_finalists(
     data: Dataset,
     latency: LatencySettings,
     took: float,
-) -> Measured:
+) -> Measurements:
     """Measure the latency of each finalist's file anew, all in turns, and read the test split.
 
     Args:
         chosen: the finalists.
-        again: repetitions of them with other seeds: their accuracy is of interest, their latency is not.
+        again: repetitions of them with other seeds, of which only the accuracy counts.
         directory: of the run.
         data: with its test split.
         latency: how files are run.
-        took: seconds of all trials of the run; the longer it took, the longer is waited for a calm machine.
+        took: seconds of all trials of the run; a longer run waits longer for a calm machine.
 
     Returns:
         ``latency_ms`` with its interval, ``size_kib``, ``test_accuracy`` and ``test_images`` of each, and its confusion
-        matrix. What an earlier process read from the test split stays as it is.
+        matrix. The test split is read once: the results of an earlier process are taken.
     """
     paths = [directory.trial_directory(trial.number) / MODEL for trial in chosen]
     patience = min(_LONGEST_PATIENCE, max(_LEAST_PATIENCE, _PATIENCE * took))
@@ -123,17 +123,17 @@ def measure_finalists(
             paths, data.input_shape, batch=latency.batch, threads=latency.threads, runtime=latency.runtime,
             blocks=_BLOCKS, patience=patience,
         )  # fmt: skip
-    found = Measured()
+    measurements = Measurements()
     for trial, path, measured in zip(chosen, paths, latencies, strict=True):
-        found.metrics[trial.number] = {
+        measurements.metrics[trial.number] = {
             **measured.metrics(), "latency_alone": float(alone), "size_kib": size_kib(path),
         }  # fmt: skip
     for trial in (*chosen, *again):
         accuracy, cells = _test(trial, directory, data, latency.runtime)
-        found.metrics.setdefault(trial.number, {}).update(accuracy)
+        measurements.metrics.setdefault(trial.number, {}).update(accuracy)
         if cells:
-            found.confusions[trial.number] = cells
-    return found
+            measurements.confusions[trial.number] = cells
+    return measurements
 
 
 def _test(trial: Trial, directory: RunDirectory, data: Dataset, runtime: str) -> tuple[dict[str, float], Cells]:

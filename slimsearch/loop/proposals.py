@@ -16,12 +16,12 @@ from slimsearch.record.trial import COMPLETE, Trial
 from slimsearch.search_spaces import Candidate, Point, Space
 from slimsearch.strategies.samplers import History, Sampler, keeps_limits
 
-# A sampler that proposes only what was tried gets so many further draws before others look for something new.
+# Draws of a sampler that proposes only candidates which were tried, before new ones near them are looked for.
 _DRAWS = 20
-# Spaces up to this size are listed when everything near has been tried.
+# Spaces up to this size are listed when all neighbors have been tried.
 _LISTABLE = 200_000
-# Of so many trials that ended last, those that a limit has ruled out tell how hard limits are to keep; what is tried in
-# place of the sampler's proposal is near one of so many that keep them best.
+# The share of the last trials that a limit ruled out tells how hard the limits are to keep; the candidates tried in
+# place of the sampler's proposals are near the trials that keep them best.
 _RECENT, _NEAREST = 20, 10
 _ACCURACY = "val_accuracy"
 _STANDARD_ERRORS = 2.0
@@ -30,21 +30,21 @@ _LATENCY_TOLERANCE = 0.03
 
 
 class Proposals:
-    """No candidate twice, whatever the sampler proposes, and few that break limits, however narrow these are.
+    """New candidates: none twice, whatever the sampler proposes, and few that break limits, however narrow these are.
 
-    Most samplers learn from what was trained. Where most candidates are ruled out before that, there is nothing to
-    learn from, so that as often as it happens a change to one of the networks that come nearest to the limits is tried.
+    Most samplers learn from trained candidates only. Where limits rule out a share of the candidates before training,
+    the same share of the proposals is replaced by changes to the candidates that come nearest to the limits.
 
     Args:
-        space, sampler, objectives: what is searched, and how.
-        seed: of the run; each trial's random numbers follow from it and the trial's number.
+        space, sampler, objectives: what is searched, and what proposes for which objectives.
+        seed: of the run; the random numbers of a trial follow from it and the trial's number.
     """
 
     def __init__(self, space: Space, sampler: Sampler, objectives: Sequence[Objective], seed: int) -> None:
         self._space, self._sampler, self._objectives, self._seed = space, sampler, objectives, seed
 
     def next(self, history: History, number: int) -> Candidate | None:
-        """A candidate that is not in `history`, for trial `number`; None where the space is used up."""
+        """A candidate that is not in `history`, for trial `number`; None: every candidate was tried."""
         rng = np.random.default_rng([self._seed, number])
         share = _ruled_out(history)
         if share > 0 and rng.random() < share and not keeps_limits(self._sampler, self._space, history):
@@ -88,7 +88,7 @@ class Proposals:
 
 
 def _ruled_out(history: History) -> float:
-    """The share of the trials that ended last which broke a limit before they were trained."""
+    """Share of the last trials that broke a limit before they were trained."""
     ended = (o for o in reversed(history.observations) if o.losses is not None or o.violation > 0)
     return sum(o.losses is None for o in islice(ended, _RECENT)) / _RECENT
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from slimsearch.evaluators import Evaluator, NetworkEvaluator, WeightSharingEvaluator
 from slimsearch.loop.compression_phase import CompressionPhase
 from slimsearch.loop.fidelity import Fidelity
-from slimsearch.loop.finalist_phases import RepeatPhase, StepPhase
+from slimsearch.loop.finalist_phases import IntermediateScores, RepeatPhase
 from slimsearch.loop.finalists import finalists, finish
 from slimsearch.loop.phases import Phase, Phases
 from slimsearch.loop.problem import NETWORK_METRICS
@@ -113,8 +113,8 @@ def _compression(run: RunContext) -> Phase:
     )  # fmt: skip
 
 
-def _steps(run: RunContext) -> Phase:
-    return StepPhase(
+def _intermediate_scores(run: RunContext) -> Phase:
+    return IntermediateScores(
         run.finalists, record=run.record, directory=run.directory, seed=run.configuration.seed,
         retries=run.configuration.retries, teacher=teacher(run.ranking, run.record, run.directory),
     )  # fmt: skip
@@ -139,7 +139,9 @@ PHASES = (
         _compression,
     ),
     PhaseDescription(
-        "steps", lambda run: run.setup.problem.data is not None and run.configuration.co_search is not None, _steps
+        "steps",
+        lambda run: run.setup.problem.data is not None and run.configuration.co_search is not None,
+        _intermediate_scores,
     ),
     PhaseDescription("repeats", lambda run: run.configuration.repeats > 1, _repeats),
 )

@@ -1,4 +1,4 @@
-"""The search loop's state: what to try next, what to stop, what to record."""
+"""Search of architectures: which candidate is tried next, which trials stop, and what is recorded."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from slimsearch.strategies import Failure, Recorded
 from slimsearch.strategies.samplers import History, Sampler
 from slimsearch.strategies.schedulers import Decision
 
-# What is ruled out before training costs no trial, so it is bounded by itself.
+# Candidates that are ruled out before training are not charged to the budget, and need a bound.
 _RULED_OUT_PER_TRIAL = 50
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a search may do.
+    """The budget of a search.
 
     Attributes:
         trials: candidates to train, by all drivers together; those ruled out before training do not count.
-        epochs: of training, for each.
-        deadline: `time.monotonic` after which nothing new is begun.
-        retries: for a trial whose worker died.
+        epochs: of training, for each candidate.
+        deadline: value of `time.monotonic` after which no trial is begun.
+        retries: of a trial whose worker died.
     """
 
     trials: int
@@ -63,18 +63,24 @@ class Budget:
 
 
 class ArchitectureSearch:
-    """Proposes architectures and records what becomes of them.
+    """Proposes architectures and records their trials.
 
     Args:
-        space, sampler, ranking: what is searched, and how.
-        record, directory: where it is kept.
-        budget: how much of it.
+        space, sampler, ranking: what is searched, what proposes candidates, and which trials are better.
+        record, directory: where trials are recorded, and their files.
+        budget: of the search.
         seed: of the run.
         fidelity: how far each trial is trained; None: all to the end.
-        stopping: when enough is found; None: when the budget is spent.
-        proposing: whether the sampler proposes; where the strategy itself does, candidates are offered.
-        kind: of the trials, "search", or "subnet" where weights are inherited in place of training.
-        on_targets: told when the targets of the weighted product are fixed; gives those that all drivers use.
+        stopping: when enough is found; None: the search ends when the budget is spent.
+        proposing: whether the sampler proposes candidates; False: the strategy offers them.
+        kind: of the trials: "search", or "subnet" where weights are inherited in place of training.
+        on_targets: called when the targets of the weighted product are fixed; returns the targets that all drivers use.
+
+    Attributes:
+        ranking: as it stands; targets are fixed in the course of the search.
+        stopping: as given.
+        open: whether the strategy may still offer candidates.
+        exhausted: whether every candidate of the space was tried.
     """
 
     def __init__(
@@ -95,8 +101,8 @@ class ArchitectureSearch:
     ) -> None:
         self._space = space
         self._on_targets = on_targets
-        # A kill may have come between the trial that fixed the targets and their being told.
-        self.ranking = ranking = self._with_targets(ranking, record)
+        # The process may have been killed between the trial that fixed the targets and `on_targets`.
+        self.ranking = ranking = self._with_fixed_targets(ranking, record)
         self._record = record
         self._directory = directory
         self._budget = budget
@@ -105,7 +111,7 @@ class ArchitectureSearch:
         self.stopping = stopping or Stopping(ranking, {}, None)
         self._fidelity = fidelity
         self._attempts = Attempts(budget.retries)
-        self._ended: dict[int, tuple[str, str]] = {}  # running trial -> state and reason, when it comes back
+        self._decided: dict[int, tuple[str, str]] = {}  # running trial -> its state and reason when it has ended
         self.open = not proposing
         self._proposing = proposing
         self.exhausted = False
@@ -113,12 +119,12 @@ class ArchitectureSearch:
         self._running: set[int] = set()
         self._ruled_out: set[int] = set()
         self._index()
-        self._again = [n for n in self._mine if record.trials[n].state == RUNNING and record.mine(n)]
-        self._read = len(record.changed)
+        self._interrupted = [n for n in self._numbers if record.trials[n].state == RUNNING and record.mine(n)]
+        self._changes_read = len(record.changed)
         if fidelity is not None:
             fidelity.rank_by(ranking, [])
-        for number in self._mine:
-            self._seen(record.trials[number])
+        for number in self._numbers:
+            self._update(record.trials[number])
 
     @property
     def length(self) -> int:
@@ -126,14 +132,14 @@ class ArchitectureSearch:
         return min(self._budget.trials, self._space.size)
 
     def ask(self) -> Task | None:
-        """An interrupted trial, one to be continued, or a new one; None when nothing of it is left or due."""
+        """An interrupted trial, a paused one that goes on, or a new one; None when no trial is left or due."""
         self._record.sync()
         self._catch_up()
-        while self._again:
-            trial = self._record.trials[self._again.pop(0)]
+        while self._interrupted:
+            trial = self._record.trials[self._interrupted.pop(0)]
             if trial.state == RUNNING and self._goes_on(trial):
                 return self._task(trial)
-        more = not self._spent() and (self._proposing or self.open)
+        more = not self._ended() and (self._proposing or self.open)
         if self._fidelity is not None and not self._budget.late and self.stopping.reason is None:
             while (pair := self._fidelity.exploit(more)) is not None:
                 self._copy(*pair)
@@ -148,50 +154,50 @@ class ArchitectureSearch:
             if candidate is not None:
                 return self._begin(candidate) or self.ask()
             self.exhausted = True
-            return self.ask()  # what is paused may be due, now that nothing new comes
-        if self._over(more):
+            return self.ask()  # a paused trial may be due, now that no new one comes
+        if self._nothing_due(more):
             self._end_paused()
         return None
 
     def waits(self) -> bool:
-        """Whether another driver has trials whose end may change what is left to do."""
+        """Whether another driver has unfinished trials, whose end may make others due."""
         return self._record.others(self._kind, RUNNING, PAUSED)
 
     def offer(self, architecture: Point) -> Task | Recorded | None:
-        """A candidate of the strategy's own; see `slimsearch.strategies.Search`."""
+        """A candidate that the strategy proposes; see `slimsearch.strategies.Search`."""
         candidate = self._space.candidate(architecture)
-        number = self._numbers.get(candidate.key)
+        number = self._number_of.get(candidate.key)
         if number is not None:
             return Recorded(self._record.trials[number].metrics, self.losses(number))
-        return None if self._spent() else self._begin(candidate)
+        return None if self._ended() else self._begin(candidate)
 
     def close(self) -> None:
-        """Nothing further will be offered."""
+        """End the strategy's offers."""
         self.open = False
 
     def rank_by(self, ranking: Ranking) -> None:
-        """Another ranking from now on."""
+        """Rank trials by another ranking from now on."""
         self.ranking = ranking
-        self._history = self._remembered()
+        self._history = self._known_history()
         if self._fidelity is not None:
-            self._fidelity.rank_by(ranking, [self._record.trials[number] for number in self._mine])
+            self._fidelity.rank_by(ranking, [self._record.trials[number] for number in self._numbers])
 
     def losses(self, number: int) -> tuple[float, ...] | None:
-        """What the sampler minimises; None where there is nothing."""
-        return self._history.observations[self._place[number]].losses
+        """What the sampler minimizes; None for a trial without a result."""
+        return self._history.observations[self._history_index[number]].losses
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Record an epoch; before the first one, see whether a limit is already broken."""
+        """Record an epoch; before the first one, rule out what breaks a limit or is dominated on cost."""
         if epoch == 0:
             trial, certain = self._record.trials[number], _certain(metrics)
-            vain = self.ranking.broken(certain) or dominated_on_cost(
-                self.ranking, trial.candidate, certain, (self._record.trials[n] for n in self._mine)
+            reason = self.ranking.broken(certain) or dominated_on_cost(
+                self.ranking, trial.candidate, certain, (self._record.trials[n] for n in self._numbers)
             )
-            if vain is not None:
-                self._ended[number] = RULED_OUT, vain
+            if reason is not None:
+                self._decided[number] = RULED_OUT, reason
                 return False
         if self._fidelity is not None and 0 < epoch <= self._record.trials[number].epochs_done:
-            return True  # trained once more, its checkpoint being lost: what was decided then stands
+            return True  # trained again because its checkpoint was lost: the earlier decision stands
         self._record.epoch(number, epoch, metrics)
         if self._record.trials[number].state == LOST:
             return False
@@ -199,33 +205,33 @@ class ArchitectureSearch:
             return True
         decision = self._fidelity.after_epoch(self._record.trials[number])
         if decision is Decision.PAUSE:
-            self._ended[number] = PAUSED, ""
+            self._decided[number] = PAUSED, ""
         elif decision is Decision.STOP:
-            self._ended[number] = STOPPED, _hopeless(epoch)
+            self._decided[number] = STOPPED, _not_promising(epoch)
         return decision is Decision.CONTINUE
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
-        """Record the end of a trial, or put it back if its worker died."""
+        """Record the end of a trial, or have it run again if its worker died."""
         self._running.discard(number)
-        if self._record.trials[number].state == LOST:  # another driver has it evaluated, or will
-            self._ended.pop(number, None)
+        if self._record.trials[number].state == LOST:  # another driver evaluates the candidate
+            self._decided.pop(number, None)
             self._catch_up()
         elif isinstance(result, Failure):
-            self._ended.pop(number, None)
+            self._decided.pop(number, None)
             if self._attempts.another(number, result):
-                self._again.append(number)
+                self._interrupted.append(number)
             else:
-                self._seen(self._record.fail(number, result.error))
+                self._update(self._record.fail(number, result.error))
         else:
-            self._end(number, result, *self._ended.pop(number, (None, "")))
+            self._end(number, result, *self._decided.pop(number, (None, "")))
 
     def _end(self, number: int, outcome: Outcome, state: str | None, reason: str) -> None:
         if state == PAUSED:
-            self._seen(self._record.pause(number))
+            self._update(self._record.pause(number))
         elif state == STOPPED:
             self._stop(number, reason)
         elif state == RULED_OUT:
-            self._seen(self._record.finish(number, outcome, state=RULED_OUT, reason=reason))
+            self._update(self._record.finish(number, outcome, state=RULED_OUT, reason=reason))
         else:
             self._complete(number, outcome)
 
@@ -236,49 +242,49 @@ class ArchitectureSearch:
             raise SlimsearchError(f"objective '{missing[0]}' is not among the recorded metrics: {known}")
         violations = self.ranking.violations(outcome.metrics)
         reason = self.ranking.broken(outcome.metrics)
-        self._seen(self._record.finish(number, outcome, reason=reason, violations=violations))
+        self._update(self._record.finish(number, outcome, reason=reason, violations=violations))
 
     def _catch_up(self) -> None:
-        """Take in what has begun, and what other drivers have recorded."""
-        changed = self._record.changed[self._read :]
-        self._read += len(changed)
+        """Update the search by all trials that changed, those of other drivers included."""
+        changed = self._record.changed[self._changes_read :]
+        self._changes_read += len(changed)
         for trial in (self._record.trials[number] for number in changed):
             if trial.kind == self._kind:
-                self._seen(trial)
+                self._update(trial)
 
     def _goes_on(self, trial: Trial) -> bool:
-        """Whether an interrupted trial does, or was to pause or end where it was cut off."""
+        """Whether an interrupted trial goes on; otherwise it pauses or ends at the epoch where it was interrupted."""
         if self._fidelity is None or not trial.curve:
             return True
         decision = self._fidelity.after_epoch(trial)
         if decision is Decision.PAUSE:
-            self._seen(self._record.pause(trial.number))
+            self._update(self._record.pause(trial.number))
         elif decision is Decision.STOP:
-            self._stop(trial.number, _hopeless(trial.epochs_done))
+            self._stop(trial.number, _not_promising(trial.epochs_done))
         return decision is Decision.CONTINUE
 
     def _begin(self, candidate: Candidate) -> Task | None:
-        """A new trial; None where another driver was first."""
-        # Where recipes are searched too, what candidates have in common is made once, and must then be the same.
+        """Begin a trial of `candidate`; None: another driver was first."""
+        # Where recipes are searched too, candidates share trained networks, which depend on the seed.
         common = isinstance(self._space, JointSpace) and self._space.recipes.compresses
         trial = self._record.start(
             candidate, kind=self._kind, fidelity=self._budget.epochs, seed=self._seed, common_seed=common
         )
         self._catch_up()
-        if self._record.shared and trial.state == RUNNING and self._begun(trial.number) >= self._budget.trials:
-            self._seen(
+        if self._record.shared and trial.state == RUNNING and self._charged(trial.number) >= self._budget.trials:
+            self._update(
                 self._record.withdraw(trial.number, f"other drivers had begun the last of {self._budget.trials}")
             )
             return None
         return self._task(trial) if trial.state == RUNNING else None
 
     def _copy(self, ended: int, best: int) -> None:
-        """End a paused trial, and let another one go on twice: the copy from its checkpoint, trained otherwise."""
+        """End a paused trial, and train a copy of another one from its checkpoint, with other hyper-parameters."""
         assert self._fidelity is not None
         assert isinstance(self._space, JointSpace)
         original = self._record.trials[best]
         rng = np.random.default_rng([self._seed, len(self._record.trials)])
-        # Another batch size is another number of steps, in which a schedule that has begun has no place.
+        # The learning-rate schedule of the checkpoint is for its batch size.
         choices = [c for c in self._space.recipes.training if not c.label.endswith(".batch_size")]
         point = self._fidelity.perturbed(choices, original.point, rng)
         copy = self._record.start(
@@ -293,106 +299,106 @@ class ArchitectureSearch:
             with atomic(target) as temporary:
                 shutil.copyfile(source, temporary)
         self._catch_up()
-        self._seen(self._record.pause(copy.number))
+        self._update(self._record.pause(copy.number))
         self._stop(
             ended, f"after epoch {original.epochs_done}: trial {copy.number}, a copy of {best}, goes on in its place"
         )
 
-    def _seen(self, trial: Trial) -> None:
-        """Bring up to date what is derived from the record."""
+    def _update(self, trial: Trial) -> None:
+        """Update everything derived from the record by a trial that changed."""
         if trial.state in SUPERSEDED or not self._record.stands(trial.number):
-            self._leave(trial)
+            self._remove(trial)
             return
-        if trial.number not in self._place:
-            self._enter(trial)
+        if trial.number not in self._history_index:
+            self._add(trial)
         if trial.state == RULED_OUT:
             self._ruled_out.add(trial.number)
         if trial.state == COMPLETE:
             self._fix_targets()
         product = self.ranking.product(self._record.trials)
-        self._history.change(self._place[trial.number], self.ranking.observation(trial, product))
+        self._history.change(self._history_index[trial.number], self.ranking.observation(trial, product))
         if self._fidelity is not None:
-            self._fidelity.see(trial)
+            self._fidelity.update(trial)
         scored = product is not None and trial.state == COMPLETE
-        self.stopping.see(trial, product.score(trial.metrics) if product is not None and scored else None)
+        self.stopping.update(trial, product.score(trial.metrics) if product is not None and scored else None)
 
-    def _enter(self, trial: Trial) -> None:
-        self._mine.append(trial.number)
+    def _add(self, trial: Trial) -> None:
+        self._numbers.append(trial.number)
         if trial.parent is not None:
             self._copies.add(trial.number)
-        self._numbers[trial.candidate.key] = trial.number
+        self._number_of[trial.candidate.key] = trial.number
         self._lost.pop(trial.candidate.key, None)
-        self._place[trial.number] = len(self._history.observations)
+        self._history_index[trial.number] = len(self._history.observations)
         self._history.add(self.ranking.observation(trial, None))
 
-    def _leave(self, trial: Trial) -> None:
-        """Another trial stands for the candidate, or is to be begun for it."""
-        if trial.number in self._place:
+    def _remove(self, trial: Trial) -> None:
+        """Another trial stands for the candidate, or will be begun for it."""
+        if trial.number in self._history_index:
             self._index()
-        elif trial.state == LOST and trial.candidate.key not in self._numbers:
+        elif trial.state == LOST and trial.candidate.key not in self._number_of:
             self._lost[trial.candidate.key] = trial.candidate
         if self._fidelity is not None and trial.state in SUPERSEDED:
-            self._fidelity.see(trial)
+            self._fidelity.update(trial)
 
     def _index(self) -> None:
-        """Everything that is derived from which trials stand."""
+        """Derive everything from the trials that stand."""
         trials = [t for t in self._record.trials if t.kind == self._kind]
         standing = [t for t in self._record.standing if t.kind == self._kind]
-        self._mine = [t.number for t in standing]
+        self._numbers = [t.number for t in standing]
         self._copies = {t.number for t in standing if t.parent is not None}
-        self._numbers = {t.candidate.key: t.number for t in standing}
-        self._place = {number: place for place, number in enumerate(self._mine)}
+        self._number_of = {t.candidate.key: t.number for t in standing}
+        self._history_index = {number: index for index, number in enumerate(self._numbers)}
         self._lost = {
-            t.candidate.key: t.candidate for t in trials if t.state == LOST and t.candidate.key not in self._numbers
+            t.candidate.key: t.candidate for t in trials if t.state == LOST and t.candidate.key not in self._number_of
         }
-        self._history = self._remembered()
+        self._history = self._known_history()
 
-    def _remembered(self) -> History:
-        """What the sampler is to know, without what has not been taken in so far."""
-        trials = [t for t in self._record.trials if t.kind != self._kind or t.number in self._place]
+    def _known_history(self) -> History:
+        """The sampler's history, without trials that are not yet indexed."""
+        trials = [t for t in self._record.trials if t.kind != self._kind or t.number in self._history_index]
         return self.ranking.history(trials, self._kind)
 
     def _fix_targets(self) -> None:
         if not self.ranking.weighted or self.ranking.targets is not None:
             return
-        ranking = self._with_targets(self.ranking, self._record)
+        ranking = self._with_fixed_targets(self.ranking, self._record)
         if ranking is not self.ranking:
             self.rank_by(ranking)
         else:
-            self._history = self._remembered()  # the medians have moved
+            self._history = self._known_history()  # the medians have moved
 
-    def _with_targets(self, ranking: Ranking, record: Record) -> Ranking:
-        """The same with fixed targets, once they can be told."""
-        found = ranking.with_targets(record.trials)
-        if found is ranking or found.targets is None:
+    def _with_fixed_targets(self, ranking: Ranking, record: Record) -> Ranking:
+        """The ranking with fixed targets, once they can be computed."""
+        fixed = ranking.with_targets(record.trials)
+        if fixed is ranking or fixed.targets is None:
             return ranking
-        return replace(found, targets=self._on_targets(found.targets))
+        return replace(fixed, targets=self._on_targets(fixed.targets))
 
-    def _begun(self, before: int | None = None) -> int:
-        """How many trials count for the budget, all or those with a number below `before`."""
+    def _charged(self, before: int | None = None) -> int:
+        """Number of trials that are charged to the budget, of all or of those with a number below `before`."""
         if before is None:
-            return len(self._mine) - len(self._ruled_out) - len(self._copies)
+            return len(self._numbers) - len(self._ruled_out) - len(self._copies)
         free = self._ruled_out | self._copies
-        return sum(number < before and number not in free for number in self._mine)
+        return sum(number < before and number not in free for number in self._numbers)
 
-    def _spent(self) -> bool:
+    def _ended(self) -> bool:
         return (
             (self.exhausted and not self._lost)
-            or self._begun() >= self._budget.trials
+            or self._charged() >= self._budget.trials
             or len(self._ruled_out) >= self._budget.trials * _RULED_OUT_PER_TRIAL
             or self._budget.late
             or self.stopping.reason is not None
         )
 
-    def _over(self, more: bool) -> bool:
-        """Whether nothing runs or is to go on, here or at another driver, so that what is paused stays so."""
+    def _nothing_due(self, more: bool) -> bool:
+        """Whether no trial runs or is due, here or at another driver: paused trials stay where they are."""
         if self._running or self.open or self._budget.late or self._record.others(self._kind, RUNNING):
             return False
         return self._fidelity is not None and not self._fidelity.due(more)
 
     def _end_paused(self) -> None:
-        """The search is over: what is still paused stays where it is."""
-        for number in self._mine:
+        """The search is over: paused trials end where they are."""
+        for number in self._numbers:
             trial = self._record.trials[number]
             if trial.state == PAUSED and self._record.mine(number):
                 self._stop(number, f"after epoch {trial.epochs_done}: others were better")
@@ -400,13 +406,13 @@ class ArchitectureSearch:
     def _stop(self, number: int, reason: str) -> None:
         trial = self._record.trials[number]
         last = {k: v for k, v in trial.curve[-1].items() if k != "epoch"} if trial.curve else {}
-        self._seen(self._record.finish(number, Outcome({**trial.known, **last}), state=STOPPED, reason=reason))
+        self._update(self._record.finish(number, Outcome({**trial.known, **last}), state=STOPPED, reason=reason))
         (self._directory.trial_directory(number) / CHECKPOINT).unlink(missing_ok=True)
 
     def _task(self, trial: Trial) -> Task:
         self._running.add(trial.number)
         if self._fidelity is not None:
-            self._fidelity.see(trial)
+            self._fidelity.update(trial)
         return Task(
             number=trial.number,
             candidate=trial.candidate,
@@ -419,10 +425,10 @@ class ArchitectureSearch:
 
 
 def _certain(known: Mapping[str, float]) -> dict[str, float]:
-    """What a candidate can be ruled out by: no latency that was measured on a machine that others disturbed."""
+    """Metrics by which a candidate can be ruled out: without a latency measured on a busy machine."""
     disturbed = known.get("latency_calm") == 0
     return {metric: value for metric, value in known.items() if not (disturbed and metric == "latency_ms")}
 
 
-def _hopeless(epoch: int) -> str:
+def _not_promising(epoch: int) -> str:
     return f"after epoch {epoch}: no longer worth it"

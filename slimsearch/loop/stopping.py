@@ -13,10 +13,10 @@ from slimsearch.record.trial import COMPLETE, FAILED, PAUSED, SEARCH, SUBNET, Tr
 
 
 class Stopping:
-    """Ends a search whose goal is reached, or that no longer gains.
+    """Ends a search that has reached its goal, or that no longer improves.
 
     Args:
-        ranking: what is better.
+        ranking: which trials are better.
         goal: metrics that one feasible candidate must reach, all at once; empty: no goal.
         patience: completed trials in a row without a gain in hypervolume (with one objective or the weighted product:
             without a better one) after which the search ends; None: never.
@@ -30,8 +30,8 @@ class Stopping:
         for metric in goal:
             if metric not in self._directions:
                 raise SlimsearchError(
-                    f"--stop-at names '{metric}', of which it is not known whether more is better; "
-                    f"known: {', '.join(sorted(self._directions))}"
+                    f"--stop-at names '{metric}', whose direction is unknown; known metrics: "
+                    f"{', '.join(sorted(self._directions))}"
                 )
         self._front: list[tuple[float, ...]] = []
         self._without_gain = 0
@@ -39,17 +39,17 @@ class Stopping:
 
     @classmethod
     def of(cls, ranking: Ranking, stop_at: str | None, patience: int | None) -> Stopping:
-        """What ``--stop-at`` and ``--patience`` ask for."""
+        """The rules of ``--stop-at`` and ``--patience``."""
         return cls(ranking, pairs("stop_at", stop_at), patience)
 
-    def see(self, trial: Trial, score: float | None) -> None:
-        """A trial has come to its end; `score` is that of the weighted product, where there is one."""
+    def update(self, trial: Trial, score: float | None) -> None:
+        """Count a trial that has changed; `score`: of the weighted product, if trials are ranked by it."""
         if trial.state != COMPLETE or self.reason is not None:
             return
         feasible = self._ranking.broken(trial.metrics) is None
         losses = tuple(o.loss(trial.metrics) for o in self._ranking.objectives) if score is None else (-score,)
         if feasible and not any(all(a <= b for a, b in zip(other, losses, strict=True)) for other in self._front):
-            # Whatever is not dominated adds volume, the reference point being beyond everything.
+            # A point that is not dominated adds volume: the reference point lies beyond all points.
             self._front = [f for f in self._front if not all(a <= b for a, b in zip(losses, f, strict=True))]
             self._front.append(losses)
             self._without_gain = 0
@@ -63,14 +63,14 @@ class Stopping:
             self.reason = f"no {gain} in the last {self._without_gain} trials (--patience {self._patience})"
 
     def _reached(self, trial: Trial, metric: str) -> bool:
-        value, wanted = trial.metrics.get(metric), self._goal[metric]
+        value, goal = trial.metrics.get(metric), self._goal[metric]
         if value is None:
             return False
-        return value >= wanted if self._directions[metric] == "maximize" else value <= wanted
+        return value >= goal if self._directions[metric] == "maximize" else value <= goal
 
 
 def refuse_if_nothing_is_left(ranking: Ranking, record: Record) -> None:
-    """Explain a search that ended without a single candidate to offer.
+    """Refuse a search that ended without a single feasible candidate.
 
     Raises:
         SlimsearchError: every trial failed, or no candidate keeps the limits; the line says how near they came.
@@ -78,7 +78,7 @@ def refuse_if_nothing_is_left(ranking: Ranking, record: Record) -> None:
     trials = [t for t in record.standing if t.kind == SEARCH]
     if ranking.feasible(trials):
         return
-    trials = trials or [t for t in record.trials if t.kind == SUBNET]  # none of which came so far as to be trained
+    trials = trials or [t for t in record.trials if t.kind == SUBNET]  # if no subnet was trained
     if not trials:
         raise SlimsearchError("no candidate was begun: --timeout was over before the first one")
     failed = [t for t in trials if t.state == FAILED]

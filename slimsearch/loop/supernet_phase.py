@@ -1,4 +1,4 @@
-"""After the search of subnets: the best of them are trained on their own, and compared with what they inherited."""
+"""Training of the best subnets of a supernet, and how well inherited accuracy predicted trained accuracy."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class FinalistTraining:
     """Offers the best subnets to a search that trains them, until its budget is spent.
 
     Args:
-        search: records what is trained; nothing proposes in it.
+        search: records the trainings; no sampler proposes in it.
         ranking: which subnets are best.
-        record: has the subnets.
+        record: of the run, with the subnets.
     """
 
     def __init__(self, search: ArchitectureSearch, ranking: Ranking, record: Record) -> None:
@@ -35,7 +35,7 @@ class FinalistTraining:
         task = self._search.ask()
         if self._waiting is None:
             subnets = [replace(t, kind=SEARCH) for t in self._record.trials if t.kind == SUBNET]
-            # What is trained on its own will be more accurate than it is with weights that it shares.
+            # A subnet is more accurate once it is trained on its own than with shared weights.
             limits = tuple(limit for limit in self._ranking.limits if limit.metric != "val_accuracy")
             best = replace(self._ranking, limits=limits).select(subnets, len(subnets))
             self._waiting = [t.candidate for t in best]
@@ -48,7 +48,7 @@ class FinalistTraining:
                 return answer
         if task is None:
             self._search.close()
-            task = self._search.ask()  # what is paused may be due, now that nothing new comes
+            task = self._search.ask()  # a paused trial may be due, now that no new one comes
         return task
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -62,7 +62,7 @@ class FinalistTraining:
 
 
 def rank_correlation(trials: Iterable[Trial]) -> tuple[float, int] | None:
-    """Spearman's between inherited and trained accuracy, over so many networks; None where there are fewer than 3."""
+    """Spearman's correlation of inherited and trained accuracy, and the number of networks; None below 3 networks."""
     from scipy.stats import spearmanr
 
     recorded = tuple(trials)

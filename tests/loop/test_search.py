@@ -20,7 +20,7 @@ from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import COMPLETE, RULED_OUT
 from slimsearch.search_spaces import Candidate, ModelSpace
 from slimsearch.strategies import Failure
-from slimsearch.strategies.samplers import load_sampler
+from slimsearch.strategies.samplers import Sampler, load_sampler
 
 RANKING = Ranking((Objective("val_accuracy", "maximize"), Objective("size_kib", "minimize")))
 
@@ -42,13 +42,24 @@ def directory(tmp_path: Path) -> Iterator[RunDirectory]:
 
 
 def make(
-    directory: RunDirectory, space: ModelSpace, sampler: str = "tpe", ranking: Ranking = RANKING, **options: object
+    directory: RunDirectory,
+    space: ModelSpace,
+    sampler: str | Sampler = "tpe",
+    ranking: Ranking = RANKING,
+    **options: object,
 ) -> tuple[ArchitectureSearch, Record]:
     record = Record(directory.open_study(ranking.objectives), space, ranking.objectives)
     fields = {"trials": 30, "epochs": 1, **{k: v for k, v in options.items() if k in Budget.__dataclass_fields__}}
     others = {k: v for k, v in options.items() if k not in fields}
     search = ArchitectureSearch(
-        space, load_sampler(sampler), ranking, record, directory, Budget(**fields), seed=0, **others
+        space,
+        load_sampler(sampler) if isinstance(sampler, str) else sampler,
+        ranking,
+        record,
+        directory,
+        Budget(**fields),
+        seed=0,
+        **others,
     )
     return search, record
 
@@ -84,8 +95,7 @@ def test_a_stubborn_sampler_cannot_make_it_repeat(directory, lenet: ModelSpace) 
         def propose(self, space, objectives, history, rng):
             return lenet.complete({})
 
-    search, record = make(directory, lenet)
-    search._proposals._sampler = Stubborn()
+    search, record = make(directory, lenet, Stubborn())
     assert drive(search, lenet) == 30
     assert len({t.candidate for t in record.trials}) == 30
 

@@ -33,7 +33,7 @@ def ended_after(
 ) -> int | None:
     """How many trials it took."""
     for position, (found, score) in enumerate(zip(trials, scores or [None] * len(trials), strict=True), start=1):
-        stopping.see(found, score)
+        stopping.update(found, score)
         if stopping.reason is not None:
             return position
     return None
@@ -45,7 +45,7 @@ def test_a_goal_is_reached_by_one_trial() -> None:
     trials = [trial(0.95, 30), trial(0.85, 5), trial(0.9, 20)]
     assert ended_after(stopping, trials) == 3
     assert stopping.reason == f"trial {trials[2].number} has reached --stop-at val_accuracy=0.9, size_kib=20"
-    stopping.see(trial(1.0), None)
+    stopping.update(trial(1.0), None)
     assert stopping.reason.startswith(f"trial {trials[2].number} ")
 
 
@@ -118,7 +118,7 @@ def test_neither_goal_nor_patience_never_ends() -> None:
 @pytest.mark.parametrize(
     ("stop_at", "message"),
     [
-        ("speed=3", "--stop-at names 'speed', .*known: .*size_kib.*val_accuracy"),
+        ("speed=3", "--stop-at names 'speed', .*known metrics: .*size_kib.*val_accuracy"),
         ("val_accuracy", "--stop-at 'val_accuracy' is not of the form metric=number"),
         ("val_accuracy=high", "not of the form"),
     ],

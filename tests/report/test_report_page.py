@@ -22,7 +22,7 @@ import slimsearch
 from slimsearch.evaluators import confusion
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.loop import job
-from slimsearch.loop.finalists import Measured
+from slimsearch.loop.finalists import Measurements
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
@@ -211,7 +211,7 @@ class TestConfusion:
             def identity(self) -> str:
                 return "a"
 
-        measured = Measured({3: {"test_accuracy": 0.5}}, {3: [(0, 0, 2), (1, 0, 2)]})
+        measured = Measurements({3: {"test_accuracy": 0.5}}, {3: [(0, 0, 2), (1, 0, 2)]})
         found = job._once(Shared(), Directory(), [trial(3)], lambda: measured, Silent())  # type: ignore[arg-type]
         assert found.metrics == measured.metrics
         assert found.confusions == {3: [[0, 0, 2], [1, 0, 2]]}, "as JSON has it, which the record makes tuples of"
