@@ -1,1 +1,1 @@
-"""A run as a whole: what a user types, what a run does and records, and what is seen of it; a folder for each."""
+"""Scripts to run from a checkout: run.py, benchmarks, reproductions and a comparison of compression methods."""

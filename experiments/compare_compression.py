@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the root of the checkout instead of this folder
 
 import numpy as np
 import yaml

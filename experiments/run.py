@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-# Python puts this file's own folder first; the packages are found one level up.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the root of the checkout instead of this folder
 
-from slimsearch.cli.main import main  # noqa: E402
+from slimsearch.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["run", *sys.argv[1:]], program="experiments/run.py"))

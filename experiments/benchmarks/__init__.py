@@ -1,1 +1,1 @@
-"""Benchmarks: what the README and docs/ quote, each table by one command."""
+"""Benchmarks: each script measures one thing and writes the tables that the documentation quotes."""

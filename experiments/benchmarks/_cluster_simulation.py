@@ -1,6 +1,6 @@
-"""A search on a cluster, simulated event by event: one driver that serves any number of workers.
+"""Discrete-event simulation of a search on a cluster: one driver serves any number of workers.
 
-Assumed:
+Assumptions:
 
 - The driver is one thread and handles one event after the other, in the order in which they came.
 - Each event takes the driver a constant time (`Costs`), whatever the trial.
@@ -20,7 +20,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# So many rounds of all workers come before the window that counts, and in it; there are at least so many trials in it.
+# Rounds of all workers before the measured window and in it, and the least number of trials in it.
 _WARM_UP, _MEASURED, _FEWEST = 3, 10, 1000
 _MOST = 2**20
 
@@ -31,10 +31,10 @@ class Costs:
 
     Attributes:
         proposal: of a candidate.
-        record: a trial's beginning and end, with what is known before the first epoch.
-        engine: what runs the trials takes for one of them.
-        record_report: an epoch.
-        engine_report: what runs the trials takes for an epoch's report.
+        record: the record of a trial's begin, costs and end.
+        engine: Ray Tune's loop, per trial.
+        record_report: the record of an epoch.
+        engine_report: Ray Tune's loop, per report.
     """
 
     proposal: float
@@ -45,7 +45,7 @@ class Costs:
 
     @property
     def turn(self) -> float:
-        """From the end of a trial to the beginning of the next."""
+        """From the end of a trial to the begin of the next one."""
         return self.proposal + self.record + self.engine
 
     @property
@@ -54,11 +54,11 @@ class Costs:
         return self.record_report + self.engine_report
 
     def trial(self, epochs: int) -> float:
-        """All that a trial costs."""
+        """The whole cost of a trial."""
         return self.turn + epochs * self.report
 
     def parts(self, epochs: int) -> dict[str, float]:
-        """What a trial costs, by what for."""
+        """The cost of a trial by its causes."""
         return {
             "proposals": self.proposal,
             "record": self.record + epochs * self.record_report,
@@ -67,13 +67,13 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Trials:
-    """What the workers do.
+class Workload:
+    """The trials of the workers.
 
     Attributes:
-        seconds: of a trial's own work, the mean.
-        epochs: of each, 1 or more.
-        dispatch: seconds from the driver's beginning of a trial to the worker's.
+        seconds: mean work of a trial.
+        epochs: of a trial, at least 1.
+        dispatch: seconds from the begin of a trial in the driver to its begin in the worker.
     """
 
     seconds: float
@@ -82,13 +82,13 @@ class Trials:
 
 
 @dataclass(frozen=True)
-class Load:
-    """How a cluster fares.
+class ClusterLoad:
+    """The load of a cluster.
 
     Attributes:
-        trials_per_hour: whose end the driver sees.
-        utilisation: share of the workers' time that is trials' own work.
-        driver: share of its time that the driver is busy.
+        trials_per_hour: finished trials.
+        utilisation: share of the workers' time in trials' work.
+        driver: share of time that the driver is busy.
     """
 
     trials_per_hour: float
@@ -96,15 +96,15 @@ class Load:
     driver: float
 
 
-def simulate(workers: int, trials: Trials, costs: Costs, seed: int = 0) -> Load:
-    """The load once all workers have been busy for a while."""
+def simulate(workers: int, trials: Workload, costs: Costs, seed: int = 0) -> ClusterLoad:
+    """The load in the steady state."""
     rng = random.Random(seed)
-    # How long all workers take for one trial each.
+    # Duration of one trial on each worker.
     waiting = trials.seconds + trials.dispatch + costs.trial(trials.epochs)
     once = max(waiting, workers * costs.trial(trials.epochs))
     begin = _WARM_UP * once
     end = begin + max(_MEASURED, _FEWEST / workers) * once
-    # What the driver is asked: when, by which worker, reports left before the trial's end, and seconds between them.
+    # Requests to the driver: time, worker, reports before the trial's end, and seconds between them.
     asked: list[tuple[float, int, int, float]] = [(0.0, worker, 0, 0.0) for worker in range(workers)]
     free, ended, working, driving = 0.0, 0, 0.0, 0.0
 
@@ -124,23 +124,23 @@ def simulate(workers: int, trials: Trials, costs: Costs, seed: int = 0) -> Load:
             free = goes_on = start + costs.report
             left -= 1
         driving += inside(start, free)
-        if left == 0:  # the last report is answered, and the trial at its end
+        if left == 0:  # the trial ends after its last report
             heapq.heapreplace(asked, (goes_on, worker, 0, 0.0))
         else:
             working += inside(goes_on, goes_on + epoch)
             heapq.heapreplace(asked, (goes_on + epoch, worker, left, epoch))
     window = end - begin
-    return Load(3600 * ended / window, working / (workers * window), driving / window)
+    return ClusterLoad(3600 * ended / window, working / (workers * window), driving / window)
 
 
-def enough(trials: Trials, costs: Callable[[int], Costs], share: float) -> int:
-    """So many workers, at most, are busy for `share` of their time with one driver; 0 where not even one is.
+def enough(trials: Workload, costs: Callable[[int], Costs], share: float) -> int:
+    """The largest number of workers that one driver keeps busy for `share` of their time; 0 if there is none.
 
-    From the bounds of a closed queue (Denning and Buzen 1978), which the simulation stays a little below.
+    From the bounds of a closed queue (Denning and Buzen 1978); the simulation stays a little below them.
 
     Args:
-        trials: what the workers do.
-        costs: of the driver with so many workers; they do not fall.
+        trials: of the workers.
+        costs: of the driver by number of workers, not decreasing.
         share: of the workers' time, above 0.
     """
 

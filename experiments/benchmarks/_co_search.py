@@ -1,9 +1,11 @@
-"""Architecture and recipe searched as one, against search first and compression then: the same budget in seconds."""
+"""Co-search of architectures and recipes against search first and compression second, with equal time."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -12,36 +14,119 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments.benchmarks import _search_then_compress
-from experiments.benchmarks._runs import Run, carry_out
+from experiments.benchmarks._command_runs import CommandRun, run_together
+from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective, hypervolume
 from slimsearch.evaluators.datasets import Split, load_dataset
+from slimsearch.search_spaces import JointSpace, Point, RecipeSpace, Space, Subset
+from slimsearch.strategies.samplers import History, Observation, load_sampler
+
+BUDGET = "SLIMSEARCH_BUDGET_SECONDS"
+"""Environment variable: seconds of the whole search."""
+
+
+class _SearchThenCompress:
+    """Proposes networks without compression for a share of the time, then recipes for the networks on their front.
+
+    Otherwise it searches like co-search: with its sampler, stored trainings and scores of files.
+    """
+
+    SHARE: float
+
+    def __init__(self) -> None:
+        self._ends = time.monotonic() + self.SHARE * float(os.environ[BUDGET])
+        self._sampler = load_sampler("graph_gp")
+
+    def propose(
+        self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
+    ) -> Point:
+        if not isinstance(space, JointSpace):
+            raise SlimsearchError("search-then-compress needs --co-search")
+        plain = _nothing_done(space.recipes)
+        labels = {choice.label for choice in space.architectures.choices}
+        untouched = [
+            Observation(_only(o.point, labels), o.losses, o.violation, o.running)
+            for o in history.observations
+            if _without(o.point, labels) == plain
+        ]
+        scored = [o for o in untouched if o.losses is not None]
+        if time.monotonic() < self._ends or not scored:
+            found = self._sampler.propose(space.architectures, objectives, History(untouched), rng)
+            return space.canonical({**found, **plain})
+        chosen = Subset(space.architectures, [o.point for o in scored if not _dominated(o, scored)])
+        narrow = JointSpace(chosen, space.recipes, space.steps)
+        inside = History(o for o in history.observations if narrow.contains(o.point))
+        return self._sampler.propose(narrow, objectives, inside, rng)
+
+
+class Third(_SearchThenCompress):
+    """Searches architectures for a third of the time."""
+
+    SHARE = 1 / 3
+
+
+class Half(_SearchThenCompress):
+    """Searches architectures for half of the time."""
+
+    SHARE = 1 / 2
+
+
+class TwoThirds(_SearchThenCompress):
+    """Searches architectures for two thirds of the time."""
+
+    SHARE = 2 / 3
+
+
+def _nothing_done(recipes: RecipeSpace) -> dict[str, Any]:
+    found = next((point for point in recipes.grid() if not recipes.candidate(point).recipe), None)
+    if found is None:
+        raise SlimsearchError("this recipe space has no network without compression")
+    return found
+
+
+def _dominated(one: Observation, others: Sequence[Observation]) -> bool:
+    assert one.losses is not None
+    return any(
+        o.losses is not None
+        and o.losses != one.losses
+        and all(a <= b for a, b in zip(o.losses, one.losses, strict=True))
+        for o in others
+    )
+
+
+def _only(point: Mapping[str, Any], labels: set[str]) -> dict[str, Any]:
+    return {label: value for label, value in point.items() if label in labels}
+
+
+def _without(point: Mapping[str, Any], labels: set[str]) -> dict[str, Any]:
+    return {label: value for label, value in point.items() if label not in labels}
+
 
 OBJECTIVES = (
     Objective("test_accuracy", "maximize"), Objective("latency_ms", "minimize"), Objective("size_kib", "minimize"),
 )  # fmt: skip
 METHODS = {
     "co-search": (),
-    "a third for the search": ("--sampler", f"{_search_then_compress.__file__}:Third"),
-    "half": ("--sampler", f"{_search_then_compress.__file__}:Half"),
-    "two thirds": ("--sampler", f"{_search_then_compress.__file__}:TwoThirds"),
+    "a third for the search": ("--sampler", f"{__file__}:Third"),
+    "half": ("--sampler", f"{__file__}:Half"),
+    "two thirds": ("--sampler", f"{__file__}:TwoThirds"),
 }
 _TRAIN, _TEST, _SIDE = 10_000, 5_000, 28
 
 
 def co_search(cifar10: Path | None, out: Path, seeds: int, budget: float, epochs: int) -> dict[str, Any]:
-    """Hypervolumes of the fronts of all methods, with one worker each, two at a time.
+    """Hypervolumes of the fronts of all methods; each run has one worker, and two runs go at a time.
 
     Args:
-        cifar10: an image folder of CIFAR-10; None: MNIST's 5,000 digits alone.
-        out: where runs are kept.
-        seeds: of the searches.
+        cifar10: an image folder of CIFAR-10; None for mnist5k alone.
+        out: folder of the runs.
+        seeds: number of seeds.
         budget: seconds after which a search begins no further candidate.
         epochs: of training.
 
     Returns:
-        JSON: for each data set and seed the share of a box that each method's front dominates: accuracy on the test
-        split, latency measured at the end, size; the box is spanned by the fronts of all methods with that seed.
+        JSON: for each data set and seed the hypervolumes of test accuracy, final latency and size, relative to the box
+        of the fronts of all methods.
     """
     data = {"mnist5k": "mnist5k"}
     if cifar10 is not None:
@@ -49,17 +134,17 @@ def co_search(cifar10: Path | None, out: Path, seeds: int, budget: float, epochs
     cells = []
     for (name, dataset), seed in itertools.product(data.items(), range(seeds)):
         runs = {
-            method: Run(
+            method: CommandRun(
                 out / f"{name}-{seed}-{method.replace(' ', '-')}", "run", "--space", "tiny_cnn", "--dataset", dataset,
                 "--co-search", "default", "--epochs", epochs, "--trials", 100_000, "--timeout", budget,
                 "--workers", 1, "--seed", seed, *options,
-                environment={_search_then_compress.BUDGET: str(budget)},
+                environment={BUDGET: str(budget)},
             )
             for method, options in METHODS.items()
         }  # fmt: skip
         pending = list(runs.values())
         for first in range(0, len(pending), 2):
-            carry_out(*pending[first : first + 2])
+            run_together(*pending[first : first + 2])
         cells.append({"data": name, "seed": seed, **_compared(runs)})
     return {
         "budget_seconds": budget,
@@ -77,7 +162,7 @@ def co_search(cifar10: Path | None, out: Path, seeds: int, budget: float, epochs
     }
 
 
-def _compared(runs: Mapping[str, Run]) -> dict[str, Any]:
+def _compared(runs: Mapping[str, CommandRun]) -> dict[str, Any]:
     fronts = {method: _front(run.models) for method, run in runs.items()}
     everything = [metrics for found in fronts.values() for metrics in found]
     volumes = {method: hypervolume(OBJECTIVES, found, everything) for method, found in fronts.items()}
@@ -98,14 +183,14 @@ def _front(models: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
 
 
 def _candidates(directory: Path) -> int:
-    """How many were scored in the search."""
+    """Number of candidates that were scored in the search."""
     journal = (directory / "study.journal").read_text(encoding="utf-8")
     lines = (json.loads(line) for line in journal.splitlines())
     return sum(line.get("user_attr", {}).get("result", {}).get("state") == "complete" for line in lines)
 
 
 def _grey(cifar10: Path, folder: Path) -> Path:
-    """10,000 images of CIFAR-10 as grey ones of 28x28 pixels, with 5,000 to test on, as an image folder."""
+    """An image folder of CIFAR-10 in grey, 28x28 pixels: 10,000 training and 5,000 test images."""
     if (folder / "test").is_dir():
         return folder
     data = load_dataset(cifar10, image_size=_SIDE)

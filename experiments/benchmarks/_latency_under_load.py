@@ -1,4 +1,4 @@
-"""Whether latency that was measured in a search, while another worker trained, is that of a quiet machine."""
+"""Latency measured while other processes train, against latency on a quiet machine."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Milliseconds of each file, in order.
+class LatenciesUnderLoad:
+    """Latencies of files in milliseconds.
 
     Attributes:
-        quiet, again: nothing else computes, twice.
+        quiet, again: on a quiet machine, twice.
         beside: without `Meter`, while one process trains.
-        beside_two: while two do.
+        beside_two: without `Meter`, while two processes train.
     """
 
     quiet: list[float]
@@ -35,12 +35,12 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How well latencies agree with those of a quiet machine.
+class QuietComparison:
+    """Agreement of latencies with those of a quiet machine.
 
     Attributes:
-        rank_correlation: Spearman's; None where it has no value.
-        ratio, lowest, highest: the median and the extremes of the ratio to the quiet one's.
+        rank_correlation: Spearman's; None if it is undefined.
+        ratio, lowest, highest: median and extremes of the ratio to the quiet latency.
     """
 
     rank_correlation: float | None
@@ -49,8 +49,8 @@ class Agreement:
     highest: float
 
 
-def measure(files: Sequence[Path], dataset: str) -> Measured:
-    """Each file by itself, as an evaluation does; for a process of its own."""
+def measure(files: Sequence[Path], dataset: str) -> LatenciesUnderLoad:
+    """Measure each file by itself, as an evaluation does; call it in a process of its own."""
     use_one_thread()
     data = slimsearch.load_dataset(dataset)
     with Meter().exclusive():
@@ -59,17 +59,17 @@ def measure(files: Sequence[Path], dataset: str) -> Measured:
         beside = _each(files, data)
     with training(dataset, 2):
         beside_two = _each(files, data)
-    return Measured(quiet, again, beside, beside_two)
+    return LatenciesUnderLoad(quiet, again, beside, beside_two)
 
 
-def agreement(latencies: Sequence[float], quiet: Sequence[float]) -> Agreement:
-    """Of the same files."""
+def compare_with_quiet(latencies: Sequence[float], quiet: Sequence[float]) -> QuietComparison:
+    """Compare latencies of the same files."""
     from scipy.stats import spearmanr
 
     varied = len(set(latencies)) > 1 and len(set(quiet)) > 1
     ratios = [one / other for one, other in zip(latencies, quiet, strict=True)]
     correlation = float(spearmanr(latencies, quiet).statistic) if varied else None
-    return Agreement(correlation, median(ratios), min(ratios), max(ratios))
+    return QuietComparison(correlation, median(ratios), min(ratios), max(ratios))
 
 
 def _each(files: Sequence[Path], data: Dataset) -> list[float]:
@@ -78,7 +78,7 @@ def _each(files: Sequence[Path], data: Dataset) -> list[float]:
 
 @contextlib.contextmanager
 def training(dataset: str, count: int) -> Iterator[list[BaseProcess]]:
-    """So many processes train, which do not wait for who measures."""
+    """Processes that train, and do not pause for measurements."""
     context = multiprocessing.get_context("spawn")
     ended = context.Event()
     begun = [context.Event() for _ in range(count)]
@@ -88,7 +88,7 @@ def training(dataset: str, count: int) -> Iterator[list[BaseProcess]]:
     try:
         for event in begun:
             if not event.wait(_PATIENCE):
-                raise TimeoutError("the process that is to train did not begin")
+                raise TimeoutError("the training process did not start")
         yield list(processes)
     finally:
         ended.set()
@@ -99,7 +99,7 @@ def training(dataset: str, count: int) -> Iterator[list[BaseProcess]]:
 def _train(dataset: str, begun: Event, ended: Event) -> None:
     use_one_thread()
     data = slimsearch.load_dataset(dataset)
-    # The widest of the space, which loads the memory as well.
+    # The widest network of the space, which also loads memory.
     from slimsearch.search_spaces import ModelSpace
 
     space = ModelSpace.load("lenet", data.input_shape, len(data.classes))

@@ -1,6 +1,6 @@
-"""Trials that evaluate nothing: those of ``--strategy ray``, recorded on disk, and Ray Tune's own.
+"""Trials without evaluation: those of ``--strategy ray``, recorded on disk, and those of Ray Tune.
 
-Each function is for a process of its own, and starts a cluster on this machine there.
+Call each function in a process of its own: it starts a cluster on this machine.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import slimsearch
 
 OURS, DEFAULTS, REUSED = "--strategy ray", "Ray Tune's defaults", "Ray Tune, reuse_actors=True"
 
-# Read when Tune is imported: its new output also comes where none is asked for.
+# Read when Tune is imported: its new output cannot be turned off.
 _OLD = "0"
 _CHOICES = {"a": list(range(100)), "b": list(range(100))}
 
 
 @dataclass(frozen=True)
-class Times:
-    """When trials were run.
+class NoOpTimes:
+    """Durations of a search in seconds.
 
     Attributes:
-        start: seconds from the call to the beginning of the first trial: the cluster, imports, the engine.
-        first: from there to its end: the first processes.
-        all: from there to the end of the last trial.
+        start: from the call to the begin of the first trial: cluster, imports, engine.
+        first: from the begin to the end of the first trial: the first processes.
+        all: from the begin of the first trial to the end of the last one.
     """
 
     start: float
@@ -38,8 +38,8 @@ class Times:
     all: float
 
 
-def ours(trials: int) -> Times:
-    """`slimsearch.search` with a function that returns at once; everything else is as ever."""
+def ours(trials: int) -> NoOpTimes:
+    """`slimsearch.search` with a function that returns at once."""
     begun = time.time()
     with tempfile.TemporaryDirectory() as folder:
         result = slimsearch.search(
@@ -48,16 +48,16 @@ def ours(trials: int) -> Times:
         )  # fmt: skip
     first = min(trial.started for trial in result.trials)
     ends = [trial.ended for trial in result.trials]
-    return Times(first - begun, min(ends) - first, max(ends) - first)
+    return NoOpTimes(first - begun, min(ends) - first, max(ends) - first)
 
 
-def defaults(trials: int) -> Times:
-    """Ray Tune as it is, but that it writes to a temporary folder and prints nothing."""
+def defaults(trials: int) -> NoOpTimes:
+    """Ray Tune with its defaults, in a temporary folder and without output."""
     return _tuned(lambda config: {"score": 1.0}, trials)
 
 
-def reusing(trials: int) -> Times:
-    """The same with actors that are used again."""
+def reusing(trials: int) -> NoOpTimes:
+    """Ray Tune with actors that are reused."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = _OLD
     from ray import tune
 
@@ -81,7 +81,7 @@ def _nothing(candidate: Mapping[str, Any]) -> dict[str, float]:
     return {"score": float(candidate["a"] * candidate["b"] % 97)}
 
 
-def _tuned(trainable: Any, trials: int, **options: Any) -> Times:
+def _tuned(trainable: Any, trials: int, **options: Any) -> NoOpTimes:
     os.environ["RAY_AIR_NEW_OUTPUT"] = _OLD
     import ray
     from ray import tune
@@ -99,7 +99,7 @@ def _tuned(trainable: Any, trials: int, **options: Any) -> Times:
 
     clock = Clock()
     called = time.time()
-    # As the strategy starts its own.
+    # With the options of the strategy.
     ray.init(
         address="local", num_cpus=os.cpu_count(), include_dashboard=True, dashboard_host="127.0.0.1",
         log_to_driver=False, logging_level=logging.ERROR,
@@ -115,4 +115,4 @@ def _tuned(trainable: Any, trials: int, **options: Any) -> Times:
         ray.shutdown()
     if len(clock.ends) != trials:
         raise RuntimeError(f"Ray Tune ended {len(clock.ends)} of {trials} trials")
-    return Times(clock.begun - called, clock.ends[0] - clock.begun, clock.ends[-1] - clock.begun)
+    return NoOpTimes(clock.begun - called, clock.ends[0] - clock.begun, clock.ends[-1] - clock.begun)

@@ -1,18 +1,62 @@
-"""How much of the workers' time real trials of ``--strategy ray`` spend on their own work, and where the rest goes."""
+"""Utilisation of workers by real trials of ``--strategy ray``, and where the other time goes."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from experiments.benchmarks._busy_clock import BusyClock
-from experiments.benchmarks._watched_search import search_on_ray
+from experiments.benchmarks._ray_driver import search_on_ray
 from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Evaluator, Outcome, Report, Task
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.trial import COMPLETE
+
+
+@dataclass(frozen=True)
+class BusyClock:
+    """Adds times to the metrics of another evaluator.
+
+    - ``busy_seconds``: processor time of the process, which excludes all waiting. Evaluations use one thread.
+    - ``answer_seconds``: waiting for answers to reports.
+    - ``queue_seconds``: waiting for a core; 0 where the system does not tell.
+    - ``began``, ``ended``: seconds since 1970.
+    - ``process``: process ID; the first evaluation of a process includes imports.
+    """
+
+    evaluator: Evaluator
+
+    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+        """Evaluate, and time it."""
+        answers = 0.0
+
+        def timed(epoch: int, metrics: Mapping[str, float]) -> bool:
+            nonlocal answers
+            asked = time.perf_counter()
+            go_on = report(epoch, metrics)
+            answers += time.perf_counter() - asked
+            return go_on
+
+        began, busy, queue = time.time(), time.process_time(), _queued()
+        outcome = self.evaluator.evaluate(task, report=timed)
+        times = {
+            "busy_seconds": time.process_time() - busy, "answer_seconds": answers,
+            "queue_seconds": _queued() - queue, "began": began, "ended": time.time(), "process": float(os.getpid()),
+        }  # fmt: skip
+        return Outcome({**outcome.metrics, **times}, outcome.artifacts)
+
+
+def _queued() -> float:
+    """Seconds that this thread was ready to run without a core, on Linux."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
 
 SPACE, DATASET = "lenet", "mnist5k"
 _METRICS = (
@@ -21,16 +65,16 @@ _METRICS = (
 
 
 def real_trials(folder: Path, workers: int, trials: int, epochs: int) -> dict[str, Any]:
-    """Train networks in a search; in a process of its own.
+    """Train networks in a search; call it in a process of its own.
 
-    The sampler is random, so that the networks are the same whatever the number of workers.
+    The sampler is random, so that the networks do not depend on the number of workers.
 
     Args:
-        folder: of the run; is made, and keeps the files.
-        workers, trials, epochs: as for a run.
+        folder: run directory, which is made.
+        workers, trials, epochs: options of the run.
 
     Returns:
-        what the functions below read.
+        JSON for the functions below.
 
     Raises:
         SlimsearchError: a trial failed.
@@ -38,9 +82,9 @@ def real_trials(folder: Path, workers: int, trials: int, epochs: int) -> dict[st
     configuration = Configuration(
         space=SPACE, dataset=DATASET, epochs=epochs, trials=trials, workers=workers, sampler="random"
     )
-    seen = search_on_ray(configuration, folder, around=BusyClock)
+    result = search_on_ray(configuration, folder, around=BusyClock)
     rows = []
-    for trial in seen.trials:
+    for trial in result.trials:
         if trial.state != COMPLETE:
             raise SlimsearchError(f"trial {trial.number} of {SPACE} is {trial.state}: {trial.error}")
         measured = {name: trial.metrics[name] for name in _METRICS}
@@ -48,25 +92,25 @@ def real_trials(folder: Path, workers: int, trials: int, epochs: int) -> dict[st
             "number": trial.number, "asked": trial.started, "told": trial.ended, **measured,
             "model": trial.artifacts["model"], "architecture": dict(trial.candidate.architecture),
         })  # fmt: skip
-    return {"workers": workers, "epochs": epochs, "seconds": seen.seconds, "trials": rows}
+    return {"workers": workers, "epochs": epochs, "seconds": result.seconds, "trials": rows}
 
 
 @dataclass(frozen=True)
-class Shares:
-    """Where workers x wall time goes, as shares of it; together they are 1.
+class TimeShares:
+    """Shares of workers x wall time; their sum is 1.
 
-    The wall time is that from the first trial's beginning to the last one's end.
+    The wall time is from the begin of the first trial to the end of the last one.
 
     Attributes:
-        work: processor time of training, evaluation and measuring.
-        imports: what the first evaluation of a process computes beyond the median of those that are not.
-        answers: evaluations wait for answers to their reports.
-        queue: they wait for a core.
-        waiting: they wait for anything else: until somebody has measured, or for the disk. What other threads of the
-            process compute meanwhile is taken off, so it can come out a little below 0.
-        before: from the recorded beginning of a trial to that of its evaluation: a process is found, or made.
+        work: processor time of training, evaluation and latency measurement.
+        imports: processor time of the first evaluation of a process beyond the median of the others.
+        answers: waiting for answers to reports.
+        queue: waiting for a core.
+        waiting: waiting for others to measure latency, or for the disk. Processor time of other threads is subtracted:
+            it can be a little below 0.
+        before: from the recorded begin of a trial to the begin of its evaluation: a process is found or started.
         after: from the end of an evaluation to the recorded end of its trial.
-        idle: a worker has no trial.
+        idle: workers without a trial.
     """
 
     work: float
@@ -79,13 +123,13 @@ class Shares:
     idle: float
 
 
-def shares(run: Mapping[str, Any]) -> Shares:
-    """Of what `real_trials` gave."""
+def shares(run: Mapping[str, Any]) -> TimeShares:
+    """Time shares of the result of `real_trials`."""
     rows = run["trials"]
     room = run["workers"] * (max(row["told"] for row in rows) - min(row["asked"] for row in rows))
     first = _first_of_their_process(rows)
-    usual = median([row["busy_seconds"] for row in rows if row["number"] not in first] or [0.0])
-    imports = sum(max(0.0, row["busy_seconds"] - usual) for row in rows if row["number"] in first)
+    trial_means = median([row["busy_seconds"] for row in rows if row["number"] not in first] or [0.0])
+    imports = sum(max(0.0, row["busy_seconds"] - trial_means) for row in rows if row["number"] in first)
     busy, answers, queue = (_sum(rows, f"{name}_seconds") for name in ("busy", "answer", "queue"))
     inside = _sum(rows, "ended") - _sum(rows, "began")
     before, after = _sum(rows, "began") - _sum(rows, "asked"), _sum(rows, "told") - _sum(rows, "ended")
@@ -93,28 +137,28 @@ def shares(run: Mapping[str, Any]) -> Shares:
         "work": busy - imports, "imports": imports, "answers": answers, "queue": queue,
         "waiting": inside - busy - answers - queue, "before": before, "after": after,
     }  # fmt: skip
-    return Shares(**{name: part / room for name, part in found.items()}, idle=1 - sum(found.values()) / room)
+    return TimeShares(**{name: part / room for name, part in found.items()}, idle=1 - sum(found.values()) / room)
 
 
 def per_hour(run: Mapping[str, Any]) -> float:
-    """Trials an hour once the first has ended, and with it the start of the processes."""
+    """Trials per hour after the end of the first trial, and so without the start of processes."""
     told: list[float] = sorted(row["told"] for row in run["trials"])
     return 3600 * (len(told) - 1) / (told[-1] - told[0])
 
 
 @dataclass(frozen=True)
-class Usual:
-    """Seconds of a trial whose process was there: of the evaluation without its answers, and until it begins."""
+class TrialMeans:
+    """Mean seconds of a trial in a running process: its evaluation without waiting for answers, and its dispatch."""
 
     evaluation: float
     dispatch: float
 
 
-def usual(run: Mapping[str, Any]) -> Usual:
-    """Means of the trials that are not the first ones of their process; of all where there are no others."""
+def trial_means(run: Mapping[str, Any]) -> TrialMeans:
+    """Means over trials that are not the first of their process, or over all if there are no others."""
     first = _first_of_their_process(run["trials"])
     rows = [row for row in run["trials"] if row["number"] not in first] or run["trials"]
-    return Usual(
+    return TrialMeans(
         fmean(row["ended"] - row["began"] - row["answer_seconds"] for row in rows),
         fmean(row["began"] - row["asked"] for row in rows),
     )

@@ -1,4 +1,4 @@
-"""The tables of docs/scaling.md, from what experiments/benchmarks/ray_scaling.py has measured."""
+"""Tables of docs/scaling.md from the measurements of ray_scaling.py."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from statistics import median
 from typing import Any
 
 from experiments.benchmarks import _ray_utilisation
-from experiments.benchmarks._cluster_simulation import Costs, Trials, enough, simulate
-from experiments.benchmarks._driver_costs import costs
-from experiments.benchmarks._latency_under_load import agreement
-from experiments.benchmarks._page import table
+from experiments.benchmarks._cluster_simulation import Costs, Workload, enough, simulate
+from experiments.benchmarks._latency_under_load import compare_with_quiet
+from experiments.benchmarks._output import table
+from experiments.benchmarks._ray_driver import costs
 from experiments.benchmarks._ray_no_op import DEFAULTS, OURS
 
 WORKERS = (1, 2, 10, 100, 1000)
@@ -19,7 +19,7 @@ SECONDS = (30, 120, 600)
 EPOCHS = 10
 SHARE = 0.85
 HISTORY = 1000
-"""Trials in the record where a proposal is timed."""
+"""Number of recorded trials for which proposals are timed."""
 
 _FULL = 0.95
 _SHARES = {
@@ -37,7 +37,7 @@ Found = Mapping[str, Any]
 
 
 def tables(found: Found) -> dict[str, str]:
-    """In Markdown, by the names of their places."""
+    """The tables in Markdown, by their names in the page."""
     return {
         "machine": _machine(found),
         "no_op": _no_op(found["no_op"]),
@@ -108,7 +108,7 @@ def _latency(runs: Sequence[Found], measured: Found) -> str:
     }
     rows = []
     for name, values in compared.items():
-        agrees = agreement(values, quiet)
+        agrees = compare_with_quiet(values, quiet)
         correlation = "" if agrees.rank_correlation is None else f"{agrees.rank_correlation:.3f}"
         rows.append([name, correlation, f"{agrees.ratio:.2f}", f"{agrees.lowest:.2f} to {agrees.highest:.2f}"])
     return table(["", "rank correlation with quiet", "median ratio", "ratios"], rows)
@@ -138,11 +138,11 @@ def _costs(found: Found) -> Callable[[int], Costs]:
 
 def _validation(found: Found) -> str:
     alone = next(run for run in found["real"] if run["workers"] == 1)
-    usual = _ray_utilisation.usual(alone)
+    trial_means = _ray_utilisation.trial_means(alone)
     rows = []
     for run in found["real"]:
-        trials = Trials(usual.evaluation, run["epochs"], usual.dispatch)
-        # Those networks were proposed at random.
+        trials = Workload(trial_means.evaluation, run["epochs"], trial_means.dispatch)
+        # These networks were proposed at random.
         load = simulate(run["workers"], trials, costs(found["driver"], 0.0)(run["workers"]))
         measured = _ray_utilisation.per_hour(run)
         rows.append([
@@ -156,7 +156,7 @@ def _simulation(found: Found) -> str:
     with_workers = _costs(found)
     rows = []
     for seconds in SECONDS:
-        trials = Trials(seconds, EPOCHS, _dispatch(found))
+        trials = Workload(seconds, EPOCHS, _dispatch(found))
         cells = []
         for workers in WORKERS:
             load = simulate(workers, trials, with_workers(workers))
@@ -168,12 +168,12 @@ def _simulation(found: Found) -> str:
 
 
 def _dispatch(found: Found) -> float:
-    return _ray_utilisation.usual(next(run for run in found["real"] if run["workers"] == 1)).dispatch
+    return _ray_utilisation.trial_means(next(run for run in found["real"] if run["workers"] == 1)).dispatch
 
 
 def _bottleneck(found: Found) -> str:
     with_workers = _costs(found)
-    trials = Trials(SECONDS[0], EPOCHS, _dispatch(found))
+    trials = Workload(SECONDS[0], EPOCHS, _dispatch(found))
     full = [w for w in WORKERS if simulate(w, trials, with_workers(w)).driver > _FULL]
     reached = full[0] if full else WORKERS[-1]
     there = with_workers(reached)

@@ -1,28 +1,26 @@
-"""Searches of a table, ours and those of others as they are installed, each as the rows that it evaluates.
+"""Searchers of a table: our samplers and those of other packages, each as the rows that it evaluates.
 
-Whoever proposes a row again pays for it again, as a user would whose networks are trained anew: so do all but ours,
-which never propose twice, and NNI's, which leave out what they have tried (its TPE walks the grid from its first
-repeat on). All begin with the same random rows, but for NNI's strategies, which can not be given any. What the space
-knows before an evaluation (parameters, latency) only ours can be told. A point that the table lacks is a failed trial
-to whoever proposed it, and costs nothing; after ten in a row, the nearest row that was not evaluated stands for it.
+A row that is proposed again is paid for again, since a user would train the network again. Our samplers never repeat a
+proposal, and NNI's strategies leave out what they have tried (NNI's TPE walks the grid after its first repeat). All
+searchers begin with the same random rows, but for NNI's strategies, which take none. Only our samplers know costs
+(parameters, latency) before an evaluation. A point that the table lacks is a failed trial for the searcher and costs
+nothing; after ten in a row, the nearest row that was not evaluated takes its place.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Objective
+from experiments.benchmarks._trained_tables import LookupTable
 from slimsearch.loop.proposals import Proposals
 from slimsearch.names import built_in_names
-from slimsearch.search_spaces import Candidate, Point, Space
+from slimsearch.search_spaces import Point
 from slimsearch.strategies import StrategySettings
 from slimsearch.strategies.samplers import History, Observation, distribution, load_sampler
 
@@ -32,95 +30,51 @@ if TYPE_CHECKING:
     from slimsearch.strategies._nni.drive import MultiTrial
 
 START = 10
-"""Random rows with which a search begins."""
+"""Number of random rows at the beginning of a search."""
 
-# So many points in a row that the table lacks fail: a model that does not learn from failures may repeat itself.
+# Number of points in a row that may fail because the table lacks them: some models repeat themselves for ever.
 _PATIENCE = 10
 
 Directions = Sequence[Literal["minimize"]]
 Rows = Generator[int, None, None]
-"""Evaluated rows, one after the other; ends by itself where the search has nothing more to propose."""
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A table to search.
-
-    Attributes:
-        space: its points.
-        objectives: of which `losses` has a column each; the first one is learned.
-        points: (rows,) canonical.
-        losses: (rows, objectives) what a search is told, less is better.
-    """
-
-    space: Space
-    objectives: tuple[Objective, ...]
-    points: Sequence[Point]
-    losses: np.ndarray[Any, np.dtype[np.float64]]
-
-    def row(self, point: Point) -> int | None:
-        """Where `point` is in the table, if it is."""
-        try:
-            return self._rows.get(Candidate(self.space.canonical(point)).key)
-        except SlimsearchError:
-            return None
-
-    def told(self, row: int) -> tuple[float, ...]:
-        """The losses of a row."""
-        return tuple(float(value) for value in self.losses[row])
-
-    def nearest(self, point: Point, evaluated: Set[int]) -> int:
-        """The row not in `evaluated` that has most values in common with `point`, any row where all are."""
-        texts = np.array([choice.text(point[choice.label]) for choice in self.space.choices])
-        common = (self._texts == texts).sum(axis=1)
-        if len(evaluated) < len(common):
-            common[list(evaluated)] = -1
-        return int(common.argmax())
-
-    @cached_property
-    def _texts(self) -> np.ndarray[Any, np.dtype[np.str_]]:
-        return np.array([[c.text(point[c.label]) for c in self.space.choices] for point in self.points])
-
-    @cached_property
-    def _rows(self) -> dict[str, int]:
-        return {Candidate(point).key: row for row, point in enumerate(self.points)}
+"""Evaluated rows in order; ends when the searcher has nothing more to propose."""
 
 
 class _Answers:
-    """Which rows the points are that one of the others proposes."""
+    """Maps the points that a peer proposes to rows."""
 
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
+    def __init__(self, table: LookupTable) -> None:
+        self._table = table
         self._evaluated: set[int] = set()
         self._missed = 0
 
     def row(self, point: Point) -> int | None:
-        """None where the table lacks `point`, and not too often in a row."""
-        found = self._problem.row(point)
+        """The row of `point`; None if the table lacks it, but for the nearest row after `_PATIENCE` times in a row."""
+        found = self._table.row(point)
         if found is None:
             self._missed += 1
             if self._missed <= _PATIENCE:
                 return None
-            found = self._problem.nearest(point, self._evaluated)
+            found = self._table.nearest(point, self._evaluated)
         self._missed = 0
         self._evaluated.add(found)
         return found
 
 
-def start(problem: Problem, seed: int) -> list[int]:
-    """Different random rows, for every search with this seed."""
-    count = min(START, len(problem.points))
-    return [int(row) for row in np.random.default_rng([seed, 0]).choice(len(problem.points), count, replace=False)]
+def start(table: LookupTable, seed: int) -> list[int]:
+    """Distinct random rows, the same for all searches with this seed."""
+    count = min(START, len(table.points))
+    return [int(row) for row in np.random.default_rng([seed, 0]).choice(len(table.points), count, replace=False)]
 
 
 @dataclass(frozen=True)
-class Searched:
-    """What one search evaluated.
+class SearchTrace:
+    """The evaluations of one search.
 
     Attributes:
-        rows: in order.
-        ended: by itself: there was nothing more to propose.
-        seconds: that it took.
+        rows: of the table, in the order of evaluation.
+        ended: whether the searcher had nothing more to propose.
+        seconds: duration.
     """
 
     rows: list[int]
@@ -129,60 +83,60 @@ class Searched:
 
 
 def is_peer(name: str) -> bool:
-    """Whether a searcher is what ours are compared with."""
+    """Whether a searcher is one that our samplers are compared with."""
     return name in PEERS or name == "random"
 
 
-def search(name: str, problem: Problem, seed: int, first: Sequence[int]) -> Rows:
+def search(name: str, table: LookupTable, seed: int, first: Sequence[int]) -> Rows:
     """The rows that the searcher called `name` evaluates.
 
     Args:
-        name: a peer, or a sampler of ours or of the user's.
-        problem: what is searched.
-        seed: of the searcher's random numbers.
-        first: rows with which it begins, if it can be given any.
+        name: a peer, a built-in sampler or a sampler of the user.
+        table: to search.
+        seed: of the searcher.
+        first: rows to begin with; NNI's strategies ignore them.
 
     Raises:
         SlimsearchError: there is no such searcher, or it failed.
     """
-    return PEERS.get(name, _ours_called(name))(problem, seed, first)
+    return PEERS.get(name, _ours_called(name))(table, seed, first)
 
 
 def ours() -> list[str]:
-    """Names of our samplers; ``random`` among them is the plain one that others are compared with."""
+    """Names of our samplers, with the baseline ``random``."""
     return built_in_names("slimsearch.strategies.samplers")
 
 
-def _ours_called(name: str) -> Callable[[Problem, int, Sequence[int]], Rows]:
-    """What a run does that is given this sampler and has one worker."""
+def _ours_called(name: str) -> Callable[[LookupTable, int, Sequence[int]], Rows]:
+    """Proposes as a run with this sampler and one worker does."""
 
-    def rows(problem: Problem, seed: int, first: Sequence[int]) -> Rows:
-        proposals = Proposals(problem.space, load_sampler(name), problem.objectives, seed)
+    def rows(table: LookupTable, seed: int, first: Sequence[int]) -> Rows:
+        proposals = Proposals(table.space, load_sampler(name), table.objectives, seed)
         history = History()
         for row in first:
-            history.add(Observation(problem.points[row], problem.told(row)))
+            history.add(Observation(table.points[row], table.told(row)))
             yield row
         while (candidate := proposals.next(history, len(history.observations))) is not None:
-            found = problem.row(candidate.architecture)
+            found = table.row(candidate.architecture)
             assert found is not None, "the space is the table's"
-            history.add(Observation(candidate.architecture, problem.told(found)))
+            history.add(Observation(candidate.architecture, table.told(found)))
             yield found
 
     return rows
 
 
-def _optuna(make: Callable[[int, Directions], optuna.Study]) -> Callable[[Problem, int, Sequence[int]], Rows]:
-    """By ask and tell; the first rows are enqueued."""
+def _optuna(make: Callable[[int, Directions], optuna.Study]) -> Callable[[LookupTable, int, Sequence[int]], Rows]:
+    """A study of Optuna, by ask and tell; the first rows are enqueued."""
 
-    def rows(problem: Problem, seed: int, first: Sequence[int]) -> Rows:
+    def rows(table: LookupTable, seed: int, first: Sequence[int]) -> Rows:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        study = make(seed, ["minimize"] * len(problem.objectives))
-        distributions: dict[str, Any] = {choice.label: distribution(choice) for choice in problem.space.choices}
+        study = make(seed, ["minimize"] * len(table.objectives))
+        distributions: dict[str, Any] = {choice.label: distribution(choice) for choice in table.space.choices}
         for row in first:
-            study.enqueue_trial(_texts(problem, row))
-        answers = _Answers(problem)
+            study.enqueue_trial(_texts(table, row))
+        answers = _Answers(table)
         while True:
             trial = study.ask(fixed_distributions=distributions)
             found = answers.row(_point(trial.params))
@@ -190,14 +144,14 @@ def _optuna(make: Callable[[int, Directions], optuna.Study]) -> Callable[[Proble
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 continue
             yield found
-            study.tell(trial, list(problem.told(found)))
+            study.tell(trial, list(table.told(found)))
 
     return rows
 
 
-def _texts(problem: Problem, row: int) -> dict[str, str]:
-    """A row as Optuna records it: JSON text, so that every value is a category."""
-    return {choice.label: choice.text(problem.points[row][choice.label]) for choice in problem.space.choices}
+def _texts(table: LookupTable, row: int) -> dict[str, str]:
+    """A row as Optuna records it: JSON text, so that each value is a category."""
+    return {choice.label: choice.text(table.points[row][choice.label]) for choice in table.space.choices}
 
 
 def _point(texts: Mapping[str, str]) -> dict[str, Any]:
@@ -205,7 +159,7 @@ def _point(texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _default(seed: int, directions: Directions) -> optuna.Study:
-    """The sampler that a study has if none is named; made anew, since it takes no seed otherwise."""
+    """The default sampler of a study, constructed again with the seed."""
     import optuna
 
     study = optuna.create_study(directions=directions)
@@ -231,23 +185,23 @@ def _gp(seed: int, directions: Directions) -> optuna.Study:
     return optuna.create_study(directions=directions, sampler=optuna.samplers.GPSampler(seed=seed))
 
 
-def _ray(problem: Problem, seed: int, first: Sequence[int]) -> Rows:
-    """Tune's searcher with its defaults, asked without Tune around it."""
+def _ray(table: LookupTable, seed: int, first: Sequence[int]) -> Rows:
+    """Ray Tune's searcher with its defaults, without Tune."""
     import logging
 
     from ray.tune.search.optuna import OptunaSearch
 
     logging.getLogger("optuna").setLevel(logging.ERROR)
-    names = [objective.metric for objective in problem.objectives]
+    names = [objective.metric for objective in table.objectives]
     several = len(names) > 1
     searcher = OptunaSearch(
-        space={choice.label: distribution(choice) for choice in problem.space.choices},
+        space={choice.label: distribution(choice) for choice in table.space.choices},
         metric=names if several else names[0],
         mode=["min"] * len(names) if several else "min",
-        points_to_evaluate=[_texts(problem, row) for row in first],
+        points_to_evaluate=[_texts(table, row) for row in first],
         seed=seed,
     )
-    answers = _Answers(problem)
+    answers = _Answers(table)
     for number in itertools.count():
         suggested = searcher.suggest(str(number))
         assert suggested is not None, "only a searcher that limits concurrency gives nothing"
@@ -256,19 +210,19 @@ def _ray(problem: Problem, seed: int, first: Sequence[int]) -> Rows:
             searcher.on_trial_complete(str(number), error=True)
             continue
         yield found
-        searcher.on_trial_complete(str(number), result=dict(zip(names, problem.told(found), strict=True)))
+        searcher.on_trial_complete(str(number), result=dict(zip(names, table.told(found), strict=True)))
 
 
-def _nni(make: Callable[[int], MultiTrial]) -> Callable[[Problem, int, Sequence[int]], Rows]:
-    """As in a run with one worker; more is better to NNI, and it takes one number."""
+def _nni(make: Callable[[int], MultiTrial]) -> Callable[[LookupTable, int, Sequence[int]], Rows]:
+    """As in a run with one worker; NNI maximizes one number."""
 
-    def rows(problem: Problem, seed: int, first: Sequence[int]) -> Rows:
+    def rows(table: LookupTable, seed: int, first: Sequence[int]) -> Rows:
         from slimsearch.strategies._nni import proposals as _nni_proposals
 
         strategy = make(seed)
-        mutables, point_of = _nni_proposals.mutables(problem.space)
+        mutables, point_of = _nni_proposals.mutables(table.space)
         proposals = _nni_proposals.proposals(strategy.NAME, strategy._strategy(mutables), mutables, point_of)
-        answers = _Answers(problem)
+        answers = _Answers(table)
         number = 0
         try:
             point = next(proposals, None)
@@ -277,7 +231,7 @@ def _nni(make: Callable[[int], MultiTrial]) -> Callable[[Problem, int, Sequence[
                 score = None
                 if found is not None:
                     yield found
-                    score = -problem.told(found)[0]
+                    score = -table.told(found)[0]
                 try:
                     point = proposals.send([(number, score)])
                 except StopIteration:
@@ -301,7 +255,7 @@ def _nni_tpe(seed: int) -> MultiTrial:
     return NniTpe(StrategySettings(workers=1, seed=seed))
 
 
-PEERS: dict[str, Callable[[Problem, int, Sequence[int]], Rows]] = {
+PEERS: dict[str, Callable[[LookupTable, int, Sequence[int]], Rows]] = {
     "optuna-default": _optuna(_default),
     "optuna-tpe": _optuna(_tpe),
     "optuna-nsga2": _optuna(_nsga2),
@@ -310,9 +264,9 @@ PEERS: dict[str, Callable[[Problem, int, Sequence[int]], Rows]] = {
     "nni-tpe": _nni(_nni_tpe),
     "ray-optuna": _ray,
 }
-"""Searchers of others, with their own defaults but for what the name says."""
+"""Searchers of other packages, with their defaults unless the name says otherwise."""
 
 SINGLE = ("nni-evolution", "nni-tpe")
-"""Those that search for one objective only."""
+"""Searchers for one objective only."""
 SLOW = ("gp", "optuna-gp", "ray-optuna")
-"""Those that are given fewer seeds and evaluations."""
+"""Searchers with fewer seeds and evaluations."""

@@ -1,10 +1,9 @@
-"""The rows of the README's headline table, each with what it is compared with in the same run.
+"""Rows of the headline table of the README, each with its baseline in the same run.
 
     python experiments/benchmarks/headline.py first-seconds --json headline.json
     python experiments/benchmarks/headline.py hello-nas --mnist data --json headline.json
 
-A row that was interrupted is gone on with: its runs are kept below --out. The file of --json keeps the rows that
-other calls have written.
+An interrupted row continues: its runs are stored in --out. The file of --json keeps the rows of earlier calls.
 """
 
 from __future__ import annotations
@@ -14,23 +13,20 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
 
 from experiments.benchmarks._co_search import co_search
-from experiments.benchmarks._first_seconds import first_seconds
-from experiments.benchmarks._headline_table import front_table, headline_table
-from experiments.benchmarks._hello_nas import hello_nas
-from experiments.benchmarks._page import filled
-from experiments.benchmarks._small_cifar10 import small_cifar10
-from experiments.benchmarks._tiny_mnist import tiny_mnist
+from experiments.benchmarks._durations import first_seconds, hello_nas
+from experiments.benchmarks._output import add_output, check_output, table, write_output
+from experiments.benchmarks._small_networks import small_cifar10, tiny_mnist
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import processor
-from slimsearch.files import write_json, write_text
 
 ROWS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "first-seconds": lambda options: first_seconds(options.repeats),
@@ -46,6 +42,9 @@ ROWS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 }
 
 
+Row = Mapping[str, Any]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make a row; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
@@ -54,23 +53,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("row", choices=list(ROWS), help="which one")
-    made.add_argument("--json", type=Path, help="where the row is written, beside those that are there")
-    made.add_argument("--page", type=Path, help="a page of Markdown whose tables are written anew")
-    made.add_argument("--out", type=Path, default=Path("runs") / "headline", help="where runs are kept")
+    made.add_argument("row", choices=list(ROWS), help="row to measure")
+    add_output(made, page=True)
+    made.add_argument("--out", type=Path, default=Path("runs") / "headline", help="folder of the runs")
     made.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads")
     made.add_argument("--cifar10", type=Path, help="image folder of CIFAR-10")
-    made.add_argument("--seeds", type=int, help="how many; by default as many as the row quotes")
-    made.add_argument("--repeats", type=int, default=5, help="of first-seconds")
-    made.add_argument("--trials", type=int, default=32, help="of a search")
-    made.add_argument("--epochs", type=int, default=4, help="of training in a search")
-    made.add_argument("--long", type=int, default=40, help="epochs of a training for long")
-    made.add_argument("--workers", type=int, default=2, help="of the searches of the mnist rows")
+    made.add_argument("--seeds", type=int, help="number of seeds; by default that of the README")
+    made.add_argument("--repeats", type=int, default=5, help="starts of first-seconds")
+    made.add_argument("--trials", type=int, default=32, help="trials of a search")
+    made.add_argument("--epochs", type=int, default=4, help="epochs of a trial")
+    made.add_argument("--long", type=int, default=40, help="epochs of a long training")
+    made.add_argument("--workers", type=int, default=2, help="workers of the mnist rows")
     made.add_argument("--budget", type=float, default=120.0, help="seconds of each search of co-search")
     return made
 
 
 def _run(options: argparse.Namespace) -> None:
+    check_output(options)
     options.out = options.out.resolve()
     row = _without_paths(ROWS[options.row](options), options)
     print(json.dumps(row, indent=1))
@@ -79,23 +78,19 @@ def _run(options: argparse.Namespace) -> None:
         before = json.loads(options.json.read_text(encoding="utf-8"))
     name, flags = processor()
     rows = {**before.get("rows", {}), options.row: row}
-    if options.json is not None:
-        found = {"processor": name, "processor_flags": flags, "rows": rows}
-        write_json(options.json, found)
-    if options.page is not None:
-        page = options.page.read_text(encoding="utf-8")
-        write_text(options.page, filled(page, _tables(rows, page)))
+    page = options.page.read_text(encoding="utf-8") if options.page is not None else ""
+    write_output(options, {"processor": name, "processor_flags": flags, "rows": rows}, _tables(rows, page))
 
 
 def _tables(rows: Mapping[str, Mapping[str, Any]], page: str) -> dict[str, str]:
-    """Those that the page has a place for; all where it has none, which `filled` refuses."""
-    made = {"headline": headline_table(rows)}
-    made |= {name.replace("-", "_"): front_table(row) for name, row in rows.items() if "lenet" in row}
+    """The tables that the page has a place for; all if it has none, which is an error later."""
+    made = {"headline": _headline_table(rows)}
+    made |= {name.replace("-", "_"): _front_table(row) for name, row in rows.items() if "lenet" in row}
     return {name: text for name, text in made.items() if f"<!-- table: {name} -->" in page} or made
 
 
 def _without_paths(row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Commands as another machine would have them."""
+    """A row whose commands have relative paths."""
     text = json.dumps(row)
     for path, name in ((options.out, "runs/headline"), (options.mnist, "data"), (options.cifar10, "cifar10")):
         if path is not None:
@@ -120,6 +115,92 @@ def _cifar10(options: argparse.Namespace) -> Path:
         raise SlimsearchError(f"{options.row} needs --cifar10, an image folder of CIFAR-10")
     found: Path = options.cifar10.resolve()
     return found
+
+
+def _headline_table(rows: Mapping[str, Row]) -> str:
+    """The headline table in Markdown, with the rows that are measured."""
+    return table(
+        ["row", "target", "result"],
+        [[f"`{name}`", target, result(rows[name])] for name, (target, result) in _TARGETS.items() if name in rows],
+        numbers=False,
+    )
+
+
+def _front_table(row: Row) -> str:
+    """The networks of an MNIST row in Markdown: the final one, five others, and the pruned LeNet."""
+    named = [
+        ("trained for long", row["metrics"]),
+        *(("one of the six, 8 epochs", m) for m in row["others"]),
+    ]
+    named.append(("LeNet, pruned", row["lenet"]))
+    return table(
+        ["network", "test %", "parameters", "KiB", "latency, ms"],
+        [
+            [name, f"{100 * m['test_accuracy']:.2f}", f"{m['params']:,.0f}", f"{m['size_kib']:.1f}",
+             f"{m['latency_ms']:.4f}"]
+            for name, m in named
+        ],
+    )  # fmt: skip
+
+
+def _show_first_seconds(row: Row) -> str:
+    epoch, trial = (_spread(row[name], "{:.1f}") for name in ("epoch_seconds", "trial_seconds"))
+    return f"{epoch} s to the first epoch, {trial} s to the first trial"
+
+
+def _show_hello_nas(row: Row) -> str:
+    return (
+        f"{row['median_times_faster']:.1f} times: {row['median_seconds']:.0f} s and "
+        f"{100 * row['median_accuracy']:.2f}%, NNI {row['median_nni_seconds']:.0f} s and "
+        f"{100 * row['median_nni_accuracy']:.2f}%; trained for twice as long "
+        f"{row['median_long_times_faster']:.1f} times: {row['median_long_seconds']:.0f} s and "
+        f"{100 * row['median_long_accuracy']:.2f}%"
+    )
+
+
+def _show_tiny_mnist(row: Row) -> str:
+    m, accuracy = row["metrics"], _spread([100 * value for value in row["test_accuracies"]], "{:.2f}")
+    minutes = sum(row["seconds"].values()) / 60
+    return (
+        f"{accuracy} %, {m['params']:,.0f} parameters, {m['size_kib']:.1f} KiB, {m['latency_ms']:.3f} ms; "
+        f"{minutes:.0f} minutes"
+    )
+
+
+def _show_small_cifar10(row: Row) -> str:
+    m = row["metrics"]
+    return (
+        f"{100 * m['test_accuracy']:.2f}%, {m['params']:,.0f} parameters, {m['size_kib']:.0f} KiB, "
+        f"{row['latency_ms']:.3f} ms (ResNet-18: {row['resnet18_latency_ms']:.3f} ms); "
+        f"{row['seconds'] / 60:.0f} minutes"
+    )
+
+
+def _show_co_search(row: Row) -> str:
+    medians = "; ".join(
+        f"{name}: {found['co-search']:.3f} against {max(v for k, v in found.items() if k != 'co-search'):.3f}"
+        for name, found in row["medians"].items()
+    )
+    return f"larger in {row['won']} of {row['of']} (medians of hypervolumes: {medians})"
+
+
+_TARGETS: dict[str, tuple[str, Callable[[Row], str]]] = {
+    "first-seconds": ("first epoch in 10 s, first trial in 20 s, imports included", _show_first_seconds),
+    "hello-nas": ("NNI's accuracy in a tenth of its time", _show_hello_nas),
+    "mnist-2421": ("at most 2,421 parameters and 16 KiB: 99.2% (LeNet pruned to as many: 97.25%)", _show_tiny_mnist),
+    "mnist-1000": ("at most 1,000 parameters: 98.5%", _show_tiny_mnist),
+    "cifar10": (
+        "at most 280,000 parameters in int8, no slower than a compressed ResNet-18 of ten times as many: 84%, in 90 "
+        "minutes", _show_small_cifar10,
+    ),
+    "co-search": ("a larger hypervolume than search, then compression, with every seed", _show_co_search),
+}  # fmt: skip
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    if len(values) == 1:
+        return form.format(values[0])
+    return f"{form.format(median(values))} ({form.format(min(values))} to {form.format(max(values))})"
 
 
 if __name__ == "__main__":

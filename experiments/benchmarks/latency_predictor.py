@@ -1,9 +1,9 @@
-"""How well latency is foretold from the operators of a file: networks that the predictor has not seen.
+"""Accuracy of the latency predictor on networks that it was not calibrated with.
 
     python experiments/benchmarks/latency_predictor.py --json latency_predictor.json --page docs/latency.md
 
-Run it while nothing else computes. Networks are untrained. What was measured is kept in --out, so that an interrupted
-run goes on. The page gets the table in its marked place.
+Run it on a quiet machine. Networks are untrained. Measurements are stored in --out, so that an interrupted benchmark
+continues.
 """
 
 from __future__ import annotations
@@ -12,22 +12,30 @@ import argparse
 import json
 import os
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
-    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before NumPy is imported
         os.environ.setdefault(_name, "1")
 
-from experiments.benchmarks import _predicted_latency
-from experiments.benchmarks._page import filled, table
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from experiments.benchmarks._output import add_output, check_output, table, write_output
+from slimsearch import compression
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
+from slimsearch.compression import Network, Quantization
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import processor
-from slimsearch.files import write_json, write_text
+from slimsearch.evaluators import LatencyPredictor, measure_latency, processor
+from slimsearch.files import write_json
+from slimsearch.search_spaces import ModelSpace
 
 SPACES = {"lenet": (1, 28, 28), "resnet_cifar": (3, 32, 32)}
 FEW_FILES = {"mnist_cnn": (1, 28, 28)}
@@ -42,14 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("--spaces", nargs="+", default=[*SPACES, *FEW_FILES], choices=[*SPACES, *FEW_FILES])
+    made.add_argument(
+        "--spaces", nargs="+", default=[*SPACES, *FEW_FILES], choices=[*SPACES, *FEW_FILES], help="spaces"
+    )
     made.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS)
-    made.add_argument("--calibrate", type=int, default=10, metavar="N", help="measured latencies that it is told")
-    made.add_argument("--networks", type=int, default=30, metavar="N", help="others that it is tried on")
-    made.add_argument("--blocks", type=int, default=40, metavar="N", help="of each measurement")
-    made.add_argument("--out", type=Path, default=Path("runs") / "latency_predictor", help="where all is kept")
-    made.add_argument("--json", type=Path, metavar="PATH", help="where what was found is written")
-    made.add_argument("--page", type=Path, metavar="PATH", help="a page in Markdown whose table is written anew")
+    made.add_argument("--calibrate", type=int, default=10, metavar="N", help="networks for calibration")
+    made.add_argument("--networks", type=int, default=30, metavar="N", help="networks for the comparison")
+    made.add_argument("--blocks", type=int, default=40, metavar="N", help="blocks of a measurement")
+    made.add_argument("--out", type=Path, default=Path("runs") / "latency_predictor", help="folder of results")
+    add_output(made, page=True)
     return made
 
 
@@ -57,26 +66,20 @@ def _run(options: argparse.Namespace) -> None:
     for name, least in (("calibrate", 1), ("networks", 3), ("blocks", 1)):
         if getattr(options, name) < least:
             raise SlimsearchError(f"--{name} {getattr(options, name)} is less than {least}")
-    if options.page is not None and not options.page.is_file():
-        raise SlimsearchError(f"--page '{options.page}': there is no such file")
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
+    check_output(options)
     settings = {name: getattr(options, name) for name in ("calibrate", "networks", "blocks")}
     rows = [row for name in options.spaces for form in options.forms for row in _kept(name, form, options, settings)]
     found = {"processor": processor()[0], "cores": os.cpu_count(), **settings, "rows": rows}
     made = tables(found)
     print("\n".join(made.values()))
-    if options.json is not None:
-        write_json(options.json, found)
-    if options.page is not None:
-        write_text(options.page, filled(options.page.read_text(encoding="utf-8"), made))
+    write_output(options, found, made)
 
 
 def _kept(name: str, form: str, options: argparse.Namespace, settings: dict[str, int]) -> list[dict[str, Any]]:
-    """Rows of a space in a form: those of an earlier run, or made now.
+    """The rows of a space and format, stored or new.
 
     Raises:
-        SlimsearchError: what is there is of a run with other options.
+        SlimsearchError: the stored rows have other options.
     """
     folder = options.out / f"{name}-{form}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,16 +90,16 @@ def _kept(name: str, form: str, options: argparse.Namespace, settings: dict[str,
             raise SlimsearchError(f"'{path}' is of a run with other options: remove it, or name another --out")
         return found["rows"]  # type: ignore[no-any-return]
     if name in FEW_FILES:
-        rows = _predicted_latency.each_from_the_others(name, FEW_FILES[name], form, folder, options.blocks)
+        rows = _leave_one_out(name, FEW_FILES[name], form, folder, options.blocks)
     else:
         told = (0, options.calibrate)
-        rows = _predicted_latency.rows(name, SPACES[name], form, folder, told, options.networks, options.blocks)
+        rows = _rows(name, SPACES[name], form, folder, told, options.networks, options.blocks)
     write_json(path, {"settings": settings, "rows": rows})
     return rows
 
 
 def tables(found: Mapping[str, Any]) -> dict[str, str]:
-    """What stands in the page, by the name of its place."""
+    """The tables of the page, by name."""
     headings = (
         "", "measured before", "networks", "latency, ms", "rank correlation", "median error, %", "90th percentile, %",
         "operators measured", "guessed", "s for the predictor", "s to measure instead",
@@ -112,6 +115,124 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
     ]  # fmt: skip
     machine = f"{found['cores']} cores of {found['processor']}, one thread, one image a call.\n"
     return {"predictor_machine": machine, "predictor": table(headings, rows)}
+
+
+# Compared networks are within this factor in latency: otherwise their order would be too easy to predict.
+FACTOR = 4.0
+
+
+def _rows(
+    name: str,
+    shape: tuple[int, int, int],
+    form: str,
+    folder: Path,
+    calibrate: Sequence[int],
+    held_out: int,
+    blocks: int,
+) -> list[dict[str, Any]]:
+    """Errors for random networks of a space, after each number of corrections in `calibrate`.
+
+    Args:
+        name, shape: of the space and of one image.
+        form: "fp32" or "int8".
+        folder: of the files; exists.
+        calibrate: numbers of measured latencies that correct the predictor.
+        held_out: number of other networks, within a factor of four in latency.
+        blocks: of a measurement.
+    """  # fmt: skip
+    wanted = max(calibrate) + held_out
+    files = _files(name, shape, form, folder, 2 * wanted)
+    quick = [latency.median_ms for latency in measure_latency(files, shape, blocks=max(1, blocks // 10))]
+    chosen = [files[position] for position in _alike(quick)][:wanted]
+    measured, seconds = _measured(chosen, shape, blocks)
+    calibration, others = chosen[: max(calibrate)], chosen[max(calibrate) :]
+    truth = measured[len(calibration) :]
+    found = []
+    for pairs in calibrate:
+        with tempfile.TemporaryDirectory() as cache:
+            predictor = LatencyPredictor(folder=Path(cache))
+            for path, ms in zip(calibration[:pairs], measured, strict=False):
+                predictor.correct(path, float(ms))
+            start = time.perf_counter()
+            told = [predictor.predict(path) for path in others]
+            spent = time.perf_counter() - start
+        found.append({
+            "space": name, "form": form, "calibrated": pairs, **_errors([one.ms for one in told], truth),
+            "operators": sum(one.measured_operators for one in told),
+            "guessed": sum(one.guessed_operators for one in told),
+            "predictor_seconds": spent, "measured_seconds": seconds * len(others) / len(chosen),
+        })  # fmt: skip
+    return found
+
+
+def _leave_one_out(
+    name: str, shape: tuple[int, int, int], form: str, folder: Path, blocks: int
+) -> list[dict[str, Any]]:
+    """Errors for a space with few distinct files: each is predicted after the others are measured."""
+    space = ModelSpace.load(name, shape, 10)
+    points: dict[str, Any] = {}
+    for point in space.grid():  # dropout does not change a file
+        points.setdefault(str({label: value for label, value in point.items() if label != "dropout"}), point)
+    files = [_file(space, point, form, folder / f"{i}.onnx") for i, point in enumerate(points.values())]
+    measured, seconds = _measured(files, shape, blocks)
+    with tempfile.TemporaryDirectory() as cache:
+        told, operators, guessed, spent = [], 0, 0, 0.0
+        for position, path in enumerate(files):
+            predictor = LatencyPredictor(folder=Path(cache))
+            start = time.perf_counter()
+            for other, ms in zip(files, measured, strict=True):
+                one = predictor.predict(other)
+                operators += one.measured_operators
+                guessed += one.guessed_operators if position == 0 else 0
+                if other != path:
+                    predictor.correct(other, float(ms))
+            told.append(predictor.predict(path).ms)
+            spent += time.perf_counter() - start
+    return [{
+        "space": name, "form": form, "calibrated": len(files) - 1, **_errors(told, measured), "operators": operators,
+        "guessed": guessed, "predictor_seconds": spent, "measured_seconds": seconds,
+    }]  # fmt: skip
+
+
+def _files(name: str, shape: tuple[int, int, int], form: str, folder: Path, count: int) -> list[Path]:
+    space, rng = ModelSpace.load(name, shape, 10), np.random.default_rng(0)
+    points: dict[str, Any] = {}
+    while len(points) < count:
+        point = space.sample(rng)
+        points[space.candidate(point).key] = point
+    return [_file(space, point, form, folder / f"{i}.onnx") for i, point in enumerate(points.values())]
+
+
+def _file(space: ModelSpace, point: Any, form: str, path: Path) -> Path:
+    if not path.is_file():
+        # Untrained: latency depends on no weight.
+        plan = Quantization("minmax", True, "any") if form == "int8" else None
+        network = Network(space.build(point).eval(), quantization=plan)
+        images = torch.randn(16, *space.input_shape, generator=torch.Generator().manual_seed(0))
+        compression.export_onnx(network, path, images)
+    return path
+
+
+def _alike(latencies: Sequence[float]) -> list[int]:
+    """Positions of the largest set within the factor, in order."""
+    # Margin for the measurement with more blocks.
+    windows = [[i for i, ms in enumerate(latencies) if low <= ms <= low * 0.9 * FACTOR] for low in latencies]
+    return max(windows, key=len)
+
+
+def _measured(files: Sequence[Path], shape: tuple[int, int, int], blocks: int) -> tuple[np.ndarray[Any, Any], float]:
+    start = time.perf_counter()
+    found = np.array([latency.median_ms for latency in measure_latency(files, shape, blocks=blocks)])
+    return found, time.perf_counter() - start
+
+
+def _errors(told: Sequence[float], truth: np.ndarray[Any, Any]) -> dict[str, Any]:
+    errors = np.abs(np.asarray(told) / truth - 1)
+    return {
+        "networks": len(truth), "spearman": float(spearmanr(told, truth).statistic),
+        "median_error": float(np.median(errors)), "error_90": float(np.percentile(errors, 90)),
+        "least_ms": float(truth.min()), "most_ms": float(truth.max()),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Whether the latency of the same networks comes out the same again, while another process loads the machine.
+"""Repeatability of latency measurements on a busy machine.
 
     python experiments/benchmarks/latency_repeatability.py --json latency.json --page docs/latency.md
 
-Networks of `lenet` and `mnist_cnn`, all within a factor of five of each other, are measured three times while as many
-processes as there are cores, which know nothing of the measurement, train networks on and off: for some seconds all of
-them do, for some none does.
+Networks of `lenet` and `mnist_cnn` within a factor of five in latency are measured three times. Meanwhile one process
+per core trains, and does not pause for measurements: for some seconds all of them, then none.
 """
 
 from __future__ import annotations
@@ -27,19 +26,18 @@ from statistics import median
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
 
 import numpy as np
 import torch
 
 from experiments.benchmarks._latency_under_load import training
-from experiments.benchmarks._page import filled, table
+from experiments.benchmarks._output import add_output, check_output, table, write_output
 from slimsearch import compression
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Latency, Meter, measure_latency, processor, runtime_version, use_one_thread
-from slimsearch.files import write_json, write_text
 from slimsearch.search_spaces import ModelSpace
 
 SHAPE, CLASSES = (1, 28, 28), 10
@@ -52,15 +50,15 @@ _DATASET = "mnist5k"
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How well repeated measurements agree.
+class Repeatability:
+    """Agreement of repeated measurements.
 
     Attributes:
-        rank_correlation: Spearman's, the lowest between any two of them.
-        median_deviation, largest_deviation: between any two of them, relative to their mean, over all networks.
-        seconds: of one of them, the median.
-        discarded: blocks that were thrown away, the share of all.
-        calm: measurements for which calm was found, the share of all.
+        rank_correlation: the lowest Spearman correlation of two measurements.
+        median_deviation, largest_deviation: of two measurements, relative to their mean, over all networks.
+        seconds: median duration of a measurement.
+        discarded: share of discarded blocks.
+        calm: share of measurements on a calm machine.
     """
 
     rank_correlation: float
@@ -79,17 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("--networks", type=int, default=20, metavar="N", help="that are measured (default: 20)")
-    made.add_argument("--json", type=Path, metavar="PATH", help="where what was measured is written")
-    made.add_argument("--page", type=Path, metavar="PATH", help="a page in Markdown whose table is written anew")
+    made.add_argument("--networks", type=int, default=20, metavar="N", help="number of networks")
+    add_output(made, page=True)
     return made
 
 
 def _run(options: argparse.Namespace) -> None:
     if options.networks < 3:
         raise SlimsearchError(f"--networks {options.networks} is less than 3")
-    if options.page is not None and not options.page.is_file():
-        raise SlimsearchError(f"--page '{options.page}': there is no such file")
+    check_output(options)
     use_one_thread()
     with tempfile.TemporaryDirectory() as folder:
         files = networks(Path(folder), options.networks)
@@ -99,15 +95,11 @@ def _run(options: argparse.Namespace) -> None:
         }  # fmt: skip
     shown = table_of(found)
     print(shown)
-    if options.json is not None:
-        write_json(options.json, found)
-    if options.page is not None:
-        page = options.page.read_text(encoding="utf-8")
-        write_text(options.page, filled(page, {"repeatability": shown}))
+    write_output(options, found, {"repeatability": shown})
 
 
 def networks(folder: Path, count: int) -> list[Path]:
-    """Files of so many networks, from the fastest one on, evenly spread over the factor on a logarithmic scale."""
+    """Export networks whose latencies are evenly spread over the factor on a logarithmic scale."""
     files: list[Path] = []
     rng = np.random.default_rng(0)
     for name in SPACES:
@@ -120,7 +112,7 @@ def networks(folder: Path, count: int) -> list[Path]:
             compression.export_onnx(network, files[-1], torch.zeros(2, *SHAPE))
     with Meter().exclusive():
         milliseconds = [found.median_ms for found in measure_latency(files, SHAPE, blocks=10)]
-    wanted = min(milliseconds) * np.geomspace(1, 0.95 * FACTOR, count)  # something is left for what it is measured anew
+    wanted = min(milliseconds) * np.geomspace(1, 0.95 * FACTOR, count)  # margin for the next measurement
     left = dict(enumerate(milliseconds))
     result = []
     for target in wanted:
@@ -131,7 +123,7 @@ def networks(folder: Path, count: int) -> list[Path]:
 
 
 def measured(files: Sequence[Path]) -> dict[str, Any]:
-    """The latencies of the files in each way of measuring, and how well they agree."""
+    """Latencies of the files by each way of measuring, and their agreement."""
     ways: dict[str, Callable[[], list[Latency]]] = {
         "together": lambda: measure_latency(files, SHAPE, patience=PATIENCE),
         "one by one": lambda: [measure_latency([file], SHAPE, patience=PATIENCE / 10)[0] for file in files],
@@ -153,7 +145,7 @@ def measured(files: Sequence[Path]) -> dict[str, Any]:
                     seconds.append(time.monotonic() - start)
                 found["ways"][name] = {
                     "milliseconds": [[latency.median_ms for latency in run] for run in runs],
-                    "agreement": asdict(agreement(runs, seconds)),
+                    "agreement": asdict(repeatability(runs, seconds)),
                     "ratio_to_quiet": median(
                         latency.median_ms / before.median_ms
                         for run in runs
@@ -163,15 +155,15 @@ def measured(files: Sequence[Path]) -> dict[str, Any]:
     return found
 
 
-def agreement(runs: Sequence[Sequence[Latency]], seconds: Sequence[float]) -> Agreement:
-    """Of repeated measurements of the same files."""
+def repeatability(runs: Sequence[Sequence[Latency]], seconds: Sequence[float]) -> Repeatability:
+    """Compare repeated measurements of the same files."""
     from scipy.stats import spearmanr
 
     values = [[latency.median_ms for latency in run] for run in runs]
     pairs = list(itertools.combinations(values, 2))
     deviations = [2 * abs(a - b) / (a + b) for one, other in pairs for a, b in zip(one, other, strict=True)]
     every = [latency for run in runs for latency in run]
-    return Agreement(
+    return Repeatability(
         min(float(spearmanr(one, other).statistic) for one, other in pairs), median(deviations), max(deviations),
         median(seconds), sum(x.discarded for x in every) / sum(x.discarded + x.blocks for x in every),
         sum(x.calm for x in every) / len(every),
@@ -180,7 +172,7 @@ def agreement(runs: Sequence[Sequence[Latency]], seconds: Sequence[float]) -> Ag
 
 @contextlib.contextmanager
 def _load() -> Iterator[None]:
-    """A process for each core trains on and off, all of them at once, whatever is measured."""
+    """One process per core trains for some seconds, then pauses, all at the same time."""
     ended = threading.Event()
     phases = random.Random(0)
     with training(_DATASET, os.cpu_count() or 1) as processes:
@@ -204,7 +196,7 @@ def _load() -> Iterator[None]:
 
 
 def table_of(found: dict[str, Any]) -> str:
-    """In Markdown."""
+    """The results as a table in Markdown."""
     headings = (
         "measured", "lowest rank correlation", "median deviation", "largest", "median ratio to the quiet machine",
         "blocks thrown away", "seconds",

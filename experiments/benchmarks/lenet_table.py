@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/lenet_table.py --run runs/lenet_table --csv lenet_mnist5k.csv
 
-An interrupted one goes on. The table is what `--evaluator lenet_mnist5k.csv` searches in seconds; its accuracies are of
-the validation split.
+An interrupted benchmark continues. `--evaluator lenet_mnist5k.csv` searches the table in seconds. Accuracies are on the
+validation split.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import csv
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
 
-import slimsearch  # noqa: E402
-from slimsearch.cli.command_parser import CommandParser  # noqa: E402
-from slimsearch.cli.exit_code import exit_code  # noqa: E402
-from slimsearch.record.trial import COMPLETE, Trial  # noqa: E402
+import slimsearch
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
+from slimsearch.record.trial import COMPLETE, Trial
 
 _METRICS = ("params", "macs", "size_kib", "val_accuracy")
 
@@ -26,11 +27,11 @@ _METRICS = ("params", "macs", "size_kib", "val_accuracy")
 def main() -> int:
     """Train what is missing and write the table."""
     parser = CommandParser(__doc__.partition("\n")[0])
-    parser.add_argument("--networks", type=int, default=300, help="drawn at random")
-    parser.add_argument("--epochs", type=int, default=10, help="of training, for each")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0: as many as there are cores")
+    parser.add_argument("--networks", type=int, default=300, help="number of random networks")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of each network")
+    parser.add_argument("--workers", type=int, default=0, help="worker processes; 0: one per core")
     parser.add_argument("--run", type=Path, default=Path("runs/lenet_table"), help="the run directory")
-    parser.add_argument("--csv", type=Path, required=True, help="where the table goes")
+    parser.add_argument("--csv", type=Path, required=True, help="write the table to this file")
     options = parser.parse_args()
     return exit_code(lambda: _make(options))
 
@@ -48,7 +49,7 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def write(trials: tuple[Trial, ...], path: Path) -> None:
-    """A row for each complete trial: its choices, its costs, and its accuracy at the end and after every epoch."""
+    """Write a row for each complete trial: choices, costs, and accuracy at the end and after every epoch."""
     complete = [t for t in trials if t.state == COMPLETE]
     labels = list(complete[0].candidate.architecture)
     epochs = [int(point["epoch"]) for point in complete[0].curve]

@@ -1,11 +1,10 @@
-"""What a search costs beside the training: milliseconds a proposal, and trials a second that evaluate nothing.
+"""Overhead of a search: milliseconds per proposal, and trials per second without evaluation.
 
     python experiments/benchmarks/overhead.py --json overhead.json
     python experiments/benchmarks/overhead.py --long
 
-A proposal is that of a run: new, for three objectives on NAS-Bench-201, after so many random trials. Trials are those
-of experiments/run.py in a process of its own, recorded on disk, with two workers that call a function which does
-nothing.
+Proposals are distinct, for three objectives on NAS-Bench-201, after a number of random trials. Trials are those of
+experiments/run.py, recorded on disk, with two workers that call a function without training.
 """
 
 from __future__ import annotations
@@ -21,20 +20,19 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
-    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy is there: small matrices gain nothing
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before NumPy is imported
         os.environ.setdefault(_name, "1")
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks import _nasbench201
+from experiments.benchmarks._output import add_output, check_output, console, write_output
+from experiments.benchmarks._trained_tables import DATASETS, Cells, cell_space, load_cells
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective
-from slimsearch.files import write_json
 from slimsearch.loop.proposals import Proposals
 from slimsearch.names import built_in_names
 from slimsearch.options.configuration import Configuration
@@ -51,11 +49,10 @@ _OBJECTIVES = (
     Objective("latency_ms", "minimize"),
 )
 _PROPOSALS = 15
-# Longer histories, or further proposals, are left out where this many seconds have gone by.
+# Seconds after which longer histories and further proposals are left out.
 _PATIENCE = 10.0
-_WIDTH = 160
 
-# Numbers that differ, so that a sampler has to do what it does for a user; the space is as large as --long needs.
+# Metrics differ, so that a sampler works as in a real search; the space is large enough for --long.
 _PROGRAM = """
 import nni
 import torch
@@ -92,11 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("--samplers", metavar="A,B", help=f"instead of all: {', '.join(_known())}")
+    made.add_argument("--samplers", metavar="A,B", help=f"samplers, by default all of {', '.join(_known())}")
     made.add_argument("--parts", default="proposals,trials", help="proposals, trials, or both")
-    made.add_argument("--space", default="wide", help="of the trials: wide (six choices of five), or as for run.py")
-    made.add_argument("--long", action="store_true", help=f"{LONG:,} trials too")
-    made.add_argument("--json", type=Path, metavar="PATH", help="where the figures are written")
+    made.add_argument(
+        "--space", default="wide", help="space of the trials: wide (six choices of five values), or as for run.py"
+    )
+    made.add_argument("--long", action="store_true", help=f"also {LONG:,} trials")
+    add_output(made)
     return made
 
 
@@ -111,27 +110,25 @@ def _run(options: argparse.Namespace) -> None:
             raise SlimsearchError(f"--parts '{part}': there is none; known: proposals, trials")
     names = _known() if options.samplers is None else [name.strip() for name in options.samplers.split(",")]
     for name in names:
-        load_sampler(name)  # a mistake shows before the work
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)  # what cannot be, fails before the work
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+        load_sampler(name)  # a mistake fails before the work
+    check_output(options)
+    shown = console()
     found: dict[str, Any] = {}
     if "proposals" in parts:
         found["proposals"] = proposals(names)
-        console.print(_proposals_table(found["proposals"]))
+        shown.print(_proposals_table(found["proposals"]))
     if "trials" in parts:
         counts = (*TRIALS, LONG) if options.long else TRIALS
         own = [name for name in END_TO_END if name in names] if options.samplers is None else names
         found["trials"] = [trials(name, count, options.space) for name in own for count in counts]
-        console.print(_trials_table(found["trials"]))
-    if options.json is not None:
-        write_json(options.json, found)
+        shown.print(_trials_table(found["trials"]))
+    write_output(options, found)
 
 
 def proposals(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Milliseconds of each of some proposals, by sampler and length of the history."""
-    cells = _nasbench201.load(_nasbench201.DATASETS[0])
-    space = _nasbench201.space(cells)
+    """Milliseconds of proposals, by sampler and length of the history."""
+    cells = load_cells(DATASETS[0])
+    space = cell_space(cells)
     points = list(space.grid())
     order = np.random.default_rng(0).permutation(len(points))
     observations = []
@@ -143,7 +140,7 @@ def proposals(names: Sequence[str]) -> list[dict[str, Any]]:
         proposing = Proposals(space, load_sampler(name), _OBJECTIVES, 0)
         for count in HISTORIES:
             history = History(observations[:count])
-            # The first one lists the space, or encodes the history: once a run.
+            # The first proposal lists the space or encodes the history, once per run.
             first = _proposal(proposing, history, cells)
             times: list[float] = []
             while len(times) < _PROPOSALS and sum(times) < 1000 * _PATIENCE:
@@ -154,8 +151,8 @@ def proposals(names: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _proposal(proposing: Proposals, history: History, cells: _nasbench201.Cells) -> float:
-    """Milliseconds of the next proposal, which is then a trial like the others."""
+def _proposal(proposing: Proposals, history: History, cells: Cells) -> float:
+    """Milliseconds of the next proposal, which becomes a trial of the history."""
     started = time.perf_counter()
     candidate = proposing.next(history, len(history.observations))
     took = 1000 * (time.perf_counter() - started)
@@ -166,10 +163,10 @@ def _proposal(proposing: Proposals, history: History, cells: _nasbench201.Cells)
 
 
 def trials(sampler: str, count: int, space: str) -> dict[str, Any]:
-    """Seconds of a run with `count` trials: of its search, and of all from the command to the report.
+    """Seconds of a run with `count` trials: of its search, and from the command to the report.
 
     Raises:
-        SlimsearchError: it failed, or had fewer trials.
+        SlimsearchError: the run failed, or had fewer trials.
     """
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "nothing.py"
@@ -194,7 +191,7 @@ def trials(sampler: str, count: int, space: str) -> dict[str, Any]:
 
 
 def _recorded(journal: Path) -> tuple[int, float]:
-    """How many trials there are, and the seconds from the first one's beginning to the last one's end."""
+    """The number of trials, and seconds from the begin of the first one to the end of the last one."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -208,7 +205,7 @@ def _recorded(journal: Path) -> tuple[int, float]:
 
 
 def _proposals_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    made = Table(title="ms a proposal, three objectives: median (worst)", title_justify="left")
+    made = Table(title="ms per proposal, three objectives: median (worst)", title_justify="left")
     made.add_column("sampler", no_wrap=True)
     for count in HISTORIES:
         made.add_column(f"{count:,} trials", justify="right", no_wrap=True)
@@ -220,7 +217,7 @@ def _proposals_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _trials_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    made = Table(title="trials that evaluate nothing, recorded on disk, two workers", title_justify="left")
+    made = Table(title="trials without evaluation, recorded on disk, two workers", title_justify="left")
     made.add_column("sampler", no_wrap=True)
     for heading in ("trials", "trials/s of the search", "seconds of the search", "seconds of the whole run"):
         made.add_column(heading, justify="right")

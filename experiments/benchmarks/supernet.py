@@ -1,11 +1,11 @@
-"""What a supernet saves: its best network and its time, against networks that are trained one by one.
+"""A supernet against networks that are trained one by one: best network and time.
 
     python experiments/benchmarks/supernet.py --mnist data --json supernet.json
 
-First --networks random ones are trained, each on its own; then, for each seed, a supernet is trained, subnets of it are
-judged by what they inherit, and the --finalists best are trained on their own for as many epochs. Each is a run of
-experiments/run.py with one worker, the best network is chosen by validation accuracy, and the test split is read for
-that one alone. A run that ended is kept in --out; one that was interrupted begins anew, since its time would be wrong.
+First --networks random networks are trained. Then, for each seed, a supernet is trained, its subnets are scored with
+inherited weights, and the --finalists best ones are trained for as many epochs. Each run has one worker. The best
+network is chosen by validation accuracy, and the test split is read for it alone. Finished runs are stored in --out; a
+run that was interrupted starts again, since its time would be wrong.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
 
-from rich.console import Console
 from rich.table import Table
 
 import slimsearch
+from experiments.benchmarks._output import add_output, check_output, console, write_output
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
@@ -36,9 +36,7 @@ from slimsearch.record.result import Result
 from slimsearch.record.trial import COMPLETE, SEARCH
 
 WITHIN, SHARE = 0.002, 0.25
-"""The goal: so close to the accuracy of the best, in such a share of its time."""
-
-_WIDTH = 130
+"""The goal: largest distance from the best accuracy, and share of the time."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,16 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads; without: mnist5k")
-    made.add_argument("--space", default="lenet", help="of the networks")
-    made.add_argument("--networks", type=int, default=60, help="trained one by one")
-    made.add_argument("--epochs", type=int, default=10, help="of each network's own training")
-    made.add_argument("--supernet-epochs", type=int, default=10, help="of the supernet's training")
-    made.add_argument("--subnets", type=int, default=60, help="judged by what they inherit")
-    made.add_argument("--finalists", type=int, default=5, help="of the subnets, trained on their own")
-    made.add_argument("--seeds", type=int, default=3, help="of the supernet's runs, from 0")
-    made.add_argument("--out", type=Path, default=Path("runs") / "supernet_benchmark", help="where runs are kept")
-    made.add_argument("--json", type=Path, metavar="PATH", help="where the rows are written")
+    made.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads; by default mnist5k")
+    made.add_argument("--space", default="lenet", help="space of the networks")
+    made.add_argument("--networks", type=int, default=60, help="networks to train one by one")
+    made.add_argument("--epochs", type=int, default=10, help="epochs of a network")
+    made.add_argument("--supernet-epochs", type=int, default=10, help="epochs of the supernet")
+    made.add_argument("--subnets", type=int, default=60, help="subnets to score")
+    made.add_argument("--finalists", type=int, default=5, help="subnets to train")
+    made.add_argument("--seeds", type=int, default=3, help="number of supernets")
+    made.add_argument("--out", type=Path, default=Path("runs") / "supernet_benchmark", help="folder of the runs")
+    add_output(made)
     return made
 
 
@@ -66,8 +64,7 @@ def _run(options: argparse.Namespace) -> None:
     for name in ("networks", "epochs", "supernet_epochs", "subnets", "finalists", "seeds"):
         if getattr(options, name) < 1:
             raise SlimsearchError(f"--{name.replace('_', '-')} {getattr(options, name)} is less than 1")
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)  # what cannot be, fails before the work
+    check_output(options)
     shared = {
         "space": options.space, "epochs": options.epochs, "objectives": "val_accuracy", "compress": "none", "top_k": 1,
         "workers": 1, **({"dataset": "mnist", "data_root": str(options.mnist)} if options.mnist else {}),
@@ -81,12 +78,11 @@ def _run(options: argparse.Namespace) -> None:
         }  # fmt: skip
         rows.append(_kept(options.out / f"supernet-{seed}", "supernet", together))
     _show(rows)
-    if options.json is not None:
-        write_json(options.json, rows)
+    write_output(options, rows)
 
 
 def _kept(folder: Path, what: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for a run: the one that `folder` has, or that of a run made now."""
+    """The row of a run, stored or new."""
     kept = folder.with_suffix(".json")
     if kept.is_file():
         found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
@@ -103,7 +99,7 @@ def _kept(folder: Path, what: str, options: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _row(what: str, result: Result, seconds: float) -> dict[str, Any]:
-    """What there is to say of a run that took so many seconds."""
+    """The row of a run that took `seconds`."""
     trained = [t for t in result.trials if t.kind == SEARCH and t.state == COMPLETE]
     best = result.models[0]
     correlation = rank_correlation(result.trials)
@@ -120,8 +116,8 @@ def _row(what: str, result: Result, seconds: float) -> dict[str, Any]:
 
 
 def _show(rows: Sequence[Mapping[str, Any]]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    made = Table(title="the best by validation accuracy", title_justify="left")
+    shown = console()
+    made = Table(title="best network by validation accuracy", title_justify="left")
     for heading in ("networks", "trained", "validation %", "test %", "median validation %", "seconds", "share of time"):
         made.add_column(heading, justify="left" if heading == "networks" else "right")
     first = rows[0]
@@ -132,11 +128,11 @@ def _show(rows: Sequence[Mapping[str, Any]]) -> None:
             ("val_accuracy", "test_accuracy", "median_val_accuracy")), f"{row['seconds']:.0f}",
             f"{row['seconds'] / first['seconds']:.2f}",
         )  # fmt: skip
-    console.print(made)
+    shown.print(made)
     within = [first["val_accuracy"] - row["val_accuracy"] <= WITHIN + 1e-9 for row in rows[1:]]
     fast = [row["seconds"] <= SHARE * first["seconds"] for row in rows[1:]]
     both = [close and quick for close, quick in zip(within, fast, strict=True)]
-    console.print(
+    shown.print(
         f"of {len(both)} seeds: within {100 * WITHIN:g} points of the best of {first['networks_trained']}: "
         f"{sum(within)}; in {SHARE:g} of the time: {sum(fast)}; both: {sum(both)}",
         markup=False, highlight=False,

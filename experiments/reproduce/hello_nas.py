@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
 
 from experiments.reproduce import _table
 from slimsearch.evaluators.datasets import Dataset

@@ -15,8 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.benchmarks import _measures, _nasbench201, _searches, _tables, overhead, search_limits, search_quality
-from experiments.benchmarks._searches import PEERS, SLOW, Problem
+from experiments.benchmarks import (
+    _search_measures,
+    _searches,
+    _trained_tables,
+    overhead,
+    search_limits,
+    search_quality,
+)
+from experiments.benchmarks._searches import PEERS, SLOW, SearchTrace
+from experiments.benchmarks._trained_tables import DATASETS, LookupTable, cell_index, cell_space, load_cells, one_seed
 from slimsearch.evaluators import Objective
 from tests.conftest import ROOT, environment
 
@@ -43,7 +51,7 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[di
 
 def test_figures_are_those_of_what_was_evaluated(called: tuple[Path, str, list[dict[str, Any]]]) -> None:
     folder, printed, rows = called
-    cells = _nasbench201.load("cifar10")
+    cells = load_cells("cifar10")
     assert {(row["track"], row["searcher"]) for row in rows} == set(
         itertools.product(("one", "noisy", "two", "three"), ("graph_gp", "optuna-nsga2"))
     )
@@ -70,9 +78,9 @@ def test_a_second_call_evaluates_nothing_again(
     begun: list[str] = []
     real = _searches.search
 
-    def search(name: str, problem: Problem, seed: int, first: Any) -> _searches.Rows:
+    def search(name: str, table: LookupTable, seed: int, first: Any) -> _searches.Rows:
         begun.append(name)
-        return real(name, problem, seed, first)
+        return real(name, table, seed, first)
 
     monkeypatch.setattr(_searches, "search", search)
     words = [*CALL, "--tracks", "one", "--strategies"]
@@ -86,18 +94,18 @@ def test_a_second_call_evaluates_nothing_again(
     capsys.readouterr()
 
 
-def _small(every: int) -> Problem:
+def _small(every: int) -> LookupTable:
     """Few of the cells."""
-    cells = _nasbench201.load("cifar10")
-    space = _nasbench201.space(cells)
+    cells = load_cells("cifar10")
+    space = cell_space(cells)
     points = [point for row, point in enumerate(space.grid()) if row % every == 0]
-    rows = [_nasbench201.index(point) for point in points]
-    return Problem(space, (Objective("val_accuracy", "maximize"),), points, -cells.mean[rows][:, None])
+    rows = [cell_index(point) for point in points]
+    return LookupTable(space, (Objective("val_accuracy", "maximize"),), points, -cells.mean[rows][:, None])
 
 
 @pytest.mark.parametrize("name", [*PEERS, "random"])
-def test_searchers(name: str) -> None:
-    whole = _tables.load("cifar10").as_seen("one", 0)
+def test_searches(name: str) -> None:
+    whole = _trained_tables.load("cifar10").as_seen("one", 0)
     first = _searches.start(whole, 0)
     assert len(set(first)) == 10
     count = 12 if name in SLOW else 25
@@ -114,22 +122,22 @@ def test_searchers(name: str) -> None:
 @pytest.mark.parametrize("name", ["optuna-tpe", "ray-optuna", "nni-evolution"])
 @pytest.mark.parametrize("every", [2, 1000])
 def test_points_that_the_table_lacks_cost_nothing(name: str, every: int) -> None:
-    problem = _small(every)
-    with closing(_searches.search(name, problem, 0, _searches.start(problem, 0))) as rows:
+    table = _small(every)
+    with closing(_searches.search(name, table, 0, _searches.start(table, 0))) as rows:
         assert len(list(itertools.islice(rows, 14))) == 14, "also where nearly all are lacking"
 
 
 def test_the_nearest_row() -> None:
-    problem = _small(2)
-    point = dict(problem.points[40])
-    assert problem.row(point) == problem.nearest(point, set()) == 40
-    other = problem.nearest(point, {40})
-    assert sum(a != b for a, b in zip(point.values(), problem.points[other].values(), strict=True)) == 1
-    assert problem.nearest(point, set(range(len(problem.points)))) == 40
+    table = _small(2)
+    point = dict(table.points[40])
+    assert table.row(point) == table.nearest(point, set()) == 40
+    other = table.nearest(point, {40})
+    assert sum(a != b for a, b in zip(point.values(), table.points[other].values(), strict=True)) == 1
+    assert table.nearest(point, set(range(len(table.points)))) == 40
 
 
 def test_optima_and_lenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    best = {name: _nasbench201.load(name).mean.max() for name in _nasbench201.DATASETS}
+    best = {name: load_cells(name).mean.max() for name in DATASETS}
     assert best == pytest.approx({"cifar10": 91.607, "cifar100": 73.493, "imagenet16-120": 46.733}, abs=6e-4)
     table = tmp_path / "table.csv"
     with table.open("w", newline="") as file:
@@ -137,10 +145,10 @@ def test_optima_and_lenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         writer.writerow(["width", "act", "val_accuracy", "params", "val_accuracy@1"])
         for place, (width, act) in enumerate(itertools.product([8, 16, 24, 32], ["relu", "tanh", "swish"])):
             writer.writerow([width, act, 0.9 + place / 1000, 100 * width, 0.5])
-    monkeypatch.setattr(_tables, "LENET_TABLE", table)
-    data = _tables.load("lenet")
+    monkeypatch.setattr(_trained_tables, "LENET_TABLE", table)
+    data = _trained_tables.load("lenet")
     assert data.truth.max() == pytest.approx(91.1)
-    assert data.problem.losses[:, 1].tolist() == [100 * w for w in (8, 16, 24, 32) for _ in range(3)]
+    assert data.table.losses[:, 1].tolist() == [100 * w for w in (8, 16, 24, 32) for _ in range(3)]
     monkeypatch.chdir(tmp_path)
     words = ["--datasets", "lenet", "--strategies", "graph_gp,optuna-tpe", "--seeds", "2", "--json", "rows.json"]
     assert search_quality.main(words) == 0
@@ -153,21 +161,21 @@ def test_optima_and_lenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_accuracy_measures() -> None:
     accuracy = np.array([50.0, 90.0, 70.0, 91.0])
-    assert _measures.evaluations_to(accuracy, 90, 1000) == 2
-    assert _measures.evaluations_to(accuracy, 91.5, 1000) == 1000
-    assert _measures.best_after(accuracy, 3) == 90
+    assert _search_measures.evaluations_to(accuracy, 90, 1000) == 2
+    assert _search_measures.evaluations_to(accuracy, 91.5, 1000) == 1000
+    assert _search_measures.best_after(accuracy, 3) == 90
     seeds = np.array([[1.0, 2.0, 3.0], [4.0, np.nan, np.nan], [5.0, 6.0, np.nan]] * 100)
-    seen = _measures.one_seed(seeds, 7)
-    assert np.array_equal(seen, _measures.one_seed(seeds, 7))
-    assert not np.array_equal(seen, _measures.one_seed(seeds, 8))
+    seen = one_seed(seeds, 7)
+    assert np.array_equal(seen, one_seed(seeds, 7))
+    assert not np.array_equal(seen, one_seed(seeds, 8))
     assert [set(seen[i::3]) for i in range(3)] == [{1, 2, 3}, {4}, {5, 6}]
-    assert _measures.picked(np.array([1.0, 9.0, 9.0, 2.0]), np.array([0.1, 0.2, 0.3, 0.4]), [0, 3, 2, 1]) == 0.3
+    assert _search_measures.picked(np.array([1.0, 9.0, 9.0, 2.0]), np.array([0.1, 0.2, 0.3, 0.4]), [0, 3, 2, 1]) == 0.3
 
 
 def test_hypervolume() -> None:
     # The front is the first three: ideal (0, 0), nadir (10, 20).
     losses = np.array([[0.0, 20.0], [5.0, 10.0], [10.0, 0.0], [50.0, 50.0], [5.0, 15.0]])
-    front = _measures.Front(losses)
+    front = _search_measures.Front(losses)
     assert front.missing([0, 1, 2]) == pytest.approx(0)
     assert front.missing([3]) == pytest.approx(1), "beyond the reference point"
     # Scaled to (0, 1), (.5, .5), (1, 0) with the reference (1.1, 1.1).
@@ -178,7 +186,7 @@ def test_hypervolume() -> None:
 
 def test_a_dead_network_does_not_stretch_the_error_of_three_objectives() -> None:
     losses = np.array([[0.0, 2.0, 2.0], [1.0, 1.0, 1.0], [90.0, 1.0, 0.0]])
-    front = _measures.Front(losses)
+    front = _search_measures.Front(losses)
     # Of two objectives the nadir of the error is 1; the dead one is clipped to the reference and adds nothing.
     assert front.missing([0, 1]) == pytest.approx(0)
     assert front.missing([2]) == pytest.approx(1)
@@ -189,23 +197,23 @@ def test_a_dead_network_does_not_stretch_the_error_of_three_objectives() -> None
 
 def test_statistics() -> None:
     ten = list(range(10))
-    assert _measures.wilcoxon(ten, ten) == 1
-    assert _measures.wilcoxon(ten, [v + i + 1 for i, v in enumerate(ten)]) == pytest.approx(2 / 2**10)
-    assert _measures.wilcoxon(ten[:5], [v + i + 1 for i, v in enumerate(ten[:5])]) == pytest.approx(2 / 2**5)
-    assert _measures.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert _measures.holm([0.5, 0.9]) == [1, 1]
-    found = _measures.summary([1, 2, 3, 4, 5])
+    assert _search_measures.wilcoxon(ten, ten) == 1
+    assert _search_measures.wilcoxon(ten, [v + i + 1 for i, v in enumerate(ten)]) == pytest.approx(2 / 2**10)
+    assert _search_measures.wilcoxon(ten[:5], [v + i + 1 for i, v in enumerate(ten[:5])]) == pytest.approx(2 / 2**5)
+    assert _search_measures.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert _search_measures.holm([0.5, 0.9]) == [1, 1]
+    found = _search_measures.summary([1, 2, 3, 4, 5])
     assert (found.lower, found.median, found.upper) == (2, 3, 4)
     assert 1 <= found.low < 3 < found.high <= 5
 
 
 def test_the_default_against_peers() -> None:
-    data = _tables.load("cifar10")
+    data = _trained_tables.load("cifar10")
     order = np.argsort(-data.truth)
     good, bad = order[:1000], order[1000:]
 
-    def searches(rows: Any, count: int) -> list[_searches.Searched]:
-        return [_searches.Searched([int(r) for r in rows[i::count]][:300], False, 1.0) for i in range(count)]
+    def searches(rows: Any, count: int) -> list[SearchTrace]:
+        return [SearchTrace([int(r) for r in rows[i::count]][:300], False, 1.0) for i in range(count)]
 
     found = {"graph_gp": searches(good, 10), "optuna-tpe": searches(bad, 10), "optuna-gp": searches(bad, 5)}
     found["tpe"] = found["optuna-tpe"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.benchmarks import _search_then_compress, headline, training_path
-from experiments.benchmarks._runs import Run
-from experiments.benchmarks._search_then_compress import Half
+from experiments.benchmarks import _co_search, headline, training_path
+from experiments.benchmarks._co_search import Half
+from experiments.benchmarks._command_runs import CommandRun
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective
 from slimsearch.search_spaces import ChoiceSpace, JointSpace, RecipeSpace
@@ -26,8 +26,8 @@ SPACE = JointSpace(
 
 def test_search_first_and_compression_then(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     now = 100.0
-    monkeypatch.setattr(_search_then_compress.time, "monotonic", lambda: now)
-    monkeypatch.setenv(_search_then_compress.BUDGET, "60")
+    monkeypatch.setattr(_co_search.time, "monotonic", lambda: now)
+    monkeypatch.setenv(_co_search.BUDGET, "60")
     sampler, history = Half(), History()
     for _ in range(6):
         point = sampler.propose(SPACE, OBJECTIVES, history, rng)
@@ -49,16 +49,16 @@ def test_search_first_and_compression_then(monkeypatch: pytest.MonkeyPatch, rng:
 
 def test_runs_are_timed_and_gone_on_with(tmp_path: Path) -> None:
     words = ("run", "--space", TINY, "--dataset", "digits", "--epochs", 1, "--trials", 2, "--compress", "none")
-    run = Run(tmp_path / "deep" / "run", *words).begin().wait()
+    run = CommandRun(tmp_path / "deep" / "run", *words).begin().wait()
     assert run.done
     assert 1 < run.seconds < 120
     assert run.file(run.models[0]).is_file()
     before = (tmp_path / "deep" / "run" / "study.journal").read_bytes()
-    again = Run(tmp_path / "deep" / "run", *words).begin().wait()
+    again = CommandRun(tmp_path / "deep" / "run", *words).begin().wait()
     assert again.seconds == run.seconds
     assert (tmp_path / "deep" / "run" / "study.journal").read_bytes() == before
-    with pytest.raises(SlimsearchError, match="exit code 2: error: --trials 0 is less than 1"):
-        Run(tmp_path / "wrong", "run", "--space", TINY, "--trials", 0).begin().wait()
+    with pytest.raises(SlimsearchError, match=r"exit code 2: .*--trials 0"):
+        CommandRun(tmp_path / "wrong", "run", "--space", TINY, "--trials", 0).begin().wait()
 
 
 def test_a_trick_is_compared(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +114,9 @@ def test_what_is_on_the_front_beside_lenet_is_shown_where_there_is_a_place(
 @pytest.mark.parametrize("row", ["hello-nas", "mnist-2421", "mnist-1000"])
 def test_what_is_missing_is_one_line(row: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert headline.main([row]) == 2
-    assert capfd.readouterr().err == f"error: {row} needs --mnist, the folder that torchvision.datasets.MNIST reads\n"
+    (line,) = capfd.readouterr().err.splitlines()
+    assert row in line
+    assert "--mnist" in line
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from slimsearch.strategies import Failure, Figures
 from slimsearch.strategies._ray.metrics import NAMES, Metrics
 from tests.conftest import ROOT
 
-MONITORING = ROOT / "experiments" / "monitoring"
+MONITORING = ROOT / "docs" / "monitoring"
 
 
 class Search:

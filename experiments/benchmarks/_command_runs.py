@@ -1,4 +1,4 @@
-"""Runs of the command line that a benchmark is made of: begun, or gone on with, and timed."""
+"""Commands of a benchmark: started or resumed in processes of their own, and timed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from slimsearch.files import write_json
 _MAIN = Path(__file__).resolve().parents[2]
 
 
-class Run:
-    """A run in a process of its own; one that is there already is gone on with.
+class CommandRun:
+    """A command in its own process; an existing run directory is resumed.
 
     Args:
-        directory: of the run; what it prints goes to a file beside it.
-        words: the command and its options, without the run directory.
-        environment: further variables of the process.
+        directory: the run directory; its output goes to a log file beside it.
+        words: the command and its options, without ``--run-dir``.
+        environment: additional variables of the process.
     """
 
     def __init__(self, directory: Path, *words: object, environment: Mapping[str, str] | None = None) -> None:
@@ -36,11 +36,11 @@ class Run:
 
     @property
     def command(self) -> str:
-        """As a user would write it."""
+        """The command line of a user."""
         return f"slimsearch {' '.join(self._words)}"
 
-    def begin(self) -> Run:
-        """Start the process, unless the run is done."""
+    def begin(self) -> CommandRun:
+        """Start the process, unless the run has ended."""
         if self.done:
             return self
         words = [*self._words, "--run-dir", str(self.directory)]
@@ -57,14 +57,14 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether it has come to its end."""
+        """Whether the run has ended without an error."""
         return bool(self._recorded().get("done"))
 
-    def wait(self) -> Run:
-        """Until it is done.
+    def wait(self) -> CommandRun:
+        """Wait for the end of the process.
 
         Raises:
-            SlimsearchError: it failed; its log says why.
+            SlimsearchError: the command failed; the reason is in its log.
         """
         if self._process is None:
             return self
@@ -86,17 +86,17 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Wall time of the process, from its start to its end, of all of them if it was interrupted."""
+        """Wall time from start to end, summed over the processes of a run that was interrupted."""
         return float(sum(self._recorded()["seconds"]))
 
     @property
     def models(self) -> list[dict[str, Any]]:
-        """The content of top_models.json."""
+        """The models of top_models.json."""
         found: list[dict[str, Any]] = json.loads((self.directory / "top_models.json").read_text(encoding="utf-8"))
         return found
 
     def file(self, model: Mapping[str, Any]) -> Path:
-        """The exported file of one of its models."""
+        """The exported file of a model."""
         return self.directory / str(model["artifact"])
 
     def _recorded(self) -> dict[str, Any]:
@@ -106,8 +106,7 @@ class Run:
         return {}
 
 
-def carry_out(*runs: Run) -> None:
-    """All of them at the same time."""
-    begun: Sequence[Run] = [run.begin() for run in runs]
-    for run in begun:
+def run_together(*runs: CommandRun) -> None:
+    """Run several commands at the same time."""
+    for run in [run.begin() for run in runs]:
         run.wait()
