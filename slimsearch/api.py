@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from slimsearch.compression import Network
     from slimsearch.evaluators import ImageTraining
     from slimsearch.evaluators.datasets import Dataset, Split
-    from slimsearch.record.result import Result
+    from slimsearch.report.report_files import Result
 
 
 def search(

@@ -22,7 +22,7 @@ from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import Trial
-from slimsearch.report.figures import figures
+from slimsearch.report.run_summary import figures
 from slimsearch.search_spaces import Point
 from slimsearch.strategies import Failure, Figures, Recorded, Search, StrategySettings
 from slimsearch.strategies.ray import Ray

@@ -12,11 +12,11 @@ from slimsearch import compression
 from slimsearch.evaluators import Outcome, PairedDrop, judge, load_predictions
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.loop.phases import PlannedPhase
-from slimsearch.record.artifacts import teacher
+from slimsearch.record.lineage import teacher
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
-from slimsearch.record.trial import COMPLETE, COMPRESSION, RUNNING, SEARCH, TAKEN_BACK, Trial
+from slimsearch.record.trial import COMPLETE, COMPRESSION, REJECTED, RUNNING, SEARCH, Trial
 from slimsearch.search_spaces import Candidate
 
 
@@ -98,7 +98,7 @@ class CompressionPhase(PlannedPhase):
         self._record.finish(
             number,
             outcome,
-            state=COMPLETE if verdict.kept else TAKEN_BACK,
+            state=COMPLETE if verdict.kept else REJECTED,
             reason=verdict.reason,
             violations=self._ranking.violations(outcome.metrics),
         )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from slimsearch import compression
 from slimsearch.evaluators import Artifact
 from slimsearch.loop.phases import PlannedPhase
-from slimsearch.record.lineage import beginnings, scored
+from slimsearch.record.lineage import partial_recipes, scored_step
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import COMPLETE, COMPRESSION, REPEAT, STEP, Trial
@@ -57,7 +57,7 @@ class RepeatPhase(PlannedPhase):
                     continue
             return self._record.start(
                 original.candidate, kind=REPEAT, fidelity=original.fidelity, seed=self._seed,
-                parent=None if start is None else start.number, repeats=original.number, turn=turn,
+                parent=None if start is None else start.number, repeats=original.number, repetition=turn,
             )  # fmt: skip
         return None
 
@@ -82,8 +82,8 @@ class IntermediateScores(PlannedPhase):
         super().__init__(record, directory, seed, teacher, retries)
         self._wanted: dict[str, tuple[Trial, compression.PlainRecipe]] = {}
         for trial in finalists:
-            for recipe in beginnings(trial):
-                if scored(record.trials, trial, recipe) is None:
+            for recipe in partial_recipes(trial):
+                if scored_step(record.trials, trial, recipe) is None:
                     key = replace(trial.candidate, recipe=recipe).key
                     self._wanted.setdefault(key, (trial, recipe))
 
@@ -118,5 +118,5 @@ def _lineage(trial: Trial, record: Record) -> list[Trial]:
 
 def _find(record: Record, original: Trial, turn: int) -> Trial | None:
     return next(
-        (t for t in record.standing if t.kind == REPEAT and t.repeats == original.number and t.turn == turn), None
+        (t for t in record.standing if t.kind == REPEAT and t.repeats == original.number and t.repetition == turn), None
     )

@@ -69,7 +69,7 @@ def finish(
     for trial in both:
         record.fetch(trial)
     if problem.data is None:
-        record.finalise({trial.number: trial.metrics for trial in both})
+        record.record_final({trial.number: trial.metrics for trial in both})
         return
     if {trial.number for trial in both} == record.finalists:
         return
@@ -91,7 +91,7 @@ def finish(
         measurements = Measurements(
             *({int(number): one for number, one in agreed[name].items()} for name in ("metrics", "confusions"))
         )
-    record.finalise(measurements.metrics, measurements.confusions)
+    record.record_final(measurements.metrics, measurements.confusions)
 
 
 def measure_finalists(

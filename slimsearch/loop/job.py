@@ -16,13 +16,12 @@ from slimsearch.loop.setup import Setup, set_up
 from slimsearch.names import no_code_from
 from slimsearch.options.configuration import RESUMABLE, Configuration, flag
 from slimsearch.record import environment
-from slimsearch.record.result import Result
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.shared.storage import is_local, is_loopback, masked, normalised, without_password
-from slimsearch.record.shared.study import SharedStudy
-from slimsearch.record.shared.terms import terms
+from slimsearch.record.shared.study import SharedStudy, terms
 from slimsearch.report.display import Display, Silent
-from slimsearch.report.watchers import watched
+from slimsearch.report.loggers import with_loggers
+from slimsearch.report.report_files import Result
 
 
 def start(
@@ -47,7 +46,7 @@ def start(
     """
     objects = PythonObjects(space, data, evaluate)
     configuration = objects.named_in(configuration).absolute()
-    display = watched(display or Silent(), configuration)
+    display = with_loggers(display or Silent(), configuration)
     path = Path(configuration.run_dir) if configuration.run_dir else default_directory(configuration.space)
     shared = _shared_study(configuration, path)  # before anything that takes time: it may not be reachable
     setup = set_up(_naming(configuration, shared), objects, path.expanduser().resolve())
@@ -89,7 +88,7 @@ def resume(
         _check_machines(stored, changes, path)
         _check_study(stored, path)
         _check_objects(stored, objects, path)
-        display = watched(display or Silent(), stored)
+        display = with_loggers(display or Silent(), stored)
         shared = _shared_study(stored, path)
         if shared is not None:
             shared.reopen()
@@ -189,6 +188,6 @@ def _check_choices(before: Mapping[str, Any], now: Mapping[str, Any], path: Path
 
 def _check_record(setup: Setup, directory: RunDirectory) -> None:
     """Refuse a damaged record before anything is written."""
-    study = directory.look_at_study(setup.ranking.objectives)
+    study = directory.read_study(setup.ranking.objectives)
     if study is not None:
         open_record(setup, study, Silent())

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Artifact, Outcome, Task
-from slimsearch.record.artifacts import artifact
+from slimsearch.record.lineage import artifact
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import LOST, RUNNING, Trial
@@ -163,7 +163,7 @@ class PlannedPhase(ABC):
         self._teacher = teacher
         self._attempts = Attempts(retries)
         self._again = [
-            t.number for t in record.standing if t.state == RUNNING and t.kind == self.kind and record.mine(t.number)
+            t.number for t in record.standing if t.state == RUNNING and t.kind == self.kind and record.is_own(t.number)
         ]
 
     @property
@@ -189,7 +189,7 @@ class PlannedPhase(ABC):
 
     def waits(self) -> bool:
         """Whether another driver is at a trial after which one of ours may be free."""
-        return self._record.others(self.kind, RUNNING)
+        return self._record.others_have(self.kind, RUNNING)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Record an epoch."""

@@ -23,19 +23,17 @@ from slimsearch.loop.setup import Setup
 from slimsearch.loop.stopping import refuse_if_nothing_is_left
 from slimsearch.loop.supernet_phase import FinalistTraining, rank_correlation
 from slimsearch.options.configuration import Configuration
-from slimsearch.record.artifacts import teacher
-from slimsearch.record.integrity import refuse_damage
+from slimsearch.record.lineage import check_record, teacher
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
-from slimsearch.record.result import Result
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.shared.driver import Driver
-from slimsearch.record.shared.storage import one_line
+from slimsearch.record.shared.storage import database_errors
 from slimsearch.record.shared.study import SharedStudy
 from slimsearch.record.trial import SUBNET, Trial
-from slimsearch.report import report
 from slimsearch.report.display import Display
-from slimsearch.report.figures import figures
+from slimsearch.report.report_files import Result, write_reports
+from slimsearch.report.run_summary import figures
 from slimsearch.report.tables import shown
 
 if TYPE_CHECKING:
@@ -157,7 +155,7 @@ def carry_out(setup: Setup, directory: RunDirectory, display: Display, shared: S
         return _run(_context(setup, directory, record, display, None))
     host = f"{platform.node()}, {setup.environment['processor']}"
     advice = f"; what was finished is kept, go on with --resume {shown(directory.path)}"
-    with one_line(shared.url, advice), Driver(shared, directory.identity(), host, directory.path) as driver:
+    with database_errors(shared.url, advice), Driver(shared, directory.identity(), host, directory.path) as driver:
         record = open_record(setup, shared.study, display, driver)
         return _run(_context(setup, directory, record, display, shared))
 
@@ -171,7 +169,7 @@ def open_record(setup: Setup, study: optuna.Study, display: Display, driver: Dri
     problem, objectives = setup.problem, setup.ranking.objectives
     record = Record(study, problem.space, objectives, display.update, driver)
     measured = NETWORK_METRICS if problem.data is not None else ()
-    refuse_damage(record, problem.space, setup.recipe, [*(o.metric for o in objectives), *measured])
+    check_record(record, problem.space, setup.recipe, [*(o.metric for o in objectives), *measured])
     return record
 
 
@@ -222,7 +220,7 @@ def _run(run: RunContext) -> Result:
             run.display.warn(f"interrupted; go on with --resume {shown(run.directory.path)}")
             raise
         finally:
-            models = report.write(run.directory, run.record, run.ranking, run.configuration, run.setup.environment)
+            models = write_reports(run.directory, run.record, run.ranking, run.configuration, run.setup.environment)
     result = Result(run.directory.path, tuple(run.record.trials), tuple(models))
     run.display.result(result, run.ranking)
     return result

@@ -119,7 +119,7 @@ class ArchitectureSearch:
         self._running: set[int] = set()
         self._ruled_out: set[int] = set()
         self._index()
-        self._interrupted = [n for n in self._numbers if record.trials[n].state == RUNNING and record.mine(n)]
+        self._interrupted = [n for n in self._numbers if record.trials[n].state == RUNNING and record.is_own(n)]
         self._changes_read = len(record.changed)
         if fidelity is not None:
             fidelity.rank_by(ranking, [])
@@ -143,9 +143,9 @@ class ArchitectureSearch:
         if self._fidelity is not None and not self._budget.late and self.stopping.reason is None:
             while (pair := self._fidelity.exploit(more)) is not None:
                 self._copy(*pair)
-            number = self._fidelity.resume(more, self._record.mine)
+            number = self._fidelity.resume(more, self._record.is_own)
             if number is not None:
-                proceeding = self._record.proceed(number)
+                proceeding = self._record.resume(number)
                 return self._task(proceeding) if proceeding.state == RUNNING else self.ask()
         if not self.open and more and (self._fidelity is None or self._fidelity.may_begin(more)):
             candidate = next(iter(self._lost.values()), None)
@@ -161,7 +161,7 @@ class ArchitectureSearch:
 
     def waits(self) -> bool:
         """Whether another driver has unfinished trials, whose end may make others due."""
-        return self._record.others(self._kind, RUNNING, PAUSED)
+        return self._record.others_have(self._kind, RUNNING, PAUSED)
 
     def offer(self, architecture: Point) -> Task | Recorded | None:
         """A candidate that the strategy proposes; see `slimsearch.strategies.Search`."""
@@ -392,7 +392,7 @@ class ArchitectureSearch:
 
     def _nothing_due(self, more: bool) -> bool:
         """Whether no trial runs or is due, here or at another driver: paused trials stay where they are."""
-        if self._running or self.open or self._budget.late or self._record.others(self._kind, RUNNING):
+        if self._running or self.open or self._budget.late or self._record.others_have(self._kind, RUNNING):
             return False
         return self._fidelity is not None and not self._fidelity.due(more)
 
@@ -400,7 +400,7 @@ class ArchitectureSearch:
         """The search is over: paused trials end where they are."""
         for number in self._numbers:
             trial = self._record.trials[number]
-            if trial.state == PAUSED and self._record.mine(number):
+            if trial.state == PAUSED and self._record.is_own(number):
                 self._stop(number, f"after epoch {trial.epochs_done}: others were better")
 
     def _stop(self, number: int, reason: str) -> None:

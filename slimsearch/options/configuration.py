@@ -273,7 +273,7 @@ class Configuration:
         try:
             values = read_yaml(path)
         except FileNotFoundError:
-            raise SlimsearchError(f"'{path.parent}' is no run directory: it has no {path.name}") from None
+            raise SlimsearchError(f"'{path.parent}' is not a run directory: it has no {path.name}") from None
         if not isinstance(values, dict) or "format" not in values:
             raise SlimsearchError(f"'{path}' is damaged: it says nothing about its format")
         found = values.pop("format")

@@ -1,4 +1,4 @@
-"""What is needed to repeat a run: versions, processor, threads, precision, and the data's hash."""
+"""The environment of a run: versions of packages, processor, threads, precision, and the hash of the data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PACKAGES = (
     "slimsearch", "torch", "torchvision", "nni", "optuna", "numpy", "onnx", "onnxruntime", "torch-pruning",
     "moocore", "mlxtend", "openvino",
 )  # fmt: skip
-# Of what `Problem.environment` gives, that which a resumed run looks at.
+# The entries of environment.json that a resumed run reads.
 _READ = {
     "packages": {str: str | None}, "device": str, "precision": str, "choices": {str: [str]},
     "initial_weights?": str,
@@ -25,7 +25,7 @@ _READ = {
 
 
 def machine() -> dict[str, Any]:
-    """What there is whatever is run."""
+    """Packages and hardware of this machine, whatever is run."""
     model, flags = processor()
     return {
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -38,10 +38,10 @@ def machine() -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The environment that the run in the directory `path` was begun in.
+    """The environment in which the run in the directory `path` started.
 
     Raises:
-        SlimsearchError: it is missing or damaged.
+        SlimsearchError: its file is missing or damaged.
     """
     file = path / "environment.json"
     found = read_json(file)
@@ -52,7 +52,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def changed_choices(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The labels whose values are not what they were, with both."""
+    """The choices whose values have changed, with old and new values."""
     old, new = before["choices"], now["choices"]
     return "; ".join(
         f"'{label}' was {', '.join(old.get(label, ['absent']))}, is {', '.join(new.get(label, ['absent']))}"
@@ -62,7 +62,7 @@ def changed_choices(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What of the environment is not as it was, a line each; how many workers there are does not count."""
+    """Differences between two environments, one line each; the number of workers is ignored."""
     found = []
     for name in sorted(before["packages"].keys() | now["packages"].keys()):
         old, new = before["packages"].get(name), now["packages"].get(name)

@@ -1,4 +1,4 @@
-"""The journal of a run: Optuna's, each line with a checksum, so that a bit that has flipped does not go unnoticed."""
+"""The journal of a run: Optuna's journal file with a checksum in each line, so that damage is found."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_bytes
 
-# The last member of a line, which Optuna does not look at.
+# The last member of a line, which Optuna ignores.
 _CHECKSUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}$')
 
 
 class Journal(JournalFileBackend):
-    """A journal that any Optuna program reads, and writes to: a line without a checksum is not checked."""
+    """A journal that any Optuna program can read and write; lines without a checksum are not checked."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._writing = path, JournalFileSymlinkLock(str(path))
         super().__init__(str(path), self._writing)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write lines, wholly or, where the disk is full, not at all; they are on disk when this returns.
+        """Append lines and flush them to disk; if the disk is full, none is written.
 
         Raises:
             OSError: they cannot be written.
@@ -47,13 +47,13 @@ class Journal(JournalFileBackend):
             self._writing.release()
 
 
-def mend(path: Path, aside: Path) -> bool:
-    """Make a journal readable that a kill has torn; gives whether something was moved to the end of `aside`.
+def repair(path: Path, aside: Path) -> bool:
+    """Repair a journal whose last write was interrupted; returns whether an incomplete line was moved to `aside`.
 
-    What is after the last newline was never acknowledged, and is moved, unless nothing but the newline is missing.
+    Text after the last newline was never acknowledged. It is appended to `aside`, unless only its newline is missing.
 
     Raises:
-        SlimsearchError: it is damaged elsewhere; nothing has been changed then.
+        SlimsearchError: the journal is damaged elsewhere; nothing was changed.
     """
     whole, newline, rest = path.read_bytes().rpartition(b"\n")
     _check(path, whole)
@@ -67,11 +67,11 @@ def mend(path: Path, aside: Path) -> bool:
     return not complete
 
 
-def whole_lines(path: Path) -> list[dict[str, Any]]:
-    """What a journal holds, without what a kill has torn.
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a journal.
 
     Raises:
-        SlimsearchError: it is damaged elsewhere.
+        SlimsearchError: one of them is damaged.
     """
     whole = path.read_bytes().rpartition(b"\n")[0]
     _check(path, whole)
@@ -91,10 +91,10 @@ def _line(log: dict[str, Any]) -> bytes:
 
 
 def _wrong(line: bytes) -> str | None:
-    """What is wrong with a line, or None."""
+    """The damage of a line, or None."""
     found = _CHECKSUM.search(line)
     if found is not None and zlib.crc32(line[: found.start()] + b"}") != int(found[1], 16):
-        return "its checksum differs"
+        return "its checksum does not match"
     try:
         if isinstance(json.loads(line), dict):
             return None

@@ -1,12 +1,20 @@
-"""The lineage of a trial: the trials that it was made from, its steps, and its repetitions."""
+"""The lineage of trials: parents, steps and repetitions; their networks; and checks that a record is consistent."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from slimsearch import compression
+from slimsearch.compression import PlainRecipe, Recipe
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Artifact
+from slimsearch.record.ranking import Ranking
+from slimsearch.record.record import Record
+from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import COMPLETE, COMPRESSION, REPEAT, SEARCH, STEP, Trial
+from slimsearch.search_spaces import Space
 
 
 def repetitions(trial: Trial, trials: Sequence[Trial]) -> list[Trial]:
@@ -14,46 +22,45 @@ def repetitions(trial: Trial, trials: Sequence[Trial]) -> list[Trial]:
     return [t for t in trials if t.kind == REPEAT and t.repeats == trial.number and t.state == COMPLETE]
 
 
-def path_of(trial: Trial, trials: Sequence[Trial]) -> list[tuple[compression.PlainRecipe, Trial, float]]:
-    """How a finalist came to be, from its trained parent to itself.
+def steps_to(trial: Trial, trials: Sequence[Trial]) -> list[tuple[PlainRecipe, Trial, float]]:
+    """The steps from a trained network to a finalist.
 
     Returns:
-        for each step what was done to the network, the trial that has the file's metrics, and the seconds that the
-        step's training took.
+        for each step the stages applied, the trial that has the file's metrics, and seconds of training.
     """
     if trial.kind == COMPRESSION:
         line = [trial]
         while line[0].kind == COMPRESSION and line[0].parent is not None:
             line.insert(0, trials[line[0].parent])
-        taken = [t.metrics.get("training_seconds", 0.0) for t in line]
+        seconds = [t.metrics.get("training_seconds", 0.0) for t in line]
     else:
-        found = (scored(trials, trial, recipe) for recipe in beginnings(trial))
-        line = [*(t for t in found if t is not None), trial]
-        # Each trial went through all steps up to its own, or found them made.
+        earlier = (scored_step(trials, trial, recipe) for recipe in partial_recipes(trial))
+        line = [*(t for t in earlier if t is not None), trial]
+        # Each trial went through all steps up to its own, or reused stored networks.
         whole = [t.metrics.get("training_seconds", 0.0) + t.metrics.get("seconds_saved", 0.0) for t in line]
-        taken = [max(0.0, now - before) for before, now in zip([0.0, *whole], whole, strict=False)]
-    done: compression.PlainRecipe = {}
-    path: list[tuple[compression.PlainRecipe, Trial, float]] = []
-    for one, seconds in zip(line, taken, strict=True):
-        path.append(({s: options for s, options in one.candidate.recipe.items() if s not in done}, one, seconds))
+        seconds = [max(0.0, now - before) for before, now in zip([0.0, *whole], whole, strict=False)]
+    done: PlainRecipe = {}
+    steps: list[tuple[PlainRecipe, Trial, float]] = []
+    for one, spent in zip(line, seconds, strict=True):
+        steps.append(({s: options for s, options in one.candidate.recipe.items() if s not in done}, one, spent))
         done = one.candidate.recipe
-    return path
+    return steps
 
 
-def beginnings(trial: Trial) -> list[compression.PlainRecipe]:
-    """The recipes of the steps before a trial of the search itself: the empty one, and one stage more each time."""
+def partial_recipes(trial: Trial) -> list[PlainRecipe]:
+    """The recipes of the steps before a trial of the search: the empty one, then one group of stages more each time."""
     if trial.kind != SEARCH or not trial.candidate.recipe:
         return []
     done: dict[str, Mapping[str, object]] = {}
-    beginnings: list[compression.PlainRecipe] = []
-    for group in compression.Recipe.from_dict(trial.candidate.recipe).groups:
-        beginnings.append(done)
+    recipes: list[PlainRecipe] = []
+    for group in Recipe.from_dict(trial.candidate.recipe).groups:
+        recipes.append(done)
         done = {**done, **group.to_dict()}
-    return beginnings
+    return recipes
 
 
-def scored(trials: Sequence[Trial], trial: Trial, recipe: compression.PlainRecipe) -> Trial | None:
-    """The trial that has scored a step of another one."""
+def scored_step(trials: Sequence[Trial], trial: Trial, recipe: PlainRecipe) -> Trial | None:
+    """The trial that scored the network of `trial` after the stages in `recipe`."""
     candidate = replace(trial.candidate, recipe=recipe)
     return next(
         (
@@ -63,3 +70,78 @@ def scored(trials: Sequence[Trial], trial: Trial, recipe: compression.PlainRecip
         ),
         None,
     )
+
+
+def artifact(trial: Trial, record: Record, directory: RunDirectory) -> Artifact:
+    """The network of a trial, fetched if another driver trained it."""
+    record.fetch(trial)
+    origin = trial
+    while origin.parent is not None:
+        origin = record.trials[origin.parent]
+    folder = directory.trial_directory(trial.number)
+    return Artifact(folder, trial.candidate.architecture, trial.candidate.recipe, origin.seed)
+
+
+def teacher(ranking: Ranking, record: Record, directory: RunDirectory) -> Artifact | None:
+    """The most accurate network of the search, for distillation."""
+    searched = ranking.feasible([t for t in record.trials if t.kind == SEARCH and "val_accuracy" in t.metrics])
+    best = max(searched, key=lambda t: (t.metrics["val_accuracy"], -t.number), default=None)
+    return None if best is None else artifact(best, record, directory)
+
+
+def check_record(record: Record, space: Space, recipe: Recipe, metrics: Sequence[str]) -> None:
+    """Check that this run could have recorded every trial.
+
+    A stage may name a Python file that a worker would run, so only stages of the run's own recipe are accepted.
+
+    Args:
+        record: as read from the study.
+        space: of the architectures.
+        recipe: of the run.
+        metrics: required of every complete trial.
+
+    Raises:
+        SlimsearchError: a trial does not belong to this run.
+    """
+    for trial in record.trials:
+        wrong = _wrong(trial, record.trials, space, recipe, metrics)
+        if wrong is not None:
+            raise SlimsearchError(f"trial {trial.number} of the record does not belong to this run: {wrong}")
+
+
+def _wrong(trial: Trial, trials: Sequence[Trial], space: Space, recipe: Recipe, metrics: Sequence[str]) -> str | None:
+    try:
+        found = space.candidate(trial.point)
+        if space.point(found) != dict(trial.point):
+            return "it has values of inactive choices"
+        if trial.kind == COMPRESSION:
+            if trial.parent is None or not 0 <= trial.parent < trial.number:
+                return f"its parent, trial {trial.parent}, is missing"
+            own = recipe.to_dict()
+            for stage, options in trial.candidate.recipe.items():
+                if stage not in own or own[stage] != dict(options):
+                    return f"the run's recipe has no stage '{stage}' with {dict(options)}"
+            parent = trials[trial.parent].candidate.recipe
+            if not Recipe.from_dict(trial.candidate.recipe).begins_with(Recipe.from_dict(parent)):
+                return f"recipe {dict(trial.candidate.recipe)} does not begin with {dict(parent)}"
+            found = replace(found, recipe=trial.candidate.recipe)
+        elif trial.kind == REPEAT:
+            if trial.repeats is None or not 0 <= trial.repeats < trial.number:
+                return f"trial {trial.repeats}, which it repeats, is missing"
+            found = trials[trial.repeats].candidate
+        elif trial.kind == STEP:
+            if trial.repeats is None or not 0 <= trial.repeats < trial.number:
+                return f"trial {trial.repeats}, of which it is a step, is missing"
+            stages = [*trial.candidate.recipe.items()]
+            if json.dumps([*found.recipe.items()][: len(stages)]) != json.dumps(stages):
+                return f"recipe {dict(found.recipe)} does not begin with {dict(trial.candidate.recipe)}"
+            found = replace(found, recipe=trial.candidate.recipe)
+        if found != trial.candidate:
+            return "its candidate does not match its parameters"
+    except SlimsearchError as error:
+        return str(error)
+    if trial.state == COMPLETE:
+        for metric in metrics:
+            if not math.isfinite(trial.metrics.get(metric, math.nan)):
+                return f"it is complete, but its {metric} is missing"
+    return None

@@ -1,4 +1,4 @@
-"""Which trials are best: the objectives, limits and weights of a run, applied to its record."""
+"""Ranking of trials by the objectives, limits and weights of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Limit, Metrics, Objective, WeightedProduct, front, select
 from slimsearch.options.configuration import Configuration, pairs
 from slimsearch.record.trial import (
-    ASIDE,
+    AUXILIARY,
     COMPLETE,
     COMPRESSION,
     PAUSED,
@@ -24,7 +24,7 @@ from slimsearch.record.trial import (
 from slimsearch.strategies.samplers import History, Observation
 
 TARGETS_FROM = 10
-"""How many candidates' medians become the targets of the weighted product."""
+"""Number of trials whose medians become the targets of the weighted product."""
 
 SCORE = Objective("score", "maximize")
 
@@ -34,9 +34,9 @@ class Ranking:
     """Orders trials by their recorded metrics.
 
     Attributes:
-        objectives: in order, the first one for breaking ties.
+        objectives: in order; the first one breaks ties.
         limits: hard limits.
-        weighted: by the weighted product, not by the Pareto front.
+        weighted: rank by the weighted product instead of the Pareto front.
         weights, targets: of the product.
     """
 
@@ -48,23 +48,21 @@ class Ranking:
 
     @classmethod
     def of(cls, configuration: Configuration) -> Ranking:
-        """The ranking that a configuration asks for.
+        """The ranking of a configuration.
 
         Raises:
-            SlimsearchError: objectives, weights or targets are wrong.
+            SlimsearchError: objectives, weights or targets are invalid.
         """
         objectives = tuple(Objective.parse(text) for text in configuration.objectives.split(",") if text.strip())
         names = [objective.metric for objective in objectives]
         if not objectives or len(set(names)) != len(names):
-            raise SlimsearchError(
-                f"--objectives '{configuration.objectives}': one or more different metrics are needed"
-            )
+            raise SlimsearchError(f"--objectives '{configuration.objectives}': give one or more different metrics")
         minimised = [o.metric for o in objectives if o.direction == "minimize"]
         weights, targets = pairs("weights", configuration.weights), pairs("targets", configuration.targets)
         for flag, given in (("--weights", weights), ("--targets", targets)):
             for name, value in given.items():
                 if name not in minimised:
-                    raise SlimsearchError(f"{flag} names '{name}'; minimised objectives: {', '.join(minimised)}")
+                    raise SlimsearchError(f"{flag} names '{name}'; minimized objectives: {', '.join(minimised)}")
                 if flag == "--targets" and value <= 0:
                     raise SlimsearchError(f"--targets {name}={value:g} is not above 0")
         limits = (
@@ -83,34 +81,31 @@ class Ranking:
         )
 
     def broken(self, metrics: Metrics) -> str | None:
-        """The first hard limit that `metrics` breaks, in words, or None."""
+        """A message about the first hard limit that `metrics` violate, or None."""
         return next((reason for limit in self.limits if (reason := limit.broken(metrics))), None)
 
     def violations(self, metrics: Metrics) -> list[float]:
-        """By how much each limit is exceeded."""
+        """The amount by which each limit is exceeded."""
         return [limit.excess(metrics) for limit in self.limits]
 
     def feasible(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Complete trials that keep every limit.
-
-        What was judged with borrowed weights is no result, and what is made again with another seed no other one.
-        """
-        return [t for t in trials if t.state == COMPLETE and t.kind not in ASIDE and self.broken(t.metrics) is None]
+        """Complete trials that meet every limit. Excludes subnet, repeat and step trials."""
+        return [t for t in trials if t.state == COMPLETE and t.kind not in AUXILIARY and self.broken(t.metrics) is None]
 
     def front(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Feasible trials that no other one dominates, the most accurate (the first objective) first."""
+        """Feasible trials that are not dominated, the best in the first objective first."""
         found = self.feasible(trials)
         on_front = [found[i] for i in front(self.objectives, [t.metrics for t in found])]
         return sorted(on_front, key=lambda t: (self.objectives[0].loss(t.metrics), t.number))
 
     def select(self, trials: Sequence[Trial], count: int) -> list[Trial]:
-        """The `count` best feasible trials, the best first."""
+        """The best `count` feasible trials, the best first."""
         found = self.feasible(trials)
         chosen = select(self.objectives, [t.metrics for t in found], count, self.product(trials))
         return [found[i] for i in chosen]
 
     def product(self, trials: Sequence[Trial]) -> WeightedProduct | None:
-        """The weighted product, its targets fixed or, until they are, medians of what there is."""
+        """The weighted product, or None; until its targets are fixed, they are medians of the complete trials."""
         if not self.weighted:
             return None
         targets = self.targets or self._medians(trials)
@@ -119,7 +114,7 @@ class Ranking:
         return WeightedProduct(self.objectives, targets, self.weights or {})
 
     def with_targets(self, trials: Sequence[Trial]) -> Ranking:
-        """The same with fixed targets, once enough candidates are there to take them from."""
+        """The ranking with fixed targets, once enough trials are complete."""
         complete = [t for t in trials if t.kind not in (COMPRESSION, REPEAT, STEP) and t.state == COMPLETE]
         if not self.weighted or self.targets is not None or len(complete) < TARGETS_FROM:
             return self
@@ -129,7 +124,7 @@ class Ranking:
         first = [t for t in trials if t.kind not in (COMPRESSION, REPEAT, STEP) and t.state == COMPLETE][:TARGETS_FROM]
         if not first:
             return None
-        # A median of zero (an objective that is free) would divide by zero; one stands for "no influence".
+        # A median of 0 would divide by zero; 1 removes the influence of the objective.
         return {
             o.metric: median(t.metrics[o.metric] for t in first) or 1.0
             for o in self.objectives
@@ -137,11 +132,11 @@ class Ranking:
         }
 
     def sampler_objectives(self) -> tuple[Objective, ...]:
-        """What a sampler is to optimise: the objectives, or the one score."""
+        """The objectives that a sampler optimizes: those of the run, or the score of the weighted product."""
         return (SCORE,) if self.weighted else self.objectives
 
     def observation(self, trial: Trial, product: WeightedProduct | None) -> Observation:
-        """A trial of the search as a sampler sees it, `product` being that of all trials."""
+        """A search trial as a sampler sees it; `product` is that of all trials."""
         losses: tuple[float, ...] | None = None
         violation, curve = 0.0, dict[int, float]()
         if trial.state == COMPLETE and product is None:
@@ -160,6 +155,6 @@ class Ranking:
         return Observation(trial.point, losses, violation, running, curve, trial.fidelity)
 
     def history(self, trials: Sequence[Trial], kind: str = SEARCH) -> History:
-        """The trials of a search as a sampler sees them."""
+        """The search trials as a sampler sees them."""
         product = self.product(trials)
         return History(self.observation(trial, product) for trial in trials if trial.kind == kind)

@@ -1,10 +1,10 @@
-"""The record of a run: an Optuna study, the only truth, readable by every Optuna tool.
+"""The record of a run: an Optuna study, the only source of truth, readable by every Optuna tool.
 
-A trial is one write when it starts (a template with all its parameters) and is finished when its state is on
-disk. Its result (metrics, artifacts, curve) is written just before, as one attribute.
+A trial is written once when it starts (a template with all its parameters), and is finished when its final state is on
+disk. Its result (metrics, artifacts, curve) is written just before that, as one attribute.
 
-The journal of a run directory has one writer. A study in a database has a driver on each machine, and a trial is
-written by the driver that began it, up to its end; of the others' trials a driver knows what `Record.sync` has read.
+The journal of a run directory has one writer. A study in a database has one driver on each machine. The driver that
+starts a trial also writes it, up to its end; trials of other drivers are read by `Record.sync`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from slimsearch.record.trial import (
     SUPERSEDED,
     WITHDRAWN,
     Trial,
-    thaw,
+    read_trial,
     trial_folder,
     trial_seed,
 )  # fmt: skip
@@ -51,17 +51,20 @@ _FINALISTS, _CONFUSIONS = "finalists", "confusions"
 
 
 class Record:
-    """Trials in memory and in the study; every change goes to the study first.
+    """The trials of a run, in memory and in the study; every change is written to the study first.
 
     Args:
         study: in the run directory's journal, or in a database.
-        space: of what is tried; None: trials are read, none begins.
-        objectives: whose metrics are the study's values.
-        on_change: told of a trial after each change.
-        driver: this process among several; None: it is the only one that writes.
+        space: the searched space; None to read trials only.
+        objectives: their metrics are the values of the study.
+        on_change: called with a trial after each change.
+        driver: this process among several drivers; None where it is the only writer.
 
     Attributes:
-        changed: numbers of the trials that have begun, and of those that another driver has changed, in that order.
+        changed: numbers of started trials and of trials changed by other drivers, in order of the change.
+
+    Raises:
+        SlimsearchError: the record is damaged.
     """
 
     def __init__(
@@ -82,13 +85,13 @@ class Record:
         self._on_change = on_change
         self._driver = driver
         self._ids: list[int] = []
-        # `time.monotonic` when a trial began that this process has begun: the clock may be put back or forward.
+        # `time.monotonic` at the start of trials that this process started: the wall clock may be set back or forward.
         self._began: dict[int, float] = {}
         self._trials: list[Trial] = []
         self._claims: dict[tuple[str, int | None, int, str], list[int]] = {}
         self.changed: list[int] = []
         for frozen in study.get_trials(deepcopy=False):
-            trial = thaw(frozen)
+            trial = read_trial(frozen)
             if driver is not None and trial.unfinished:
                 self._watch(driver, trial_id(frozen), trial)
             self._append(trial_id(frozen), trial)
@@ -96,11 +99,11 @@ class Record:
         wrong = mismatch(finalists, {str: {str: float}}, _FINALISTS)
         numbers = {str(trial.number): trial.number for trial in self._trials}
         if wrong is not None or not finalists.keys() <= numbers.keys():
-            raise SlimsearchError(f"the record is damaged: {wrong or 'a finalist is none of its trials'}")
-        confusions = study.user_attrs.get(_CONFUSIONS, {})  # which runs of before have not
+            raise SlimsearchError(f"the record is damaged: {wrong or 'it has a finalist without a trial'}")
+        confusions = study.user_attrs.get(_CONFUSIONS, {})  # absent in old runs
         wrong = mismatch(confusions, {str: [[int]]}, _CONFUSIONS)
         if wrong is not None or any(len(cell) != 3 or min(cell) < 0 for cells in confusions.values() for cell in cells):
-            raise SlimsearchError(f"the record is damaged: {wrong or 'a confusion matrix is none'}")
+            raise SlimsearchError(f"the record is damaged: {wrong or 'it has an invalid confusion matrix'}")
         for number, metrics in finalists.items():
             cells = tuple((true, taken, images) for true, taken, images in confusions.get(number, ()))
             self._trials[numbers[number]] = replace(self._trials[numbers[number]], final=metrics, confusion=cells)
@@ -112,78 +115,78 @@ class Record:
 
     @property
     def shared(self) -> bool:
-        """Whether there are other drivers."""
+        """Whether several drivers share the study."""
         return self._driver is not None
 
     @property
     def standing(self) -> Sequence[Trial]:
-        """The trials that stand for their candidates, by number."""
+        """The trials that count for their candidates, see `stands`, by number."""
         return [t for t in self._trials if self.stands(t.number)] if self.shared else self._trials
 
     def stands(self, number: int) -> bool:
-        """Whether a trial stands for its candidate: it is not superseded, and no earlier one has the same candidate."""
+        """Whether a trial counts: it is not superseded, and no earlier trial has the same candidate."""
         return self._trials[number].state not in SUPERSEDED and (not self.shared or self._first(number) == number)
 
-    def mine(self, number: int) -> bool:
-        """Whether this driver began the trial."""
+    def is_own(self, number: int) -> bool:
+        """Whether this driver started the trial."""
         return self._driver is None or self._trials[number].driver == self._driver.identity
 
-    def others(self, kind: str, *states: str) -> bool:
+    def others_have(self, kind: str, *states: str) -> bool:
         """Whether another driver has a trial of `kind` in one of `states`."""
         return self.shared and any(
-            t.kind == kind and t.state in states and not self.mine(t.number) for t in self._trials
+            t.kind == kind and t.state in states and not self.is_own(t.number) for t in self._trials
         )
 
     def sync(self) -> None:
-        """Read what other drivers have recorded, after ending the trials of those that are lost."""
+        """Read what other drivers have recorded, after failing the trials of lost drivers."""
         if self._driver is None:
             return
         self._driver.end_lost()
         for frozen in self._study.get_trials(deepcopy=False):
             number = frozen.number
             if number == len(self._trials):
-                trial = thaw(frozen)
+                trial = read_trial(frozen)
                 if trial.unfinished:
                     self._watch(self._driver, trial_id(frozen), trial)
                 self._append(trial_id(frozen), trial)
                 self._on_change(trial)
-            elif self._trials[number].unfinished and (frozen.state.is_finished() or not self.mine(number)):
-                trial = thaw(frozen)
+            elif self._trials[number].unfinished and (frozen.state.is_finished() or not self.is_own(number)):
+                trial = read_trial(frozen)
                 if trial != self._trials[number]:
-                    self._taken_in(trial)
+                    self._update(trial)
 
     def wait(self) -> None:
-        """Give other drivers time to go on, and read what they have recorded."""
+        """Sleep for a moment, then read what other drivers have recorded."""
         from slimsearch.record.shared.study import POLL_SECONDS
 
         time.sleep(POLL_SECONDS)
         self.sync()
 
     def fetch(self, trial: Trial) -> None:
-        """See to it that the artifacts of a finished trial are in the run directory."""
+        """Copy the artifacts of a finished trial of another driver into the run directory."""
         if self._driver is not None:
             self._driver.fetch(self._storage.get_trial(self._ids[trial.number]), trial.artifacts.values())
 
     def start(
         self, candidate: Candidate, *, kind: str, fidelity: int, seed: int, parent: int | None = None,
-        repeats: int | None = None, turn: int = 0, common_seed: bool = False, point: Point | None = None,
+        repeats: int | None = None, repetition: int = 0, common_seed: bool = False, point: Point | None = None,
     ) -> Trial:  # fmt: skip
-        """Record that `candidate` is being evaluated.
+        """Record the start of a trial of `candidate`.
 
-        Where there are other drivers, the trial is this driver's claim, and comes back withdrawn if another one's was
-        first. The storage gives out numbers one after the other, each when the trial before it can be read (PostgreSQL
-        locks the study's row meanwhile, SQLite the file). So whoever reads the study after its own trial is there sees
-        every trial with a lower number, and of several with the same candidate the lowest number has it.
+        With several drivers, a trial claims its candidate, and is returned as withdrawn if another driver's claim was
+        first. The storage assigns numbers one after the other, each once the trial before can be read (PostgreSQL locks
+        the study's row meanwhile, SQLite the file). A driver that reads the study after it has added its trial
+        therefore sees every trial with a lower number; of several with the same candidate, the lowest number wins.
 
         Args:
-            candidate: what is evaluated.
+            candidate: the architecture and recipe to evaluate.
             kind: of the trial.
             fidelity: epochs of training.
-            seed: of the run; that of the trial follows from it and from the trial's number.
+            seed: of the run; the trial's seed follows from it and from the trial's number.
             parent: number of the trial whose network it starts from.
-            repeats, turn: number of the trial that it repeats, and the how manieth repetition it is.
-            common_seed: its seed is that of all trials which are begun so: what they have in common is the same.
-            point: under which it is recorded, where the candidate itself is none of the space.
+            repeats, repetition: number of the repeated trial, and repetition index, from 1.
+            common_seed: use the same seed for all such trials, so that the steps they share are equal.
+            point: recorded in place of the candidate's own point, where the candidate is not in the space.
         """
         from optuna.trial import FrozenTrial, TrialState
 
@@ -201,7 +204,7 @@ class Record:
         if labels.keys() != candidate.architecture.keys():
             attributes["architecture"] = json.dumps(candidate.architecture)
         if repeats is not None:
-            attributes |= {"repeats": repeats, "turn": turn}
+            attributes |= {"repeats": repeats, "turn": repetition}
         if self._driver is not None:
             attributes |= {"driver": self._driver.identity, "host": self._driver.host}
         template = FrozenTrial(
@@ -216,7 +219,7 @@ class Record:
             return self._claimed(self._driver, key, None if common_seed else seed)
         trial = Trial(
             number, candidate, kind, RUNNING, fidelity, own_seed, parent, started=now.timestamp(),
-            repeats=repeats, turn=turn, labels=labels,
+            repeats=repeats, repetition=repetition, labels=labels,
         )  # fmt: skip
         self._began[number] = time.monotonic()
         self._append(key, trial)
@@ -227,27 +230,27 @@ class Record:
         driver.heartbeat.add(key)
         number = self._storage.get_trial_number_from_id(key)
         self._began[number] = time.monotonic()
-        if seed is not None and number != len(self._trials):  # others have begun trials meanwhile
+        if seed is not None and number != len(self._trials):  # others have started trials meanwhile
             self._storage.set_trial_user_attr(key, "seed", trial_seed(seed, number))
         known = len(self._trials)
         self.sync()
         for earlier in range(known, number):
-            if self.mine(earlier):  # the connection broke when it was there, and Optuna has tried once more
-                self.withdraw(earlier, f"the same as trial {number}: it was recorded twice")
+            if self.is_own(earlier):  # the connection broke after the write, and Optuna tried again
+                self.withdraw(earlier, f"recorded twice, as trial {number} too")
         first = self._first(number)
         if first != number:
-            return self.withdraw(number, f"the same as trial {first} of another driver")
+            return self.withdraw(number, f"trial {first} of another driver has the same candidate")
         return self._trials[number]
 
     def withdraw(self, number: int, reason: str) -> Trial:
-        """Record that a trial that was only just begun is not evaluated."""
+        """Record that a trial that has just started is not evaluated."""
         return self._end(replace(self._trials[number], state=WITHDRAWN, reason=reason))
 
     def epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record what is known before training (epoch 0), or the accuracy after an epoch, of a running trial."""
+        """Record metrics of a running trial: after an epoch, or those known before training (epoch 0)."""
         trial, key = self._trials[number], self._ids[number]
         if epoch == 0:
-            # Of a training that goes on, more is known already than is told first.
+            # A resumed training reports fewer metrics at first than are known already.
             known = {**trial.known, **metrics}
             if self._written(lambda: self._storage.set_trial_system_attr(key, KNOWN, known)):
                 self._set(replace(trial, known=known))
@@ -263,20 +266,20 @@ class Record:
 
         if not self._written(write):
             return
-        # A continued training begins where its checkpoint is, which may be before the last recorded epoch.
+        # A resumed training starts at its checkpoint, which may be older than the last recorded epoch.
         before = [point for point in trial.curve if point["epoch"] < epoch]
         self._set(replace(trial, curve=(*before, {"epoch": float(epoch), **metrics})))
 
     def pause(self, number: int) -> Trial:
-        """Record that a running trial waits, to be continued or not."""
+        """Record that a running trial is paused."""
         trial = replace(self._trials[number], state=PAUSED)
-        return self._marked(trial, {"curve": list(trial.curve), "known": dict(trial.known)})
+        return self._set_paused(trial, {"curve": list(trial.curve), "known": dict(trial.known)})
 
-    def proceed(self, number: int) -> Trial:
+    def resume(self, number: int) -> Trial:
         """Record that a paused trial is running again."""
-        return self._marked(replace(self._trials[number], state=RUNNING), None)
+        return self._set_paused(replace(self._trials[number], state=RUNNING), None)
 
-    def _marked(self, trial: Trial, paused: Mapping[str, object] | None) -> Trial:
+    def _set_paused(self, trial: Trial, paused: Mapping[str, object] | None) -> Trial:
         key = self._ids[trial.number]
         if self._written(lambda: self._storage.set_trial_user_attr(key, "paused", paused)):
             self._set(trial)
@@ -286,14 +289,14 @@ class Record:
         self, number: int, outcome: Outcome, *, state: str = COMPLETE, reason: str | None = None,
         violations: Sequence[float] = (),
     ) -> Trial:  # fmt: skip
-        """Record the end of a trial that gave an outcome.
+        """Record the end of a trial with an outcome.
 
         Args:
             number: of a running trial.
-            outcome: its artifacts relative to the trial's folder.
-            state: "complete", "ruled out", "stopped early" or "taken back".
-            reason: why.
-            violations: by how much each hard limit is exceeded, 0 or less where it is kept.
+            outcome: artifacts are relative to the trial's folder.
+            state: "complete", "ruled out", "stopped early" or "rejected".
+            reason: why the trial ended in this state.
+            violations: amount by which each hard limit is exceeded; 0 or less where it is met.
         """
         trial = replace(
             self._trials[number],
@@ -305,29 +308,29 @@ class Record:
         return self._end(trial, violations)
 
     def fail(self, number: int, error: str) -> Trial:
-        """Record the end of a trial that gave none."""
+        """Record the end of a trial without an outcome."""
         return self._end(replace(self._trials[number], state=FAILED, error=error))
 
     @property
     def finalists(self) -> frozenset[int]:
-        """Numbers of the trials that were measured together at the end."""
+        """Numbers of the trials that were measured together at the end of the run."""
         return frozenset(trial.number for trial in self._trials if trial.final)
 
-    def finalise(
+    def record_final(
         self,
         metrics: Mapping[int, Mapping[str, float]],
         confusions: Mapping[int, Sequence[Sequence[int]]] | None = None,
     ) -> None:
-        """Record what was measured at the end, of all finalists in one write, in place of earlier ones.
+        """Record the final metrics of all finalists in one write, replacing earlier ones.
 
-        They are finished trials, which Optuna guards against changes: this belongs to the study.
+        They become attributes of the study, as Optuna does not change finished trials.
 
         Args:
             metrics: of each finalist.
-            confusions: of those whose test split was read: (true class, predicted class, images), most images first.
+            confusions: of finalists that were tested: (true class, predicted class, images), most images first.
         """
         cells = {number: tuple((t, p, n) for t, p, n in found) for number, found in (confusions or {}).items()}
-        if cells:  # first: a finalist that is recorded is not measured again
+        if cells:  # written first, as recorded finalists are not measured again
             self._study.set_user_attr(_CONFUSIONS, {str(number): found for number, found in cells.items()})
         self._study.set_user_attr(_FINALISTS, {str(number): dict(found) for number, found in metrics.items()})
         for trial in list(self._trials):
@@ -351,10 +354,10 @@ class Record:
         def write() -> None:
             if violations:
                 self._storage.set_trial_system_attr(key, "constraints", list(violations))
-            if self._driver is not None:  # before its end: the files of a finished trial can always be fetched
+            if self._driver is not None:  # before the end, so that files of finished trials can always be fetched
                 self._driver.upload(key, trial.artifacts.values())
             self._storage.set_trial_user_attr(key, "result", result)
-            if trial.state == COMPLETE and trial.kind not in (REPEAT, STEP):  # Optuna's own front is ours
+            if trial.state == COMPLETE and trial.kind not in (REPEAT, STEP):  # so that Optuna shows the same front
                 values = [trial.metrics[objective.metric] for objective in self._objectives]
                 self._storage.set_trial_state_values(key, TrialState.COMPLETE, values)
             else:
@@ -368,7 +371,7 @@ class Record:
         return self._trials[trial.number]
 
     def _written(self, write: Callable[[], None]) -> bool:
-        """Whether what `write` does for an unfinished trial could be done: another driver may have ended it."""
+        """Call `write` for an unfinished trial; False if another driver has ended the trial."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         if self._driver is None:
@@ -382,7 +385,7 @@ class Record:
         return True
 
     def _first(self, number: int) -> int:
-        """The lowest number, of trials that are not superseded, with the candidate of trial `number`."""
+        """The lowest number of a trial that has the candidate of trial `number` and is not superseded."""
         claims = self._claims[_claim(self._trials[number])]
         return next((n for n in claims if self._trials[n].state not in SUPERSEDED), number)
 
@@ -398,11 +401,11 @@ class Record:
         else:
             driver.seen(key)
 
-    def _taken_in(self, trial: Trial) -> None:
-        """Another driver has changed a trial; if it was this one's, it was taken for lost."""
-        if self._driver is not None and self.mine(trial.number):
+    def _update(self, trial: Trial) -> None:
+        """Take over a change by another driver, which may have considered this driver lost."""
+        if self._driver is not None and self.is_own(trial.number):
             self._driver.heartbeat.discard(self._ids[trial.number])
-            _log.warning("trial %d was taken over by another driver: its result here does not count", trial.number)
+            _log.warning("trial %d was taken over by another driver; its result here is dropped", trial.number)
         self.changed.append(trial.number)
         self._set(trial)
 
@@ -412,4 +415,4 @@ class Record:
 
 
 def _claim(trial: Trial) -> tuple[str, int | None, int, str]:
-    return trial.kind, trial.parent, trial.turn, trial.candidate.key
+    return trial.kind, trial.parent, trial.repetition, trial.candidate.key

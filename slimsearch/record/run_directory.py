@@ -1,4 +1,4 @@
-"""Everything of a run on disk: the lock, the study, and where each file is."""
+"""Run directories: the lock, the study, and the paths of files."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
     from optuna.storages.journal import BaseJournalBackend
 
 _STUDY, _JOURNAL = "slimsearch", "study.journal"
-# Seconds; `in_use` has the lock for a moment.
-_WHILE_OTHERS_LOOK = 0.3
-# What a process that was killed while it began can have left; nothing is lost by beginning anew.
-_BEFORE_A_RUN = re.compile(r"lock|driver|environment\.json|(driver|environment|config)\.\d+\.part.*")
+# Seconds; `in_use` holds the lock for a moment.
+_LOCK_TIMEOUT = 0.3
+# Files of a process that was killed before the run started; a new run may replace them.
+_LEFTOVERS = re.compile(r"lock|driver|environment\.json|(driver|environment|config)\.\d+\.part.*")
 
 
-def refuse_ways_out(path: Path) -> None:
-    """Before anything in a run directory is opened: a link would have us write elsewhere, a pipe wait for ever.
+def refuse_unsafe_files(path: Path) -> None:
+    """Reject links out of a run directory, through which files elsewhere could be overwritten, and special files.
 
     Raises:
-        SlimsearchError: there is such a thing.
+        SlimsearchError: there is one.
     """
     root = path.resolve()
     for folder, folders, names in os.walk(root):
         for place in (Path(folder, name) for name in (*folders, *names)):
             if place.name.startswith(f"{_JOURNAL}.lock"):
-                continue  # Optuna's is a link, which is only ever removed
+                continue  # Optuna's lock is a link that is only removed
             mode = place.lstat().st_mode
             if stat.S_ISLNK(mode) and not place.resolve().is_relative_to(root):
-                raise SlimsearchError(f"'{place}' is a link that leads out of the run directory, which is refused")
+                raise SlimsearchError(f"'{place}' is a link out of the run directory, which is not allowed")
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
-                raise SlimsearchError(f"'{place}' is neither a file nor a folder, which is refused in a run directory")
+                raise SlimsearchError(f"'{place}' is not a file or folder, which a run directory may not contain")
 
 
 def in_use(path: Path) -> bool:
-    """Whether a process has the run directory open."""
+    """Whether a process is writing to the run directory."""
     from filelock import FileLock, Timeout
 
     lock = path / "lock"
@@ -60,22 +60,22 @@ def in_use(path: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # it belongs to another user
+    except OSError:  # the lock belongs to another user
         return False
 
 
 class RunDirectory:
-    """A run directory, locked while this object is open. One process writes at a time.
+    """A run directory, locked while this object is open, so that one process writes at a time.
 
     Args:
         path: of the directory.
-        create: make it; otherwise it must be there.
+        create: create the directory; otherwise it must exist.
 
     Attributes:
-        torn: whether the end of the journal, torn by a kill, was moved to ``study.journal.torn`` when it was opened.
+        torn: whether an incomplete last line of the journal was moved to ``study.journal.torn`` when it was opened.
 
     Raises:
-        SlimsearchError: it exists already, is missing, or is in use.
+        SlimsearchError: the directory exists already, is missing, or is in use.
     """
 
     def __init__(self, path: Path, *, create: bool) -> None:
@@ -85,19 +85,19 @@ class RunDirectory:
         self.torn = False
         if create:
             if self.path.exists() and not (
-                self.path.is_dir() and all(_BEFORE_A_RUN.fullmatch(entry.name) for entry in self.path.iterdir())
+                self.path.is_dir() and all(_LEFTOVERS.fullmatch(entry.name) for entry in self.path.iterdir())
             ):
-                raise SlimsearchError(f"--run-dir '{path}' exists already; go on with it by --resume {path}")
+                raise SlimsearchError(f"--run-dir '{path}' exists already; continue it with --resume {path}")
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise SlimsearchError(f"cannot make the run directory '{path}': {error.strerror}") from error
+                raise SlimsearchError(f"cannot create the run directory '{path}': {error.strerror}") from error
         elif not (self.path / "config.yaml").is_file():
-            raise SlimsearchError(f"'{path}' is no run directory: it has no config.yaml")
-        refuse_ways_out(self.path)
+            raise SlimsearchError(f"'{path}' is not a run directory: it has no config.yaml")
+        refuse_unsafe_files(self.path)
         self._lock = FileLock(str(self.path / "lock"))
         try:
-            self._lock.acquire(timeout=_WHILE_OTHERS_LOOK)
+            self._lock.acquire(timeout=_LOCK_TIMEOUT)
         except Timeout:
             raise SlimsearchError(f"run directory '{path}' is in use by another process") from None
         except OSError as error:
@@ -116,21 +116,21 @@ class RunDirectory:
 
     @property
     def config(self) -> Path:
-        """The resolved configuration."""
+        """The file with the resolved configuration."""
         return self.path / "config.yaml"
 
     @property
     def journal(self) -> Path:
-        """The Optuna study."""
+        """The file with the Optuna study."""
         return self.path / _JOURNAL
 
     @property
     def scratch(self) -> Path:
-        """What lives only as long as the run is open."""
+        """A folder for temporary files, removed when the run directory is closed."""
         return self.path / ".scratch"
 
     def identity(self) -> str:
-        """By which this run directory is known among the drivers of a shared study; chosen once."""
+        """The name of this driver in a shared study; chosen once for each run directory."""
         path = self.path / "driver"
         return (
             path.read_text(encoding="utf-8")
@@ -139,32 +139,32 @@ class RunDirectory:
         )
 
     def trial_directory(self, number: int) -> Path:
-        """The folder of a trial's files, made if need be."""
+        """The folder of a trial's files, created if missing."""
         folder = self.path / trial_folder(number)
-        folder.parent.mkdir(exist_ok=True)  # and nothing above: a run that was taken away is not begun anew
+        folder.parent.mkdir(exist_ok=True)  # not its parents: a deleted run directory stays deleted
         folder.mkdir(exist_ok=True)
         return folder
 
     def open_study(self, objectives: Sequence[Objective]) -> optuna.Study:
-        """The study in `journal`, made if it is not there; a torn last line is moved aside first, see `torn`.
+        """The study in `journal`, created if missing; an incomplete last line is moved away first, see `torn`.
 
         Raises:
             SlimsearchError: the journal is damaged elsewhere; nothing was changed.
         """
-        from slimsearch.record.journal import Journal, mend
+        from slimsearch.record.journal import Journal, repair
 
         for stale in self.path.glob(f"{self.journal.name}.lock*"):
-            stale.unlink(missing_ok=True)  # Optuna's own lock outlives a killed process; ours tells that it is stale
+            stale.unlink(missing_ok=True)  # of a killed process, as this process holds the run's lock
         if self.journal.exists():
-            self.torn = mend(self.journal, self.path / "study.journal.torn")
+            self.torn = repair(self.journal, self.path / "study.journal.torn")
         return _study(self.journal, Journal(self.journal), objectives)
 
-    def look_at_study(self, objectives: Sequence[Objective]) -> optuna.Study | None:
-        """See `look_at_study`."""
-        return look_at_study(self.path, objectives)
+    def read_study(self, objectives: Sequence[Objective]) -> optuna.Study | None:
+        """See `read_study`."""
+        return read_study(self.path, objectives)
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a file of the run atomically."""
+        """Write a text file of the run atomically."""
         path = self.path / name
         files.write_text(path, text)
         return path
@@ -176,26 +176,26 @@ class RunDirectory:
         return path
 
     def read_json(self, name: str) -> Any:
-        """A JSON file of the run.
+        """Read a JSON file of the run.
 
         Raises:
-            SlimsearchError: it is missing or damaged.
+            SlimsearchError: the file is missing or damaged.
         """
         return read_json(self.path / name)
 
 
-def look_at_study(path: Path, objectives: Sequence[Objective]) -> optuna.Study | None:
-    """A copy in memory of the study in the run directory `path`; None where there is none yet.
+def read_study(path: Path, objectives: Sequence[Objective]) -> optuna.Study | None:
+    """A copy in memory of the study in the run directory `path`, or None if it has none yet.
 
     Raises:
-        SlimsearchError: the journal is damaged elsewhere than in its last line.
+        SlimsearchError: the journal is damaged before its last line.
     """
     journal = path / _JOURNAL
     if not journal.exists():
         return None
     from optuna.storages.journal import BaseJournalBackend
 
-    from slimsearch.record.journal import whole_lines
+    from slimsearch.record.journal import read_lines
 
     class Copy(BaseJournalBackend):
         def __init__(self, lines: list[dict[str, Any]]) -> None:
@@ -207,7 +207,7 @@ def look_at_study(path: Path, objectives: Sequence[Objective]) -> optuna.Study |
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
             self._lines += logs
 
-    return _study(journal, Copy(whole_lines(journal)), objectives)
+    return _study(journal, Copy(read_lines(journal)), objectives)
 
 
 def _study(journal: Path, backend: BaseJournalBackend, objectives: Sequence[Objective]) -> optuna.Study:
@@ -220,9 +220,9 @@ def _study(journal: Path, backend: BaseJournalBackend, objectives: Sequence[Obje
         name_metrics(study, objectives)
         found, wanted = [d.name for d in study.directions], [o.direction.upper() for o in objectives]
         if found != wanted:
-            raise ValueError(f"its objectives are to {', '.join(found)}, those of the run to {', '.join(wanted)}")
+            raise ValueError(f"its directions are {', '.join(found)}, those of the run {', '.join(wanted)}")
     except OSError:  # the disk
         raise
-    except Exception as error:  # Optuna raises whatever a damaged operation leads to
+    except Exception as error:  # a damaged operation may raise any exception in Optuna
         raise SlimsearchError(f"'{journal}' cannot be read: {describe_error(error)}") from error
     return study

@@ -1,4 +1,4 @@
-"""What a user sees while a run goes on: a live table on a terminal, plain lines elsewhere."""
+"""Progress display: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from slimsearch.record.trial import (
     FAILED,
     LOST,
     PAUSED,
+    REJECTED,
     REPEAT,
     RULED_OUT,
     RUNNING,
@@ -23,50 +24,48 @@ from slimsearch.record.trial import (
     STOPPED,
     SUBNET,
     SUPERSEDED,
-    TAKEN_BACK,
     WITHDRAWN,
     Trial,
 )
-from slimsearch.report.reliability import foretold
-from slimsearch.report.savings import savings
+from slimsearch.report.run_summary import latency_predictions, savings
 from slimsearch.report.tables import (
     architecture_text,
     best_lines,
+    busy_machine_line,
     console,
-    disturbed_line,
     final_table,
     marked_recipe,
     metrics_text,
     recipe_text,
+    rejected_lines,
     seed_lines,
     shown,
-    taken_back_lines,
 )
 
 if TYPE_CHECKING:
-    from slimsearch.record.result import Result
+    from slimsearch.report.report_files import Result
 
 
 class Display(Protocol):
-    """Told of everything that happens in a run."""
+    """Receives the events of a run."""
 
     def open(self, path: Path) -> contextlib.AbstractContextManager[None]:
-        """Around the run in `path`."""
+        """A context around the run in `path`."""
 
     def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
-        """A phase begins; `trials` are those already recorded."""
+        """A phase of up to `length` trials starts; `trials` are already recorded."""
 
     def update(self, trial: Trial) -> None:
         """A trial has changed."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Show one line of text."""
 
     def warn(self, text: str) -> None:
-        """Something worth a line in another colour."""
+        """Show a warning."""
 
     def result(self, result: Result, ranking: Ranking) -> None:
-        """The run is over."""
+        """The run is finished."""
 
 
 class Silent:
@@ -92,7 +91,7 @@ class Silent:
 
 
 class Console:
-    """A progress bar and what runs now on a terminal; a line for every finished trial in any case."""
+    """A line for every finished trial; on a terminal also a progress bar and the running trials."""
 
     def __init__(self) -> None:
         self._console = console()
@@ -122,7 +121,7 @@ class Console:
         self._done = {t.number for t in trials if self._counts(t)}
         self._done_before = len(self._done)
         if length:
-            again = f", {self._done_before} of them done before" if self._done_before else ""
+            again = f", {self._done_before} of them already done" if self._done_before else ""
             self._print(f"[bold]{name}[/]: up to {length} trials{again}")
 
     def update(self, trial: Trial) -> None:
@@ -144,14 +143,14 @@ class Console:
         saved = savings(result.trials)
         if saved is not None:
             self._print(_escape(str(saved)))
-        predicted = foretold(result.trials)
+        predicted = latency_predictions(result.trials)
         if predicted is not None:
             self._print(str(predicted))
-        disturbed = disturbed_line(result.trials)
-        if disturbed is not None:
-            self._print(f"[yellow]{disturbed}[/]")
-        told = best_lines(result.models, ranking) + seed_lines(result.models) + taken_back_lines(result.trials)
-        for line in told:
+        busy = busy_machine_line(result.trials)
+        if busy is not None:
+            self._print(f"[yellow]{busy}[/]")
+        lines = best_lines(result.models, ranking) + seed_lines(result.models) + rejected_lines(result.trials)
+        for line in lines:
             self._print(_escape(line))
         self._console.print("\nTop models:")
         for model in result.models:
@@ -160,19 +159,19 @@ class Console:
                 comment = f"  # {recipe}" if recipe else ""
                 self._print(_escape(f"{model['architecture']}{comment}"))
         folder = _escape(shown(result.directory))
-        self._print(f"\nfiles and dicts: {folder}/top_models.json")
-        self._print(f"report:          {folder}/report.html")
-        self._print(f"dashboard:       slimsearch dashboard {folder}")
+        self._print(f"\nmodels:    {folder}/top_models.json")
+        self._print(f"report:    {folder}/report.html")
+        self._print(f"dashboard: slimsearch dashboard {folder}")
 
     def _print(self, markup: str) -> None:
-        """One line, however long: what is copied from it must not be broken."""
+        """Print one line without wrapping, so that commands can be copied."""
         self._console.print(markup, soft_wrap=True)
 
     def _mine(self) -> list[Trial]:
         return [t for t in self._trials.values() if t.kind == self._kind]
 
     def _counts(self, trial: Trial) -> bool:
-        """Whether it counts towards the length of the phase: what is ruled out before training does not."""
+        """Whether a trial counts towards the length of the phase; ruled-out trials do not."""
         return trial.kind == self._kind and trial.state not in (RUNNING, PAUSED, RULED_OUT, *SUPERSEDED)
 
     @property
@@ -184,19 +183,19 @@ class Console:
         what = architecture_text(trial.candidate.architecture)
         recipe = marked_recipe(trial)
         what = f"{what} + {recipe}" if recipe else what
-        said = {
+        outcome = {
             COMPLETE: metrics_text(trial.metrics),
             FAILED: f"[red]failed[/]: {_escape(trial.error or '')}",
             RULED_OUT: f"[yellow]ruled out before training[/]: {_escape(trial.reason or '')}",
             STOPPED: f"[dim]stopped early[/]: {_escape(trial.reason or '')}",
             LOST: f"[yellow]lost[/]: {_escape(trial.error or '')}",
             WITHDRAWN: f"[dim]withdrawn[/]: {_escape(trial.reason or '')}",
-            TAKEN_BACK: f"[yellow]taken back[/]: {_escape(trial.reason or '')}",
+            REJECTED: f"[yellow]rejected[/]: {_escape(trial.reason or '')}",
         }[trial.state]
-        kept = f"  [green]kept[/]: {_escape(trial.reason or '')}" if trial.kind == COMPRESSION else ""
-        if trial.state != COMPLETE:
-            kept = ""
-        return f"\\[{done}/{total}] trial {trial.number}: {_escape(what)}  {said}{kept}  [dim]{self._time_left()}[/]"
+        kept = ""
+        if trial.kind == COMPRESSION and trial.state == COMPLETE:
+            kept = f"  [green]kept[/]: {_escape(trial.reason or '')}"
+        return f"\\[{done}/{total}] trial {trial.number}: {_escape(what)}  {outcome}{kept}  [dim]{self._time_left()}[/]"
 
     def _time_left(self) -> str:
         fresh = len(self._done) - self._done_before

@@ -1,4 +1,4 @@
-"""How much each choice of a search decides about each objective."""
+"""The importance of each choice for each objective."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from slimsearch.record.trial import COMPLETE, SEARCH, Trial
 _log = logging.getLogger(__name__)
 
 LEAST = 10
-"""Trials from which anything is said."""
+"""The fewest trials from which importances are computed."""
 
-# fANOVA's time grows with the square of the trials: of more than so many, PED-ANOVA says it.
+# fANOVA takes time quadratic in the number of trials; PED-ANOVA is used for more trials.
 _MOST_FANOVA, _TREES, _SEED = 200, 16, 0
 _MOST = 2000
-# Nor can it take a category of many values: its time doubles with each, as each is a variable of its own there.
+# fANOVA also takes twice the time for each value of a category; choices of more values are treated as numbers.
 _MOST_VALUES = 8
 _INACTIVE = "inactive"
 
 
 @dataclass(frozen=True)
 class Importances:
-    """The importance of each choice for one objective, or why it is not known.
+    """The importance of each choice for one objective, or the reason why it is unknown.
 
     Attributes:
         metric: the objective.
@@ -47,10 +47,10 @@ class Importances:
 
 
 def importances(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Importances]:
-    """By Optuna's own evaluators, over the trials that the search has completed, for each objective.
+    """Importances from the complete trials of the search for each objective, by Optuna's evaluators.
 
-    A choice that is inactive in a candidate has the value "inactive". Compressed networks are left out: that they are
-    smaller is not the doing of a choice.
+    A choice that is inactive in a candidate has the value "inactive". Compressed networks are excluded, as their size
+    does not depend on the choices alone.
     """
     done = [t for t in trials if t.kind == SEARCH and t.state == COMPLETE]
     return [_of(done, objective) for objective in objectives]
@@ -62,7 +62,7 @@ def _of(done: Sequence[Trial], objective: Objective) -> Importances:
     if len(found) < LEAST:
         return Importances(metric, {}, note=f"not computed: {len(found)} completed trials are fewer than {LEAST}")
     if len({t.metrics[metric] for t in found}) == 1:
-        return Importances(metric, {}, note="not computed: it is the same in all trials")
+        return Importances(metric, {}, note="not computed: it is equal in all trials")
     fanova = len(found) <= _MOST_FANOVA
     if len(found) > _MOST:
         found = random.Random(_SEED).sample(found, _MOST)
@@ -85,7 +85,7 @@ def _of(done: Sequence[Trial], objective: Objective) -> Importances:
 
 
 def _order(text: str) -> tuple[bool, float, str]:
-    """Numbers first, by their size: neighbours in a list of many values are alike."""
+    """Sort numbers first and by size, so that neighbors are similar."""
     try:
         return False, float(text), text
     except ValueError:

@@ -1,4 +1,4 @@
-"""What `report.html` and the plots show, as plain values: the trials, and what follows from them."""
+"""The data of report.html and of the plots, as plain values."""
 
 from __future__ import annotations
 
@@ -14,23 +14,21 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import Trial
-from slimsearch.report.drawing import layers_of
-from slimsearch.report.figures import volumes
 from slimsearch.report.importances import importances
-from slimsearch.report.reliability import foretold
-from slimsearch.report.savings import savings
-from slimsearch.report.tables import architecture_text, disturbed_line, marked_recipe, recipe_text, rows
+from slimsearch.report.onnx_layers import read_layers
+from slimsearch.report.run_summary import hypervolume_history, latency_predictions, savings
+from slimsearch.report.tables import architecture_text, busy_machine_line, marked_recipe, recipe_text, report_rows
 from slimsearch.report.timeline import Clock, Timeline
 
 MOST_BYTES = 1_700_000
-"""Of the data in a page, which is to stay below 2 MB."""
+"""The largest size of the data in a page, which stays below 2 MB in total."""
 
 _MOST_TRIALS = (1000, 500, 250, 120, 60)
 _MOST_FINALISTS = 40
 _MOST_STEPS = 400
 _DRAWING_SECONDS = 8.0
 _CLASSES = 20
-"""Up to so many a confusion matrix is shown whole."""
+"""The largest number of classes for which the whole confusion matrix is shown."""
 _PAIRS = 20
 _LETTERS = 400
 
@@ -39,13 +37,13 @@ def page_text(
     directory: Path, trials: Sequence[Trial], models: Sequence[Mapping[str, Any]], ranking: Ranking,
     configuration: Configuration, environment: Mapping[str, Any],
 ) -> str:  # fmt: skip
-    """`page_data` as JSON of at most `MOST_BYTES`, with as many of the trials as there is room for."""
+    """`page_data` as JSON of at most `MOST_BYTES`; large runs are sampled."""
     data = page_data(directory, trials, models, ranking, configuration, environment)
     every, text = data["trials"], ""
     for most in _MOST_TRIALS:
         data["trials"] = _sample(every, most)
         text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        # In a script element no text may end the element: "<" is escaped in the JSON.
+        # "<" is escaped, so that no text can end the script element.
         text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
         if len(text.encode()) <= MOST_BYTES:
             return text
@@ -57,22 +55,22 @@ def page_data(
     directory: Path, trials: Sequence[Trial], models: Sequence[Mapping[str, Any]], ranking: Ranking,
     configuration: Configuration, environment: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Everything that is shown of a run.
+    """The data that the report of a run shows.
 
     Args:
         directory: of the run.
-        trials: all of them.
-        models: what `top_models` gave for them.
+        trials: of the run.
+        models: the result of `top_models`.
         ranking, configuration, environment: of the run.
     """
-    recorded, predicted, saved = trials, foretold(trials), savings(trials)
-    trials = [t.finalised() for t in trials]
+    recorded, predicted, saved = trials, latency_predictions(trials), savings(trials)
+    trials = [t.with_final_metrics() for t in trials]
     front = {t.number for t in ranking.front(trials)}
     timeline = Timeline.of(recorded)
     bars = {bar.trial: bar for bar in timeline.bars}
     labels = list(dict.fromkeys(label for t in trials for label in t.point))
     choices: dict[str, dict[str, int]] = {label: {} for label in labels}
-    for label, texts in environment.get("choices", {}).items():  # in the order in which the space has them
+    for label, texts in environment.get("choices", {}).items():  # in the order of the space
         choices.setdefault(label, {}).update({text: place for place, text in enumerate(texts)})
     points = 60 if len(trials) <= 200 else 20
     shown = []
@@ -88,7 +86,7 @@ def page_data(
                 "on_front": t.number in front, "finalist": bool(t.final), "point": place,
                 "curve": _thinned([(p["epoch"], p["val_accuracy"]) for p in t.curve if "val_accuracy" in p], points),
                 "seconds": t.seconds, "error": _short(t.error), "reason": _short(t.reason),
-                # That of another driver that is no finalist is not here.
+                # The files of other drivers' trials are fetched for finalists only.
                 "artifact": artifact if artifact and (directory / artifact).is_file() else None,
                 "host": t.host, "bar": None if bar is None else [bar.start, bar.end, bar.lane],
             }
@@ -110,8 +108,8 @@ def page_data(
         "importances": [asdict(found) for found in importances(recorded, ranking.objectives)],
         "timeline": {"lanes": timeline.lanes, "busy": timeline.busy, "breaks": timeline.breaks},
         "choices": {label: list(choices[label]) for label in labels},
-        "foretold": None if predicted is None else str(predicted),
-        "disturbed": disturbed_line(recorded),
+        "latency_predictions": None if predicted is None else str(predicted),
+        "busy_machine": busy_machine_line(recorded),
         "savings": None if saved is None else str(saved),
         "trials": shown,
         "finalists": _finalists(directory, trials, models, ranking),
@@ -121,12 +119,10 @@ def page_data(
 
 
 def history(ranking: Ranking, trials: Sequence[Trial]) -> dict[str, Any]:
-    """Hypervolume and best value of the first objective as the run went on: [position, value, trial] where they
-    change, and the last position.
+    """Hypervolume and best value of the first objective over the run: [position, value, trial] at each change.
 
-    The position is the trial's number under "trials", and the run's clock in seconds at its end under "seconds". The
-    values are those that were recorded at the time, on the scale of the whole run: the last hypervolume is that of
-    `figures`.
+    The position is the number of the trial under "trials", and the run's clock at its end, in seconds, under "seconds".
+    Values are those recorded at the time, on the scale of the whole run: the last hypervolume is that of `figures`.
     """
     clock = Clock.of(trials)
 
@@ -143,7 +139,7 @@ def history(ranking: Ranking, trials: Sequence[Trial]) -> dict[str, Any]:
             best.append(-least if first.direction == "maximize" else least)
         marks = [(place(t), t.number) for t in feasible]
         end = max((place(t) for t in ordered), default=0.0)
-        return {"volume": _steps(marks, volumes(ranking, ordered), end), "best": _steps(marks, best, end)}
+        return {"volume": _steps(marks, hypervolume_history(ranking, ordered), end), "best": _steps(marks, best, end)}
 
     return {
         "trials": series(trials, lambda t: float(t.number)),
@@ -163,14 +159,14 @@ def _steps(marks: Sequence[tuple[float, int]], values: Sequence[float], end: flo
 
 
 def _thinned(values: Sequence[Any], most: int) -> list[Any]:
-    """At most so many, evenly, the first and the last among them."""
+    """At most `most` values, evenly spaced, including the first and the last."""
     if len(values) <= most:
         return list(values)
     return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
 
 
 def _sample(trials: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """At most so many trials: the front and finalists, what they were made from, and of the others an even sample."""
+    """At most `most` trials: the front, finalists and their parents first, then an even sample of the others."""
     if len(trials) <= most:
         return list(trials)
     kept: dict[int, None] = {}
@@ -188,9 +184,9 @@ def _sample(trials: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]
 def _finalists(
     directory: Path, trials: Sequence[Trial], models: Sequence[Mapping[str, Any]], ranking: Ranking
 ) -> list[dict[str, Any]]:
-    """Of each finalist, the best first: its layers, its stages, its confusion matrix and how sure its numbers are."""
+    """Layers, stages, confusion matrix, intervals and ties of each finalist, the best first."""
     until = time.monotonic() + _DRAWING_SECONDS
-    by_number = {t.number: t for t in rows(trials, ranking)}
+    by_number = {t.number: t for t in report_rows(trials, ranking)}
     found = []
     for model in models[:_MOST_FINALISTS]:
         trial = by_number[model["trial"]]
@@ -198,11 +194,11 @@ def _finalists(
         if model["artifact"] and not (directory / model["artifact"]).is_file():
             note = "its file is not in the run directory"
         elif model["artifact"] and time.monotonic() > until:
-            note = "not drawn: the networks of this run are many or large"
+            note = "not drawn: this run has too many or too large networks"
         elif model["artifact"]:
             try:
                 layers = [
-                    {**asdict(layer), "text": layer.text} for layer in layers_of(directory / model["artifact"])
+                    {**asdict(layer), "text": layer.text} for layer in read_layers(directory / model["artifact"])
                 ]  # fmt: skip
             except SlimsearchError:
                 note = "its file cannot be drawn"
@@ -215,14 +211,14 @@ def _finalists(
                 "path": [{**step, "what": recipe_text(step["stages"])} for step in model.get("path", ())],
                 "layers": layers,
                 "layers_note": note,
-                "confusion": _confusion(trial),
+                "confusion": confusion_summary(trial),
             }
         )
     return found
 
 
-def _confusion(trial: Trial) -> dict[str, Any] | None:
-    """The whole matrix of few classes, of many the pairs that are confused most; None where none was recorded."""
+def confusion_summary(trial: Trial) -> dict[str, Any] | None:
+    """The whole confusion matrix for few classes, the most confused pairs for many, or None."""
     if not trial.confusion:
         return None
     cells = trial.confusion
@@ -247,7 +243,7 @@ def _short(text: str | None) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """The same for JSON, with as many digits as are shown; what is no finite number is None."""
+    """Convert to plain JSON values with six significant digits; infinities and NaN become None."""
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The plots of report.html as files, drawn from Python: PNG, SVG or PDF."""
+"""The plots of report.html as PNG, SVG or PDF files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from slimsearch.options.configuration import Configuration
 from slimsearch.record.environment import read
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.run_directory import RunDirectory
-from slimsearch.record.trial import ASIDE, COMPLETE, COMPRESSION, TAKEN_BACK
+from slimsearch.record.trial import AUXILIARY, COMPLETE, COMPRESSION, REJECTED
 from slimsearch.report.page_data import page_data
-from slimsearch.report.report_again import recorded
+from slimsearch.report.stored_run import read_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
-# Those of the page in its light colours.
+# The light colors of the page.
 _INK, _SOFT, _RULE = "#20262b", "#58616a", "#dedbd2"
 _SEARCH, _KEPT, _BACK, _OTHER = "#4d76ad", "#0b7f6c", "#bf5a21", "#777d84"
 _TITLES = {
@@ -38,7 +38,7 @@ Data = Mapping[str, Any]
 
 
 def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
-    """Draw one of `KINDS` of the run in `run_dir` to `path`, whose suffix says how; `path` comes back.
+    """Draw the plot `kind` (one of `KINDS`) of a run; the suffix of `path` is the format. Returns `path`.
 
     Raises:
         SlimsearchError: it is no run or in use, there is no such plot, or it cannot be written so.
@@ -51,7 +51,7 @@ def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
     with RunDirectory(Path(run_dir), create=False) as directory:
         configuration = Configuration.read(directory.config)
         ranking = Ranking.of(configuration)
-        trials = recorded(directory, configuration, ranking).trials
+        trials = read_record(directory, configuration, ranking).trials
         data = page_data(directory.path, trials, [], ranking, configuration, read(directory.path))
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
     style: dict[Any, Any] = {
         "font.size": 9, "axes.edgecolor": _RULE, "axes.labelcolor": _INK, "text.color": _INK, "xtick.color": _SOFT,
         "ytick.color": _SOFT, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-        # A dollar sign in a name is one.
+        # Dollar signs in names are not mathematics.
         "text.parse_math": False, "svg.fonttype": "none",
     }  # fmt: skip
     with rc_context(style):
@@ -73,7 +73,7 @@ def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
 
 
 def _front(figure: Figure, data: Data) -> None:
-    """The first two objectives against each other, the third one as the area of the marks; the front is joined."""
+    """The first two objectives against each other, the third as the area of the marks; a line joins the front."""
     axes = figure.add_subplot()
     names = [objective["metric"] for objective in data["objectives"]]
     up, across = names[0], names[1] if len(names) > 1 else None
@@ -104,7 +104,7 @@ def _front(figure: Figure, data: Data) -> None:
 
 
 def _hypervolume(figure: Figure, data: Data) -> None:
-    """By trials, and by the time for which the run was going on."""
+    """Over trials, and over the running time."""
     for place, (along, title) in enumerate((("trials", "Trial"), ("seconds", "Running time, seconds"))):
         axes = figure.add_subplot(1, 2, place + 1)
         steps = data["history"][along]["volume"]
@@ -119,7 +119,7 @@ def _hypervolume(figure: Figure, data: Data) -> None:
 
 
 def _importances(figure: Figure, data: Data) -> None:
-    """A bar for each choice and objective, or why there is none."""
+    """A bar for each choice and objective, or the reason why there is none."""
     found = data["importances"]
     for place, one in enumerate(found):
         axes = figure.add_subplot(1, len(found), place + 1)
@@ -135,7 +135,7 @@ def _importances(figure: Figure, data: Data) -> None:
 
 
 def _timeline(figure: Figure, data: Data) -> None:
-    """A bar for each trial, from its start to its end, in as many lanes as had one at the same time."""
+    """A bar for each trial from start to end; the number of lanes is the number of trials at the same time."""
     axes = figure.add_subplot()
     for trial in data["trials"]:
         if trial["bar"] is not None:
@@ -159,7 +159,7 @@ def _timeline(figure: Figure, data: Data) -> None:
 
 
 def _parallel(figure: Figure, data: Data) -> None:
-    """A line for each completed trial through its choices and its objectives, the better end of which is up."""
+    """A line for each complete trial through its choices and objectives; better values are up."""
     axes = figure.add_subplot()
     trials = _completed(data)
     labels = [label for label in data["choices"] if len({t["point"].get(label) for t in trials}) > 1][:_MOST_CHOICES]
@@ -198,21 +198,21 @@ KINDS: Mapping[str, Callable[[Figure, Data], None]] = {
     "front": _front, "hypervolume": _hypervolume, "importances": _importances, "timeline": _timeline,
     "parallel": _parallel,
 }  # fmt: skip
-"""What can be drawn."""
+"""The plots by name."""
 
 
 def _completed(data: Data) -> list[Data]:
-    return [t for t in data["trials"] if t["state"] == COMPLETE and t["kind"] not in ASIDE]
+    return [t for t in data["trials"] if t["state"] == COMPLETE and t["kind"] not in AUXILIARY]
 
 
 def _colour(trial: Data) -> str:
-    if trial["state"] == TAKEN_BACK:
+    if trial["state"] == REJECTED:
         return _BACK
     return _OTHER if trial["state"] != COMPLETE else _KEPT if trial["kind"] == COMPRESSION else _SEARCH
 
 
 def _areas(values: Sequence[float | None]) -> list[float]:
-    """From the least to the most, in square points."""
+    """Areas of marks, in square points, from the smallest to the largest value."""
     known = [value for value in values if value is not None]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
     return [20 + 120 * (_share(value, low, high) or 0.0) for value in values]
@@ -227,7 +227,7 @@ def _or_nan(value: float | None) -> float:
 
 
 def _scale(axes: Axes, which: str, metric: str, values: Sequence[float]) -> None:
-    """Costs on a logarithm, accuracies in per cent; ticks are written out, without mathematics."""
+    """Logarithmic axes for costs, per cent for accuracies; tick labels are plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis: Axis = getattr(axes, f"{which}axis")
@@ -247,7 +247,7 @@ def _title(metric: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A value as it is written, without the quotes of its JSON."""
+    """A value without the quotes of its JSON."""
     try:
         value = json.loads(text)
     except ValueError:

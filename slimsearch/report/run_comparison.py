@@ -1,4 +1,4 @@
-"""Several runs on one data set beside each other: what each found, and the front of all of them."""
+"""Comparison of runs on the same data set: their results, their options, and their joint front."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _LATENCY_OPTIONS = ("runtime", "latency_batch", "latency_threads")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of several runs.
+    """A comparison of several runs.
 
     Attributes:
-        runs: in the order in which they were named.
-        objectives: those of the first one, which all of them have metrics of.
-        hypervolumes: share of a box that each run's finalists dominate; the box is spanned by all of them.
-        front: (run, finalist) that no finalist of any run dominates, the best in the first objective first.
-        differences: options that the runs do not have in common, with the value in each.
-        warnings: what else makes their figures differ, a line each.
-        measured: whether latencies were measured again for this, all files in turns.
+        runs: in the given order.
+        objectives: of the first run; all runs have these metrics.
+        hypervolumes: share of a box that each run's finalists dominate; the finalists of all runs span the box.
+        front: (run, finalist) pairs that no finalist of any run dominates, the best in the first objective first.
+        differences: options that differ, with the value in each run.
+        warnings: other reasons why metrics may differ, one line each.
+        measured: whether all latencies were measured again for the comparison, interleaved.
     """
 
     runs: tuple[StoredRun, ...]
@@ -47,7 +47,7 @@ class Comparison:
     measured: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Everything that is shown, as plain values."""
+        """The comparison as plain JSON values."""
         return {
             "objectives": [{"metric": o.metric, "direction": o.direction} for o in self.objectives],
             "runs": [
@@ -74,11 +74,11 @@ class Comparison:
 
 
 def compare(runs: Sequence[StoredRun], *, measure: bool = False) -> Comparison:
-    """Look at runs together.
+    """Compare runs.
 
     Args:
         runs: two or more, on the same data.
-        measure: the latency of all finalists' files again, in turns on this machine; nothing of it is recorded.
+        measure: measure the latency of all finalists again, interleaved on this machine; it is not recorded.
 
     Raises:
         SlimsearchError: they cannot be compared.
@@ -107,7 +107,7 @@ def compare(runs: Sequence[StoredRun], *, measure: bool = False) -> Comparison:
 
 
 def tables(found: Comparison) -> list[Table]:
-    """The runs, what differs between them, and their front."""
+    """Tables of the runs, of options that differ, and of the joint front."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -129,7 +129,7 @@ def tables(found: Comparison) -> list[Table]:
         options.add_column(escape(run.path.name), overflow="fold")
     for name, values in found.differences.items():
         options.add_row(flag(name), *(escape(str(value)) for value in values))
-    joint = Table(title="The front of all of them", title_justify="left")
+    joint = Table(title="Joint Pareto front", title_justify="left")
     metrics = [trial.metrics for _, trial in found.front]
     columns = {name: cell for name, cell in CELLS.items() if all(name in m for m in metrics)}
     for objective in found.objectives:
@@ -153,22 +153,22 @@ def tables(found: Comparison) -> list[Table]:
 
 def _refuse_incomparable(runs: Sequence[StoredRun]) -> None:
     if len(runs) < 2:
-        raise SlimsearchError("two runs or more are compared")
+        raise SlimsearchError("compare needs two or more runs")
     if len({run.path.resolve() for run in runs}) < len(runs):
-        raise SlimsearchError("a run is named twice")
+        raise SlimsearchError("the same run is given twice")
     first = runs[0]
     for run in runs:
         if run.state == ELSEWHERE:
-            raise SlimsearchError(f"the study of '{run.path}' is in a database, which is not looked into here")
+            raise SlimsearchError(f"the study of '{run.path}' is in a database, which compare does not read")
         if not run.finalists:
-            raise SlimsearchError(f"'{run.path}' has no finalists yet: go on with it by --resume {run.path}")
+            raise SlimsearchError(f"'{run.path}' has no finalists yet; finish it with --resume {run.path}")
         ours, theirs = (
             (one.environment["dataset"].get("fingerprint"), one.environment["dataset"]["name"]) for one in (first, run)
         )
         if ours != theirs and (ours[0] is not None or theirs[0] is not None):
             raise SlimsearchError(
-                f"'{first.path}' is on {_data(ours)} and '{run.path}' on {_data(theirs)}: accuracies on different data "
-                "say nothing about each other"
+                f"'{first.path}' uses {_data(ours)} and '{run.path}' {_data(theirs)}: accuracies on different data "
+                "are not comparable"
             )
 
 
@@ -192,7 +192,7 @@ def _warnings(runs: Sequence[StoredRun], *, measured: bool) -> list[str]:
             lines.append(f"{shown(run.path)}: {line}")
     latency = any("latency_ms" in trial.metrics for run in runs for trial in run.finalists)
     if latency and not measured:
-        lines.append("latencies were measured at the end of each run, not together: --measure does that now")
+        lines.append("latencies were measured separately at the end of each run; --measure measures them together")
     return lines
 
 
@@ -219,6 +219,6 @@ def _measured(finalists: list[tuple[StoredRun, Trial]]) -> list[tuple[StoredRun,
 
 
 def _seconds(run: StoredRun) -> float:
-    """From the start of the first trial to the end of the last one; pauses between a stop and a resume count too."""
+    """Seconds from the start of the first trial to the end of the last, including pauses before a resume."""
     ended = [t.ended for t in run.trials if t.ended]
     return max(ended) - min(t.started for t in run.trials) if ended else 0.0

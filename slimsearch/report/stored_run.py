@@ -1,34 +1,39 @@
-"""A run as it lies on disk, looked at without changing anything: it may be going on."""
+"""Stored runs, read without changing them even while they are running, and the list of runs in a folder."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.options.configuration import Configuration
 from slimsearch.record import environment
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
-from slimsearch.record.run_directory import in_use, look_at_study, refuse_ways_out
+from slimsearch.record.run_directory import RunDirectory, in_use, read_study, refuse_unsafe_files
+from slimsearch.record.shared.storage import database_errors, normalised
+from slimsearch.record.shared.study import SharedStudy
 from slimsearch.record.trial import COMPLETE, FAILED, SEARCH, Trial
 from slimsearch.record.trial import STOPPED as STOPPED_EARLY
-from slimsearch.report.tables import rows
+from slimsearch.report.tables import report_rows
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 RUNNING, FINISHED, STOPPED, ELSEWHERE = "running", "finished", "stopped", "in a database"
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What was read of a run.
+    """A run as read from its directory.
 
     Attributes:
-        path: of its directory.
-        state: "running", "finished", "stopped" (go on with ``--resume``), or "in a database", which is not looked
-            into.
-        environment: what it was begun in.
+        path: of the directory.
+        state: "running", "finished", "stopped" (continue with ``--resume``), or "in a database", which is not read.
+        environment: in which the run started.
         trials: by number.
     """
 
@@ -41,31 +46,114 @@ class StoredRun:
 
     @property
     def finalists(self) -> list[Trial]:
-        """With what was measured at the end, the front first."""
-        return [t for t in rows(self.trials, self.ranking) if t.state == COMPLETE]
+        """Finalists with their final metrics, the front first."""
+        return [t for t in report_rows(self.trials, self.ranking) if t.state == COMPLETE]
 
     @property
     def searched(self) -> int:
-        """Candidates of the search that were evaluated to their end, or ended early."""
+        """Number of search trials that are complete, failed or stopped early."""
         return sum(t.kind == SEARCH and t.state in (COMPLETE, FAILED, STOPPED_EARLY) for t in self.trials)
 
 
 def stored_run(path: Path) -> StoredRun:
-    """The run in the directory `path`.
+    """Read the run in the directory `path`.
 
     Raises:
-        SlimsearchError: it is none, or damaged.
+        SlimsearchError: there is no run, or it is damaged.
     """
     if not (path / "config.yaml").is_file():
-        raise SlimsearchError(f"'{path}' is no run directory: it has no config.yaml")
-    refuse_ways_out(path)
+        raise SlimsearchError(f"'{path}' is not a run directory: it has no config.yaml")
+    refuse_unsafe_files(path)
     configuration = Configuration.read(path / "config.yaml")
     begun_in = environment.read(path)
     ranking = Ranking.of(configuration)
     if configuration.storage is not None:
         return StoredRun(path, configuration, begun_in, ranking, (), ELSEWHERE)
-    study = look_at_study(path, ranking.objectives)
+    study = read_study(path, ranking.objectives)
     trials = [] if study is None else list(Record(study, None, ranking.objectives).trials)
     finished = any(t.final for t in trials) and not any(t.unfinished for t in trials)
     state = RUNNING if in_use(path) else FINISHED if finished else STOPPED
     return StoredRun(path, configuration, begun_in, ranking, trials, state)
+
+
+def list_runs(folder: Path) -> list[dict[str, Any]]:
+    """One entry for each run directly in `folder`, the latest last; for a damaged run, the error.
+
+    Raises:
+        SlimsearchError: there is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise SlimsearchError(f"there is no folder '{folder}'")
+    found = [_entry(path) for path in folder.iterdir() if (path / "config.yaml").is_file()]
+    if not found:
+        raise SlimsearchError(f"there are no runs in '{folder}'")
+    return sorted(found, key=lambda entry: (entry.get("started") or 0.0, entry["run"]))
+
+
+def runs_table(entries: Sequence[dict[str, Any]]) -> Table:
+    """The entries of `list_runs` as a table."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    made = Table()
+    for heading in ("run", "state", "space", "data set", "strategy", "trials", "best val %", "front", "started"):
+        right = heading in ("trials", "best val %", "front")
+        made.add_column(
+            heading, justify="right" if right else "left", overflow="fold", no_wrap=heading in ("state", "started")
+        )
+    for entry in entries:
+        if "error" in entry:
+            continue
+        accuracy, started = entry["best_val_accuracy"], entry["started"]
+        made.add_row(
+            escape(Path(entry["run"]).name),
+            entry["state"],
+            escape(entry["space"]),
+            escape(entry["dataset"]),
+            escape(entry["by"]),
+            f"{entry['searched']} / {entry['trials']}",
+            "" if accuracy is None else f"{100 * accuracy:.2f}",
+            str(entry["on_front"] or ""),
+            f"{datetime.datetime.fromtimestamp(started):%Y-%m-%d %H:%M}" if started else "",
+        )
+    return made
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    try:
+        return {"run": str(path), **_described(stored_run(path))}
+    except SlimsearchError as error:
+        return {"run": str(path), "error": str(error)}
+
+
+def _described(run: StoredRun) -> dict[str, Any]:
+    options = run.configuration
+    feasible = run.ranking.feasible([t.with_final_metrics() for t in run.trials])
+    accuracies = [t.metrics["val_accuracy"] for t in feasible if "val_accuracy" in t.metrics]
+    return {
+        "state": run.state,
+        "space": Path(options.space).name or Path(options.evaluator).name,
+        "dataset": run.environment["dataset"]["name"],
+        "by": f"{options.strategy}, {options.sampler}",
+        "searched": run.searched,
+        "trials": options.trials,
+        "best_val_accuracy": max(accuracies, default=None),
+        "on_front": len(run.ranking.front([t.with_final_metrics() for t in run.trials])),
+        "started": min((t.started for t in run.trials), default=None),
+    }
+
+
+def read_record(directory: RunDirectory, configuration: Configuration, ranking: Ranking) -> Record:
+    """Open the record of a run for reading, in the run directory or in a database.
+
+    Raises:
+        SlimsearchError: the record is damaged or cannot be reached.
+    """
+    if configuration.storage is None:
+        return Record(directory.open_study(ranking.objectives), None, ranking.objectives)
+    shared = SharedStudy(
+        normalised(configuration.storage), configuration.study or directory.path.name, configuration.heartbeat
+    )
+    with database_errors(shared.url, ""):
+        shared.reopen()
+        return Record(shared.study, None, ranking.objectives)

@@ -1,4 +1,4 @@
-"""Trials in words and in tables, for people to read."""
+"""Trials as text and tables for the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.record.ranking import Ranking
-from slimsearch.record.trial import COMPLETE, REPEAT, STEP, TAKEN_BACK, Trial
+from slimsearch.record.trial import COMPLETE, REJECTED, REPEAT, STEP, Trial
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +33,7 @@ def recipe_text(recipe: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def marked_recipe(trial: Trial) -> str:
-    """The recipe, and what it would weigh packed where that is storage only: no runtime executes it."""
+    """The recipe, with the packed size where a stage only saves storage, as no runtime executes packed weights."""
     training = {"training": trial.candidate.training} if trial.candidate.training else {}
     recipe = recipe_text({**training, **trial.candidate.recipe})
     packed = trial.metrics.get("packed_kib")
@@ -41,7 +41,7 @@ def marked_recipe(trial: Trial) -> str:
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
-    """Accuracy, latency and size in a few words."""
+    """``90.71%  0.0193 ms  25.4 KiB``; other metrics where these are missing."""
     parts = []
     if "val_accuracy" in metrics:
         parts.append(f"{100 * metrics['val_accuracy']:.2f}%")
@@ -54,7 +54,7 @@ def metrics_text(metrics: Mapping[str, float]) -> str:
 
 
 def size_text(kib: float) -> str:
-    """KiB with a precision that fits."""
+    """``25.4 KiB`` or ``1250 KiB``"""
     return f"{kib:.1f} KiB" if kib < 1000 else f"{kib:.0f} KiB"
 
 
@@ -66,14 +66,14 @@ def seconds_text(seconds: float) -> str:
 
 
 def console() -> Console:
-    """Where tables go: where lines are kept and not looked at on a terminal, they need not fit a screen."""
+    """The console for tables; 120 columns wide where the output is not a terminal."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def shown(path: Path) -> str:
-    """`path` as short as it can be written from the current folder."""
+    """`path`, relative to the current folder if it lies in it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -90,7 +90,7 @@ CELLS = {
 
 
 def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
-    """The finalists: those on the front first, marked with a star."""
+    """The finalists: those on the front first, marked with an asterisk."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -100,7 +100,7 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
     table.add_column("")
     table.add_column("trial", justify="right")
     table.add_column("architecture, compression", overflow="fold", min_width=20)
-    finalists = [t for t in rows(trials, ranking) if t.state != TAKEN_BACK]
+    finalists = [t for t in report_rows(trials, ranking) if t.state != REJECTED]
     columns = {name: cell for name, cell in CELLS.items() if all(name in t.metrics for t in finalists)}
     for objective in ranking.objectives:
         columns.setdefault(objective.metric, (objective.metric, "{:.6g}"))
@@ -126,20 +126,20 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
 
 
 def best_lines(models: Sequence[Mapping[str, Any]], ranking: Ranking) -> list[str]:
-    """Who is best in each objective, as a group where the best cannot be told from others on the front."""
+    """The best trial in each objective, and those on the front that do not differ significantly from it."""
     front = [model for model in models if model["on_front"]]
     lines = []
     for objective in ranking.objectives:
         if not front or len(front) == 1:
             break
         best = min(front, key=lambda model: (objective.loss(model["metrics"]), model["trial"]))
-        alike = best["cannot_be_told_from"].get(objective.metric, [])
-        means = {
+        ties = best["cannot_be_told_from"].get(objective.metric, [])
+        test = {
             "val_accuracy": f" (McNemar's test on {best['metrics'].get('val_images', 0):.0f} images)",
             "latency_ms": " (the intervals overlap)",
         }.get(objective.metric, "")
         name = CELLS.get(objective.metric, (objective.metric, ""))[0]
-        others = f"; it cannot be told from {_numbers(alike)}{means}" if alike else ""
+        others = f"; no significant difference to {_numbers(ties)}{test}" if ties else ""
         lines.append(f"best {name}: trial {best['trial']}{others}")
     return lines
 
@@ -150,7 +150,7 @@ def _numbers(trials: Sequence[int]) -> str:
 
 
 def seed_lines(models: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Mean and standard deviation of each finalist that was trained with several seeds."""
+    """Mean and standard deviation of each finalist trained with several seeds."""
     lines = []
     for model in models:
         seeds = model.get("over_seeds")
@@ -166,28 +166,31 @@ def seed_lines(models: Sequence[Mapping[str, Any]]) -> list[str]:
             for name, found in seeds.items()
             if isinstance(found, dict) and name not in CELLS
         ]
-        lines.append(f"trial {model['trial']} over {seeds['trainings']} trainings: {', '.join(parts)}")
+        lines.append(f"trial {model['trial']} over {seeds['trainings']} seeds: {', '.join(parts)}")
     return lines
 
 
-def taken_back_lines(trials: Sequence[Trial]) -> list[str]:
-    """A line for each stage of compression that was taken back, with its numbers and the reason."""
+def rejected_lines(trials: Sequence[Trial]) -> list[str]:
+    """One line for each rejected compression stage, with its metrics and the reason."""
     return [
-        f"taken back: trial {t.number}, {recipe_text(t.candidate.recipe)} of trial {t.parent}: "
-        f"{metrics_text(t.metrics)}; {t.reason}"
+        f"rejected: trial {t.number}, {recipe_text(t.candidate.recipe)} of trial {t.parent} "
+        f"({metrics_text(t.metrics)}): {t.reason}"
         for t in trials
-        if t.state == TAKEN_BACK
+        if t.state == REJECTED
     ]
 
 
-def disturbed_line(trials: Sequence[Trial]) -> str | None:
-    """Which finalists were measured although others did not leave the machine alone; None: none of them."""
+def busy_machine_line(trials: Sequence[Trial]) -> str | None:
+    """A warning about finalists whose latency was measured on a busy machine, or None."""
     numbers = [t.number for t in _finalists(trials) if t.metrics.get("latency_calm", 1.0) == 0]
-    return f"measured on a machine that was never calm: the latency of {_numbers(numbers)}" if numbers else None
+    if not numbers:
+        return None
+    verb = "latency is" if len(numbers) == 1 else "latencies are"
+    return f"The machine was busy: the measured {verb} unreliable for {_numbers(numbers)}."
 
 
-def rows(trials: Sequence[Trial], ranking: Ranking) -> list[Trial]:
-    """Finalists, the front first and the most accurate first, then the stages that were taken back."""
+def report_rows(trials: Sequence[Trial], ranking: Ranking) -> list[Trial]:
+    """Finalists, those on the front first, each group by the first objective; then rejected compression stages."""
     finalists = _finalists(trials)
     front = ranking.front(finalists)
     numbers = {t.number for t in front}
@@ -195,8 +198,8 @@ def rows(trials: Sequence[Trial], ranking: Ranking) -> list[Trial]:
         (t for t in finalists if t.number not in numbers),
         key=lambda t: (ranking.objectives[0].loss(t.metrics), t.number),
     )
-    return [*front, *others, *(t for t in trials if t.state == TAKEN_BACK)]
+    return [*front, *others, *(t for t in trials if t.state == REJECTED)]
 
 
 def _finalists(trials: Sequence[Trial]) -> list[Trial]:
-    return [t.finalised() for t in trials if t.state == COMPLETE and t.final and t.kind not in (REPEAT, STEP)]
+    return [t.with_final_metrics() for t in trials if t.state == COMPLETE and t.final and t.kind not in (REPEAT, STEP)]

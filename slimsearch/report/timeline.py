@@ -1,4 +1,4 @@
-"""When each trial ran, and what ran beside it: the clock of a run, and its lanes."""
+"""The timeline of a run: when each trial ran, in lanes of parallel trials."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from slimsearch.record.trial import RULED_OUT, RUNNING, WITHDRAWN, Trial
 
-# Between a run and its resumption; in seconds, and as a share of the time in which something ran.
+# The shortest pause between a stop and a resume: in seconds, and as a share of the running time.
 _LEAST_PAUSE, _PAUSE = 60.0, 0.05
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds for which a run has been going on; pauses in which it did not are left out.
+    """The running time of a run in seconds, without the pauses between a stop and a resume.
 
     Attributes:
         began: of the first trial, in seconds since the epoch.
@@ -26,7 +26,7 @@ class Clock:
 
     @classmethod
     def of(cls, trials: Sequence[Trial]) -> Clock:
-        """The clock of the run that `trials` are the record of."""
+        """The clock of the run with these `trials`."""
         spans = sorted(span for trial in trials if (span := _span(trial, 0.0)) is not None)
         if not spans:
             return cls(0.0)
@@ -40,19 +40,19 @@ class Clock:
         return cls(spans[0][0], tuple(gap for gap in gaps if gap[1] - gap[0] > least))
 
     def __call__(self, moment: float) -> float:
-        """Of a moment in seconds since the epoch."""
+        """The running time at a moment in seconds since 1970."""
         paused = sum(min(moment, end) - start for start, end in self.pauses if start < moment)
         return max(0.0, moment - self.began - paused)
 
     @property
     def breaks(self) -> list[float]:
-        """Where pauses were."""
+        """Running times at which the run paused."""
         return [self(start) for start, _ in self.pauses]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A trial from its start to its end, waiting included.
+    """A trial from start to end, including waiting.
 
     Attributes:
         trial: its number.
@@ -68,7 +68,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Timeline:
-    """What ran when.
+    """All trials of a run over its running time.
 
     Attributes:
         bars: by start.
@@ -84,7 +84,7 @@ class Timeline:
 
     @classmethod
     def of(cls, trials: Sequence[Trial]) -> Timeline:
-        """The trials that took time, in as many lanes for each driver as had a trial at the same time."""
+        """Arrange trials in as few lanes for each driver as it had trials at the same time."""
         clock = Clock.of(trials)
         latest = max((span[1] for t in trials if (span := _span(t, 0.0)) is not None), default=0.0)
         hosts = list(dict.fromkeys(t.driver or "" for t in trials))
@@ -113,10 +113,10 @@ class Timeline:
 
 
 def _span(trial: Trial, latest: float) -> tuple[float, float] | None:
-    """Its start and end in seconds since the epoch; None of one that took no time, or whose end nobody has seen."""
+    """Start and end in seconds since 1970; None for a trial that did not run, or whose end is unknown."""
     if trial.state in (RULED_OUT, WITHDRAWN) or trial.started <= 0:
         return None
     if trial.ended <= 0:
         return (trial.started, max(latest, trial.started)) if trial.state == RUNNING else None
-    # The clock of the machine may have been put back.
+    # The clock of the machine may have been set back.
     return trial.started, trial.ended if trial.ended >= trial.started else trial.started + trial.seconds

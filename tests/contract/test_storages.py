@@ -121,9 +121,9 @@ class TestOfAnyStorage:
             record.epoch(3, 2, {"val_accuracy": 0.25})
             record.pause(3)
             record.pause(4)
-            record.proceed(4)
+            record.resume(4)
             record.epoch(5, 1, {"val_accuracy": 0.75})
-            record.finalise({0: {"test_accuracy": 1 / 3}})
+            record.record_final({0: {"test_accuracy": 1 / 3}})
             before = list(record.trials)
         with Opened(url, tmp_path / "a") as record:  # as a new process would
             after = list(record.trials)
@@ -197,11 +197,11 @@ class TestOfSeveralDrivers:
         assert start(a, 0) == 0
         assert start(b, 0) == 1
         assert [t.state for t in b.trials] == [RUNNING, WITHDRAWN]
-        assert b.trials[1].reason == "the same as trial 0 of another driver"
+        assert "trial 0" in (b.trials[1].reason or "")
         assert start(b, 1) == 2
         a.sync()
         assert [t.state for t in a.trials] == [RUNNING, WITHDRAWN, RUNNING]
-        assert [a.mine(n) for n in range(3)] == [True, False, False]
+        assert [a.is_own(n) for n in range(3)] == [True, False, False]
 
     def test_one_that_begins_together_with_others_has_the_seed_of_its_number(self, open_record: Open) -> None:
         a, b, c = open_record("a"), open_record("b"), open_record("c")
@@ -254,7 +254,7 @@ class TestOfSeveralDrivers:
             for record in records:
                 record.sync()
                 assert [t.state for t in record.trials if t.state != WITHDRAWN] == [LOST, RUNNING]
-                assert record.trials[0].error == "its driver was lost"
+                assert "driver" in (record.trials[0].error or "")
         with Opened(url, tmp_path / "a") as record:
             again = search(record, tmp_path, trials=1)
             assert again.ask() is None, "it accepts that another one has it"
@@ -404,7 +404,7 @@ class TestOfSeveralDrivers:
 
         study = SharedStudy(url, "study", BEAT)
         optuna.create_study(study_name="study", storage=study.database).add_trial(optuna.create_trial(value=1.0))
-        with pytest.raises(SlimsearchError, match="was not made by Slimsearch"):
+        with pytest.raises(SlimsearchError, match="choose another --study"):
             study.join((replace(OBJECTIVES[0], direction="minimize"),), TERMS)
 
     def test_who_joins_while_another_one_begins_its_first_trial_is_not_refused(

@@ -134,7 +134,7 @@ def test_a_real_run_is_refused_and_goes_on_when_the_bit_is_back(whole: Path, tmp
     assert refused.end() == 2, refused.said
     line = content.count(b"\n", 0, place) + 1
     assert errors(refused.said) == [
-        f"error: '{journal}' is damaged in line {line}: its checksum differs; nothing was changed"
+        f"error: '{journal}' is damaged in line {line}: its checksum does not match; nothing was changed"
     ]
     journal.write_bytes(content + b'{"op_code":8,"work')
     again = Process(tmp_path, "--resume", "run")

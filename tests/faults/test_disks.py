@@ -91,7 +91,7 @@ def test_a_run_directory_that_is_read_only(disk: Path, tmp_path: Path, counts: C
         (tmp_path / "elsewhere").mkdir()
         new = Process(tmp_path / "elsewhere", *WORDS, "--run-dir", str(disk / "new"))
         assert new.end() == 2, new.said
-        assert errors(new.said) == [f"error: cannot make the run directory '{disk / 'new'}': Read-only file system"]
+        assert errors(new.said) == [f"error: cannot create the run directory '{disk / 'new'}': Read-only file system"]
     finally:
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
     assert (process.run / "study.journal").read_bytes() == journal

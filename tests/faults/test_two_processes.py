@@ -14,7 +14,7 @@ pytestmark = pytest.mark.faults
 
 WORDS = ("--space", TINY, "--dataset", "digits", "--run-dir", "run", "--epochs", "4", "--compress", "none")
 REFUSED = (
-    "run directory 'run' is in use by another process", "--run-dir 'run' exists already; go on with it by --resume run"
+    "run directory 'run' is in use by another process", "--run-dir 'run' exists already; continue it with --resume run"
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import COMPLETE, COMPRESSION, RULED_OUT
-from slimsearch.report import report
+from slimsearch.report.report_files import write_reports
 from slimsearch.search_spaces import ModelSpace
 from tests.conftest import environment
 
@@ -32,7 +32,7 @@ def test_it_is_read_and_reported_as_it_was(tmp_path: Path) -> None:
         space = ModelSpace.load(configuration.space, (1, 20, 20), 10)
         record = Record(directory.open_study(ranking.objectives), space, ranking.objectives)
         before = directory.read_json("environment.json")
-        models = report.write(directory, record, ranking, configuration, before)
+        models = write_reports(directory, record, ranking, configuration, before)
     stored = json.loads((GOLDEN / "top_models.json").read_text())
     assert [{name: model[name] for name in old} for model, old in zip(models, stored, strict=True)] == stored
     rows, stored_rows = (list(csv.DictReader((folder / "pareto.csv").open())) for folder in (path, GOLDEN))

@@ -312,7 +312,7 @@ class TestWaysOut:
         for words in (["run", "--resume", a_run], ["dashboard", a_run]):
             code, said = command("run directories", *words)
             assert code == 2
-            assert "is a link that leads out of the run directory" in said
+            assert "is a link out of the run directory" in said
         assert mine.read_text() == "mine"
 
     def test_a_pipe_is_not_waited_for(self, a_run: Path) -> None:
@@ -320,7 +320,7 @@ class TestWaysOut:
         os.mkfifo(a_run / "environment.json")
         code, said = command("run directories", "run", "--resume", a_run)
         assert code == 2
-        assert "is neither a file nor a folder" in said
+        assert "is not a file or folder" in said
 
     def test_artifacts_of_the_record(self, a_run: Path) -> None:
         journal = a_run / "study.journal"

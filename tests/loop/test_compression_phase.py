@@ -15,7 +15,7 @@ from slimsearch.loop.compression_phase import CompressionPhase
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
-from slimsearch.record.trial import COMPLETE, FAILED, SEARCH, TAKEN_BACK
+from slimsearch.record.trial import COMPLETE, FAILED, REJECTED, SEARCH
 from slimsearch.search_spaces import Candidate, ModelSpace
 from slimsearch.strategies import Failure
 from tests.conftest import TINY
@@ -84,7 +84,7 @@ def test_what_is_kept_is_gone_on_from_and_what_is_not_is_skipped(directory, spac
     assert third.start.recipe == {"prune": {}, "distill": {}}
 
     phase.tell(second.number, leave(directory, second.number, digits, 40, 10.0))
-    assert record.trials[second.number].state == TAKEN_BACK
+    assert record.trials[second.number].state == REJECTED
     assert "more than --max-drop 0.5" in (record.trials[second.number].reason or "")
     fourth = phase.ask()
     assert fourth is not None

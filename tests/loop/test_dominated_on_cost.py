@@ -10,7 +10,7 @@ from slimsearch.evaluators import Objective
 from slimsearch.loop.proposals import dominated_on_cost
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import COMPLETE, RULED_OUT, SEARCH, Trial
-from slimsearch.report.savings import savings
+from slimsearch.report.run_summary import savings
 from slimsearch.search_spaces import Candidate
 
 OBJECTIVES = (
@@ -64,7 +64,7 @@ def test_what_was_saved() -> None:
     trained = [replace(PARENT, metrics={**PARENT.metrics, "training_seconds": 10.0, "seconds_saved": 30.0})] * 3
     vain = [replace(PARENT, state=RULED_OUT, metrics={})] * 2
     assert savings([PARENT]) is None
-    assert str(savings([*trained, *vain])) == (
-        "2 of 5 candidates (40%) were ruled out before training, which would have taken about 20 s of one core; "
-        "networks that were there already saved 2 min of one core"
-    )
+    saved = savings([*trained, *vain])
+    assert saved is not None
+    assert (saved.candidates, saved.ruled_out) == (5, 2)
+    assert (saved.ruled_out_seconds, saved.reused_seconds) == (20.0, 90.0)

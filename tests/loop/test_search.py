@@ -235,7 +235,7 @@ def test_targets_are_the_medians_of_the_first_ten(directory, lenet: ModelSpace) 
     [
         ({"objectives": ","}, "one or more different metrics"),
         ({"objectives": "val_accuracy,val_accuracy"}, "one or more different metrics"),
-        ({"weights": "size=1"}, "--weights names 'size'; minimised objectives: latency_ms, size_kib"),
+        ({"weights": "size=1"}, "--weights names 'size'; minimized objectives: latency_ms, size_kib"),
         ({"targets": "latency_ms=0"}, "--targets latency_ms=0 is not above 0"),
         ({"targets": "latency_ms"}, "--targets 'latency_ms' is not of the form metric=number"),
     ],

@@ -59,12 +59,12 @@ def test_finalists_are_one_write(tmp_path: Path, space: ModelSpace) -> None:
     with create(tmp_path / "run") as directory:
         record = fill(directory, space)
         lines = len(directory.journal.read_bytes().splitlines())
-        record.finalise({0: {"test_accuracy": 0.88}})
+        record.record_final({0: {"test_accuracy": 0.88}})
         assert len(directory.journal.read_bytes().splitlines()) == lines + 1
         assert record.finalists == {0}
     with RunDirectory(tmp_path / "run", create=False) as directory:
         again = Record(directory.open_study(OBJECTIVES), space, OBJECTIVES)
-        assert again.trials[0].finalised().metrics == {**METRICS, "test_accuracy": 0.88}
+        assert again.trials[0].with_final_metrics().metrics == {**METRICS, "test_accuracy": 0.88}
 
 
 def test_it_is_an_ordinary_optuna_study(tmp_path: Path, space: ModelSpace) -> None:
@@ -93,7 +93,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 def test_an_existing_one_is_not_overwritten(tmp_path: Path) -> None:
     create(tmp_path / "run").__exit__(None, None, None)
-    with pytest.raises(SlimsearchError, match="exists already; go on with it by --resume"):
+    with pytest.raises(SlimsearchError, match=r"exists already; .*--resume"):
         RunDirectory(tmp_path / "run", create=True)
 
 
@@ -140,7 +140,7 @@ def test_damage_in_the_middle_is_named_and_left_alone(tmp_path: Path, space: Mod
 
 
 def test_what_is_no_run_directory(tmp_path: Path) -> None:
-    with pytest.raises(SlimsearchError, match="is no run directory"):
+    with pytest.raises(SlimsearchError, match="is not a run directory"):
         RunDirectory(tmp_path, create=False)
     (tmp_path / "file").write_text("x")
     with pytest.raises(SlimsearchError, match="exists already"):

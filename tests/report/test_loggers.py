@@ -10,8 +10,8 @@ import pytest
 from slimsearch.errors import SlimsearchError
 from slimsearch.options.configuration import Configuration
 from slimsearch.report.display import Silent
+from slimsearch.report.loggers import with_loggers
 from slimsearch.report.stored_run import stored_run
-from slimsearch.report.watchers import watched
 from tests.conftest import TINY, Run
 
 WORDS = ("--space", TINY, "--dataset", "digits", "--epochs", "2", "--top-k", "1", "--compress", "quantize")
@@ -25,11 +25,11 @@ def logged(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     done = run(*WORDS, "--trials", "2", "--log", "tensorboard,mlflow", "--run-dir", "run")
     assert done.returncode == 0, done.stderr
-    assert "told nothing more" not in done.stdout
+    assert "switched off" not in done.stdout
     assert done.stderr == ""
     done = run("--resume", "run", "--trials", "3")
     assert done.returncode == 0, done.stderr
-    assert "told nothing more" not in done.stdout
+    assert "switched off" not in done.stdout
     return tmp_path / "run"
 
 
@@ -82,12 +82,12 @@ def test_a_logger_in_trouble_does_not_end_the_run(run: Run, tmp_path: Path, monk
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/mlflow.db")
     done = run(*WORDS[:-2], "--compress", "none", "--trials", "1", "--log", "mlflow", "--run-dir", "run")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("--log mlflow is told nothing more: ") == 1
+    assert done.stdout.count("--log mlflow failed") == 1
 
 
 def test_a_logger_that_there_is_not(run: Run, tmp_path: Path) -> None:
     with pytest.raises(SlimsearchError, match="unknown logger 'wandb'; known: mlflow, tensorboard"):
-        watched(Silent(), Configuration(space="lenet", log="wandb"))
+        with_loggers(Silent(), Configuration(space="lenet", log="wandb"))
     done = run(*WORDS, "--log", "wandb", "--run-dir", "run")
     assert done.returncode == 2
     assert not (tmp_path / "run").exists()

@@ -50,11 +50,11 @@ def _study(path: Path, given: str | None) -> tuple[BaseStorage, DatabaseArtifact
         given: ``--storage``.
     """
     from slimsearch.options.configuration import Configuration
-    from slimsearch.record.run_directory import refuse_ways_out
+    from slimsearch.record.run_directory import refuse_unsafe_files
     from slimsearch.record.shared.artifact_store import DatabaseArtifacts
     from slimsearch.record.shared.storage import is_local, masked, normalised, open_database
 
-    refuse_ways_out(path)
+    refuse_unsafe_files(path)
     journal, config = path / "study.journal", path / "config.yaml"
     url = given or (Configuration.read(config).storage if config.is_file() else None)
     if url is not None:
@@ -63,7 +63,7 @@ def _study(path: Path, given: str | None) -> tuple[BaseStorage, DatabaseArtifact
         database = open_database(normalised(url))
         return database, DatabaseArtifacts(database.engine)
     if not journal.is_file():
-        raise SlimsearchError(f"'{path}' is no run directory: it has no study.journal")
+        raise SlimsearchError(f"'{path}' is not a run directory: it has no study.journal")
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend

@@ -20,15 +20,15 @@ def parser(program: str) -> CommandParser:
 
 
 def run(options: dict[str, Any]) -> None:
-    from slimsearch.report.run_listing import listing, table
+    from slimsearch.report.stored_run import list_runs, runs_table
     from slimsearch.report.tables import console
 
-    found = listing(Path(options["folder"]))
+    found = list_runs(Path(options["folder"]))
     if options["json"]:
         print(json.dumps(found, indent=1))
         return
     shown = console()
-    shown.print(table(found))
+    shown.print(runs_table(found))
     for entry in found:
         if "error" in entry:
             shown.print(f"damaged: {entry['error']}", markup=False)

@@ -22,6 +22,6 @@ def parser(program: str) -> CommandParser:
 
 def run(options: dict[str, Any]) -> None:
     from slimsearch.report.display import Console
-    from slimsearch.report.report_again import report_again
+    from slimsearch.report.report_files import rewrite_reports
 
-    report_again(Path(options["run_dir"]), Console())
+    rewrite_reports(Path(options["run_dir"]), Console())

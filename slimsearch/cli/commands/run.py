@@ -35,7 +35,7 @@ def run(options: dict[str, Any]) -> None:
     if resume is None:
         configuration = Configuration(**chosen)
     elif not (Path(resume) / "config.yaml").is_file():
-        raise SlimsearchError(f"'{resume}' is no run directory: it has no config.yaml")
+        raise SlimsearchError(f"'{resume}' is not a run directory: it has no config.yaml")
     from slimsearch.loop import job
     from slimsearch.report.display import Console
 

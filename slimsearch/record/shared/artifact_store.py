@@ -1,4 +1,4 @@
-"""Files in the study's own database, so that one URL is all that drivers have to share."""
+"""An artifact store in the database of a shared study, so that drivers need to share nothing but its URL."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ _PART_BYTES = 4 * 2**20
 
 
 class DatabaseArtifacts:
-    """An artifact store as Optuna describes them, in one table.
-
-    What is there is never replaced: of several who write under the same name, the first one's content stays.
+    """An Optuna artifact store in one table. Artifacts are never replaced: the first content under a name stays.
 
     Args:
         engine: of the database.
@@ -25,14 +23,14 @@ class DatabaseArtifacts:
         self._table = _table()
 
     def create(self) -> None:
-        """Make the table if it is not there."""
+        """Create the table if it is missing."""
         self._table.metadata.create_all(self._engine)
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The content, from its beginning.
+        """Open the content of an artifact for reading.
 
         Raises:
-            ArtifactNotFound: there is none of that name.
+            ArtifactNotFound: there is no such artifact.
         """
         from optuna.artifacts.exceptions import ArtifactNotFound
         from sqlalchemy import select
@@ -53,10 +51,10 @@ class DatabaseArtifacts:
         return file
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Store the content, whole or not at all.
+        """Store an artifact in one transaction.
 
         Raises:
-            FileExistsError: something of that name is there.
+            FileExistsError: there is an artifact of that name.
         """
         from sqlalchemy.exc import IntegrityError
 
@@ -71,10 +69,10 @@ class DatabaseArtifacts:
             raise FileExistsError(f"artifact '{artifact_id}' is there already") from error
 
     def remove(self, artifact_id: str) -> None:
-        """Delete the content.
+        """Delete an artifact.
 
         Raises:
-            ArtifactNotFound: there is none of that name.
+            ArtifactNotFound: there is no such artifact.
         """
         from optuna.artifacts.exceptions import ArtifactNotFound
 

@@ -1,10 +1,12 @@
-"""This process among those that take trials from a shared study."""
+"""A driver of a shared study: its heartbeat, and the exchange of files with other drivers."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import logging
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,19 +16,19 @@ from typing import TYPE_CHECKING
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_bytes
 from slimsearch.record._optuna_private import artifact_attribute, stale_trials
-from slimsearch.record.shared.heartbeat import Heartbeat
 from slimsearch.record.shared.study import POLL_SECONDS, SharedStudy
 
 if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
 
 class Driver:
-    """One driver of a shared study; while this object is open, its trials give signs of life.
+    """One driver of a shared study; while this object is open, it sends heartbeats of its trials.
 
     Args:
         shared: the study.
-        identity: of the run directory; a trial that bears it is run again from there, and from nowhere else.
+        identity: of the run directory; interrupted trials with it are resumed from there only.
         host: name and processor of the machine.
         folder: the run directory.
     """
@@ -48,18 +50,17 @@ class Driver:
         self.heartbeat.__exit__(kind, error, trace)
 
     def seen(self, trial_id: int) -> None:
-        """A running trial of another driver has been seen for the first time.
+        """Send a heartbeat of a running trial of another driver that is seen for the first time.
 
-        That driver may be killed before its first sign of life, and a trial without any would never be stale.
+        That driver may be killed before its first heartbeat, and a trial without any would never become stale.
         """
         self._database.record_heartbeat(trial_id)
 
     def end_lost(self) -> None:
-        """End the trials of drivers that are not heard of any more.
+        """Fail the trials of drivers that no longer send heartbeats.
 
-        That the trial's state is changed only where it is unfinished, and under a lock, is what makes it one driver
-        that ends it, be it its own or another one. Nothing else is written: a trial that is failed without a result
-        that says so was lost.
+        The database changes the state of unfinished trials only, under a lock, so that exactly one driver ends a trial.
+        Nothing else is written: a failed trial without a result is a lost one.
         """
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
@@ -68,55 +69,103 @@ class Driver:
             return
         self._looked = time.monotonic()
         for trial_id in stale_trials(self._database, self.shared.study):
-            if trial_id not in self.heartbeat:  # this process may have been suspended
+            if trial_id not in self.heartbeat:  # own trials are stale if this process was suspended
                 with contextlib.suppress(UpdateFinishedTrialError):
                     self._database.set_trial_state_values(trial_id, TrialState.FAIL)
 
     def upload(self, trial_id: int, paths: Iterable[str]) -> None:
-        """Hand on files of a running trial, their paths relative to the run directory."""
+        """Store files of a running trial, their paths relative to the run directory."""
         from optuna.artifacts import ArtifactMeta
 
         for path in paths:
             with (self._folder / path).open("rb") as file:
                 artifact = _artifact(hashlib.file_digest(file, "sha256").hexdigest(), path)
                 file.seek(0)
-                with contextlib.suppress(FileExistsError):  # the same content under the same name
+                with contextlib.suppress(FileExistsError):  # the same content is stored already
                     self._artifacts.write(artifact, file)
-            # As Optuna's `upload_artifact`, which would have chosen a name that says nothing of the content.
+            # Like Optuna's `upload_artifact`, but with an id made from the content.
             meta = ArtifactMeta(artifact, Path(path).name, "application/octet-stream", None)
             self._database.set_trial_system_attr(trial_id, artifact_attribute(artifact), json.dumps(vars(meta)))
 
     def fetch(self, frozen: FrozenTrial, paths: Iterable[str]) -> None:
-        """Get those files of a finished trial that are not in the run directory.
+        """Fetch those files of a finished trial that are not in the run directory.
 
         Raises:
-            SlimsearchError: the content is not what it was, or somebody has deleted it.
+            SlimsearchError: a file was deleted or is damaged.
         """
         from optuna.artifacts.exceptions import ArtifactNotFound
 
-        kept = _kept(frozen.system_attrs)
+        ids = _artifact_ids(frozen.system_attrs)
         for path in paths:
             target = self._folder / path
             if target.is_file():
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            artifact = kept.get(target.name, "")
+            artifact = ids.get(target.name, "")
             try:
                 with self._artifacts.open_reader(artifact) as file:
                     content = file.read()
             except ArtifactNotFound as error:
                 raise SlimsearchError(f"'{path}' is no longer in study '{self.shared.name}'") from error
             if artifact != _artifact(hashlib.sha256(content).hexdigest(), path):
-                raise SlimsearchError(f"'{path}' in study '{self.shared.name}' is damaged: its checksum differs")
+                raise SlimsearchError(f"'{path}' in study '{self.shared.name}' is damaged: its checksum does not match")
             write_bytes(target, content)
 
 
 def _artifact(digest: str, path: str) -> str:
-    """How a file is called in the store: by its content, and by its name, in what optuna-dashboard allows."""
+    """The id of a file in the store, from its content and name, in characters that optuna-dashboard allows."""
     return f"{digest}-{hashlib.sha256(Path(path).name.encode()).hexdigest()[:8]}"
 
 
-def _kept(attributes: Mapping[str, str]) -> dict[str, str]:
-    """Names of files, and of the artifacts that they are."""
+def _artifact_ids(attributes: Mapping[str, str]) -> dict[str, str]:
+    """The artifact id of each file name."""
     metas = [json.loads(text) for name, text in attributes.items() if name.startswith(artifact_attribute())]
     return {meta["filename"]: meta["artifact_id"] for meta in metas if meta is not None}  # None: deleted
+
+
+_log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Sends heartbeats of trials from a thread while this object is open, so that other drivers leave them alone.
+
+    Args:
+        database: of the study; it has the interval.
+    """
+
+    def __init__(self, database: RDBStorage) -> None:
+        self._database = database
+        self._ids: frozenset[int] = frozenset()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def __contains__(self, trial_id: int) -> bool:
+        return trial_id in self._ids
+
+    def add(self, trial_id: int) -> None:
+        """Start sending heartbeats of a trial."""
+        self._database.record_heartbeat(trial_id)
+        self._ids |= {trial_id}
+
+    def discard(self, trial_id: int) -> None:
+        """Stop sending heartbeats of a trial."""
+        self._ids -= {trial_id}
+
+    def _beat(self) -> None:
+        interval = self._database.get_heartbeat_interval()
+        while not self._over.wait(interval):
+            try:
+                for trial_id in self._ids:
+                    self._database.record_heartbeat(trial_id)
+            except Exception as error:  # the next write reports a lost database
+                _log.debug("no heartbeat: %s", error)

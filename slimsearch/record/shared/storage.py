@@ -1,4 +1,4 @@
-"""A study in a database that is named by its URL, and what can be wrong with that."""
+"""Databases for studies: URLs, connections and error messages."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
 _CONNECT_SECONDS = 5
-# SQLite has one writer at a time; the others wait for so long.
+# Seconds that writers to SQLite wait for each other.
 _SQLITE_SECONDS = 60
 _ATTEMPTS = 5
 
 
 def normalised(url: str) -> str:
-    """`url` with its driver named, and with the whole path of an SQLite file.
+    """`url` with its database driver, and with the absolute path of an SQLite file.
 
     Raises:
-        SlimsearchError: it is no URL of a database, or its driver is not installed.
+        SlimsearchError: `url` is not the URL of a database, or the driver is not installed.
     """
     from sqlalchemy.exc import NoSuchModuleError
 
@@ -54,23 +54,23 @@ def normalised(url: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """What may be written to a file; psycopg finds the password in PGPASSWORD or ~/.pgpass."""
+    """`url` without the password, to be written to files; psycopg finds it in PGPASSWORD or ~/.pgpass."""
     parsed = _parsed(url)._replace(password=None).difference_update_query(["password"])
     return parsed.render_as_string(hide_password=False)
 
 
 def masked(url: str) -> str:
-    """What may be shown."""
+    """`url` with the password masked, to be shown."""
     return re.sub(r"(//[^/@:]*:|[?&]password=)[^@&]*", r"\1***", url) if re.search("@|password=", url) else url
 
 
 def is_local(url: str) -> bool:
-    """Whether a database is a file, or a server on this machine."""
+    """Whether a database is a file or a server on this machine."""
     parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         return True
     named = {name.lower(): text for name, text in parsed.query.items()}
-    if "service" in named:  # a file that libpq reads says which machine
+    if "service" in named:  # the host is in a file that libpq reads
         return False
     hosts = [parsed.host or ""]
     for name in ("host", "hostaddr"):
@@ -80,7 +80,7 @@ def is_local(url: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name, or the folder of its socket, is of this machine; an empty one is."""
+    """Whether a host name, a socket folder or an empty name means this machine."""
     if host in ("", "localhost") or host.startswith("/"):
         return True
     try:
@@ -103,8 +103,8 @@ def _parsed(url: str) -> URL:
 
 
 @contextlib.contextmanager
-def one_line(url: str, advice: str = "") -> Iterator[None]:
-    """Whatever the database raises becomes one line that names it, with `advice` at its end."""
+def database_errors(url: str, advice: str = "") -> Iterator[None]:
+    """Convert exceptions of the database to a one-line error with its URL, followed by `advice`."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -117,14 +117,14 @@ def one_line(url: str, advice: str = "") -> Iterator[None]:
 
 
 def open_database(url: str, heartbeat: int | None = None) -> RDBStorage:
-    """The database of a `normalised` URL, its tables made if need be.
+    """Open the database of a `normalised` URL, and create its tables if they are missing.
 
     Args:
         url: of the database.
-        heartbeat: seconds between two signs of life of a trial; after twice as many without one it is stale.
+        heartbeat: seconds between two heartbeats of a trial; without one for twice as long, a trial is stale.
 
     Raises:
-        SlimsearchError: it cannot be reached or used.
+        SlimsearchError: the database cannot be reached or used.
     """
     import optuna
     from optuna.storages import RDBStorage
@@ -134,28 +134,28 @@ def open_database(url: str, heartbeat: int | None = None) -> RDBStorage:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     for attempt in range(1, _ATTEMPTS + 1):
-        with one_line(url), warnings.catch_warnings():
+        with database_errors(url), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the heartbeat is "experimental" since Optuna 2.9
             try:
                 storage = RDBStorage(url, engine_kwargs=_engine_options(url), heartbeat_interval=heartbeat)
                 DatabaseArtifacts(storage.engine).create()
             except (IntegrityError, ProgrammingError, OperationalError) as error:
-                # Drivers that begin together make the tables together, and all but one of them are told that a
-                # table is there already, in as many ways as there are databases. Not to be reached is another thing.
+                # Drivers that start at the same time create the tables at the same time; all but one fail, with errors
+                # that differ between databases. An unreachable database is not one of these.
                 unreachable = isinstance(error, OperationalError) and "already exists" not in str(error)
                 if unreachable or attempt == _ATTEMPTS:
                     raise
                 time.sleep(0.2 * attempt)
-            except RuntimeError as error:  # another version of Optuna made the tables
+            except RuntimeError as error:  # another version of Optuna created the tables
                 raise SlimsearchError(f"database '{masked(url)}': {error}") from error
             else:
-                _one_writer_at_a_time(storage.engine)
+                _lock_transactions(storage.engine)
                 return storage
     raise AssertionError("the last attempt returns or raises")
 
 
 def open_study(storage: BaseStorage, name: str, objectives: Sequence[Objective]) -> optuna.Study:
-    """The study `name`, made if it is not there."""
+    """The study `name`, created if missing."""
     import optuna
     from optuna.study import StudyDirection
 
@@ -166,7 +166,7 @@ def open_study(storage: BaseStorage, name: str, objectives: Sequence[Objective])
 
 
 def name_metrics(study: optuna.Study, objectives: Sequence[Objective]) -> None:
-    """Have other programs call the study's values as we do."""
+    """Store the names of the objectives in the study, for other Optuna tools."""
     names = [objective.metric for objective in objectives]
     if study.metric_names != names:
         with warnings.catch_warnings():
@@ -178,19 +178,18 @@ def _engine_options(url: str) -> dict[str, Any]:
     parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": _SQLITE_SECONDS}}
-    options: dict[str, Any] = {"pool_pre_ping": True}  # a trial may take hours, and what is idle gets cut off
+    options: dict[str, Any] = {"pool_pre_ping": True}  # idle connections may be closed during long trials
     if parsed.drivername == "postgresql+psycopg":
-        # Optuna compares times of day of the session's zone: in one with summer time, trials would be stale at once
-        # when an hour is left out.
+        # Optuna compares local times of the session; without UTC, trials become stale when summer time starts.
         options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS, "options": "-c timezone=UTC"}
     return options
 
 
-def _one_writer_at_a_time(engine: Engine) -> None:
-    """Transactions of SQLite lock the file when they begin.
+def _lock_transactions(engine: Engine) -> None:
+    """Make SQLite lock the file at the start of each transaction.
 
-    Optuna looks at a trial's state, then changes it, and has the row locked in between; SQLite knows no locks of rows,
-    and by itself locks at the first change. Two drivers could both see a trial running, and both end it.
+    Optuna reads the state of a trial and then changes it, with the row locked in between. SQLite has no row locks and
+    locks at the first change by default, so that two drivers could both end the same trial.
     """
     from sqlalchemy import event
 
@@ -198,7 +197,7 @@ def _one_writer_at_a_time(engine: Engine) -> None:
         return
 
     def connected(connection: Any, record: Any) -> None:
-        connection.isolation_level = None  # Python's sqlite3 begins no transactions of its own
+        connection.isolation_level = None  # Python's sqlite3 starts no transactions of its own
 
     def begun(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,26 +1,29 @@
-"""A study in a database, which drivers on several machines work on: what they agree on, and what is done once."""
+"""A study in a database that drivers on several machines share: the terms they agree on, and work done once."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective
+from slimsearch.options.configuration import RESUMABLE, Configuration, flag
 from slimsearch.record._optuna_private import study_id
+from slimsearch.record.environment import changed_choices
 from slimsearch.record.shared.artifact_store import DatabaseArtifacts
-from slimsearch.record.shared.storage import masked, name_metrics, one_line, open_database, open_study
-from slimsearch.record.shared.terms import disagreement
+from slimsearch.record.shared.storage import database_errors, masked, name_metrics, open_database, open_study
 
 if TYPE_CHECKING:
     import optuna
 
 POLL_SECONDS = 1.0
-"""How often a driver that waits for others looks what they have done."""
+"""Seconds between two reads of a driver that waits for others."""
 
 _TERMS = "terms"
 
@@ -31,12 +34,12 @@ class SharedStudy:
     Args:
         url: normalised, see `slimsearch.record.shared.storage`.
         name: of the study.
-        heartbeat: seconds between two signs of life of a trial.
+        heartbeat: seconds between two heartbeats of a trial.
 
     Attributes:
         database: Optuna's storage.
-        artifacts: where files are handed on.
-        study: once it was opened.
+        artifacts: the store for files.
+        study: set by `join` and `reopen`.
 
     Raises:
         SlimsearchError: the database cannot be reached or used.
@@ -50,48 +53,48 @@ class SharedStudy:
         self.artifacts = DatabaseArtifacts(self.database.engine)
 
     def join(self, objectives: Sequence[Objective], terms: dict[str, Any]) -> dict[str, Any]:
-        """Open the study, made if need be; the terms of the driver that began it.
+        """Open the study, created if missing; returns the terms of the driver that started it.
 
         Args:
             objectives: of the study.
-            terms: what this driver would search, and how, see `slimsearch.record.shared.terms`.
+            terms: of this driver, see `terms`.
 
         Raises:
-            SlimsearchError: the study is about something else.
+            SlimsearchError: the study has other terms.
         """
-        with one_line(self.url):
+        with database_errors(self.url):
             self.study = open_study(self.database, self.name, objectives)
-            # In this order: another driver says what it searches, and only then begins its first trial.
+            # In this order, as another driver stores its terms before it starts its first trial.
             begun = bool(self.study.get_trials(deepcopy=False))
             if begun and self._agreed(_TERMS) is None:
                 raise SlimsearchError(
-                    f"study '{self.name}' in '{masked(self.url)}' was not made by Slimsearch; choose another --study"
+                    f"study '{self.name}' in '{masked(self.url)}' is not a Slimsearch study; choose another --study"
                 )
             agreed: dict[str, Any] = self.agree(_TERMS, terms)
             differs = disagreement(agreed, terms)
             if differs is not None:
                 raise SlimsearchError(
-                    f"study '{self.name}' in '{masked(self.url)}' is another one: {differs}; choose another --study"
+                    f"study '{self.name}' in '{masked(self.url)}' has other settings: {differs}; choose another --study"
                 )
             name_metrics(self.study, objectives)
         return agreed
 
     def reopen(self) -> None:
-        """Open the study that must be there.
+        """Open the existing study.
 
         Raises:
-            SlimsearchError: it is not.
+            SlimsearchError: there is no such study.
         """
         import optuna
 
-        with one_line(self.url):
+        with database_errors(self.url):
             try:
                 self.study = optuna.load_study(study_name=self.name, storage=self.database)
             except KeyError as error:
                 raise SlimsearchError(f"there is no study '{self.name}' in '{masked(self.url)}'") from error
 
     def agree(self, name: str, value: Any) -> Any:
-        """What all drivers mean by `name`: `value`, unless another driver has said something before."""
+        """The value of `name` for all drivers: `value`, unless another driver has set one before."""
         try:
             self.artifacts.write(self._artifact(name), io.BytesIO(json.dumps(value).encode()))
         except FileExistsError:
@@ -99,16 +102,15 @@ class SharedStudy:
         return value
 
     def once(self, name: str, driver: str, make: Callable[[], Any], waiting: Callable[[], None]) -> Any:
-        """What `make` gives the first driver that comes here; the others wait for it.
+        """The result of `make`, called by the first driver while the others wait for it.
 
-        One that is not heard of for as long as a trial would be is not waited for any longer, and if both come to an
-        end, what was recorded first is what all get.
+        Drivers wait as long as for a stale trial, then call `make` themselves; the first recorded result is for all.
 
         Args:
-            name: of what is made.
-            driver: who asks.
-            make: gives what can be said in JSON.
-            waiting: called where another driver is at it.
+            name: of the result.
+            driver: this driver.
+            make: returns JSON values.
+            waiting: called if another driver is at work.
         """
         found = self._agreed(name)
         if found is None and self.agree(f"{name}: maker", driver) != driver:
@@ -129,3 +131,44 @@ class SharedStudy:
 
     def _artifact(self, name: str) -> str:
         return f"study-{study_id(self.study)}-{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+# Options that may differ between machines; data sets are compared by hash.
+_LOCAL_OPTIONS = (*RESUMABLE, "run_dir", "study", "data_root", "download", "dataset")
+
+
+def terms(configuration: Configuration, environment: dict[str, Any]) -> dict[str, Any]:
+    """The terms of a study: options that define it, choices, and data set; files are named without folders."""
+    options = {
+        option.name: getattr(configuration, option.name)
+        for option in dataclasses.fields(Configuration)
+        if option.name not in _LOCAL_OPTIONS
+    }
+    return {
+        "options": {
+            name: _without_folders(value) if isinstance(value, str) else value for name, value in options.items()
+        }
+        | {name: environment[name] for name in ("device", "precision")},
+        "dataset": environment["dataset"].get("fingerprint", ""),
+        "choices": environment["choices"],
+        "environment": environment,
+    }
+
+
+def disagreement(study: dict[str, Any], here: dict[str, Any]) -> str | None:
+    """A message about the first difference between the terms of a study and those of this driver, or None."""
+    for name in sorted(study["options"].keys() | here["options"].keys()):
+        theirs, ours = study["options"].get(name), here["options"].get(name)
+        if theirs != ours:
+            return f"{flag(name)} is {theirs} in the study and {ours} here"
+    if study["choices"] != here["choices"]:
+        return f"its space differs: {changed_choices(study, here)}"
+    if study["dataset"] != here["dataset"]:
+        return "the data set differs: its hash is another one here"
+    return None
+
+
+def _without_folders(text: str) -> str:
+    """``name=path/to/file.py:function,...`` as ``name=file.py:function,...``."""
+    parts = (part.rpartition("=") for part in text.split(","))
+    return ",".join(f"{name}{equals}{PurePath(value).name}" for name, equals, value in parts)

@@ -1,4 +1,4 @@
-"""What loggers have in common: which trials have news, and which of it was told before."""
+"""The base class of loggers, which finds new epochs and finished trials."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
-from slimsearch.record.result import Result
 from slimsearch.record.trial import COMPLETE, Trial
 from slimsearch.report.display import Silent
-from slimsearch.report.figures import figures
+from slimsearch.report.report_files import Result
+from slimsearch.report.run_summary import figures
 
 
 class Logger(Silent):
-    """Told of everything that happens, and tells what is new of it.
+    """Receives the events of a run and calls the methods below for each new epoch, trial and finalist.
 
     Args:
         configuration: of the run.
@@ -24,7 +24,7 @@ class Logger(Silent):
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
-        self._told: dict[int, int] = {}  # by trial, its last epoch
+        self._logged: dict[int, int] = {}  # the last logged epoch of each trial
         self._trials: dict[int, Trial] = {}
         self._ranking: Ranking | None = None
 
@@ -40,17 +40,17 @@ class Logger(Silent):
         self._ranking = ranking
         for trial in trials:
             self._trials[trial.number] = trial
-            self._told.setdefault(trial.number, trial.epochs_done)  # by the process before this one
+            self._logged.setdefault(trial.number, trial.epochs_done)  # by an earlier process
 
     def update(self, trial: Trial) -> None:
         before = self._trials.get(trial.number)
         self._trials[trial.number] = trial
-        last = self._told.get(trial.number, 0)
+        last = self._logged.get(trial.number, 0)
         for point in trial.curve:
             epoch = int(point["epoch"])
             if epoch > last:
                 self.epoch(trial, epoch, {name: value for name, value in point.items() if name != "epoch"})
-                self._told[trial.number] = epoch
+                self._logged[trial.number] = epoch
         if not trial.unfinished and (before is None or before.unfinished):
             self.ended(trial)
             if trial.state == COMPLETE:
@@ -62,7 +62,7 @@ class Logger(Silent):
                 self.finalist(trial)
 
     def _standing(self) -> dict[str, float]:
-        """The best of each objective, and the hypervolume, as the display and Ray's metrics have them."""
+        """The best value of each objective and the hypervolume."""
         if self._ranking is None:
             return {}
         now = figures(self._ranking, list(self._trials.values()))
@@ -71,24 +71,24 @@ class Logger(Silent):
 
     @abstractmethod
     def begin(self, path: Path) -> None:
-        """The run in `path` begins, or goes on."""
+        """The run in `path` starts or resumes."""
 
     @abstractmethod
     def epoch(self, trial: Trial, epoch: int, metrics: Mapping[str, float]) -> None:
-        """A trial has been trained for another epoch."""
+        """A trial has finished an epoch of training."""
 
     @abstractmethod
     def ended(self, trial: Trial) -> None:
-        """A trial has come to its end, whatever it is."""
+        """A trial has ended, in any state."""
 
     @abstractmethod
     def standing(self, number: int, metrics: Mapping[str, float]) -> None:
-        """How the run stands after trial `number`."""
+        """Best values and hypervolume after trial `number`."""
 
     @abstractmethod
     def finalist(self, trial: Trial) -> None:
-        """What was measured of a trial at the end of the run."""
+        """A finalist has its final metrics."""
 
     @abstractmethod
     def end(self) -> None:
-        """This process is done with the run."""
+        """This process leaves the run."""

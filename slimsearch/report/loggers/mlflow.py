@@ -1,4 +1,4 @@
-"""The run in MLflow: a run of its own there, and one below it for each trial."""
+"""Logging to MLflow: one MLflow run for the search, with a nested run for each trial."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from slimsearch.errors import SlimsearchError
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
-from slimsearch.record.result import Result
 from slimsearch.record.trial import COMPLETE, Trial
 from slimsearch.report.loggers._logger import Logger
+from slimsearch.report.report_files import Result
 from slimsearch.report.tables import recipe_text
 
 if TYPE_CHECKING:
@@ -27,23 +27,24 @@ _LONGEST = 500  # of a parameter
 
 
 class Mlflow(Logger):
-    """Logs to where ``MLFLOW_TRACKING_URI`` points, else to ``mlflow.db`` in the run directory.
+    """Logs to the server of ``MLFLOW_TRACKING_URI``, by default to ``mlflow.db`` in the run directory.
 
-    ``mlflow ui --backend-store-uri sqlite:///RUN_DIR/mlflow.db`` shows the latter. The experiment is "slimsearch", or
-    that of ``MLFLOW_EXPERIMENT_NAME``. MLflow's usage statistics are off unless ``MLFLOW_DISABLE_TELEMETRY=false``.
+    View the latter with ``mlflow ui --backend-store-uri sqlite:///RUN_DIR/mlflow.db``. The experiment is
+    ``MLFLOW_EXPERIMENT_NAME``, by default "slimsearch". MLflow's usage statistics are off
+    unless ``MLFLOW_DISABLE_TELEMETRY=false``.
 
     Raises:
-        SlimsearchError: its package is not installed.
+        SlimsearchError: MLflow is not installed.
     """
 
     def __init__(self, configuration: Configuration) -> None:
         super().__init__(configuration)
         if importlib.util.find_spec("mlflow") is None:
-            raise SlimsearchError("--log mlflow: a package is missing, pip install 'slimsearch[mlflow]'")
+            raise SlimsearchError("--log mlflow needs MLflow: pip install 'slimsearch[mlflow]'")
 
     def begin(self, path: Path) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # of a server that is gone, while the run waits
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the run waits while a server is unreachable
         from mlflow.tracking import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -97,7 +98,7 @@ class Mlflow(Logger):
         self._client.set_terminated(self._parent)
 
     def end(self) -> None:
-        """Everything was sent when it happened."""
+        """Does nothing: everything was sent at once."""
 
     @property
     def _identity(self) -> str:

@@ -1,4 +1,4 @@
-"""The run in TensorBoard: each trial's curve, choices and metrics, and how the run stands."""
+"""Logging to TensorBoard: curve, choices and metrics of each trial, and best values of the run."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ FOLDER = "tensorboard"
 
 
 class Tensorboard(Logger):
-    """Writes ``tensorboard/`` in the run directory: ``tensorboard --logdir RUN_DIR/tensorboard`` shows it.
+    """Writes to ``tensorboard/`` in the run directory; view it with ``tensorboard --logdir RUN_DIR/tensorboard``.
 
     Raises:
-        SlimsearchError: its package is not installed.
+        SlimsearchError: TensorBoard is not installed.
     """
 
     def __init__(self, configuration: Configuration) -> None:
         super().__init__(configuration)
         if importlib.util.find_spec("tensorboard") is None:
-            raise SlimsearchError("--log tensorboard: a package is missing, pip install 'slimsearch[tensorboard]'")
+            raise SlimsearchError("--log tensorboard needs TensorBoard: pip install 'slimsearch[tensorboard]'")
 
     def begin(self, path: Path) -> None:
         self._folder = path / FOLDER

@@ -7,9 +7,9 @@ const list = value => Array.isArray(value) ? value : [];
 const environment = data.environment || {}, dataset = data.dataset || {};
 const objectives = list(data.objectives);
 const trials = list(data.trials).map(trial => ({...trial, metrics: trial.metrics || {}, curve: list(trial.curve)}));
-// Of very many trials the page has a sample; what it says of all of them was counted when it was made.
+// Large runs are sampled; counts and hypervolume were computed from all trials.
 const whole = data.of === trials.length;
-const sampled = whole ? "" : `${trials.length.toLocaleString("en-US")} of ${data.of.toLocaleString("en-US")} trials are drawn and listed: the front, the finalists and an even sample of the others. Counts and hypervolume are of all.`;
+const sampled = whole ? "" : `${trials.length.toLocaleString("en-US")} of ${data.of.toLocaleString("en-US")} trials are shown: the front, the finalists and an even sample of the others. Counts and hypervolume include all trials.`;
 const finalists = list(data.finalists);
 const finalistOf = new Map(finalists.map(one => [one.trial, one]));
 const byNumber = new Map(trials.map(trial => [trial.number, trial]));
@@ -34,12 +34,12 @@ const breaks = trial => limits.some(limit => {
 });
 
 const GROUPS = {
-  search: "search", kept: "compressed, kept", back: "taken back", over: "over a limit",
+  search: "search", kept: "compressed, kept", back: "rejected", over: "over a limit",
   ruled: "ruled out before training", other: "running or failed",
 };
 for (const trial of trials) {
   trial.group =
-    trial.state === "taken back" ? "back" : trial.state === "ruled out" ? "ruled" : trial.state !== "complete" ? "other"
+    trial.state === "rejected" ? "back" : trial.state === "ruled out" ? "ruled" : trial.state !== "complete" ? "other"
     : !trial.on_front && breaks(trial) ? "over" : trial.kind === "compression" ? "kept" : "search";
 }
 

@@ -57,10 +57,10 @@ const renderDetail = () => {
       parent ? el("thead", {}, el("tr", {}, el("th", {}, ""), el("th", {}, ""), el("th", {scope: "col"}, `to trial ${parent.number}`))) : null,
       el("tbody", {}, lines.map(([name, text, delta]) => el("tr", {}, el("th", {scope: "row"}, name), el("td", {}, text), parent ? delta : null)))) : null,
     why(trial) ? el("p", {class: trial.error ? "error" : "note"}, why(trial)) : null,
-    parent ? el("p", {}, "Made from ", jump(parent)) : null,
+    parent ? el("p", {}, "Parent: ", jump(parent)) : null,
     trial.host ? el("p", {class: "note"}, `Evaluated on ${trial.host}`) : null,
     next.length ? el("p", {}, "Compressed: ", next.map((one, i) => [i ? ", " : "", jump(one)])) : null,
-    finalistOf.has(trial.number) ? el("p", {}, el("button", {type: "button", class: "link", click: () => openFinalist(trial.number)}, "Its layers, stages and confusions")) : null,
+    finalistOf.has(trial.number) ? el("p", {}, el("button", {type: "button", class: "link", click: () => openFinalist(trial.number)}, "Show layers, stages and confusion matrix")) : null,
     trial.artifact ? el("p", {}, fileLink(trial.artifact, trial.artifact)) : null));
 };
 let detailed;

@@ -85,7 +85,7 @@ const matrixView = (host, one, width) => {
   let at = [0, 0];
   const tell = ([i, j]) => {
     const images = by.get(i * count + j) || 0, all = found.totals[i] || 0;
-    return `${className(i)} taken for ${className(j)}: ${plural(images, "image")}${all ? `, ${(100 * images / all).toFixed(1)} % of its ${all}` : ""}`;
+    return `${className(i)} predicted as ${className(j)}: ${plural(images, "image")}${all ? `, ${(100 * images / all).toFixed(1)} % of its ${all}` : ""}`;
   };
   const go = place => {
     at = place.map(position => Math.max(0, Math.min(count - 1, position)));
@@ -115,14 +115,14 @@ const matrixView = (host, one, width) => {
 
 const confusedView = (host, one) => {
   const found = one.confusion;
-  host.replaceChildren(el("p", {class: "note"}, `The pairs that are confused most, of ${thousands(found.classes)} classes.`),
-    el("table", {class: "plain-table"}, el("thead", {}, el("tr", {}, ["True class", "Taken for", "Images", "Share of the class"].map((name, i) => el("th", {scope: "col", class: i > 1 ? "num" : null}, name)))),
+  host.replaceChildren(el("p", {class: "note"}, `The most confused pairs of ${thousands(found.classes)} classes.`),
+    el("table", {class: "plain-table"}, el("thead", {}, el("tr", {}, ["True class", "Predicted class", "Images", "Share of the class"].map((name, i) => el("th", {scope: "col", class: i > 1 ? "num" : null}, name)))),
       el("tbody", {}, found.cells.map(([truth, taken, images]) => el("tr", {}, el("td", {}, className(truth)), el("td", {}, className(taken)), el("td", {class: "num"}, thousands(images)),
         el("td", {class: "num"}, `${(100 * images / found.totals[truth]).toFixed(1)} %`))))));
 };
 
 const stagesView = (one, trial) => {
-  if (one.path.length < 2) return el("p", {class: "note"}, trial.kind === "compression" ? "Its steps are not recorded." : "As it was trained: no stage of compression.");
+  if (one.path.length < 2) return el("p", {class: "note"}, trial.kind === "compression" ? "Its steps are not recorded." : "Not compressed.");
   const columns = ["val_accuracy", "latency_ms", "size_kib", "params"].filter(name => one.path.some(step => finite(step.metrics[name])));
   const changed = (name, now, before) => {
     if (!finite(now) || !finite(before) || now === before) return "";
@@ -145,8 +145,8 @@ const numbersView = (one, trial) => {
     const notes = [
       range ? `95%: ${show(name, range[0])} to ${show(name, range[1])}` : "",
       images[name] && metric(trial, images[name]) !== null ? `${thousands(metric(trial, images[name]))} images` : "",
-      seeds ? `over ${one.seeds.trainings} trainings ${show(name, seeds.mean)} ± ${isAccuracy(name) ? (100 * seeds.standard_deviation).toFixed(2) : significant(seeds.standard_deviation)}` : "",
-      alike && alike.length ? `cannot be told from ${alike.length === 1 ? "trial" : "trials"} ${alike.join(", ")}` : "",
+      seeds ? `over ${one.seeds.trainings} seeds: ${show(name, seeds.mean)} ± ${isAccuracy(name) ? (100 * seeds.standard_deviation).toFixed(2) : significant(seeds.standard_deviation)}` : "",
+      alike && alike.length ? `no significant difference to ${alike.length === 1 ? "trial" : "trials"} ${alike.join(", ")}` : "",
     ].filter(Boolean);
     return el("tr", {}, el("th", {scope: "row"}, label(name)), el("td", {class: "num"}, show(name, metric(trial, name))), el("td", {}, notes.join(" · ")));
   });
@@ -180,15 +180,15 @@ for (const one of finalists) {
     const layers = el("div", {}), matrix = el("div", {class: "matrix-host"});
     const part = (title, note, ...content) => el("div", {class: "part"}, el("h3", {}, title), note ? el("p", {class: "note"}, note) : null, content);
     inside.replaceChildren(...[
-      one.layers || one.layers_note ? part("Layers", one.layers ? "Of the exported file; what is computed at once is one layer. Output of each without the batch, and its parameters." : `Not shown: ${one.layers_note}.`, layers) : null,
+      one.layers || one.layers_note ? part("Layers", one.layers ? "Of the exported file, with fused operators: output shape without the batch dimension, and parameters." : `Not shown: ${one.layers_note}.`, layers) : null,
       el("div", {class: "part-stack"},
         part("Numbers", null, numbersView(one, trial)),
-        one.confusion || trial.kind === "compression" || one.path.length ? part("Stages", one.path.length > 1 ? "What each gained and cost; below, the change from the step before." : null, stagesView(one, trial)) : null),
-      one.confusion ? part("Confusion on the test split", `${thousands(one.confusion.wrong)} of ${thousands(one.confusion.images)} images wrong. ${one.confusion.whole ? "Rows: the true class, with the share that is right; the darker, the larger a share of its row." : ""}`, matrix) : metric(trial, "test_accuracy") !== null ? part("Confusion on the test split", "Not recorded by the version that made this run.") : null,
+        one.confusion || trial.kind === "compression" || one.path.length ? part("Stages", one.path.length > 1 ? "Metrics after each stage, with the change from the previous step." : null, stagesView(one, trial)) : null),
+      one.confusion ? part("Confusion on the test split", `${thousands(one.confusion.wrong)} of ${thousands(one.confusion.images)} images wrong. ${one.confusion.whole ? "Rows: true class, with the share classified correctly. Darker cells: a larger share of the row." : ""}`, matrix) : metric(trial, "test_accuracy") !== null ? part("Confusion on the test split", "Not recorded by the version of Slimsearch that ran this search.") : null,
     ].filter(Boolean));
     if (one.layers) layerView(layers, one);
     if (one.confusion && one.confusion.whole) chart(matrix, (host, width) => matrixView(host, one, width)); else if (one.confusion) confusedView(matrix, one);
-    inside.append(el("p", {class: "note links"}, el("button", {type: "button", class: "link", click: () => { if (selected !== trial.number) select(trial.number); }}, "Select it in all charts"),
+    inside.append(el("p", {class: "note links"}, el("button", {type: "button", class: "link", click: () => { if (selected !== trial.number) select(trial.number); }}, "Select in all charts"),
       trial.artifact ? [" · ", fileLink(trial.artifact, trial.artifact)] : null));
   };
   card.addEventListener("toggle", fillIn);
@@ -198,7 +198,7 @@ for (const one of finalists) {
 }
 if (!cardOf.size) byId("finalists-section").remove();
 else byId("finalists-note").textContent = [
-  withAccuracy ? "The best networks of the run, each as its exported file: measured together at the end, where the test split was read, once." : "The best candidates of the run, by what its evaluator found.",
+  withAccuracy ? "The exported files of the best networks, measured together at the end of the run. Only then is the test split read, once." : "The best candidates of the run, by the metrics of its evaluator.",
   data.finalists_of > cardOf.size ? `The first ${cardOf.size} of ${thousands(data.finalists_of)} are shown here; all are in the table of trials.` : "",
 ].filter(Boolean).join(" ");
 views.push(() => { for (const [number, card] of cardOf) card.classList.toggle("chosen-card", number === selected); });

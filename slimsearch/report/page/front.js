@@ -287,7 +287,7 @@ if (ordered.length) {
     "on the front"));
   byId("legend").append(el("span", {class: "key sizes", id: "sizes"}));
   byId("front-note").textContent = objectives.length
-    ? `Ringed: no other trial is at least as good in all of ${objectives.map(one => one.metric).join(", ")}. The line joins those that also lead on the two axes shown${third ? "; the area of a mark is a third metric" : ""}.${names.includes("latency_low_ms") ? " Whiskers: the 95% interval of a finalist's latency." : ""}` : "";
+    ? `Outlined: not dominated in ${objectives.map(one => one.metric).join(", ")}. The line joins trials that are not dominated on the two axes shown${third ? "; the area of a mark is a third metric" : ""}.${names.includes("latency_low_ms") ? " Whiskers: the 95% interval of a finalist's latency." : ""}` : "";
 } else {
   byId("axes").remove();
   byId("legend").remove();

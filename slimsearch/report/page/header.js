@@ -3,7 +3,7 @@
 {
   const by = new Map(Object.entries(data.counts));
   byId("lede").textContent = `${data.space} on ${dataset.name || "data"}: ${plural(data.of, "trial")}, ${data.front} on the front`;
-  const order = ["complete", "taken back", "ruled out", "running", "failed"];
+  const order = ["complete", "rejected", "ruled out", "running", "failed"];
   const states = [...order.filter(state => by.has(state)), ...[...by.keys()].filter(state => !order.includes(state))];
   byId("counts").append(...states.map(state => el("li", {}, el("b", {}, thousands(by.get(state))), ` ${state}`)));
   if (!states.length) byId("counts").append(el("li", {}, "No trial has started yet"));
@@ -22,9 +22,9 @@
     fact("Strategy", data.strategy, data.sampler ? `sampler ${data.sampler}` : ""),
     fact("Seed", data.seed),
     fact("Objectives", objectives.map(one => `${one.direction === "maximize" ? "↑" : "↓"} ${one.metric}`)),
-    data.foretold ? fact("Latency predictor", data.foretold) : null,
-    data.disturbed ? fact("Latency", data.disturbed) : null,
-    data.savings ? fact("Not computed", data.savings) : null,
+    data.latency_predictions ? fact("Latency predictor", data.latency_predictions) : null,
+    data.busy_machine ? fact("Latency", data.busy_machine) : null,
+    data.savings ? fact("Saved", data.savings) : null,
     fact("Limits", list(data.limits).length ? list(data.limits) : "none"),
     fact("Processor", environment.processor, list(environment.processor_flags).join(" "),
       finite(environment.cores) ? `${plural(environment.cores, "core")}, ${plural(environment.workers || 1, "worker")}` : ""),

@@ -113,7 +113,7 @@ let overlayCurves = () => {};
 views.push(() => overlayCurves());
 const renderCurves = (host, width) => {
   overlayCurves = () => {};
-  if (!withCurve.length) return nothing(host, "No epoch has ended yet.");
+  if (!withCurve.length) return nothing(host, "No epoch is complete yet.");
   const height = Math.round(Math.max(300, Math.min(505, width * .85))), box = {left: 58, right: 16, top: 16, bottom: 46};
   const all = withCurve.flatMap(one => one.points.map(([, value]) => value));
   const longest = withCurve.reduce((most, one) => Math.max(most, one.points[one.points.length - 1][0]), 1);

@@ -1,4 +1,4 @@
-// ---- importances: what decides about each objective
+// ---- importance of each choice for each objective
 
 {
   const found = data.importances, known = found.filter(one => one.method);
@@ -26,14 +26,14 @@
     if (names.length > shown.length) host.append(el("p", {class: "note"}, `The first ${shown.length} of ${names.length} choices.`));
   }
   const methods = [...new Set(known.map(one => one.method))];
-  const told = {
+  const explanations = {
     "fANOVA": "the share of an objective's variance over the search's trials that a choice explains (fANOVA)",
-    "PED-ANOVA": "how much a choice decides about being among the best tenth of the search's trials (PED-ANOVA)",
+    "PED-ANOVA": "the influence of a choice on being among the best tenth of the search's trials (PED-ANOVA)",
   };
   const count = known.length ? Math.min(...known.map(one => one.trials)) : 0;
   byId("importances-note").textContent = [
-    known.length ? `By Optuna: ${methods.map(name => told[name]).join("; ")}, from ${plural(count, "completed trial")}${data.of > count && count === 2000 ? " drawn at random" : ""}.` : "",
-    known.length && count < 30 ? "So few trials are a rough guide only." : "",
+    known.length ? `By Optuna: ${methods.map(name => explanations[name]).join("; ")}, from ${plural(count, "completed trial")}${data.of > count && count === 2000 ? " drawn at random" : ""}.` : "",
+    known.length && count < 30 ? "With so few trials, importances are rough estimates." : "",
     ...found.filter(one => one.note).map(one => `${label(one.metric)}: ${one.note}.`),
   ].filter(Boolean).join(" ");
 }

@@ -192,6 +192,6 @@ views.push(() => redrawBrushes());
 onRanges.push(() => redrawBrushes());
 byId("clear-ranges").addEventListener("click", () => { kept.clear(); ranges.clear(); rangesChanged(); redrawParallel(); say("All ranges cleared"); });
 byId("parallel-note").textContent = [
-  "A line is a completed trial: its choices, its compression and what came out; the better end of a metric is at the top. Drag along an axis, or focus it and press the arrow keys, to keep a range: the front and the table follow.",
+  "Each line is a complete trial: choices, compression and metrics; better values are at the top. Drag along an axis, or focus it and press the arrow keys, to select a range; the front and the table show only trials in the range.",
   parallelAxes.left > 0 ? `The ${MOST_CHOICES} most important of ${MOST_CHOICES + parallelAxes.left} choices are drawn.` : "",
 ].filter(Boolean).join(" ");

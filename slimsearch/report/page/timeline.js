@@ -61,7 +61,7 @@ const renderTimeline = (host, width) => {
   overlayTimeline();
 };
 byId("timeline-note").textContent = [
-  `Which worker had a trial is not recorded: a lane is a place that was free${new Set(trials.map(trial => trial.host || "")).size > 1 ? ", of one driver" : ""}. A bar reaches from a trial's start to its end, waiting included.`,
+  `Each bar is a trial from start to end, including waiting. Lanes show how many trials ran at the same time, not which worker ran them${new Set(trials.map(trial => trial.host || "")).size > 1 ? "; each driver has its own lanes" : ""}.`,
   timed.length ? `${plural(list(data.timeline.lanes).length, "lane")}, in use ${(100 * data.timeline.busy).toFixed(0)} % of the time.` : "",
-  list(data.timeline.breaks).length ? "Dashed: the run paused, and the pause is left out." : "",
+  list(data.timeline.breaks).length ? "Dashed lines: the run was stopped and resumed here; the pause is left out." : "",
 ].filter(Boolean).join(" ");

@@ -1,7 +1,7 @@
 // ---- the table
 
 const goal = objectives[0];
-const place = trial => trial.on_front ? 0 : trial.finalist ? 1 : {complete: 2, "taken back": 3, running: 4, failed: 5, "ruled out": 6}[trial.state] ?? 7;
+const place = trial => trial.on_front ? 0 : trial.finalist ? 1 : {complete: 2, rejected: 3, running: 4, failed: 5, "ruled out": 6}[trial.state] ?? 7;
 const loss = trial => goal && metric(trial, goal.metric) !== null ? -sense(goal.metric) * metric(trial, goal.metric) : Infinity;
 const standing = (a, b) => place(a) - place(b) || (loss(a) === loss(b) ? 0 : loss(a) - loss(b)) || a.number - b.number;
 const numeric = (title, name, text = show, down = false) => ({
@@ -64,8 +64,8 @@ const renderRows = () => {
     if (columns[i] === column) head.setAttribute("aria-sort", down ? "descending" : "ascending"); else head.removeAttribute("aria-sort");
   });
   byId("rows").replaceChildren(...(shown.length ? shown.map(trial => rowOf.get(trial.number))
-    : [el("tr", {}, el("td", {class: "empty", colspan: columns.length}, ranges.size ? "No trial is within the ranges that were set." : only.checked ? "No finalists yet." : "No trial has started yet."))]));
-  byId("shown").textContent = `${shown.length < trials.length ? `${shown.length} of ` : ""}${plural(trials.length, "trial")}${ranges.size ? ", within the ranges set on the parallel coordinates" : ""}.${withAccuracy ? " Accuracy is of the exported file on the validation split (val) and, for finalists, on the test split." : ""}`;
+    : [el("tr", {}, el("td", {class: "empty", colspan: columns.length}, ranges.size ? "No trial is within the selected ranges." : only.checked ? "No finalists yet." : "No trial has started yet."))]));
+  byId("shown").textContent = `${shown.length < trials.length ? `${shown.length} of ` : ""}${plural(trials.length, "trial")}${ranges.size ? ", within the ranges selected in the parallel coordinates" : ""}.${withAccuracy ? " Accuracy is of the exported file on the validation split (val) and, for finalists, on the test split." : ""}`;
 };
 only.addEventListener("change", renderRows);
 onRanges.push(renderRows);

@@ -1,4 +1,4 @@
-"""What an exported network consists of, as it is drawn: its layers, read from the ONNX file."""
+"""The layers of an ONNX file, for the drawing in report.html."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from slimsearch.compression import read_onnx
 from slimsearch.errors import SlimsearchError
 
 _MOST = 28
-"""Layers that are drawn one by one; of a larger network, blocks are."""
+"""The most layers drawn one by one; larger networks are drawn as blocks."""
 
 INPUT = -1
-"""In place of a layer, where it reads the image."""
+"""Stands for the image among the inputs of a layer."""
 
-# Tensors of more elements are left out before shapes are inferred, which needs none of the weights.
+# Larger tensors are removed before shape inference, which needs no weights.
 _SMALL = 64
 _UNCHANGED = {"QuantizeLinear", "DequantizeLinear", "Identity", "Cast", "Dropout"}
-# What neither computes nor has parameters.
+# Operators that neither compute nor have parameters.
 _RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Slice"}
 _FUSED = {
     "Relu": "ReLU", "LeakyRelu": "leaky ReLU", "PRelu": "PReLU", "Elu": "ELU", "Selu": "SELU", "Gelu": "GELU",
@@ -36,19 +36,19 @@ _GLOBAL = {"GlobalAveragePool": "Global average pool", "GlobalMaxPool": "Global 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer, with what is computed at once with it, or several layers drawn as one.
+    """A layer with its fused operators, or several layers drawn as one block.
 
     Attributes:
-        operator: what it is, such as "Conv 3×3".
+        operator: such as "Conv 3×3".
         kind: "conv", "depthwise", "linear", "pool", "join", "block" or "other".
-        shape: of its output without the batch; empty where it is not known.
-        params: numbers in its weights.
-        int8: its weights are integers in the file.
-        inputs: positions of the layers that it reads, or `INPUT`.
-        fused: what is computed with it, such as "ReLU".
-        stride: of a convolution or a pooling.
-        times: so many alike, one after the other.
-        inside: of several layers, what they are.
+        shape: of the output without the batch dimension; empty if unknown.
+        params: number of weights.
+        int8: whether the file stores the weights as integers.
+        inputs: positions of the input layers, or `INPUT`.
+        fused: fused operators, such as "ReLU".
+        stride: of a convolution or pooling.
+        times: number of equal layers in sequence.
+        inside: the layers of a block.
     """
 
     operator: str
@@ -68,13 +68,13 @@ class Layer:
         return " + ".join((f"{self.operator} /{self.stride}" if self.stride > 1 else self.operator, *self.fused))
 
 
-def layers_of(path: Path) -> list[Layer]:
-    """The layers of an ONNX file in order, those of a large network in blocks.
+def read_layers(path: Path) -> list[Layer]:
+    """The layers of an ONNX file in order; those of a large network as blocks.
 
-    Activations, normalisations and biases are part of the layer before them; quantization and reshaping are left out.
+    Activations, normalizations and biases belong to the layer before them; quantization and reshaping are left out.
 
     Raises:
-        SlimsearchError: it cannot be read, or its shapes contradict each other.
+        SlimsearchError: the file cannot be read, or its shapes are inconsistent.
     """
     import onnx
 
@@ -93,7 +93,7 @@ class _Constant:
     counted: bool = field(default=False)
 
     def params(self) -> int:
-        """Its numbers, the first time that it is asked for."""
+        """The number of weights, counted once."""
         if not self.weights or self.counted or not self.dims:
             return 0
         self.counted = True
@@ -104,7 +104,7 @@ class _Constant:
 
 
 class _Reader:
-    """Goes through the nodes of a model once; `layers` is what it has found."""
+    """Collects the `layers` of a model from its nodes."""
 
     def __init__(self, model: Any) -> None:
         import onnx
@@ -142,7 +142,7 @@ class _Reader:
             self._origin[name] = (len(self.layers) - 1, name)
 
     def _fused(self, node: Any, origins: list[tuple[int, str]]) -> bool:
-        """Whether the node could be made part of the layer that it reads."""
+        """Fuse a node with its input layer; False if that is not possible."""
         place = origins[0][0]
         if node.op_type == "Mul" and len(origins) == 2 and self._gated([origin[0] for origin in origins]):
             return True
@@ -151,7 +151,7 @@ class _Reader:
         if (name is None and not constant) or place == INPUT or self._readers[origins[0][1]] > 1:
             return False
         layer = self.layers[place]
-        # The running mean and variance of a normalisation are no parameters.
+        # The running mean and variance of a normalization are not parameters.
         numbers = [self._constants[n] for n in node.input if n in self._constants][
             : 2 if node.op_type in _NORMS else None
         ]
@@ -161,7 +161,7 @@ class _Reader:
         return True
 
     def _gated(self, places: Sequence[int]) -> bool:
-        """Whether a product is of a layer and of its own sigmoid, the last layer: an activation of its own."""
+        """Fuse a layer with its product with its own sigmoid (SiLU, h-swish); False if the product is another one."""
         for one, gate in (places, reversed(places)) if len(places) == 2 else ():
             last = self.layers[-1] if self.layers else None
             if last is not None and gate == len(self.layers) - 1 and last.operator in _GATES and last.inputs == (one,):
@@ -207,7 +207,7 @@ def _convolution(kind: str, constants: Sequence[_Constant], kernel: str, groups:
 
 
 def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Of every value in the graph, without the batch."""
+    """The shape of every value in the graph, without the batch dimension."""
     import onnx
 
     light = onnx.ModelProto()
@@ -230,8 +230,11 @@ def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 def compact(layers: Sequence[Layer], most: int = _MOST) -> list[Layer]:
-    """At most so many: what lies between two layers that everything passes through becomes a block, equal neighbours
-    one with their number, and what is still too much in the middle a block again."""
+    """Reduce a network to at most `most` rows.
+
+    The layers between two bottlenecks become a block, equal neighbors become one row with their number, and if the rows
+    are still too many, those in the middle become a block.
+    """
     if len(layers) <= most:
         return list(layers)
     rows: list[Layer] = []
@@ -247,7 +250,7 @@ def compact(layers: Sequence[Layer], most: int = _MOST) -> list[Layer]:
 
 
 def _segments(layers: Sequence[Layer]) -> list[tuple[int, int]]:
-    """The shortest stretches that are entered and left by one value each."""
+    """The shortest ranges of layers with a single input and a single output."""
     reach, far = list(range(len(layers))), 0
     for place, layer in enumerate(layers):
         for read in layer.inputs:
@@ -257,7 +260,7 @@ def _segments(layers: Sequence[Layer]) -> list[tuple[int, int]]:
                 reach[read] = place
     cuts = [0]
     for place in range(1, len(layers)):
-        # Nothing before the layer `place - 1`, which is read across the cut, is read after it.
+        # Across the cut, only the output of layer `place - 1` is read.
         if far < place:
             cuts.append(place)
         far = max(far, reach[place - 1])
@@ -276,7 +279,7 @@ def _block(layers: Sequence[Layer]) -> Layer:
 
 
 def _counted(rows: Sequence[Layer], length: int) -> list[Layer]:
-    """Runs of `length` rows that come again and again as one block with their number."""
+    """Repeated sequences of `length` rows as one block with their number."""
     found: list[Layer] = []
     place = 0
     alike = [replace(row, inputs=()) for row in rows]

@@ -1,4 +1,4 @@
-"""What is derived from the record: top_models.json, pareto.csv and report.html. Deletable, and made again."""
+"""The files derived from the record: top_models.json, pareto.csv and report.html. They can be deleted and rewritten."""
 
 from __future__ import annotations
 
@@ -6,49 +6,54 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from slimsearch.options.configuration import Configuration
-from slimsearch.record.lineage import path_of
+from slimsearch.record import environment
+from slimsearch.record.lineage import steps_to
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import COMPLETE, Trial
+from slimsearch.report.display import Display, Silent
 from slimsearch.report.page_data import page_text
-from slimsearch.report.reliability import Told, intervals, over_seeds
-from slimsearch.report.tables import rows
+from slimsearch.report.reliability import Significance, intervals, seed_statistics
+from slimsearch.report.stored_run import read_record
+from slimsearch.report.tables import report_rows
 
 _PATH = ("val_accuracy", "latency_ms", "size_kib", "params", "macs")
 _CSV = (
     "val_accuracy", "val_images", "test_accuracy", "test_images", "latency_ms", "latency_low_ms", "latency_high_ms",
     "latency_q25_ms", "latency_q75_ms", "size_kib", "params", "macs",
 )  # fmt: skip
-# One after the other they are the page's script.
+# Concatenated in this order, they are the script of the page.
 _SCRIPTS = (
     "data.js", "scales.js", "shared.js", "header.js", "front.js", "detail.js", "finalists.js", "history.js",
     "parallel.js", "importances.js", "timeline.js", "trials.js", "start.js",
 )  # fmt: skip
 
 
-def write(
+def write_reports(
     directory: RunDirectory, record: Record, ranking: Ranking, configuration: Configuration, environment: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Write all three files; what comes back is the content of top_models.json."""
+    """Write all three files; returns the content of top_models.json."""
     models = top_models(directory, record.trials, ranking)
     directory.write_json("top_models.json", models)
     directory.write_text("pareto.csv", _pareto_csv(models))
-    page = _page(directory, record.trials, models, ranking, configuration, environment)
+    page = report_page(directory, record.trials, models, ranking, configuration, environment)
     directory.write_text("report.html", page)
     return models
 
 
 def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Ranking) -> list[dict[str, Any]]:
-    """The finalists as plain dicts, those on the front first, the most accurate first."""
-    finalists = [t for t in rows(trials, ranking) if t.state == COMPLETE]
+    """The finalists as plain dicts: those on the front first, then by the first objective."""
+    finalists = [t for t in report_rows(trials, ranking) if t.state == COMPLETE]
     front = ranking.front(finalists)
     members = {t.number for t in front}
-    told = Told(directory.path)
+    significance = Significance(directory.path)
     models = []
     for trial in finalists:
         model = {
@@ -63,19 +68,19 @@ def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Rankin
             "artifact": trial.artifacts.get("model"),
         }
         if trial.number in members:
-            alike = {o.metric: told.group(o.metric, trial, front) for o in ranking.objectives}
-            model["cannot_be_told_from"] = {metric: numbers for metric, numbers in alike.items() if numbers}
-        seeds = over_seeds(trial, trials, [o.metric for o in ranking.objectives])
+            ties = {o.metric: significance.ties(o.metric, trial, front) for o in ranking.objectives}
+            model["cannot_be_told_from"] = {metric: numbers for metric, numbers in ties.items() if numbers}
+        seeds = seed_statistics(trial, trials, [o.metric for o in ranking.objectives])
         models.append({**model, "over_seeds": seeds} if seeds is not None else model)
     return models
 
 
 def _path(trial: Trial, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """How a finalist came to be: what was done to its trained parent, and the file after each step."""
+    """The steps from the trained network to a finalist, with the metrics of the file after each."""
     steps = []
-    for done, one, seconds in path_of(trial, trials):
+    for stages, one, seconds in steps_to(trial, trials):
         metrics = {name: one.metrics[name] for name in _PATH if name in one.metrics}
-        step = {"stages": {name: dict(options) for name, options in done.items()}, "trial": one.number}
+        step = {"stages": {name: dict(options) for name, options in stages.items()}, "trial": one.number}
         steps.append({**step, "seconds": round(seconds, 3), "metrics": metrics})
     return steps
 
@@ -100,10 +105,11 @@ def _pareto_csv(models: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _page(
+def report_page(
     directory: RunDirectory, trials: Sequence[Trial], models: Sequence[dict[str, Any]], ranking: Ranking,
     configuration: Configuration, environment: dict[str, Any],
 ) -> str:  # fmt: skip
+    """The content of report.html."""
     from jinja2 import Environment, PackageLoader
 
     loader = PackageLoader("slimsearch.report", "page")
@@ -115,3 +121,44 @@ def _page(
         style=(folder / "style.css").read_text(encoding="utf-8"),
         script="\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS),
     )
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a run.
+
+    Attributes:
+        directory: of the run; paths of artifacts are relative to it.
+        trials: all trials, by number.
+        models: the content of ``top_models.json``, the front first.
+    """
+
+    directory: Path
+    trials: tuple[Trial, ...]
+    models: tuple[dict[str, Any], ...]
+
+    def top_models(self, count: int) -> list[dict[str, Any]]:
+        """The first `count` models: dicts with ``architecture``, ``recipe``, ``metrics`` and ``artifact``."""
+        return [dict(model) for model in self.models[:count]]
+
+
+def rewrite_reports(path: Path, display: Display | None = None) -> Result:
+    """Rewrite top_models.json, pareto.csv and report.html of a run, without its search space or data set.
+
+    Differences from the environment in which the run started are shown as warnings.
+
+    Raises:
+        SlimsearchError: there is no run in `path`, or it is damaged or in use.
+    """
+    display = display or Silent()
+    with RunDirectory(path, create=False) as directory:
+        configuration = Configuration.read(directory.config)
+        before = environment.read(directory.path)
+        for line in environment.differences(before, {**before, **environment.machine()}):
+            display.warn(f"the environment has changed: {line}")
+        ranking = Ranking.of(configuration)
+        record = read_record(directory, configuration, ranking)
+        models = write_reports(directory, record, ranking, configuration, before)
+    result = Result(directory.path, tuple(record.trials), tuple(models))
+    display.result(result, ranking)
+    return result
