@@ -30,6 +30,7 @@ from rich.console import Console
 
 from experiments import comparison
 from experiments.comparison import BASE, Row
+from experiments.network_folder import NetworkFolder, StoredNetwork
 from experiments.reproduce._table import progress
 from slimsearch import compression
 from slimsearch.cli.command_parser import CommandParser
@@ -39,7 +40,6 @@ from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import CHECKPOINT, Artifact, TrainingSettings, size_kib
 from slimsearch.evaluators.datasets import Dataset, Split, load_dataset
 from slimsearch.files import write_json
-from slimsearch.loop.steps import Step, Steps
 from slimsearch.names import absolute
 from slimsearch.reading import read_json, read_yaml
 from slimsearch.search_spaces import FixedModel, ModelSpace
@@ -125,12 +125,12 @@ def _compare(options: argparse.Namespace) -> None:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be, fails before the work
     settings = TrainingSettings(options.batch_size, options.learning_rate, options.weight_decay, options.augment)
-    whole = Steps(options.out, space, architecture, data, settings, progress)
+    whole = NetworkFolder(options.out, space, architecture, data, settings, progress)
     start = base[0] if base is not None else whole.train(BASE, epochs, options.seed)
     tuning = whole
     if options.train_images is not None:
-        tuning = Steps(options.out / "methods", space, architecture, subset, settings, progress)
-    made: list[tuple[_Method, Step | str]] = [(_Method(BASE, compression.Recipe()), start)]
+        tuning = NetworkFolder(options.out / "methods", space, architecture, subset, settings, progress)
+    made: list[tuple[_Method, StoredNetwork | str]] = [(_Method(BASE, compression.Recipe()), start)]
     for method in methods:
         made.append((method, _apply(tuning, method, start, tune_epochs, options.seed)))
     title = (
@@ -218,12 +218,12 @@ def _subset(data: Dataset, count: int, seed: int) -> Dataset:
 
 def _given_base(
     folder: Path, space: FixedModel | ModelSpace, architecture: Mapping[str, Any], data: Dataset
-) -> tuple[Step, int]:
-    """What `Steps` left in `folder`, and for how many epochs it was trained."""
+) -> tuple[StoredNetwork, int]:
+    """What `NetworkFolder` left in `folder`, and for how many epochs it was trained."""
     try:
         result = read_json(folder / "result.json")
-        step, metrics = result["step"], result["metrics"]
-        recipe, seed, epochs = step["recipe"], int(step["seed"]), int(step["epochs"])
+        network, metrics = result["step"], result["metrics"]
+        recipe, seed, epochs = network["recipe"], int(network["seed"]), int(network["epochs"])
     except (SlimsearchError, ValueError, KeyError, TypeError) as error:
         raise SlimsearchError(f"--base '{folder}': cannot read its result.json: {error}") from error
     if recipe != "none":
@@ -231,7 +231,7 @@ def _given_base(
     stored = folder.parent / DATA / "dataset.json"
     if stored.is_file() and read_json(stored).get("mean") != list(data.mean):
         raise SlimsearchError(f"--base '{folder}' was trained on other images than those of '{data.name}'")
-    base = Step(BASE, Artifact(folder.resolve(), architecture, {}, seed), metrics)
+    base = StoredNetwork(BASE, Artifact(folder.resolve(), architecture, {}, seed), metrics)
     if not base.file.is_file():
         raise SlimsearchError(f"--base '{folder}' has no {base.file.name}")
     Network.load(space.build(architecture, seed), folder)
@@ -276,12 +276,14 @@ def _same_as_before(
         )
 
 
-def _apply(steps: Steps, method: _Method, start: Step, epochs: int, seed: int) -> Step | str:
+def _apply(
+    networks: NetworkFolder, method: _Method, start: StoredNetwork, epochs: int, seed: int
+) -> StoredNetwork | str:
     """The compressed network, or why there is none."""
-    folder = steps.folder / method.name
+    folder = networks.folder / method.name
     folder.mkdir(exist_ok=True)
     try:
-        return steps.compress(method.name, start, method.text, epochs, seed)
+        return networks.compress(method.name, start, method.text, epochs, seed)
     except Exception as error:  # whatever it is, the other methods can do without this one
         known = isinstance(error, SlimsearchError)
         reason = " ".join((str(error) if known else describe_error(error)).split())
@@ -292,27 +294,27 @@ def _apply(steps: Steps, method: _Method, start: Step, epochs: int, seed: int) -
         return reason
 
 
-def _rows(made: Sequence[tuple[_Method, Step | str]], steps: Steps, folder: Path) -> list[Row]:
-    files = [step.file for _, step in made if isinstance(step, Step)]
+def _rows(made: Sequence[tuple[_Method, StoredNetwork | str]], networks: NetworkFolder, folder: Path) -> list[Row]:
+    files = [network.file for _, network in made if isinstance(network, StoredNetwork)]
     print(f"measuring {len(files)} files together", flush=True)
-    single, batch = (dict(zip(files, steps.latencies(files, size), strict=True)) for size in (1, 64))
+    single, batch = (dict(zip(files, networks.latencies(files, size), strict=True)) for size in (1, 64))
     rows: list[Row] = []
-    for method, step in made:
+    for method, network in made:
         row: dict[str, Any] = {"name": method.name, "recipe": method.text, "kind": None, **dict.fromkeys(_NUMBERS)}
-        if isinstance(step, Step):
+        if isinstance(network, StoredNetwork):
             row |= {
-                "kind": _kind(step.artifact.directory),
-                "params": step.metrics["params"],
-                "macs": step.metrics["macs"],
-                "test_accuracy": _test_accuracy(steps, step.file, folder / _TEST),
-                "val_accuracy": step.metrics["val_accuracy"],
-                "latency_ms": single[step.file],
-                "latency_batch64_ms": batch[step.file],
-                "size_kib": size_kib(step.file),
-                "packed_kib": step.metrics.get("packed_kib"),
-                "seconds": step.metrics["training_seconds"],
+                "kind": _kind(network.artifact.directory),
+                "params": network.metrics["params"],
+                "macs": network.metrics["macs"],
+                "test_accuracy": _test_accuracy(networks, network.file, folder / _TEST),
+                "val_accuracy": network.metrics["val_accuracy"],
+                "latency_ms": single[network.file],
+                "latency_batch64_ms": batch[network.file],
+                "size_kib": size_kib(network.file),
+                "packed_kib": network.metrics.get("packed_kib"),
+                "seconds": network.metrics["training_seconds"],
             }
-        rows.append({**row, "lines": method.lines, "reason": step if isinstance(step, str) else None})
+        rows.append({**row, "lines": method.lines, "reason": network if isinstance(network, str) else None})
     return rows
 
 
@@ -325,12 +327,12 @@ def _kind(directory: Path) -> str:
     return Quantization.from_json(plan).kind if plan else "fp32"
 
 
-def _test_accuracy(steps: Steps, file: Path, kept: Path) -> float:
+def _test_accuracy(networks: NetworkFolder, file: Path, kept: Path) -> float:
     """Of `file`; what is known of the same bytes is taken from `kept`."""
     known: dict[str, float] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if digest not in known:
-        known[digest] = steps.test_accuracy(file)
+        known[digest] = networks.test_accuracy(file)
         write_json(kept, known)
     return known[digest]
 

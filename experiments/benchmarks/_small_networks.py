@@ -8,12 +8,12 @@ from statistics import median
 from typing import Any
 
 from experiments.benchmarks._command_runs import CommandRun, run_together
+from experiments.network_folder import NetworkFolder, StoredNetwork
 from experiments.reproduce import lenet_prune, resnet18_fused
 from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.evaluators import Meter, Rehearsal, TrainingSettings, measure_latency, use_one_thread
 from slimsearch.evaluators.datasets import Dataset, load_dataset
-from slimsearch.loop.steps import Step, Steps
 from slimsearch.search_spaces import FixedModel
 
 LARGEST_KIB = 16
@@ -69,9 +69,9 @@ def tiny_mnist(
         run_together(*runs[first : first + workers])
     found = _best(runs[0])
     accuracies = [_best(run)["metrics"]["test_accuracy"] for run in runs]
-    steps, lenet = _lenet(mnist, out / "lenet")
+    networks, lenet = _lenet(mnist, out / "lenet")
     others = again.models
-    latencies = steps.latencies([runs[0].file(found), *(again.file(model) for model in others), lenet.file])
+    latencies = networks.latencies([runs[0].file(found), *(again.file(model) for model in others), lenet.file])
     return {
         "commands": [run.command for run in (search, again, runs[0])],
         "architecture": found["architecture"],
@@ -84,7 +84,7 @@ def tiny_mnist(
         ],
         "lenet": {
             **{name: lenet.metrics[name] for name in _METRICS if name in lenet.metrics},
-            "test_accuracy": steps.test_accuracy(lenet.file), "latency_ms": latencies[-1],
+            "test_accuracy": networks.test_accuracy(lenet.file), "latency_ms": latencies[-1],
         },
         "seconds": {run.directory.name: run.seconds for run in (search, again, *runs)},
     }  # fmt: skip
@@ -94,11 +94,13 @@ def _best(run: CommandRun) -> Mapping[str, Any]:
     return max(run.models, key=lambda model: (model["metrics"]["val_accuracy"], -model["metrics"]["size_kib"]))
 
 
-def _lenet(mnist: Path, folder: Path) -> tuple[Steps, Step]:
+def _lenet(mnist: Path, folder: Path) -> tuple[NetworkFolder, StoredNetwork]:
     """LeNet pruned as in `experiments/reproduce/lenet_prune.py`."""
-    steps = lenet_prune.lenet_steps(folder, load_dataset("mnist", root=mnist))
-    base = steps.train("base-0", lenet_prune.BASE_EPOCHS, 0)
-    return steps, steps.compress("pruned-0", base, lenet_prune.RECIPE, lenet_prune.EPOCHS, 0, **lenet_prune.TUNING)
+    networks = lenet_prune.lenet_folder(folder, load_dataset("mnist", root=mnist))
+    base = networks.train("base-0", lenet_prune.BASE_EPOCHS, 0)
+    return networks, networks.compress(
+        "pruned-0", base, lenet_prune.RECIPE, lenet_prune.EPOCHS, 0, **lenet_prune.TUNING
+    )
 
 
 PARAMS = 280_000

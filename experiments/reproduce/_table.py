@@ -13,12 +13,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experiments.network_folder import NetworkFolder, StoredNetwork
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.evaluators import size_kib
 from slimsearch.evaluators.datasets import Dataset, load_dataset
 from slimsearch.files import write_json
-from slimsearch.loop.steps import Step, Steps
 
 _COLUMNS = ("source", "what", "seed", "params", "test_accuracy", "latency_ms", "size_kib", "seconds")
 
@@ -52,18 +52,20 @@ def run(main: Callable[[], None]) -> None:
     sys.exit(exit_code(main))
 
 
-def row(flow: str, what: str, seed: int, step: Step, steps: Steps, latency: float, seconds: float) -> dict[str, Any]:
-    """What there is to say of a step's file."""
+def row(
+    flow: str, what: str, seed: int, network: StoredNetwork, networks: NetworkFolder, latency: float, seconds: float
+) -> dict[str, Any]:
+    """What there is to say of a network's file."""
     return {
         "flow": flow,
         "source": "slimsearch",
         "what": what,
         "seed": seed,
-        "params": step.metrics["params"],
-        "test_accuracy": steps.test_accuracy(step.file),
-        "val_accuracy": step.metrics["val_accuracy"],
+        "params": network.metrics["params"],
+        "test_accuracy": networks.test_accuracy(network.file),
+        "val_accuracy": network.metrics["val_accuracy"],
         "latency_ms": latency,
-        "size_kib": size_kib(step.file),
+        "size_kib": size_kib(network.file),
         "seconds": seconds,
     }
 

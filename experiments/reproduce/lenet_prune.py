@@ -14,9 +14,9 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
 
+from experiments.network_folder import NetworkFolder, StoredNetwork
 from experiments.reproduce import _table
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.loop.steps import Step, Steps
 from slimsearch.search_spaces import ModelSpace
 
 FLOW = "LeNet, MNIST, pruned by 80%"
@@ -32,42 +32,42 @@ TUTORIAL: list[dict[str, Any]] = [
 def main() -> None:
     options = _table.mnist_parser(str(__doc__), "lenet_prune").parse_args()
     data = _table.mnist(options.mnist)
-    steps = lenet_steps(options.out, data)
+    networks = lenet_folder(options.out, data)
     rows: list[dict[str, Any]] = [{"flow": FLOW, "source": "tutorial", **row} for row in TUTORIAL]
     files: list[Path] = []
-    made: list[tuple[int, str, Step]] = []
+    made: list[tuple[int, str, StoredNetwork]] = []
     nni: list[dict[str, Any]] = []
     notes = [
         "Seconds: of training for NNI, without scoring; of everything from the base to the scored file for slimsearch.",
         "NNI trains on all 60,000 images, slimsearch on 54,000: the others are its validation split.",
     ]
     for seed in range(options.seeds):
-        base = steps.train(f"base-{seed}", BASE_EPOCHS, seed)
+        base = networks.train(f"base-{seed}", BASE_EPOCHS, seed)
         # NNI's five epochs and ours directly after each other, so that a busy machine slows both.
         if options.with_nni:
             nni += _table.nni_rows(options.out, seed, lambda seed=seed: _nni(data, options.out, seed))
-        pruned = steps.compress(f"pruned-{seed}", base, RECIPE, EPOCHS, seed, **TUNING)
+        pruned = networks.compress(f"pruned-{seed}", base, RECIPE, EPOCHS, seed, **TUNING)
         made += [(seed, "base", base), (seed, "pruned", pruned)]
-    files = [step.file for _, _, step in made] + [Path(row["artifact"]) for row in nni if "artifact" in row]
-    latencies = dict(zip(files, steps.latencies(files), strict=True))
+    files = [network.file for _, _, network in made] + [Path(row["artifact"]) for row in nni if "artifact" in row]
+    latencies = dict(zip(files, networks.latencies(files), strict=True))
     for row in nni:
         if "artifact" in row:
             row["latency_ms"] = latencies[Path(row.pop("artifact"))]
     rows += nni if options.with_nni else _table.kept_nni_rows("lenet_prune")
     rows += [
-        _table.row(FLOW, what, seed, step, steps, latencies[step.file], seconds=step.metrics["cpu_seconds"])
-        for seed, what, step in made
+        _table.row(FLOW, what, seed, network, networks, latencies[network.file], seconds=network.metrics["cpu_seconds"])
+        for seed, what, network in made
     ]
     notes += _table.means(rows)
     _table.show(rows, options.json, notes)
 
 
-def lenet_steps(out: Path, data: Dataset) -> Steps:
+def lenet_folder(out: Path, data: Dataset) -> NetworkFolder:
     """LeNet of 44,426 parameters on `data`."""
     from slimsearch.search_spaces.lenet import LeNet
 
     space = ModelSpace.load("lenet", data.input_shape, len(data.classes))
-    return Steps(out, space, LeNet.DEFAULT, data, on_epoch=_table.progress)
+    return NetworkFolder(out, space, LeNet.DEFAULT, data, on_epoch=_table.progress)
 
 
 def _nni(data: Dataset, folder: Path, seed: int) -> list[dict[str, Any]]:

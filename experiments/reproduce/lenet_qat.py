@@ -14,10 +14,10 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
 
+from experiments.network_folder import StoredNetwork
 from experiments.reproduce import _table
-from experiments.reproduce.lenet_prune import lenet_steps
+from experiments.reproduce.lenet_prune import lenet_folder
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.loop.steps import Step
 
 FLOW = "LeNet, MNIST, QAT int8"
 BASE_EPOCHS, EPOCHS, NNI_EPOCHS = 10, 3, 3
@@ -35,21 +35,23 @@ TUTORIAL: list[dict[str, Any]] = [{"what": "QAT, int8 simulated", "params": 44_4
 def main() -> None:
     options = _table.mnist_parser(str(__doc__), "lenet_qat").parse_args()
     data = _table.mnist(options.mnist)
-    steps = lenet_steps(options.out, data)
+    networks = lenet_folder(options.out, data)
     rows: list[dict[str, Any]] = [{"flow": FLOW, "source": "tutorial", **row} for row in TUTORIAL]
     if not options.with_nni:
         rows += _table.kept_nni_rows("lenet_qat")
-    made: list[tuple[int, str, Step]] = []
+    made: list[tuple[int, str, StoredNetwork]] = []
     for seed in range(options.seeds):
-        base = steps.train(f"base-{seed}", BASE_EPOCHS, seed)
+        base = networks.train(f"base-{seed}", BASE_EPOCHS, seed)
         made.append((seed, "fp32", base))
         for what, recipe in RECIPES.items():
-            made.append((seed, f"int8, {what}", steps.compress(f"{recipe}-{seed}", base, recipe, EPOCHS, seed)))
+            made.append((seed, f"int8, {what}", networks.compress(f"{recipe}-{seed}", base, recipe, EPOCHS, seed)))
         if options.with_nni:
             rows += _table.nni_rows(options.out, seed, lambda seed=seed: _nni(data, seed))
-    latencies = steps.latencies([step.file for _, _, step in made])
-    for (seed, what, step), latency in zip(made, latencies, strict=True):
-        rows.append(_table.row(FLOW, what, seed, step, steps, latency, seconds=step.metrics["training_seconds"]))
+    latencies = networks.latencies([network.file for _, _, network in made])
+    for (seed, what, network), latency in zip(made, latencies, strict=True):
+        rows.append(
+            _table.row(FLOW, what, seed, network, networks, latency, seconds=network.metrics["training_seconds"])
+        )
     fastest = min(rows[-len(made) :], key=lambda row: row["latency_ms"])
     notes = [
         *_table.means(rows),

@@ -15,10 +15,10 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
 
+from experiments.network_folder import NetworkFolder, StoredNetwork
 from experiments.reproduce import _table
 from slimsearch.evaluators import TrainingSettings
 from slimsearch.evaluators.datasets import load_dataset
-from slimsearch.loop.steps import Step, Steps
 from slimsearch.search_spaces import FixedModel
 
 FLOW = "ResNet-18, CIFAR-10, fused"
@@ -44,26 +44,28 @@ def main() -> None:
     options = parser.parse_args()
     data = load_dataset(options.cifar10)
     space = FixedModel.load("torchvision.models:resnet18", data.input_shape, len(data.classes))
-    steps = Steps(options.out, space, {}, data, SETTINGS, _table.progress)
-    made: list[tuple[int, str, Step]] = []
+    networks = NetworkFolder(options.out, space, {}, data, SETTINGS, _table.progress)
+    made: list[tuple[int, str, StoredNetwork]] = []
     for seed in range(options.seeds):
-        base = steps.train(f"base-{seed}", BASE_EPOCHS, seed)
+        base = networks.train(f"base-{seed}", BASE_EPOCHS, seed)
         made.append((seed, "base, fp32 file", base))
         for number, (what, recipe) in enumerate(FUSED.items()):
             name = f"fused-{seed}" if number == 0 else f"fused-{number}-{seed}"
-            made.append((seed, f"{what}, int8 file", steps.compress(name, base, recipe, FUSED_EPOCHS, seed)))
+            made.append((seed, f"{what}, int8 file", networks.compress(name, base, recipe, FUSED_EPOCHS, seed)))
     rows: list[dict[str, Any]] = [{"flow": FLOW, "source": "tutorial", **row} for row in TUTORIAL]
     if options.with_nni:
         rows += _table.nni_rows(options.out, 0, lambda: _nni(data, options.out))
     else:
         rows += _table.kept_nni_rows("resnet18_fused")
-    files = [step.file for _, _, step in made]
-    latencies = dict(zip(files, steps.latencies(files), strict=True))
-    batches = dict(zip(files, steps.latencies(files, batch=64), strict=True))
+    files = [network.file for _, _, network in made]
+    latencies = dict(zip(files, networks.latencies(files), strict=True))
+    batches = dict(zip(files, networks.latencies(files, batch=64), strict=True))
     notes = ["No pretrained weights: the base is trained from scratch. Accuracies are those of the files."]
-    for seed, what, step in made:
-        row = _table.row(FLOW, what, seed, step, steps, latencies[step.file], seconds=step.metrics["training_seconds"])
-        rows.append({**row, "latency_batch64_ms": batches[step.file]})
+    for seed, what, network in made:
+        row = _table.row(
+            FLOW, what, seed, network, networks, latencies[network.file], seconds=network.metrics["training_seconds"]
+        )
+        rows.append({**row, "latency_batch64_ms": batches[network.file]})
         if what.startswith("base"):
             base_row = rows[-1]
             continue

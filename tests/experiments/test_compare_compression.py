@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from experiments import compare_compression
+from experiments.network_folder import NetworkFolder
 from slimsearch import compression
 from slimsearch.evaluators import DeployedModel
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.loop.steps import Steps
 from tests.conftest import ROOT, VARIOUS, environment
 
 RECIPES = {
@@ -55,8 +55,8 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process: measure nothing at the end, and leave its threads alone."""
-    monkeypatch.setattr("slimsearch.loop.steps.use_one_thread", lambda: None)
-    monkeypatch.setattr(Steps, "latencies", lambda self, files, batch=1: [float(batch)] * len(files))
+    monkeypatch.setattr("experiments.network_folder.use_one_thread", lambda: None)
+    monkeypatch.setattr(NetworkFolder, "latencies", lambda self, files, batch=1: [float(batch)] * len(files))
 
 
 def test_rows(comparison: Comparison, digits: Dataset) -> None:

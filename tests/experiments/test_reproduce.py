@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import slimsearch
+from experiments.network_folder import NetworkFolder
 from experiments.reproduce import _table
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.datasets import Dataset, load_dataset
-from slimsearch.loop.steps import Steps
 from slimsearch.search_spaces import FixedModel
 
 KEYS = {"flow", "source", "params", "test_accuracy", "latency_ms", "size_kib"}
@@ -82,16 +82,16 @@ def test_resnet18(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_step_is_made_once_and_again_when_it_is_another(digits: Dataset, tmp_path: Path) -> None:
-    steps = Steps(tmp_path, FixedModel.load(f"{__file__}:_model", digits.input_shape, 10), {}, digits)
-    base = steps.train("base", 1, 0)
+    networks = NetworkFolder(tmp_path, FixedModel.load(f"{__file__}:_model", digits.input_shape, 10), {}, digits)
+    base = networks.train("base", 1, 0)
     written = base.file.stat().st_mtime_ns
-    assert steps.train("base", 1, 0) == base
+    assert networks.train("base", 1, 0) == base
     assert base.file.stat().st_mtime_ns == written
-    pruned = steps.compress("pruned", base, "prune", 1, 0)
+    pruned = networks.compress("pruned", base, "prune", 1, 0)
     assert pruned.metrics["params"] < base.metrics["params"]
-    assert steps.test_accuracy(pruned.file) == slimsearch.accuracy(pruned.file, digits, digits.test)
-    assert steps.train("base", 2, 0).file.stat().st_mtime_ns != written
-    further = steps.compress("further", pruned, "quantize", 1, 0)
+    assert networks.test_accuracy(pruned.file) == slimsearch.accuracy(pruned.file, digits, digits.test)
+    assert networks.train("base", 2, 0).file.stat().st_mtime_ns != written
+    further = networks.compress("further", pruned, "quantize", 1, 0)
     assert list(further.artifact.recipe) == ["prune", "quantize"]
 
 

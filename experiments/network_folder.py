@@ -1,4 +1,4 @@
-"""Networks trained and compressed one after the other, each in a folder of its own and never made twice."""
+"""Networks of one architecture, trained and compressed by scripts; finished ones are taken from their folders."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ OnEpoch = Callable[[str, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
-class Step:
-    """A network on disk.
+class StoredNetwork:
+    """A finished network on disk.
 
     Attributes:
         name: of its folder.
-        artifact: what the next step can start from.
-        metrics: those of its evaluation.
+        artifact: the network, from which a compression can start.
+        metrics: of its evaluation.
     """
 
     name: str
@@ -57,16 +57,19 @@ class Step:
 
 
 @dataclass
-class Steps:
-    """Makes networks of one architecture on one data set; what is already in the folder is taken from there.
+class NetworkFolder:
+    """A folder of networks of one architecture, on one data set, each in a folder of its own.
+
+    A network is trained or compressed as in a run, by a `NetworkEvaluator`, unless it is finished already; an
+    interrupted training continues from its checkpoint.
 
     Attributes:
-        folder: where everything is kept.
+        folder: of all networks.
         space: builds the networks.
-        architecture: of all of them.
-        data: with its test split, which no step sees.
+        architecture: of all networks.
+        data: with its test split, which is not used for training.
         settings: of training.
-        on_epoch: told of every epoch, with the step's name.
+        on_epoch: called after every epoch, with the network's name.
     """
 
     folder: Path
@@ -85,18 +88,20 @@ class Steps:
         device = device_for("auto")
         self.settings = replace(self.settings, device=device, precision=precision_for("auto", device))
 
-    def train(self, name: str, epochs: int, seed: int, **settings: Any) -> Step:
+    def train(self, name: str, epochs: int, seed: int, **settings: Any) -> StoredNetwork:
         """The architecture, trained from new weights."""
         return self._make(name, Task(0, Candidate(self.architecture), epochs, seed, self.folder / name), settings)
 
-    def compress(self, name: str, start: Step, recipe: str, epochs: int, seed: int, **settings: Any) -> Step:
+    def compress(
+        self, name: str, start: StoredNetwork, recipe: str, epochs: int, seed: int, **settings: Any
+    ) -> StoredNetwork:
         """`start` after a recipe.
 
         Args:
-            name: of the step's folder.
-            start: its network is where the recipe begins; the recipe must go on from that of `start`.
-            recipe: as for ``--compress``; what `start` went through already is put before it.
-            epochs: of each stage that trains and is not told how long.
+            name: of the network's folder.
+            start: the network to compress.
+            recipe: as for ``--compress``; follows the recipe of `start`.
+            epochs: of each stage that trains and has no epochs of its own.
             seed: of everything random.
             settings: fields of `TrainingSettings` that differ.
         """
@@ -106,7 +111,7 @@ class Steps:
         )
         return self._make(name, task, settings)
 
-    def _make(self, name: str, task: Task, settings: Mapping[str, Any]) -> Step:
+    def _make(self, name: str, task: Task, settings: Mapping[str, Any]) -> StoredNetwork:
         origin = task.seed if task.start is None else task.start.seed
         artifact = Artifact(task.directory, self.architecture, task.candidate.recipe, origin)
         recipe = compression.Recipe.from_dict(task.candidate.recipe)
@@ -115,14 +120,14 @@ class Steps:
         if result.is_file():
             known = json.loads(result.read_text(encoding="utf-8"))
             if known["step"] == described:
-                return Step(name, artifact, known["metrics"])
-            _log.warning("%s was made otherwise before, it is made again", name)
+                return StoredNetwork(name, artifact, known["metrics"])
+            _log.warning("%s in the folder was made with other options: it is made again", name)
             result.unlink()
         task.directory.mkdir(parents=True, exist_ok=True)
         begun = task.directory / _BEGUN
         text = json.dumps({**described, **settings})
         if not begun.is_file() or begun.read_text(encoding="utf-8") != text:
-            (task.directory / CHECKPOINT).unlink(missing_ok=True)  # of the training of something else
+            (task.directory / CHECKPOINT).unlink(missing_ok=True)  # of a training with other options
             begun.write_text(text, encoding="utf-8")
         evaluator = NetworkEvaluator(self.space, self.folder / "data", replace(self.settings, **settings))
 
@@ -134,16 +139,16 @@ class Steps:
         outcome = evaluator.evaluate(task, report=report)
         metrics = {**outcome.metrics, "cpu_seconds": time.process_time() - started}
         write_json(result, {"step": described, "metrics": metrics})
-        return Step(name, artifact, metrics)
+        return StoredNetwork(name, artifact, metrics)
 
     def test_accuracy(self, file: Path) -> float:
-        """Of an exported file, on the test split: for what is reported, never for what is chosen."""
+        """Accuracy of an exported file on the test split: for reports, not for selection."""
         assert self.data.test is not None
         predictions = DeployedModel(file).predict(self.data, self.data.test)
         return float((predictions == self.data.test.labels).mean())
 
     def latencies(self, files: list[Path], batch: int = 1) -> list[float]:
-        """Medians in ms, all files measured in turns."""
+        """Median latency of each file in ms, measured together."""
         with Meter().exclusive():
             measured = measure_latency(files, self.data.input_shape, batch=batch)
         return [latency.median_ms for latency in measured]
