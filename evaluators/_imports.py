@@ -1,4 +1,4 @@
-"""What a process imports that trains, exports and measures networks, in one go; it takes seconds."""
+"""Imports all libraries that train, export and measure networks; takes seconds. For the start of worker processes."""
 
 import onnx
 import onnxruntime

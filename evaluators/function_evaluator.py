@@ -1,4 +1,4 @@
-"""A function of the user's as an evaluator."""
+"""Evaluation with a user's Python function."""
 
 from __future__ import annotations
 
@@ -9,53 +9,51 @@ from dataclasses import dataclass
 from typing import Any
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators.objective import finite
-from slimsearch.evaluators.task import Outcome, Report, Task
+from slimsearch.evaluators.objective import check_finite
+from slimsearch.evaluators.task import Outcome, ReportEpoch, Task
 from slimsearch.search_spaces import Space
-
-_OFFERED = ("epochs", "seed", "report", "directory")
 
 
 @dataclass
 class FunctionEvaluator:
-    """Calls ``evaluate(candidate)``, which gives a dict of named numbers.
+    """Calls ``evaluate(candidate)``, which returns a dict of named numbers.
 
-    A function that has them as arguments also gets ``epochs`` (the fidelity of the trial), ``seed``, ``directory`` (a
-    folder of the trial's own) and ``report``: ``report(epoch, metrics)`` says how far it is, from epoch 1 on, and
-    gives False where the trial is to end.
+    The function also gets those of these arguments that it has: ``epochs`` (the fidelity of the trial), ``seed``,
+    ``directory`` (a folder for the trial's files) and ``report``. ``report(epoch, metrics)`` records the metrics of an
+    epoch, from 1, and returns False if the trial should end.
 
     Attributes:
-        function: the user's; it travels to worker processes by value.
-        space: what it evaluates points of.
+        function: the user's function; pickled to worker processes by value.
+        space: of the candidates.
     """
 
     function: Callable[..., Mapping[str, float]]
     space: Space
 
-    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+    def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
         """Call the function.
 
         Raises:
-            SlimsearchError: it does not give a dict of finite numbers.
+            SlimsearchError: it does not return a dict of finite numbers.
         """
         known = dict(self.space.known(task.candidate.architecture))
         if not report(0, known):
             return Outcome(known)
-        told = _Told(report)
-        offered = {"epochs": task.fidelity, "seed": task.seed, "report": told, "directory": task.directory}
-        # The first argument is the candidate, whatever it is called.
+        checked = _CheckedReport(report)
+        offered = {"epochs": task.fidelity, "seed": task.seed, "report": checked, "directory": task.directory}
+        # The first argument is the candidate, whatever its name.
         parameters = list(inspect.signature(self.function).parameters)[1:]
-        arguments = {name: offered[name] for name in _OFFERED if name in parameters}
-        found = self.function(dict(task.candidate.architecture), **arguments)
-        if told.stopped:
+        arguments = {name: value for name, value in offered.items() if name in parameters}
+        metrics = self.function(dict(task.candidate.architecture), **arguments)
+        if checked.stopped:
             return Outcome(known)
-        return Outcome({**known, **_numbers(found)})
+        return Outcome({**known, **_numbers(metrics)})
 
 
-class _Told:
-    """Remembers whether it has said that a trial is to end."""
+class _CheckedReport:
+    """The ``report`` argument of a user's function: checks its values, and remembers whether the trial was stopped."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: ReportEpoch) -> None:
         self._report = report
         self.stopped = False
 
@@ -65,24 +63,22 @@ class _Told:
         except TypeError:
             number = 0
         if number < 1:
-            raise SlimsearchError(f"report(epoch, metrics): epochs are counted from 1 on, not {epoch!r}")
+            raise SlimsearchError(f"report(epoch, metrics): epochs are counted from 1, not {epoch!r}")
         self.stopped = self.stopped or not self._report(number, _numbers(metrics))
         return not self.stopped
 
 
-def _numbers(found: Any) -> dict[str, float]:
-    if not isinstance(found, Mapping):
-        raise SlimsearchError(f"evaluate gave {type(found).__name__}, not a dict of named numbers")
+def _numbers(values: Any) -> dict[str, float]:
+    if not isinstance(values, Mapping):
+        raise SlimsearchError(f"evaluate returned {type(values).__name__}, not a dict of named numbers")
     metrics = {}
-    for name, value in found.items():
+    for name, value in values.items():
         try:
             if isinstance(value, str | bytes):
                 raise TypeError
             metrics[str(name)] = float(value)
         except (TypeError, ValueError, OverflowError, RuntimeError):  # the last one: a tensor of several elements
-            shown = " ".join(repr(value).split())
-            raise SlimsearchError(f"evaluate gave '{name}': {shown:.80}, which is no number") from None
-    wrong = finite(metrics)
-    if wrong is not None:
-        raise SlimsearchError(f"metric '{wrong}' is {metrics[wrong]}")
+            one_line = " ".join(repr(value).split())
+            raise SlimsearchError(f"evaluate returned '{name}': {one_line:.80}, which is not a number") from None
+    check_finite(metrics)
     return metrics

@@ -1,4 +1,4 @@
-"""What is better: objectives, hard limits, the Pareto front, and the weighted product."""
+"""Objectives, hard limits, Pareto fronts, hypervolume, and the weighted product."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slimsearch.errors import SlimsearchError
 
 Metrics = Mapping[str, float]
 
-DIRECTIONS = {
+DIRECTIONS = {  # of metrics that need none on the command line
     "val_accuracy": "maximize",
     "latency_ms": "minimize",
     "size_kib": "minimize",
@@ -25,17 +25,17 @@ DIRECTIONS = {
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric and which way it is better: "maximize" or "minimize"."""
+    """A metric and its direction, "maximize" or "minimize"."""
 
     metric: str
     direction: str
 
     @classmethod
     def parse(cls, text: str) -> Objective:
-        """The objective that ``latency_ms``, ``energy:min`` or ``f1:max`` names.
+        """Parse an objective such as ``latency_ms``, ``energy:min`` or ``f1:max``.
 
         Raises:
-            SlimsearchError: the direction is neither known nor given.
+            SlimsearchError: the direction is neither given nor known, or the metric is of the test split.
         """
         metric, _, given = text.strip().partition(":")
         names = {"": DIRECTIONS.get(metric), "min": "minimize", "max": "maximize"}
@@ -50,19 +50,19 @@ class Objective:
         return cls(metric, direction)
 
     def loss(self, metrics: Metrics) -> float:
-        """The metric with its sign such that less is better."""
+        """The metric, negated if it is maximized: less is better."""
         return -metrics[self.metric] if self.direction == "maximize" else metrics[self.metric]
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A bound that a candidate must keep.
+    """A hard limit on a metric.
 
     Attributes:
-        metric: what is bounded.
-        bound: the bound itself is allowed.
-        upper: the bound is a maximum, else a minimum.
-        flag: what the user calls it.
+        metric: name of the metric.
+        bound: the last allowed value.
+        upper: whether `bound` is a maximum; otherwise a minimum.
+        flag: command-line option of the limit, for messages.
     """
 
     metric: str
@@ -71,26 +71,26 @@ class Limit:
     flag: str
 
     def broken(self, metrics: Metrics) -> str | None:
-        """Why `metrics` breaks the limit, or None; a metric that is not known yet breaks nothing."""
+        """Why `metrics` violates the limit; None if it does not, or if the metric is not known yet."""
         value = metrics.get(self.metric)
         if value is None or (value <= self.bound if self.upper else value >= self.bound):
             return None
         return f"{self.metric} {value:.6g} {'exceeds' if self.upper else 'is below'} {self.flag} {self.bound:g}"
 
     def excess(self, metrics: Metrics) -> float:
-        """By how much `metrics` breaks the limit; 0 or less: not at all."""
+        """Signed distance of `metrics` beyond the limit; positive if it is violated."""
         value = metrics.get(self.metric, self.bound)
         return value - self.bound if self.upper else self.bound - value
 
 
 def losses(objectives: Sequence[Objective], metrics: Sequence[Metrics]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(len(metrics), len(objectives)) matrix in which less is better everywhere."""
+    """Matrix (len(metrics), len(objectives)) of losses: less is better."""
     rows = [[objective.loss(m) for objective in objectives] for m in metrics]
     return np.array(rows, dtype=float).reshape(len(metrics), len(objectives))
 
 
 def ranks(objectives: Sequence[Objective], metrics: Sequence[Metrics]) -> list[int]:
-    """Front of each: 0 where nothing dominates it, 1 where only rank 0 does, and so on. Equal ones share a rank."""
+    """Pareto rank of each: 0 for the non-dominated, 1 for those dominated by rank 0 only, and so on; ties share one."""
     import moocore
 
     if not metrics:
@@ -99,20 +99,20 @@ def ranks(objectives: Sequence[Objective], metrics: Sequence[Metrics]) -> list[i
 
 
 def front(objectives: Sequence[Objective], metrics: Sequence[Metrics]) -> list[int]:
-    """Positions of those that no other dominates; of equal ones, all."""
+    """Indices of the Pareto front, including all ties."""
     return [position for position, rank in enumerate(ranks(objectives, metrics)) if rank == 0]
 
 
 def hypervolume(
     objectives: Sequence[Objective], metrics: Sequence[Metrics], scale: Sequence[Metrics] | None = None
 ) -> float:
-    """Share of the box between ideal and nadir that is dominated; 0 for an empty list.
+    """Hypervolume of `metrics` relative to the box between ideal and reference point, 0 to 1; 0 for an empty list.
 
     Args:
         objectives: at least one.
         metrics: the set to score.
-        scale: the set whose ideal and nadir span the box, `metrics` itself by default. The reference point lies
-            a tenth of the box beyond the nadir, so that the extremes count.
+        scale: the set whose ideal and nadir define the box; `metrics` by default. The reference point lies 10% of the
+            box beyond the nadir, so that extreme points add volume.
     """
     if not metrics:
         return 0.0
@@ -122,18 +122,18 @@ def hypervolume(
 def hypervolumes(
     objectives: Sequence[Objective], metrics: Sequence[Metrics], scale: Sequence[Metrics] | None = None
 ) -> list[float]:
-    """`hypervolume` of the first one, the first two, ... of `metrics`, on the scale of all of them or of `scale`."""
-    found: list[float] = []
+    """`hypervolume` of each prefix of `metrics`, on the scale of all of them or of `scale`."""
+    volumes: list[float] = []
     points = losses(objectives, metrics)
     span = points if scale is None else losses(objectives, scale)
     front = points[:0]
     for point in points:
         if (front <= point).all(axis=1).any():
-            found.append(found[-1])  # nothing that is dominated adds volume
+            volumes.append(volumes[-1])  # a dominated point adds no volume
             continue
         front = np.concatenate([front[~(point <= front).all(axis=1)], point[None]])
-        found.append(_volume(front, span))
-    return found
+        volumes.append(_volume(front, span))
+    return volumes
 
 
 def _volume(points: np.ndarray[Any, np.dtype[np.float64]], span: np.ndarray[Any, np.dtype[np.float64]]) -> float:
@@ -148,14 +148,15 @@ def _volume(points: np.ndarray[Any, np.dtype[np.float64]], span: np.ndarray[Any,
 
 @dataclass(frozen=True)
 class WeightedProduct:
-    """One number from several metrics, more is better.
+    """A score from several metrics; more is better.
 
-    Source: MnasNet (Tan et al. 2019), equation 2: ``accuracy * (latency / target)^w``, with a factor for each
-    minimised metric, and with the soft exponent (the same on both sides of the target).
+    Source: MnasNet (Tan et al. 2019), equation 2: ``accuracy * (latency / target)^w``, with one factor per minimized
+    metric, and with the soft exponent (the same on both sides of the target).
 
     Attributes:
-        targets: of each minimised metric.
-        weights: exponent of each minimised metric; MnasNet's -0.07 where none is given.
+        objectives: the metrics.
+        targets: of each minimized metric.
+        weights: exponent of each minimized metric; MnasNet's -0.07 by default.
     """
 
     objectives: tuple[Objective, ...]
@@ -165,7 +166,7 @@ class WeightedProduct:
     DEFAULT_WEIGHT = -0.07
 
     def score(self, metrics: Metrics) -> float:
-        """The product over all objectives."""
+        """The score of `metrics`."""
         product = 1.0
         for objective in self.objectives:
             value = metrics[objective.metric]
@@ -180,10 +181,10 @@ class WeightedProduct:
 def select(
     objectives: Sequence[Objective], metrics: Sequence[Metrics], count: int, product: WeightedProduct | None = None
 ) -> list[int]:
-    """Positions of the `count` best.
+    """Indices of the `count` best, best first.
 
-    With a weighted product, those of the highest score. Otherwise from the front: first the best in the first
-    objective, then whichever adds most hypervolume; when the front is used up, from the next one.
+    With a weighted product: by score. Otherwise from the Pareto front: first the best in the first objective, then
+    repeatedly the one that adds most hypervolume; then from the next front.
     """
     if product is not None:
         order = sorted(range(len(metrics)), key=lambda i: (-product.score(metrics[i]), i))
@@ -206,6 +207,12 @@ def select(
     return chosen
 
 
-def finite(metrics: Metrics) -> str | None:
-    """Name of the first metric that is no finite number, or None."""
-    return next((name for name, value in metrics.items() if not math.isfinite(value)), None)
+def check_finite(metrics: Metrics) -> None:
+    """Check that all metrics are finite numbers.
+
+    Raises:
+        SlimsearchError: one is not.
+    """
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise SlimsearchError(f"metric '{name}' is {value}, not a finite number")

@@ -1,4 +1,4 @@
-"""A table of architectures and metrics as an evaluator: what was measured once is searched in seconds."""
+"""Evaluation by looking candidates up in a CSV table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.objective import DIRECTIONS
-from slimsearch.evaluators.task import Outcome, Report, Task
+from slimsearch.evaluators.task import Outcome, ReportEpoch, Task
 from slimsearch.search_spaces import Candidate, ChoiceSpace, Point
 
 _COSTS = ("latency_ms", "size_kib", "params", "macs")
@@ -23,15 +23,15 @@ _INACTIVE = -1
 
 
 class TableSpace(ChoiceSpace):
-    """The architectures that a table has, and no others. A choice that a row says nothing of is inactive there.
+    """The architectures of a table, and no others. A choice without a value in a row is inactive there.
 
     Args:
-        choices: label to its values.
-        points: every architecture, as JSON text, without its inactive choices.
-        known: what is known of each of them before it is evaluated.
+        choices: label to values.
+        points: all architectures as JSON text, without inactive choices.
+        known: metrics of each architecture that are known before it is evaluated.
 
     Raises:
-        SlimsearchError: a combination of values stands for two of them.
+        SlimsearchError: a combination of values stands for two architectures.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class TableSpace(ChoiceSpace):
                 for point in self._points
             ]
         )  # (rows, choices)
-        # Rows by their cells, for each set of columns that are active together.
+        # For each set of active columns, the rows by their cells.
         self._rows: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
         for row, cells in enumerate(self._cells.tolist()):
             active = tuple(column for column, cell in enumerate(cells) if cell != _INACTIVE)
             self._rows.setdefault(active, {})[tuple(cells[column] for column in active)] = row
-        self._refuse_ambiguous()
+        self._check_unambiguous()
 
     def canonical(self, point: Point) -> dict[str, Any]:
         return dict(self._points[self._row(point)])
@@ -71,12 +71,12 @@ class TableSpace(ChoiceSpace):
         return around[int(rng.integers(len(around)))] if around else self.canonical(point)
 
     def neighbours(self, point: Point, rng: np.random.Generator | None = None) -> Iterator[dict[str, Any]]:
-        """Every row's point that differs in one choice among those active in both.
+        """The points that differ in one of the choices that are active in both.
 
-        Of those that differ only in what the change activates comes the first, or a drawn one where `rng` is given.
+        Of several that differ only in what the change activates: the first, or a random one if `rng` is given.
         """
-        mine = self._cells[self._row(point)]
-        differs = (self._cells != mine) & (self._cells != _INACTIVE) & (mine != _INACTIVE)  # (rows, choices)
+        own = self._cells[self._row(point)]
+        differs = (self._cells != own) & (self._cells != _INACTIVE) & (own != _INACTIVE)  # (rows, choices)
         groups: dict[tuple[int, int], list[int]] = {}
         for row in np.flatnonzero(differs.sum(axis=1) == 1).tolist():
             column = int(differs[row].argmax())
@@ -102,39 +102,40 @@ class TableSpace(ChoiceSpace):
                 raise SlimsearchError(f"label '{choice.label}' is missing")
         raise SlimsearchError(f"the table has no row for {dict(point)}")
 
-    def _refuse_ambiguous(self) -> None:
+    def _check_unambiguous(self) -> None:
         for (one, ours), (other, theirs) in itertools.combinations(self._rows.items(), 2):
             shared = [column for column in one if column in other]
-            seen = {tuple(self._cells[row, shared].tolist()): row for row in ours.values()}
+            by_cells = {tuple(self._cells[row, shared].tolist()): row for row in ours.values()}
             for row in theirs.values():
-                alike = seen.get(tuple(self._cells[row, shared].tolist()))
-                if alike is not None:
+                same = by_cells.get(tuple(self._cells[row, shared].tolist()))
+                if same is not None:
                     raise SlimsearchError(
-                        f"only blank cells tell {self._points[alike]} and {self._points[row]} apart; a blank cell is "
-                        "for a choice that the others make inactive, null for a choice of nothing"
+                        f"{self._points[same]} and {self._points[row]} differ only in blank cells; leave a cell blank "
+                        "if the other choices make it inactive, and write null for a choice of nothing"
                     )
 
 
 class TableEvaluator:
     """Looks candidates up in a CSV file.
 
-    A header of a metric is one of val_accuracy, val_loss, latency_ms, size_kib, params and macs, or a name of one's own
-    with its direction (``energy:min``). ``val_accuracy@3`` is the accuracy after epoch 3: with such columns a trial is
-    reported epoch by epoch, and `scheduler` can end it early. All other columns are choices; their cells are read as
-    JSON where they are JSON, else as text; a blank one says that the other choices make this one inactive. A metric
-    with no column but those of epochs ends as it is after the last one. Latency, size, parameters and MACs are known
-    before a candidate is evaluated.
+    The header of a metric is val_accuracy, val_loss, latency_ms, size_kib, params or macs, or another name with its
+    direction (``energy:min``). ``val_accuracy@3`` is the accuracy after epoch 3: such columns are reported epoch by
+    epoch, so that a scheduler can end a trial early. A metric with such columns only has the value of its last epoch.
+
+    All other columns are choices. Their cells are JSON values or text; a blank cell means that the other choices make
+    this one inactive. Latency, size, parameters and MACs are known before a candidate is evaluated.
 
     Args:
         path: of the file, UTF-8.
 
     Raises:
-        SlimsearchError: it cannot be read, has no choices or no metrics, a wrong cell, or a row or a column twice.
+        SlimsearchError: the file cannot be read, has no choices or no metrics, a wrong cell, or a duplicate row or
+            column.
     """
 
     def __init__(self, path: Path) -> None:
         try:
-            # With the mark that spreadsheets put in front of UTF-8.
+            # Spreadsheets start UTF-8 files with a byte order mark.
             with path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.reader(file)
                 (_, header), *rows = [(reader.line_num, row) for row in reader if row]
@@ -161,37 +162,37 @@ class TableEvaluator:
             cells = dict(zip(names, row, strict=True))
             point = {label: _value(cells[label]) for label in sorted(labels) if cells[label].strip()}
             for label, value in point.items():
-                # 1, 1.0 and true are three values.
+                # By JSON text: 1, 1.0 and true are different values.
                 values[label].setdefault(json.dumps(value), value)
             key = Candidate(point).key
             if key in self._rows:
-                raise SlimsearchError(f"'{path}', line {line}: {point} is there twice")
+                raise SlimsearchError(f"'{path}', line {line}: {point} is a duplicate")
             points.append(json.dumps(point))
             final: dict[str, float] = {}
             curve: dict[int, dict[str, float]] = {}
             for name, (metric, epoch) in metrics.items():
                 number = _number(cells[name], f"'{path}', line {line}: {name}")
                 (final if epoch is None else curve.setdefault(epoch, {}))[metric] = number
-            ends = {metric: number for _, found in sorted(curve.items()) for metric, number in found.items()}
+            ends = {metric: number for _, last in sorted(curve.items()) for metric, number in last.items()}
             self._rows[key], self._curves[key] = {**ends, **final}, curve
         known = [{m: row[m] for m in _COSTS if m in row} for row in self._rows.values()]
         try:
-            self.space = TableSpace({label: list(found.values()) for label, found in values.items()}, points, known)
+            self.space = TableSpace({label: list(unique.values()) for label, unique in values.items()}, points, known)
         except SlimsearchError as error:
             raise SlimsearchError(f"the table '{path}': {error}") from None
 
     @property
     def metrics(self) -> list[str]:
-        """What the table has of each architecture."""
+        """Names of the metrics."""
         return sorted(next(iter(self._rows.values())))
 
     @property
     def epochs(self) -> int:
-        """How many epochs there are metrics for; 1 where there are none."""
+        """The last epoch with metrics; 1 if there are none by epoch."""
         return max(next(iter(self._curves.values())), default=1)
 
-    def evaluate(self, task: Task, *, report: Report) -> Outcome:
-        """What the table says of the task's architecture, epoch by epoch."""
+    def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
+        """The metrics of the architecture of `task`, reported epoch by epoch."""
         key = Candidate(self.space.canonical(task.candidate.architecture)).key
         known = dict(self.space.known(task.candidate.architecture))
         if not report(0, known):
@@ -203,7 +204,7 @@ class TableEvaluator:
 
 
 def _metrics(names: Sequence[str], path: Path) -> dict[str, tuple[str, int | None]]:
-    """Headers of metrics, each with the metric's name and the epoch, None for the end."""
+    """Metric columns: header to the metric's name and epoch, None for the final value."""
     own = {metric for metric, at, _ in (name.partition(_EPOCH) for name in names) if _is_metric(metric) and not at}
     own = {metric.partition(":")[0] for metric in own}
     found: dict[str, tuple[str, int | None]] = {}
@@ -215,10 +216,10 @@ def _metrics(names: Sequence[str], path: Path) -> dict[str, tuple[str, int | Non
         column: object = name
         if _is_metric(metric) or _is_metric(name) or (at and metric in own):
             if at and not (epoch.isascii() and epoch.isdigit() and int(epoch) > 0):
-                raise SlimsearchError(f"the table '{path}': column '{name}' is not of the form metric@epoch, from 1 on")
+                raise SlimsearchError(f"the table '{path}': column '{name}' is not metric@epoch with an epoch from 1")
             column = found[name] = metric.partition(":")[0], int(epoch) if at else None
         if column in seen:
-            raise SlimsearchError(f"the table '{path}' has a second column '{name}'")
+            raise SlimsearchError(f"the table '{path}' has two columns '{name}'")
         seen.add(column)
     return found
 
@@ -246,7 +247,7 @@ def _number(cell: str, where: str) -> float:
     try:
         number = float(cell)
     except ValueError:
-        raise SlimsearchError(f"{where} is '{cell}', no number") from None
+        raise SlimsearchError(f"{where} is '{cell}', not a number") from None
     if not math.isfinite(number):
-        raise SlimsearchError(f"{where} is '{cell}', no finite number")
+        raise SlimsearchError(f"{where} is '{cell}', not a finite number")
     return number

@@ -1,4 +1,4 @@
-"""What goes into an evaluator and what comes out, all of it plain values."""
+"""Interface of evaluators: a task in, an outcome out, both plain values."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from slimsearch.search_spaces import Candidate
 
 @dataclass(frozen=True)
 class Artifact:
-    """A network that an earlier trial left on disk.
+    """A network of an earlier trial, on disk.
 
     Attributes:
         directory: holds ``network.json``, ``weights.safetensors`` and ``model.onnx``.
         architecture: of the network.
-        recipe: what of a recipe has already been applied to it.
-        seed: from which its architecture's initial weights were drawn.
+        recipe: compression stages that are already applied to it.
+        seed: of its initial weights.
     """
 
     directory: Path
@@ -32,15 +32,15 @@ class Task:
     """One candidate to evaluate.
 
     Attributes:
-        number: of the trial that records it.
+        number: of its trial.
         candidate: architecture and recipe.
-        fidelity: epochs of training, where it is trained from the start.
-        seed: of everything random in the evaluation.
-        directory: where its files go; exists.
-        start: a network of the same architecture that the recipe goes on from, or None to train one.
-        teacher: the most accurate network of the run, for a distillation that asks for it.
-        epochs_done: how many are recorded already, of a trial that is continued.
-        inherit: weights come from the run's supernet in place of training.
+        fidelity: epochs of training, if it is trained from initial weights.
+        seed: of all random numbers of the evaluation.
+        directory: for its files; exists.
+        start: a trained network of the same architecture that the rest of the recipe is applied to; None: train one.
+        teacher: the most accurate network of the run, for distillation.
+        epochs_done: epochs that are already recorded, of a trial that is continued.
+        inherit: take the weights from the run's supernet instead of training.
     """
 
     number: int
@@ -56,30 +56,34 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation found.
+    """Result of an evaluation.
 
     Attributes:
-        metrics: named numbers, with units in their names.
-        artifacts: kind to file name in the task's directory ("model": "model.onnx").
+        metrics: finite numbers by name, with the unit in the name.
+        artifacts: kind to file name in the task's directory, such as "model": "model.onnx".
     """
 
     metrics: Mapping[str, float]
     artifacts: Mapping[str, str] = field(default_factory=dict)
 
 
-class Report(Protocol):
-    """How an evaluation tells of its progress, and learns whether to go on."""
+class ReportEpoch(Protocol):
+    """Callback for the progress of an evaluation."""
 
     def __call__(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Called with epoch 0 and all that is known before training, then after every epoch; False: stop."""
+        """Report the metrics of an epoch; epoch 0 is before training, and can be reported more than once.
+
+        Returns:
+            whether the evaluation continues.
+        """
 
 
 class Evaluator(Protocol):
-    """A candidate in, named numbers out. It travels to worker processes by value."""
+    """Evaluates candidates. It is pickled to worker processes."""
 
-    def evaluate(self, task: Task, *, report: Report) -> Outcome:
-        """Evaluate `task`; what was stopped by `report` comes back with the metrics known so far.
+    def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
+        """Evaluate `task`; if `report` stops it, the outcome has the metrics known so far.
 
         Raises:
-            Exception: anything; the trial is then recorded as failed, with the error's line.
+            Exception: of any kind; the trial is recorded as failed, with the first line of the message.
         """

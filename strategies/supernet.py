@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Evaluator, Outcome, Report, Task
+from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task
 from slimsearch.search_spaces import Candidate
 from slimsearch.strategies._pool.workers import Done, Workers
 from slimsearch.strategies._strategy import Failure, Search, StrategySettings, Traits, supernet_folder
@@ -29,7 +29,7 @@ class Prepared(Evaluator, Protocol):
     def prepared(self) -> bool:
         """Whether that was done."""
 
-    def prepare(self, *, report: Report) -> None:
+    def prepare(self, *, report: ReportEpoch) -> None:
         """Do it; what was interrupted is continued."""
 
 
@@ -37,7 +37,8 @@ class Prepared(Evaluator, Protocol):
 class Supernet:
     """Trains the evaluator's supernet in one worker, then keeps all workers busy as `Optuna` does.
 
-    Source: single path one-shot (Guo et al. 2020); what differs is in `slimsearch.evaluators.train_supernet`.
+    Source: single path one-shot (Guo et al. 2020); differences: see
+    `slimsearch.evaluators.supernet.training.train_supernet`.
     The supernet's log is ``supernet/log.txt`` in the run directory. ``--trial-timeout`` does not hold for its training.
     """
 
@@ -74,7 +75,7 @@ class Supernet:
 class _Preparation:
     evaluator: Prepared
 
-    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+    def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
         self.evaluator.prepare(report=report)
         return Outcome({})
 

@@ -99,8 +99,8 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever this process measures passes for undisturbed: other tests, or others, may keep the machine busy."""
-    monkeypatch.setattr(Reference, "calm", lambda self, taken: True)
+    """All measurements of this process count as undisturbed: other processes may keep the machine busy."""
+    monkeypatch.setattr(Reference, "calm", lambda self, times: True)
 
 
 @pytest.fixture

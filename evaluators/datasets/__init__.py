@@ -1,4 +1,4 @@
-"""Images to search on: one data set per file, image folders, and what Python code hands over."""
+"""Data sets: one named data set per file, image folders, and arrays."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators.datasets import _arrays
 from slimsearch.evaluators.datasets._dataset import Dataset, Raw, Source, Split, split
-from slimsearch.evaluators.datasets._image_folder import ImageFolder, image_files, read_image
+from slimsearch.evaluators.datasets._user_data import ImageFolder, from_arrays, image_files, read_image
 from slimsearch.names import built_in_names, load_class
 
 __all__ = ["Dataset", "Raw", "Source", "Split", "image_files", "load_dataset", "read_image"]
@@ -17,21 +16,22 @@ __all__ = ["Dataset", "Raw", "Source", "Split", "image_files", "load_dataset", "
 def load_dataset(
     data: Any, *, root: str | Path | None = None, download: bool = False, image_size: int | None = None
 ) -> Dataset:
-    """The data set `data`, read, resized and split.
+    """Read, resize and split a data set.
 
     Args:
-        data: a built-in's name, the path of an image folder, or arrays (see `_arrays.read`).
-        root: where the files of a named data set are.
-        download: fetch them there if they are missing.
-        image_size: make every image a square of so many pixels.
+        data: a name, the path of an image folder, ``(images, labels)``, ``(images, labels, test_images, test_labels)``
+            or a PyTorch data set. Arrays are uint8 or floats in [0, 1], (N, H, W), (N, C, H, W) or (N, H, W, C).
+        root: folder of the files of a named data set.
+        download: download missing files into `root`.
+        image_size: side in pixels that images are resized to; None: unchanged.
 
     Raises:
-        SlimsearchError: there is no such data set, or it cannot be read.
+        SlimsearchError: the data set is unknown, or cannot be read.
     """
     if image_size is not None and image_size < 1:
         raise SlimsearchError(f"--image-size {image_size} is less than 1")
     if not isinstance(data, str | Path):
-        return split(_arrays.read(data), "arrays", image_size)
+        return split(from_arrays(data), "arrays", image_size)
     name = str(data)
     known = built_in_names("slimsearch.evaluators.datasets")
     if name in known:

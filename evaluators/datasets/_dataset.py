@@ -1,4 +1,4 @@
-"""A data set in memory: uint8 images in three splits, normalised a batch at a time."""
+"""Data sets in memory: uint8 images in three splits, normalized in batches."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# The split never depends on the seed of a run: runs on one data set can be compared.
+# The same for every run, whatever its seed: runs on one data set are comparable.
 _SPLIT_SEED = 0
-_VALIDATION_OF_TRAIN = 0.1  # where the data set has a test split of its own
+_VALIDATION_OF_TRAIN = 0.1  # if the source has its own test set
+_VALIDATION_OF_ALL = _TEST_OF_ALL = 0.15  # otherwise
 _DESCRIPTION = {"name": str, "classes": [str], "mean": [float], "std": [float], "augmentation": str}
-_VALIDATION_OF_ALL = _TEST_OF_ALL = 0.15  # where it has none
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Raw:
-    """What a source reads: one set of images, or two where it has a test set of its own.
+    """Images and labels as a source provides them, before they are split.
 
     Attributes:
         images, labels: (N, C, H, W) uint8 and (N,) int64.
-        classes: the class names, in the order of the labels.
+        classes: class names, in the order of the labels.
         test: the source's own test set, or None.
-        augmentation: what leaves the label as it is: "none", "shift" or "shift-flip".
+        augmentation: "none", "shift" or "shift-flip", as far as it keeps the labels valid.
     """
 
     images: Array
@@ -56,24 +56,24 @@ class Raw:
 
 
 class Source(Protocol):
-    """A named data set: one file in this folder, one class."""
+    """A named data set: one class in one file of this folder."""
 
     def read(self, root: Path | None, download: bool) -> Raw:
-        """All of it, in memory.
+        """Read the data set into memory.
 
         Args:
-            root: where its files are, for those that are not shipped with a package.
-            download: fetch them there if they are missing.
+            root: folder of its files, unless a Python package ships them.
+            download: download missing files into `root`.
         """
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits, with what is needed to turn images into the input of a network.
+    """Three splits, class names, and the normalization of images.
 
     Attributes:
-        test: None in workers: a search has no access to the test split.
-        mean, std: of each channel of the training images, in units of pixel / 255.
+        test: None in workers, so that a search cannot use it.
+        mean, std: per channel of the training images, of pixel / 255.
         augmentation: "none", "shift" or "shift-flip".
     """
 
@@ -94,7 +94,7 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all images and labels, in their splits."""
+        """Hash of the images and labels of all splits."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             if split is not None:
@@ -103,25 +103,25 @@ class Dataset:
         return digest.hexdigest()[:16]
 
     def normalise(self, images: Array) -> Tensor:
-        """(N, C, H, W) uint8 -> float32, ``(pixel / 255 - mean) / std``: the input of every exported file."""
+        """(N, C, H, W) uint8 -> float32, ``(pixel / 255 - mean) / std``: the input of networks and exported files."""
         import torch
 
         mean = torch.tensor(self.mean).view(1, -1, 1, 1)
         std = torch.tensor(self.std).view(1, -1, 1, 1)
-        batch = torch.from_numpy(np.array(images)).float()  # a copy: images may be mapped read-only
+        batch = torch.from_numpy(np.array(images)).float()  # a copy, since mapped images are read-only
         return (batch / 255 - mean) / std
 
     def batches(self, split: Split, size: int = 256) -> Iterator[tuple[Tensor, Array]]:
-        """Normalised images and labels of `split`, in order."""
+        """Batches of normalized images and labels of `split`, in order."""
         for start in range(0, len(split), size):
             yield self.normalise(split.images[start : start + size]), split.labels[start : start + size]
 
     def without_test(self) -> Dataset:
-        """The same without its test split: what workers get."""
+        """A copy without the test split, for workers."""
         return replace(self, test=None)
 
     def metadata(self) -> dict[str, str]:
-        """What someone who has only an exported file needs to use it."""
+        """Metadata of an exported file: how images become its input, and the names of its classes."""
         return {
             "input": "float32 (N, C, H, W): (pixel / 255 - mean) / std",
             "mean": json.dumps([round(m, 6) for m in self.mean]),
@@ -130,7 +130,7 @@ class Dataset:
         }
 
     def save(self, directory: Path) -> None:
-        """Write everything but the test split into `directory`, for `load` in other processes."""
+        """Write the data set without its test split into `directory`, for `load` in other processes."""
         directory.mkdir(parents=True, exist_ok=True)
         for label, split in (("train", self.train), ("validation", self.validation)):
             np.save(directory / f"{label}_images.npy", split.images, allow_pickle=False)
@@ -143,7 +143,7 @@ class Dataset:
 
     @classmethod
     def load(cls, directory: Path) -> Dataset:
-        """What `save` wrote; the images are mapped from disk, so that all workers share one copy in memory.
+        """Load a saved data set; images are memory-mapped, so that all workers share one copy.
 
         Raises:
             SlimsearchError: a file is missing or damaged.
@@ -169,13 +169,17 @@ class Dataset:
 
 
 def split(raw: Raw, name: str, image_size: int | None = None) -> Dataset:
-    """Divide what a source read: fixed, seeded, stratified by class.
+    """Split a data set, stratified by class; the same split for every run.
 
-    With a test set of its own, a tenth of the rest is for validation; without, 15% each are for validation and
-    test.
+    If the source has its own test set, 10% of the rest is for validation; otherwise 15% each for validation and test.
+
+    Args:
+        raw: the images.
+        name: of the data set.
+        image_size: side in pixels that images are resized to; None: unchanged.
 
     Raises:
-        SlimsearchError: there is too little to divide.
+        SlimsearchError: there are fewer than 2 classes, or fewer than 3 images of a class.
     """
     images, test = raw.images, raw.test
     if image_size is not None:
@@ -206,7 +210,7 @@ def split(raw: Raw, name: str, image_size: int | None = None) -> Dataset:
 
 
 def _stratified(labels: Array, fractions: tuple[float, ...]) -> list[Array]:
-    """Indices of the rest, then of one part for each fraction; every class is divided alike."""
+    """Indices of the remaining images, then of one part per fraction, each with the same share of every class."""
     rng = np.random.default_rng(_SPLIT_SEED)
     parts: list[list[Array]] = [[] for _ in range(len(fractions) + 1)]
     for label in np.unique(labels):
@@ -221,6 +225,7 @@ def _stratified(labels: Array, fractions: tuple[float, ...]) -> list[Array]:
 
 
 def _statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, of pixel / 255."""
     mean, std = [], []
     for channel in range(images.shape[1]):
         counts = np.bincount(images[:, channel].ravel(), minlength=256)

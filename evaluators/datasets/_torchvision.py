@@ -1,4 +1,4 @@
-"""Data sets that torchvision reads, from files that it can also fetch."""
+"""Data sets from torchvision."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch import search_spaces  # noqa: F401 - torchvision may need its operators declared
+from slimsearch import search_spaces  # noqa: F401 - declares operators that torchvision may need
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators.datasets._dataset import Raw, Split
 
@@ -16,7 +16,7 @@ def read(class_name: str, root: Path | None, download: bool, augmentation: str) 
     """Both splits of ``torchvision.datasets.<class_name>``.
 
     Raises:
-        SlimsearchError: the files are not below `root` and may not or cannot be fetched.
+        SlimsearchError: files are missing below `root` and not downloaded, or are damaged.
     """
     import torchvision.datasets
 
@@ -25,7 +25,7 @@ def read(class_name: str, root: Path | None, download: bool, augmentation: str) 
     try:
         train, test = (dataset_class(str(folder), train=part, download=download) for part in (True, False))
     except Exception as error:  # missing, damaged, or no network
-        advice = "" if download else "; name their folder with --data-root, or fetch them with --download"
+        advice = "" if download else "; set their folder with --data-root, or download them with --download"
         raise SlimsearchError(f"cannot read {class_name} below '{folder}': {first_line(error)}{advice}") from error
     train_split, test_split = _split(train), _split(test)
     return Raw(train_split.images, train_split.labels, tuple(train.classes), test_split, augmentation)

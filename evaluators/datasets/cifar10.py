@@ -1,4 +1,4 @@
-"""50,000 and 10,000 colour pictures of 32x32 pixels."""
+"""CIFAR-10: 50,000 training and 10,000 test color images of 32x32 pixels."""
 
 from __future__ import annotations
 

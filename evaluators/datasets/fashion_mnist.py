@@ -1,4 +1,4 @@
-"""60,000 and 10,000 grey pictures of clothes, 28x28 pixels."""
+"""Fashion-MNIST: 60,000 training and 10,000 test grayscale images of clothes, 28x28 pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""60,000 and 10,000 grey digits of 28x28 pixels."""
+"""MNIST: 60,000 training and 10,000 test grayscale digits of 28x28 pixels."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The deployed file: inference, parity with its network, accuracy, and paired comparison."""
+"""Deployed files: inference, agreement with the network, statistics on accuracy."""

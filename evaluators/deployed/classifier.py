@@ -1,4 +1,4 @@
-"""An exported file on images of anybody's: all that it needs to be used is in the file."""
+"""Classification of image files with an exported model, whose metadata holds classes and normalization."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _METADATA = {"classes": [str], "mean": [float], "std": [float]}
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one image.
+    """Classification of one image.
 
     Attributes:
-        path: of its file.
-        shares: softmax of the logits by class, the largest first. They add up to 1, and are not calibrated.
-        error: why it could not be read; there are no shares then.
+        path: of the image file.
+        shares: softmax of the logits by class, the largest first; not calibrated. Empty if the image is unreadable.
+        error: why the image could not be read, or None.
     """
 
     path: Path
@@ -36,15 +36,15 @@ class Prediction:
 
 
 class Classifier:
-    """A file that `slimsearch.compression.export_onnx` wrote, with the classes and the normalisation in its metadata.
+    """An ONNX file written by `slimsearch.compression.export_onnx`.
 
     Args:
         path: of the ONNX file.
         runtime: one of `RUNTIMES`.
-        threads: that compute one call.
+        threads: per call.
 
     Raises:
-        SlimsearchError: it is no such file.
+        SlimsearchError: the file cannot be loaded, or lacks the metadata.
     """
 
     def __init__(self, path: Path, runtime: str = "onnxruntime", threads: int = 1) -> None:
@@ -56,15 +56,14 @@ class Classifier:
             facts = {name: json.loads(found[name]) for name in _METADATA}
         except (KeyError, ValueError, RecursionError) as error:
             raise SlimsearchError(
-                f"'{path}' does not say how it is used: its metadata has no {', '.join(_METADATA)} as JSON; files that "
-                "Slimsearch exports have them"
+                f"'{path}': the metadata has no {', '.join(_METADATA)} as JSON; export the model with Slimsearch"
             ) from error
         shape = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim][1:]
         wrong = mismatch(facts, _METADATA, "metadata")
         if wrong is None and (len(shape) != 3 or min(shape) < 1 or shape[0] not in (1, 3)):
-            wrong = f"its input is of the shape {shape}, not (C, H, W) with 1 or 3 channels"
+            wrong = f"the input has the shape {shape}, not (C, H, W) with 1 or 3 channels"
         if wrong is None and not len(facts["mean"]) == len(facts["std"]) == shape[0]:
-            wrong = f"it has {shape[0]} channels and {len(facts['mean'])} means"
+            wrong = f"{shape[0]} input channels, but {len(facts['mean'])} means"
         if wrong is not None:
             raise SlimsearchError(f"'{path}': {wrong}")
         self.classes = tuple(facts["classes"])
@@ -73,7 +72,7 @@ class Classifier:
         self._model = DeployedModel(path, threads, runtime)
 
     def predict(self, images: Sequence[Path]) -> Iterator[Prediction]:
-        """One for each image file, in their order; each is resized to the input and made grey or colour like it."""
+        """Classify image files, in order; each is resized and converted to grayscale or RGB to match the input."""
         for start in range(0, len(images), _BATCH):
             yield from self._batch(images[start : start + _BATCH])
 
@@ -97,7 +96,7 @@ class Classifier:
             yield Prediction(path, {self.classes[i]: float(shares[i]) for i in order})
 
     def _input(self, path: Path) -> Any:
-        """(C, H, W) float32, normalised."""
+        """(C, H, W) float32, normalized."""
         channels, height, width = self.input_shape
         pixels = read_image(path, (height, width), channels).reshape(height, width, channels)
         return ((pixels.transpose(2, 0, 1).astype(np.float32) / 255) - self._mean) / self._std

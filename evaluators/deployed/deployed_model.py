@@ -1,4 +1,4 @@
-"""The exported file as its user runs it: loaded from disk into the runtime that it is deployed with."""
+"""The exported file, loaded from disk into the deploy runtime, and its agreement with the network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.compression import read_onnx
+from slimsearch.compression import Network, read_onnx
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators.datasets import Dataset, Split
 
@@ -20,21 +20,32 @@ _Run = Callable[[Array], Array]
 
 RUNTIMES = ("onnxruntime", "openvino")
 
+EXACT = 1e-3
+"""Largest allowed error of a logit of a float32 file, relative to the largest logit of the network."""
+
+# Largest allowed root mean square error of the logits of a file with rounded weights or activations, relative to the
+# standard deviation of the network's logits. Correct rounding stays far below it; a lost activation or a scale of the
+# wrong channel exceeds it.
+_QUANTIZED = 0.3
+_PARITY_IMAGES = 64
+
 
 class DeployedModel:
-    """An ONNX file loaded from disk, on the CPU.
+    """An ONNX file loaded from disk, run on the CPU.
 
     Args:
         path: of the file.
-        threads: that compute one call.
-        runtime: one of `RUNTIMES`; all of them run the same file.
+        threads: per call.
+        runtime: one of `RUNTIMES`; all run the same file.
 
     Raises:
-        SlimsearchError: the runtime is not installed, or cannot load the file.
+        SlimsearchError: the runtime is unknown or not installed, or cannot load the file.
     """
 
     def __init__(self, path: Path, threads: int = 1, runtime: str = "onnxruntime") -> None:
-        load = {"onnxruntime": _onnxruntime, "openvino": _openvino}[runtime]
+        if runtime not in RUNTIMES:
+            raise SlimsearchError(f"unknown runtime '{runtime}'; known: {', '.join(RUNTIMES)}")
+        load = onnxruntime_session if runtime == "onnxruntime" else _openvino
         content = read_onnx(path)
         try:
             self._run = load(content, threads)
@@ -46,23 +57,24 @@ class DeployedModel:
             raise SlimsearchError(f"{runtime} cannot load '{path}': {first_line(error)}") from error
 
     def __call__(self, images: Array) -> Array:
-        """(N, C, H, W) float32, normalised -> (N, num_classes) logits."""
+        """(N, C, H, W) float32, normalized -> (N, num_classes) logits."""
         return self._run(images)
 
     def predict(self, data: Dataset, split: Split) -> Array:
-        """Class of each image of `split`, (N,) int64."""
+        """Predicted class of each image of `split`, (N,) int64."""
         found = [self(images.numpy()).argmax(axis=1) for images, _ in data.batches(split)]
         return np.concatenate(found).astype(np.int64)
 
 
-def _onnxruntime(content: bytes, threads: int) -> _Run:
+def onnxruntime_session(content: bytes, threads: int) -> _Run:
+    """The serialized model in ONNX Runtime: a function from input to output arrays."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Threads that spin between calls would disturb whatever runs beside them.
+    # Threads that spin between calls slow down other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
     options.add_session_config_entry("session.load_model_format", "ONNX")
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -75,7 +87,7 @@ def _openvino(content: bytes, threads: int) -> _Run:
     core = openvino.Core()
     settings = {
         "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads),
-        # By itself it would compute in bfloat16 where the processor can: the file says float32.
+        # By default OpenVINO computes in bfloat16 where the processor supports it; the file is float32.
         "INFERENCE_PRECISION_HINT": "f32",
     }  # fmt: skip
     compiled = core.compile_model(core.read_model(content), "CPU", settings)
@@ -88,13 +100,13 @@ def _openvino(content: bytes, threads: int) -> _Run:
 
 
 def _quiet_openvino() -> ModuleType:
-    """OpenVINO, which tells Google Analytics that it was imported, unless its user has declined.
+    """The OpenVINO module, without telemetry unless the user has opted in (``opt_in_out --opt_in``).
 
-    Here it tells only if its user has agreed (``opt_in_out --opt_in``): without the package that tells, it has a stub.
+    OpenVINO reports its import to Google Analytics by default; it skips that if `openvino_telemetry` is missing.
     """
-    answer = Path.home() / "intel" / "openvino_telemetry"
-    agreed = answer.is_file() and answer.read_bytes().strip() == b"1"
-    hidden = not agreed and "openvino_telemetry" not in sys.modules
+    consent = Path.home() / "intel" / "openvino_telemetry"
+    opted_in = consent.is_file() and consent.read_bytes().strip() == b"1"
+    hidden = not opted_in and "openvino_telemetry" not in sys.modules
     if hidden:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
@@ -105,10 +117,10 @@ def _quiet_openvino() -> ModuleType:
 
 
 def runtime_version(runtime: str) -> str:
-    """``onnxruntime 1.31.0``
+    """Name and version, such as ``onnxruntime 1.31.0``.
 
     Raises:
-        SlimsearchError: it is not installed.
+        SlimsearchError: the runtime is not installed.
     """
     from importlib.metadata import PackageNotFoundError, version
 
@@ -116,10 +128,40 @@ def runtime_version(runtime: str) -> str:
         return f"{runtime} {version(runtime)}"
     except PackageNotFoundError:
         raise SlimsearchError(
-            f"--runtime {runtime} is not installed: pip install 'slimsearch[{runtime}]', or take onnxruntime"
+            f"--runtime {runtime} is not installed: pip install 'slimsearch[{runtime}]', or use onnxruntime"
         ) from None
 
 
 def size_kib(path: Path) -> float:
-    """Size of the file in KiB."""
+    """Size of a file in KiB."""
     return path.stat().st_size / 1024
+
+
+def exact_error(expected: Array, found: Array) -> float:
+    """Largest absolute difference of two networks' logits, relative to the largest logit; see `EXACT`."""
+    return float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
+
+
+def check_parity(network: Network, model: DeployedModel, data: Dataset) -> float:
+    """Error of the file's logits on validation images: `exact_error`, or relative RMS error if it is quantized.
+
+    Raises:
+        SlimsearchError: the error is larger than allowed.
+    """
+    import torch
+
+    images = data.normalise(data.validation.images[:_PARITY_IMAGES])
+    with torch.no_grad():
+        expected = network.module.eval()(images).numpy()
+    found = model(images.numpy())
+    if network.quantization is None:
+        error, allowed = exact_error(expected, found), EXACT
+    else:
+        spread = float(np.sqrt(np.mean((expected - expected.mean()) ** 2)))
+        error, allowed = float(np.sqrt(np.mean((found - expected) ** 2))) / max(spread, 1e-9), _QUANTIZED
+    if not error <= allowed:
+        raise SlimsearchError(
+            f"the exported file disagrees with the network: relative error of the logits {error:.3g}, "
+            f"allowed {allowed:.3g}"
+        )
+    return error

@@ -1,1 +1,1 @@
-"""Latency: measurement with confidence intervals, and prediction from operators measured on this machine."""
+"""Latency of deployed files: measurement, prediction from operators, and exclusive use of the machine."""

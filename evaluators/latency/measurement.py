@@ -1,9 +1,9 @@
-"""How long one call of an exported file takes, with an interval that can be trusted.
+"""Latency measurement with confidence intervals.
 
-One loading of a file may run some percent faster than the next one, depending on where its memory comes to lie. So a
-measurement consists of rounds: in each round all files are loaded anew and take turns in blocks of repeated calls. A
-block counts if the reference network, timed before and after it, was not disturbed; otherwise it is thrown away and
-repeated. The latency is the median of the rounds' medians, and the rounds give its interval.
+The latency of a file differs by some percent from one load to the next, depending on its memory addresses. A
+measurement therefore consists of rounds: each round loads all files again and alternates between them in blocks of
+repeated calls. A block is discarded and repeated if the reference network, timed before and after it, was disturbed.
+The latency is the median of the rounds' medians, and its interval comes from the rounds.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ from pathlib import Path
 import numpy as np
 
 from slimsearch.evaluators.deployed.deployed_model import Array, DeployedModel
-from slimsearch.evaluators.latency.reference import Reference, Taken, pinned, preemptions
+from slimsearch.evaluators.latency.reference import CallTimes, Reference, pinned, preemptions
 
 _WARM_UP_SECONDS = 0.005
 _BLOCK_SECONDS = 0.002
-_BLOCKS_A_ROUND = 3
+_BLOCKS_PER_ROUND = 3
 _LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds for one call.
+    """Milliseconds per call.
 
     Attributes:
-        median_ms: the median over the rounds.
-        low_ms, high_ms: its 95% interval from the order statistics of the rounds (the whole range, where they are
-            fewer than six).
-        blocks: that count.
-        discarded: blocks that were thrown away because something disturbed the machine.
-        calm: whether nothing disturbed the blocks that count; otherwise there was no calm while it was waited for, and
-            those count that were disturbed least.
+        median_ms: the median of the rounds.
+        low_ms, high_ms: its 95% interval from the order statistics of the rounds; their whole range for fewer than six.
+        blocks: number of blocks used.
+        discarded: number of blocks discarded because they were disturbed.
+        calm: whether the used blocks were undisturbed; otherwise the machine stayed busy, and the least disturbed
+            blocks are used.
     """
 
     median_ms: float
@@ -50,11 +49,11 @@ class Latency:
 
     @classmethod
     def predicted(cls, ms: float) -> Latency:
-        """One that was not measured."""
+        """A latency that is predicted, not measured."""
         return cls(ms, ms, ms, 0, 0, True)
 
     def metrics(self, prefix: str = "") -> dict[str, float]:
-        """As named numbers."""
+        """As metrics: ``<prefix>latency_ms`` and others."""
         return {
             f"{prefix}latency_ms": self.median_ms,
             f"{prefix}latency_low_ms": self.low_ms,
@@ -66,32 +65,32 @@ class Latency:
 
 
 @dataclass
-class _Timed:
-    """What is known of a file: for each round, its blocks as (seconds for a call, those of the reference beside it)."""
+class BlockTimes:
+    """All blocks of one file, by round: seconds per call, and those of the reference around the block."""
 
-    rounds: list[list[tuple[float, Taken]]] = field(default_factory=list)
+    rounds: list[list[tuple[float, CallTimes]]] = field(default_factory=list)
 
-    def calm(self, reference: Reference, position: int) -> int:
-        """How many blocks of a round were not disturbed."""
-        return sum(reference.calm(beside) for _, beside in self.rounds[position])
+    def calm_blocks(self, reference: Reference, position: int) -> int:
+        """Number of undisturbed blocks of a round."""
+        return sum(reference.calm(nearby) for _, nearby in self.rounds[position])
 
-    def good(self, reference: Reference) -> int:
-        """Rounds that have enough of them."""
-        return sum(self.calm(reference, i) >= _BLOCKS_A_ROUND for i in range(len(self.rounds)))
+    def calm_rounds(self, reference: Reference) -> int:
+        """Number of rounds with enough undisturbed blocks."""
+        return sum(self.calm_blocks(reference, i) >= _BLOCKS_PER_ROUND for i in range(len(self.rounds)))
 
     def latency(self, reference: Reference, rounds: int) -> Latency:
+        """The latency from the `rounds` calmest rounds."""
         medians, blocks, calm = [], 0, True
-        # The rounds with most calm come first; the order of measurement decides among equals.
-        order = sorted(range(len(self.rounds)), key=lambda i: -min(self.calm(reference, i), _BLOCKS_A_ROUND))
+        order = sorted(range(len(self.rounds)), key=lambda i: -min(self.calm_blocks(reference, i), _BLOCKS_PER_ROUND))
         for position in order[:rounds]:
             least_disturbed = sorted(self.rounds[position], key=lambda block: reference.disturbance(block[1]))
-            counted = [block for block in least_disturbed if reference.calm(block[1])]
-            if len(counted) < _BLOCKS_A_ROUND:
+            used = [block for block in least_disturbed if reference.calm(block[1])]
+            if len(used) < _BLOCKS_PER_ROUND:
                 calm = False
-                counted = least_disturbed[:_BLOCKS_A_ROUND]
-            medians.append(float(np.median([seconds for seconds, _ in counted])) * 1000)
-            blocks += len(counted)
-        low, high = _interval(sorted(medians))
+                used = least_disturbed[:_BLOCKS_PER_ROUND]
+            medians.append(float(np.median([seconds for seconds, _ in used])) * 1000)
+            blocks += len(used)
+        low, high = median_interval(sorted(medians))
         return Latency(float(np.median(medians)), low, high, blocks, sum(map(len, self.rounds)) - blocks, calm)
 
 
@@ -105,49 +104,48 @@ def measure_latency(
     blocks: int = 18,
     patience: float = 10.0,
 ) -> list[Latency]:
-    """Latency of each file, measured in turns, so that a drift of the machine meets all of them.
+    """Measure the latency of several files, interleaved, so that a drift of the machine affects all alike.
 
-    Call it while nothing else of one's own computes (`Meter.exclusive`). The calling thread is kept to as many cores as
-    there are threads, and with one thread moves to a core that is calm.
+    Call it within `Meter.exclusive`. The calling thread is pinned to as many cores as `threads`; a single thread moves
+    to a calm core.
 
     Args:
         paths: of the files.
         input_shape: (C, H, W).
-        batch: images a call.
-        threads: that compute a call.
-        runtime: that runs the files.
-        blocks: how many count for each file, three in a round.
-        patience: seconds to wait for calm, all in all. What is disturbed after that counts, and is said to be.
+        batch: images per call.
+        threads: per call.
+        runtime: one of `RUNTIMES`.
+        blocks: per file, three in a round.
+        patience: total seconds to wait for a calm machine. After that, disturbed blocks are used, see `Latency.calm`.
 
     Raises:
         SlimsearchError: a file cannot be loaded.
     """
     images = np.random.default_rng(0).standard_normal((batch, *input_shape), dtype=np.float32)
-    rounds = max(1, math.ceil(blocks / _BLOCKS_A_ROUND))
-    timed = [_Timed() for _ in paths]
+    rounds = max(1, math.ceil(blocks / _BLOCKS_PER_ROUND))
+    times = [BlockTimes() for _ in paths]
     collecting = gc.isenabled()
-    gc.disable()  # a collection within a block would count as the network's
+    gc.disable()  # a garbage collection would add to the latency of a block
     try:
         with pinned(threads):
             reference = Reference(threads)
             until = time.monotonic() + patience
-            while any(t.good(reference) < rounds for t in timed):
-                impatient = time.monotonic() >= until
-                if impatient and len(timed[0].rounds) >= rounds:
+            while any(file.calm_rounds(reference) < rounds for file in times):
+                if time.monotonic() >= until and len(times[0].rounds) >= rounds:
                     break
                 models = [DeployedModel(path, threads, runtime) for path in paths]
-                until = _round(models, images, timed, reference, until)
-            reference.keep()
+                until = _round(models, images, times, reference, until)
+            reference.store()
     finally:
         if collecting:
             gc.enable()
-    return [t.latency(reference, rounds) for t in timed]
+    return [file.latency(reference, rounds) for file in times]
 
 
 def _round(
-    models: list[DeployedModel], images: Array, timed: list[_Timed], reference: Reference, until: float
+    models: list[DeployedModel], images: Array, times: list[BlockTimes], reference: Reference, until: float
 ) -> float:
-    """Blocks of each model until each has enough calm ones; gives `until`, moved on by the time without trouble."""
+    """One round of blocks, until every model has enough undisturbed ones; returns `until` plus the undisturbed time."""
     repeats = []
     for model in models:
         start, runs = time.perf_counter(), 0
@@ -155,39 +153,43 @@ def _round(
             model(images)
             runs += 1
         repeats.append(max(1, round(_BLOCK_SECONDS / ((time.perf_counter() - start) / runs))))
-    for t in timed:
-        t.rounds.append([])
+    for file in times:
+        file.rounds.append([])
     before = reference.time()
     for turn in itertools.count():
-        lacking = [i for i, t in enumerate(timed) if t.calm(reference, -1) < _BLOCKS_A_ROUND]
-        if not lacking or (turn >= _BLOCKS_A_ROUND and time.monotonic() >= until):
+        lacking = [i for i, file in enumerate(times) if file.calm_blocks(reference, -1) < _BLOCKS_PER_ROUND]
+        if not lacking or (turn >= _BLOCKS_PER_ROUND and time.monotonic() >= until):
             return until
         for i in lacking:
-            begun = time.monotonic()
-            models[i](images)  # what other models have put into the caches is no part of it
+            started = time.monotonic()
+            models[i](images)  # refill the caches after the other models
             switches = preemptions()
             start = time.perf_counter()
             for _ in range(repeats[i]):
                 models[i](images)
-            took = (time.perf_counter() - start) / repeats[i]
+            seconds = (time.perf_counter() - start) / repeats[i]
             after = reference.time()
-            beside = reference.beside(before, after, switches)
-            timed[i].rounds[-1].append((took, beside))
+            nearby = reference.around(before, after, switches)
+            times[i].rounds[-1].append((seconds, nearby))
             before = after
-            if reference.calm(beside):
-                until += time.monotonic() - begun  # patience is for what disturbs
+            if reference.calm(nearby):
+                until += time.monotonic() - started  # patience is spent on disturbances only
             elif reference.wait(until):
                 before = reference.time()
-    raise AssertionError  # the count above does not end
+    raise AssertionError  # unreachable
 
 
-def _interval(ordered: Sequence[float]) -> tuple[float, float]:
-    """The interval of the median between two order statistics that holds it with at least 95%, or the whole range."""
+def median_interval(ordered: Sequence[float]) -> tuple[float, float]:
+    """Confidence interval of the median, at least 95%, between two order statistics; the whole range if too few.
+
+    Args:
+        ordered: the sample in ascending order.
+    """
     count = len(ordered)
-    covered, skipped = 1 - 2 * 0.5**count, 0
+    coverage, skipped = 1 - 2 * 0.5**count, 0
     while skipped + 1 < count / 2:
-        narrower = covered - 2 * math.comb(count, skipped + 1) * 0.5**count
+        narrower = coverage - 2 * math.comb(count, skipped + 1) * 0.5**count
         if narrower < _LEVEL:
             break
-        covered, skipped = narrower, skipped + 1
+        coverage, skipped = narrower, skipped + 1
     return ordered[skipped], ordered[count - 1 - skipped]

@@ -1,8 +1,8 @@
-"""One latency measurement at a time on a machine, while everything of ours that computes there waits.
+"""Exclusive use of the machine for latency measurements: one at a time, while Slimsearch's other processes pause.
 
-Two lock files of the user serve all processes and all runs. Whoever computes holds `busy` shared and looks at
-`gate` between batches; whoever measures takes `gate`, so that the others let go of `busy` at their next batch,
-then waits until `busy` is free. The kernel releases the locks of a process that dies.
+Two lock files coordinate all processes and runs of a user. A process that trains holds `computing` shared and checks
+`measuring` between batches. A process that measures locks `measuring`, so that the others release `computing` at their
+next batch, and waits until `computing` is free. The kernel releases the locks of a process that dies.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ try:
     import fcntl
 
     _HAS_LOCKS = True
-except ImportError:  # no such locks on this system: measurements are not exclusive there
+except ImportError:  # a system without such locks: measurements are not exclusive
     _HAS_LOCKS = False
 
-
-# Who was waited for in vain is not waited for so long again for a while.
+# After waiting in vain for a process to pause, all processes wait less for a while.
 _IMPATIENT, _REMEMBERED = 0.5, 60.0  # seconds
 
 
 class Meter:
-    """This process's part in the protocol. Not for use by two threads at once."""
+    """The locks of one process. Not thread-safe."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
@@ -40,92 +39,92 @@ class Meter:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """While in this context, the process computes; it must call `pause_if_measuring` often."""
-        gate, busy = self._open()
-        _lock_shared(gate)  # not while somebody measures
-        _unlock(gate)
-        _lock_shared(busy)
+        """Context in which this process computes; it must call `pause_if_measuring` often."""
+        measuring, computing = self._open()
+        _lock_shared(measuring)  # wait for a measurement to end
+        _unlock(measuring)
+        _lock_shared(computing)
         self._computing = True
         try:
             yield
         finally:
             self._computing = False
-            _unlock(busy)
+            _unlock(computing)
 
     def pause_if_measuring(self) -> None:
-        """Between two batches: wait while another process measures. Costs about two microseconds otherwise."""
+        """Wait while another process measures; takes about 2 microseconds if none does. Call it between batches."""
         if not (_HAS_LOCKS and self._computing):
             return
-        gate, busy = self._open()
+        measuring, computing = self._open()
         try:
-            fcntl.flock(gate, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            fcntl.flock(gate, fcntl.LOCK_UN)
+            fcntl.flock(measuring, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(measuring, fcntl.LOCK_UN)
         except BlockingIOError:
-            _unlock(busy)
-            _lock_shared(gate)
-            _unlock(gate)
-            _lock_shared(busy)
+            _unlock(computing)
+            _lock_shared(measuring)
+            _unlock(measuring)
+            _lock_shared(computing)
 
     @contextlib.contextmanager
     def exclusive(self, patience: float = 5.0) -> Iterator[bool]:
-        """While in this context, nothing else of ours computes or measures on this machine.
+        """Context in which no other process of Slimsearch computes or measures on this machine.
 
         Args:
-            patience: seconds to wait for those who compute. One that hangs must not hold up all others: for a minute
-                after any process waited for it in vain, half a second must do.
+            patience: seconds to wait for the others to pause; at most 0.5 for a minute after any process has waited in
+                vain, so that a process that hangs does not delay every measurement.
 
         Yields:
-            whether everybody has paused; False: somebody did not within `patience`.
+            whether all others have paused.
         """
-        gate, busy = self._open()
+        measuring, computing = self._open()
         if self._computing:
-            _unlock(busy)
-        _lock_exclusive(gate)
-        alone = self._wait_for(busy, patience)
+            _unlock(computing)
+        _lock_exclusive(measuring)
+        alone = self._wait_for(computing, patience)
         try:
             yield alone
         finally:
-            _unlock(busy)
-            _unlock(gate)
+            _unlock(computing)
+            _unlock(measuring)
             if self._computing:
-                _lock_shared(busy)
+                _lock_shared(computing)
 
-    def _wait_for(self, busy: IO[bytes], patience: float) -> bool:
-        """Whether nobody computes any more, within `patience` seconds."""
-        # The time of this file says to all processes when somebody was last waited for in vain.
-        in_vain = Path(busy.name).with_name("in-vain")
-        # Where the file cannot be kept (a full disk, a folder that was cleaned up), each one waits for himself.
+    def _wait_for(self, computing: IO[bytes], patience: float) -> bool:
+        """Whether all processes have paused within `patience` seconds."""
+        # The modification time of this file tells all processes when one last waited in vain.
+        timed_out = Path(computing.name).with_name("timed-out")
+        # If the file cannot be written (full disk, folder cleaned up), every process waits for itself.
         with contextlib.suppress(OSError):
-            if abs(time.time() - in_vain.stat().st_mtime) < _REMEMBERED:
+            if abs(time.time() - timed_out.stat().st_mtime) < _REMEMBERED:
                 patience = min(patience, _IMPATIENT)
-        alone = _lock_exclusive_within(busy, patience)
+        alone = _lock_exclusive_within(computing, patience)
         with contextlib.suppress(OSError):
             if alone:
-                in_vain.unlink(missing_ok=True)
+                timed_out.unlink(missing_ok=True)
             else:
-                in_vain.touch()
+                timed_out.touch()
         return alone
 
     def _open(self) -> tuple[IO[bytes], IO[bytes]]:
         if self._files is None:
             folder = self._folder or user_folder()
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._files = (folder / "gate").open("ab"), (folder / "busy").open("ab")
+            self._files = (folder / "measuring").open("ab"), (folder / "computing").open("ab")
         return self._files
 
 
 def user_folder() -> Path:
-    """Where this machine's processes of one user keep what they share, readable by nobody else; made if need be.
+    """The temporary folder that all processes of one user share, accessible to that user alone; created if missing.
 
     Raises:
-        SlimsearchError: somebody else has made it, or a link of that name.
+        SlimsearchError: it belongs to another user, or is a link.
     """
     user = os.getuid() if hasattr(os, "getuid") else "user"
     folder = Path(tempfile.gettempdir()) / f"slimsearch-{user}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or (user != "user" and found.st_uid != user):
-        raise SlimsearchError(f"'{folder}' belongs to somebody else: remove it, or name another place in TMPDIR")
+        raise SlimsearchError(f"'{folder}' belongs to another user: remove it, or set TMPDIR to another folder")
     return folder
 
 

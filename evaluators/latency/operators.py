@@ -1,8 +1,8 @@
-"""The operators that ONNX Runtime runs for a file, and what one of them costs alone.
+"""Operators of an optimized ONNX file, and measurement of the cost of each.
 
-An operator of a few microseconds is less than the overhead of a call. So it is measured in a model that has it once
-and in one that has it several times, side by side on the same input, each with weights of its own; the difference is
-the cost. The runtime is told to leave these models as they are, which are already optimised.
+An operator takes a few microseconds, less than the overhead of a call. It is measured in two models: one contains it
+once, the other several times in parallel on the same input, each copy with its own weights; the difference is its cost.
+The runtime runs these models without optimization, since their operators are already optimized.
 """
 
 from __future__ import annotations
@@ -19,30 +19,36 @@ import numpy as np
 
 from slimsearch.compression import read_onnx
 from slimsearch.errors import SlimsearchError, first_line
-from slimsearch.evaluators.latency.operator_costs import Cost
-from slimsearch.evaluators.latency.reference import Reference, Taken, pinned, preemptions
+from slimsearch.evaluators.latency.reference import CallTimes, Reference, pinned, preemptions
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _MOST_COPIES = 16
-# A model with copies takes about so long.
-_SPAN_SECONDS = 150e-6
+_COPIES_SECONDS = 150e-6  # duration of a call of the model with copies
 _BLOCK_SECONDS = 0.0006
 _BLOCKS = 12
 _WARM_UP_RUNS = 5
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Milliseconds of an operator, and of a call of a model without operators."""
+
+    ms: float
+    overhead_ms: float
+
+
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """One operator of an optimised network.
+    """One operator of an optimized network.
 
     Attributes:
-        key: equal for operators that cost the same: kind, attributes, types and shapes.
-        node: as the runtime has it (an ``onnx.NodeProto``).
+        key: a hash of kind, attributes, types and shapes: equal keys have equal costs.
+        node: an ``onnx.NodeProto``.
         constants: initializers that it reads (``onnx.TensorProto``), by name.
-        inputs: what else it reads, by name, as it was in a call of the whole network.
-        opsets: domain and version of the operators of its file.
-        bytes: that it reads and writes.
+        inputs: its other inputs, by name, with the values of a call of the whole network.
+        opsets: domains and versions of the operator sets of the file.
+        bytes: read and written.
     """
 
     key: str
@@ -54,7 +60,13 @@ class Operator:
 
 
 def operators_of(path: Path, batch: int, threads: int, folder: Path) -> list[Operator]:
-    """The operators that are left of a file when the runtime has optimised it, in order; `folder` is for work.
+    """Operators of the file at `path` after the runtime's optimization, in order.
+
+    Args:
+        path: of the ONNX file.
+        batch: images per call.
+        threads: of the runtime.
+        folder: for temporary files.
 
     Raises:
         SlimsearchError: the file cannot be loaded.
@@ -62,17 +74,17 @@ def operators_of(path: Path, batch: int, threads: int, folder: Path) -> list[Ope
     import onnx
     import onnxruntime
 
-    optimised = folder / "optimised.onnx"
+    optimized = folder / "optimized.onnx"
     options = _options(threads)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.optimized_model_filepath = str(optimised)
+    options.optimized_model_filepath = str(optimized)
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
         session = onnxruntime.InferenceSession(read_onnx(path), options, providers=["CPUExecutionProvider"])
-        model = onnx.load(str(optimised))
+        model = onnx.load(str(optimized))
         images = {entry.name: _images(entry.shape, batch) for entry in session.get_inputs()}
         values = _values(model, images, threads)
-    except Exception as error:  # onnxruntime has an exception for every reason
+    except Exception as error:  # onnxruntime raises many kinds
         raise SlimsearchError(f"ONNX Runtime cannot load '{path}': {first_line(error)}") from error
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     opsets = tuple((entry.domain, entry.version) for entry in model.opset_import)
@@ -80,12 +92,19 @@ def operators_of(path: Path, batch: int, threads: int, folder: Path) -> list[Ope
 
 
 def measure(operators: Sequence[Operator], threads: int, patience: float) -> tuple[dict[str, Cost | None], bool]:
-    """Cost of each by its key, None of one that does not run alone; and whether nothing disturbed the measurement.
+    """Measure the cost of each operator; call it within `Meter.exclusive`.
 
-    Call it while nothing else of one's own computes. Blocks beside which the reference was disturbed are thrown away
-    and repeated, as in `measure_latency`, for up to `patience` seconds all in all.
+    Disturbed blocks are discarded and repeated, as in `measure_latency`.
+
+    Args:
+        operators: to measure.
+        threads: of the runtime.
+        patience: total seconds to wait for a calm machine.
+
+    Returns:
+        cost by key, None for an operator that cannot run alone; and whether the measurement was undisturbed.
     """
-    found: dict[str, Cost | None] = {}
+    costs: dict[str, Cost | None] = {}
     calm = True
     with pinned(threads):
         reference = Reference(threads)
@@ -93,31 +112,33 @@ def measure(operators: Sequence[Operator], threads: int, patience: float) -> tup
         for operator in operators:
             try:
                 once = _call(operator, 1, threads)
-                copies = int(np.clip(_SPAN_SECONDS / _seconds(once, _WARM_UP_RUNS), 2, _MOST_COPIES))
+                copies = int(np.clip(_COPIES_SECONDS / _seconds(once, _WARM_UP_RUNS), 2, _MOST_COPIES))
                 several = _call(operator, copies, threads)
                 _seconds(several, _WARM_UP_RUNS)
-            except Exception:  # of any kind: it reads what is outside of it, or the runtime does not run it so
-                found[operator.key] = None
+            except Exception:  # it reads values of an enclosing graph, or the runtime cannot run it alone
+                costs[operator.key] = None
                 continue
             times = _blocks([once, several], reference, until)
-            calm = calm and all(reference.calm(beside) for *_, beside in times)
+            calm = calm and all(reference.calm(nearby) for *_, nearby in times)
             one, many = np.median([(first, second) for first, second, _ in times], axis=0) * 1000
             ms = max(0.0, float(many - one) / (copies - 1))
-            found[operator.key] = Cost(ms, max(0.0, float(one) - ms))
-        reference.keep()
-    return found, calm
+            costs[operator.key] = Cost(ms, max(0.0, float(one) - ms))
+        reference.store()
+    return costs, calm
 
 
-def _blocks(calls: Sequence[Callable[[], Any]], reference: Reference, until: float) -> list[tuple[float, float, Taken]]:
-    """Seconds for a call of each, in turns, beside what the reference took: those that were disturbed least."""
+def _blocks(
+    calls: Sequence[Callable[[], Any]], reference: Reference, until: float
+) -> list[tuple[float, float, CallTimes]]:
+    """Alternating blocks of both calls: seconds per call of each and of the reference; the least disturbed ones."""
     runs = [max(1, int(_BLOCK_SECONDS / _seconds(call, 2))) for call in calls]
-    times: list[tuple[float, float, Taken]] = []
+    times: list[tuple[float, float, CallTimes]] = []
     before = reference.time()
     while True:
         switches = preemptions()
         first, second = (_seconds(call, count) for call, count in zip(calls, runs, strict=True))
         after = reference.time()
-        times.append((first, second, reference.beside(before, after, switches)))
+        times.append((first, second, reference.around(before, after, switches)))
         before = after
         times.sort(key=lambda block: reference.disturbance(block[2]))
         enough = len(times) >= _BLOCKS
@@ -135,7 +156,7 @@ def _seconds(call: Callable[[], Any], runs: int) -> float:
 
 
 def _call(operator: Operator, copies: int, threads: int) -> Callable[[], Any]:
-    """A call of a model that has the operator so many times; the first one's result is the model's."""
+    """A function that runs a model with `copies` of the operator; the first copy gives the model's output."""
     import onnx
 
     nodes, constants = [], []
@@ -158,21 +179,21 @@ def _call(operator: Operator, copies: int, threads: int) -> Callable[[], Any]:
     ]
     output = next(name for name in nodes[0].output if name)
     graph = onnx.helper.make_graph(nodes, "operator", inputs, [onnx.ValueInfoProto(name=output)], constants)
-    session = _unchanged(_model(graph, operator.opsets), threads)
+    session = _unoptimized_session(_model(graph, operator.opsets), threads)
     feeds = operator.inputs
     return lambda: session.run([output], feeds)
 
 
 def _values(model: Any, images: dict[str, Array], threads: int) -> dict[str, Array]:
-    """Everything that a call of an optimised network computes, by name."""
+    """All tensors that a call of an optimized network computes, by name."""
     import onnx
 
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    have = {entry.name for entry in shown.graph.output}
-    names = [name for node in shown.graph.node for name in node.output if name]
-    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in have)
-    session = _unchanged(shown, threads)
+    all_outputs = onnx.ModelProto()
+    all_outputs.CopyFrom(model)
+    outputs = {entry.name for entry in all_outputs.graph.output}
+    names = [name for node in all_outputs.graph.node for name in node.output if name]
+    all_outputs.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
+    session = _unoptimized_session(all_outputs, threads)
     return {**images, **dict(zip(names, session.run(names, images), strict=True))}
 
 
@@ -189,7 +210,7 @@ def _operator(node: Any, constants: dict[str, Any], values: dict[str, Array], op
             described.append([str(inputs[name].dtype), list(inputs[name].shape), name == node.input[0]])
         else:
             described.append(None)
-    # Whether two inputs are one, which is one array to read.
+    # Two inputs that are the same tensor are read once.
     described.append([list(node.input).index(name) for name in node.input])
     outputs = [values[name] for name in node.output if name]
     described.append([[str(value.dtype), list(value.shape)] for value in outputs])
@@ -203,21 +224,21 @@ def _operator(node: Any, constants: dict[str, Any], values: dict[str, Array], op
 
 
 def _images(shape: Sequence[Any], batch: int) -> Array:
-    whole = (batch, *(size if isinstance(size, int) else 1 for size in shape[1:]))
-    return np.random.default_rng(0).standard_normal(whole, dtype=np.float32)
+    sizes = (batch, *(size if isinstance(size, int) else 1 for size in shape[1:]))
+    return np.random.default_rng(0).standard_normal(sizes, dtype=np.float32)
 
 
 def _model(graph: Any, opsets: Sequence[tuple[str, int]]) -> Any:
     import onnx
 
-    made = onnx.ModelProto(ir_version=8)
-    made.graph.CopyFrom(graph)
-    made.opset_import.extend(onnx.OperatorSetIdProto(domain=domain, version=version) for domain, version in opsets)
-    return made
+    model = onnx.ModelProto(ir_version=8)
+    model.graph.CopyFrom(graph)
+    model.opset_import.extend(onnx.OperatorSetIdProto(domain=domain, version=version) for domain, version in opsets)
+    return model
 
 
-def _unchanged(model: Any, threads: int) -> Any:
-    """A session that runs the model as it is."""
+def _unoptimized_session(model: Any, threads: int) -> Any:
+    """A session that runs the model without optimizing it."""
     import onnxruntime
 
     options = _options(threads)
@@ -231,6 +252,6 @@ def _options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # it warns that an optimised file is for this machine only, which is meant
+    options.log_severity_level = 4  # without the warning that an optimized file fits this machine only
     options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
     return options

@@ -1,7 +1,7 @@
-"""Whether something else disturbs the machine, seen from fixed small networks that are timed again and again.
+"""Reference networks, timed between measurements to detect disturbances by other processes.
 
-A network that is disturbed slows by another factor than the reference does, so nothing is ever scaled by it: it says
-only which measurements are to be thrown away.
+A disturbance slows the measured network by another factor than the reference, so latencies are never scaled by it; it
+only decides which measurements are discarded.
 """
 
 from __future__ import annotations
@@ -18,84 +18,84 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.evaluators.deployed.deployed_model import Array, _onnxruntime
+from slimsearch.evaluators.deployed.deployed_model import Array, onnxruntime_session
 from slimsearch.evaluators.latency.meter import user_folder
 from slimsearch.files import write_json
 
 TOLERANCE = 0.05
-"""By how much the reference may exceed its best time while nothing disturbs."""
+"""Relative excess over the best time of the reference up to which a measurement counts as undisturbed."""
 
-Taken = tuple[float, ...]
-"""Seconds for a call of each reference network."""
+CallTimes = tuple[float, ...]
+"""Seconds per call of each reference network."""
 
 _BLOCK_SECONDS = 0.0005
-_TRIES = 12
-_CALLS_TO_WARM_UP = 4
-_KEPT_SECONDS = 3600.0
-_MOST_KEPT = 50
+_FIRST_TIMES = 12
+_WARM_UP_CALLS = 4
+_STORED_SECONDS = 3600.0
+_MAX_STORED = 50
 _POLL_SECONDS = 0.01
 _VERSION = 3
 
 
 class Reference:
-    """The reference networks on this thread.
+    """Two reference networks, run on this thread.
 
-    One computes on little memory, which whoever takes the core or its clock disturbs. The other reads four MiB of
-    weights in each call, which whoever uses the memory disturbs, also from another core.
+    One computes on little memory: processes that share its core or clock slow it down. The other reads 4 MiB of weights
+    per call: processes that use the memory slow it down, also from other cores.
 
-    What their best times are, is known from all measurements of the last hour on this machine: a measurement that is
-    disturbed from beginning to end is then known to be so. It is forgotten after that, since a virtual machine may
-    have moved or a processor been throttled.
+    Their best times come from all measurements of the last hour on this machine, so that a measurement that is
+    disturbed from start to end is detected. Older times are dropped: the virtual machine may have moved, or the
+    processor may be throttled.
 
     Args:
-        threads: that compute them, as many as compute what is measured.
-        folder: where the machine's best times are kept; by default one that all processes of the user share.
+        threads: per call, as for the measured network.
+        folder: of the stored best times; by default the user's folder on this machine.
     """
 
     def __init__(self, threads: int, folder: Path | None = None) -> None:
         self._threads = threads
         self._file = (folder or user_folder()) / f"reference-{threads}.json"
         self._networks = [_Network(model, images, threads) for model, images in _models()]
-        self._known = [taken for _, taken in self._entries()]
-        self._times: list[Taken] = []
-        for _ in range(_TRIES):
+        self._stored = [times for _, times in self._entries()]
+        self._times: list[CallTimes] = []
+        for _ in range(_FIRST_TIMES):
             self.time()
 
-    def time(self) -> Taken:
-        """A block of each, about a millisecond in all: the medians of their calls."""
+    def time(self) -> CallTimes:
+        """Time a block of calls of each network, about a millisecond in all; returns the medians."""
         self._times.append(tuple(network.time() for network in self._networks))
         return self._times[-1]
 
     @property
-    def best(self) -> Taken:
-        """Seconds for a call of each while nothing disturbs: times that recur, not the ones luckiest."""
-        return tuple(np.min([self._now(), *self._known], axis=0).tolist())
+    def best(self) -> CallTimes:
+        """Seconds per undisturbed call of each: a low quantile, not the minimum, which is luck."""
+        return tuple(np.min([self._now(), *self._stored], axis=0).tolist())
 
-    def disturbance(self, taken: Taken) -> float:
-        """By what share calls that took so long exceed the best ones, in the network where it is most."""
-        return float((np.array(taken) / self.best).max()) - 1
+    def disturbance(self, times: CallTimes) -> float:
+        """Relative excess of `times` over the best times, the larger of both networks."""
+        return float((np.array(times) / self.best).max()) - 1
 
-    def calm(self, taken: Taken) -> bool:
-        """Whether calls that took so long were not disturbed, as far as is known now."""
-        return self.disturbance(taken) <= TOLERANCE
+    def calm(self, times: CallTimes) -> bool:
+        """Whether `times` were undisturbed, as far as the best times are known."""
+        return self.disturbance(times) <= TOLERANCE
 
-    def beside(self, before: Taken, after: Taken, switches: int) -> Taken:
-        """What counts for a block: the longer times of those before and after it; without end, if it was preempted.
+    def around(self, before: CallTimes, after: CallTimes, switches: int) -> CallTimes:
+        """Times of the reference for a block: the larger of those before and after it; infinite if it was preempted.
 
         Args:
             before, after: from `time`.
-            switches: `preemptions` before the block. A reference as short as this one can pass between two time slices
-                of whoever shares the core.
+            switches: `preemptions` before the block. The reference is short enough to run between two time slices of
+                another process on the same core.
         """
         if preemptions() != switches:
             return (math.inf,) * len(before)
         return tuple(map(max, before, after))
 
     def wait(self, until: float) -> bool:
-        """Wait for calm on one of the cores that may be used, and move there; False: the time `until` has come.
+        """Wait until one of the allowed cores is calm, and move there; False if none was by `until`.
 
         Args:
-            until: of `time.monotonic`.
+            until: a time of `time.monotonic`.
         """
         cores = _allowed()
         while time.monotonic() < until:
@@ -110,41 +110,41 @@ class Reference:
             time.sleep(_POLL_SECONDS)
         return False
 
-    def keep(self) -> None:
-        """Tell later measurements what the best times were."""
+    def store(self) -> None:
+        """Store the best times for later measurements."""
         entries = [*self._entries(), (time.time(), self._now())]
-        write_json(self._file, {"version": _VERSION, "times": entries[-_MOST_KEPT:]})
+        write_json(self._file, {"version": _VERSION, "times": entries[-_MAX_STORED:]})
 
-    def _now(self) -> Taken:
+    def _now(self) -> CallTimes:
         return tuple(np.quantile(self._times, 0.1, axis=0).tolist())
 
-    def _entries(self) -> list[tuple[float, Taken]]:
+    def _entries(self) -> list[tuple[float, CallTimes]]:
         try:
-            found = json.loads(self._file.read_text(encoding="utf-8"))
-            entries = [(float(when), tuple(map(float, taken))) for when, taken in found["times"]]
+            stored = json.loads(self._file.read_text(encoding="utf-8"))
+            entries = [(float(when), tuple(map(float, times))) for when, times in stored["times"]]
         except (OSError, ValueError, TypeError, KeyError):
-            return []  # not there yet, or damaged: it is written anew
-        if found.get("version") != _VERSION:
+            return []  # missing or damaged: written again later
+        if stored.get("version") != _VERSION:
             return []
         now = time.time()
         return [
-            (when, taken)
-            for when, taken in entries
-            if 0 <= now - when <= _KEPT_SECONDS and len(taken) == len(self._networks) and min(taken) > 0
+            (when, times)
+            for when, times in entries
+            if 0 <= now - when <= _STORED_SECONDS and len(times) == len(self._networks) and min(times) > 0
         ]
 
 
 class _Network:
     def __init__(self, model: bytes, images: Array, threads: int) -> None:
-        self._run, self._images = _onnxruntime(model, threads), images
+        self._run, self._images = onnxruntime_session(model, threads), images
         start, runs = time.perf_counter(), 0
-        while runs < _CALLS_TO_WARM_UP or time.perf_counter() - start < 0.003:
+        while runs < _WARM_UP_CALLS or time.perf_counter() - start < 0.003:
             self._run(images)
             runs += 1
         self._repeats = max(5, round(_BLOCK_SECONDS / ((time.perf_counter() - start) / runs)))
 
     def time(self) -> float:
-        for _ in range(_CALLS_TO_WARM_UP):  # what was measured before has its own data in the caches
+        for _ in range(_WARM_UP_CALLS):  # the caches hold the data of the measured network
             self._run(self._images)
         times = []
         for _ in range(self._repeats):
@@ -155,7 +155,7 @@ class _Network:
 
 
 def preemptions() -> int:
-    """How often this thread had to leave its core to another one; 0 where the system does not tell."""
+    """Number of involuntary context switches of this thread; 0 if the system does not count them."""
     try:
         import resource
 
@@ -166,7 +166,7 @@ def preemptions() -> int:
 
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
-    """Keep this thread, and those that it starts, to `threads` of the cores that it may use."""
+    """Pin this thread, and those that it starts, to `threads` of its allowed cores."""
     before = _allowed()
     if len(before) > threads:
         _move_to(set(before[-threads:]))
@@ -178,7 +178,7 @@ def pinned(threads: int) -> Iterator[None]:
 
 @functools.cache
 def _allowed() -> tuple[int, ...]:
-    """The process's cores, before a thread of it was pinned."""
+    """Cores that the process may use, read before any thread is pinned."""
     return tuple(sorted(os.sched_getaffinity(os.getpid()))) if hasattr(os, "sched_getaffinity") else ()
 
 
@@ -189,21 +189,21 @@ def _move_to(cores: set[int]) -> None:
 
 @functools.cache
 def _models() -> tuple[tuple[bytes, Array], ...]:
-    """Two convolutions and a product on 12x12 pixels; a product with a matrix of 1024x1024. Weights are drawn."""
+    """Two convolutions and a matrix product on 12x12 pixels; a product with a 1024x1024 matrix. Random weights."""
     from onnx import TensorProto, helper, numpy_helper
 
     rng = np.random.default_rng(0)
 
-    def drawn(name: str, *shape: int) -> Any:
+    def random(name: str, *shape: int) -> Any:
         return numpy_helper.from_array(rng.standard_normal(shape, dtype=np.float32) * 0.1, name)
 
-    def made(nodes: list[Any], weights: list[Any], inputs: list[int], outputs: list[int]) -> tuple[bytes, Array]:
+    def model(nodes: list[Any], weights: list[Any], inputs: list[int], outputs: list[int]) -> tuple[bytes, Array]:
         graph = helper.make_graph(
             nodes, "reference", [helper.make_tensor_value_info("x", TensorProto.FLOAT, inputs)],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, outputs)], weights,
         )  # fmt: skip
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        return bytes(model.SerializeToString()), rng.standard_normal(inputs, dtype=np.float32)
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        return bytes(proto.SerializeToString()), rng.standard_normal(inputs, dtype=np.float32)
 
     computes = [
         helper.make_node("Conv", ["x", "w1"], ["a"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
@@ -212,9 +212,9 @@ def _models() -> tuple[tuple[bytes, Array], ...]:
         helper.make_node("Flatten", ["c"], ["d"]),
         helper.make_node("MatMul", ["d", "w3"], ["y"]),
     ]
-    weights = [drawn("w1", 16, 16, 3, 3), drawn("w2", 16, 1, 3, 3), drawn("w3", 16 * 12 * 12, 16)]
+    weights = [random("w1", 16, 16, 3, 3), random("w2", 16, 1, 3, 3), random("w3", 16 * 12 * 12, 16)]
     reads = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     return (
-        made(computes, weights, [1, 16, 12, 12], [1, 16]),
-        made(reads, [drawn("w", 1024, 1024)], [1, 1024], [1, 1024]),
+        model(computes, weights, [1, 16, 12, 12], [1, 16]),
+        model(reads, [random("w", 1024, 1024)], [1, 1024], [1, 1024]),
     )

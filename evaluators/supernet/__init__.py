@@ -1,1 +1,1 @@
-"""Supernets: weights that all networks of a space share, their training and evaluation."""
+"""Supernet: weights shared by all networks of a space, their training, and evaluation with inherited weights."""

@@ -1,4 +1,4 @@
-"""Where each parameter of a network lies in the weights that all networks of its space share."""
+"""Mapping of the parameters of a network to slices of the shared weights of its space."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ if TYPE_CHECKING:
 
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
-_NORMALISATIONS = frozenset({"batch_norm", "layer_norm", "group_norm", "instance_norm", "prelu"})
+_NORMALIZATIONS = frozenset({"batch_norm", "layer_norm", "group_norm", "instance_norm", "prelu"})
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a parameter of a network lies: the first `shape` entries of each dimension of the tensor under `key`."""
+    """A slice of a shared tensor: the first `shape` entries of each dimension of the tensor at `key`."""
 
     key: str
     shape: tuple[int, ...]
 
 
-def slots_of(
-    space: ModelSpace, architecture: Mapping[str, Any], module: nn.Module, apart: Sequence[str]
-) -> dict[str, Slot]:
-    """Where each parameter of `module`, the network of `architecture`, lies in the shared weights."""
+def slots_of(space: ModelSpace, architecture: Mapping[str, Any], module: nn.Module) -> dict[str, Slot]:
+    """The slot of each parameter of `module`, the network of `architecture`, by name.
+
+    Raises:
+        SlimsearchError: the network fails on images of the space.
+    """
     parameters = dict(module.named_parameters())
     uses = _uses(space, architecture, module, parameters.values())
-    own = "".join(f"{label}={json.dumps(architecture[label])}|" for label in apart if label in architecture)
     slots = {}
     for name, parameter in parameters.items():
         shape = tuple(parameter.shape)
         use = uses.get(id(parameter), _exactly(shape))
-        slots[name] = Slot(f"{own}{_origin(space.template, architecture, name)}{use}", shape)
+        slots[name] = Slot(f"{_origin(space.template, architecture, name)}{use}", shape)
     return slots
 
 
 def _origin(template: Any, architecture: Mapping[str, Any], name: str) -> str:
-    """The path in the space, before its choices are made, of the parameter called `name` in a network.
+    """The path in the space of the parameter that is called `name` in a network.
 
-    NNI puts the chosen branch in the place of a `LayerChoice`, and the blocks of a `Repeat` one level up.
+    NNI replaces a `LayerChoice` by the chosen branch, and moves the blocks of a `Repeat` one level up.
     """
     *parts, leaf = name.split(".")
     node, path = _chosen(template, architecture, [])
@@ -60,7 +61,7 @@ def _origin(template: Any, architecture: Mapping[str, Any], name: str) -> str:
         last = child if _is(child, "MutableModule") else last
         node, path = _chosen(child, architecture, [*path, part])
         if node is None:
-            # A module that its space makes only for a given network: nothing is shared beyond equal choices of it.
+            # A module that the space creates only for a given network: shared between equal choices only.
             labels = sorted(label for label in last.simplify() if label in architecture)
             edge.append(json.dumps({label: architecture[label] for label in labels}))
             path += parts[position + 1 :]
@@ -69,7 +70,7 @@ def _origin(template: Any, architecture: Mapping[str, Any], name: str) -> str:
 
 
 def _chosen(node: Any, architecture: Mapping[str, Any], path: list[str]) -> tuple[Any, list[str]]:
-    """The branch that is taken at `node`, through choices of choices, and its path."""
+    """The branch chosen at `node`, through nested choices, and its path."""
     while _is(node, "LayerChoice"):
         value = architecture[node.label]
         node, path = node[value], [*path, str(value)]
@@ -77,23 +78,23 @@ def _chosen(node: Any, architecture: Mapping[str, Any], path: list[str]) -> tupl
 
 
 def _is(node: Any, name: str) -> bool:
-    """Whether `node` is a module of NNI's class `name`, which is not imported here."""
+    """Whether `node` is an instance of NNI's class `name` (without importing NNI)."""
     return any(kind.__name__ == name and kind.__module__.startswith("nni.") for kind in type(node).__mro__)
 
 
 def _uses(
     space: ModelSpace, architecture: Mapping[str, Any], module: nn.Module, parameters: Iterable[Tensor]
 ) -> dict[int, str]:
-    """How each parameter is used, by its id: part of its key. Found in one run on zeros."""
+    """How each parameter is used, by its id; part of its key. Found by one forward pass on zeros."""
     import torch
     from torch.overrides import TorchFunctionMode
 
-    watch = _Watch(parameters)
+    trace = _UseTrace(parameters)
 
     class Mode(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
-            watch.see(getattr(func, "__name__", ""), args, kwargs or {}, out)
+            trace.record(getattr(func, "__name__", ""), args, kwargs or {}, out)
             return out
 
     module.eval()
@@ -105,24 +106,24 @@ def _uses(
             f"{space.space_class.__name__} {dict(architecture)} fails on images of "
             f"{'x'.join(map(str, space.input_shape))}: {describe_error(error)}"
         ) from error
-    return watch.uses
+    return trace.uses
 
 
-class _Watch:
-    """Told of every call of PyTorch in a run, finds how parameters are used and how their inputs are made up.
+class _UseTrace:
+    """Records every PyTorch call of a forward pass: how parameters are used, and the composition of their inputs.
 
-    What a tensor's second dimension is made up of is a text: empty for plain channels or features, ``*25`` for
-    channels of 25 positions each, ``+(16,8)`` for the channels of two tensors one after the other.
+    The composition of a tensor's second dimension is a text: empty for plain channels or features, ``*25`` for channels
+    of 25 positions each, ``+(16,8)`` for the concatenated channels of two tensors.
     """
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self.uses: dict[int, str] = {}
         self._parameters = {id(parameter) for parameter in parameters}
-        # The tensor is kept, so that no other gets its id.
-        self._made_up: dict[int, tuple[Tensor, str]] = {}
+        # The tensor is kept so that its id is not reused.
+        self._compositions: dict[int, tuple[Tensor, str]] = {}
 
-    def see(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
-        """The function `name` of PyTorch was called and gave `out`."""
+    def record(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
+        """Record a call of PyTorch's function `name`, which returned `out`."""
         import torch
 
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
@@ -130,23 +131,23 @@ class _Watch:
         use = self._use(name, args, kwargs) if own else None
         if use is not None:
             for tensor in own:
-                positioned = name in _NORMALISATIONS and tensor.ndim > 1  # a weight for every position of the image
+                positioned = name in _NORMALIZATIONS and tensor.ndim > 1  # one weight per position
                 self.uses.setdefault(id(tensor), _exactly(tensor.shape) if positioned else use)
         if isinstance(out, torch.Tensor) and out.ndim > 1 and id(out) not in self._parameters:
-            mixes = own and name not in _NORMALISATIONS  # its outputs are plain channels
-            self._made_up[id(out)] = out, "" if mixes else self._make_up(name, args, kwargs, tensors, out)
+            is_plain = own and name not in _NORMALIZATIONS
+            self._compositions[id(out)] = out, "" if is_plain else self._compose(name, args, kwargs, tensors, out)
 
-    def _of(self, tensor: Tensor) -> str:
-        return self._made_up[id(tensor)][1] if id(tensor) in self._made_up else ""
+    def _composition(self, tensor: Tensor) -> str:
+        return self._compositions[id(tensor)][1] if id(tensor) in self._compositions else ""
 
     def _use(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
         images = args[0] if args else kwargs.get("input")
         if images is None:
             return None
         if name == "linear":
-            return self._of(images) if images.ndim == 2 else ""
-        if name in _NORMALISATIONS:
-            return self._of(images)
+            return self._composition(images) if images.ndim == 2 else ""
+        if name in _NORMALIZATIONS:
+            return self._composition(images)
         if not name.startswith("conv"):
             return None
         names = _TRANSPOSED if "transpose" in name else _CONVOLUTION
@@ -155,26 +156,26 @@ class _Watch:
         spread = given["dilation"] if isinstance(given["dilation"], tuple | list) else (given["dilation"],)
         kernel = f"@{_text(weight.shape[2:])}" + (f"/{_text(spread)}" if set(spread) != {1} else "")
         if groups == 1:
-            return kernel + self._of(images)
-        if groups == images.shape[1]:  # depthwise: the outputs of a channel lie side by side
-            return f"{kernel}:{weight.shape[0] // groups} a channel{self._of(images)}"
+            return kernel + self._composition(images)
+        if groups == images.shape[1]:  # depthwise: the outputs of one channel are adjacent
+            return f"{kernel}:{weight.shape[0] // groups} a channel{self._composition(images)}"
         return f"{kernel}:{groups} groups{_exactly(weight.shape)}"
 
-    def _make_up(
+    def _compose(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: Sequence[Tensor], out: Tensor
     ) -> str:
         if name in ("cat", "concat", "concatenate"):
             parts = args[0] if args else kwargs["tensors"]
             along = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
             if len(parts) > 1 and along % out.ndim == 1:
-                return "+(" + ",".join(f"{part.shape[1]}{self._of(part)}" for part in parts) + ")"
+                return "+(" + ",".join(f"{part.shape[1]}{self._composition(part)}" for part in parts) + ")"
             return ""
         for tensor in tensors:
             if tensor.ndim > out.ndim == 2 and tensor.numel() == out.numel():  # flattened
                 positions = out.shape[1] // max(1, tensor.shape[1])
-                return self._of(tensor) + (f"*{positions}" if positions > 1 else "")
-            if tensor.ndim > 1 and tensor.shape[1] == out.shape[1] and self._of(tensor):
-                return self._of(tensor)
+                return self._composition(tensor) + (f"*{positions}" if positions > 1 else "")
+            if tensor.ndim > 1 and tensor.shape[1] == out.shape[1] and self._composition(tensor):
+                return self._composition(tensor)
         return ""
 
 

@@ -1,9 +1,8 @@
-"""Training of the weights that all networks of a space share, a few of its networks a step."""
+"""Training of a supernet: each step trains a few networks of the space with the shared weights."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -17,7 +16,9 @@ from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.supernet.supernet import SharedWeights, Supernet, calibration_images, describe
-from slimsearch.evaluators.training.freed_memory import freed_memory_kept
+from slimsearch.evaluators.training.checkpoint import CheckpointFile
+from slimsearch.evaluators.training.cpu_speedups import reuse_freed_memory
+from slimsearch.evaluators.training.hardware import autocast, network_precision
 from slimsearch.evaluators.training.image_training import (
     OnEpoch,
     StoppedEarly,
@@ -28,8 +29,6 @@ from slimsearch.evaluators.training.image_training import (
     training_batch,
     validate,
 )
-from slimsearch.evaluators.training.precision import autocast, suited
-from slimsearch.files import atomic
 from slimsearch.search_spaces import Choice, ModelSpace
 
 if TYPE_CHECKING:
@@ -38,21 +37,20 @@ if TYPE_CHECKING:
 
 SAMPLINGS = ("sandwich", "fair", "random")
 
-_log = logging.getLogger(__name__)
-
-# Networks drawn before training to complete the shared weights: at most, and in a row without anything new.
-_COVERING, _WITHOUT_NEWS = 256, 32
+# Networks sampled before training to create all shared tensors: at most, and in a row without a new tensor.
+MAX_COVERING, _WITHOUT_NEW = 256, 32
+# Peak learning rate relative to that of a single network: on `lenet` and mnist5k, the ranks of inherited accuracies
+# then agree better with those of trained ones.
 _RATE = 0.5
-# Networks a step of fair sampling; choices of more values come round over several steps.
-_MOST_PATHS = 12
-_DRAWS = 100
-# To find out what each choice does, that many networks and, for one choice, values are looked at.
-_LOOKED_AT, _MOST_VALUES = 16, 64
+_MAX_NETWORKS_PER_STEP = 12  # of fair sampling; choices with more values take several steps
+_MAX_DRAWS = 100
+# Networks, and values of a choice, built to find out how the choice changes the tensors.
+_PROBES, _MAX_PROBED_VALUES = 16, 64
 
 Architecture = dict[str, Any]
 
 
-@freed_memory_kept()
+@reuse_freed_memory()
 def train_supernet(
     space: ModelSpace,
     data: Dataset,
@@ -61,45 +59,38 @@ def train_supernet(
     epochs: int,
     seed: int,
     sampling: str = "sandwich",
-    apart: Sequence[str] = (),
-    learning_rate: float | None = None,
     on_epoch: OnEpoch | None = None,
     meter: Meter | None = None,
     checkpoint: Path | None = None,
 ) -> Supernet:
-    """Train the weights that all networks of `space` share.
+    """Train the shared weights of all networks of `space`.
 
-    Schedule, batches and optimizer are those of `ImageTraining`. Each step draws networks, sums the gradients of
-    the mean of their losses on one batch, and changes the weights once. `sampling` says which networks:
+    Schedule, batches and optimizer are those of `ImageTraining`, with half the learning rate. Each step samples
+    networks, averages their losses on one batch, and updates the weights once. `sampling` is one of:
 
-    - "random": one network, every choice drawn uniformly. Source: single path one-shot, Guo et al. 2020.
-    - "fair": as many as the choice with most values has values (12 at most); each choice deals its values like a
-      deck of cards that is shuffled when it is used up, so that all are used equally often. Source: FairNAS, Chu et
-      al. 2021; what differs: choices need not have the same number of values.
+    - "random": one network, all choices uniform. Source: single path one-shot, Guo et al. 2020.
+    - "fair": as many networks as the largest choice has values, at most 12; each choice deals its values from a
+      shuffled deck, so that all are used equally often. Source: FairNAS, Chu et al. 2021. Difference: choices may have
+      different numbers of values.
     - "sandwich": a large network, a small one and two random ones. Source: universally slimmable networks, Yu and
-      Huang 2019; what differs: "large" and "small" are so in the choices that slice shared tensors (widths, depths),
-      while those that select other tensors (branches, kernels) or none (activations) are drawn, so that no branch is
-      trained more than another; and there is no distillation.
+      Huang 2019. Differences: only choices that slice shared tensors (widths, depths) are large or small; choices that
+      select tensors (branches, kernels) or none (activations) are random, so that all branches are trained equally.
+      There is no distillation.
 
     Args:
-        space: whose networks are trained.
-        data: its training split is learned, its validation split is scored after every epoch.
-        settings: how.
-        epochs: passes over the training split, each with several networks a step.
-        seed: of initial weights, order, augmentation, dropout and networks.
+        space: of the networks.
+        data: trained on its training split; the validation split is scored after every epoch.
+        settings: hyper-parameters.
+        epochs: passes over the training split, each with several networks per step.
+        seed: of initial weights, order, augmentation, dropout and sampling.
         sampling: one of `SAMPLINGS`.
-        apart: labels of choices whose values share no weights, such as activations, if the training is long enough
-            for as many sets of weights.
-        learning_rate: peak of the schedule; without, half of that of `settings`, which is for one network alone: on
-            `lenet` and mnist5k the ranks of inherited accuracies then agree better with the trained ones.
-        on_epoch: told of every epoch, with the scores of a large network; False ends the training with `StoppedEarly`.
-        meter: asked between batches whether somebody measures.
-        checkpoint: a file that holds the training's state after each epoch while it goes on, and from which an
-            interrupted one is continued; None for none.
+        on_epoch: called after every epoch with the scores of a large network; False ends the training.
+        meter: pauses the training between batches while latency is measured.
+        checkpoint: file for the state after each epoch, from which an interrupted training continues; None for none.
 
     Raises:
-        SlimsearchError: there is no such sampling or label, a network fails, or the loss is not finite.
-        StoppedEarly: `on_epoch` said so.
+        SlimsearchError: `sampling` is unknown, a network fails, or the loss is not finite.
+        StoppedEarly: `on_epoch` returned False.
     """
     import torch
     import torch.nn.functional as F
@@ -109,27 +100,26 @@ def train_supernet(
     meter = meter or Meter()
     device = torch.device(settings.device)
     torch.manual_seed(seed)
-    weights = SharedWeights(space, settings.device, apart)
-    paths = _Paths(weights, sampling, seed)
+    weights = SharedWeights(space, settings.device)
+    paths = PathSampler(weights, sampling, seed)
     largest = Network(space.build(paths.largest))
-    settings = replace(settings, precision=suited(settings.precision, largest, calibration_images(data)))
+    settings = replace(settings, precision=network_precision(settings.precision, largest, calibration_images(data)))
     order = np.random.default_rng(seed)
     train = data.train
     steps = max(1, len(train) // settings.batch_size)
     batch_size = min(settings.batch_size, len(train))
     augment = augmentation_of(settings, data)
-    peak = learning_rate or settings.learning_rate * _RATE
+    peak = settings.learning_rate * _RATE
     facts = {"sampling": sampling, "epochs": epochs, "seed": seed}
     identity = {
         **facts,
         "steps": steps,
-        "apart": weights.apart,
         "settings": asdict(settings),
         "peak": peak,
         "space": describe(space),
     }
-    progress = _Progress(weights, paths, order, identity, checkpoint)
-    optimizer, before = progress.resume(settings.weight_decay)
+    state = _SupernetCheckpoint(weights, paths, order, identity, checkpoint)
+    optimizer, before = state.resume(settings.weight_decay)
     for epoch in range(before + 1, epochs + 1):
         permutation = order.permutation(len(train))
         total = torch.zeros((), device=device)
@@ -138,7 +128,7 @@ def train_supernet(
             images, labels = training_batch(data, chosen, augment, order, device)
             architectures = paths.draw()
             for architecture in architectures:
-                _follow(optimizer, weights, weights.extend(architecture, seed), settings.weight_decay)
+                _add_tensors(optimizer, weights, weights.extend(architecture, seed), settings.weight_decay)
             set_rate(optimizer, peak, (epoch - 1) * steps + step, epochs * steps, settings.warm_up)
             for architecture in architectures:
                 with autocast(settings.precision, settings.device):
@@ -152,15 +142,16 @@ def train_supernet(
         train_loss = float(total) / steps
         if not math.isfinite(train_loss):
             raise SlimsearchError(
-                f"the supernet's loss is {train_loss} in epoch {epoch}: lower its learning rate of {peak:g}"
+                f"the supernet's loss is {train_loss} in epoch {epoch}: lower --learning-rate "
+                f"{settings.learning_rate:g}, of which a supernet takes half"
             )
         if epoch < epochs:
-            progress.save(optimizer, epoch)
+            state.save(optimizer, epoch)
         if on_epoch is not None:
             network = Supernet(weights).subnet(paths.largest, calibration_images(data)).to(device)
             if not on_epoch(epoch, {"train_loss": train_loss, **validate(network, data, settings, meter)}):
                 raise StoppedEarly
-    progress.remove()
+    state.remove()
     return Supernet(weights.on("cpu"), facts)
 
 
@@ -169,48 +160,54 @@ def _run(weights: SharedWeights, architecture: Mapping[str, Any], images: Tensor
         return weights(architecture, images)
     except Exception as error:  # a user's module may raise anything
         name, canonical = weights.space.space_class.__name__, weights.space.canonical(architecture)
-        raise SlimsearchError(f"{name} {canonical} fails while it is trained: {describe_error(error)}") from error
+        raise SlimsearchError(f"{name} {canonical} fails in training: {describe_error(error)}") from error
 
 
-class _Paths:
-    """Which networks are trained in each step. Makes room for all of them in the shared weights."""
+class PathSampler:
+    """Samples the networks of each training step; first adds the tensors of all networks to the shared weights.
+
+    Args:
+        weights: extended in place.
+        sampling: one of `SAMPLINGS`, see `train_supernet`.
+        seed: of the sampling and of initial weights.
+    """
 
     def __init__(self, weights: SharedWeights, sampling: str, seed: int) -> None:
         self._weights, self._sampling = weights, sampling
         self._choices = weights.space.choices
         self._decks: dict[str, list[int]] = {choice.label: [] for choice in self._choices}
         self._rng = np.random.default_rng([seed, 0])
-        points = [self._random() for _ in range(_LOOKED_AT)]
+        points = [self._random() for _ in range(_PROBES)]
         self._sizes = _sizes(weights, points)
         self.largest = self._sized(points[0], -1)
         one_at_a_time = [variant for choice in self._choices for variant in _variants(weights, points, choice)]
         for point in [*points, *one_at_a_time]:
             weights.extend(self._sized(point, -1), seed)
-        # Combinations of choices have tensors of their own too: until many in a row have brought nothing new.
-        without_news = drawn = 0
-        while without_news < _WITHOUT_NEWS and drawn < _COVERING:
-            news = weights.extend(self._sized(self._random(), -1), seed)
-            without_news, drawn = 0 if news else without_news + 1, drawn + 1
+        # Combinations of choices can have their own tensors: sample until many in a row add none.
+        without_new = drawn = 0
+        while without_new < _WITHOUT_NEW and drawn < MAX_COVERING:
+            new = weights.extend(self._sized(self._random(), -1), seed)
+            without_new, drawn = 0 if new else without_new + 1, drawn + 1
         self._rng = np.random.default_rng([seed, 1])
 
     def draw(self) -> list[Architecture]:
-        """The networks of one step."""
+        """The architectures of one step."""
         if self._sampling == "random":
             return [self._random()]
         if self._sampling == "fair":
-            most = max(len(choice.values) for choice in self._choices)
-            return [self._dealt() for _ in range(min(most, _MOST_PATHS))]
-        frame = self._random()
-        return [self._sized(frame, -1), self._sized(frame, 0), self._random(), self._random()]
+            largest = max(len(choice.values) for choice in self._choices)
+            return [self._dealt() for _ in range(min(largest, _MAX_NETWORKS_PER_STEP))]
+        base = self._random()
+        return [self._sized(base, -1), self._sized(base, 0), self._random(), self._random()]
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        # NNI's labels are a class of their own, which a file that is read without pickle cannot hold.
+        """State for a checkpoint."""
+        # Plain text: NNI's label class cannot be loaded without pickle.
         decks = {str(label): deck for label, deck in self._decks.items()}
         return {"random": self._rng.bit_generator.state, "decks": decks}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state of a checkpoint."""
         self._rng.bit_generator.state = state["random"]
         self._decks = {label: list(deck) for label, deck in state["decks"].items()}
 
@@ -228,19 +225,19 @@ class _Paths:
         return deck.pop()
 
     def _sized(self, point: Architecture, position: int) -> Architecture:
-        """`point` as large (-1) or as small (0) as it can be made without using other tensors."""
+        """`point` with its slicing choices at the largest (-1) or smallest (0) value; all others stay."""
         sized = {**point, **{label: values[position] for label, values in self._sizes.items()}}
         return sized if _works(self._weights, sized) else point
 
 
 def _random(weights: SharedWeights, rng: np.random.Generator) -> Architecture:
-    """A value for every choice, active or not, drawn uniformly among those that make a network."""
-    for _ in range(_DRAWS):
+    """A value for every choice, active or not; uniform among the combinations that give a valid network."""
+    for _ in range(_MAX_DRAWS):
         point = {c.label: c.values[int(rng.integers(len(c.values)))] for c in weights.space.choices}
         if _works(weights, point):
             return point
     raise SlimsearchError(
-        f"{_DRAWS} random draws gave no network that takes the images: the space's constraints leave (almost) none"
+        f"none of {_MAX_DRAWS} random architectures is a valid network for these images: the space is too constrained"
     )
 
 
@@ -253,8 +250,8 @@ def _works(weights: SharedWeights, point: Architecture) -> bool:
 
 
 def _sizes(weights: SharedWeights, points: Sequence[Architecture]) -> dict[str, list[Any]]:
-    """The values, from small to large, of the choices that make a network use more or less of the same tensors."""
-    found = {}
+    """The choices that slice shared tensors, each with its values from small to large."""
+    sizes = {}
     for choice in weights.space.choices:
         structures = [(v[choice.label], weights.structure(v)) for v in _variants(weights, points, choice)]
         structures.sort(key=lambda entry: entry[1].params)
@@ -262,24 +259,23 @@ def _sizes(weights: SharedWeights, points: Sequence[Architecture]) -> dict[str, 
         params = [structure.params for _, structure in structures]
         steps = range(1, len(keys))
         if len(keys) > 1 and all(keys[i - 1] <= keys[i] and params[i - 1] < params[i] for i in steps):
-            found[choice.label] = [value for value, _ in structures]
-    return found
+            sizes[choice.label] = [value for value, _ in structures]
+    return sizes
 
 
 def _variants(weights: SharedWeights, points: Sequence[Architecture], choice: Choice) -> list[Architecture]:
-    """A network with each value of `choice` in turn, where it is active; none if not all of them make networks.
-
-    Nor if there are very many: choices among the subsets of a set have thousands.
-    """
-    if len(choice.values) > _MOST_VALUES:
+    """An architecture with each value of `choice`; none if one of them is invalid, or if there are too many values."""
+    if len(choice.values) > _MAX_PROBED_VALUES:
         return []
     point = next((p for p in points if choice.label in weights.space.canonical(p)), points[0])
     variants = [{**point, choice.label: value} for value in choice.values]
     return variants if all(_works(weights, variant) for variant in variants) else []
 
 
-def _follow(optimizer: torch.optim.Optimizer, weights: SharedWeights, keys: Sequence[str], weight_decay: float) -> None:
-    """Let `optimizer` train the tensors at `keys`, which are new or have taken the place of smaller ones."""
+def _add_tensors(
+    optimizer: torch.optim.Optimizer, weights: SharedWeights, keys: Sequence[str], weight_decay: float
+) -> None:
+    """Add the tensors at `keys` to `optimizer`, and remove those that they replace."""
     if not keys:
         return
     current = {id(tensor) for tensor in weights.tensors.values()}
@@ -292,27 +288,32 @@ def _follow(optimizer: torch.optim.Optimizer, weights: SharedWeights, keys: Sequ
             optimizer.add_param_group(group)
 
 
-class _Progress:
-    """The training's state on disk after each epoch, as `Progress` is for one network."""
+class _SupernetCheckpoint:
+    """The state of a supernet's training: shared weights, optimizer, random generators, and sampling.
+
+    Args:
+        facts: settings of the training; a checkpoint of another training is ignored.
+    """
 
     def __init__(
         self,
         weights: SharedWeights,
-        paths: _Paths,
+        paths: PathSampler,
         order: np.random.Generator,
         facts: Mapping[str, Any],
         path: Path | None,
     ) -> None:
-        self._weights, self._paths, self._order, self._path = weights, paths, order, path
+        self._weights, self._paths, self._order = weights, paths, order
+        self._file = CheckpointFile(path)
         self._facts = json.dumps(facts)
 
     def resume(self, weight_decay: float) -> tuple[torch.optim.Optimizer, int]:
-        """The optimizer, and the epochs that were done before, 0 where there is nothing to go on from."""
+        """The optimizer, and the number of epochs done, 0 for a new start."""
         import torch
 
-        state = self._read()
+        state = self._file.read()
         weights = self._weights
-        if state is None:
+        if state is None or state.get("facts") != self._facts:
             groups = parameter_groups(list(weights.tensors.values()), weight_decay)
             return torch.optim.AdamW(groups, fused=True), 0
         for key, tensor in state["weights"].items():
@@ -329,41 +330,28 @@ class _Progress:
         return optimizer, int(state["epoch"])
 
     def save(self, optimizer: torch.optim.Optimizer, epoch: int) -> None:
-        """After an epoch."""
+        """Write the state after `epoch`."""
         import torch
 
-        if self._path is None:
+        if self._file.path is None:
             return
         keys = {id(tensor): key for key, tensor in self._weights.tensors.items()}
-        state = {
-            "facts": self._facts,
-            "epoch": epoch,
-            "weights": {key: tensor.detach() for key, tensor in self._weights.tensors.items()},
-            "groups": [
-                ([keys[id(parameter)] for parameter in group["params"]], group["weight_decay"])
-                for group in optimizer.param_groups
-            ],
-            "optimizer": optimizer.state_dict(),
-            "order": self._order.bit_generator.state,
-            "paths": self._paths.state(),
-            "random": torch.get_rng_state(),
-        }
-        with atomic(self._path) as temporary:
-            torch.save(state, temporary)
+        self._file.write(
+            {
+                "facts": self._facts,
+                "epoch": epoch,
+                "weights": {key: tensor.detach() for key, tensor in self._weights.tensors.items()},
+                "groups": [
+                    ([keys[id(parameter)] for parameter in group["params"]], group["weight_decay"])
+                    for group in optimizer.param_groups
+                ],
+                "optimizer": optimizer.state_dict(),
+                "order": self._order.bit_generator.state,
+                "paths": self._paths.state(),
+                "random": torch.get_rng_state(),
+            }
+        )
 
     def remove(self) -> None:
-        """The training is over."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-
-    def _read(self) -> dict[str, Any] | None:
-        import torch
-
-        if self._path is None or not self._path.is_file():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(self._path, weights_only=True)
-            return state if state["facts"] == self._facts else None
-        except Exception as error:  # torch and pickle each have their own
-            _log.warning("'%s' cannot be read, the training starts again: %s", self._path, error)
-            return None
+        """Delete the file: the training has ended."""
+        self._file.remove()

@@ -1,27 +1,41 @@
-"""The evaluator of a run whose candidates are first judged with weights from a supernet."""
+"""Evaluation with weights inherited from a supernet."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.deployed.deployed_model import DeployedModel
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.network_evaluator import CHECKPOINT, NetworkEvaluator
-from slimsearch.evaluators.supernet.supernet import DESCRIPTION, SupernetEvaluator
+from slimsearch.evaluators.supernet.supernet import DESCRIPTION, Supernet, calibration_images, recalibrate
 from slimsearch.evaluators.supernet.training import train_supernet
-from slimsearch.evaluators.task import Outcome, Report, Task
-from slimsearch.evaluators.training.processor import threads
+from slimsearch.evaluators.task import Outcome, ReportEpoch, Task
+from slimsearch.evaluators.training.hardware import threads
+from slimsearch.evaluators.training.image_training import ImageTraining
 from slimsearch.search_spaces import ModelSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
 class WeightSharingEvaluator:
-    """Trains a supernet once, evaluates tasks that inherit with its weights, and trains the networks of all others.
+    """Trains a supernet once; evaluates tasks with ``inherit`` with its weights, and trains the networks of all others.
+
+    Inherited networks have the metrics of `NetworkEvaluator` and ``val_loss``: the mean cross entropy of the exported
+    file on the validation split. On `lenet` and mnist5k its ranks agree better with the trained accuracy than those of
+    the inherited accuracy. The fidelity of their tasks is ignored.
 
     Attributes:
-        networks: evaluates what is trained on its own.
-        supernet: the folder of the supernet.
+        networks: evaluates networks that are trained on their own.
+        supernet: folder of the supernet.
         epochs: of its training.
         sampling: of its training, see `train_supernet`.
         seed: of its training.
@@ -34,32 +48,63 @@ class WeightSharingEvaluator:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        own = self.networks
-        if not isinstance(own.space, ModelSpace):
-            raise SlimsearchError("a supernet is trained for the networks of an NNI ModelSpace")
-        self._inherited = SupernetEvaluator(
-            own.space, own.data_directory, self.supernet, own.training, own.latency, own.metrics
-        )
+        networks = self.networks
+        if not isinstance(networks.space, ModelSpace):
+            raise SlimsearchError("weight sharing needs an NNI ModelSpace")
+        self._space = networks.space
+        self._inherited = NetworkEvaluator(
+            networks.space, networks.data_directory, networks.training, networks.latency,
+            {"val_loss": validation_loss, **networks.metrics},
+            _InheritWeights(networks.space, self.supernet, networks.data_directory),
+        )  # fmt: skip
 
     @property
     def prepared(self) -> bool:
-        """Whether the supernet is there."""
+        """Whether the supernet is trained."""
         return (self.supernet / DESCRIPTION).is_file()
 
-    def prepare(self, *, report: Report) -> None:
-        """Train the supernet, from its last checkpoint where there is one."""
-        assert isinstance(self.networks.space, ModelSpace)
+    def prepare(self, *, report: ReportEpoch) -> None:
+        """Train the supernet; an interrupted training continues from its last checkpoint."""
         self.supernet.mkdir(parents=True, exist_ok=True)
         meter = Meter()
         with meter.computing(), threads(self.networks.training.threads):
             trained = train_supernet(
-                self.networks.space, self.networks.data, self.networks.training, epochs=self.epochs, seed=self.seed,
+                self._space, self.networks.data, self.networks.training, epochs=self.epochs, seed=self.seed,
                 sampling=self.sampling, on_epoch=report, meter=meter, checkpoint=self.supernet / CHECKPOINT,
             )  # fmt: skip
         trained.save(self.supernet)
 
-    def evaluate(self, task: Task, *, report: Report) -> Outcome:
-        """Evaluate `task` as it says: with inherited weights, or trained on its own."""
-        if task.inherit:
-            return self._inherited.evaluate(task, report=report)
-        return self.networks.evaluate(task, report=report)
+    def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
+        """Evaluate `task` with inherited weights, or train its network."""
+        return (self._inherited if task.inherit else self.networks).evaluate(task, report=report)
+
+
+class _InheritWeights:
+    """Gives a new network the weights of a supernet, which each process loads at first use."""
+
+    def __init__(self, space: ModelSpace, supernet: Path, data_directory: Path) -> None:
+        self._space, self._directory, self._data_directory = space, supernet, data_directory
+        self._loaded: tuple[Supernet, Tensor] | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "_loaded": None}
+
+    def __call__(self, network: Network, task: Task, training: ImageTraining) -> Network:
+        if self._loaded is None:
+            images = calibration_images(Dataset.load(self._data_directory))
+            self._loaded = Supernet.load(self._directory, self._space), images
+        supernet, images = self._loaded
+        module = network.copy_module()
+        supernet.weights.inherit(module, task.candidate.architecture)
+        recalibrate(module, images)
+        return Network(module, network.structure, network.quantization)
+
+
+def validation_loss(path: Path, data: Dataset) -> float:
+    """Mean cross entropy of an exported file on the validation split."""
+    model, total = DeployedModel(path), 0.0
+    for images, labels in data.batches(data.validation):
+        logits = model(images.numpy()).astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        total += float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]).sum())
+    return total / len(data.validation)

@@ -1,4 +1,4 @@
-"""Batch normalisation behind layers that have none, while they are trained; what is deployed is the layer alone."""
+"""Batch normalization inserted for the training of layers without it, and folded into their weights afterwards."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ if TYPE_CHECKING:
 
 
 def insert(module: nn.Module, images: Tensor) -> list[str]:
-    """Put a batch normalisation behind each layer that has a bias and is followed by no normalisation, in place.
+    """Insert a batch normalization behind each layer that has a bias and is not followed by a normalization, in place.
 
-    A network that has none trains faster with it (Ioffe and Szegedy 2015), and once it is trained the normalisation is
-    an affine map of each channel, which `fold` takes into weight and bias: parameters and operations are those of the
-    network without. The layer that gives the logits, and layers that are used twice, stay as they are.
+    Networks train faster with it (Ioffe and Szegedy 2015). Afterwards it is an affine map of each channel, which `fold`
+    merges into weight and bias: the final network has the same parameters and operations as without it. The last layer
+    and layers that are called more than once are left alone.
 
     Args:
-        module: of convolutions and linear layers, and of whatever else.
-        images: (N, C, H, W) float32, two or more of what it is trained on.
+        module: with convolutions and linear layers.
+        images: (N, C, H, W) float32, two or more training images.
 
     Returns:
-        the names of the layers.
+        names of the layers.
     """
     import torch
     from torch import nn
@@ -39,7 +39,7 @@ def insert(module: nn.Module, images: Tensor) -> list[str]:
 
 
 def fold(module: nn.Module, names: list[str]) -> None:
-    """Take what `insert` put there into the layers, in place."""
+    """Merge the normalizations that `insert` put behind the layers `names` into these layers, in place."""
     import torch
 
     for name in names:
@@ -53,23 +53,22 @@ def fold(module: nn.Module, names: list[str]) -> None:
 
 
 def _bare_layers(module: nn.Module, images: Tensor) -> list[str]:
-    """Names, in the order in which they run."""
+    """Names of the layers to normalize, in the order of their calls."""
     import torch
     from torch import nn
 
     names = {layer: name for name, layer in module.named_modules()}
-    made: dict[
-        int, tuple[nn.Module, Tensor]
-    ] = {}  # by the identity of an output, which is kept so that it stays its own
-    ran: list[nn.Module] = []
+    # By the id of an output; the output itself is kept so that its id is not reused.
+    sources: dict[int, tuple[nn.Module, Tensor]] = {}
+    calls: list[nn.Module] = []
     normalised: set[nn.Module] = set()
 
     def after(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ran.append(layer)
-        made[id(output)] = layer, output
+        calls.append(layer)
+        sources[id(output)] = layer, output
 
     def before_norm(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        normalised.update(made[id(one)][0] for one in inputs if id(one) in made)
+        normalised.update(sources[id(one)][0] for one in inputs if id(one) in sources)
 
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
     hooks = [
@@ -87,11 +86,11 @@ def _bare_layers(module: nn.Module, images: Tensor) -> list[str]:
         module.train(was_training)
         for hook in hooks:
             hook.remove()
-    outputs = dict(made.values())
+    outputs = dict(sources.values())
     return [
         names[layer]
-        for layer in ran[:-1]
-        if ran.count(layer) == 1
+        for layer in calls[:-1]
+        if calls.count(layer) == 1
         and layer not in normalised
         and layer.bias is not None
         and names[layer]

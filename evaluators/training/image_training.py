@@ -1,4 +1,4 @@
-"""Training on images that are in memory: AdamW, a one-cycle schedule, augmentation of whole batches."""
+"""Training of image classifiers: AdamW, one-cycle schedule, augmentation of whole batches in memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from slimsearch.compression import AfterStep, LossTerm, Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.meter import Meter
+from slimsearch.evaluators.training.checkpoint import Checkpoint
+from slimsearch.evaluators.training.cpu_speedups import keep_channels_last, reuse_freed_memory, speed_up_dropout
 from slimsearch.evaluators.training.folded_norm import fold, insert
-from slimsearch.evaluators.training.freed_memory import freed_memory_kept
-from slimsearch.evaluators.training.gradient_layout import keep_channels_last
-from slimsearch.evaluators.training.precision import autocast, suited
-from slimsearch.evaluators.training.processor import threads
-from slimsearch.evaluators.training.progress import Progress
-from slimsearch.evaluators.training.quick_dropout import quicken
+from slimsearch.evaluators.training.hardware import autocast, network_precision, threads
 
 if TYPE_CHECKING:
     import torch
@@ -28,30 +25,32 @@ if TYPE_CHECKING:
 
 _CALIBRATION_IMAGES = 256
 _EVALUATION_BATCH = 512
+_DRY_RUN_IMAGES = 64
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
+"""Called with the epoch, from 1, and its metrics; returns whether the training continues."""
 
 
 class StoppedEarly(Exception):
-    """Training was ended by whoever is told of its epochs."""
+    """The `OnEpoch` callback ended a training early."""
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How networks are trained.
+    """Hyper-parameters of training.
 
     Attributes:
-        batch_size: images a step.
+        batch_size: images per step.
         learning_rate: peak of the one-cycle schedule.
         weight_decay: of AdamW, on weights with more than one dimension.
-        augmentation: "none", "shift", "shift-flip", or "auto" for what the data set declares.
+        augmentation: "none", "shift", "shift-flip", or "auto" for that of the data set.
         device: "cpu" or "cuda".
-        precision: "fp32", "bf16" for autocast, or "mixed" for the faster one for each network.
+        precision: "fp32", "bf16" (autocast), or "mixed" for the faster one for each network.
         warm_up: share of the training in which the learning rate rises, in (0, 1).
-        epoch_images: images of an epoch, where these are fewer than the training split has; the next epoch goes on with
-            those that were not used yet.
-        threads: of PyTorch's operators while a network is trained.
-        normalise: train a new network with batch normalisation where it has none, see `_folded_norm`.
+        normalise: train new networks with batch normalization where they have none, see `folded_norm`.
+        epoch_images: images per epoch, if fewer than the training split has; the next epoch continues with the images
+            that have not been used yet.
+        threads: of PyTorch's operators during training.
     """
 
     batch_size: int = 64
@@ -67,20 +66,19 @@ class TrainingSettings:
 
 
 class ImageTraining:
-    """The `slimsearch.compression.Training` of image classifiers: trains copies, and looks at the validation split.
+    """The `slimsearch.compression.Training` of image classifiers: trains a copy of a network.
 
     Args:
-        data: its training split is learned, its validation split is scored after every epoch.
-        settings: how.
+        data: trained on its training split; the validation split is scored after every epoch.
+        settings: hyper-parameters.
         seed: of order, augmentation and dropout.
-        epochs: how long stages of compression train unless they are told.
-        teachers: whom distillation can learn from, by name.
-        on_epoch: told of every epoch; False ends the training with `StoppedEarly`.
-        meter: asked between batches whether somebody measures.
-        initial: builds the module with the weights that its training began with.
+        epochs: default length of a compression stage's training.
+        teachers: networks for distillation, by name.
+        on_epoch: called after every epoch; False ends the training with `StoppedEarly`.
+        meter: pauses the training between batches while latency is measured.
+        initial: builds the module with the weights that its training started from.
         latency: measures a network's exported file, in ms.
-        checkpoint: a file that holds a training's state after each epoch while it goes on, and from which an
-            interrupted one is continued; None for none.
+        checkpoint: file for the state after each epoch, from which an interrupted training continues; None for none.
     """
 
     def __init__(
@@ -122,7 +120,7 @@ class ImageTraining:
 
     @property
     def calibration(self) -> Tensor:
-        """(256, C, H, W) float32 images of the training split, the same for every seed."""
+        """Calibration images: (256, C, H, W) float32 from the training split, the same for every seed."""
         return self.examples[0]
 
     @property
@@ -136,12 +134,12 @@ class ImageTraining:
 
     def initial(self) -> nn.Module:
         if self._initial is None:
-            raise SlimsearchError("the weights that the training began with are not known")
+            raise SlimsearchError("the initial weights of this network are unknown")
         return self._initial()
 
     def latency_ms(self, network: Network) -> float:
         if self._latency is None:
-            raise SlimsearchError("nothing measures latency here")
+            raise SlimsearchError("latency cannot be measured in this training")
         return self._latency(network)
 
     def fit(
@@ -153,15 +151,22 @@ class ImageTraining:
         losses: Sequence[LossTerm] = (),
         after_step: Sequence[AfterStep] = (),
     ) -> Network:
-        """Train a copy; the learning rate rises to its peak in the warm-up and falls along a cosine.
+        """Train a copy of `network` and return it, in evaluation mode.
 
         Source: one-cycle schedule of Smith and Topin 2018, AdamW of Loshchilov and Hutter 2019.
 
+        Args:
+            network: the start.
+            epochs: passes over the images of an epoch.
+            learning_rate: peak of the schedule; by default that of the settings.
+            losses: further terms of the loss; cross entropy has the rest of the total weight of 1.
+            after_step: callbacks after each step of the optimizer.
+
         Raises:
             SlimsearchError: the loss is not finite.
-            StoppedEarly: `on_epoch` said so.
+            StoppedEarly: `on_epoch` returned False.
         """
-        with threads(self._settings.threads), freed_memory_kept():
+        with threads(self._settings.threads), reuse_freed_memory():
             return self._fit(network, epochs, learning_rate, losses, after_step)
 
     def _fit(
@@ -173,15 +178,15 @@ class ImageTraining:
 
         settings, train = self._settings, self._data.train
         device = torch.device(settings.device)
-        look = self._data.normalise(train.images[:2])
-        settings = replace(settings, precision=suited(settings.precision, network, look))
+        example = self._data.normalise(train.images[:2])
+        settings = replace(settings, precision=network_precision(settings.precision, network, example))
         torch.manual_seed(self._seed)
         module = _to(network.copy_module(), device, torch.channels_last).train()
         inserted: list[str] = []
         if settings.normalise and not losses and not after_step:
-            inserted = insert(module, look.to(device))
+            inserted = insert(module, example.to(device))
         attached = [term.attach(module) for term in losses]
-        take_back = [quicken(module), keep_channels_last(module)] if settings.device == "cpu" else []
+        undo_speedups = [speed_up_dropout(module), keep_channels_last(module)] if settings.device == "cpu" else []
         order = np.random.default_rng(self._seed)
         count = min(len(train), settings.epoch_images or len(train))
         steps = max(1, count // settings.batch_size)  # the last, smaller batch of an epoch is left out
@@ -195,8 +200,8 @@ class ImageTraining:
             with autocast(settings.precision, settings.device):
                 for term in losses:
                     term.look_through(self._in_order(device))
-        progress = Progress(module, optimizer, order, [*losses, *after_step], self._checkpoint)
-        for epoch in range(progress.resume(epochs * steps) + 1, epochs + 1):
+        checkpoint = Checkpoint(module, optimizer, order, [*losses, *after_step], self._checkpoint)
+        for epoch in range(checkpoint.resume(epochs * steps) + 1, epochs + 1):
             permutation = self._order_of(epoch, count, order)
             total = torch.zeros((), device=device)
             for step in range(steps):
@@ -221,19 +226,18 @@ class ImageTraining:
                 self._meter.pause_if_measuring()
             train_loss = float(total) / steps
             if not math.isfinite(train_loss):
-                raise SlimsearchError(
-                    f"the loss is {train_loss} in epoch {epoch}: lower --learning-rate {settings.learning_rate:g}"
-                )
+                rate = f"the stage's learning_rate={peak:g}" if learning_rate else f"--learning-rate {peak:g}"
+                raise SlimsearchError(f"the loss is {train_loss} in epoch {epoch}: lower {rate}")
             if epoch < epochs:
-                progress.save(epoch, epochs * steps)
+                checkpoint.save(epoch, epochs * steps)
             if self._on_epoch is not None:
                 scores = {"train_loss": train_loss, **validate(module, self._data, settings, self._meter)}
                 if not self._on_epoch(epoch, scores):
                     raise StoppedEarly
         for term in losses:
             term.detach()
-        progress.remove()
-        for undo in take_back:
+        checkpoint.remove()
+        for undo in undo_speedups:
             undo()
         fold(module, inserted)
         module = _to(module, torch.device("cpu"), torch.contiguous_format).eval()
@@ -242,12 +246,12 @@ class ImageTraining:
     def _order_of(
         self, epoch: int, count: int, order: np.random.Generator
     ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """Places of the `count` images of an epoch, in random order; shorter epochs share the images among them."""
+        """Indices of the `count` images of an epoch, in random order; shorter epochs divide the images among them."""
         total = len(self._data.train)
         if count == total:
             return order.permutation(total)
         passes = range((epoch - 1) * count // total, (epoch * count - 1) // total + 1)
-        # Each pass over the data has an order of its own, whichever epoch asks for a part of it.
+        # Each pass over the data has its own order, seeded by its index, so that a resumed training finds it again.
         found = np.concatenate([np.random.default_rng([self._seed, one]).permutation(total) for one in passes])
         first = (epoch - 1) * count - passes[0] * total
         return found[first : first + count]
@@ -260,8 +264,28 @@ class ImageTraining:
             self._meter.pause_if_measuring()
 
 
+class DryRunTraining(ImageTraining):
+    """A `Training` without training: compression stages give the final widths, ranks and number formats at once."""
+
+    def fit(
+        self, network: Network, *, epochs: int, learning_rate: float | None = None, losses: Sequence[LossTerm] = (),
+        after_step: Sequence[AfterStep] = (),
+    ) -> Network:  # fmt: skip
+        """A copy of `network` after one call of each callback, as the last step of a training, with gradients."""
+        import torch.nn.functional as F
+
+        module = network.copy_module().eval()
+        if after_step:
+            images, labels = (part[:_DRY_RUN_IMAGES] for part in self.examples)
+            F.cross_entropy(module(images), labels).backward()  # type: ignore[no-untyped-call]
+            for callback in after_step:
+                callback(module, 0, 1)
+            module.zero_grad(set_to_none=True)
+        return Network(module, network.structure, network.quantization)
+
+
 def augmentation_of(settings: TrainingSettings, data: Dataset) -> str:
-    """The augmentation that `settings` ask for on `data`."""
+    """The augmentation of `settings`, "auto" resolved to that of `data`."""
     return settings.augmentation if settings.augmentation != "auto" else data.augmentation
 
 
@@ -269,7 +293,7 @@ def training_batch(
     data: Dataset, chosen: np.ndarray[tuple[int], np.dtype[np.int64]], augment: str, order: np.random.Generator,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The training images at `chosen`, augmented and normalised, (N, C, H, W) float32, and their labels, (N,) int64."""
+    """Augmented, normalized training images (N, C, H, W) float32 and labels (N,) int64 at the indices `chosen`."""
     import torch
 
     images = data.train.images[chosen]
@@ -280,7 +304,7 @@ def training_batch(
 
 
 def validate(module: nn.Module, data: Dataset, settings: TrainingSettings, meter: Meter) -> dict[str, float]:
-    """Accuracy and loss of `module` on the validation split; it is left in training mode."""
+    """``val_accuracy`` and ``val_loss`` of `module` on the validation split; leaves it in training mode."""
     import torch
     import torch.nn.functional as F
 
@@ -299,12 +323,12 @@ def validate(module: nn.Module, data: Dataset, settings: TrainingSettings, meter
 
 
 def _to(module: nn.Module, device: torch.device, layout: torch.memory_format) -> nn.Module:
-    """`module` moved; convolutions are fastest in channels_last, everything else expects contiguous weights."""
+    """`module`, moved in place. Convolutions train fastest in channels_last; all other code expects contiguous."""
     return module.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
 def parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
-    """Biases and the parameters of normalisation and of quantization are not decayed."""
+    """Parameter groups: no weight decay for biases and for parameters of normalization and quantization."""
     trained = [p for p in parameters if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
@@ -313,7 +337,7 @@ def parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) ->
 
 
 def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int, warm_up: float) -> None:
-    """The learning rate of a step, from a 25th of `peak` and back to nothing; the first moment moves against it."""
+    """One-cycle learning rate of a step, from ``peak / 25`` to `peak` to about 0; beta1 moves the opposite way."""
     top = max(1.0, warm_up * steps - 1)
     if step <= top:
         height = (1 - math.cos(math.pi * step / top)) / 2  # 0 to 1
@@ -328,9 +352,9 @@ def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: in
 def _shift(
     images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], rng: np.random.Generator, *, flip: bool
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Each image moved, its edges filled with its border's value, and perhaps half of them mirrored.
+    """Shift each image at random, repeating its border; with `flip`, also mirror half of the images.
 
-    By up to a fourteenth of the side; pictures that may be mirrored bear an eighth (He et al. 2016 for CIFAR-10).
+    Shifts by up to 1/14 of the side, or 1/8 with `flip` (He et al. 2016 for CIFAR-10).
     """
     count, _, height, width = images.shape
     reach = max(1, height // (8 if flip else 14))

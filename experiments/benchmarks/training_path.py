@@ -94,10 +94,10 @@ def tricks(epochs: int) -> list[Trick]:
         Trick("bfloat16", full, Variant(replace(base, precision="bf16"), epochs=epochs)),
         Trick("bfloat16 where a network multiplies much for what it moves", full, long),
         Trick(
-            "freed memory kept, batches of 256", Variant(large, without="freed_memory_kept"), Variant(large),
+            "freed memory kept, batches of 256", Variant(large, without="reuse_freed_memory"), Variant(large),
             accuracy=False,
         ),
-        Trick("dropout's masks by NumPy", replace(long, without="quicken"), long, ("mnist_cnn",)),
+        Trick("dropout's masks by NumPy", replace(long, without="speed_up_dropout"), long, ("mnist_cnn",)),
         Trick(
             "gradients in channels last", replace(plain, without="keep_channels_last"), plain, accuracy=False,
         ),

@@ -231,7 +231,7 @@ def network_evaluator(
         training_settings(configuration),
         latency_settings(configuration),
         user_metrics(configuration.metrics),
-        kept=directory.path / _COMMON_NETWORKS if compressing else None,
+        cache=directory.path / _COMMON_NETWORKS if compressing else None,
         initial=initial,
     )
 

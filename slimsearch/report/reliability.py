@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import load_right, told_apart, wilson
+from slimsearch.evaluators import load_correct, significantly_different, wilson
 from slimsearch.record.lineage import repetitions
 from slimsearch.record.trial import Trial, trial_folder
 
@@ -56,7 +56,7 @@ class Significance:
         if metric == "val_accuracy":
             right, beside = self._predictions(one.number), self._predictions(other.number)
             if right is not None and beside is not None and len(right) == len(beside):
-                return told_apart(right, beside)
+                return significantly_different(right, beside)
         return one.metrics[metric] != other.metrics[metric]
 
     def ties(self, metric: str, trial: Trial, others: Sequence[Trial]) -> list[int]:
@@ -66,7 +66,7 @@ class Significance:
     def _predictions(self, number: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         if number not in self._right:
             try:
-                self._right[number] = load_right(self._directory / trial_folder(number))
+                self._right[number] = load_correct(self._directory / trial_folder(number))
             except SlimsearchError:  # trials of a function or a table have none
                 self._right[number] = None
         return self._right[number]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Evaluator, Outcome, Report, Task
+from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task
 from slimsearch.files import write_json
 from slimsearch.reading import mismatch, read_json
 from slimsearch.search_spaces import Candidate, ModelSpace, Point
@@ -147,7 +147,7 @@ class _WithSupernet:
     strategy: OneShot
     evaluator: ImageEvaluator
 
-    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+    def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
         if task.number != _SUPERNET:
             return self.evaluator.evaluate(task, report=report)
         from slimsearch.strategies._nni import supernet as _nni_supernet

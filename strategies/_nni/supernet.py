@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimsearch.errors import SlimsearchError, describe_error, first_line
-from slimsearch.evaluators import Meter, Report
+from slimsearch.evaluators import Meter, ReportEpoch
 from slimsearch.search_spaces import ModelSpace, Point
 from slimsearch.strategies._nni.drive import space_name
 from slimsearch.strategies._nni.exchange import ImageData
@@ -194,7 +194,7 @@ def train(
     batch_size: int,
     held_out: float,
     seed: int,
-    report: Report,
+    report: ReportEpoch,
 ) -> Supernet:
     """Train a supernet on a part of the training split; the other part is for the architecture.
 
@@ -226,7 +226,7 @@ def train(
 class _Classifier(LightningModule):  # type: ignore[misc]
     """Cross-entropy and Adam, as NNI asks for them; tells of every epoch, and waits while somebody measures."""
 
-    def __init__(self, report: Report | None = None, meter: Meter | None = None) -> None:
+    def __init__(self, report: ReportEpoch | None = None, meter: Meter | None = None) -> None:
         super().__init__()
         self._report, self._meter = report, meter
         self._sums = torch.zeros(3)  # loss, right answers, images

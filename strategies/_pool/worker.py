@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 
 from slimsearch.errors import describe_error
-from slimsearch.evaluators import Evaluator, Outcome, Report, Task, use_one_thread
+from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task, use_one_thread
 from slimsearch.strategies._pool.trial_log import bounded
 from slimsearch.strategies._pool.unwritable import unwritable
 from slimsearch.strategies._strategy import Failure
@@ -50,7 +50,7 @@ def serve(line: Connection, evaluator: bytes, environment: Mapping[str, str]) ->
                 line.send((DONE, Failure(describe_error(error))))
 
 
-def evaluated(evaluator: Evaluator, task: Task, report: Report) -> Outcome | Failure:
+def evaluated(evaluator: Evaluator, task: Task, report: ReportEpoch) -> Outcome | Failure:
     """Evaluate `task`; what it raises comes back as a line, with the traceback in the task's log."""
     try:
         with _output_to(task):

@@ -16,9 +16,8 @@ from slimsearch.compression.cluster import Cluster, SharedValues, k_means
 from slimsearch.compression.export.packing import pack, unpack
 from slimsearch.compression.quantization.plan import CODEBOOK
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import DeployedModel, ImageTraining, TrainingSettings
+from slimsearch.evaluators import DeployedModel, ImageTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.evaluators.training.image_training import StoppedEarly
 
 
 def _module(sparsity: float = 0.0) -> nn.Module:

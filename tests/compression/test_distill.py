@@ -21,9 +21,8 @@ from slimsearch.compression.distillation.onnx_teacher import OnnxFeatures
 from slimsearch.compression.dynamic_layerwise import DynamicLayerwise, NearestFeatures
 from slimsearch.compression.quantization.plan import CODEBOOK, STATIC, WEIGHTS_FP16, WEIGHTS_INT8
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import ImageTraining, TrainingSettings
+from slimsearch.evaluators import ImageTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.evaluators.training.image_training import StoppedEarly
 
 IMAGES = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

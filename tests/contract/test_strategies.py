@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Evaluator, Outcome, Report, Task
+from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task
 from slimsearch.names import built_in_names, load_class
 from slimsearch.search_spaces import Candidate, ChoiceSpace, Point
 from slimsearch.strategies import (
@@ -76,7 +76,7 @@ class Odd:
 
     space = ChoiceSpace({"what": ["fine", "raise", "stop", "die"]})
 
-    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+    def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
         what = task.candidate.architecture["what"]
         print("said on standard output")
         if what == "raise":

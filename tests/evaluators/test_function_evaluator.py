@@ -1,4 +1,4 @@
-"""A function of the user's: what it is given, what it may give, and how it is stopped."""
+"""A user's function: its arguments, its result, and early stopping."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_known_costs_are_told_first_and_merged() -> None:
     assert all(type(value) is float for value in outcome.metrics.values())
 
 
-def test_what_its_costs_rule_out_is_not_evaluated() -> None:
+def test_a_candidate_ruled_out_by_its_costs_is_not_evaluated() -> None:
     def evaluate(candidate: object) -> dict[str, float]:
         raise AssertionError
 
     assert call(evaluate, stop_at=0)[0].metrics == {"params": 160.0, "macs": 1.0}
 
 
-def test_report_says_when_to_stop() -> None:
+def test_report_returns_false_to_stop() -> None:
     answers = []
 
     def evaluate(candidate: object, report: Callable[..., bool], epochs: int) -> dict[str, float]:
@@ -64,7 +64,7 @@ def test_report_says_when_to_stop() -> None:
         return {"loss": 0.0}
 
     outcome, told = call(evaluate, stop_at=2)
-    # Whoever goes on all the same is not listened to.
+    # Later reports of a stopped trial are ignored.
     assert answers == [True, *[False] * 6]
     assert told[1:] == [(1, {"loss": 1.0}), (2, {"loss": 0.5})]
     assert type(told[1][0]) is int
@@ -75,10 +75,10 @@ def test_report_says_when_to_stop() -> None:
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (0.5, "gave float, not a dict"),
-        (None, "gave NoneType, not a dict"),
-        ({"loss": "low"}, "'loss': 'low', which is no number"),
-        ({"loss": "0.5"}, "'loss': '0.5', which is no number"),
+        (0.5, "returned float, not a dict"),
+        (None, "returned NoneType, not a dict"),
+        ({"loss": "low"}, "'loss': 'low', which is not a number"),
+        ({"loss": "0.5"}, "'loss': '0.5', which is not a number"),
         ({"loss": None}, "'loss': None"),
         ({"loss": 10**400}, "'loss': 1000"),
         ({"loss": np.ones((9, 3))}, "'loss': array"),
@@ -87,11 +87,11 @@ def test_report_says_when_to_stop() -> None:
         ({"loss": -np.inf}, "metric 'loss' is -inf"),
     ],
 )
-def test_what_is_no_dict_of_finite_numbers_is_refused_in_one_line(found: Any, message: str) -> None:
-    def told(candidate: object, report: Callable[..., bool]) -> Any:
+def test_a_result_that_is_no_dict_of_finite_numbers_is_a_clear_error(found: Any, message: str) -> None:
+    def reporting(candidate: object, report: Callable[..., bool]) -> Any:
         return report(1, found)
 
-    for function in (lambda candidate: found, told):
+    for function in (lambda candidate: found, reporting):
         with pytest.raises(SlimsearchError, match=message) as caught:
             call(function)
         assert "\n" not in str(caught.value)

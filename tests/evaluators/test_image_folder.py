@@ -1,4 +1,4 @@
-"""A user's own images: folders, arrays, and what can be wrong with them."""
+"""A user's own images: folders, arrays, and errors."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_unknown_names() -> None:
 
 def test_missing_files_of_a_named_data_set(tmp_path: Path) -> None:
     with pytest.raises(
-        SlimsearchError, match=r"cannot read MNIST below '.*'.*--data-root, or fetch them with --download"
+        SlimsearchError, match=r"cannot read MNIST below '.*'.*--data-root, or download them with --download"
     ):
         load_dataset("mnist", root=tmp_path)
 

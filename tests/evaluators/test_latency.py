@@ -1,4 +1,4 @@
-"""What becomes of disturbed blocks, and what the interval is."""
+"""Latency measurement: disturbed blocks, and confidence intervals."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel, measure_latency
-from slimsearch.evaluators.latency.measurement import _interval, _Timed
-from slimsearch.evaluators.latency.reference import Reference
+from slimsearch.evaluators.latency.measurement import BlockTimes, median_interval
+from slimsearch.evaluators.latency.reference import CallTimes, Reference
 
 
-class Known:
+class OneSecond(Reference):
     """A reference whose best time is 1 second."""
 
-    def disturbance(self, taken: float) -> float:
-        return taken - 1
+    def __init__(self) -> None:
+        pass
 
-    def calm(self, taken: float) -> bool:
-        return taken <= 1.05
+    @property
+    def best(self) -> CallTimes:
+        return (1.0,)
 
 
 @pytest.fixture
@@ -38,23 +39,23 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_disturbed_block_does_not_count() -> None:
-    calm, disturbed = [(0.002, 1.0)] * 3, [(0.009, 1.2)] * 40
-    found = _Timed([calm + disturbed for _ in range(9)]).latency(Known(), 9)
+    calm, disturbed = [(0.002, (1.0,))] * 3, [(0.009, (1.2,))] * 40
+    found = BlockTimes([calm + disturbed for _ in range(9)]).latency(OneSecond(), 9)
     assert (found.median_ms, found.low_ms, found.high_ms) == (2.0, 2.0, 2.0)
     assert (found.blocks, found.discarded, found.calm) == (27, 360, True)
 
 
-def test_without_calm_what_was_disturbed_least_counts_and_is_said_to_be() -> None:
-    blocks = [(0.003, 1.1)] * 5 + [(0.009, 1.5)] * 5
-    found = _Timed([blocks for _ in range(9)]).latency(Known(), 9)
+def test_without_calm_blocks_the_least_disturbed_are_used_and_flagged() -> None:
+    blocks = [(0.003, (1.1,))] * 5 + [(0.009, (1.5,))] * 5
+    found = BlockTimes([blocks for _ in range(9)]).latency(OneSecond(), 9)
     assert found.median_ms == pytest.approx(3.0)
     assert not found.calm
     assert found.metrics()["latency_calm"] == 0
 
 
-def test_a_round_that_was_disturbed_gives_way_to_a_calm_one() -> None:
-    calm, disturbed = [(0.002, 1.0)] * 3, [(0.009, 1.2)] * 3
-    found = _Timed([disturbed, *[calm] * 9]).latency(Known(), 9)
+def test_calm_rounds_are_used_before_disturbed_ones() -> None:
+    calm, disturbed = [(0.002, (1.0,))] * 3, [(0.009, (1.2,))] * 3
+    found = BlockTimes([disturbed, *[calm] * 9]).latency(OneSecond(), 9)
     assert found.calm
     assert found.high_ms == pytest.approx(2.0)
     assert found.discarded == 3
@@ -64,7 +65,7 @@ def test_a_round_that_was_disturbed_gives_way_to_a_calm_one() -> None:
     ("count", "positions"), [(1, (0, 0)), (3, (0, 2)), (5, (0, 4)), (6, (0, 5)), (9, (1, 7)), (15, (3, 11))]
 )
 def test_the_interval_holds_the_median_with_95_percent(count: int, positions: tuple[int, int]) -> None:
-    low, high = _interval(list(range(count)))
+    low, high = median_interval(list(range(count)))
     assert (low, high) == positions
     if count >= 6:
         rng = np.random.default_rng(0)
@@ -73,7 +74,7 @@ def test_the_interval_holds_the_median_with_95_percent(count: int, positions: tu
         assert held.mean() >= 0.945
 
 
-def test_a_measurement_says_how_it_was_made(file: Path) -> None:
+def test_a_measurement_has_blocks_and_an_interval(file: Path) -> None:
     cores = os.sched_getaffinity(0)
     found = measure_latency([file, file], (1, 8, 8), blocks=15, patience=1.0)
     assert len(found) == 2
@@ -81,23 +82,23 @@ def test_a_measurement_says_how_it_was_made(file: Path) -> None:
         assert 0 < latency.low_ms <= latency.median_ms <= latency.high_ms
         assert latency.blocks >= 15
         assert latency.metrics("start_").keys() >= {"start_latency_ms", "start_latency_low_ms", "start_latency_high_ms"}
-    assert os.sched_getaffinity(0) == cores, "this thread may go where it could before"
+    assert os.sched_getaffinity(0) == cores, "this thread is no longer pinned"
 
 
-def test_the_best_time_is_known_to_later_measurements_for_an_hour(tmp_path: Path) -> None:
+def test_the_best_time_is_stored_for_an_hour(tmp_path: Path) -> None:
     file = tmp_path / "reference-1.json"
-    Reference(1, tmp_path).keep()
+    Reference(1, tmp_path).store()
     stored = json.loads(file.read_text())
     stored["times"] = [[time.time() - 10, [1e-9, 1e-9]]]
     file.write_text(json.dumps(stored))
-    assert Reference(1, tmp_path).best == (1e-9, 1e-9), "then everything is disturbed, compared with what was"
+    assert Reference(1, tmp_path).best == (1e-9, 1e-9), "everything is disturbed compared with this time"
     stored["times"] = [[time.time() - 3601, [1e-9, 1e-9]], [time.time() + 100, [1e-9, 1e-9]]]
     file.write_text(json.dumps(stored))
     assert min(Reference(1, tmp_path).best) > 1e-7
     for damaged in ("", "[]", '{"times": [["a", 1]]}', '{"times": 3}', '{"times": [[1]]}'):
         file.write_text(damaged)
         assert min(Reference(1, tmp_path).best) > 1e-7
-    Reference(1, tmp_path).keep()
+    Reference(1, tmp_path).store()
     assert len(json.loads(file.read_text())["times"]) == 1
 
 
@@ -110,7 +111,7 @@ def test_both_runtimes_give_the_same_answers(file: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_a_file_that_is_none_is_one_line(runtime: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_a_clear_error(runtime: str, tmp_path: Path) -> None:
     pytest.importorskip(runtime)
     (tmp_path / "model.onnx").write_bytes(b"no network")
     with pytest.raises(SlimsearchError, match=r"'.*model\.onnx' is no ONNX file: ") as caught:

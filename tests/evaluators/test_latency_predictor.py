@@ -1,4 +1,4 @@
-"""Latency foretold: what is measured once, kept, corrected, and guessed."""
+"""Predicted latency: operators are measured once, stored, corrected, and estimated."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from torch import nn
 from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import LatencyPredictor, measure_latency
-from slimsearch.evaluators.latency import predictor as _latency_predictor
-from slimsearch.evaluators.latency.meter import Meter
-from slimsearch.evaluators.latency.operator_costs import Cost, OperatorCosts
+from slimsearch.evaluators import LatencyPredictor, Meter, measure_latency
+from slimsearch.evaluators.latency.operators import Cost
+from slimsearch.evaluators.latency.predictor import OperatorCosts
 from slimsearch.evaluators.latency.reference import Reference
 
 
@@ -33,7 +32,7 @@ def _export(folder: Path, width: int) -> Path:
     return path
 
 
-# What is disturbed is not kept.
+# Disturbed measurements are not stored.
 pytestmark = pytest.mark.usefixtures("calm")
 
 
@@ -49,7 +48,7 @@ def test_operators_are_measured_once_on_a_machine(tmp_path: Path) -> None:
     assert LatencyPredictor(batch=4, folder=tmp_path / "cache").predict(path).measured_operators > 0
 
 
-def test_more_work_takes_longer_and_about_as_long_as_it_does(tmp_path: Path) -> None:
+def test_predictions_are_close_to_measurements(tmp_path: Path) -> None:
     paths = [_export(tmp_path, width) for width in (8, 256)]
     predictor = LatencyPredictor(folder=tmp_path / "cache")
     small, large = (predictor.predict(path).ms for path in paths)
@@ -59,7 +58,7 @@ def test_more_work_takes_longer_and_about_as_long_as_it_does(tmp_path: Path) -> 
     assert 0.3 < large / measured[1] < 3
 
 
-def test_what_was_measured_corrects_and_one_outlier_does_not(tmp_path: Path) -> None:
+def test_measured_pairs_correct_predictions_and_an_outlier_does_not(tmp_path: Path) -> None:
     paths = [_export(tmp_path, width) for width in (8, 16, 24, 32, 48, 64, 96, 128)]
     predictor = LatencyPredictor(folder=tmp_path / "cache")
     before = {path: predictor.predict(path).ms for path in paths}
@@ -90,7 +89,7 @@ def test_several_write_at_once(tmp_path: Path) -> None:
     assert len(OperatorCosts(1, 1, tmp_path).read()) == 41
 
 
-def test_an_operator_that_cannot_stand_alone_is_guessed_and_said(tmp_path: Path) -> None:
+def test_an_operator_that_cannot_run_alone_is_estimated(tmp_path: Path) -> None:
     def value(name: str, shape: list[object]) -> onnx.ValueInfoProto:
         return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
@@ -115,35 +114,32 @@ def test_an_operator_that_cannot_stand_alone_is_guessed_and_said(tmp_path: Path)
     assert np.isfinite(found.ms)
 
 
-def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
+def test_a_damaged_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_text("no")
     with pytest.raises(SlimsearchError, match=r"cannot load '.*no\.onnx'"):
         LatencyPredictor(folder=tmp_path / "cache").predict(tmp_path / "no.onnx")
 
 
-def test_what_was_disturbed_serves_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Reference, "calm", lambda self, taken: False)
-    monkeypatch.setattr(_latency_predictor, "_PATIENCE_SECONDS", 0.0)
+def test_disturbed_costs_are_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reference, "calm", lambda self, times: False)
     path = _export(tmp_path, 8)
-    found = [LatencyPredictor(folder=tmp_path / "cache").predict(path) for _ in range(2)]
+    found = [LatencyPredictor(folder=tmp_path / "cache", patience=0.0).predict(path) for _ in range(2)]
     assert found[0].measured_operators == found[1].measured_operators > 0
 
 
-def test_beside_one_who_does_not_pause_no_calm_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Reference, "calm", lambda self, taken: False)
-    monkeypatch.setattr(_latency_predictor, "_PATIENCE_SECONDS", 120.0)
+def test_it_does_not_wait_for_calm_beside_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reference, "calm", lambda self, times: False)
     path = _export(tmp_path, 8)
     with Meter(tmp_path / "locks").computing():
-        predictor = LatencyPredictor(meter=Meter(tmp_path / "locks"), folder=tmp_path / "cache")
+        predictor = LatencyPredictor(meter=Meter(tmp_path / "locks"), folder=tmp_path / "cache", patience=120.0)
         started = time.monotonic()
         assert predictor.predict(path).measured_operators > 0
         assert time.monotonic() - started < 60
 
 
-def test_what_is_waited_for_in_vain_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Reference, "calm", lambda self, taken: False)
-    monkeypatch.setattr(_latency_predictor, "_PATIENCE_SECONDS", 3.0)
-    path, predictor = _export(tmp_path, 8), LatencyPredictor(folder=tmp_path / "cache")
+def test_after_waiting_in_vain_it_waits_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reference, "calm", lambda self, times: False)
+    path, predictor = _export(tmp_path, 8), LatencyPredictor(folder=tmp_path / "cache", patience=3.0)
     seconds = []
     for _ in range(2):
         started = time.monotonic()

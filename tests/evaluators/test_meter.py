@@ -1,4 +1,4 @@
-"""Measuring alone: real processes that compute, measure and die."""
+"""Exclusive measurement: real processes that compute, measure and die."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def compute(folder: Path, out: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_others_pause_while_one_measures(tmp_path: Path) -> None:
+def test_other_processes_pause_during_a_measurement(tmp_path: Path) -> None:
     workers = [compute(tmp_path / "locks", tmp_path / f"out{i}") for i in range(2)]
     try:
         meter = Meter(tmp_path / "locks")
@@ -50,7 +50,7 @@ def test_others_pause_while_one_measures(tmp_path: Path) -> None:
             worker.wait()
 
 
-def test_a_killed_process_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_killed_process_releases_its_locks(tmp_path: Path) -> None:
     worker = compute(tmp_path / "locks", tmp_path / "out")
     worker.kill()
     worker.wait()
@@ -60,7 +60,7 @@ def test_a_killed_process_holds_nobody_up(tmp_path: Path) -> None:
     assert time.monotonic() - started < 1
 
 
-def test_one_who_computes_may_measure(tmp_path: Path) -> None:
+def test_a_computing_process_can_measure(tmp_path: Path) -> None:
     meter = Meter(tmp_path)
     with meter.computing():
         with meter.exclusive():
@@ -70,7 +70,7 @@ def test_one_who_computes_may_measure(tmp_path: Path) -> None:
         pass
 
 
-def test_one_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+def test_the_wait_for_a_process_that_hangs_is_bounded(tmp_path: Path) -> None:
     hung = Meter(tmp_path)
     with hung.computing():
         started = time.monotonic()
@@ -81,13 +81,13 @@ def test_one_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
         assert alone
 
 
-def test_who_hangs_is_waited_for_once(tmp_path: Path) -> None:
+def test_later_waits_for_a_process_that_hangs_are_short(tmp_path: Path) -> None:
     hung, meter = Meter(tmp_path), Meter(tmp_path)
     with hung.computing():
         with meter.exclusive(patience=1.5) as alone:
             assert not alone
         started = time.monotonic()
-        for one in (meter, Meter(tmp_path)):  # who comes later need not find it out
+        for one in (meter, Meter(tmp_path)):  # also of another process
             with one.exclusive(patience=60) as alone:
                 assert not alone
         assert time.monotonic() - started < 5
@@ -97,4 +97,4 @@ def test_who_hangs_is_waited_for_once(tmp_path: Path) -> None:
         started = time.monotonic()
         with meter.exclusive(patience=1.5) as alone:
             assert not alone
-        assert time.monotonic() - started >= 1.5  # it had come to its senses in between
+        assert time.monotonic() - started >= 1.5  # in between, it had paused

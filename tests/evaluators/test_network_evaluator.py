@@ -1,8 +1,9 @@
-"""One evaluation: what is reported, measured, stopped and refused."""
+"""Evaluation of networks: reported metrics, measured files, early stopping, and errors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +37,18 @@ def always(epoch: int, metrics: Mapping[str, float]) -> bool:
 
 
 def test_costs_are_known_before_training_and_hold_afterwards(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
-    heard: dict[int, dict[str, float]] = {}
+    reported: dict[int, dict[str, float]] = {}
 
     def report(epoch: int, metrics: Mapping[str, float]) -> bool:
-        heard[epoch] = dict(metrics)
+        reported[epoch] = dict(metrics)
         return True
 
     outcome = evaluator.evaluate(task(tmp_path), report=report)
-    assert list(heard) == [0, 1, 2, 3]
+    assert list(reported) == [0, 1, 2, 3]
     for name in ("params", "macs"):
-        assert heard[0][name] == outcome.metrics[name]
+        assert reported[0][name] == outcome.metrics[name]
     # The file also carries the metadata, which the one before training does not need.
-    assert heard[0]["size_kib"] == pytest.approx(outcome.metrics["size_kib"], abs=0.5)
+    assert reported[0]["size_kib"] == pytest.approx(outcome.metrics["size_kib"], abs=0.5)
     assert outcome.metrics["latency_low_ms"] <= outcome.metrics["latency_ms"] <= outcome.metrics["latency_high_ms"]
     assert outcome.metrics["params"] == 8 * 9 + 8 + 8 * 9 * 10 + 10
     assert outcome.metrics["macs"] == 8 * 9 * 6 * 6 + 8 * 9 * 10
@@ -114,17 +115,13 @@ def test_a_file_that_disagrees_with_its_network_is_refused(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_metric_that_is_no_number_is_refused(evaluator: NetworkEvaluator, tmp_path: Path, value: float) -> None:
-    from dataclasses import replace
-
+def test_a_metric_that_is_not_finite_is_an_error(evaluator: NetworkEvaluator, tmp_path: Path, value: float) -> None:
     broken = replace(evaluator, metrics={"mine": lambda path, data: value})
     with pytest.raises(SlimsearchError, match="metric 'mine' is"):
         broken.evaluate(task(tmp_path), report=always)
 
 
 def test_a_metric_of_ones_own_never_sees_the_test_split(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     seen: list[Dataset] = []
 
     def mine(path: Path, data: Dataset) -> float:
@@ -173,5 +170,5 @@ def test_a_quantized_file_that_disagrees_with_its_network_is_refused(
         honest(Network(module, network.structure, network.quantization), path, images, metadata)
 
     monkeypatch.setattr(compression, "export_onnx", wrong)
-    with pytest.raises(SlimsearchError, match=r"the exported file disagrees with the network: .*allowed 0\.3"):
+    with pytest.raises(SlimsearchError, match=r"disagrees with the network: .*allowed 0\.3"):
         evaluator.evaluate(task(tmp_path / "wrong", recipe), report=always)

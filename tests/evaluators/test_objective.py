@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Limit, Objective, WeightedProduct, front, hypervolume, hypervolumes, ranks, select
+from slimsearch.evaluators import Limit, Objective, WeightedProduct, front, hypervolume, hypervolumes, select
+from slimsearch.evaluators.objective import ranks
 
 OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("latency_ms", "minimize"))
 

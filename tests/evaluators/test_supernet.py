@@ -1,4 +1,4 @@
-"""The supernet: what networks share, how it is trained, and what inherits from it."""
+"""Supernets: shared parameters, training, inherited weights, and evaluation with them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,12 @@ from nni.nas.nn.pytorch import ModelSpace as NniModelSpace
 from torch import nn
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import (
-    Meter,
-    NetworkEvaluator,
-    SharedWeights,
-    Supernet,
-    SupernetEvaluator,
-    Task,
-    TrainingSettings,
-    recalibrate,
-    train_supernet,
-)
+from slimsearch.evaluators import Meter, NetworkEvaluator, StoppedEarly, Task, TrainingSettings, WeightSharingEvaluator
 from slimsearch.evaluators.datasets import Dataset, Split, load_dataset
-from slimsearch.evaluators.supernet.supernet import calibration_images
-from slimsearch.evaluators.supernet.training import SAMPLINGS, _Paths
-from slimsearch.evaluators.training.image_training import OnEpoch, StoppedEarly, validate
+from slimsearch.evaluators.supernet import training
+from slimsearch.evaluators.supernet.supernet import SharedWeights, Supernet, calibration_images, recalibrate
+from slimsearch.evaluators.supernet.training import SAMPLINGS, PathSampler, train_supernet
+from slimsearch.evaluators.training.image_training import OnEpoch, validate
 from slimsearch.search_spaces import Candidate, ModelSpace
 from tests.conftest import SPACES, TINY, VARIOUS
 
@@ -269,21 +260,6 @@ def test_every_sampling_trains(sampling: str, tiny: ModelSpace, digits: Dataset)
     assert supernet.facts["sampling"] == sampling
 
 
-def test_sets_that_are_kept_apart_share_nothing(tiny: ModelSpace, digits: Dataset, tmp_path: Path) -> None:
-    supernet = train_supernet(tiny, few(digits, 64), SETTINGS, epochs=1, seed=0, apart=["act"])
-    relu, tanh = (
-        {slot.key for slot in supernet.weights.structure({"act": act, "width": 8}).slots.values()} for act in (0, 1)
-    )
-    assert not relu & tanh
-    assert supernet.weights.tensors.keys() == relu | tanh
-    supernet.save(tmp_path)
-    images, architecture = digits.normalise(digits.validation.images), {"act": 1, "width": 16}
-    loaded = Supernet.load(tmp_path, tiny)
-    assert torch.equal(loaded.subnet(architecture, images)(images), supernet.subnet(architecture, images)(images))
-    with pytest.raises(SlimsearchError, match="unknown label 'depth'; Tiny has act, width"):
-        train_supernet(tiny, digits, SETTINGS, epochs=1, seed=0, apart=["depth"])
-
-
 def test_an_unknown_sampling_is_refused(tiny: ModelSpace, digits: Dataset) -> None:
     with pytest.raises(SlimsearchError, match="unknown sampling 'darts'; known: sandwich, fair, random"):
         train_supernet(tiny, digits, SETTINGS, epochs=1, seed=0, sampling="darts")
@@ -297,14 +273,12 @@ def test_a_loss_that_is_no_number_says_so(digits: Dataset) -> None:
 
 def test_a_network_that_fails_in_training_is_named(digits: Dataset) -> None:
     space = ModelSpace.load(f"{SPACES}:SometimesFails", (1, 8, 8), 10)
-    with pytest.raises(
-        SlimsearchError, match=r"'width': 16} fails while it is trained: RuntimeError: width 16 gave up"
-    ):
+    with pytest.raises(SlimsearchError, match=r"'width': 16} fails in training: RuntimeError: width 16 gave up"):
         train_supernet(space, digits, SETTINGS, epochs=1, seed=0)
 
 
 def test_fair_steps_use_every_value_equally_often(lenet: SharedWeights) -> None:
-    paths = _Paths(lenet, "fair", 0)
+    paths = PathSampler(lenet, "fair", 0)
     counts: dict[tuple[str, object], int] = {}
     for _ in range(3):  # four networks a step: choices of two and four values come out even in each, of three here
         step = paths.draw()
@@ -318,7 +292,7 @@ def test_fair_steps_use_every_value_equally_often(lenet: SharedWeights) -> None:
 
 
 def test_a_sandwich_is_large_and_small_in_what_slices(lenet: SharedWeights) -> None:
-    paths = _Paths(lenet, "sandwich", 0)
+    paths = PathSampler(lenet, "sandwich", 0)
     steps = [paths.draw() for _ in range(20)]
     for large, small, *rest in steps:
         assert [large[label] for label in ("conv1", "conv2", "fc1", "fc2")] == [12, 32, 120, 84]
@@ -330,7 +304,7 @@ def test_a_sandwich_is_large_and_small_in_what_slices(lenet: SharedWeights) -> N
 
 def test_the_tensors_are_complete_before_training(lenet: SharedWeights, rng: np.random.Generator) -> None:
     lenet.tensors.clear()
-    _Paths(lenet, "random", 0)
+    PathSampler(lenet, "random", 0)
     assert all(lenet.extend(lenet.space.sample(rng)) == [] for _ in range(50))
 
 
@@ -338,11 +312,11 @@ def test_the_tensors_are_complete_before_training(lenet: SharedWeights, rng: np.
 def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
     sampling: str, various: ModelSpace, digits: Dataset, tmp_path: Path
 ) -> None:
-    data, checkpoint = few(digits, 256), tmp_path / "supernet.pt"
+    data, checkpoint = few(digits, 128), tmp_path / "supernet.pt"
 
     def run(on_epoch: OnEpoch | None, path: Path | None) -> Supernet:
         return train_supernet(
-            various, data, SETTINGS, epochs=4, seed=3, sampling=sampling, on_epoch=on_epoch, checkpoint=path
+            various, data, SETTINGS, epochs=3, seed=3, sampling=sampling, on_epoch=on_epoch, checkpoint=path
         )
 
     uninterrupted = run(None, None)
@@ -350,40 +324,54 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
         run(lambda epoch, scores: epoch < 2, checkpoint)
     epochs: list[int] = []
     resumed = run(lambda epoch, scores: epochs.append(epoch) or True, checkpoint)  # type: ignore[func-returns-value]
-    assert epochs == [3, 4]
+    assert epochs == [3]
     assert not checkpoint.exists()
     ours, theirs = resumed.weights.tensors, uninterrupted.weights.tensors
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def test_what_is_met_in_training_is_trained_and_kept_in_checkpoints(
-    tiny: ModelSpace, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With room made for one network alone, the others' tensors are added and enlarged on the way."""
-    from slimsearch.evaluators.supernet import training as module
+class Concatenated(NniModelSpace):  # type: ignore[misc]
+    """A layer with weights of its own for each of 64 combinations of widths."""
 
-    honest = SharedWeights.extend
-    monkeypatch.setattr(module, "_COVERING", 0)
-    monkeypatch.setattr(module._Paths, "_sized", lambda self, point, position: {"act": 0, "width": 8})
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [nni.choice(f"width{i}", list(range(1, 9))) for i in range(2)]
+        self.one, self.other = (MutableConv2d(1, width, 3) for width in widths)
+        self.fc = MutableLinear(widths[0] + widths[1], 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.cat([self.one(x), self.other(x)], 1).mean((2, 3)))
+
+
+def test_tensors_added_during_training_are_trained_and_saved_in_checkpoints(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "MAX_COVERING", 0)
+    space = ModelSpace(Concatenated, (1, 8, 8), 10)
 
     def run(on_epoch: OnEpoch | None, path: Path | None) -> Supernet:
         return train_supernet(
-            tiny, few(digits, 256), SETTINGS, epochs=3, seed=0, sampling="random", on_epoch=on_epoch,
-            checkpoint=path,
-        )  # fmt: skip
+            space, few(digits, 256), SETTINGS, epochs=3, seed=0, sampling="random", on_epoch=on_epoch, checkpoint=path
+        )
 
-    added: list[str] = []
-    monkeypatch.setattr(
-        SharedWeights, "extend", lambda *given: added.extend(new := honest(*given)) or new,  # type: ignore[func-returns-value]
-    )  # fmt: skip
+    sizes: list[int] = []
+    extend = SharedWeights.extend
+
+    def counted(weights: SharedWeights, *arguments: Any) -> list[str]:
+        new = extend(weights, *arguments)
+        sizes.append(len(weights.tensors))
+        return new
+
+    monkeypatch.setattr(SharedWeights, "extend", counted)
     uninterrupted = run(None, None)
-    assert len(added) > 4  # the first network's four tensors, then larger ones
+    steps = 3 * 4
+    assert sizes[-1] > sizes[-1 - steps], "some tensors were added during training"
     with pytest.raises(StoppedEarly):
         run(lambda epoch, scores: epoch < 2, tmp_path / "supernet.pt")
     resumed = run(None, tmp_path / "supernet.pt")
+    assert resumed.weights.tensors.keys() == uninterrupted.weights.tensors.keys()
     assert all(torch.equal(resumed.weights.tensors[k], t) for k, t in uninterrupted.weights.tensors.items())
-    assert resumed.weights.tensors["conv.weight@3x3"].shape == (24, 1, 3, 3)
 
 
 def test_saved_and_loaded_it_is_the_same(
@@ -416,17 +404,17 @@ def test_candidates_inherit_and_are_scored_by_their_file(
     various: ModelSpace, trained: Supernet, digits_directory: Path, tmp_path: Path
 ) -> None:
     trained.save(tmp_path / "supernet")
-    evaluator = cloudpickle.loads(
-        cloudpickle.dumps(SupernetEvaluator(various, digits_directory, tmp_path / "supernet"))
-    )
-    heard: list[int] = []
+    networks = NetworkEvaluator(various, digits_directory)
+    evaluator = cloudpickle.loads(cloudpickle.dumps(WeightSharingEvaluator(networks, tmp_path / "supernet", 1)))
+    assert evaluator.prepared
+    epochs: list[int] = []
     found = []
     for name in ("one", "again"):
         (tmp_path / name).mkdir()
-        task = Task(0, Candidate({"width": 16}), 99, 5, tmp_path / name)
-        outcome = evaluator.evaluate(task, report=lambda epoch, metrics: heard.append(epoch) or True)  # type: ignore[func-returns-value]
+        task = Task(0, Candidate({"width": 16}), 99, 5, tmp_path / name, inherit=True)
+        outcome = evaluator.evaluate(task, report=lambda epoch, metrics: epochs.append(epoch) or True)  # type: ignore[func-returns-value]
         found.append(outcome.metrics)
-    assert heard == [0, 0, 0, 0]  # of each, what costs nothing to know, and then its latency
+    assert epochs == [0, 0, 0, 0]  # for each: size and MACs, then latency
     assert found[0]["val_accuracy"] == found[1]["val_accuracy"]
     data = Dataset.load(digits_directory)
     subnet = trained.subnet({"width": 16}, calibration_images(data)).train()
@@ -435,7 +423,7 @@ def test_candidates_inherit_and_are_scored_by_their_file(
     assert found[0]["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-4)
     (tmp_path / "trained").mkdir()
     task = Task(0, Candidate({"width": 16}), 1, 5, tmp_path / "trained")
-    separately = NetworkEvaluator(various, digits_directory).evaluate(task, report=lambda epoch, metrics: True).metrics
+    separately = evaluator.evaluate(task, report=lambda epoch, metrics: True).metrics
     assert found[0].keys() - separately.keys() == {"val_loss"}
     assert separately.keys() <= found[0].keys()
     for cost in ("params", "macs", "size_kib"):
@@ -445,8 +433,9 @@ def test_candidates_inherit_and_are_scored_by_their_file(
 
 
 def test_stopped_before_it_inherits(various: ModelSpace, digits_directory: Path, tmp_path: Path) -> None:
-    evaluator = SupernetEvaluator(various, digits_directory, tmp_path / "nothing")
-    task = Task(0, Candidate({"width": 16}), 1, 0, tmp_path)
+    evaluator = WeightSharingEvaluator(NetworkEvaluator(various, digits_directory), tmp_path / "nothing", 1)
+    assert not evaluator.prepared
+    task = Task(0, Candidate({"width": 16}), 1, 0, tmp_path, inherit=True)
     assert "val_accuracy" not in evaluator.evaluate(task, report=lambda epoch, metrics: False).metrics
     with pytest.raises(SlimsearchError, match="cannot load the supernet"):
         evaluator.evaluate(task, report=lambda epoch, metrics: True)

@@ -1,8 +1,9 @@
-"""Training: it learns, repeats, tells of its epochs and stops when told."""
+"""Training of image classifiers: learning, reproducibility, early stopping, checkpoints, initial weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,11 @@ from torch import nn
 from slimsearch import compression
 from slimsearch.compression import LossTerm, Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import ImageTraining, TrainingSettings
-from slimsearch.evaluators.datasets import Dataset
-from slimsearch.evaluators.latency.meter import Meter
+from slimsearch.evaluators import ImageTraining, Meter, StoppedEarly, TrainingSettings
+from slimsearch.evaluators.datasets import Dataset, Split
 from slimsearch.evaluators.training.folded_norm import fold, insert
-from slimsearch.evaluators.training.image_training import OnEpoch, StoppedEarly, _shift, validate
-from slimsearch.evaluators.training.inheritance import inherit
+from slimsearch.evaluators.training.image_training import OnEpoch, training_batch, validate
+from slimsearch.evaluators.training.reuse import copy_matching_weights
 from slimsearch.search_spaces import ModelSpace
 from tests.conftest import SPACES, TINY, VARIOUS
 
@@ -58,31 +58,33 @@ def test_same_seed_same_weights(digits: Dataset, network: Network) -> None:
     assert not torch.equal(weights(1), weights(2))
 
 
-def test_stops_when_told(digits: Dataset, network: Network) -> None:
+def test_a_callback_ends_the_training(digits: Dataset, network: Network) -> None:
     training = ImageTraining(digits, TrainingSettings(), 0, on_epoch=lambda epoch, scores: epoch < 2)
     with pytest.raises(StoppedEarly):
         training.fit(network, epochs=5)
 
 
-def test_threads_are_of_the_training_alone(digits: Dataset, network: Network) -> None:
-    before, seen = torch.get_num_threads(), []
+def test_threads_are_restored_after_the_training(digits: Dataset, network: Network) -> None:
+    before, during = torch.get_num_threads(), []
     wanted = 2 if before != 2 else 3
 
     def look(epoch: int, scores: Mapping[str, float]) -> bool:
-        seen.append(torch.get_num_threads())
+        during.append(torch.get_num_threads())
         return epoch < 2
 
     training = ImageTraining(digits, TrainingSettings(threads=wanted), 0, on_epoch=look)
     with pytest.raises(StoppedEarly):
         training.fit(network, epochs=3)
-    assert (seen, torch.get_num_threads()) == ([wanted, wanted], before)
+    assert (during, torch.get_num_threads()) == ([wanted, wanted], before)
 
 
 def test_a_loss_that_is_no_number_says_so(digits: Dataset) -> None:
     space = ModelSpace.load(f"{SPACES}:Diverges", (1, 8, 8), 10)
     network = Network(space.build({"act": 0, "width": 8}))
-    with pytest.raises(SlimsearchError, match="the loss is nan in epoch 1: lower --learning-rate"):
+    with pytest.raises(SlimsearchError, match=r"the loss is nan in epoch 1: .*--learning-rate 0\.005"):
         ImageTraining(digits, TrainingSettings(), 0).fit(network, epochs=1)
+    with pytest.raises(SlimsearchError, match=r"the loss is nan in epoch 1: .*stage's learning_rate=0\.25"):
+        ImageTraining(digits, TrainingSettings(), 0).fit(network, epochs=1, learning_rate=0.25)
 
 
 def test_loss_terms_and_callbacks_are_used(digits: Dataset, network: Network) -> None:
@@ -104,29 +106,36 @@ def test_loss_terms_and_callbacks_are_used(digits: Dataset, network: Network) ->
 
 
 def test_a_data_set_smaller_than_a_batch(digits: Dataset, network: Network) -> None:
-    from dataclasses import replace
-
-    from slimsearch.evaluators.datasets import Split
-
     few = replace(digits, train=Split(digits.train.images[:20], digits.train.labels[:20]))
     ImageTraining(few, TrainingSettings(), 0).fit(network, epochs=1)
 
 
-def test_shifts_move_each_image_on_its_own() -> None:
+def augmented(images: np.ndarray, augmentation: str, data: Dataset) -> np.ndarray:
+    """One training batch of all `images`, as pixels."""
+    channels = images.shape[1]
+    data = replace(
+        data, train=Split(images, np.zeros(len(images), np.int64)), mean=(0.0,) * channels, std=(1.0,) * channels
+    )
+    device = torch.device("cpu")
+    batch, _ = training_batch(data, np.arange(len(images)), augmentation, np.random.default_rng(0), device)
+    return (batch.numpy() * 255).round()
+
+
+def test_shifts_move_each_image_on_its_own(digits: Dataset) -> None:
     images = np.zeros((50, 2, 28, 28), dtype=np.uint8)
     images[:, 0, 14, 14], images[:, 1, 14, 14] = 200, 100
-    moved = _shift(images, np.random.default_rng(0), flip=False)
+    moved = augmented(images, "shift", digits)
     assert moved.shape == images.shape
     places = [tuple(np.argwhere(image[0] == 200)[0]) for image in moved]
     assert all(abs(row - 14) <= 2 and abs(column - 14) <= 2 for row, column in places)
     assert len(set(places)) > 10
-    assert all(np.array_equal(image[0] // 2, image[1]) for image in moved), "channels move together"
+    assert all(np.array_equal(image[0] / 2, image[1]) for image in moved), "channels move together"
 
 
-def test_half_of_the_images_are_mirrored() -> None:
+def test_half_of_the_images_are_mirrored(digits: Dataset) -> None:
     images = np.zeros((200, 1, 28, 28), dtype=np.uint8)
     images[:, :, :, :14] = 255
-    mirrored = _shift(images, np.random.default_rng(0), flip=True)[:, 0, 14, 20] == 255
+    mirrored = augmented(images, "shift-flip", digits)[:, 0, 14, 20] == 255
     assert 70 < mirrored.sum() < 130
 
 
@@ -175,19 +184,42 @@ def test_a_damaged_checkpoint_means_a_new_start(digits: Dataset, network: Networ
     assert epochs == [1, 2]
 
 
-def test_shorter_epochs_share_the_images(digits: Dataset) -> None:
-    total, count = len(digits.train), 500
-    training = ImageTraining(digits, TrainingSettings(epoch_images=count), seed=3)
-    rng = np.random.default_rng(0)
-    seen = np.concatenate([training._order_of(epoch, count, rng) for epoch in range(1, 9)])
-    assert sorted(seen[:total]) == list(range(total))
-    assert sorted(seen[total : 2 * total]) == list(range(total))
-    assert not np.array_equal(seen[:total], seen[total : 2 * total])
-    again = training._order_of(4, count, np.random.default_rng(5))  # as after a kill
-    assert np.array_equal(again, seen[3 * count : 4 * count])
+class SeenImages(LossTerm):
+    """Records the indices of the training images of each epoch."""
+
+    weight = 0.0
+
+    def __init__(self) -> None:
+        self.indices: list[int] = []
+
+    def see(self, chosen: torch.Tensor) -> None:
+        self.indices += chosen.tolist()
+
+    def __call__(self, images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        return logits.sum()
 
 
-def test_shorter_epochs_are_told_more_often(digits: Dataset, network: Network) -> None:
+def test_shorter_epochs_divide_the_images(digits: Dataset, network: Network, tmp_path: Path) -> None:
+    total, count = len(digits.train), 448  # 7 batches
+    settings = TrainingSettings(epoch_images=count)
+    images = SeenImages()
+    ImageTraining(digits, settings, seed=3).fit(network, epochs=6, losses=[images])
+    assert len(images.indices) == 6 * count
+    whole_batches = total // 64 * 64
+    assert len(set(images.indices[:whole_batches])) == whole_batches, "no image again before all are used"
+    uses = np.bincount(images.indices, minlength=total)
+    assert set(uses) == {2, 3}
+    assert images.indices[:count] != images.indices[total // count * count :][:count]
+    checkpoint, resumed = tmp_path / "training.pt", SeenImages()
+    with pytest.raises(StoppedEarly):
+        ImageTraining(digits, settings, 3, on_epoch=lambda epoch, scores: epoch < 3, checkpoint=checkpoint).fit(
+            network, epochs=6, losses=[SeenImages()]
+        )
+    ImageTraining(digits, settings, 3, checkpoint=checkpoint).fit(network, epochs=6, losses=[resumed])
+    assert resumed.indices == images.indices[3 * count :]
+
+
+def test_shorter_epochs_are_reported_one_by_one(digits: Dataset, network: Network) -> None:
     epochs: list[int] = []
     settings = TrainingSettings(epoch_images=320)
     ImageTraining(digits, settings, 0, on_epoch=lambda epoch, scores: epochs.append(epoch) or True).fit(
@@ -212,7 +244,7 @@ class Several(torch.nn.Module):
         return self.last(self.inner(torch.flatten(x, 1)))
 
 
-def test_normalisation_is_folded_away(digits: Dataset) -> None:
+def test_normalization_is_folded_away(digits: Dataset) -> None:
     images = digits.normalise(digits.train.images[:100])
     module = Several()
     shapes = {name: value.shape for name, value in module.state_dict().items()}
@@ -226,7 +258,7 @@ def test_normalisation_is_folded_away(digits: Dataset) -> None:
     assert {name: value.shape for name, value in module.state_dict().items()} == shapes
 
 
-def test_short_trainings_learn_more_with_it(digits: Dataset) -> None:
+def test_short_trainings_learn_more_with_folded_normalization(digits: Dataset) -> None:
     plain, normalised = (
         ImageTraining(digits, TrainingSettings(normalise=on), 0).fit(Network(Several()), epochs=3)
         for on in (False, True)
@@ -237,7 +269,7 @@ def test_short_trainings_learn_more_with_it(digits: Dataset) -> None:
     assert accuracies[1] > accuracies[0]
 
 
-def test_weights_are_inherited_as_far_as_they_fit() -> None:
+def test_initial_weights_are_copied_as_far_as_shapes_match() -> None:
     def network(width: int, kernel: int = 3) -> nn.Module:
         return nn.Sequential(
             nn.Conv2d(1, width, kernel), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(width * 36, 10)
@@ -246,16 +278,16 @@ def test_weights_are_inherited_as_far_as_they_fit() -> None:
     donor, wider, narrower = network(8), network(12), network(4)
     donor[1].running_mean.fill_(3.0)
     before = {name: value.clone() for name, value in wider.state_dict().items()}
-    share = inherit(wider, donor.state_dict())
+    share = copy_matching_weights(wider, donor.state_dict())
     total = sum(p.numel() for p in wider.parameters())
     assert share == pytest.approx((8 * 9 + 8 + 8 + 8 + 10 * 8 * 36 + 10) / total)
     assert torch.equal(wider[0].weight[:8], donor[0].weight)
     assert torch.equal(wider[0].weight[8:], before["0.weight"][8:])
     assert wider[1].running_mean[:8].eq(3).all()
-    assert inherit(narrower, donor.state_dict()) == 1.0
+    assert copy_matching_weights(narrower, donor.state_dict()) == 1.0
     assert torch.equal(narrower[3].weight, donor[3].weight[:, : 4 * 36])
     larger = network(8, kernel=5)
-    inherit(larger, donor.state_dict())
+    copy_matching_weights(larger, donor.state_dict())
     assert torch.equal(larger[0].weight[:, :, 1:4, 1:4], donor[0].weight)
-    assert inherit(nn.Sequential(nn.Linear(3, 3)), donor.state_dict()) == 0.0
-    assert inherit(network(8), network(8).state_dict()) == 1.0
+    assert copy_matching_weights(nn.Sequential(nn.Linear(3, 3)), donor.state_dict()) == 0.0
+    assert copy_matching_weights(network(8), network(8).state_dict()) == 1.0

@@ -343,10 +343,10 @@ def test_a_folder_of_somebody_elses_in_the_place_of_ours(tmp_path: Path, monkeyp
     folder = user_folder()
     assert user_folder() == folder
     os.chown(folder, 12345, -1)
-    with pytest.raises(SlimsearchError, match="belongs to somebody else"):
+    with pytest.raises(SlimsearchError, match="belongs to another user"):
         user_folder()
     folder.rmdir()
     (tmp_path / "theirs").mkdir()
     folder.symlink_to(tmp_path / "theirs")
-    with pytest.raises(SlimsearchError, match="belongs to somebody else"):
+    with pytest.raises(SlimsearchError, match="belongs to another user"):
         user_folder()

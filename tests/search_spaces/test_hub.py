@@ -15,8 +15,7 @@ from torch import nn
 from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import DeployedModel, TrainingSettings
-from slimsearch.evaluators._rehearsal import Rehearsal
+from slimsearch.evaluators import DeployedModel, DryRunTraining, TrainingSettings
 from slimsearch.evaluators.datasets import load_dataset
 from slimsearch.search_spaces import ModelSpace
 from slimsearch.search_spaces._nni.activity import Recording
@@ -142,7 +141,7 @@ def test_pruned_and_quantized(name: str, rng: np.random.Generator, tmp_path: Pat
     space = ModelSpace.load(name, (1, 28, 28), 10)
     point = light(space, space.sample(rng))
     network = Network(space.build(point).eval())
-    training = Rehearsal(load_dataset("mnist5k"), TrainingSettings(), 0)  # it trains nothing
+    training = DryRunTraining(load_dataset("mnist5k"), TrainingSettings(), 0)  # it trains nothing
     pruned = compression.Recipe.parse("prune:sparsity=0.5:round_to=1").apply(network, training)
     assert pruned.params < 0.6 * network.params
     images = torch.randn(4, 1, 28, 28)
@@ -285,7 +284,7 @@ def test_channels_that_are_shuffled_are_left_whole(
 ) -> None:
     space = ModelSpace.load("shufflenet", (1, 28, 28), 10)
     network = Network(space.build({**space.sample(rng), "layer_2": "k3"}).eval())
-    training = Rehearsal(load_dataset("mnist5k"), TrainingSettings(), 0)
+    training = DryRunTraining(load_dataset("mnist5k"), TrainingSettings(), 0)
     with caplog.at_level(logging.WARNING):
         pruned = compression.Recipe.parse("prune:sparsity=0.5").apply(network, training)
     assert not caplog.records  # nothing had to be tried out

@@ -11,8 +11,7 @@ import torch
 from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import DeployedModel, TrainingSettings
-from slimsearch.evaluators._rehearsal import Rehearsal
+from slimsearch.evaluators import DeployedModel, DryRunTraining, TrainingSettings
 from slimsearch.evaluators.datasets import load_dataset
 from slimsearch.search_spaces import ModelSpace
 
@@ -61,7 +60,7 @@ def test_it_is_pooled_twice(space: ModelSpace, pooling: str) -> None:
 def test_it_is_exported_pruned_and_quantized(space: ModelSpace, block: str, weighted: str, tmp_path: Path) -> None:
     blocks = dict.fromkeys(("block1", "block2", "block3"), block)
     network = Network(space.build({**LARGEST, **blocks, "weighted": weighted}).eval())
-    training = Rehearsal(load_dataset("mnist5k"), TrainingSettings(), 0)  # it trains nothing
+    training = DryRunTraining(load_dataset("mnist5k"), TrainingSettings(), 0)  # it trains nothing
     pruned = compression.Recipe.parse("prune:sparsity=0.5:round_to=1").apply(network, training)
     assert pruned.params < 0.6 * network.params
     images = np.random.default_rng(0).standard_normal((8, 1, 28, 28), dtype=np.float32)

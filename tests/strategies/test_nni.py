@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Outcome, Report, Task
+from slimsearch.evaluators import Outcome, ReportEpoch, Task
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.names import load_class
 from slimsearch.search_spaces import Candidate, ChoiceSpace, ModelSpace, Point, Space
@@ -117,7 +117,7 @@ class Cheap:
         # Without images no worker needs the space, and NNI with it.
         return {**vars(self), "space": self.space if self.data is not None else None}
 
-    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+    def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
         report(1, {"val_accuracy": worth(task.candidate)})
         if self.fails:
             raise ValueError("nothing works")
@@ -250,7 +250,7 @@ def test_space_without_networks(name: str, tmp_path: Path) -> None:
 
 @dataclass
 class Sum(Cheap):
-    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+    def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
         return Outcome({"val_accuracy": float(sum(task.candidate.architecture.values()))})
 
 
@@ -389,7 +389,7 @@ def test_score_of_a_trial_whose_worker_died_is_that_of_its_second_attempt(tmp_pa
     class DiesOnce(Cheap):
         died: list[int] = field(default_factory=list)
 
-        def evaluate(self, task: Task, *, report: Report) -> Outcome:
+        def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
             if not self.died:
                 self.died.append(task.number)
                 raise OSError("killed")

@@ -1,6 +1,8 @@
-"""Which number format a network is trained in."""
+"""The number format of training."""
 
 from __future__ import annotations
+
+import pickle
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from slimsearch.compression import Network
 from slimsearch.evaluators import ImageTraining, TrainingSettings, precision_for
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.training import image_training as training
-from slimsearch.evaluators.training.precision import suited
+from slimsearch.evaluators.training.hardware import network_precision
 from slimsearch.search_spaces import ModelSpace
 from tests.conftest import TINY
 
@@ -18,30 +20,30 @@ IMAGES = torch.zeros(2, 16, 8, 8)
 
 
 def dense() -> nn.Module:
-    """144 multiply-accumulates for each number that the convolution gives, 48 for each that is moved."""
+    """144 MACs per output element of the convolution, 48 per output element of any layer."""
     return nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
 
 
 def light() -> nn.Module:
-    """9 for each number that the convolution gives."""
+    """9 MACs per output element of the convolution."""
     return nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.ReLU())
 
 
-def test_what_multiplies_much_is_trained_in_bfloat16() -> None:
-    assert suited("mixed", Network(dense()), IMAGES) == "bf16"
-    assert suited("mixed", Network(light()), IMAGES) == "fp32"
-    assert [suited(named, Network(light()), IMAGES) for named in ("fp32", "bf16")] == ["fp32", "bf16"]
+def test_networks_of_many_macs_per_element_train_in_bfloat16() -> None:
+    assert network_precision("mixed", Network(dense()), IMAGES) == "bf16"
+    assert network_precision("mixed", Network(light()), IMAGES) == "fp32"
+    assert [network_precision(named, Network(light()), IMAGES) for named in ("fp32", "bf16")] == ["fp32", "bf16"]
 
 
 def test_the_network_is_left_as_it_was() -> None:
     module = dense()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    suited("mixed", Network(module), torch.randn(2, 16, 8, 8))
+    network_precision("mixed", Network(module), torch.randn(2, 16, 8, 8))
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
-    assert not any(layer._forward_hooks for layer in module.modules())
+    pickle.dumps(module)  # fails with a hook left
 
 
-def test_a_training_asks_for_its_own_network(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_uses_the_precision_of_its_network(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     used = set()
     entered = training.autocast
 
@@ -51,12 +53,12 @@ def test_a_training_asks_for_its_own_network(digits: Dataset, monkeypatch: pytes
 
     monkeypatch.setattr(training, "autocast", noted)
     network = Network(ModelSpace.load(TINY, (1, 8, 8), 10).build({"act": 0, "width": 16}))
-    expected = suited("mixed", network, digits.normalise(digits.train.images[:1]))
+    expected = network_precision("mixed", network, digits.normalise(digits.train.images[:1]))
     ImageTraining(digits, TrainingSettings(precision="mixed"), seed=0).fit(network, epochs=1)
     assert used == {expected}
 
 
-def test_auto_is_what_the_processor_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_follows_from_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)
     assert precision_for("auto", "cpu") == "fp32"

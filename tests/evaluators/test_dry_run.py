@@ -1,4 +1,4 @@
-"""What a recipe's file will cost is known before anything is trained."""
+"""Dry runs: the cost of a recipe's file is known before training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 
 from slimsearch import compression
 from slimsearch.compression import Network
-from slimsearch.evaluators import ImageTraining, TrainingSettings, size_kib
-from slimsearch.evaluators._rehearsal import Rehearsal
+from slimsearch.evaluators import DryRunTraining, ImageTraining, TrainingSettings, size_kib
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.search_spaces import ModelSpace
 from tests.conftest import VARIOUS
@@ -29,16 +28,16 @@ RECIPES = [
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_rehearsed_file_weighs_what_the_trained_one_does(recipe: str, digits: Dataset, tmp_path: Path) -> None:
+def test_a_dry_run_gives_the_size_of_the_trained_file(recipe: str, digits: Dataset, tmp_path: Path) -> None:
     space = ModelSpace.load(VARIOUS, (1, 8, 8), 10)
     network = Network(space.build({"width": 32}, 0).eval())
-    made = []
-    for kind in (Rehearsal, ImageTraining):
+    results = []
+    for kind in (DryRunTraining, ImageTraining):
         training = kind(digits, TrainingSettings(), 0, 2, {"parent": network}, initial=network.copy_module)
         result = compression.Recipe.parse(recipe).apply(network, training)
         compression.export_onnx(result, tmp_path / f"{kind.__name__}.onnx", training.calibration)
-        made.append((result, size_kib(tmp_path / f"{kind.__name__}.onnx")))
-    (rehearsed, expected), (trained, size) = made
-    assert rehearsed.params == trained.params
-    assert rehearsed.macs(training.calibration[:1]) == trained.macs(training.calibration[:1])
+        results.append((result, size_kib(tmp_path / f"{kind.__name__}.onnx")))
+    (dry, expected), (trained, size) = results
+    assert dry.params == trained.params
+    assert dry.macs(training.calibration[:1]) == trained.macs(training.calibration[:1])
     assert expected == pytest.approx(size, rel=0.02)

@@ -1,40 +1,44 @@
-"""An image folder of the user's: ``train/<class>/*`` and ``test/<class>/*``, or one ``<class>/*`` that is split."""
+"""A user's own data: image folders, arrays, and PyTorch data sets."""
 
 from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.datasets._dataset import Array, Raw, Split
 
-# Pillow knows many more, and hands one of them, PostScript, to a program that executes it.
+# Pillow knows many more formats; one of them, PostScript, is executed by another program.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-_MOST_PIXELS = 89_478_485  # as many as Pillow decodes without a warning of a decompression bomb
+_MAX_PIXELS = 89_478_485  # above it, Pillow warns of a decompression bomb
 
 
 class ImageFolder:
-    """Reads every image below a folder, the name of whose own folder is its class.
+    """A data set in ``<class>/*`` folders, or in ``train/<class>/*`` and ``test/<class>/*``.
 
-    Images are grey when every one of them is, else RGB. They keep their size where they all share one, and are
-    resized to ``image_size`` squares where that is given.
+    Images are grayscale if all of them are, else RGB.
+
+    Args:
+        image_size: side in pixels that all images are resized to; None if they already have one size.
     """
 
     def __init__(self, image_size: int | None) -> None:
         self.image_size = image_size
 
     def read(self, root: Path) -> Raw:
-        """All images, decoded.
+        """Decode all images below `root`.
 
         Raises:
-            SlimsearchError: no images, a broken one, different classes in train and test, or different sizes.
+            SlimsearchError: there are no images, one is damaged, train and test have different classes, or the images
+                have different sizes.
         """
         if not root.is_dir():
-            raise SlimsearchError(f"data set: there is no folder '{root}'")
+            raise SlimsearchError(f"data set: folder '{root}' does not exist")
         has_test = (root / "train").is_dir() and (root / "test").is_dir()
         train_root = root / "train" if has_test or (root / "train").is_dir() else root
         classes, files, labels = _listing(train_root)
@@ -79,34 +83,34 @@ class ImageFolder:
 
 
 def read_image(file: Path, size: tuple[int, int] | None = None, channels: int | None = None) -> Array:
-    """The pixels of an image file, (H, W) uint8 of a grey one and (H, W, 3) of any other.
+    """Pixels of an image file: (H, W) uint8 for grayscale, else (H, W, 3).
 
     Args:
-        file: of the image.
-        size: (H, W) that it is resized to, by default its own.
-        channels: 1 for grey and 3 for colour; by default what it is.
+        file: the image file.
+        size: (H, W) to resize to; None: unchanged.
+        channels: 1 for grayscale, 3 for RGB; None: as in the file.
 
     Raises:
-        SlimsearchError: it cannot be read.
+        SlimsearchError: the file cannot be read.
     """
     from PIL import Image
 
     try:
         with Image.open(file, formats=_FORMATS) as image:
-            # Checked before a pixel is decoded: a few hundred bytes can stand for gigabytes.
-            if image.width * image.height > _MOST_PIXELS:
-                raise ValueError(f"it has {image.width}x{image.height} pixels, {_MOST_PIXELS:,} are the most")
+            # Checked before decoding: a file of a few hundred bytes can expand to gigabytes.
+            if image.width * image.height > _MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels, more than {_MAX_PIXELS:,}")
             grey = channels == 1 if channels is not None else image.mode in ("1", "L", "I", "I;16", "F")
             converted = image.convert("L" if grey else "RGB")
             if size is not None:
                 converted = converted.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             return np.asarray(converted, dtype=np.uint8)
-    except Exception as error:  # Pillow raises anything on a damaged file
+    except Exception as error:  # Pillow raises many kinds
         raise SlimsearchError(f"cannot read the image '{file}': {error}") from error
 
 
 def image_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """Images in a folder by name; ``**/*`` is all of them below it."""
+    """Image files in `folder` that match `pattern`, sorted; ``**/*`` includes all subfolders."""
     return sorted(file for file in folder.glob(pattern) if file.is_file() and file.suffix.lower() in _SUFFIXES)
 
 
@@ -114,7 +118,7 @@ def _listing(root: Path) -> tuple[list[str], list[Path], list[int]]:
     classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     for name in classes:
         if name != name.encode("utf-8", "ignore").decode():
-            raise SlimsearchError(f"data set '{root}': the name of the class folder {name!r} is no text in UTF-8")
+            raise SlimsearchError(f"data set '{root}': the name of class folder {name!r} is not UTF-8")
     if not classes:
         raise SlimsearchError(
             f"data set '{root}' has no class folders; expected train/<class>/*, test/<class>/* or <class>/*"
@@ -130,3 +134,64 @@ def _listing(root: Path) -> tuple[list[str], list[Path], list[int]]:
         files += found
         labels += [label] * len(found)
     return classes, files, labels
+
+
+def from_arrays(data: Any) -> Raw:
+    """A data set from Python values.
+
+    Args:
+        data: ``(images, labels)``, ``(images, labels, test_images, test_labels)``, or a sequence of ``(image, label)``
+            pairs, such as a PyTorch data set. Images are uint8, or floats in [0, 1]; (N, H, W), (N, C, H, W) or
+            (N, H, W, C) with 1 or 3 channels.
+
+    Raises:
+        SlimsearchError: `data` has another form.
+    """
+    if isinstance(data, tuple | list) and len(data) in (2, 4):
+        parts = [(data[i], data[i + 1]) for i in range(0, len(data), 2)]
+    elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        pairs = [data[index] for index in range(len(data))]
+        parts = [(np.stack([np.asarray(image) for image, _ in pairs]), [int(label) for _, label in pairs])]
+    else:
+        raise SlimsearchError(
+            f"a data set is a name, a folder, (images, labels) or a PyTorch data set, not {type(data).__name__}"
+        )
+    splits = [_as_split(images, labels) for images, labels in parts]
+    classes = int(max(split.labels.max() for split in splits)) + 1
+    names = getattr(data, "classes", None)
+    class_names = tuple(map(str, names)) if names is not None and len(names) == classes else None
+    return Raw(
+        splits[0].images, splits[0].labels, class_names or tuple(map(str, range(classes))),
+        test=splits[1] if len(splits) == 2 else None,
+    )  # fmt: skip
+
+
+def _as_split(images: Any, labels: Any) -> Split:
+    pixels = np.asarray(images)
+    targets = np.asarray(labels)
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
+        pixels = pixels.transpose(0, 3, 1, 2)
+    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+        raise SlimsearchError(
+            f"images have the shape {pixels.shape}; needed: (N, H, W), (N, C, H, W) or (N, H, W, C), C being 1 or 3"
+        )
+    if targets.shape != (len(pixels),) or not np.issubdtype(targets.dtype, np.integer) or len(targets) == 0:
+        raise SlimsearchError(
+            f"labels are {targets.dtype} of the shape {targets.shape}; needed: {len(pixels)} integers"
+        )
+    if targets.min() < 0:
+        raise SlimsearchError(f"label {targets.min()} is negative; labels count from 0")
+    return Split(np.ascontiguousarray(_as_bytes(pixels)), targets.astype(np.int64))
+
+
+def _as_bytes(pixels: Array) -> Array:
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > (1 if pixels.dtype.kind == "f" else 255):
+        raise SlimsearchError(
+            f"images are {pixels.dtype} from {pixels.min()} to {pixels.max()}; needed: uint8, or floats in [0, 1]"
+        )
+    scale = 255 if pixels.dtype.kind == "f" else 1
+    return (pixels * scale).round().astype(np.uint8)

@@ -1,0 +1,131 @@
+"""Checkpoints of interrupted trainings: written after each epoch, removed when the training ends."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slimsearch.compression import AfterStep, LossTerm
+from slimsearch.errors import first_line
+from slimsearch.files import atomic
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_log = logging.getLogger(__name__)
+
+
+class CheckpointFile:
+    """A file of tensors and plain values, loaded without pickle.
+
+    Args:
+        path: of the file; None: nothing is written, and `read` finds nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, Any] | None:
+        """The saved state; None if there is no file, or an unreadable one (which is logged)."""
+        import torch
+
+        if self.path is None or not self.path.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.path, weights_only=True)
+            return dict(state)
+        except Exception as error:  # torch and pickle raise many kinds
+            self.reject(error)
+            return None
+
+    def reject(self, error: Exception) -> None:
+        """Log that the file cannot be used."""
+        _log.warning("'%s' cannot be read, the training starts again: %s", self.path, first_line(error))
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        """Replace the file."""
+        import torch
+
+        if self.path is not None:
+            with atomic(self.path) as temporary:
+                torch.save(dict(state), temporary)
+
+    def remove(self) -> None:
+        """Delete the file: the training has ended."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+class Checkpoint:
+    """The state of one network's training: weights, optimizer, random generators, loss terms and callbacks.
+
+    Args:
+        module, optimizer: of the training.
+        order: generator of the order of the images and of their augmentation.
+        parts: loss terms and callbacks, whose states belong to it.
+        path: of the file; None for none.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        order: np.random.Generator,
+        parts: Sequence[LossTerm | AfterStep],
+        path: Path | None,
+    ) -> None:
+        self._module, self._optimizer, self._order, self._parts = module, optimizer, order, parts
+        self._file = CheckpointFile(path)
+
+    def resume(self, steps: int) -> int:
+        """Restore the saved state of a training of `steps` steps; returns the epochs done, 0 for a new start."""
+        state = self._file.read()
+        if state is None or state.get("steps") != steps:
+            return 0
+        before = copy.deepcopy(self._state())
+        try:
+            epoch = int(state["epoch"])
+            if epoch < 0:
+                raise ValueError(f"epoch {epoch} is negative")
+            self._restore(state)
+        except Exception as error:  # a damaged state fails in any way
+            self._file.reject(error)
+            self._restore(before)
+            return 0
+        return epoch
+
+    def save(self, epoch: int, steps: int) -> None:
+        """Write the state after `epoch` of a training of `steps` steps."""
+        if self._file.path is not None:
+            self._file.write({"epoch": epoch, "steps": steps, **self._state()})
+
+    def remove(self) -> None:
+        """Delete the file: the training has ended."""
+        self._file.remove()
+
+    def _state(self) -> dict[str, Any]:
+        import torch
+
+        return {
+            "module": self._module.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "order": self._order.bit_generator.state,
+            "parts": [part.state() for part in self._parts],
+            "random": torch.get_rng_state(),
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        import torch
+
+        self._module.load_state_dict(state["module"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._order.bit_generator.state = state["order"]
+        for part, saved in zip(self._parts, state["parts"], strict=True):
+            part.restore(saved)
+        torch.set_rng_state(state["random"])
