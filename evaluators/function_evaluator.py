@@ -41,8 +41,11 @@ class FunctionEvaluator:
             return Outcome(known)
         checked = _CheckedReport(report)
         offered = {"epochs": task.fidelity, "seed": task.seed, "report": checked, "directory": task.directory}
-        # The first argument is the candidate, whatever its name.
-        parameters = list(inspect.signature(self.function).parameters)[1:]
+        try:
+            # The first argument is the candidate, whatever its name.
+            parameters = list(inspect.signature(self.function).parameters)[1:]
+        except (TypeError, ValueError):  # a function without a signature, written in C
+            parameters = []
         arguments = {name: value for name, value in offered.items() if name in parameters}
         metrics = self.function(dict(task.candidate.architecture), **arguments)
         if checked.stopped:

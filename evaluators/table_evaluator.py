@@ -103,10 +103,10 @@ class TableSpace(ChoiceSpace):
         raise SlimsearchError(f"the table has no row for {dict(point)}")
 
     def _check_unambiguous(self) -> None:
-        for (one, ours), (other, theirs) in itertools.combinations(self._rows.items(), 2):
+        for (one, one_rows), (other, other_rows) in itertools.combinations(self._rows.items(), 2):
             shared = [column for column in one if column in other]
-            by_cells = {tuple(self._cells[row, shared].tolist()): row for row in ours.values()}
-            for row in theirs.values():
+            by_cells = {tuple(self._cells[row, shared].tolist()): row for row in one_rows.values()}
+            for row in other_rows.values():
                 same = by_cells.get(tuple(self._cells[row, shared].tolist()))
                 if same is not None:
                     raise SlimsearchError(
@@ -207,8 +207,8 @@ def _metrics(names: Sequence[str], path: Path) -> dict[str, tuple[str, int | Non
     """Metric columns: header to the metric's name and epoch, None for the final value."""
     own = {metric for metric, at, _ in (name.partition(_EPOCH) for name in names) if _is_metric(metric) and not at}
     own = {metric.partition(":")[0] for metric in own}
-    found: dict[str, tuple[str, int | None]] = {}
-    seen: set[object] = set()
+    columns: dict[str, tuple[str, int | None]] = {}
+    unique: set[object] = set()
     for position, name in enumerate(names, start=1):
         if not name:
             raise SlimsearchError(f"the table '{path}': column {position} has no name")
@@ -217,11 +217,11 @@ def _metrics(names: Sequence[str], path: Path) -> dict[str, tuple[str, int | Non
         if _is_metric(metric) or _is_metric(name) or (at and metric in own):
             if at and not (epoch.isascii() and epoch.isdigit() and int(epoch) > 0):
                 raise SlimsearchError(f"the table '{path}': column '{name}' is not metric@epoch with an epoch from 1")
-            column = found[name] = metric.partition(":")[0], int(epoch) if at else None
-        if column in seen:
+            column = columns[name] = metric.partition(":")[0], int(epoch) if at else None
+        if column in unique:
             raise SlimsearchError(f"the table '{path}' has two columns '{name}'")
-        seen.add(column)
-    return found
+        unique.add(column)
+    return columns
 
 
 def _is_metric(name: str) -> bool:

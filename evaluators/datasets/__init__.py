@@ -28,8 +28,8 @@ def load_dataset(
     Raises:
         SlimsearchError: the data set is unknown, or cannot be read.
     """
-    if image_size is not None and image_size < 1:
-        raise SlimsearchError(f"--image-size {image_size} is less than 1")
+    if image_size is not None and (not isinstance(image_size, int) or image_size < 1):
+        raise SlimsearchError(f"--image-size {image_size} is not a whole number from 1")
     if not isinstance(data, str | Path):
         return split(from_arrays(data), "arrays", image_size)
     name = str(data)

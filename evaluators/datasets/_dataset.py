@@ -185,6 +185,10 @@ def split(raw: Raw, name: str, image_size: int | None = None) -> Dataset:
     if image_size is not None:
         images = _resized(images, image_size)
         test = Split(_resized(test.images, image_size), test.labels) if test is not None else None
+    if test is not None and test.images.shape[1:] != images.shape[1:]:
+        raise SlimsearchError(
+            f"data set '{name}': images have the shape {images.shape[1:]}, test images {test.images.shape[1:]}"
+        )
     counts = np.bincount(raw.labels, minlength=len(raw.classes))
     if len(raw.classes) < 2:
         raise SlimsearchError(f"data set '{name}' has {len(raw.classes)} class; at least 2 are needed")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators.datasets._dataset import Array, Raw, Split
 
 # Pillow knows many more formats; one of them, PostScript, is executed by another program.
@@ -126,13 +126,13 @@ def _listing(root: Path) -> tuple[list[str], list[Path], list[int]]:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = image_files(root / name)
-        if not found:
+        images = image_files(root / name)
+        if not images:
             raise SlimsearchError(
                 f"data set: the folder '{root / name}' has no images ({', '.join(sorted(_SUFFIXES))})"
             )
-        files += found
-        labels += [label] * len(found)
+        files += images
+        labels += [label] * len(images)
     return classes, files, labels
 
 
@@ -150,8 +150,13 @@ def from_arrays(data: Any) -> Raw:
     if isinstance(data, tuple | list) and len(data) in (2, 4):
         parts = [(data[i], data[i + 1]) for i in range(0, len(data), 2)]
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        pairs = [data[index] for index in range(len(data))]
-        parts = [(np.stack([np.asarray(image) for image, _ in pairs]), [int(label) for _, label in pairs])]
+        try:
+            pairs = [data[index] for index in range(len(data))]
+            parts = [(np.stack([np.asarray(image) for image, _ in pairs]), [int(label) for _, label in pairs])]
+        except (TypeError, ValueError) as error:
+            raise SlimsearchError(
+                f"the data set needs (image, label) pairs of one size: {first_line(error)}"
+            ) from error
     else:
         raise SlimsearchError(
             f"a data set is a name, a folder, (images, labels) or a PyTorch data set, not {type(data).__name__}"
@@ -167,8 +172,10 @@ def from_arrays(data: Any) -> Raw:
 
 
 def _as_split(images: Any, labels: Any) -> Split:
-    pixels = np.asarray(images)
-    targets = np.asarray(labels)
+    try:
+        pixels, targets = np.asarray(images), np.asarray(labels)
+    except (TypeError, ValueError) as error:
+        raise SlimsearchError(f"images or labels are not an array: {first_line(error)}") from error
     if pixels.ndim == 3:
         pixels = pixels[:, None]
     elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
@@ -189,6 +196,8 @@ def _as_split(images: Any, labels: Any) -> Split:
 def _as_bytes(pixels: Array) -> Array:
     if pixels.dtype == np.uint8:
         return pixels
+    if pixels.dtype.kind not in "buif":
+        raise SlimsearchError(f"images are {pixels.dtype}; needed: uint8, or floats in [0, 1]")
     if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > (1 if pixels.dtype.kind == "f" else 255):
         raise SlimsearchError(
             f"images are {pixels.dtype} from {pixels.min()} to {pixels.max()}; needed: uint8, or floats in [0, 1]"

@@ -35,7 +35,7 @@ def confusion(labels: Any, predictions: Any) -> list[tuple[int, int, int]]:
         labels, predictions: of the same images, (N,) int.
     """
     pairs, images = np.unique(np.stack([labels, predictions], axis=1), axis=0, return_counts=True)
-    cells = [(int(true), int(taken), int(count)) for (true, taken), count in zip(pairs, images, strict=True)]
+    cells = [(int(true), int(predicted), int(count)) for (true, predicted), count in zip(pairs, images, strict=True)]
     return sorted(cells, key=lambda cell: (-cell[2], cell))
 
 

@@ -51,9 +51,9 @@ class Classifier:
         import onnx
 
         model = onnx.load_model_from_string(read_onnx(path))
-        found = {entry.key: entry.value for entry in model.metadata_props}
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
         try:
-            facts = {name: json.loads(found[name]) for name in _METADATA}
+            facts = {name: json.loads(metadata[name]) for name in _METADATA}
         except (KeyError, ValueError, RecursionError) as error:
             raise SlimsearchError(
                 f"'{path}': the metadata has no {', '.join(_METADATA)} as JSON; export the model with Slimsearch"

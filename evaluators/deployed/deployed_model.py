@@ -62,8 +62,8 @@ class DeployedModel:
 
     def predict(self, data: Dataset, split: Split) -> Array:
         """Predicted class of each image of `split`, (N,) int64."""
-        found = [self(images.numpy()).argmax(axis=1) for images, _ in data.batches(split)]
-        return np.concatenate(found).astype(np.int64)
+        classes = [self(images.numpy()).argmax(axis=1) for images, _ in data.batches(split)]
+        return np.concatenate(classes).astype(np.int64)
 
 
 def onnxruntime_session(content: bytes, threads: int) -> _Run:
@@ -137,9 +137,9 @@ def size_kib(path: Path) -> float:
     return path.stat().st_size / 1024
 
 
-def exact_error(expected: Array, found: Array) -> float:
+def exact_error(expected: Array, actual: Array) -> float:
     """Largest absolute difference of two networks' logits, relative to the largest logit; see `EXACT`."""
-    return float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
+    return float(np.abs(actual - expected).max()) / max(1.0, float(np.abs(expected).max()))
 
 
 def check_parity(network: Network, model: DeployedModel, data: Dataset) -> float:
@@ -153,12 +153,12 @@ def check_parity(network: Network, model: DeployedModel, data: Dataset) -> float
     images = data.normalise(data.validation.images[:_PARITY_IMAGES])
     with torch.no_grad():
         expected = network.module.eval()(images).numpy()
-    found = model(images.numpy())
+    actual = model(images.numpy())
     if network.quantization is None:
-        error, allowed = exact_error(expected, found), EXACT
+        error, allowed = exact_error(expected, actual), EXACT
     else:
         spread = float(np.sqrt(np.mean((expected - expected.mean()) ** 2)))
-        error, allowed = float(np.sqrt(np.mean((found - expected) ** 2))) / max(spread, 1e-9), _QUANTIZED
+        error, allowed = float(np.sqrt(np.mean((actual - expected) ** 2))) / max(spread, 1e-9), _QUANTIZED
     if not error <= allowed:
         raise SlimsearchError(
             f"the exported file disagrees with the network: relative error of the logits {error:.3g}, "

@@ -122,8 +122,8 @@ def user_folder() -> Path:
     user = os.getuid() if hasattr(os, "getuid") else "user"
     folder = Path(tempfile.gettempdir()) / f"slimsearch-{user}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or (user != "user" and found.st_uid != user):
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or (user != "user" and status.st_uid != user):
         raise SlimsearchError(f"'{folder}' belongs to another user: remove it, or set TMPDIR to another folder")
     return folder
 

@@ -233,15 +233,16 @@ class Supernet:
             wrong = mismatch(description, {"space": dict, "facts": dict})
             if wrong is not None:
                 raise SlimsearchError(wrong)
-            found, facts = description["space"], description["facts"]
+            stored_space, facts = description["space"], description["facts"]
             tensors = load_file(str(directory / WEIGHTS))
         except Exception as error:  # safetensors and the file system raise many kinds
             raise SlimsearchError(f"cannot load the supernet in '{directory}': {error}") from error
         wanted = describe(space)
         for name, value in wanted.items():
-            if found.get(name) != value:
+            if stored_space.get(name) != value:
                 raise SlimsearchError(
-                    f"the supernet in '{directory}' is of another space: its {name} is {found.get(name)}, not {value}"
+                    f"the supernet in '{directory}' is of another space: "
+                    f"its {name} is {stored_space.get(name)}, not {value}"
                 )
         weights = SharedWeights(space)
         weights.tensors = {key: torch.nn.Parameter(tensor) for key, tensor in tensors.items()}

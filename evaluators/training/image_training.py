@@ -252,9 +252,9 @@ class ImageTraining:
             return order.permutation(total)
         passes = range((epoch - 1) * count // total, (epoch * count - 1) // total + 1)
         # Each pass over the data has its own order, seeded by its index, so that a resumed training finds it again.
-        found = np.concatenate([np.random.default_rng([self._seed, one]).permutation(total) for one in passes])
+        images = np.concatenate([np.random.default_rng([self._seed, index]).permutation(total) for index in passes])
         first = (epoch - 1) * count - passes[0] * total
-        return found[first : first + count]
+        return images[first : first + count]
 
     def _in_order(self, device: torch.device) -> Iterator[Tensor]:
         import torch

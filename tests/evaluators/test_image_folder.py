@@ -132,6 +132,11 @@ def test_a_pytorch_data_set() -> None:
         ((np.full((40, 8, 8), 7.5), LABELS), r"needed: uint8, or floats in \[0, 1\]"),
         ((np.full((40, 8, 8), np.nan), LABELS), r"needed: uint8, or floats in \[0, 1\]"),
         ((np.zeros((40, 8, 8), np.uint8), LABELS - 1), "label -1 is negative"),
+        (([[1], [1, 2]], LABELS), "not an array"),
+        ((np.full((40, 8, 8), "x"), LABELS), "images are <U1"),
+        ([(np.zeros((8, 8)), "x")], "pairs of one size"),
+        ([(np.zeros((side, 8)), 0) for side in (8, 8, 9)], "pairs of one size"),
+        ((*[np.zeros((40, 8, 8), np.uint8), LABELS], *[np.zeros((40, 9, 9), np.uint8), LABELS]), "test images"),
     ],
 )
 def test_wrong_arrays(data: object, said: str) -> None:
