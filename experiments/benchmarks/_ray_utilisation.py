@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.benchmarks._ray_driver import search_on_ray
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Evaluator, Outcome, Report, Task
+from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.trial import COMPLETE
 
@@ -30,7 +30,7 @@ class BusyClock:
 
     evaluator: Evaluator
 
-    def evaluate(self, task: Task, *, report: Report) -> Outcome:
+    def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
         """Evaluate, and time it."""
         answers = 0.0
 

@@ -12,7 +12,7 @@ from experiments.network_folder import NetworkFolder, StoredNetwork
 from experiments.reproduce import lenet_prune, resnet18_fused
 from slimsearch import compression
 from slimsearch.compression import Network
-from slimsearch.evaluators import Meter, Rehearsal, TrainingSettings, measure_latency, use_one_thread
+from slimsearch.evaluators import DryRunTraining, Meter, TrainingSettings, measure_latency, use_one_thread
 from slimsearch.evaluators.datasets import Dataset, load_dataset
 from slimsearch.search_spaces import FixedModel
 
@@ -172,6 +172,6 @@ def _compressed_resnet18(data: Dataset, path: Path) -> None:
     """Export ResNet-18 as `experiments/reproduce/resnet18_fused.py` does, untrained: latency depends on no weight."""
     space = FixedModel.load("torchvision.models:resnet18", data.input_shape, len(data.classes))
     network = Network(space.build({}, 0).eval())
-    rehearsal = Rehearsal(data, TrainingSettings(), 0, 1, {"parent": network}, initial=network.copy_module)
+    dry_run = DryRunTraining(data, TrainingSettings(), 0, 1, {"parent": network}, initial=network.copy_module)
     recipe = compression.Recipe.parse(resnet18_fused.TARGET + ",quantize")
-    compression.export_onnx(recipe.apply(network, rehearsal), path, rehearsal.calibration)
+    compression.export_onnx(recipe.apply(network, dry_run), path, dry_run.calibration)
