@@ -21,15 +21,12 @@ from matplotlib.figure import Figure
 import slimsearch
 from slimsearch.evaluators import confusion
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.loop import job
-from slimsearch.loop.finalists import Measurements
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import COMPLETE, COMPRESSION, FAILED, RUNNING, SEARCH, STEP, Trial
 from slimsearch.report import page_data, plots
-from slimsearch.report.display import Silent
 from slimsearch.report.importances import LEAST, importances
 from slimsearch.report.onnx_layers import INPUT, Layer, compact, read_layers
 from slimsearch.report.report_files import report_page, rewrite_reports
@@ -202,20 +199,6 @@ class TestConfusion:
         assert found["cells"] == [(i, i + 1, 40 - i) for i in range(20)]
         assert found["totals"][0] == 90
         assert (found["images"], found["wrong"]) == (5000 + 820, 820)
-
-    def test_another_driver_gets_what_was_measured(self) -> None:
-        class Shared:
-            def once(self, name: str, driver: str, make: Any, waiting: Any) -> Any:
-                return json.loads(json.dumps(make()))
-
-        class Directory:
-            def identity(self) -> str:
-                return "a"
-
-        measured = Measurements({3: {"test_accuracy": 0.5}}, {3: [(0, 0, 2), (1, 0, 2)]})
-        found = job._once(Shared(), Directory(), [trial(3)], lambda: measured, Silent())  # type: ignore[arg-type]
-        assert found.metrics == measured.metrics
-        assert found.confusions == {3: [[0, 0, 2], [1, 0, 2]]}, "as JSON has it, which the record makes tuples of"
 
     def test_a_run_of_before_has_none(self, golden: Path) -> None:
         assert all(one["confusion"] is None for one in data_of(golden)["finalists"])
