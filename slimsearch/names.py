@@ -1,7 +1,6 @@
-"""Finding a class by the name a user writes: a built-in's file name, a path to a file, or a module.
+"""Classes by name: the file name of a built-in, ``path/to/file.py:Class`` or ``package.module:Class``.
 
-A built-in is a module of one of the packages whose name has no leading underscore. It is found with
-``pkgutil`` and imported only when chosen, so that listing the names costs nothing.
+Built-ins are the modules of a package whose names have no leading underscore. They are listed without being imported.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ _data_only: ContextVar[Path | None] = ContextVar("_data_only", default=None)
 
 @contextlib.contextmanager
 def no_code_from(folder: Path) -> Iterator[None]:
-    """Have names taken from a run directory, which anybody may have written: none of what lies in it is run.
+    """A context in which names come from an untrusted run directory: no code in `folder` is run.
 
-    Inside, a file is named by its whole path and is elsewhere, and a module is one that Python would find anyway: the
-    current folder, which may be where somebody's run directory was unpacked, is not searched for it.
+    Files must have absolute paths outside `folder`. Modules must be installed or in PYTHONPATH: the current folder is
+    not searched, as the run directory may have been unpacked there.
     """
     token = _data_only.set(folder.resolve())
     try:
@@ -51,11 +50,11 @@ def no_code_from(folder: Path) -> Iterator[None]:
 
 
 def built_in_names(package: str) -> list[str]:
-    """Names of the built-ins in `package`, sorted, without importing any of them."""
+    """Sorted names of the built-ins in `package`, without importing them."""
     return list(_built_in_names(package))
 
 
-@functools.cache  # recipes are made again for each point that a sampler looks at
+@functools.cache  # called for each point that a sampler considers
 def _built_in_names(package: str) -> tuple[str, ...]:
     root, *folders = package.split(".")
     spec = importlib.util.find_spec(root)  # imports nothing; that of a package in another imports the other
@@ -66,15 +65,15 @@ def _built_in_names(package: str) -> tuple[str, ...]:
 
 
 def load_class(kind: str, name: str, package: str) -> type[Any]:
-    """The class that `name` stands for.
+    """Import the class `name`.
 
     Args:
-        kind: what is looked for, for the error message ("space", "sampler", ...).
+        kind: "space", "sampler", ..., for error messages.
         name: a built-in of `package`, ``path/to/file.py:Class`` or ``package.module:Class``.
-        package: where the built-ins of this kind live.
+        package: of the built-ins.
 
     Raises:
-        SlimsearchError: nothing has that name; the line lists what there is.
+        SlimsearchError: there is no such class; the message lists the built-ins.
     """
     if ":" in name:
         named: type[Any] = _attribute(kind, name)
@@ -89,18 +88,18 @@ def load_class(kind: str, name: str, package: str) -> type[Any]:
         if inspect.isclass(member) and member.__module__ == module.__name__ and member.__name__.lower() == wanted:
             found: type[Any] = member
             return found
-    raise SlimsearchError(f"{module.__name__} has no class called like its file")
+    raise SlimsearchError(f"{module.__name__} has no class named like its file")
 
 
 def load_function(kind: str, name: str) -> Any:
-    """The function or object behind ``path/to/file.py:name`` or ``package.module:name``."""
+    """Import the function or object ``path/to/file.py:name`` or ``package.module:name``."""
     if ":" not in name:
         raise SlimsearchError(f"{kind} '{name}' is not of the form path/to/file.py:name or package.module:name")
     return _attribute(kind, name, any_object=True)
 
 
 def absolute(name: str) -> str:
-    """`name` with the path of a ``path/to/file.py:Class`` made absolute, so that it means the same elsewhere."""
+    """``path/to/file.py:Class`` with its absolute path; other names are unchanged."""
     path, colon, attribute = name.rpartition(":")
     return f"{Path(path).expanduser().resolve()}:{attribute}" if colon and path.endswith(".py") else name
 
@@ -158,24 +157,24 @@ def _refuse_module_in(data: Path, kind: str, location: str) -> None:
         spec = None
     if spec is None:
         raise SlimsearchError(
-            f"{kind}: no module '{package}' is installed; where a run is resumed, the current folder is not searched "
-            "for it: name the folder in PYTHONPATH"
+            f"{kind}: no module '{package}' is installed; resuming a run does not search the current folder: add it to "
+            "PYTHONPATH"
         )
     places = [Path(place).resolve() for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
     if any(place.is_relative_to(data) for place in places):
-        raise SlimsearchError(f"{kind}: module '{location}' lies in '{data}': a run directory is data, and is not run")
+        raise SlimsearchError(f"{kind}: module '{location}' is in '{data}': code in a run directory is not run")
 
 
 def _module_from_file(kind: str, path: Path) -> ModuleType:
     data = _data_only.get()
     if data is not None and not path.is_absolute():
-        raise SlimsearchError(f"{kind}: '{path}' is not a whole path: a run directory names no other files")
+        raise SlimsearchError(f"{kind}: '{path}' is not an absolute path, as run directories need")
     path = path.expanduser().resolve()
     if data is not None and path.is_relative_to(data):
-        raise SlimsearchError(f"{kind}: '{path}' lies in '{data}': a run directory is data, and is not run")
+        raise SlimsearchError(f"{kind}: '{path}' is in '{data}': code in a run directory is not run")
     if not path.is_file():
         raise SlimsearchError(f"{kind}: there is no file '{path}'")
-    # The module's name is made from the path, so that two files called model.py do not replace each other.
+    # The module name includes a hash of the path, so that two files named model.py do not replace each other.
     module_name = f"slimsearch_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
@@ -185,11 +184,11 @@ def _module_from_file(kind: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     folder = str(path.parent)
     if folder not in sys.path:
-        sys.path.append(folder)  # the file's neighbours can be imported, as they could if it were run
+        sys.path.append(folder)  # so that the file can import its neighbors, as in a script
     sys.modules[module_name] = module
     import cloudpickle
 
-    cloudpickle.register_pickle_by_value(module)  # no other process can import it by its name
+    cloudpickle.register_pickle_by_value(module)  # other processes cannot import it by name
     try:
         spec.loader.exec_module(module)
     except BaseException as error:

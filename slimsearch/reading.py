@@ -1,4 +1,4 @@
-"""What anybody may have written, read as data: YAML and JSON, and the first thing in it that is not as it should be."""
+"""Reading and checking YAML and JSON that may be damaged or untrusted."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ import yaml
 
 from slimsearch.errors import SlimsearchError, first_line
 
-# A parser of a few hundred levels of brackets ends with a RecursionError; PyYAML raises a ValueError of Python's for a
-# date that does not exist.
+# Deeply nested brackets raise a RecursionError in the parsers; dates that do not exist raise a ValueError in PyYAML.
 _YAML = (yaml.YAMLError, ValueError, RecursionError)
 _JSON = (ValueError, RecursionError)
 
 
 def read_yaml(path: Path) -> Any:
-    """The plain values in a YAML file.
+    """Read a YAML file as plain values.
 
     Raises:
-        FileNotFoundError: there is none.
-        SlimsearchError: it cannot be read, or is no YAML.
+        FileNotFoundError: the file is missing.
+        SlimsearchError: the file cannot be read or is not YAML.
     """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -35,10 +34,10 @@ def read_yaml(path: Path) -> Any:
 
 
 def yaml_value(text: str) -> Any:
-    """The plain value that a word such as ``0.5``, ``true`` or ``[1, 2]`` stands for.
+    """Parse a plain value such as ``0.5``, ``true`` or ``[1, 2]``.
 
     Raises:
-        SlimsearchError: it is no YAML.
+        SlimsearchError: the text is not YAML.
     """
     try:
         return yaml.safe_load(text)
@@ -47,10 +46,10 @@ def yaml_value(text: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The plain values in a JSON file.
+    """Read a JSON file as plain values.
 
     Raises:
-        SlimsearchError: it is missing, cannot be read, or is no JSON.
+        SlimsearchError: the file is missing, cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -59,23 +58,23 @@ def read_json(path: Path) -> Any:
 
 
 def mismatch(value: Any, wanted: Any, where: str = "it") -> str | None:
-    """The first thing in which plain values are not as they should be, in words; None: they are.
+    """Compare plain values with a schema; returns a message about the first difference, or None.
 
     Args:
         value: from JSON or YAML.
-        wanted: a type, or several (``str | None``), where an int is a float too and a bool is neither; ``[wanted]``, a
-            list; ``{str: wanted}``, a mapping with any names; ``{"name": wanted, "other?": wanted}``, a mapping that
-            has the first name, perhaps the second one, and perhaps others.
-        where: what `value` is called.
+        wanted: a type or several (``str | None``), where an int is also a float and a bool is neither; ``[wanted]``, a
+            list; ``{str: wanted}``, a mapping with any keys; ``{"name": wanted, "other?": wanted}``, a mapping with the
+            key "name", optionally "other", and any further keys.
+        where: the name of `value` in the message.
     """
     if isinstance(wanted, list):
         if not isinstance(value, list):
-            return f"{where} is {reprlib.repr(value)}, no list"
+            return f"{where} is {reprlib.repr(value)}, not a list"
         found = (mismatch(one, wanted[0], f"{where}[{position}]") for position, one in enumerate(value))
         return next(filter(None, found), None)
     if isinstance(wanted, Mapping):
         if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-            return f"{where} is {reprlib.repr(value)}, no mapping with names"
+            return f"{where} is {reprlib.repr(value)}, not a mapping with text keys"
         if str in wanted:
             found = (mismatch(one, wanted[str], f"{where}.{name}") for name, one in value.items())
             return next(filter(None, found), None)
@@ -100,7 +99,7 @@ def _is(value: Any, wanted: Any) -> bool:
     return isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
 
 
-_NAMES = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "NoneType": "nothing"}
+_NAMES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "NoneType": "null"}
 
 
 def _name(wanted: Any) -> str:

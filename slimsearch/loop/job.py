@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch.errors import SlimsearchError
+from slimsearch.files import write_json
 from slimsearch.loop.problem import PythonObjects
 from slimsearch.loop.run import carry_out, open_record
 from slimsearch.loop.setup import Setup, set_up
 from slimsearch.names import no_code_from
 from slimsearch.options.configuration import RESUMABLE, Configuration, flag
 from slimsearch.record import environment
-from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.run_directory import RunDirectory, read_study
 from slimsearch.record.shared.storage import is_local, is_loopback, masked, normalised, without_password
 from slimsearch.record.shared.study import SharedStudy, terms
 from slimsearch.report.display import Display, Silent
@@ -55,7 +56,7 @@ def start(
         for line in environment.differences(agreed["environment"], setup.environment):
             display.warn(f"not as where the study was begun: {line}")
     with RunDirectory(path, create=True) as directory:
-        directory.write_json("environment.json", setup.environment)
+        write_json(directory.path / "environment.json", setup.environment, indent=2)
         setup.configuration.replace(run_dir=None).write(directory.config)  # from here on it is a run
         return carry_out(setup, directory, display, shared)
 
@@ -188,6 +189,6 @@ def _check_choices(before: Mapping[str, Any], now: Mapping[str, Any], path: Path
 
 def _check_record(setup: Setup, directory: RunDirectory) -> None:
     """Refuse a damaged record before anything is written."""
-    study = directory.read_study(setup.ranking.objectives)
+    study = read_study(directory.path, setup.ranking.objectives)
     if study is not None:
         open_record(setup, study, Silent())

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from slimsearch import files
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import Objective
-from slimsearch.reading import read_json
 from slimsearch.record.shared.storage import name_metrics, open_study
 from slimsearch.record.trial import trial_folder
 
@@ -132,11 +131,9 @@ class RunDirectory:
     def identity(self) -> str:
         """The name of this driver in a shared study; chosen once for each run directory."""
         path = self.path / "driver"
-        return (
-            path.read_text(encoding="utf-8")
-            if path.exists()
-            else self.write_text("driver", uuid.uuid4().hex).read_text()
-        )
+        if not path.exists():
+            files.write_text(path, uuid.uuid4().hex)
+        return path.read_text(encoding="utf-8")
 
     def trial_directory(self, number: int) -> Path:
         """The folder of a trial's files, created if missing."""
@@ -158,30 +155,6 @@ class RunDirectory:
         if self.journal.exists():
             self.torn = repair(self.journal, self.path / "study.journal.torn")
         return _study(self.journal, Journal(self.journal), objectives)
-
-    def read_study(self, objectives: Sequence[Objective]) -> optuna.Study | None:
-        """See `read_study`."""
-        return read_study(self.path, objectives)
-
-    def write_text(self, name: str, text: str) -> Path:
-        """Write a text file of the run atomically."""
-        path = self.path / name
-        files.write_text(path, text)
-        return path
-
-    def write_json(self, name: str, content: Any) -> Path:
-        """Write a JSON file of the run atomically."""
-        path = self.path / name
-        files.write_json(path, content, indent=2)
-        return path
-
-    def read_json(self, name: str) -> Any:
-        """Read a JSON file of the run.
-
-        Raises:
-            SlimsearchError: the file is missing or damaged.
-        """
-        return read_json(self.path / name)
 
 
 def read_study(path: Path, objectives: Sequence[Objective]) -> optuna.Study | None:

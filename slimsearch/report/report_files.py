@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from slimsearch.files import write_json, write_text
 from slimsearch.options.configuration import Configuration
 from slimsearch.record import environment
 from slimsearch.record.lineage import steps_to
@@ -41,10 +42,10 @@ def write_reports(
 ) -> list[dict[str, Any]]:
     """Write all three files; returns the content of top_models.json."""
     models = top_models(directory, record.trials, ranking)
-    directory.write_json("top_models.json", models)
-    directory.write_text("pareto.csv", _pareto_csv(models))
+    write_json(directory.path / "top_models.json", models, indent=2)
+    write_text(directory.path / "pareto.csv", _pareto_csv(models))
     page = report_page(directory, record.trials, models, ranking, configuration, environment)
-    directory.write_text("report.html", page)
+    write_text(directory.path / "report.html", page)
     return models
 
 

@@ -16,8 +16,9 @@ from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
-from slimsearch.record.trial import COMPLETE, COMPRESSION, RULED_OUT
+from slimsearch.record.trial import COMPLETE, COMPRESSION, REJECTED, RULED_OUT
 from slimsearch.report.report_files import write_reports
+from slimsearch.report.stored_run import stored_run
 from slimsearch.search_spaces import ModelSpace
 from tests.conftest import environment
 
@@ -31,7 +32,7 @@ def test_it_is_read_and_reported_as_it_was(tmp_path: Path) -> None:
         ranking = Ranking.of(configuration)
         space = ModelSpace.load(configuration.space, (1, 20, 20), 10)
         record = Record(directory.open_study(ranking.objectives), space, ranking.objectives)
-        before = directory.read_json("environment.json")
+        before = json.loads((path / "environment.json").read_text())
         models = write_reports(directory, record, ranking, configuration, before)
     stored = json.loads((GOLDEN / "top_models.json").read_text())
     assert [{name: model[name] for name in old} for model, old in zip(models, stored, strict=True)] == stored
@@ -43,6 +44,15 @@ def test_it_is_read_and_reported_as_it_was(tmp_path: Path) -> None:
     assert [t.parent for t in record.trials if t.kind == COMPRESSION] == [4, 11]
     assert record.finalists == {4, 10, 11, 12}
     assert all(len(t.curve) == 3 for t in record.trials if t.state == COMPLETE and "quantize" not in t.candidate.recipe)
+
+
+def test_a_stage_that_version_0_1_took_back_is_rejected(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(GOLDEN, tmp_path / "run"))
+    lines = (run / "study.journal").read_text().splitlines(keepends=True)
+    last = max(i for i, line in enumerate(lines) if '"result":' in line and '"state":"complete"' in line)
+    lines[last] = lines[last].replace('"state":"complete"', '"state":"taken back"')
+    (run / "study.journal").write_text("".join(lines))
+    assert [t.state for t in stored_run(run).trials].count(REJECTED) == 1
 
 
 @pytest.mark.parametrize(
