@@ -59,12 +59,21 @@ def test_finalists_are_one_write(tmp_path: Path, space: ModelSpace) -> None:
     with create(tmp_path / "run") as directory:
         record = fill(directory, space)
         lines = len(directory.journal.read_bytes().splitlines())
-        record.record_final({0: {"test_accuracy": 0.88}}, {0: [[0, 0, 2], [1, 0, 2]]})
+        record.record_final({0: {"test_accuracy": 0.88}})
         assert len(directory.journal.read_bytes().splitlines()) == lines + 1
         assert record.finalists == {0}
     with RunDirectory(tmp_path / "run", create=False) as directory:
         again = Record(directory.open_study(OBJECTIVES), space, OBJECTIVES)
         assert again.trials[0].with_final_metrics().metrics == {**METRICS, "test_accuracy": 0.88}
+        assert not again.trials[0].confusion
+
+
+def test_confusions_come_back(tmp_path: Path, space: ModelSpace) -> None:
+    """Also as lists, which JSON makes of tuples between several drivers."""
+    with create(tmp_path / "run") as directory:
+        fill(directory, space).record_final({0: {"test_accuracy": 0.5}}, {0: [[0, 0, 2], [1, 0, 2]]})
+    with RunDirectory(tmp_path / "run", create=False) as directory:
+        again = Record(directory.open_study(OBJECTIVES), space, OBJECTIVES)
         assert again.trials[0].confusion == ((0, 0, 2), (1, 0, 2))
 
 

@@ -63,11 +63,22 @@ def one_line(done: subprocess.CompletedProcess[str], said: str) -> None:
     assert "Traceback" not in done.stdout
 
 
+def until_in_training(url: str, driver: str) -> None:
+    """Until a trial of that driver has trained an epoch and goes on."""
+    deadline = time.monotonic() + 120
+    while not any(
+        t.state.name == "RUNNING" and t.intermediate_values and t.user_attrs["driver"] == driver
+        for t in trials(url, "dozen")
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def one_is_killed_and_the_other_finishes(url: str, folder: Path, run: Run, digits: Dataset) -> None:
     words = ["--space", DOZEN, *WORDS, "--epochs", "30", "--storage", url, "--trials", "12"]
     a, b = (begin(folder, *words, "--run-dir", name) for name in "ab")
     read_until(a, r"^\[4/12\]")
-    time.sleep(1)  # in the middle of a trial: one takes some seconds
+    until_in_training(url, (folder / "a" / "driver").read_text())
     a.kill()
     output, errors = b.communicate(timeout=300)
     a.communicate()
