@@ -32,6 +32,9 @@ _MOVED = {
     "strategies": "slimsearch.strategies",
 }
 
+# Published names of built-ins that are named otherwise than their files, which are known by either.
+_ALIASES = {"slimsearch.strategies": {"optuna": "local", "supernet": "weight_sharing"}}
+
 _data_only: ContextVar[Path | None] = ContextVar("_data_only", default=None)
 
 
@@ -61,7 +64,9 @@ def _built_in_names(package: str) -> tuple[str, ...]:
     if spec is None or spec.submodule_search_locations is None:
         return ()
     modules = pkgutil.iter_modules([str(Path(place, *folders)) for place in spec.submodule_search_locations])
-    return tuple(sorted(module.name for module in modules if not module.name.startswith("_") and not module.ispkg))
+    published = {file: name for name, file in _ALIASES.get(package, {}).items()}
+    files = (module.name for module in modules if not module.name.startswith("_") and not module.ispkg)
+    return tuple(sorted(published.get(file, file) for file in files))
 
 
 def load_class(kind: str, name: str, package: str) -> type[Any]:
@@ -79,8 +84,10 @@ def load_class(kind: str, name: str, package: str) -> type[Any]:
         named: type[Any] = _attribute(kind, name)
         return named
     known = built_in_names(package)
+    aliases = _ALIASES.get(package, {})
     module_name = name.replace("-", "_")
-    if module_name not in known:
+    module_name = aliases.get(module_name, module_name)
+    if module_name not in known and module_name not in aliases.values():
         raise SlimsearchError(f"unknown {kind} '{name}'; known: {', '.join(known)}, or path/to/file.py:ClassName")
     module = importlib.import_module(f"{package}.{module_name}")
     wanted = module_name.replace("_", "")

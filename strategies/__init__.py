@@ -1,6 +1,7 @@
 """Strategies (how a search is driven), one per file; `samplers` propose candidates, `schedulers` stop trials early."""
 
 from slimsearch.strategies._pool.fork_server import begin as begin_workers
+from slimsearch.strategies._proposer import Exhausted, Proposer
 from slimsearch.strategies._strategy import (
     Failure,
     Figures,
@@ -8,12 +9,13 @@ from slimsearch.strategies._strategy import (
     Search,
     Strategy,
     StrategySettings,
+    TaskSource,
     Traits,
     load_strategy,
     traits_of,
 )
 
 __all__ = [
-    "Failure", "Figures", "Recorded", "Search", "Strategy", "StrategySettings", "Traits", "begin_workers",
-    "load_strategy", "traits_of",
+    "Exhausted", "Failure", "Figures", "Proposer", "Recorded", "Search", "Strategy", "StrategySettings", "TaskSource",
+    "Traits", "begin_workers", "load_strategy", "traits_of",
 ]  # fmt: skip

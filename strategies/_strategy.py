@@ -37,7 +37,8 @@ class Recorded:
 
     Attributes:
         metrics: empty where it failed.
-        losses: see `Search.losses`.
+        losses: the objectives, or the weighted product alone; less is better. None where it failed, was ruled out or
+            was ended early.
     """
 
     metrics: Mapping[str, float]
@@ -59,27 +60,11 @@ class Figures:
     hypervolume: float | None
 
 
-class Search(Protocol):
+class TaskSource(Protocol):
     """Where tasks come from and results go. It is called from one thread only."""
 
     def ask(self) -> Task | None:
         """The next task; None: nothing now, and nothing ever if nothing is running."""
-
-    def offer(self, architecture: Point) -> Task | Recorded | None:
-        """A candidate that the strategy itself proposes: a task, what is recorded of it, or None: the budget is spent.
-
-        Raises:
-            SlimsearchError: it is not in the space.
-        """
-
-    def close(self) -> None:
-        """A strategy that proposes by itself has nothing further to offer."""
-
-    def losses(self, number: int) -> tuple[float, ...] | None:
-        """The objectives, or the weighted product alone, of a trial that has ended: less is better.
-
-        None where it failed, was ruled out, was ended early or is paused.
-        """
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Progress of a running task; False: it is to stop."""
@@ -89,6 +74,23 @@ class Search(Protocol):
 
     def figures(self) -> Figures:
         """How the run stands, for whoever watches it."""
+
+
+class Search(TaskSource, Protocol):
+    """A source of tasks that also takes candidates which the strategy proposes."""
+
+    def offer(self, architecture: Point) -> Task | Recorded | None:
+        """A candidate that the strategy proposes: its task, what is recorded of it, or None: the budget is spent.
+
+        Raises:
+            SlimsearchError: it is not in the space.
+        """
+
+    def close(self) -> None:
+        """A strategy that proposes has nothing further to offer."""
+
+    def recorded(self, number: int) -> Recorded | None:
+        """What the record has of a trial; None: it has not ended, as one that is paused or is tried again."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.strategies._nni.drive import MultiTrial
+from slimsearch.strategies._nni.multi_trial import MultiTrial
 
 
 @dataclass
@@ -32,7 +32,7 @@ class NniEvolution(MultiTrial):
             # A parent is drawn while all of the first population may still be running.
             raise SlimsearchError(f"population {self.population} is not above --workers {self.settings.local_workers}")
 
-    def _strategy(self, mutables: dict[str, Any]) -> Any:
+    def _strategy(self, choices: dict[str, Any]) -> Any:
         from nni.nas.strategy import RegularizedEvolution
 
         return RegularizedEvolution(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from slimsearch.strategies._nni.drive import MultiTrial
+from slimsearch.strategies._nni.multi_trial import MultiTrial
 
 
 @dataclass
@@ -14,7 +14,7 @@ class NniGrid(MultiTrial):
 
     NAME: ClassVar[str] = "nni-grid"
 
-    def _strategy(self, mutables: dict[str, Any]) -> Any:
+    def _strategy(self, choices: dict[str, Any]) -> Any:
         from nni.nas.strategy import GridSearch
 
         return GridSearch(seed=self.settings.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from slimsearch.strategies._nni.drive import MultiTrial
+from slimsearch.strategies._nni.multi_trial import MultiTrial
 
 
 @dataclass
@@ -17,7 +17,7 @@ class NniRandom(MultiTrial):
 
     NAME: ClassVar[str] = "nni-random"
 
-    def _strategy(self, mutables: dict[str, Any]) -> Any:
+    def _strategy(self, choices: dict[str, Any]) -> Any:
         from nni.nas.strategy import Random
 
         return Random(seed=self.settings.seed)

@@ -9,7 +9,7 @@ from slimsearch.search_spaces import ModelSpace
 from slimsearch.strategies._nni.oneshot import OneShot
 
 if TYPE_CHECKING:
-    from slimsearch.strategies._nni.supernet import Supernet
+    from slimsearch.strategies._nni.supernet import OneShotSupernet
 
 
 @dataclass
@@ -31,5 +31,5 @@ class NniRandomOneshot(OneShot):
 
         return SeededRandomOneShot(space, self.settings.seed)
 
-    def best(self, supernet: Supernet) -> list[dict[str, Any]]:
+    def best(self, supernet: OneShotSupernet) -> list[dict[str, Any]]:
         return supernet.ranked(self.JUDGED)

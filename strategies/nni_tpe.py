@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.strategies._nni.drive import MultiTrial
+from slimsearch.strategies._nni.multi_trial import MultiTrial
 
 
 @dataclass
@@ -19,12 +19,12 @@ class NniTpe(MultiTrial):
 
     NAME: ClassVar[str] = "nni-tpe"
 
-    def _strategy(self, mutables: dict[str, Any]) -> Any:
+    def _strategy(self, choices: dict[str, Any]) -> Any:
         import nni
         from nni.mutable import MutableAnnotation
         from nni.nas.strategy import TPE
 
-        for label, mutable in mutables.items():
+        for label, mutable in choices.items():
             if isinstance(mutable, MutableAnnotation):
                 raise SlimsearchError(
                     f"nni-tpe cannot keep constraints, and the space has '{label}'; "
@@ -33,8 +33,8 @@ class NniTpe(MultiTrial):
 
         class WithoutPause(TPE):  # type: ignore[misc]
             def _run(self) -> None:
-                choices = {label: mutable.as_legacy_dict() for label, mutable in self.model_space.simplify().items()}
-                self.tuner.update_search_space(choices)
+                space = {label: mutable.as_legacy_dict() for label, mutable in self.model_space.simplify().items()}
+                self.tuner.update_search_space(space)
                 while self.engine.budget_available():
                     try:
                         sample = self.tuner.generate_parameters(self._model_count)

@@ -1,4 +1,4 @@
-"""Ray Tune: the tasks are evaluated on the workers of a Ray cluster, and seen in its dashboard."""
+"""Ray Tune: trials are evaluated by the workers of a Ray cluster, and shown in its dashboard."""
 
 from __future__ import annotations
 
@@ -6,36 +6,45 @@ import itertools
 import math
 import os
 import secrets
+import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import Evaluator
+from slimsearch.strategies._proposer import ProposerSearch
 from slimsearch.strategies._ray.cluster import cluster, environment, node_lost
-from slimsearch.strategies._ray.proposals import Proposals, tune_searcher
-from slimsearch.strategies._strategy import Search, StrategySettings, Traits, space_of
+from slimsearch.strategies._ray.tune_proposer import TuneProposer, tune_searcher
+from slimsearch.strategies._strategy import Search, StrategySettings, TaskSource, Traits, space_of
+
+if TYPE_CHECKING:
+    from slimsearch.strategies._ray.tune_tasks import TaskSearcher
 
 _SECONDS_TO_START = 60.0
+_RESTARTS = 3
+"""How often in a row Tune is started again without having finished a task."""
+_RESUME = "finished trials are kept, continue with --resume"
 
-# What Tune would do beside running trials: logs and checkpoints of its own, which nobody reads.
+# Without Tune's own logs and checkpoints, and with the handler of Ctrl-C that `_interruptible` has.
 _TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "1000000000", "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0", "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }  # fmt: skip
 
 
 class Ray:
     """Keeps a Ray cluster busy: as many trials at a time as it has room for, or `workers`.
 
-    Each trial is a Ray task named after it, in a process of its own; Tune's actors, which are used again, wait for
-    them. A local cluster is started and stopped with the run, its dashboard on this machine only. On a cluster that is
-    running, this code and what the tasks need of the run directory are sent to nodes that do not see them.
+    Each trial is a Ray task named after it, in a process of its own; Tune's actors, which are reused, wait for these
+    tasks. A local cluster is started and stopped with the run; its dashboard can be opened on this machine only. On a
+    running cluster, this code and the files that tasks need are sent to nodes that do not see the run directory.
 
     Args:
-        settings: where `sampler` names a searcher of Tune's, it proposes the candidates; without a run directory, all
-            nodes see every path of a task.
+        settings: where `sampler` names one of Tune's searchers, it proposes the candidates; without a run directory,
+            all nodes see every path of a task.
 
     Attributes:
         traits: depend on `sampler`.
@@ -56,32 +65,33 @@ class Ray:
         """Evaluate everything that `search` asks for.
 
         Raises:
-            SlimsearchError: there is no such cluster, no room for a trial on it, or it or a searcher of Tune's fails.
+            SlimsearchError: there is no such cluster, no room for a trial on it, or it, Tune or its searcher fails.
             KeyboardInterrupt: after the trials were stopped.
         """
-        proposals, settings = None, self.settings
+        tasks: TaskSource = search
+        settings = self.settings
         if self._searcher is not None:
             space = space_of(self._searcher.__name__, evaluator)
-            proposals = Proposals(self._searcher, space, settings.objectives, settings.seed)
+            tasks = ProposerSearch(
+                search, TuneProposer(self._searcher, space, settings.objectives, settings.seed), space
+            )
         from ray.exceptions import RayError
 
         cpus = max(os.cpu_count() or 1, math.ceil((settings.workers or 0) * settings.cpus_per_trial))
         with cluster(settings.ray_address, cpus) as resources:
             limit = self._room(resources)
             try:
-                # Of a searcher that it does not know Tune would otherwise start one actor after the other.
+                # With a searcher that it does not know, Tune would otherwise start one actor after the other.
                 with environment(_TUNE | {"TUNE_MAX_PENDING_TRIALS_PG": str(limit)}):
-                    self._tune(search, evaluator, proposals, limit)
+                    self._tune(tasks, evaluator, limit)
             except RayError as error:
-                raise SlimsearchError(
-                    f"the Ray cluster failed: {describe_error(error)}; what was finished is kept, go on with --resume"
-                ) from error
+                raise SlimsearchError(f"the Ray cluster failed: {describe_error(error)}; {_RESUME}") from error
 
     def _room(self, resources: Mapping[str, float]) -> int:
-        """How many trials there is room for.
+        """The number of trials that run at the same time.
 
         Raises:
-            SlimsearchError: not for one.
+            SlimsearchError: there is no room for one.
         """
         settings = self.settings
         wanted = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
@@ -94,37 +104,36 @@ class Ray:
             )
         return min(room, settings.workers or room)
 
-    def _tune(self, search: Search, evaluator: Evaluator, proposals: Proposals | None, limit: int) -> None:
+    def _tune(self, tasks: TaskSource, evaluator: Evaluator, limit: int) -> None:
         import ray
         from ray import tune
-        from ray.exceptions import OutOfMemoryError
 
-        from slimsearch.strategies._ray.evaluation import PROCESS, Run, warm_up
+        from slimsearch.strategies._ray.evaluation import PROCESS, RunContext, warm_up
         from slimsearch.strategies._ray.metrics import Metrics
-        from slimsearch.strategies._ray.searcher import TaskSearcher
-        from slimsearch.strategies._ray.trial import TASK, Trial
+        from slimsearch.strategies._ray.tune_tasks import TASK, TaskSearcher, TaskTrainable
 
         settings = self.settings
         name = settings.run_directory.name if settings.run_directory is not None else ""
         resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
-        with self._driver() as (post, place), tempfile.TemporaryDirectory(prefix="slimsearch-tune-") as folder:
-            run = ray.put(Run.of(name, evaluator, place, post))
-            # Processes that have imported everything before a trial is begun: they are used again.
+        with self._driver() as (mailbox, files), tempfile.TemporaryDirectory(prefix="slimsearch-tune-") as folder:
+            run = ray.put(RunContext.of(name, evaluator, files, mailbox))
+            # Start processes that import everything before a trial begins; they are reused.
             begin = ray.remote(warm_up).options(
                 name=f"{name}: a process starts", num_cpus=settings.cpus_per_trial, num_gpus=settings.gpus_per_trial,
                 max_retries=0, runtime_env=PROCESS,
             )  # fmt: skip
             ray.wait([begin.remote(run) for _ in range(limit)], num_returns=limit, timeout=_SECONDS_TO_START)
-            searcher = TaskSearcher(search, post, limit, Metrics(name, search, limit), node_lost, proposals)
+            searcher = TaskSearcher(tasks, mailbox, limit, Metrics(name, tasks, limit), node_lost)
             trainable = tune.with_resources(
                 tune.with_parameters(
-                    Trial, run=[run], name=name, root=place.root, post=post, resources=resources,
+                    TaskTrainable, run=[run], name=name, root=files.root, mailbox=mailbox, resources=resources,
                     timeout=settings.trial_timeout,
                 ),
                 tune.PlacementGroupFactory([{}, {name: amount for name, amount in resources.items() if amount > 0}]),
             )  # fmt: skip
-            for attempt in itertools.count():
-                tuner = tune.Tuner(
+
+            def tuner(attempt: int) -> tune.Tuner:
+                return tune.Tuner(
                     trainable,
                     tune_config=tune.TuneConfig(
                         search_alg=searcher, num_samples=-1, reuse_actors=True,
@@ -137,43 +146,102 @@ class Ray:
                         checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                     ),
                 )  # fmt: skip
-                try:
-                    tuner.fit()
-                except RuntimeError as error:
-                    # An actor of Tune's that Ray kills where memory is short ends Tune, which knows no such error.
-                    if not isinstance(error.__cause__, OutOfMemoryError):
-                        raise
-                    searcher.lost()
-                else:
-                    break
-        if searcher.error is not None:
-            raise searcher.error
-        if not searcher.ended:
-            raise KeyboardInterrupt
+
+            _run_tune(lambda attempt: tuner(attempt).fit(), searcher)
 
     @contextmanager
     def _driver(self) -> Iterator[tuple[Any, Any]]:
-        """What belongs to the driver and must not be lost with another node: the post, and the run's files."""
+        """The mailbox and the run's files, served from the driver's node: they must not be lost with another one."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from slimsearch.strategies._ray.place import Files, Place
-        from slimsearch.strategies._ray.post import Post
+        from slimsearch.strategies._ray.evaluation import Mailbox
+        from slimsearch.strategies._ray.run_files import FileServer, NodeFolder
 
         node = ray.get_runtime_context().get_node_id()
         options: dict[str, Any] = {
             "num_cpus": 0, "enable_task_events": False, "max_restarts": -1, "max_task_retries": -1,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
         }  # fmt: skip
-        post = ray.remote(Post).options(**options, max_concurrency=10_000).remote()
+        mailbox = ray.remote(Mailbox).options(**options, max_concurrency=10_000).remote()
         folder = self.settings.run_directory
         if folder is None:
-            yield post, Place()
+            yield mailbox, NodeFolder()
             return
-        files = ray.remote(Files).options(**options).remote(folder)
+        server = ray.remote(FileServer).options(**options).remote(folder)
         token = folder / f".ray-{secrets.token_hex(8)}"
         token.touch()
         try:
-            yield post, Place(folder, token.name, files)
+            yield mailbox, NodeFolder(folder, token.name, server)
         finally:
             token.unlink(missing_ok=True)
+
+
+def _run_tune(fit: Callable[[int], Any], searcher: TaskSearcher) -> None:
+    """Run Tune until the search has ended.
+
+    Tune ends with an error it does not know when Ray kills one of its actors for lack of memory: it is started again.
+
+    Args:
+        fit: one run of Tune; its argument is the number of those before it.
+        searcher: of all of them.
+
+    Raises:
+        SlimsearchError: Tune was ended so too often without finishing a task, or it ended early.
+        KeyboardInterrupt: Ctrl-C was pressed.
+    """
+    from ray.exceptions import OutOfMemoryError
+
+    restarts = 0
+    with _interruptible() as pressed:
+        for attempt in itertools.count():
+            finished = searcher.finished
+            try:
+                fit(attempt)
+                break
+            except RuntimeError as error:
+                if not isinstance(error.__cause__, OutOfMemoryError):
+                    raise
+                searcher.lost()
+                if pressed.is_set():
+                    break
+                restarts = 0 if searcher.finished > finished else restarts + 1
+                if restarts > _RESTARTS:
+                    raise SlimsearchError(
+                        f"Ray has killed Ray Tune's own processes for lack of memory {restarts} times in a row, and no "
+                        f"trial was finished in between: free memory or use fewer --workers; {_RESUME}"
+                    ) from error
+    if searcher.error is not None:
+        raise searcher.error
+    if pressed.is_set():
+        raise KeyboardInterrupt
+    if not searcher.ended:
+        raise SlimsearchError(f"Ray Tune ended before the search did, without an error; {_RESUME}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C ends Tune as SIGUSR1 does, which Tune handles itself; the event tells that it was pressed.
+
+    Tune's own handler of Ctrl-C leaves no trace of it, and stays when Tune has ended. Pressed once more, or before Tune
+    handles SIGUSR1, Ctrl-C raises KeyboardInterrupt at once.
+    """
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only this one can handle signals
+        yield pressed
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+
+    def interrupt(number: int, frame: Any) -> None:
+        again = pressed.is_set()
+        pressed.set()
+        if again or signal.getsignal(signal.SIGUSR1) == before[signal.SIGUSR1]:
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGUSR1)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield pressed
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)

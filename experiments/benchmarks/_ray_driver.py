@@ -66,8 +66,8 @@ class WatchedSearch:
     def close(self) -> None:
         self._search.close()
 
-    def losses(self, number: int) -> tuple[float, ...] | None:
-        return self._search.losses(number)
+    def recorded(self, number: int) -> Recorded | None:
+        return self._search.recorded(number)
 
     def figures(self) -> Figures:
         return self._search.figures()

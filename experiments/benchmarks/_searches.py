@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,13 +22,13 @@ from experiments.benchmarks._trained_tables import LookupTable
 from slimsearch.loop.proposals import Proposals
 from slimsearch.names import built_in_names
 from slimsearch.search_spaces import Point
-from slimsearch.strategies import StrategySettings
+from slimsearch.strategies import Exhausted, StrategySettings, load_strategy
 from slimsearch.strategies.samplers import History, Observation, distribution, load_sampler
 
 if TYPE_CHECKING:
     import optuna
 
-    from slimsearch.strategies._nni.drive import MultiTrial
+    from slimsearch.strategies import Proposer
 
 START = 10
 """Number of random rows at the beginning of a search."""
@@ -213,46 +214,24 @@ def _ray(table: LookupTable, seed: int, first: Sequence[int]) -> Rows:
         searcher.on_trial_complete(str(number), result=dict(zip(names, table.told(found), strict=True)))
 
 
-def _nni(make: Callable[[int], MultiTrial]) -> Callable[[LookupTable, int, Sequence[int]], Rows]:
-    """As in a run with one worker; NNI maximizes one number."""
+def _nni(name: str) -> Callable[[LookupTable, int, Sequence[int]], Rows]:
+    """As in a run with one worker; NNI takes one number."""
 
     def rows(table: LookupTable, seed: int, first: Sequence[int]) -> Rows:
-        from slimsearch.strategies._nni import proposals as _nni_proposals
-
-        strategy = make(seed)
-        mutables, point_of = _nni_proposals.mutables(table.space)
-        proposals = _nni_proposals.proposals(strategy.NAME, strategy._strategy(mutables), mutables, point_of)
+        strategy: Any = load_strategy(name, StrategySettings(workers=1, seed=seed))
+        proposer: Proposer = strategy.proposer(table.space)
         answers = _Answers(table)
-        number = 0
-        try:
-            point = next(proposals, None)
-            while point is not None:
+        with closing(proposer), suppress(Exhausted):
+            for number in itertools.count():
+                point = proposer.propose(str(number))
+                if point is None:  # it waits for results, and has all
+                    return
                 found = answers.row(point)
-                score = None
                 if found is not None:
                     yield found
-                    score = -table.told(found)[0]
-                try:
-                    point = proposals.send([(number, score)])
-                except StopIteration:
-                    break
-                number += 1
-        finally:
-            proposals.close()
+                proposer.tell(str(number), None if found is None else table.told(found))
 
     return rows
-
-
-def _nni_evolution(seed: int) -> MultiTrial:
-    from slimsearch.strategies.nni_evolution import NniEvolution
-
-    return NniEvolution(StrategySettings(workers=1, seed=seed))
-
-
-def _nni_tpe(seed: int) -> MultiTrial:
-    from slimsearch.strategies.nni_tpe import NniTpe
-
-    return NniTpe(StrategySettings(workers=1, seed=seed))
 
 
 PEERS: dict[str, Callable[[LookupTable, int, Sequence[int]], Rows]] = {
@@ -260,8 +239,8 @@ PEERS: dict[str, Callable[[LookupTable, int, Sequence[int]], Rows]] = {
     "optuna-tpe": _optuna(_tpe),
     "optuna-nsga2": _optuna(_nsga2),
     "optuna-gp": _optuna(_gp),
-    "nni-evolution": _nni(_nni_evolution),
-    "nni-tpe": _nni(_nni_tpe),
+    "nni-evolution": _nni("nni_evolution"),
+    "nni-tpe": _nni("nni_tpe"),
     "ray-optuna": _ray,
 }
 """Searchers of other packages, with their defaults unless the name says otherwise."""

@@ -181,7 +181,7 @@ class _Probe:
     def close(self) -> None:
         """It proposes nothing."""
 
-    def losses(self, number: int) -> tuple[float, ...] | None:
+    def recorded(self, number: int) -> Recorded | None:
         return None
 
     def figures(self) -> Figures:

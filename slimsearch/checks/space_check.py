@@ -25,7 +25,7 @@ from slimsearch.record.ranking import Ranking
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.search_spaces import ModelSpace
 from slimsearch.strategies import StrategySettings
-from slimsearch.strategies.optuna import Optuna
+from slimsearch.strategies.local import Local
 
 # So many combinations are looked at one by one; of larger spaces the number of different networks is not known.
 _COUNTED = 20_000
@@ -117,7 +117,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
     ):
         duration = estimate(
             network_evaluator(configuration, space, data, directory, compressing=False),
-            Optuna(StrategySettings(workers=workers, trial_timeout=configuration.trial_timeout)),
+            Local(StrategySettings(workers=workers, trial_timeout=configuration.trial_timeout)),
             drawn(space, max(_TRIED, workers), np.random.default_rng(configuration.seed)),
             data,
             trials=min(configuration.trials, found.different or configuration.trials),

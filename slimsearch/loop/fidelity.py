@@ -12,7 +12,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import COMPLETE, PAUSED, RUNNING, STOPPED, Trial
 from slimsearch.search_spaces import Choice, Point
-from slimsearch.strategies.schedulers import Decision, Exploiting, Progress, Scheduler
+from slimsearch.strategies.schedulers import Decision, Exploiting, Scheduler, TrialProgress
 
 _STATES: dict[str, Literal["running", "paused", "complete", "stopped"]] = {
     RUNNING: "running",
@@ -39,7 +39,7 @@ class Fidelity:
     def __init__(self, scheduler: Scheduler, ranking: Ranking, epochs: int, costs: Sequence[str]) -> None:
         self._scheduler, self._ranking, self._epochs = scheduler, ranking, epochs
         self._costs = frozenset(costs)
-        self._trials: dict[int, Progress] = {}
+        self._trials: dict[int, TrialProgress] = {}
 
     def rank_by(self, ranking: Ranking, trials: Iterable[Trial]) -> None:
         """Rank `trials`, all those of the search, by another ranking from now on."""
@@ -57,7 +57,7 @@ class Fidelity:
             exact = {name: value for name, value in costs.items() if name in self._costs}
             losses = tuple(self._losses({**exact, **point}) for point in _every_epoch(trial.curve))
             violation = sum(max(0.0, excess) for excess in self._ranking.violations(costs))
-            self._trials[trial.number] = Progress(trial.number, losses, state, violation)
+            self._trials[trial.number] = TrialProgress(trial.number, losses, state, violation)
 
     def after_epoch(self, trial: Trial) -> Decision:
         """Whether a trial goes on, pauses or ends after the epoch that it has finished."""

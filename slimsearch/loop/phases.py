@@ -50,7 +50,7 @@ class OpenPhase(Phase, Protocol):
     def close(self) -> None:
         """See `slimsearch.strategies.Search`."""
 
-    def losses(self, number: int) -> tuple[float, ...] | None:
+    def recorded(self, number: int) -> Recorded | None:
         """See `slimsearch.strategies.Search`."""
 
 
@@ -109,8 +109,8 @@ class Phases:
     def close(self) -> None:
         self._search.close()
 
-    def losses(self, number: int) -> tuple[float, ...] | None:
-        return self._search.losses(number)
+    def recorded(self, number: int) -> Recorded | None:
+        return self._search.recorded(number)
 
 
 class Attempts:

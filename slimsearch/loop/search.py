@@ -168,7 +168,7 @@ class ArchitectureSearch:
         candidate = self._space.candidate(architecture)
         number = self._number_of.get(candidate.key)
         if number is not None:
-            return Recorded(self._record.trials[number].metrics, self.losses(number))
+            return self._recorded(number)
         return None if self._ended() else self._begin(candidate)
 
     def close(self) -> None:
@@ -182,9 +182,13 @@ class ArchitectureSearch:
         if self._fidelity is not None:
             self._fidelity.rank_by(ranking, [self._record.trials[number] for number in self._numbers])
 
-    def losses(self, number: int) -> tuple[float, ...] | None:
-        """What the sampler minimizes; None for a trial without a result."""
-        return self._history.observations[self._history_index[number]].losses
+    def recorded(self, number: int) -> Recorded | None:
+        """See `slimsearch.strategies.Search`."""
+        return None if self._record.trials[number].state in (RUNNING, PAUSED) else self._recorded(number)
+
+    def _recorded(self, number: int) -> Recorded:
+        losses = self._history.observations[self._history_index[number]].losses
+        return Recorded(self._record.trials[number].metrics, losses)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Record an epoch; before the first one, rule out what breaks a limit or is dominated on cost."""

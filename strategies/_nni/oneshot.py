@@ -16,19 +16,36 @@ from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task
 from slimsearch.files import write_json
 from slimsearch.reading import mismatch, read_json
 from slimsearch.search_spaces import Candidate, ModelSpace, Point
-from slimsearch.strategies._nni.drive import Drive
-from slimsearch.strategies._nni.exchange import ImageData, Proposals, Result
 from slimsearch.strategies._pool.workers import Done, Workers
+from slimsearch.strategies._proposer import Exhausted, ProposerSearch
 from slimsearch.strategies._strategy import Failure, Search, StrategySettings, Traits, space_of, supernet_folder
 
 if TYPE_CHECKING:
-    from slimsearch.strategies._nni.supernet import Supernet
+    from torch import Tensor
+
+    from slimsearch.strategies._nni.supernet import OneShotSupernet
 
 _log = logging.getLogger(__name__)
 
 # The number of the task that trains the supernet, which is no trial.
 _SUPERNET = -1
 _ARCHITECTURES = "architectures.json"
+
+
+class ImageSplit(Protocol):
+    """Images (N, C, H, W) uint8 and labels (N,) int64."""
+
+    images: Any
+    labels: Any
+
+
+class ImageData(Protocol):
+    """What a supernet is trained on."""
+
+    train: ImageSplit
+
+    def normalise(self, images: Any) -> Tensor:
+        """(N, C, H, W) uint8 -> float32, as every network of the run gets it."""
 
 
 @runtime_checkable
@@ -96,16 +113,16 @@ class OneShot(ABC):
                 self.settings.local_workers, self.settings.trial_timeout, _WithSupernet(self, evaluator)
             ) as workers,
         ):
-            drive = Drive(self.NAME, search, workers, space)
-            drive.drain()  # first, so that no latency is measured while the supernet is trained
-            drive.run(_offers(self._architectures(workers, folder), self.OFFERED))
+            workers.evaluate(search)  # first, so that no latency is measured while the supernet is trained
+            proposer = BestArchitectures(self.NAME, self._architectures(workers, folder), self.OFFERED)
+            workers.evaluate(ProposerSearch(search, proposer, space))
 
     @abstractmethod
     def strategy(self, space: ModelSpace) -> Any:
         """The NNI strategy, new at each call."""
 
     @abstractmethod
-    def best(self, supernet: Supernet) -> list[dict[str, Any]]:
+    def best(self, supernet: OneShotSupernet) -> list[dict[str, Any]]:
         """The architectures that are best according to a trained supernet, the best one first."""
 
     @property
@@ -171,17 +188,35 @@ def _read(folder: Path) -> dict[str, Any]:
     return found if mismatch(found, {"architectures": [dict]}) is None else {}
 
 
-def _offers(architectures: Sequence[Point], wanted: int) -> Proposals:
-    """In their order, until `wanted` of them have a score."""
-    running = scored = 0
-    for point in architectures:
-        results: Sequence[Result] = ()
-        while running and running + scored >= wanted:
-            results = yield None
-            running -= len(results)
-            scored += sum(score is not None for _, score in results)
-        if scored >= wanted:
-            return
-        results = yield point
-        running += 1 - len(results)
-        scored += sum(score is not None for _, score in results)
+class BestArchitectures:
+    """Proposes architectures in their order, until `wanted` of them have a result.
+
+    Args:
+        name: of the strategy.
+        architectures: the best one first.
+        wanted: those that fail or are ruled out do not count.
+    """
+
+    def __init__(self, name: str, architectures: Sequence[Point], wanted: int) -> None:
+        self.name = name
+        self._architectures = iter(architectures)
+        self._wanted = wanted
+        self._running = 0
+
+    def propose(self, key: str) -> Point | None:
+        """See `Proposer`."""
+        if self._running >= self._wanted > 0:
+            return None
+        point = next(self._architectures, None) if self._wanted > 0 else None
+        if point is None:
+            raise Exhausted
+        self._running += 1
+        return point
+
+    def tell(self, key: str, losses: tuple[float, ...] | None) -> None:
+        """See `Proposer`."""
+        self._running -= 1
+        self._wanted -= losses is not None
+
+    def close(self) -> None:
+        """See `Proposer`."""

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from slimsearch.errors import SlimsearchError, describe_error, first_line
 from slimsearch.evaluators import Meter, ReportEpoch
 from slimsearch.search_spaces import ModelSpace, Point
-from slimsearch.strategies._nni.drive import space_name
-from slimsearch.strategies._nni.exchange import ImageData
+from slimsearch.strategies._nni.oneshot import ImageData
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # about every class of torch that is newer than NNI
@@ -103,7 +102,7 @@ class _SeededSampling(RandomSamplingLightningModule):  # type: ignore[misc]
 
 
 @dataclass
-class Supernet:
+class OneShotSupernet:
     """A trained supernet.
 
     Attributes:
@@ -195,7 +194,7 @@ def train(
     held_out: float,
     seed: int,
     report: ReportEpoch,
-) -> Supernet:
+) -> OneShotSupernet:
     """Train a supernet on a part of the training split; the other part is for the architecture.
 
     Args:
@@ -220,7 +219,7 @@ def train(
         warnings.simplefilter("ignore")
         evaluator = Lightning(_Classifier(report, meter), trainer, train_dataloaders=ours, val_dataloaders=others)
         strategy(RawFormatModelSpace(space._construct(), evaluator), SequentialExecutionEngine())
-    return Supernet(strategy.oneshot_module, space, others, seed)
+    return OneShotSupernet(strategy.oneshot_module, space, others, seed)
 
 
 class _Classifier(LightningModule):  # type: ignore[misc]
@@ -336,7 +335,8 @@ def _mixed(name: str, strategy: Any, space: ModelSpace) -> Any:
 
 
 def _refusal(name: str, space: ModelSpace, label: str | None, why: str) -> SlimsearchError:
-    what = f"'{label}' of {space_name(space)}" if label is not None else space_name(space)
+    space_name = space.space_class.__name__
+    what = f"'{label}' of {space_name}" if label is not None else space_name
     return SlimsearchError(f"{name} cannot search {what}: {why}")
 
 

@@ -1,4 +1,4 @@
-"""Worker processes on this machine: tasks go in, their reports and results come out as they arrive."""
+"""A pool of worker processes on this machine, which evaluate the tasks of a search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import cloudpickle
 from slimsearch.evaluators import Evaluator, Outcome, Task
 from slimsearch.strategies._pool import fork_server as _fork_server
 from slimsearch.strategies._pool import worker as _worker
-from slimsearch.strategies._strategy import Failure
+from slimsearch.strategies._strategy import Failure, TaskSource
 
 # Also a process whose end nothing tells of is noticed: one that it has forked may keep everything open.
 _LOOK_SECONDS = 0.5
@@ -35,8 +35,8 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Report:
-    """A running task tells of its progress, and waits for an answer."""
+class EpochEnd:
+    """A running task has finished an epoch, and waits for an answer."""
 
     number: int
     epoch: int
@@ -92,7 +92,7 @@ class Workers:
         self._count, self._timeout = count, timeout
         self._evaluator = cloudpickle.dumps(evaluator)
         self._workers: list[_Worker] = []
-        self._events: deque[Report | Done] = deque()
+        self._events: deque[EpochEnd | Done] = deque()
         self._context = contextlib.ExitStack()
 
     def __enter__(self) -> Workers:
@@ -121,6 +121,19 @@ class Workers:
         waiting = sum(isinstance(event, Done) for event in self._events)
         return waiting + sum(worker.task is not None for worker in self._workers)
 
+    def evaluate(self, source: TaskSource) -> None:
+        """Evaluate all tasks of `source`, until it has none left."""
+        while True:
+            while self.free and (task := source.ask()) is not None:
+                self.submit(task)
+            if not self.busy:
+                return
+            event = self.wait()
+            if isinstance(event, Done):
+                source.tell(event.number, event.result)
+            else:
+                event.answer(source.report(event.number, event.epoch, event.metrics))
+
     def submit(self, task: Task, *, limited: bool = True) -> None:
         """Have `task` evaluated; without `limited` it may take as long as it likes."""
         self._discard_dead()
@@ -131,7 +144,7 @@ class Workers:
         except OSError:  # it died a moment ago, which is none of the task's business
             self._lose(idle, "its worker process died before it began")
 
-    def wait(self) -> Report | Done:
+    def wait(self) -> EpochEnd | Done:
         """The next thing that happens."""
         while not self._events:
             lines = {worker.line: worker for worker in self._workers}
@@ -164,7 +177,7 @@ class Workers:
             worker.began = time.monotonic()
         elif kind == _worker.REPORT:
             epoch, metrics = content
-            self._events.append(Report(worker.task, epoch, metrics, worker.line))
+            self._events.append(EpochEnd(worker.task, epoch, metrics, worker.line))
         else:
             self._events.append(Done(worker.task, content))
             worker.task = worker.began = None

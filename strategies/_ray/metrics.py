@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimsearch.evaluators import Outcome, Task
-from slimsearch.strategies._strategy import Failure, Search
+from slimsearch.strategies._strategy import Failure, TaskSource
 
 NAMES = {
     "slimsearch_trials": "Trials of the run by state",
@@ -37,7 +37,7 @@ class Metrics:
         workers: trials at the same time.
     """
 
-    def __init__(self, run: str, search: Search, workers: int) -> None:
+    def __init__(self, run: str, search: TaskSource, workers: int) -> None:
         from ray.util.metrics import Gauge
 
         self._search, self._workers = search, workers

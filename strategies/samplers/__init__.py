@@ -1,19 +1,13 @@
-"""What to try next: one algorithm per file."""
+"""Samplers (which candidate to try next), one algorithm per file."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from slimsearch.errors import SlimsearchError, describe_error
-from slimsearch.evaluators import Objective
 from slimsearch.names import load_class
-from slimsearch.search_spaces import Point, Space
-from slimsearch.strategies.samplers import _optuna
-from slimsearch.strategies.samplers._optuna import distribution
+from slimsearch.strategies.samplers._optuna import OptunaSampler, distribution
 from slimsearch.strategies.samplers._sampler import History, Observation, Sampler, keeps_limits
 
 if TYPE_CHECKING:
@@ -37,23 +31,18 @@ def load_sampler(name: str) -> Sampler:
     from optuna.samplers import BaseSampler
 
     if issubclass(found, BaseSampler):
-        return _OfOptuna(found)
+        return _FromOptuna(found)
     if any(base.__module__.startswith("ray.tune") for base in found.__mro__):
         raise SlimsearchError(f"sampler '{name}' is a searcher of Ray Tune: it needs --strategy ray")
     raise SlimsearchError(f"sampler '{name}' has no method propose, and is none of Optuna's")
 
 
-class _OfOptuna:
+class _FromOptuna(OptunaSampler):
     """Any sampler class of Optuna's that works from a study's trials."""
 
     def __init__(self, sampler_class: type[Any]) -> None:
         self._class = sampler_class
 
-    def propose(
-        self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
-    ) -> Point:
-        return _optuna.propose_new(self._make, space, objectives, history, rng, startup=0)
-
-    def _make(self, seed: int) -> optuna.samplers.BaseSampler:
+    def make(self, seed: int) -> optuna.samplers.BaseSampler:
         takes_seed = "seed" in inspect.signature(self._class).parameters
         return self._class(seed=seed) if takes_seed else self._class()  # type: ignore[no-any-return]

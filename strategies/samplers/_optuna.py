@@ -1,12 +1,13 @@
-"""Optuna's samplers as functions of the history: a study is made from it for each proposal."""
+"""Optuna's samplers as functions of the history: each proposal builds a study from it."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -28,12 +29,12 @@ def propose(
     rng: np.random.Generator,
     generation: Callable[[int], dict[str, Any]] = lambda position: {},
 ) -> Point:
-    """What the sampler that `make` builds from a seed suggests after `history`.
+    """The suggestion of a sampler of Optuna's after `history`.
 
     Args:
-        make: a fresh sampler from a seed: none keeps anything from one proposal to the next.
+        make: builds the sampler from a seed.
         space: every choice becomes a categorical over the JSON texts of its values.
-        objectives: their losses are minimised.
+        objectives: their losses are minimized.
         history: finished trials are COMPLETE in the study, running ones RUNNING.
         rng: gives the seed.
         generation: system attributes of the finished trial at a position, for samplers that keep state there.
@@ -57,31 +58,38 @@ def propose(
     return {label: json.loads(text) for label, text in trial.params.items()}
 
 
-def propose_new(
-    make: Callable[[int], optuna.samplers.BaseSampler],
-    space: Space,
-    objectives: Sequence[Objective],
-    history: History,
-    rng: np.random.Generator,
-    *,
-    startup: int,
-    draws: int = 3,
-    generation: Callable[[int], dict[str, Any]] = lambda position: {},
-) -> Point:
-    """What `propose` gives, drawn again where it was tried, in the end a neighbour; at first uniform draws.
+class OptunaSampler(ABC):
+    """A sampler of Optuna's, after random draws; a tried proposal is drawn again, and in the end a neighbour taken."""
 
-    Args:
-        make, space, objectives, history, rng, generation: as for `propose`.
-        startup: so many finished trials come first.
-        draws: each of them makes a study from the history.
-    """
-    if history.finished_count < startup:
-        return new_point(space, history, lambda: space.sample(rng), rng)
-    return new_point(space, history, lambda: propose(make, space, objectives, history, rng, generation), rng, draws)
+    STARTUP: ClassVar[int] = 0
+    """Number of finished trials before the sampler is asked."""
+    DRAWS: ClassVar[int] = 3
+    """Number of times that it is asked; each builds a study."""
+
+    @abstractmethod
+    def make(self, seed: int) -> optuna.samplers.BaseSampler:
+        """Optuna's sampler; nothing of it is kept from one proposal to the next."""
+
+    def generation(self, position: int) -> dict[str, Any]:
+        """System attributes of the finished trial at a position, for samplers that keep state there."""
+        return {}
+
+    def propose(
+        self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
+    ) -> Point:
+        if history.finished_count < self.STARTUP:
+            return new_point(space, history, lambda: space.sample(rng), rng)
+        return new_point(
+            space,
+            history,
+            lambda: propose(self.make, space, objectives, history, rng, self.generation),
+            rng,
+            self.DRAWS,
+        )
 
 
 def distribution(choice: Choice) -> optuna.distributions.CategoricalDistribution:
-    """A choice as Optuna records it."""
+    """The distribution of a choice in an Optuna study."""
     from optuna.distributions import CategoricalDistribution
 
     return CategoricalDistribution(tuple(choice.text(value) for value in choice.values))

@@ -1,4 +1,4 @@
-"""What a sampler sees of the past, and what it must give."""
+"""The sampler interface: a proposal from the history of trials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective
 from slimsearch.search_spaces import Candidate, Point, Space
 
-# So many points around a tried one are looked at for an untried one.
+# Number of points around a tried one that are searched for an untried one.
 _REACH = 2000
 
 
@@ -25,8 +25,8 @@ class Observation:
         losses: one for each objective, less is better; None while it runs, and where it failed or was ruled out.
         violation: by how much hard limits are broken, in total; 0: not at all.
         running: it is being evaluated now.
-        curve: losses in the first objective by epoch, of the trainings that were made for it, counted on from one to
-            the next; empty where these do not tell of it, because it is of the file and not of what was learned.
+        curve: first loss by epoch, counted across the trainings made for this trial; empty where the first objective
+            is one of the exported file and not of the training.
         epochs: of the training of a network from new weights.
     """
 
@@ -41,8 +41,8 @@ class Observation:
 class History:
     """All earlier trials, in the order of their numbers.
 
-    Whoever owns it adds and changes observations; samplers only read. What a sampler wants to keep about the trials,
-    so as not to work it out for each proposal, goes into `memo`; it must follow from the observations alone.
+    The search adds and changes observations; samplers only read them. A sampler may cache in `memo` what follows from
+    the observations alone.
 
     Args:
         observations: by number.
@@ -66,11 +66,11 @@ class History:
 
     @property
     def finished_count(self) -> int:
-        """How many have losses."""
+        """Number of observations with losses."""
         return self._finished
 
     def tried(self, point: Point) -> bool:
-        """Whether a trial has this canonical point, whatever became of it."""
+        """Whether a trial has this canonical point, in any state."""
         return Candidate(point).key in self._keys
 
     def add(self, observation: Observation) -> None:
@@ -80,7 +80,7 @@ class History:
         self._finished += observation.losses is not None
 
     def change(self, position: int, observation: Observation) -> None:
-        """A trial has come to its end; its point stays."""
+        """A trial has ended; its point stays."""
         self._finished += (observation.losses is not None) - (self._observations[position].losses is not None)
         self._observations[position] = observation
 
@@ -89,15 +89,15 @@ class Sampler(Protocol):
     """Proposes the next point.
 
     A proposal is a function of its arguments: the same in this process and in another. An index of the history may
-    be kept for speed if it can be dropped and built again. One that has a method `keeps_limits` too may say by it when
-    it has learned which points break limits; until then something near what keeps them is tried in its place now and
-    then.
+    be kept for speed if it can be dropped and rebuilt. An optional method ``keeps_limits(space, history)`` tells
+    whether the sampler has learned which points break limits; until then the search now and then proposes a point near
+    a feasible one in its place.
     """
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
-        """A canonical point of `space` that was not tried, unless the sampler finds none; the search sees to those."""
+        """A canonical point of `space` that was not tried, if the sampler finds one; the search handles repeats."""
 
 
 def keeps_limits(sampler: Sampler, space: Space, history: History) -> bool:
@@ -109,15 +109,15 @@ def keeps_limits(sampler: Sampler, space: Space, history: History) -> bool:
 def new_point(
     space: Space, history: History, draw: Callable[[], Point], rng: np.random.Generator, draws: int = 20
 ) -> dict[str, Any]:
-    """The first of up to `draws` draws that is in the space and was not tried, canonical; else something near the last.
+    """The first of up to `draws` draws that is in the space and untried, canonical.
 
-    Near means as few changes away as can be found; where all that is near was tried, the last draw itself.
+    Otherwise the untried point with the fewest changes from the last draw, if one is found; else the last draw.
     """
     point: dict[str, Any] | None = None
     for _ in range(draws):
         try:
             point = space.canonical(draw())
-        except SlimsearchError:  # drawn without regard to the space's own constraints
+        except SlimsearchError:  # it breaks a constraint of the space
             continue
         if not history.tried(point):
             return point
@@ -125,7 +125,7 @@ def new_point(
 
 
 def nearest_untried(space: Space, history: History, point: Point, rng: np.random.Generator) -> dict[str, Any]:
-    """An untried point as few changes from the canonical `point` as can be found among some thousands; else `point`."""
+    """The untried point with the fewest changes from the canonical `point`, among some thousands; else `point`."""
     seen = {Candidate(point).key}
     layer = [dict(point)]
     while layer:

@@ -12,8 +12,8 @@ import numpy as np
 
 from slimsearch.evaluators import Objective
 from slimsearch.search_spaces import Candidate, Point, Space
+from slimsearch.strategies.samplers._dominance import standings
 from slimsearch.strategies.samplers._sampler import History, Observation, new_point
-from slimsearch.strategies.samplers._surrogate.pareto import standings
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Features = np.ndarray[Any, np.dtype[np.float32]]

@@ -12,10 +12,15 @@ from slimsearch.evaluators import Objective
 from slimsearch.search_spaces import Point, Space
 from slimsearch.strategies.samplers._sampler import History, new_point
 from slimsearch.strategies.samplers._surrogate.encoding import Encoder, Positions
-from slimsearch.strategies.samplers._surrogate.gaussian_process import Array, GaussianProcess, Kernel, fit_kernel
-from slimsearch.strategies.samplers._surrogate.improvement import expected_improvement
+from slimsearch.strategies.samplers._surrogate.gaussian_process import (
+    Array,
+    GaussianProcess,
+    Kernel,
+    expected_improvement,
+    fit_kernel,
+)
 from slimsearch.strategies.samplers._surrogate.pool import Pool
-from slimsearch.strategies.samplers._surrogate.ways import SCORING, Ways
+from slimsearch.strategies.samplers._surrogate.training_paths import SCORING, TrainingPaths
 
 # The kernel is fitted again when there are a tenth more trials, and to no more than so many of them.
 _REFIT, _FIT_ON = 1.1, 128
@@ -123,8 +128,8 @@ class _Proposal:
         penalty = worst + span * (1 + violations / (violations.max() + 1e-9))[:, None]
         self._targets = np.where(self._feasible[:, None], self._losses, penalty)
         self._kept = self._worth_keeping()
-        self._ways = Ways(memo.encoder, observations, tried) if memo.encoder.way(int(tried[0])) else None
-        passed = self._ways.passed if self._ways is not None else []
+        self._paths = TrainingPaths(memo.encoder, observations, tried) if memo.encoder.way(int(tried[0])) else None
+        passed = self._paths.passed if self._paths is not None else []
         self._passed = np.array([position for position, _ in passed], dtype=np.int64)
         self._passed_losses = np.array([loss for _, loss in passed], dtype=float)
 
@@ -137,25 +142,25 @@ class _Proposal:
         candidates = self._memo.pool.draw(self._history, self._leaders(), self._rng)
         if not len(candidates):
             return None
-        if self._ways is not None:
-            candidates = self._ways.due(candidates)
+        if self._paths is not None:
+            candidates = self._paths.due(candidates)
         blocks = self._memo.encoder.blocks(candidates)
         known = set(self._memo.encoder.known(int(candidates[0])))
         learned = next((i for i, o in enumerate(self._objectives) if o.metric not in known), 0)
         process = self._process(learned)
         mean, deviation = process.predict(blocks)
         takes = np.ones(len(candidates))
-        if self._ways is not None:
-            left = self._ways.left(candidates)
+        if self._paths is not None:
+            left = self._paths.left(candidates)
             takes = SCORING + left
             if learned == 0:
-                self._put_in_what_is_known(self._ways, process, mean, deviation, candidates, left == 0)
+                self._put_in_what_is_known(self._paths, process, mean, deviation, candidates, left == 0)
         if len(self._objectives) == 1:
             gain = expected_improvement(mean, deviation, float(self._warped(learned).min()))
         else:
             gain = self._gain_within_bounds(learned, known, candidates, blocks, mean, deviation)
         chosen = int(candidates[int((self._keeping(blocks) * gain / takes).argmax())])
-        if self._ways is None or (first := self._ways.first(chosen)) == chosen:
+        if self._paths is None or (first := self._paths.first(chosen)) == chosen:
             return chosen
         kept = self._keeping(self._memo.encoder.blocks(np.array([first])))
         return first if float(kept[0]) > _LIKELY else chosen
@@ -241,11 +246,11 @@ class _Proposal:
         return np.concatenate([self._targets[:, objective], passed])
 
     def _put_in_what_is_known(
-        self, ways: Ways, process: GaussianProcess, mean: Array, deviation: Array, candidates: Positions,
+        self, paths: TrainingPaths, process: GaussianProcess, mean: Array, deviation: Array, candidates: Positions,
         where: np.ndarray[Any, Any],
     ) -> None:  # fmt: skip
         """Where nothing more is trained, predict the last network's loss on the way, and what is lost after it."""
-        known = [(place, stop) for place in np.flatnonzero(where) if (stop := ways.last(int(candidates[place])))]
+        known = [(place, stop) for place in np.flatnonzero(where) if (stop := paths.last(int(candidates[place])))]
         if not known:
             return
         places = [place for place, _ in known]

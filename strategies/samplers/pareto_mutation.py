@@ -10,8 +10,8 @@ import numpy as np
 
 from slimsearch.evaluators import Objective
 from slimsearch.search_spaces import Point, Space
+from slimsearch.strategies.samplers._dominance import covers
 from slimsearch.strategies.samplers._sampler import History, Observation, new_point
-from slimsearch.strategies.samplers._surrogate.pareto import covers
 
 
 class ParetoMutation:

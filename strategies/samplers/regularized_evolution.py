@@ -9,8 +9,8 @@ import numpy as np
 
 from slimsearch.evaluators import Objective
 from slimsearch.search_spaces import Point, Space
+from slimsearch.strategies.samplers._dominance import standings
 from slimsearch.strategies.samplers._sampler import History, Observation, new_point
-from slimsearch.strategies.samplers._surrogate.pareto import standings
 
 
 class RegularizedEvolution:

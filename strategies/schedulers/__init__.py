@@ -1,4 +1,4 @@
-"""How far each trial is trained: one algorithm per file."""
+"""Schedulers (how many epochs each trial is trained), one algorithm per file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.names import load_class
 from slimsearch.reading import yaml_value
 from slimsearch.strategies.schedulers._combined import Combined, combine
-from slimsearch.strategies.schedulers._order import epsilon_net, order
-from slimsearch.strategies.schedulers._scheduler import Decision, Exploiting, Progress, Scheduler
+from slimsearch.strategies.schedulers._rungs import epsilon_net, order
+from slimsearch.strategies.schedulers._scheduler import Decision, Exploiting, Scheduler, TrialProgress
 
 __all__ = [
-    "Combined", "Decision", "Exploiting", "Progress", "Scheduler", "combine", "epsilon_net", "load_scheduler", "order",
+    "Combined",
+    "Decision",
+    "Exploiting",
+    "Scheduler",
+    "TrialProgress",
+    "combine",
+    "epsilon_net",
+    "load_scheduler",
+    "order",
 ]  # fmt: skip
 
 _JOINED = re.compile(r"\+(?!\d)")  # not that of a number such as 1e+3

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from slimsearch.strategies.schedulers._rungs import pause_unless_next, ranked
-from slimsearch.strategies.schedulers._scheduler import Decision, Progress
+from slimsearch.strategies.schedulers._scheduler import Decision, TrialProgress
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """So many trials that are compared with each other.
+    """A group of trials that are compared with each other.
 
     Attributes:
-        size: how many begin.
-        rungs: the epochs after which they are compared, rising, all below the full number.
+        size: number of trials that begin.
+        rungs: the epochs after which they are compared, rising, all below the full number of epochs.
     """
 
     size: int
@@ -28,10 +28,10 @@ class Cohorts(ABC):
     """A scheduler that halves cohorts.
 
     The trials, by number, are dealt to the cohorts of the plan, which begins again at its end. The next cohort begins
-    when the one before it is done. A rung is judged when nobody is on the way to it any more: of a cohort of n, the
-    best n // eta**k, at least one, go on from its k-th rung. One that fails leaves its place to the next trial; one
-    that was ended for good keeps its place, as the last. The last cohort is judged with those it has when no more can
-    be begun.
+    when the one before it is done. A rung is judged when all trials of the cohort have reached it: of a cohort of n,
+    the best n // eta**k, at least one, are promoted from its k-th rung. A failed trial leaves its place to the next
+    trial; one that was ended for good keeps its place, as the last. The last cohort is judged with the trials it has
+    when no more can begin.
     """
 
     eta: int
@@ -40,7 +40,7 @@ class Cohorts(ABC):
     def plan(self, epochs: int) -> Sequence[Cohort]:
         """The cohorts of one round; at least one."""
 
-    def after_epoch(self, trial: Progress, trials: Sequence[Progress], epochs: int) -> Decision:
+    def after_epoch(self, trial: TrialProgress, trials: Sequence[TrialProgress], epochs: int) -> Decision:
         plan = self.plan(epochs)
         if trial.epochs >= epochs or not any(trial.epochs in cohort.rungs for cohort in plan):
             return Decision.CONTINUE
@@ -49,14 +49,14 @@ class Cohorts(ABC):
             return Decision.CONTINUE
         return pause_unless_next(self, trial, trials, epochs)
 
-    def resume(self, trials: Sequence[Progress], epochs: int, more: bool) -> int | None:
+    def resume(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> int | None:
         for cohort, members in _dealt(self.plan(epochs), trials):
             number = self._promotion(cohort, members, epochs, more)
             if number is not None:
                 return number
         return None
 
-    def may_begin(self, trials: Sequence[Progress], epochs: int, more: bool) -> bool:
+    def may_begin(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> bool:
         if not more:
             return False
         return all(
@@ -67,7 +67,7 @@ class Cohorts(ABC):
             for cohort, members in _dealt(self.plan(epochs), trials)
         )
 
-    def _promotion(self, cohort: Cohort, members: Sequence[Progress], epochs: int, more: bool) -> int | None:
+    def _promotion(self, cohort: Cohort, members: Sequence[TrialProgress], epochs: int, more: bool) -> int | None:
         steps = [*cohort.rungs, epochs]
         below = [t.number for t in members if t.state == "paused" and t.epochs < steps[0]]
         if below:  # from a run that had another scheduler before
@@ -94,7 +94,7 @@ def _cohort_at(plan: Sequence[Cohort], position: int) -> Cohort:
     raise AssertionError("a plan is not empty")
 
 
-def _dealt(plan: Sequence[Cohort], trials: Sequence[Progress]) -> Iterator[tuple[Cohort, list[Progress]]]:
+def _dealt(plan: Sequence[Cohort], trials: Sequence[TrialProgress]) -> Iterator[tuple[Cohort, list[TrialProgress]]]:
     """The cohorts that have begun, with their members."""
     waiting = sorted(trials, key=lambda t: t.number)
     position = 0

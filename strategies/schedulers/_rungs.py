@@ -1,19 +1,21 @@
-"""Rungs: the epochs after which trials are compared and most of them pause."""
+"""Rungs: the epochs after which trials are compared, and the order of the trials there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from slimsearch.strategies.schedulers._order import order
-from slimsearch.strategies.schedulers._scheduler import Decision, Progress, Scheduler
+import numpy as np
+from numpy.typing import NDArray
+
+from slimsearch.strategies.schedulers._scheduler import Decision, Scheduler, TrialProgress
 
 
 def rungs(epochs: int, eta: int, min_epochs: int) -> list[int]:
     """`epochs` divided by `eta` once, twice, ..., down to no less than `min_epochs`; rising, rounded half up.
 
-    81, 3 and 1 give 1, 3, 9, 27, as in the papers. They start from the top and not from `min_epochs`, so that with any
-    number of epochs the last step, which costs the most, is taken by one in `eta`.
+    81, 3 and 1 give 1, 3, 9, 27, as in the papers. They are counted from the top and not from `min_epochs`, so that
+    with any number of epochs one trial in `eta` takes the last step, which costs the most.
     """
     count = 0
     while epochs >= min_epochs * eta ** (count + 1):
@@ -21,8 +23,8 @@ def rungs(epochs: int, eta: int, min_epochs: int) -> list[int]:
     return [(2 * epochs + eta**k) // (2 * eta**k) for k in range(count, 0, -1)]
 
 
-def ranked(trials: Sequence[Progress], rung: int) -> list[Progress]:
-    """Those that came to `rung`, best first by the losses that they had there; without those that ended there."""
+def ranked(trials: Sequence[TrialProgress], rung: int) -> list[TrialProgress]:
+    """The trials that reached `rung`, best first by their losses there; without those that ended there."""
     arrived = sorted(
         (t for t in trials if t.epochs >= rung and not (t.state == "stopped" and t.epochs == rung)),
         key=lambda t: t.number,
@@ -30,9 +32,72 @@ def ranked(trials: Sequence[Progress], rung: int) -> list[Progress]:
     return [arrived[i] for i in order([t.losses[rung - 1] for t in arrived], [t.violation for t in arrived])]
 
 
-def pause_unless_next(scheduler: Scheduler, trial: Progress, trials: Sequence[Progress], epochs: int) -> Decision:
-    """The decision at a rung: pause, but for the one that would be resumed at once, which need not be loaded again."""
+def pause_unless_next(
+    scheduler: Scheduler, trial: TrialProgress, trials: Sequence[TrialProgress], epochs: int
+) -> Decision:
+    """The decision at a rung: pause, unless the trial would be resumed at once."""
     paused = replace(trial, state="paused")
     others = [t for t in trials if t.number != trial.number]
     next_number = scheduler.resume([*others, paused], epochs, more=True)
     return Decision.CONTINUE if next_number == trial.number else Decision.PAUSE
+
+
+def order(losses: Sequence[Sequence[float]], violations: Sequence[float]) -> list[int]:
+    """Positions, best first.
+
+    With one objective by its loss, with several by non-dominated rank and within a rank by `epsilon_net`. Infeasible
+    trials come after all others, the least violation first. NaN counts as infinite; ties go to the earlier position.
+
+    Source: MO-ASHA, Schmucker et al. 2021. The net begins with the best in the first objective.
+
+    Args:
+        losses: (n, objectives), less is better.
+        violations: (n,), of hard limits; 0 or less: none.
+    """
+    kept = [position for position, violation in enumerate(violations) if not violation > 0]
+    broken = [position for position, violation in enumerate(violations) if violation > 0]
+    return [kept[position] for position in _by_losses([losses[position] for position in kept])] + sorted(
+        broken, key=lambda position: violations[position]
+    )
+
+
+def _by_losses(losses: Sequence[Sequence[float]]) -> list[int]:
+    if len(losses) < 2 or len(losses[0]) == 1:
+        firsts = [float("inf") if loss[0] != loss[0] else loss[0] for loss in losses]
+        return sorted(range(len(losses)), key=firsts.__getitem__)
+    import moocore
+
+    values = np.array(losses, dtype=float)
+    values[np.isnan(values)] = np.inf
+    ranks = np.asarray(moocore.pareto_rank(values))
+    found: list[int] = []
+    for rank in range(int(ranks.max()) + 1):
+        front = np.flatnonzero(ranks == rank)
+        found += [int(front[position]) for position in epsilon_net(values[front])]
+    return found
+
+
+def epsilon_net(losses: NDArray[np.float64]) -> list[int]:
+    """Positions in farthest-first order: each is the farthest from those before it.
+
+    Losses are scaled to [0, 1] by their range, distances are Euclidean; the first is the one with the least loss in
+    the first objective.
+
+    Args:
+        losses: (n, objectives), n at least 1, without nan.
+    """
+    # An infinite loss is as far as the largest finite one: what matters is that it does not stretch the scale.
+    finite = np.isfinite(losses)
+    low = np.where(finite, losses, np.inf).min(axis=0)
+    high = np.where(finite, losses, -np.inf).max(axis=0)
+    span = np.where(high > low, high - low, 1.0)
+    scaled = np.where(finite, (np.where(finite, losses, 0.0) - np.where(np.isfinite(low), low, 0.0)) / span, 1.0)
+    last = int(np.lexsort(scaled.T[::-1])[0])
+    found = [last]
+    distances = np.full(len(losses), np.inf)
+    for _ in range(len(losses) - 1):
+        distances = np.minimum(distances, np.square(scaled - scaled[last]).sum(axis=1))
+        distances[last] = -1.0  # taken
+        last = int(np.argmax(distances))
+        found.append(last)
+    return found

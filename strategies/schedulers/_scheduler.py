@@ -1,4 +1,4 @@
-"""What a scheduler sees of the trials, and what it decides: how far each of them is trained."""
+"""The scheduler interface: how many epochs each trial is trained, decided from the progress of all trials."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from slimsearch.search_spaces import Choice, Point
 
 
 @dataclass(frozen=True)
-class Progress:
-    """A trial as a scheduler sees it; one that failed for good is not shown to it at all.
+class TrialProgress:
+    """A trial as a scheduler sees it; failed trials are left out.
 
     Attributes:
         number: of the trial; later ones have larger numbers, and there may be gaps.
@@ -33,12 +33,12 @@ class Progress:
 
     @property
     def epochs(self) -> int:
-        """How many were finished."""
+        """Number of finished epochs."""
         return len(self.losses)
 
 
 class Decision(Enum):
-    """What becomes of a trial that has finished an epoch."""
+    """The decision about a trial that has finished an epoch."""
 
     CONTINUE = "continue"
     PAUSE = "pause"
@@ -51,27 +51,27 @@ class Scheduler(Protocol):
     Every answer is a function of the arguments alone, so that it is the same after a kill. Whenever a trial has
     finished an epoch, the driver asks `after_epoch` and records the decision; whenever a worker is free, it asks
     `resume` and, where that gives None, `may_begin`; where neither gives it work, it asks both again after the next
-    event. When nothing runs, one of them gives work, or the search is over: what is paused then stays so.
+    event. When nothing runs and neither gives work, the search is over, and paused trials stay so.
 
     `trials` are in any order; `epochs` is the number after which a trial is complete; `more` is whether the search can
     still begin new trials.
     """
 
-    def after_epoch(self, trial: Progress, trials: Sequence[Progress], epochs: int) -> Decision:
-        """What becomes of `trial`, one of `trials`, which has just finished an epoch; at the last one: CONTINUE."""
+    def after_epoch(self, trial: TrialProgress, trials: Sequence[TrialProgress], epochs: int) -> Decision:
+        """The decision about `trial`, one of `trials`, after an epoch; CONTINUE after the last one."""
 
-    def resume(self, trials: Sequence[Progress], epochs: int, more: bool) -> int | None:
+    def resume(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> int | None:
         """The number of a paused trial to train on now; None: none."""
 
-    def may_begin(self, trials: Sequence[Progress], epochs: int, more: bool) -> bool:
+    def may_begin(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> bool:
         """Whether a new trial can be begun now; never where there are no `more`."""
 
 
 @runtime_checkable
 class Exploiting(Scheduler, Protocol):
-    """One that lets a trial go on as a copy of another one, with other training hyper-parameters."""
+    """A scheduler that replaces a trial by a copy of a better one with other training hyper-parameters."""
 
-    def exploit(self, trials: Sequence[Progress], epochs: int, more: bool) -> tuple[int, int] | None:
+    def exploit(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> tuple[int, int] | None:
         """The numbers of a paused trial to end and of the paused one to copy in its place; None: none, now."""
 
     def perturbed(self, choices: Iterable[Choice], point: Point, rng: np.random.Generator) -> dict[str, Any]:
@@ -79,10 +79,10 @@ class Exploiting(Scheduler, Protocol):
 
 
 def check(option: str, value: Any, least: float, kind: type[int] | type[float] = int) -> None:
-    """Refuse a `value` of an option that is not a number of `kind`, or below `least`.
+    """Validate the `value` of an option.
 
     Raises:
-        SlimsearchError: so it is.
+        SlimsearchError: it is no number of `kind`, or below `least`.
     """
     allowed, word = ((int,), "whole number") if kind is int else ((int, float), "number")
     if isinstance(value, bool) or not isinstance(value, allowed) or not value >= least:

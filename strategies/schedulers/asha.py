@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimsearch.strategies.schedulers._rungs import pause_unless_next, ranked, rungs
-from slimsearch.strategies.schedulers._scheduler import Decision, Progress, check
+from slimsearch.strategies.schedulers._scheduler import Decision, TrialProgress, check
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class Asha:
     checkpoint; when no trial can be begun any more, nothing runs and none was completed, the best of the highest rung
     goes on all the same; one that was ended for good counts in the rung that it was on its way to, behind all others.
 
-    The losses in a rung are those in the middle of the learning rate's cycle: they order trials, and say little about
-    what they will be in the end.
+    The losses at a rung are from the middle of the learning-rate cycle: they order trials, but do not predict final
+    losses.
 
     Attributes:
-        eta: one in so many is promoted.
-        min_epochs: the first rung is no lower.
+        eta: one trial in `eta` is promoted.
+        min_epochs: the lowest first rung.
     """
 
     eta: int = 3
@@ -33,12 +33,12 @@ class Asha:
         check("eta", self.eta, 2)
         check("min_epochs", self.min_epochs, 1)
 
-    def after_epoch(self, trial: Progress, trials: Sequence[Progress], epochs: int) -> Decision:
+    def after_epoch(self, trial: TrialProgress, trials: Sequence[TrialProgress], epochs: int) -> Decision:
         if trial.epochs >= epochs or trial.epochs not in rungs(epochs, self.eta, self.min_epochs):
             return Decision.CONTINUE
         return pause_unless_next(self, trial, trials, epochs)
 
-    def resume(self, trials: Sequence[Progress], epochs: int, more: bool) -> int | None:
+    def resume(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> int | None:
         steps = [0, *rungs(epochs, self.eta, self.min_epochs), epochs]
         for before, rung, after in reversed(list(zip(steps, steps[1:], steps[2:], strict=False))):
             if not any(_waits(t, rung, after) for t in trials):
@@ -55,13 +55,13 @@ class Asha:
         highest = max((rung for rung in steps[1:-1] if any(t.epochs >= rung for t in _paused(trials))), default=None)
         return None if highest is None else ranked(_paused(trials), highest)[0].number
 
-    def may_begin(self, trials: Sequence[Progress], epochs: int, more: bool) -> bool:
+    def may_begin(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> bool:
         return more
 
 
-def _waits(trial: Progress, rung: int, after: int) -> bool:
+def _waits(trial: TrialProgress, rung: int, after: int) -> bool:
     return trial.state == "paused" and rung <= trial.epochs < after
 
 
-def _paused(trials: Sequence[Progress]) -> list[Progress]:
+def _paused(trials: Sequence[TrialProgress]) -> list[TrialProgress]:
     return [t for t in trials if t.state == "paused"]

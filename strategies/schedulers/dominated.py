@@ -1,4 +1,4 @@
-"""Ending what could not be on the front even if all went well."""
+"""Early stopping of trials whose optimistic outcome is dominated."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.strategies.schedulers._ending import EndsTrials
-from slimsearch.strategies.schedulers._scheduler import Progress, check
+from slimsearch.strategies.schedulers._combined import EndsTrials
+from slimsearch.strategies.schedulers._scheduler import TrialProgress, check
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,16 @@ class Dominated(EndsTrials):
     Nothing is ended before `min_complete` trials are complete, nor in the first `warm_up` of the epochs: while the
     learning rate still rises, slow starters look hopeless and are not.
 
-    Alone it trains to the end whatever it does not end; with another scheduler (see `combine`) that one decides who
-    pauses, and a paused trial that would be ended is not resumed. Beside one that halves, those that are complete began
-    better than most and gained less: it saves little there, and with one objective `margin` 2 is safer.
+    Alone, it trains all other trials to the end. Combined with another scheduler (see `combine`), that one decides
+    which trials pause, and a hopeless paused trial is not resumed. With a halving scheduler it saves little, since the
+    complete trials began better than most and gained less; with one objective, `margin` 2 is safer there.
 
-    Source: none; the thought of Domhan et al. 2015, to end what will not beat the best, with the largest gain seen in
-    place of an extrapolated curve, and with exact costs.
+    Source: none; like Domhan et al. 2015 it ends trials that will not beat the best, but with the largest gain so far
+    in place of an extrapolated curve, and with exact costs.
 
     Attributes:
         margin: standard deviations on top of the largest gain.
-        min_complete: complete trials that are needed, at least 5: the largest gain of fewer says little.
+        min_complete: number of complete trials before any is ended, at least 5.
         warm_up: share of the epochs in which nothing is ended, below 1.
     """
 
@@ -49,7 +49,7 @@ class Dominated(EndsTrials):
         if self.warm_up >= 1:
             raise SlimsearchError(f"warm_up={self.warm_up:g} is not below 1")
 
-    def hopeless(self, trials: Sequence[Progress], epochs: int) -> set[int]:
+    def hopeless(self, trials: Sequence[TrialProgress], epochs: int) -> set[int]:
         """Numbers of the running and paused trials whose optimistic outcome is dominated."""
         under_way = [
             t for t in trials if t.state in ("running", "paused") and self.warm_up * epochs < t.epochs < epochs

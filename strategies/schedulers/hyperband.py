@@ -19,8 +19,8 @@ class Hyperband(Cohorts):
     `order`.
 
     Attributes:
-        eta: one in so many goes on.
-        min_epochs: the first rung is no lower.
+        eta: one trial in `eta` is promoted.
+        min_epochs: the lowest first rung.
     """
 
     eta: int = 3

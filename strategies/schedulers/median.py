@@ -1,4 +1,4 @@
-"""The median stopping rule."""
+"""Early stopping by the median rule."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slimsearch.strategies.schedulers._ending import EndsTrials
-from slimsearch.strategies.schedulers._scheduler import Progress, check
+from slimsearch.strategies.schedulers._combined import EndsTrials
+from slimsearch.strategies.schedulers._scheduler import TrialProgress, check
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Median(EndsTrials):
         check("min_complete", self.min_complete, 1)
         check("min_epochs", self.min_epochs, 1)
 
-    def hopeless(self, trials: Sequence[Progress], epochs: int) -> set[int]:
+    def hopeless(self, trials: Sequence[TrialProgress], epochs: int) -> set[int]:
         """Numbers of the running and paused trials that are worse than the median."""
         complete = [t for t in trials if t.state == "complete" and t.epochs == epochs]
         if len(complete) < self.min_complete:

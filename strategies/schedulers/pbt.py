@@ -11,16 +11,16 @@ import numpy as np
 from slimsearch.errors import SlimsearchError
 from slimsearch.search_spaces import Choice, Point
 from slimsearch.strategies.schedulers._rungs import ranked
-from slimsearch.strategies.schedulers._scheduler import Decision, Progress, check
+from slimsearch.strategies.schedulers._scheduler import Decision, TrialProgress, check
 
 
 @dataclass(frozen=True)
 class Pbt:
-    """Training hyper-parameters that change on the way: the worst of the population go on as copies of the best.
+    """Training hyper-parameters change during training: the worst of the population are replaced by copies of the best.
 
-    The population is all trials of the search. All of them train so many epochs and wait for each other; then each of
-    the worst is ended, and one of the best goes on twice, the second time from the same weights with other
-    hyper-parameters. A copy is a trial of its own, of the same architecture, that costs no further one.
+    The population is all trials of the search. All of them train `interval` epochs and wait for each other; then each
+    of the worst is ended and replaced by a copy of one of the best, with the same weights and other hyper-parameters. A
+    copy is a trial with the same architecture, and is not charged to the budget.
 
     Source: Jaderberg et al. 2017, in its synchronous form; several objectives as in `order`.
 
@@ -41,11 +41,11 @@ class Pbt:
             if not getattr(self, name) <= most:
                 raise SlimsearchError(f"{name}={getattr(self, name)} is above {most:g}")
 
-    def after_epoch(self, trial: Progress, trials: Sequence[Progress], epochs: int) -> Decision:
+    def after_epoch(self, trial: TrialProgress, trials: Sequence[TrialProgress], epochs: int) -> Decision:
         compared = trial.epochs < epochs and trial.epochs % self.interval == 0
         return Decision.PAUSE if compared else Decision.CONTINUE
 
-    def exploit(self, trials: Sequence[Progress], epochs: int, more: bool) -> tuple[int, int] | None:
+    def exploit(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> tuple[int, int] | None:
         """The numbers of a trial to end and of the one to copy in its place; None: none, now.
 
         Asked before `resume`, again and again until it gives None.
@@ -58,7 +58,7 @@ class Pbt:
             return None
         return order[-1].number, best[replaced % min(count, len(best) - 1)].number
 
-    def resume(self, trials: Sequence[Progress], epochs: int, more: bool) -> int | None:
+    def resume(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> int | None:
         waiting = [t for t in trials if t.state == "paused"]
         if not waiting or more:
             return None
@@ -70,14 +70,16 @@ class Pbt:
             return None
         return min(t.number for t in waiting if t.epochs == epoch)
 
-    def _rung(self, trials: Sequence[Progress], epoch: int) -> tuple[list[Progress], list[Progress], int, int]:
-        """Who came there, best first; the same without copies; how many were replaced; and how many are to be."""
+    def _rung(
+        self, trials: Sequence[TrialProgress], epoch: int
+    ) -> tuple[list[TrialProgress], list[TrialProgress], int, int]:
+        """Trials at `epoch`, best first; the same without copies; numbers of replaced trials and of those to be."""
         order = ranked(trials, epoch)
         best = list({t.losses[epoch - 1]: t for t in reversed(order)}.values())[::-1]
         count = max(int(self.quantile * len(order)), min(1, len(order) // 2)) if len(best) > 1 else 0
         return order, best, sum(t.state == "stopped" and t.epochs == epoch for t in trials), count
 
-    def may_begin(self, trials: Sequence[Progress], epochs: int, more: bool) -> bool:
+    def may_begin(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> bool:
         return more
 
     def perturbed(self, choices: Iterable[Choice], point: Point, rng: np.random.Generator) -> dict[str, Any]:

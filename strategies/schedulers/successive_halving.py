@@ -18,8 +18,8 @@ class SuccessiveHalving(Cohorts):
     as in `order`.
 
     Attributes:
-        eta: one in so many goes on.
-        min_epochs: the first rung is no lower.
+        eta: one trial in `eta` is promoted.
+        min_epochs: the lowest first rung.
         cohort: trials that are compared with each other; None: as many as leave one at the end, eta**rungs.
     """
 

@@ -31,7 +31,7 @@ from slimsearch.strategies import (
     load_strategy,
     traits_of,
 )
-from slimsearch.strategies._nni.drive import MultiTrial
+from slimsearch.strategies._nni.multi_trial import MultiTrial
 from slimsearch.strategies._nni.oneshot import OneShot
 
 CLASSES: dict[str, type[Any]] = {
@@ -132,9 +132,9 @@ class Recorder:
     def close(self) -> None:
         self.closed += 1
 
-    def losses(self, number: int) -> tuple[float, ...] | None:
+    def recorded(self, number: int) -> Recorded | None:
         result = dict(self.told)[number]
-        return (-result.metrics["epochs"],) if isinstance(result, Outcome) else None
+        return Recorded({}, (-result.metrics["epochs"],) if isinstance(result, Outcome) else None)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         self.reports.append((number, epoch))

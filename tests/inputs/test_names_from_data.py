@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slimsearch.strategies._ray.place import Files
+from slimsearch.strategies._ray.run_files import FileServer
 from tests.conftest import TINY
 from tests.inputs.tried import command
 
@@ -96,7 +96,7 @@ def test_the_report_loads_nothing(run: Path) -> None:
 
 def test_the_files_of_a_node_stay_in_the_run_directory(tmp_path: Path) -> None:
     (tmp_path / "run" / "trials" / "00000").mkdir(parents=True)
-    files, content = Files(tmp_path / "run"), np.frombuffer(b"x", np.uint8)
+    files, content = FileServer(tmp_path / "run"), np.frombuffer(b"x", np.uint8)
     for relative, name in [("trials/00000", "../../../out"), ("trials/00000", str(tmp_path / "out")), ("../", "out")]:
         with pytest.raises(ValueError, match="leaves"):
             files.write(relative, {name: content}, [name])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slimsearch.strategies.schedulers import Progress, load_scheduler
+from slimsearch.strategies.schedulers import TrialProgress, load_scheduler
 from tests.conftest import TINY, Run, recorded
 
 WORDS = (
@@ -89,8 +89,8 @@ def test_what_it_needs_is_one_line(words: tuple[str, ...], said: str, run: Run) 
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def at(number: int, loss: float, epochs: int = 2, state: str = "paused") -> Progress:
-    return Progress(number, ((1.0,),) * (epochs - 1) + ((loss,),), state)  # type: ignore[arg-type]
+def at(number: int, loss: float, epochs: int = 2, state: str = "paused") -> TrialProgress:
+    return TrialProgress(number, ((1.0,),) * (epochs - 1) + ((loss,),), state)  # type: ignore[arg-type]
 
 
 def test_a_kill_between_two_copies_changes_nothing() -> None:

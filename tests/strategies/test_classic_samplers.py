@@ -14,8 +14,8 @@ import pytest
 from slimsearch.evaluators import Objective
 from slimsearch.search_spaces import ChoiceSpace, Edge, Graph
 from slimsearch.strategies.samplers import History, Observation, Sampler, load_sampler
+from slimsearch.strategies.samplers._dominance import crowding, standings
 from slimsearch.strategies.samplers._sampler import nearest_untried
-from slimsearch.strategies.samplers._surrogate.pareto import crowding, standings
 from slimsearch.strategies.samplers.local_search import LocalSearch
 from slimsearch.strategies.samplers.pareto_mutation import ParetoMutation
 from slimsearch.strategies.samplers.regularized_evolution import RegularizedEvolution

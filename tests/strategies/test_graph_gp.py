@@ -15,7 +15,7 @@ from slimsearch.search_spaces import ChoiceSpace, Edge, Graph, JointSpace, Point
 from slimsearch.strategies.samplers import History, Observation
 from slimsearch.strategies.samplers._surrogate import pool as _pool
 from slimsearch.strategies.samplers._surrogate.encoding import Encoder
-from slimsearch.strategies.samplers._surrogate.ways import Ways
+from slimsearch.strategies.samplers._surrogate.training_paths import TrainingPaths
 from slimsearch.strategies.samplers.graph_gp import GraphGp
 
 OPERATIONS = ["none", "skip_connect", "conv", "pool"]
@@ -327,8 +327,8 @@ def test_what_was_passed_is_learned_from() -> None:
         passed, size = compressed(space.canonical({**point, **plain}))
         history.add(Observation(space.canonical(point), (-0.1, size), curve={2: passed, 4: -0.1}, epochs=2))
     encoder = Encoder(space)
-    ways = Ways(encoder, history.observations, np.array([encoder.position(p) for p in points]))
-    assert {tuple(sorted(encoder.point(position).items())): loss for position, loss in ways.passed} == {
+    paths = TrainingPaths(encoder, history.observations, np.array([encoder.position(p) for p in points]))
+    assert {tuple(sorted(encoder.point(position).items())): loss for position, loss in paths.passed} == {
         tuple(sorted(space.canonical({**point, **plain}).items())): compressed(space.canonical({**point, **plain}))[0]
         for point in points
     }
@@ -336,7 +336,7 @@ def test_what_was_passed_is_learned_from() -> None:
     for seed in range(5):
         chosen = propose(space, history, seed)
         assert "prune" not in space.candidate(chosen).recipe
-        assert list(ways.left(np.array([encoder.position(chosen)]))) == [0.0]
+        assert list(paths.left(np.array([encoder.position(chosen)]))) == [0.0]
 
 
 def test_what_is_kept_of_work_changes_nothing() -> None:
@@ -357,7 +357,7 @@ def test_what_depends_on_the_file_is_not_taken_for_known() -> None:
         history.add(Observation(point, (sum(compressed(point)),)))
     encoder = Encoder(space)
     positions = np.array([encoder.position(o.point) for o in history.observations])
-    ways = Ways(encoder, history.observations, positions)
-    assert ways.passed == []
-    assert all(ways.last(int(position)) is None for position in positions)
+    paths = TrainingPaths(encoder, history.observations, positions)
+    assert paths.passed == []
+    assert all(paths.last(int(position)) is None for position in positions)
     assert space.contains(propose(space, history, 0, objectives=1))

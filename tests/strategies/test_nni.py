@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,109 +20,24 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Outcome, ReportEpoch, Task
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.names import load_class
-from slimsearch.search_spaces import Candidate, ChoiceSpace, ModelSpace, Point, Space
-from slimsearch.strategies import Failure, Recorded, StrategySettings
-from slimsearch.strategies._nni import drive as _nni
-from slimsearch.strategies._nni import oneshot as _nni_oneshot
-from slimsearch.strategies._nni.drive import Drive
-from slimsearch.strategies._pool.workers import Done
+from slimsearch.search_spaces import ChoiceSpace, ModelSpace
+from slimsearch.strategies import Exhausted, StrategySettings
+from slimsearch.strategies._nni import multi_trial as _multi_trial
+from slimsearch.strategies._nni import oneshot as _oneshot
+from slimsearch.strategies._nni.oneshot import BestArchitectures
 from tests.conftest import SPACES, TINY
+from tests.strategies.stand_ins import Cheap, Inline, Recorder, check_record
 
 MULTI_TRIAL = ["nni_random", "nni_grid", "nni_evolution", "nni_tpe"]
 ONE_SHOT = ["nni_random_oneshot", "nni_darts", "nni_gumbel_darts", "nni_proxyless"]
 NESTED = f"{SPACES}:Nested"
+TABLE = ChoiceSpace({"a": list(range(5))})
 
 
 def make(name: str, **options: Any) -> Any:
     """A strategy; what is no setting is an argument of its own."""
     settings = {o: options.pop(o) for o in ("workers", "trial_timeout", "seed", "run_directory") if o in options}
     return load_class("strategy", name, "slimsearch.strategies")(StrategySettings(**settings), **options)
-
-
-class Recorder:
-    """A search that takes offers, hands out `interrupted` tasks before and `later` ones after them, and remembers."""
-
-    def __init__(
-        self, space: Space, folder: Path, budget: int, *, interrupted: int = 0, later: int = 0, retries: int = 0,
-        record: Mapping[str, float | None] | None = None,
-    ) -> None:  # fmt: skip
-        self.space, self.folder, self.budget, self.later, self.retries = space, folder, budget, later, retries
-        self.record = dict(record or {})
-        self.offered: list[Candidate] = []
-        self.tasks: list[Task] = []
-        self.told: list[tuple[int, Outcome | Failure]] = []
-        self.epochs: list[tuple[int, int]] = []
-        self.again = [self._task(Candidate({"interrupted": i})) for i in range(interrupted)]
-        self.closed = 0
-
-    def ask(self) -> Task | None:
-        if self.again:
-            return self.again.pop(0)
-        if self.closed and self.later:
-            self.later -= 1
-            return self._task(Candidate({"later": self.later}))
-        return None
-
-    def offer(self, point: Point) -> Task | Recorded | None:
-        assert not self.closed
-        candidate = self.space.candidate(point)
-        if candidate.key in self.record:
-            score = self.record[candidate.key]
-            return Recorded({}, None) if score is None else Recorded({"val_accuracy": score}, (-score,))
-        if len(self.offered) >= self.budget:
-            return None
-        self.offered.append(candidate)
-        return self._task(candidate)
-
-    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        self.epochs.append((number, epoch))
-        return True
-
-    def tell(self, number: int, result: Outcome | Failure) -> None:
-        if isinstance(result, Failure) and result.worker_died and self.retries:
-            self.retries -= 1
-            self.again.append(self.tasks[number])
-            return
-        self.told.append((number, result))
-        key = self.tasks[number].candidate.key
-        self.record[key] = result.metrics["val_accuracy"] if isinstance(result, Outcome) else None
-
-    def losses(self, number: int) -> tuple[float, ...] | None:
-        score = self.record[self.tasks[number].candidate.key]
-        return None if score is None else (-score,)
-
-    def close(self) -> None:
-        self.closed += 1
-
-    def _task(self, candidate: Candidate) -> Task:
-        directory = self.folder / str(len(self.tasks))
-        directory.mkdir()
-        self.tasks.append(Task(len(self.tasks), candidate, 1, 0, directory))
-        return self.tasks[-1]
-
-
-def worth(candidate: Candidate) -> float:
-    """Some number, the same for the same candidate."""
-    return int(candidate.key[:4], 16) / 65536
-
-
-@dataclass
-class Cheap:
-    """An evaluator that trains nothing, but has what a supernet needs: of the data, the training split alone."""
-
-    space: Space
-    data: Any = None
-    fails: bool = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Without images no worker needs the space, and NNI with it.
-        return {**vars(self), "space": self.space if self.data is not None else None}
-
-    def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
-        report(1, {"val_accuracy": worth(task.candidate)})
-        if self.fails:
-            raise ValueError("nothing works")
-        return Outcome({"val_accuracy": worth(task.candidate)})
 
 
 @dataclass
@@ -140,64 +56,15 @@ def images(digits: Dataset) -> TrainingSplit:
     return TrainingSplit(train, float(train.images.mean()), float(train.images.std()))
 
 
-class Inline:
-    """Workers without processes: results come in the order of the tasks."""
-
-    def __init__(self, count: int, timeout: float | None, evaluator: Any) -> None:
-        self._count, self._evaluator = count, evaluator
-        self._tasks: list[Task] = []
-
-    def __enter__(self) -> Inline:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        pass
-
-    @property
-    def free(self) -> bool:
-        return len(self._tasks) < self._count
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._tasks)
-
-    def submit(self, task: Task, *, limited: bool = True) -> None:
-        assert self.free
-        self._tasks.append(task)
-
-    def wait(self) -> Done:
-        task = self._tasks.pop(0)
-        try:
-            return Done(task.number, self._evaluator.evaluate(task, report=lambda epoch, metrics: True))
-        except OSError as error:
-            return Done(task.number, Failure(str(error), worker_died=True))
-        except Exception as error:
-            return Done(task.number, Failure(str(error)))
-
-
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_nni, "Workers", Inline)
-    monkeypatch.setattr(_nni_oneshot, "Workers", Inline)
+    monkeypatch.setattr(_multi_trial, "Workers", Inline)
+    monkeypatch.setattr(_oneshot, "Workers", Inline)
 
 
 @pytest.fixture(scope="module")
 def mnist_cnn() -> ModelSpace:
     return ModelSpace.load("mnist_cnn", (1, 8, 8), 10)
-
-
-def check_record(search: Recorder, offered: int) -> None:
-    assert search.closed == 1
-    assert len(search.offered) == len(set(search.offered)) == offered
-    assert sorted(number for number, _ in search.told) == list(range(len(search.tasks)))
-    assert all(search.space.contains(candidate.architecture) for candidate in search.offered)
-
-
-def drive(search: Recorder, proposals: Any, evaluator: Any, workers: int = 1) -> None:
-    Drive("some-strategy", search, Inline(workers, None, evaluator), search.space).run(proposals)  # type: ignore[arg-type]
-
-
-TABLE = ChoiceSpace({"a": list(range(5))})
 
 
 @pytest.mark.usefixtures("inline")
@@ -276,14 +143,16 @@ def test_more_is_better(name: str, options: dict[str, Any], better: slice, tmp_p
 def test_constraints_are_kept(name: str, tmp_path: Path) -> None:
     from nni.mutable import Categorical, ExpressionConstraint
 
-    from slimsearch.strategies._nni import proposals as _nni_proposals
+    from slimsearch.strategies._nni.proposer import NniProposer, choices_of
+    from slimsearch.strategies._proposer import ProposerSearch
 
     space = ChoiceSpace({"a": [1, 2, 3], "b": [1, 2, 3]})
-    _, point_of = _nni_proposals.mutables(space)
+    _, point_of = choices_of(space)
     a, b = (Categorical([0, 1, 2], label=label) for label in "ab")
     mutables = {"a": a, "b": b, "rule": ExpressionConstraint(a + b == 2, label="rule")}
     strategy, search = make(name), Recorder(space, tmp_path, 10)
-    drive(search, _nni_proposals.proposals(name, strategy._strategy(mutables), mutables, point_of), Cheap(space))
+    with closing(NniProposer(name, strategy._strategy(mutables), mutables, point_of)) as proposer:
+        Inline(1, None, Cheap(space)).evaluate(ProposerSearch(search, proposer, space))  # type: ignore[misc]
     assert sorted(tuple(c.architecture.values()) for c in search.offered) == [(1, 3), (2, 2), (3, 1)]
 
 
@@ -298,14 +167,10 @@ def test_tpe_refuses_constraints() -> None:
 @pytest.mark.parametrize("name", MULTI_TRIAL)
 def test_no_thread_is_left(name: str, mnist_cnn: ModelSpace) -> None:
     """Also where the one who asks gives up, as Ctrl-C does."""
-    from slimsearch.strategies._nni import proposals as _nni_proposals
-
-    mutables, point_of = _nni_proposals.mutables(mnist_cnn)
-    proposals = _nni_proposals.proposals(name, make(name)._strategy(mutables), mutables, point_of)
-    next(proposals)
-    assert name in [thread.name for thread in threading.enumerate()]
-    proposals.close()
-    assert name not in [thread.name for thread in threading.enumerate()]
+    with closing(make(name).proposer(mnist_cnn)) as proposer:
+        assert mnist_cnn.contains(proposer.propose("one"))
+        assert name.replace("_", "-") in [thread.name for thread in threading.enumerate()]
+    assert name.replace("_", "-") not in [thread.name for thread in threading.enumerate()]
 
 
 def test_worker_processes(mnist_cnn: ModelSpace, tmp_path: Path) -> None:
@@ -313,92 +178,6 @@ def test_worker_processes(mnist_cnn: ModelSpace, tmp_path: Path) -> None:
     make("nni_random", workers=2).run(search, Cheap(mnist_cnn))
     check_record(search, 5)
     assert sorted(search.epochs) == [(number, 1) for number in range(7)]
-
-
-def test_endless_repeats_end_the_search(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    answers = []
-
-    def stubborn() -> Any:
-        while True:
-            answers.append((yield {"a": 1}))
-
-    search = Recorder(TABLE, tmp_path, 10)
-    with caplog.at_level(logging.WARNING):
-        drive(search, stubborn(), Cheap(TABLE))
-    check_record(search, 1)
-    assert "some-strategy ends: its last 200 proposals were nothing new" in caplog.text
-    assert answers[0] == [(0, worth(search.offered[0]))]
-
-
-def test_long_record_is_no_repeat(tmp_path: Path) -> None:
-    space = ChoiceSpace({"a": list(range(600))})
-    record = {space.candidate({"a": a}).key: 0.5 for a in range(500)}
-    search = Recorder(space, tmp_path, 10, record=record)
-    drive(search, ({"a": a} for a in range(505)), Cheap(space))
-    check_record(search, 5)
-
-
-def test_what_is_not_in_the_space_has_no_score(tmp_path: Path) -> None:
-    answers = []
-
-    def careless() -> Any:
-        answers.append((yield {"a": 99}))
-        answers.append((yield {"a": 1}))
-
-    search = Recorder(TABLE, tmp_path, 10)
-    drive(search, careless(), Cheap(TABLE))
-    check_record(search, 1)
-    assert answers == [[(0, None)], [(1, worth(search.offered[0]))]]
-
-
-def test_equal_candidates_in_flight_share_a_trial(tmp_path: Path) -> None:
-    answers = []
-
-    def twins() -> Any:
-        for point in ({"a": 1}, {"a": 1}, {"a": 2}, None):
-            answers.append((yield point))
-
-    search = Recorder(TABLE, tmp_path, 10)
-    drive(search, twins(), Cheap(TABLE), workers=2)
-    check_record(search, 2)
-    one, two = map(worth, search.offered)
-    assert answers == [[], [], [(0, one), (1, one)], [(2, two)]]
-
-
-def test_interrupted_trial_answers_for_its_candidate(tmp_path: Path) -> None:
-    answers = []
-
-    def again() -> Any:
-        for a in (1, 2):
-            answers.append((yield {"a": a}))
-
-    search = Recorder(TABLE, tmp_path, 10)
-    search.again = [search._task(TABLE.candidate({"a": 1}))]
-    drive(search, again(), Cheap(TABLE), workers=2)
-    check_record(search, 1)
-    assert answers == [[], [(0, worth(search.tasks[0].candidate))]]
-
-
-def test_score_of_a_trial_whose_worker_died_is_that_of_its_second_attempt(tmp_path: Path) -> None:
-    answers: list[Any] = []
-
-    def one() -> Any:
-        answers.append((yield {"a": 1}))
-
-    @dataclass
-    class DiesOnce(Cheap):
-        died: list[int] = field(default_factory=list)
-
-        def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
-            if not self.died:
-                self.died.append(task.number)
-                raise OSError("killed")
-            return super().evaluate(task, report=report)
-
-    search = Recorder(TABLE, tmp_path, 10, retries=1)
-    drive(search, one(), DiesOnce(TABLE))
-    check_record(search, 1)
-    assert answers == [[(0, worth(search.offered[0]))]]
 
 
 @pytest.mark.usefixtures("inline")
@@ -506,16 +285,18 @@ def test_supernet_of_mnist_cnn(name: str, mnist_cnn: ModelSpace, images: Trainin
 
 
 def test_ruled_out_architectures_make_room_for_others() -> None:
-    from slimsearch.strategies._nni.oneshot import _offers
-
-    offers = _offers([{"a": i} for i in range(9)], 2)
-    assert next(offers) == {"a": 0}
-    assert offers.send([]) == {"a": 1}
-    assert offers.send([]) is None  # two are running
-    assert offers.send([(0, None)]) == {"a": 2}
-    assert offers.send([(1, None), (2, 0.9)]) == {"a": 3}
-    with pytest.raises(StopIteration):
-        offers.send([(3, 0.8)])
+    proposer = BestArchitectures("best", [{"a": i} for i in range(9)], 2)
+    assert proposer.propose("0") == {"a": 0}
+    assert proposer.propose("1") == {"a": 1}
+    assert proposer.propose("2") is None  # two are running
+    proposer.tell("0", None)
+    assert proposer.propose("2") == {"a": 2}
+    proposer.tell("1", None)
+    proposer.tell("2", (-0.9,))
+    assert proposer.propose("3") == {"a": 3}
+    proposer.tell("3", (-0.8,))
+    with pytest.raises(Exhausted):
+        proposer.propose("4")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 import slimsearch
 from slimsearch.errors import SlimsearchError
 from slimsearch.strategies import StrategySettings
-from slimsearch.strategies._ray.post import Post, Report
+from slimsearch.strategies._ray.evaluation import EpochReport, Mailbox
 from slimsearch.strategies.ray import Ray
 from tests.conftest import ROOT, environment
 
@@ -136,6 +136,54 @@ def test_an_actor_that_is_killed_where_memory_is_short_does_not_end_the_run(
     assert sorted(json.dumps(trial) for trial in trials) == sorted(json.dumps(t) for t in found(tmp_path, "optuna"))
 
 
+def test_tune_that_is_killed_again_and_again_is_not_restarted_for_ever(
+    tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.exceptions import OutOfMemoryError
+    from ray.tune.execution.tune_controller import TuneController
+
+    starts = []
+
+    def killed(controller: TuneController) -> None:
+        starts.append(controller)
+        raise RuntimeError("Caught unexpected exception") from OutOfMemoryError("killed")
+
+    monkeypatch.setattr(TuneController, "step", killed)
+    with pytest.raises(SlimsearchError, match=r"lack of memory 4 times in a row.*continue with --resume"):
+        found(tmp_path, "ray")
+    assert len(starts) == 4
+
+
+def test_an_early_end_of_tune_is_not_ctrl_c(tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.tune.execution.tune_controller import TuneController
+
+    looks = iter(range(10**6))
+    monkeypatch.setattr(TuneController, "is_finished", lambda controller: next(looks) >= 40)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)]
+    with pytest.raises(SlimsearchError, match=r"Ray Tune ended before the search did.*continue with --resume"):
+        found(tmp_path, "ray")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)] == before
+    monkeypatch.undo()
+    resumed = slimsearch.resume(tmp_path / "ray", space=CHOICES, evaluate=evaluate, show=False)
+    assert len(resumed.trials) == 24
+
+
+def test_ctrl_c_while_tune_runs_is_ctrl_c(tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.tune.execution.tune_controller import TuneController
+
+    steps, step = iter(range(10**6)), TuneController.step
+
+    def pressed(controller: TuneController) -> None:
+        step(controller)
+        if next(steps) == 20:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(TuneController, "step", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        found(tmp_path, "ray")
+    assert next(steps) == 21, "Tune ends at once"
+
+
 @pytest.mark.parametrize(
     ("sampler", "objectives"),
     [
@@ -192,15 +240,15 @@ def test_what_has_no_room_says_so() -> None:
 
 
 def test_nobody_waits_for_a_task_that_has_ended() -> None:
-    async def killed_while_it_reported() -> tuple[Report | None, Report | None, bool]:
-        post = Post()
-        await post.begin("1")
-        begun = await post.next("1")
-        asked = asyncio.create_task(post.report(Report("1", 0, {})))
-        await post.next("1")
-        waiting = asyncio.create_task(post.next("1"))
+    async def killed_while_it_reported() -> tuple[EpochReport | None, EpochReport | None, bool]:
+        mailbox = Mailbox()
+        await mailbox.begin("1")
+        begun = await mailbox.next("1")
+        asked = asyncio.create_task(mailbox.report(EpochReport("1", 0, {})))
+        await mailbox.next("1")
+        waiting = asyncio.create_task(mailbox.next("1"))
         await asyncio.sleep(0)
-        await post.forget("1")
+        await mailbox.forget("1")
         return begun, await waiting, await asked
 
     assert asyncio.run(asyncio.wait_for(killed_while_it_reported(), 5)) == (None, None, False)
@@ -266,4 +314,4 @@ def test_trials_are_tasks_by_name(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     names = [name for name, _ in json.loads(done.stdout.splitlines()[-1])]
     assert re.fullmatch(r"run, trial 0: a=\d b=\d", next(name for name in names if "trial 0:" in name))
-    assert not any(name.startswith("Post.") for name in names)
+    assert not any(name.startswith("Mailbox.") for name in names)

@@ -10,8 +10,7 @@ from ray.tune.search import Searcher
 from slimsearch.evaluators import Outcome, Task
 from slimsearch.search_spaces import Candidate
 from slimsearch.strategies import Failure
-from slimsearch.strategies._ray.searcher import TaskSearcher
-from slimsearch.strategies._ray.trial import EVENT, TASK, OutOfMemory
+from slimsearch.strategies._ray.tune_tasks import EVENT, TASK, OutOfMemory, TaskSearcher
 
 DONE = {EVENT: Outcome({"score": 1.0})}
 SHORT = {EVENT: OutOfMemory()}

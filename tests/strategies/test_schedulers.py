@@ -18,8 +18,8 @@ from slimsearch.names import built_in_names
 from slimsearch.strategies.schedulers import (
     Combined,
     Decision,
-    Progress,
     Scheduler,
+    TrialProgress,
     combine,
     epsilon_net,
     load_scheduler,
@@ -68,9 +68,9 @@ class Run:
     lengths: dict[int, int] = field(default_factory=dict)
     trained: int = 0
 
-    def trials(self) -> list[Progress]:
+    def trials(self) -> list[TrialProgress]:
         return [
-            Progress(number, self.curves[number][: self.lengths[number]], state)  # type: ignore[arg-type]
+            TrialProgress(number, self.curves[number][: self.lengths[number]], state)  # type: ignore[arg-type]
             for number, state in self.states.items()
             if state != "failed"
         ]
@@ -206,12 +206,12 @@ def test_what_another_scheduler_left_paused_does_not_block(name: str, before: st
         position = next(i for i, t in enumerate(trials) if t.number == number)
         while True:  # one worker: trained until it pauses again or ends
             length = trials[position].epochs + 1
-            trials[position] = Progress(number, curves[number][:length], "running")
+            trials[position] = TrialProgress(number, curves[number][:length], "running")
             decision = scheduler.after_epoch(trials[position], trials, 16)
             if length == 16 or decision is not Decision.CONTINUE:
                 break
         state = "complete" if length == 16 else "paused" if decision is Decision.PAUSE else "stopped"
-        trials[position] = Progress(number, curves[number][:length], state)  # type: ignore[arg-type]
+        trials[position] = TrialProgress(number, curves[number][:length], state)  # type: ignore[arg-type]
     assert scheduler.resume(trials, 16, more=False) is None
     assert scheduler.may_begin(trials, 16, more=True)
     if name == "full":
@@ -260,15 +260,19 @@ class TestSuccessiveHalving:
 
     def test_waits_for_the_rung(self) -> None:
         scheduler = SuccessiveHalving(cohort=3)
-        trials = [Progress(0, ((0.1,),), "paused"), Progress(1, ((0.2,),), "paused"), Progress(2, (), "running")]
+        trials = [
+            TrialProgress(0, ((0.1,),), "paused"),
+            TrialProgress(1, ((0.2,),), "paused"),
+            TrialProgress(2, (), "running"),
+        ]
         assert scheduler.resume(trials, 3, more=True) is None
         assert not scheduler.may_begin(trials, 3, more=True)
         assert scheduler.may_begin(trials[:2], 3, more=True), "the last one failed: another takes its place"
         assert scheduler.resume(trials[:2], 3, more=False) == 0, "or there is none to come"
 
     def test_the_last_to_come_goes_on_without_a_pause_if_it_is_the_best(self) -> None:
-        others = [Progress(0, ((0.1,),), "paused"), Progress(1, ((0.2,),), "paused")]
-        best, worst = (Progress(2, ((loss,),), "running") for loss in (0.05, 0.3))
+        others = [TrialProgress(0, ((0.1,),), "paused"), TrialProgress(1, ((0.2,),), "paused")]
+        best, worst = (TrialProgress(2, ((loss,),), "running") for loss in (0.05, 0.3))
         assert SuccessiveHalving(cohort=3).after_epoch(best, [*others, best], 3) is Decision.CONTINUE
         assert SuccessiveHalving(cohort=3).after_epoch(worst, [*others, worst], 3) is Decision.PAUSE
 
@@ -350,20 +354,24 @@ class TestAsha:
 
     def test_several_objectives_promote_from_the_front(self) -> None:
         losses = [(0.5, 0.5), (0.6, 0.6), (0.1, 0.9), (0.9, 0.1), (0.7, 0.7), (0.8, 0.8)]
-        trials = [Progress(number, (pair,), "paused") for number, pair in enumerate(losses)]
+        trials = [TrialProgress(number, (pair,), "paused") for number, pair in enumerate(losses)]
         promoted = []
         while (number := Asha(eta=2).resume(trials, 2, more=True)) is not None:
             promoted.append(number)
-            trials[number] = Progress(number, trials[number].losses, "running")
+            trials[number] = TrialProgress(number, trials[number].losses, "running")
         assert promoted == [2, 3, 0]
 
     def test_one_that_breaks_a_limit_is_behind(self) -> None:
-        trials = [Progress(0, ((0.1,),), "paused", 2.0), Progress(1, ((0.9,),), "paused"), Progress(2, (), "running")]
+        trials = [
+            TrialProgress(0, ((0.1,),), "paused", 2.0),
+            TrialProgress(1, ((0.9,),), "paused"),
+            TrialProgress(2, (), "running"),
+        ]
         assert Asha(eta=2).resume(trials, 2, more=True) == 1
 
     def test_one_that_was_ended_counts_in_the_rung_it_was_on_its_way_to(self) -> None:
-        trials = [Progress(n, ((0.1,), (0.1 + n,), (0.1 + n,)), "paused") for n in range(2)]
-        ended = Progress(2, ((0.1,), (0.1,)), "stopped")
+        trials = [TrialProgress(n, ((0.1,), (0.1 + n,), (0.1 + n,)), "paused") for n in range(2)]
+        ended = TrialProgress(2, ((0.1,), (0.1,)), "stopped")
         assert Asha().resume(trials, 9, more=True) is None
         assert Asha().resume([*trials, ended], 9, more=True) == 0
 
@@ -413,16 +421,16 @@ class TestOrder:
         assert order([(float("nan"), 1.0), (2.0, 1.0), (float("inf"), 2.0)], [0.0] * 3) == [1, 0, 2]
 
 
-def complete(number: int, *errors: float, cost: float = 1.0, violation: float = 0.0) -> Progress:
-    return Progress(number, tuple((error, cost) for error in errors), "complete", violation)
+def complete(number: int, *errors: float, cost: float = 1.0, violation: float = 0.0) -> TrialProgress:
+    return TrialProgress(number, tuple((error, cost) for error in errors), "complete", violation)
 
 
 class TestMedian:
     # Averages after two epochs: .75, .65, .55, .45, .35; their median is .55.
     HISTORY = tuple(complete(n, 0.9 - 0.1 * n, 0.6 - 0.1 * n, 0.1) for n in range(5))
 
-    def after(self, *losses: float, cost: float = 1.0, others: Sequence[Progress] = HISTORY) -> Decision:
-        trial = Progress(9, tuple((loss, cost) for loss in losses), "running")
+    def after(self, *losses: float, cost: float = 1.0, others: Sequence[TrialProgress] = HISTORY) -> Decision:
+        trial = TrialProgress(9, tuple((loss, cost) for loss in losses), "running")
         return Median().after_epoch(trial, [*others, trial], 3)
 
     def test_one_whose_best_is_worse_than_the_median_is_ended(self) -> None:
@@ -458,47 +466,47 @@ class TestDominated:
     FIVE = Dominated(min_complete=5)
     HISTORY = tuple(complete(n, 0.5, 0.3, 0.2, 0.1 + 0.01 * n) for n in range(5))  # gains .1 at most after 3 of 4
 
-    def after(self, trial: Progress, *others: Progress, scheduler: Dominated = FIVE) -> Decision:
+    def after(self, trial: TrialProgress, *others: TrialProgress, scheduler: Dominated = FIVE) -> Decision:
         return scheduler.after_epoch(trial, [*others, trial], 4)
 
     def test_a_hopeless_one_is_ended(self) -> None:
-        dead = Progress(9, ((0.9, 1.0),) * 3, "running")
+        dead = TrialProgress(9, ((0.9, 1.0),) * 3, "running")
         assert self.after(dead, *self.HISTORY) is Decision.STOP
 
     def test_nothing_is_ended_with_fewer_than_five_complete(self) -> None:
-        dead = Progress(9, ((0.9, 1.0),) * 3, "running")
+        dead = TrialProgress(9, ((0.9, 1.0),) * 3, "running")
         assert self.after(dead, *self.HISTORY[:4]) is Decision.CONTINUE
-        others = [Progress(n, t.losses[:3], "running") for n, t in enumerate(self.HISTORY, start=20)]
+        others = [TrialProgress(n, t.losses[:3], "running") for n, t in enumerate(self.HISTORY, start=20)]
         assert self.after(dead, *self.HISTORY[:4], *others) is Decision.CONTINUE
 
     def test_nothing_is_ended_while_the_learning_rate_rises(self) -> None:
-        dead = Progress(9, ((0.9, 1.0),), "running")
+        dead = TrialProgress(9, ((0.9, 1.0),), "running")
         assert self.after(dead, *self.HISTORY) is Decision.CONTINUE
         assert self.after(dead, *self.HISTORY, scheduler=Dominated(min_complete=5, warm_up=0)) is Decision.STOP
 
     def test_what_is_cheaper_than_all_goes_on(self) -> None:
-        cheap = Progress(9, ((0.9, 0.99),) * 3, "running")
+        cheap = TrialProgress(9, ((0.9, 0.99),) * 3, "running")
         assert self.after(cheap, *self.HISTORY) is Decision.CONTINUE
 
     def test_the_largest_gain_seen_is_granted_and_the_margin_on_top(self) -> None:
         spread = np.std([0.1, 0.09, 0.08, 0.07, 0.06], ddof=1)
         for loss, decision in ((0.2 + spread - 1e-6, Decision.CONTINUE), (0.2 + spread + 1e-6, Decision.STOP)):
-            trial = Progress(9, ((0.5, 1.0), (0.4, 1.0), (float(loss), 1.0)), "running")
+            trial = TrialProgress(9, ((0.5, 1.0), (0.4, 1.0), (float(loss), 1.0)), "running")
             assert self.after(trial, *self.HISTORY) is decision
 
     def test_a_bad_epoch_after_a_good_one_is_forgiven(self) -> None:
-        trial = Progress(9, ((0.5, 1.0), (0.2, 1.0), (0.9, 1.0)), "running")
+        trial = TrialProgress(9, ((0.5, 1.0), (0.2, 1.0), (0.9, 1.0)), "running")
         assert self.after(trial, *self.HISTORY) is Decision.CONTINUE
 
     def test_one_that_breaks_a_limit_dominates_nothing(self) -> None:
         broken = [complete(n, 0.5, 0.3, 0.2, 0.1, violation=1.0) for n in range(5)]
-        assert self.after(Progress(9, ((0.9, 1.0),) * 3, "running"), *broken) is Decision.CONTINUE
+        assert self.after(TrialProgress(9, ((0.9, 1.0),) * 3, "running"), *broken) is Decision.CONTINUE
 
     def test_diverged_ones_do_no_harm(self) -> None:
         nan = float("nan")
         history = [*self.HISTORY, complete(7, nan, nan, nan, nan, cost=0.1), complete(8, nan, nan, 0.3, 0.2)]
-        assert self.after(Progress(9, ((0.15, 1.0),) * 3, "running"), *history) is Decision.CONTINUE
-        assert self.after(Progress(9, ((nan, 1.0),) * 3, "running"), *history) is Decision.STOP
+        assert self.after(TrialProgress(9, ((0.15, 1.0),) * 3, "running"), *history) is Decision.CONTINUE
+        assert self.after(TrialProgress(9, ((nan, 1.0),) * 3, "running"), *history) is Decision.STOP
 
     @pytest.mark.parametrize("objectives", [1, 2, 3])
     def test_what_would_have_been_on_the_front_is_almost_never_ended(self, objectives: int) -> None:
@@ -518,7 +526,7 @@ class TestDominated:
 
     def test_a_hopeless_paused_trial_is_not_resumed_beside_another_scheduler(self) -> None:
         both = combine(self.FIVE, Asha(eta=2))
-        paused = [Progress(n, ((0.5, 1.0), (0.9 - n / 100, 1.0)), "paused") for n in (10, 11)]
+        paused = [TrialProgress(n, ((0.5, 1.0), (0.9 - n / 100, 1.0)), "paused") for n in (10, 11)]
         assert Asha(eta=2).resume(paused, 4, more=False) is not None
         assert both.resume([*self.HISTORY, *paused], 4, more=False) is None
 
@@ -566,7 +574,7 @@ class TestLoading:
             ("dominated:warm_up=1", "warm_up=1 is not below 1"),
             ("asha+hyperband", "'Asha' and 'Hyperband' cannot be combined"),
             ("no/such/file.py:Mine", "there is no file"),
-            ("slimsearch.strategies.schedulers:Progress", "has no method after_epoch, resume, may_begin"),
+            ("slimsearch.strategies.schedulers:TrialProgress", "has no method after_epoch, resume, may_begin"),
         ],
     )
     def test_mistakes_take_one_line(self, text: str, words: str) -> None:

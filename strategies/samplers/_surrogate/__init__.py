@@ -1,1 +1,1 @@
-"""Surrogate models of model-based samplers: encoding, Gaussian process, candidate pool, dominance."""
+"""The surrogate model of `graph_gp`: encoding, Gaussian process, candidate pool, training paths."""

@@ -1,4 +1,4 @@
-"""Points as numbers that a surrogate model can learn from."""
+"""Encoding of points as feature vectors."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Encoder:
-    """Feature vectors in blocks, each of which a kernel weighs on its own.
+    """Feature vectors in blocks, each with a length scale of its own in the kernel.
 
     Blocks: one-hot active choices; numeric choices by their place among their values, 0 to 1; and, where the space
     describes a cell's graph, counts of live operations, and square roots of how often each sequence of operations leads
-    through the cell (compare the path encoding of White et al. 2021, BANANAS). What cannot change the network, an
-    inactive choice or the operation of a dead edge, changes no feature.
+    through the cell (compare the path encoding of White et al. 2021, BANANAS). An inactive choice, or the operation
+    of a dead edge, changes no feature.
 
     Args:
-        space: whose points are encoded; vectors are kept, by the point's key.
+        space: of the points; vectors are cached by the key of the point.
     """
 
     def __init__(self, space: Space) -> None:
@@ -50,24 +50,24 @@ class Encoder:
         return [block[positions] for block in blocks if block.shape[1]]
 
     def known(self, position: int) -> Mapping[str, float]:
-        """The metrics that the space knows of the point kept there."""
+        """The metrics of the point at `position` that the space knows before evaluation."""
         return self._known[position]
 
     def way(self, position: int) -> list[Stop]:
-        """That of the point kept there; see `Space.way`."""
+        """`Space.way` of the point at `position`."""
         if position not in self._ways:
             self._ways[position] = self._space.way(self._points[position])
         return self._ways[position]
 
     def point(self, position: int) -> dict[str, Any]:
-        """The point kept there."""
+        """The point at `position`."""
         return self._points[position]
 
     def __len__(self) -> int:
         return len(self._points)
 
     def position(self, point: Point) -> int:
-        """Where the vector of a canonical point is kept."""
+        """The position of a canonical point, which is encoded if it is new."""
         key = Candidate(point).key
         found = self._positions.get(key)
         if found is not None:
@@ -98,7 +98,7 @@ class Encoder:
 
 
 def _counted(block: Matrix, row: int, vocabulary: dict[Any, int], counts: Counter[Any]) -> Matrix:
-    """`block` with the counts of words in a row of it, wider where there are new words."""
+    """`block` with `counts` in a row; wider where there are new words."""
     for word, count in counts.items():
         column = vocabulary.setdefault(word, len(vocabulary))
         if column >= block.shape[1]:

@@ -1,4 +1,4 @@
-"""A Gaussian process over feature vectors in blocks."""
+"""A Gaussian process over feature vectors in blocks, and the expected improvement under a normal prediction."""
 
 from __future__ import annotations
 
@@ -86,6 +86,14 @@ class GaussianProcess:
         whitened = solve_triangular(self._factor, across, lower=True, overwrite_b=True, check_finite=False)
         variance = self._scale * np.maximum(1.0 - np.einsum("ij,ij->j", whitened, whitened), 1e-9)
         return whitened.T @ self._whitened, np.sqrt(variance)
+
+
+def expected_improvement(mean: Array, deviation: Array, best: float | Array) -> Array:
+    """``E[max(0, best - Y)]`` of normal ``Y``, elementwise (Jones et al. 1998)."""
+    from scipy.special import ndtr
+
+    z = (best - mean) / deviation
+    return np.asarray(deviation * (z * ndtr(z) + np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)))
 
 
 def _distances(block: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The points among which a model-based sampler chooses."""
+"""The candidate pool of a model-based sampler."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from slimsearch.search_spaces import Space
 from slimsearch.strategies.samplers._sampler import History
 from slimsearch.strategies.samplers._surrogate.encoding import Encoder, Positions
 
-# A space up to this size is listed; of a larger one, so many points are drawn, and others every so many trials.
+# A space up to _LISTED points is listed; from a larger one _DRAWN points are drawn, and others every _RENEWED trials.
 _LISTED, _DRAWN, _RENEWED = 20_000, 500, 50
-# So many of the trials that ended last have their relatives looked at.
+# Number of latest finished trials whose relatives are candidates.
 _RELATED = 40
-# Of a larger space's points, no more than so many neighbours are looked at.
+# Number of neighbours of a leader that are candidates in a larger space.
 _NEAR = 24
 
 
 class Pool:
-    """Untried points to choose from: some of the whole space, all that is near the best, and what is quick to try.
+    """Untried points: a sample of the whole space, neighbours of the best trials, and points that are quick to try.
 
     Args:
         space: small ones are listed, from large ones points are drawn.
         encoder: keeps the points.
-        size: how many points of the whole space a proposal looks at.
+        size: number of points from the whole space for each proposal.
     """
 
     def __init__(self, space: Space, encoder: Encoder, size: int = 1000) -> None:
@@ -42,12 +42,12 @@ class Pool:
         return np.array(self._tried, dtype=np.int64)
 
     def draw(self, history: History, leaders: Iterable[int], rng: np.random.Generator) -> Positions:
-        """Different positions that were not tried, sorted; none where the whole space was.
+        """Sorted positions of untried candidates; none where the whole space was tried.
 
         Args:
             history: what was tried.
-            leaders: positions around which neighbours are looked at.
-            rng: decides which points of the rest.
+            leaders: positions whose neighbours are candidates.
+            rng: for the sample of the whole space.
         """
         everything = self._everything(len(history.observations))
         if len(everything) > self._size:

@@ -1,8 +1,8 @@
-"""NNI's multi-trial strategies as generators of points.
+"""NNI's multi-trial strategies as proposers.
 
-NNI's strategies call whoever evaluates. Each runs in a thread of its own, in step with the one that asks: one of the
-two always waits for the other, so nothing here or in NNI is used by two threads at once. Imported when it is needed,
-since it imports NNI.
+NNI's strategies call whoever evaluates. Each runs in a thread of its own that takes turns with the caller: one of the
+two always waits for the other, so that nothing here or in NNI is used by two threads at once. Importing this module
+imports NNI.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.search_spaces import ModelSpace, Point, Space
-from slimsearch.strategies._nni.exchange import Proposals, Result
+from slimsearch.strategies._proposer import Exhausted
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # about every class of torch that is newer than NNI
-    import nni.nas.strategy  # noqa: F401 - the rest of what is loud
+    import nni.nas.strategy  # noqa: F401 - for its warnings
     from nni.mutable import Categorical, MutableAnnotation, MutableDict
     from nni.nas.execution import ExecutionEngine
     from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
@@ -32,9 +32,12 @@ _SECONDS_TO_END = 10
 logging.getLogger("nni").setLevel(logging.ERROR)  # as where a ModelSpace is made
 logging.getLogger("nni.nas.strategy").setLevel(logging.CRITICAL)  # what it logs as an error, it also raises
 
+_Score = tuple[int, float | None]
+"""The position of a model among those submitted, and its score: more is better, None where it failed."""
 
-def mutables(space: Space) -> tuple[dict[str, Any], Callable[[Mapping[str, Any]], Point]]:
-    """The choices of `space` as NNI's `Categorical` by label, and what makes a point of one of NNI's samples.
+
+def choices_of(space: Space) -> tuple[dict[str, Any], Callable[[Mapping[str, Any]], Point]]:
+    """The choices of `space` as NNI's `Categorical` by label, and the function from one of NNI's samples to a point.
 
     What differs from NNI: a choice of k out of n is one among the subsets that the space lists, a range one among its
     values; so every strategy can search both, and only what is in the space. NNI's constraints are kept.
@@ -52,36 +55,66 @@ def mutables(space: Space) -> tuple[dict[str, Any], Callable[[Mapping[str, Any]]
     return found, lambda sample: {label: sample[label] for label in labels}
 
 
-def proposals(
-    name: str, strategy: Any, mutables: dict[str, Any], point_of: Callable[[Mapping[str, Any]], Point]
-) -> Proposals:
-    """What `strategy` wants evaluated, until it ends or the generator is closed.
+class NniProposer:
+    """An NNI strategy that proposes when it is asked.
 
-    Raises:
-        SlimsearchError: NNI raised something.
+    Args:
+        name: of the strategy.
+        strategy: NNI's.
+        choices, point_of: see `choices_of`.
     """
-    bridge = _Bridge()
 
-    def work() -> None:
-        try:
-            strategy(_Candidates(mutables), bridge)
-        except BaseException as error:  # whatever it is, whoever waits must learn of it
-            bridge.requests.put(_Ended(error))
-        else:
-            bridge.requests.put(_Ended(None))
+    def __init__(
+        self, name: str, strategy: Any, choices: dict[str, Any], point_of: Callable[[Mapping[str, Any]], Point]
+    ) -> None:
+        self.name = name
+        self._point_of = point_of
+        self._engine = engine = _Engine()
+        self._positions: dict[str, int] = {}  # key of a proposal -> position of its model
+        self._scores: list[_Score] = []
+        self._asked = False
 
-    thread = threading.Thread(target=work, name=name, daemon=True)
-    thread.start()
-    try:
-        while not isinstance(request := bridge.requests.get(), _Ended):
-            bridge.answers.put((yield None if request is None else point_of(request)))
-        if request.error is not None:
-            kind = type(request.error).__name__
-            raise SlimsearchError(f"{name} failed in NNI: {kind}: {request.error}") from request.error
-    finally:
-        bridge.over = True
-        bridge.answers.put(())
-        thread.join(_SECONDS_TO_END)
+        def work() -> None:
+            try:
+                strategy(_Candidates(choices), engine)
+            except BaseException as error:  # the caller, which waits, must learn of it
+                engine.requests.put(_Ended(error))
+            else:
+                engine.requests.put(_Ended(None))
+
+        self._thread = threading.Thread(target=work, name=name, daemon=True)
+        self._thread.start()
+
+    def propose(self, key: str) -> Point | None:
+        """See `Proposer`."""
+        while True:
+            if self._asked:
+                scores, self._scores = self._scores, []
+                self._engine.answers.put(scores)
+            self._asked = True
+            request = self._engine.requests.get()
+            if isinstance(request, _Ended):
+                self._engine.requests.put(request)  # for whoever asks again
+                self._asked = False
+                if request.error is not None:
+                    error = describe_error(request.error)
+                    raise SlimsearchError(f"{self.name} failed in NNI: {error}") from request.error
+                raise Exhausted
+            if request is not None:
+                self._positions[key] = len(self._positions)
+                return self._point_of(request)
+            if not self._scores:
+                return None
+
+    def tell(self, key: str, losses: tuple[float, ...] | None) -> None:
+        """See `Proposer`; NNI takes one value, of which more is better."""
+        self._scores.append((self._positions[key], None if losses is None else -losses[0]))
+
+    def close(self) -> None:
+        """End the thread."""
+        self._engine.over = True
+        self._engine.answers.put(())
+        self._thread.join(_SECONDS_TO_END)
 
 
 class _Ended:
@@ -112,13 +145,13 @@ class _Candidates(ExecutableModelSpace):  # type: ignore[misc]
         yield from self.mutables.leaf_mutables(is_leaf)
 
 
-class _Bridge(ExecutionEngine):  # type: ignore[misc]
+class _Engine(ExecutionEngine):  # type: ignore[misc]
     """Where NNI's thread submits models and is told of their ends, which happens nowhere but in these calls."""
 
     def __init__(self) -> None:
         super().__init__()
         self.requests: queue.SimpleQueue[dict[str, Any] | _Ended | None] = queue.SimpleQueue()
-        self.answers: queue.SimpleQueue[Sequence[Result]] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[Sequence[_Score]] = queue.SimpleQueue()
         self.over = False
         self._models: list[Any] = []
         self._running: dict[int, Any] = {}

@@ -1,4 +1,4 @@
-"""What is better among observations with limits and several losses."""
+"""Constrained dominance and ranking of observations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subnets of one trained supernet are searched, and the best of them are trained on their own."""
+"""Weight sharing, published as ``supernet``: subnets of one trained supernet are searched, and the best are trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task
 from slimsearch.search_spaces import Candidate
 from slimsearch.strategies._pool.workers import Done, Workers
 from slimsearch.strategies._strategy import Failure, Search, StrategySettings, Traits, supernet_folder
-from slimsearch.strategies.optuna import Optuna
+from slimsearch.strategies.local import Local
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class Prepared(Evaluator, Protocol):
 
 
 @dataclass
-class Supernet:
-    """Trains the evaluator's supernet in one worker, then keeps all workers busy as `Optuna` does.
+class WeightSharing:
+    """Trains the evaluator's supernet in one worker, then keeps all workers busy as `Local` does.
 
     Source: single path one-shot (Guo et al. 2020); differences: see
     `slimsearch.evaluators.supernet.training.train_supernet`.
@@ -55,7 +55,7 @@ class Supernet:
         """
         if isinstance(evaluator, Prepared) and not evaluator.prepared:
             self._prepare(evaluator)
-        Optuna(self.settings).run(search, evaluator)
+        Local(self.settings).run(search, evaluator)
 
     def _prepare(self, evaluator: Prepared) -> None:
         folder = supernet_folder(self.settings) or Path()

@@ -1,8 +1,4 @@
-"""A searcher of Ray Tune's, or one of a user's, as what proposes points of a space.
-
-It keeps hidden state, so of the laws it obeys those of the record alone, as NNI's strategies do: a result is recorded
-once, and what the record has is answered from it.
-"""
+"""Ray Tune's searchers, and a user's own, as proposers."""
 
 from __future__ import annotations
 
@@ -13,10 +9,11 @@ from typing import Any
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.names import load_class
 from slimsearch.search_spaces import Point, Space
+from slimsearch.strategies._proposer import Exhausted
 
 
 def tune_searcher(sampler: str) -> type[Any] | None:
-    """The class that `sampler` names, if it is a searcher of Tune's; a built-in of ours never is.
+    """The class that `sampler` names if it is one of Tune's searchers; None for built-in samplers and others.
 
     Raises:
         SlimsearchError: there is no such class.
@@ -34,8 +31,8 @@ def tune_searcher(sampler: str) -> type[Any] | None:
     return found
 
 
-class Proposals:
-    """Points from a searcher of Tune's, each choice being a category of texts to it.
+class TuneProposer:
+    """A searcher of Ray Tune, to which each choice is a category of texts.
 
     A searcher whose argument `metric` may be a list, as OptunaSearch's, gets all objectives; any other one the first.
 
@@ -72,13 +69,8 @@ class Proposals:
         if not taken:
             raise SlimsearchError(f"searcher {self.name} does not take a space by set_search_properties")
 
-    def next(self, key: str) -> Point | None:
-        """A point under `key`, by which its result comes back; None: nothing now.
-
-        Raises:
-            StopIteration: nothing ever.
-            SlimsearchError: it failed.
-        """
+    def propose(self, key: str) -> Point | None:
+        """See `Proposer`."""
         try:
             if hasattr(self._searcher, "suggest"):
                 found = self._searcher.suggest(key)
@@ -88,24 +80,23 @@ class Proposals:
         except Exception as error:
             raise SlimsearchError(f"searcher {self.name} failed: {describe_error(error)}") from error
         if found == "FINISHED":
-            raise StopIteration
+            raise Exhausted
         return None if found is None else {label: json.loads(found[label]) for label in self._labels}
 
     def tell(self, key: str, losses: tuple[float, ...] | None) -> None:
-        """The end of what was proposed under `key`; None: it failed, or was no point of the space.
-
-        Raises:
-            SlimsearchError: it failed.
-        """
+        """See `Proposer`."""
         result = None if losses is None else {**dict(zip(self._metrics, losses, strict=False)), "training_iteration": 1}
         try:
             self._searcher.on_trial_complete(key, result=result, error=losses is None)
         except Exception as error:
             raise SlimsearchError(f"searcher {self.name} failed: {describe_error(error)}") from error
 
+    def close(self) -> None:
+        """See `Proposer`."""
+
     def _add_variants(self, domains: dict[str, Any]) -> None:
         from ray.tune.experiment import Experiment
 
-        # As many as are asked for; what is run is never this function.
+        # The generator needs an experiment; its function is never run.
         endless = Experiment("variants", run=lambda config: {}, config=domains, num_samples=1_000_000_000)
         self._searcher.add_configurations([endless])

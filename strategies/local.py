@@ -1,16 +1,20 @@
-"""Worker processes on this machine, fed by Optuna's ask and tell."""
+"""Worker processes on this machine: the default strategy, published as ``optuna``.
+
+Optuna's part in it is elsewhere: the record is an Optuna study, and the samplers ``tpe``, ``gp``, ``nsga2`` and
+``nsga3`` are Optuna's.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from slimsearch.evaluators import Evaluator
-from slimsearch.strategies._pool.workers import Done, Workers
+from slimsearch.strategies._pool.workers import Workers
 from slimsearch.strategies._strategy import Search, StrategySettings
 
 
 @dataclass
-class Optuna:
+class Local:
     """Keeps `local_workers` processes busy, each with one thread; one that dies or takes too long is replaced."""
 
     settings: StrategySettings
@@ -22,13 +26,4 @@ class Optuna:
             KeyboardInterrupt: after the workers were stopped.
         """
         with Workers(self.settings.local_workers, self.settings.trial_timeout, evaluator) as workers:
-            while True:
-                while workers.free and (task := search.ask()) is not None:
-                    workers.submit(task)
-                if not workers.busy:
-                    return
-                event = workers.wait()
-                if isinstance(event, Done):
-                    search.tell(event.number, event.result)
-                else:
-                    event.answer(search.report(event.number, event.epoch, event.metrics))
+            workers.evaluate(search)

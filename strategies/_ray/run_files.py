@@ -1,8 +1,8 @@
-"""The run directory as a node of a Ray cluster sees it: the same folder, or a copy of what is needed of it.
+"""The run directory on the nodes of a Ray cluster: the driver's own folder, or a copy of the files that tasks need.
 
-What travels refers to the run directory by `pack`, in which every path in it is relative. A node that sees the driver's
-folder works there; any other one has a folder of its own, brings there what a task refers to, and sends back what
-the task has changed. Either way the driver has a task's files before it hears of what they are the result of.
+Values travel packed by `pack`, with paths relative to the run directory. A node that sees the driver's folder works
+there. Any other node has a folder of its own: it downloads the folders that a task refers to, and uploads the files
+that the task has changed. Either way the driver has a task's files before it is told the task's result.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from slimsearch.files import atomic
 Contents = dict[str, NDArray[np.uint8]]
 """Bytes by path below a folder; as arrays, which are not copied when a process reads them from Ray's store."""
 
-Handle = Any
-"""Of the actor `Files`: Ray's have no type."""
+ActorHandle = Any
+"""Ray's handles of actors have no type."""
 
 _DAY = 24 * 3600.0
 
@@ -41,7 +41,7 @@ def pack(value: Any, root: Path | None) -> bytes:
     return packed.getvalue()
 
 
-class Files:
+class FileServer:
     """An actor on the driver's node that reads and writes below `root`."""
 
     def __init__(self, root: Path) -> None:
@@ -69,18 +69,18 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run's files are on this node.
+class NodeFolder:
+    """The folder of a run on this node.
 
     Attributes:
         root: of the run, on the driver's node; None: every node sees all paths.
-        token: names the run; a file of that name in `root` tells that it is the driver's.
-        files: the actor.
+        token: a unique name; a file of that name in `root` shows that it is the driver's folder.
+        server: a `FileServer`.
     """
 
     root: Path | None = None
     token: str = ""
-    files: Handle = None
+    server: ActorHandle = None
 
     @property
     def shared(self) -> bool:
@@ -95,24 +95,24 @@ class Place:
         return _copies() / self.token
 
     def load(self, packed: bytes, own: Callable[[Any], Path | None] = lambda value: None) -> Any:
-        """What `pack` was given, with this node's paths, and with the folders that they are brought here.
+        """The value that `pack` was given, with this node's paths; folders that it refers to are downloaded.
 
         Args:
             packed: from the driver.
-            own: the folder among them that is to be written to: it is brought anew, others once for the whole node.
+            own: the folder among them that is written to: it is downloaded anew, others once for the whole node.
         """
         unpacker = _Unpacker(packed, self.path)
         value = unpacker.load()
         if not self.shared:
             for folder in unpacker.found:
-                self._bring(folder, fresh=folder == own(value))
+                self._download(folder, fresh=folder == own(value))
         return value
 
-    def sender(self, folder: Path) -> Sender | None:
-        """What sends a folder's changes to the driver; None where that is the driver's own."""
-        return None if self.shared else Sender(self, folder)
+    def uploader(self, folder: Path) -> Uploader | None:
+        """An uploader of a folder's changes to the driver; None where the folder is the driver's own."""
+        return None if self.shared else Uploader(self, folder)
 
-    def _bring(self, target: Path, *, fresh: bool) -> None:
+    def _download(self, target: Path, *, fresh: bool) -> None:
         import ray
 
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,15 +123,15 @@ class Place:
                 return
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir()
-            _write(target, ray.get(self.files.read.remote(str(target.relative_to(self.path)))))
+            _write(target, ray.get(self.server.read.remote(str(target.relative_to(self.path)))))
             here.touch()
 
 
-class Sender:
-    """Sends what has changed in a folder since it was made, or since it last sent."""
+class Uploader:
+    """Uploads the files of a folder that have changed since this object was made, or since it last uploaded."""
 
-    def __init__(self, place: Place, folder: Path) -> None:
-        self._place, self._folder = place, folder
+    def __init__(self, node: NodeFolder, folder: Path) -> None:
+        self._node, self._folder = node, folder
         self._sent = self._state()
 
     def send(self) -> None:
@@ -141,8 +141,8 @@ class Sender:
         state = self._state()
         changed = {n: np.fromfile(self._folder / n, np.uint8) for n, seen in state.items() if self._sent.get(n) != seen}
         if changed or state.keys() != self._sent.keys():
-            relative = str(self._folder.relative_to(self._place.path))
-            ray.get(self._place.files.write.remote(relative, changed, list(state)))
+            relative = str(self._folder.relative_to(self._node.path))
+            ray.get(self._node.server.write.remote(relative, changed, list(state)))
         self._sent = state
 
     def _state(self) -> dict[str, tuple[int, int]]:
@@ -187,7 +187,7 @@ def _copies() -> Path:
 
 
 def _remove_old(copy: Path) -> None:
-    """Nobody tells a node that a run is over: what no task has used for a day is."""
+    """A node is not told when a run is over: remove copies that no task has used for a day."""
     os.utime(copy)
     for other in copy.parent.iterdir():
         if other != copy and time.time() - other.stat().st_mtime > _DAY:

@@ -1,4 +1,4 @@
-"""What is known of the networks on the way to others, and how much is left to do for a point."""
+"""Networks trained on the way to other networks: their known losses, and the training left for a point."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from slimsearch.strategies.samplers._sampler import Observation
 from slimsearch.strategies.samplers._surrogate.encoding import Encoder, Positions
 
 SCORING = 0.25
-"""To export, score and measure a network takes about so much of training it, where that is short."""
+"""Cost of exporting and measuring a network, as a share of a short training."""
 _NEW = 0.5
-"""So much of the work at least goes to networks that no trial has passed."""
+"""Least share of the work that is spent on networks no trial has trained."""
 
 _PASSED = 100
-"""No more of the networks that were passed are learned from."""
+"""Number of intermediate networks that are learned from, the latest ones."""
 
 
-class Ways:
-    """Where the ways of all trials have led so far; see `Space.way`.
+class TrainingPaths:
+    """The networks that all trials so far have trained on the way to theirs; see `Space.way`.
 
     Args:
         encoder: of the points.
-        observations: all of them.
-        positions: those of their points.
+        observations: of all trials.
+        positions: of their points, in the encoder.
     """
 
     def __init__(self, encoder: Encoder, observations: Sequence[Observation], positions: Positions) -> None:
@@ -39,11 +39,11 @@ class Ways:
                 self._pass(int(position), observation)
 
     def left(self, candidates: Positions) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """(M,) how much is left to train for each, in trainings of one network; 0 where all of it was done."""
+        """(M,) training left for each candidate, in trainings of one network; 0 where all was done."""
         return np.array([self._left(int(position)) for position in candidates])
 
     def last(self, position: int) -> tuple[int, float] | None:
-        """The network from which nothing more is trained, and its loss in the first objective; None: not known."""
+        """The last network that is trained on the way to a point, and its first loss; None: not known."""
         way = self._encoder.way(position)
         if not way or way[-1].name not in self._points:
             return None
@@ -52,7 +52,7 @@ class Ways:
         return None if loss is None else (self._points[name], loss)
 
     def first(self, position: int) -> int:
-        """The network with which the way to a point begins, if nothing is known of it yet and it is a point itself."""
+        """The first untrained network on the way to a point, where it is a point itself; else the point."""
         begin = self._encoder.way(position)[0]
         if begin.name in self._losses or begin.point is None:
             return position
@@ -60,7 +60,7 @@ class Ways:
         return position if found in self._tried else found
 
     def due(self, candidates: Positions) -> Positions:
-        """The candidates that begin with a new network, where these are behind; all of them otherwise."""
+        """The candidates that begin with an untrained network, if these have had too little work; else all."""
         if self._on_new >= _NEW * self._in_all:
             return candidates
         found = candidates[[self._encoder.way(int(p))[0].name not in self._losses for p in candidates]]
@@ -68,7 +68,7 @@ class Ways:
 
     @property
     def passed(self) -> list[tuple[int, float]]:
-        """Points that no trial has finished, but one has passed, with their losses in the first objective: the last."""
+        """The latest points trained on the way to others and not finished by a trial, with their first losses."""
         found = [
             (position, loss)
             for name, position in self._points.items()
@@ -83,7 +83,7 @@ class Ways:
         if way[0].name not in self._losses:
             self._on_new += SCORING + way[0].trainings
         for stop in reversed(way):
-            # Epochs are counted on from one training to the next; those before the first were made for others.
+            # Epochs are counted across the trainings of a trial; those before the first belong to other trials.
             loss = observation.curve.get(epoch)
             if self._losses.get(stop.name) is None:
                 self._losses[stop.name] = loss
