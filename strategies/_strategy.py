@@ -15,14 +15,14 @@ from slimsearch.search_spaces import Point, Space
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that gave no outcome.
+    """A task without an outcome.
 
     Attributes:
-        error: one line, with the exception's name.
-        worker_died: the process was lost; the same task may well succeed elsewhere.
-        blameless: it was lost with its machine, with something that runs none of the task's code, or perhaps beside
-            another task that took all memory.
-        unwritable: nothing can be written where the run's files are, the disk being full: no task could succeed.
+        error: one line, with the name of the exception.
+        worker_died: the process was lost; the task may succeed in another one.
+        blameless: the task need not be the cause: its machine or a process without its code was lost, or memory ran out
+            while other tasks ran beside it.
+        unwritable: the disk of the run directory is full or read-only: no task could succeed.
     """
 
     error: str
@@ -47,11 +47,11 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Figures:
-    """How a run stands.
+    """The state of a run.
 
     Attributes:
-        states: how many trials are in each.
-        best: the best value of each objective among the complete trials that keep every limit.
+        states: number of trials in each state.
+        best: best value of each objective among the complete, feasible trials.
         hypervolume: of their front, see `slimsearch.evaluators.hypervolume`; None where there is none.
     """
 
@@ -73,7 +73,7 @@ class TaskSource(Protocol):
         """The result of a task."""
 
     def figures(self) -> Figures:
-        """How the run stands, for whoever watches it."""
+        """The state of the run, for displays."""
 
 
 class Search(TaskSource, Protocol):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
@@ -11,11 +9,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task
 from slimsearch.search_spaces import Candidate
-from slimsearch.strategies._pool.workers import Done, Workers
+from slimsearch.strategies._pool.workers import Workers
 from slimsearch.strategies._strategy import Failure, Search, StrategySettings, Traits, supernet_folder
 from slimsearch.strategies.local import Local
-
-_log = logging.getLogger(__name__)
 
 # The number of the task that trains the supernet, which is no trial.
 _SUPERNET = -1
@@ -23,14 +19,14 @@ _SUPERNET = -1
 
 @runtime_checkable
 class Prepared(Evaluator, Protocol):
-    """An evaluator that something has to be trained for, once."""
+    """An evaluator that needs a trained supernet."""
 
     @property
     def prepared(self) -> bool:
-        """Whether that was done."""
+        """Whether the supernet is trained."""
 
     def prepare(self, *, report: ReportEpoch) -> None:
-        """Do it; what was interrupted is continued."""
+        """Train it; an interrupted training is continued."""
 
 
 @dataclass
@@ -61,14 +57,9 @@ class WeightSharing:
         folder = supernet_folder(self.settings) or Path()
         folder.mkdir(parents=True, exist_ok=True)
         with Workers(1, None, _Preparation(evaluator)) as workers:
-            workers.submit(Task(_SUPERNET, Candidate({}), 1, 0, folder), limited=False)
-            while not isinstance(event := workers.wait(), Done):
-                _log.info("supernet, epoch %d: %s", event.epoch, _text(event.metrics))
-                event.answer(True)
-        if isinstance(event.result, Failure):
-            raise SlimsearchError(
-                f"the supernet could not be trained: {event.result.error} (log: {folder / 'log.txt'})"
-            )
+            result = workers.train(Task(_SUPERNET, Candidate({}), 1, 0, folder), "supernet")
+        if isinstance(result, Failure):
+            raise SlimsearchError(f"the supernet could not be trained: {result.error} (log: {folder / 'log.txt'})")
 
 
 @dataclass
@@ -78,7 +69,3 @@ class _Preparation:
     def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
         self.evaluator.prepare(report=report)
         return Outcome({})
-
-
-def _text(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -1,1 +1,1 @@
-"""NNI's own strategies, driven by Slimsearch's workers."""
+"""The adapter to NNI's strategies; they are run by Slimsearch's workers and recorded by its search."""

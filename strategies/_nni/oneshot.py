@@ -1,4 +1,4 @@
-"""NNI's one-shot strategies: a supernet is trained in a worker, and what it says is best is trained on its own."""
+"""NNI's one-shot strategies: a worker trains a supernet, and the architectures it ranks best are trained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task
 from slimsearch.files import write_json
 from slimsearch.reading import mismatch, read_json
 from slimsearch.search_spaces import Candidate, ModelSpace, Point
-from slimsearch.strategies._pool.workers import Done, Workers
+from slimsearch.strategies._pool.workers import Workers
 from slimsearch.strategies._proposer import Exhausted, ProposerSearch
 from slimsearch.strategies._strategy import Failure, Search, StrategySettings, Traits, space_of, supernet_folder
 
@@ -50,7 +50,7 @@ class ImageData(Protocol):
 
 @runtime_checkable
 class ImageEvaluator(Evaluator, Protocol):
-    """An evaluator that says what it builds and on what it trains."""
+    """An evaluator that tells the space of its networks and its training data."""
 
     @property
     def space(self) -> ModelSpace:
@@ -58,16 +58,16 @@ class ImageEvaluator(Evaluator, Protocol):
 
     @property
     def data(self) -> ImageData:
-        """Only its training split is used: the validation split judges what comes out."""
+        """Only its training split is used; the validation split scores the architectures that come out."""
 
 
 @dataclass
 class OneShot(ABC):
-    """Trains a supernet, then offers the architectures that it finds best, each to be trained on its own.
+    """Trains a supernet, then proposes the architectures that it ranks best, each of which is trained.
 
-    Only classification accuracy counts; what else the run is to optimize or to limit, the offered architectures are
-    judged by. Adam 1e-3, fp32 on the CPU, one thread: the supernet has one worker to itself, without a time limit. The
-    run directory has its log and the best architectures, so that a resumed run does not train it again.
+    The supernet is trained for accuracy only; the proposed architectures are scored by all objectives and limits of the
+    run. Adam 1e-3, fp32 on the CPU, one thread, in one worker without a time limit. The run directory has its log and
+    the best architectures, so that a resumed run does not train it again.
 
     Attributes:
         epochs: of the supernet's training.
@@ -77,9 +77,9 @@ class OneShot(ABC):
     NAME: ClassVar[str]
     traits: ClassVar[Traits] = Traits(proposes=True, needs_networks=True)
     HELD_OUT: ClassVar[float] = 0.5
-    """Share of the training split that does not train the weights: it teaches, or judges, the architecture."""
+    """Share of the training split that trains or scores architectures, and not the weights."""
     OFFERED: ClassVar[int] = 1
-    """So many of the best are trained on their own, not counting those that fail or are ruled out."""
+    """Number of best architectures to train, without those that fail or are ruled out."""
 
     settings: StrategySettings
     epochs: int = 10
@@ -91,7 +91,7 @@ class OneShot(ABC):
                 raise SlimsearchError(f"{self.NAME}: {option} {value} is less than 1")
 
     def run(self, search: Search, evaluator: Evaluator) -> None:
-        """Evaluate what `search` asks for, train the supernet, and evaluate what comes out of it.
+        """Evaluate what `search` asks for, train the supernet, and evaluate its best architectures.
 
         Raises:
             SlimsearchError: the space cannot be searched by this strategy (the line says which choice, and why), or
@@ -123,27 +123,23 @@ class OneShot(ABC):
 
     @abstractmethod
     def best(self, supernet: OneShotSupernet) -> list[dict[str, Any]]:
-        """The architectures that are best according to a trained supernet, the best one first."""
+        """The best architectures according to a trained supernet, the best one first."""
 
     @property
-    def made_with(self) -> dict[str, Any]:
-        """What the outcome of the supernet's training depends on, as JSON."""
+    def training_settings(self) -> dict[str, Any]:
+        """The settings of the supernet's training, as JSON."""
         return {"strategy": self.NAME, "seed": self.settings.seed, "epochs": self.epochs, "batch_size": self.batch_size}
 
     def _architectures(self, workers: Workers, folder: Path) -> list[Point]:
         kept = _read(folder)
-        if kept.pop("architectures", None) and kept == self.made_with:
+        if kept.pop("architectures", None) and kept == self.training_settings:
             return list(_read(folder)["architectures"])
         task = Task(_SUPERNET, Candidate({}), self.epochs, self.settings.seed, folder)
         _log.info("%s: training the supernet for %d epochs", self.NAME, self.epochs)
-        workers.submit(task, limited=False)
-        while not isinstance(event := workers.wait(), Done):
-            scores = ", ".join(f"{metric} {value:.4f}" for metric, value in event.metrics.items())
-            _log.info("%s: supernet, epoch %d of %d: %s", self.NAME, event.epoch, self.epochs, scores)
-            event.answer(True)
-        if isinstance(event.result, Failure):
+        result = workers.train(task, f"{self.NAME}: supernet")
+        if isinstance(result, Failure):
             where = f" (log: {folder / 'log.txt'})" if self.settings.run_directory is not None else ""
-            raise SlimsearchError(f"{self.NAME}: the supernet could not be trained: {event.result.error}{where}")
+            raise SlimsearchError(f"{self.NAME}: the supernet could not be trained: {result.error}{where}")
         return list(_read(folder)["architectures"])
 
     @contextlib.contextmanager
@@ -175,7 +171,7 @@ class _WithSupernet:
             epochs=task.fidelity, batch_size=strategy.batch_size, held_out=strategy.HELD_OUT, seed=task.seed,
             report=report,
         )  # fmt: skip
-        found = {**strategy.made_with, "architectures": strategy.best(supernet)}
+        found = {**strategy.training_settings, "architectures": strategy.best(supernet)}
         write_json(task.directory / _ARCHITECTURES, found)
         return Outcome({}, {"architectures": _ARCHITECTURES})
 

@@ -43,7 +43,7 @@ with warnings.catch_warnings():
 
 _LEARNING_RATE = 1e-3
 _JUDGING_BATCH = 512
-# The check runs so many samples of a supernet that runs one path at a time.
+# Number of paths that the check runs, of a supernet that runs one path at a time.
 _TRIES = 8
 
 
@@ -223,7 +223,7 @@ def train(
 
 
 class _Classifier(LightningModule):  # type: ignore[misc]
-    """Cross-entropy and Adam, as NNI asks for them; tells of every epoch, and waits while somebody measures."""
+    """Cross-entropy and Adam as NNI requires them; reports every epoch, and pauses during latency measurements."""
 
     def __init__(self, report: ReportEpoch | None = None, meter: Meter | None = None) -> None:
         super().__init__()
@@ -254,7 +254,7 @@ class _Classifier(LightningModule):  # type: ignore[misc]
 
 
 class _Batches:
-    """Batches of some of the training images, in a new order at each pass; the last, smaller one is left out."""
+    """Batches of some training images, reshuffled in each pass; the last, smaller batch is dropped."""
 
     def __init__(self, data: ImageData, chosen: np.ndarray[Any, np.dtype[np.int64]], size: int, seed: int) -> None:
         self._data, self._chosen, self._size = data, chosen, min(size, len(chosen))
@@ -279,7 +279,7 @@ class _Batches:
 
 
 class _Trace:
-    """Which layers with choices are running in a supernet, to find the choice at fault when it fails."""
+    """Tracks the running layers with choices of a supernet, to find the choice at fault when it fails."""
 
     def __init__(self, supernet: nn.Module) -> None:
         self._open: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""Imported first where workers are forked: that process ends with the driver, also while it is still importing."""
+"""Imported first by the fork server, and only there: ends it with the driver, also while it is still importing."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Processes that begin with their imports done: forks of one process that has imported what they need.
+"""Worker processes forked from one process (Python's fork server) that has imported PyTorch and NNI.
 
-PyTorch and NNI take five seconds of a core to import; so they are imported once, whatever the number of workers, and
-while the driver imports them itself. The process is Python's own fork server. It stays until the driver ends, for
-whatever else is begun from there.
+These imports take five seconds of a core: so they happen once for all workers, while the driver imports the same. The
+fork server stays until the driver ends.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _imports = ["slimsearch.strategies._pool.bound_to_driver", "slimsearch.strategie
 
 
 def begin(*imports: str) -> None:
-    """Have a process import these modules, if none has been begun yet; returns at once."""
+    """Start the fork server, which imports these modules too, unless it runs already; returns at once."""
     _imports.extend(name for name in imports if name not in _imports)
     multiprocessing.get_context("forkserver").set_forkserver_preload(_imports)
     with _as_workers_are_started():
@@ -32,10 +31,10 @@ def begin(*imports: str) -> None:
 
 
 def start(target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
-    """A process that calls `target`, a function of a module, with `args` and then the driver's environment.
+    """Start a process that calls `target`, a function of a module, with `args` and the driver's environment.
 
-    `target` is called with SIGINT blocked: Ctrl-C in a terminal is sent to all processes, and must not meet one that is
-    still importing.
+    `target` is called with SIGINT blocked: Ctrl-C in a terminal is sent to all processes, also to one that is still
+    importing.
     """
     try:
         return _started(target, args)
@@ -56,7 +55,7 @@ def _started(target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
 
 @contextlib.contextmanager
 def _as_workers_are_started() -> Iterator[None]:
-    """SIGINT is blocked, and the environment is what imports are to find; the driver keeps its own."""
+    """Block SIGINT, and set the environment in which a worker imports; both are restored for the driver."""
     # OpenMP reads its number of threads when torch is imported. Modules come from where the driver has them, and from
     # the working directory only where it has them from there.
     imports = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
@@ -77,9 +76,9 @@ def _as_workers_are_started() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_main_script() -> Iterator[None]:
-    """What is started here does not import the main script again.
+    """Processes started in this context do not import the main script.
 
-    Neither a notebook nor a script without a main guard may run a second time; what of it is needed travels by value.
+    A notebook, or a script without a main guard, must not run a second time; its classes travel by value.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -1,26 +1,56 @@
-"""The log of a trial, which keeps its first and its last part, however much the trial prints."""
+"""The log of a trial: its output, of which the first and the last part are kept."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 PART = 512 * 1024
-"""Bytes that are kept of the beginning, and as many of the end."""
+"""Bytes that are kept of the beginning and of the end, each."""
 
 _SECONDS = 0.1
 _LEFT_OUT = b"\n[... more than the first and the last %d KiB are not kept ...]\n" % (PART // 1024)
 
 
 @contextlib.contextmanager
-def bounded(path: Path) -> Iterator[None]:
-    """While in this context, what others append to the file at `path` is cut in its middle, again and again.
+def output_to(path: Path) -> Iterator[None]:
+    """Redirect the output of this process and of native code to the log at `path`."""
+    _flush()
+    saved = os.dup(1), os.dup(2)
+    try:
+        with path.open("ab") as log, bounded(path):
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            try:
+                yield
+            finally:
+                _flush()
+                for target, original in zip((1, 2), saved, strict=True):
+                    os.dup2(original, target)
+    finally:
+        for original in saved:
+            with contextlib.suppress(OSError):
+                os.close(original)
 
-    They write to the file itself: a pipe in between would have to be emptied by a thread of this process, which may
-    be kept from running for as long as somebody waits for the pipe.
+
+def _flush() -> None:
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError):  # the disk is full, or the task has closed it
+            stream.flush()
+
+
+@contextlib.contextmanager
+def bounded(path: Path) -> Iterator[None]:
+    """In this context, the middle of the file at `path` is removed whenever the file has grown too long.
+
+    Processes write to the file itself: a pipe would have to be emptied by a thread of this process, which may be
+    blocked for as long as a writer waits for the pipe.
     """
     over = threading.Event()
 
@@ -39,11 +69,11 @@ def bounded(path: Path) -> Iterator[None]:
 
 
 def cut(path: Path) -> None:
-    """Leave out the middle of a file that is much longer than the two parts of it that are kept."""
+    """Remove the middle of a file that is much longer than the two parts that are kept."""
     with contextlib.suppress(OSError):  # the trial may have deleted it, and its disk may be full
         if path.stat().st_size <= 3 * PART:
             return
-        # In place: whoever appends has the file open, and goes on at its new end.
+        # In place: processes that append have the file open, and continue at its new end.
         with path.open("r+b", buffering=0) as file:
             read = file.seek(-PART, os.SEEK_END)
             written = PART

@@ -1,42 +1,48 @@
-"""What runs in a worker process: one evaluator, one task at a time, a line back to the driver."""
+"""The code of a worker process: it evaluates one task at a time and reports to the driver."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
 
 import cloudpickle
 
 from slimsearch.errors import describe_error
 from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task, use_one_thread
-from slimsearch.strategies._pool.trial_log import bounded
-from slimsearch.strategies._pool.unwritable import unwritable
+from slimsearch.strategies._pool.trial_log import output_to
 from slimsearch.strategies._strategy import Failure
 
 BEGUN, REPORT, DONE = "begun", "report", "done"
-"""What a worker sends: that a task's own code comes now; an epoch and its metrics, to be answered; the result."""
+"""Messages of a worker: a task begins; it has finished an epoch and waits for an answer; it has ended."""
+
+_REASONS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+# Bytes; a file that did not fit leaves some room once it is removed.
+_SCARCE = 64 * 2**20
+_PROBE = 64 * 1024
 
 
 def serve(line: Connection, evaluator: bytes, environment: Mapping[str, str]) -> None:
-    """Evaluate what comes along `line`, in the driver's environment, as long as the driver lives."""
+    """Evaluate the tasks that arrive on `line`, in the driver's environment, as long as the driver lives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which then stops its workers
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see where this process is started
     threading.Thread(target=_end_with_driver, args=(os.getppid(),), daemon=True).start()
-    _as_if_started_afresh(environment)
+    _reset_state(environment)
     use_one_thread()
     loaded = _loaded(evaluator)
-    # What a task does to file descriptors, and in processes that it forks, is not what ends this loop in a traceback.
+    # A task may close file descriptors or fork processes: that ends this loop without a traceback.
     with contextlib.suppress(EOFError, OSError):
         while True:
             task = line.recv()
@@ -51,9 +57,9 @@ def serve(line: Connection, evaluator: bytes, environment: Mapping[str, str]) ->
 
 
 def evaluated(evaluator: Evaluator, task: Task, report: ReportEpoch) -> Outcome | Failure:
-    """Evaluate `task`; what it raises comes back as a line, with the traceback in the task's log."""
+    """Evaluate `task`; an exception is returned as one line, its traceback stands in the task's log."""
     try:
-        with _output_to(task):
+        with output_to(task.directory / "log.txt"):
             try:
                 return evaluator.evaluate(task, report=report)
             except Exception as error:  # a candidate may raise anything
@@ -69,12 +75,12 @@ def evaluated(evaluator: Evaluator, task: Task, report: ReportEpoch) -> Outcome 
 def _loaded(evaluator: bytes) -> Evaluator | Failure:
     try:
         return cloudpickle.loads(evaluator)  # type: ignore[no-any-return]
-    except Exception as error:  # what belongs to the user may not load here; each task then says so
+    except Exception as error:  # user code may not load here; each task then reports it
         return Failure(f"a worker cannot load the evaluator: {describe_error(error)}")
 
 
 def _evaluated_here(evaluator: Evaluator, task: Task, line: Connection) -> Outcome | Failure:
-    """What `evaluated` gives; a process that the task has forked gets no further than to the end of the task."""
+    """The result of `evaluated`; a process that the task has forked ends with the task."""
     only = _only_in_this_process()
 
     def report(epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -84,14 +90,14 @@ def _evaluated_here(evaluator: Evaluator, task: Task, line: Connection) -> Outco
 
     try:
         return evaluated(evaluator, task, report)
-    except BaseException as error:  # which no program but the task's own can have meant
+    except BaseException as error:  # raised by the task
         return Failure(describe_error(error))
     finally:
         only()
 
 
 def _only_in_this_process() -> Callable[[], None]:
-    """Ends any other process that calls it: a copy of a worker would report, and take tasks, in its name."""
+    """A function that ends any other process that calls it: a forked copy of a worker must not act as the worker."""
     own = os.getpid()
 
     def check() -> None:
@@ -102,42 +108,38 @@ def _only_in_this_process() -> Callable[[], None]:
 
 
 def _failure(error: Exception, task: Task) -> Failure:
-    reason = unwritable(task.directory, error)
+    reason = _unwritable(task.directory, error)
     if reason is not None:
         return Failure(f"cannot write to '{task.directory}': {reason}", unwritable=True)
     return Failure(describe_error(error))
 
 
-@contextlib.contextmanager
-def _output_to(task: Task) -> Iterator[None]:
-    """Whatever the task prints, from Python or below it, goes to its log and not into the driver's display."""
-    _flush()
-    saved = os.dup(1), os.dup(2)
+def _unwritable(folder: Path, error: BaseException) -> str | None:
+    """Why nothing can be written to `folder`, or None.
+
+    It is tried, since libraries raise exceptions of their own for a full disk.
+
+    Args:
+        folder: where the files of a trial go.
+        error: what the trial raised.
+    """
     try:
-        with (task.directory / "log.txt").open("ab") as log, bounded(task.directory / "log.txt"):
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-            try:
-                yield
-            finally:
-                _flush()
-                for target, original in zip((1, 2), saved, strict=True):
-                    os.dup2(original, target)
-    finally:
-        for original in saved:
-            with contextlib.suppress(OSError):
-                os.close(original)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(_PROBE))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as found:
+        return os.strerror(found.errno) if found.errno in _REASONS else None
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC and shutil.disk_usage(folder).free < _SCARCE:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
-def _flush() -> None:
-    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
-    for stream in streams:
-        with contextlib.suppress(OSError, ValueError):  # the disk is full, or the task has closed it
-            stream.flush()
-
-
-def _as_if_started_afresh(environment: Mapping[str, str]) -> None:
-    """A fork has of the process that it comes from what was chosen there once: for all forks the same."""
+def _reset_state(environment: Mapping[str, str]) -> None:
+    """Undo what a fork inherits: the environment, the start method, the temporary folder and the random state."""
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(None, force=True)  # the user's own choice, or Python's
@@ -148,7 +150,7 @@ def _as_if_started_afresh(environment: Mapping[str, str]) -> None:
 
 
 def _end_with_driver(parent: int) -> None:
-    """Do not outlive the driver, nor what this was forked from: half a second later it is over here too."""
+    """End within half a second of the driver or of the process that this one was forked from."""
     driver = multiprocessing.parent_process()
     assert driver is not None
     while driver.is_alive() and os.getppid() == parent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -21,14 +22,16 @@ from slimsearch.strategies._pool import fork_server as _fork_server
 from slimsearch.strategies._pool import worker as _worker
 from slimsearch.strategies._strategy import Failure, TaskSource
 
-# Also a process whose end nothing tells of is noticed: one that it has forked may keep everything open.
+_log = logging.getLogger(__name__)
+
+# How often to look for dead processes: a process that a worker has forked may keep its connection open.
 _LOOK_SECONDS = 0.5
 _SECONDS_TO_END = 1.0
 
 
 @dataclass(frozen=True)
 class Done:
-    """A task has come to its end."""
+    """A task has ended."""
 
     number: int
     result: Outcome | Failure
@@ -44,20 +47,21 @@ class EpochEnd:
     line: Connection
 
     def answer(self, go_on: bool) -> None:
-        """Let the task go on, or tell it to stop."""
-        with contextlib.suppress(OSError):  # the worker died meanwhile, which will be noticed
+        """Let the task continue, or tell it to stop."""
+        with contextlib.suppress(OSError):  # the worker has died, which `wait` finds out
             self.line.send(go_on)
 
 
 @dataclass
 class _Worker:
-    """A process, the driver's end of its line, and what it does.
+    """A worker process.
 
     Attributes:
-        task: number of the one it has, or None.
-        timeout: seconds that the task may take.
+        line: the driver's end of its connection.
+        task: number of its task, or None.
+        timeout: of the task, in seconds.
         began: `time.monotonic` when the task's own code began, None before.
-        lost: whether its line is at its end.
+        lost: its connection is closed.
     """
 
     process: BaseProcess
@@ -69,7 +73,7 @@ class _Worker:
 
     @property
     def left(self) -> float:
-        """Seconds until its task has taken too long."""
+        """Seconds until its task times out."""
         if self.timeout is None or self.began is None:
             return float("inf")
         return max(0.0, self.began + self.timeout - time.monotonic())
@@ -78,14 +82,13 @@ class _Worker:
 class Workers:
     """`count` processes, each with one thread; one that dies or exceeds the time limit is replaced.
 
-    Each has a line of its own, and gets a task when it has ended the one before, so that whatever becomes of a process
-    is the fate of that task and of no other. A context: at its end, also after an exception, the processes are gone.
-    Called from one thread only.
+    Each has one task at a time, so that the death of a process affects one task only. A context manager: at its end,
+    also after an exception, the processes are gone. Called from one thread only.
 
     Args:
         count: number of processes.
         timeout: seconds after which a task is ended and counts as failed; None: never.
-        evaluator: what evaluates the tasks; it travels to the processes by value.
+        evaluator: of the tasks; sent to the processes by value.
     """
 
     def __init__(self, count: int, timeout: float | None, evaluator: Evaluator) -> None:
@@ -108,12 +111,12 @@ class Workers:
 
     @property
     def free(self) -> bool:
-        """Whether a process has nothing to do."""
+        """Whether a process is idle."""
         return self._running < self._count
 
     @property
     def busy(self) -> bool:
-        """Whether a task is being evaluated, or its end has not been told yet."""
+        """Whether a task is being evaluated, or its end has not been returned by `wait` yet."""
         return self._running > 0
 
     @property
@@ -134,18 +137,32 @@ class Workers:
             else:
                 event.answer(source.report(event.number, event.epoch, event.metrics))
 
+    def train(self, task: Task, name: str) -> Outcome | Failure:
+        """The result of a task that trains a supernet and is no trial: it has no timeout, and its epochs are logged.
+
+        Args:
+            task: no other one is running.
+            name: of the supernet, in the log.
+        """
+        self.submit(task, limited=False)
+        while not isinstance(event := self.wait(), Done):
+            metrics = ", ".join(f"{metric} {value:.4f}" for metric, value in event.metrics.items())
+            _log.info("%s, epoch %d: %s", name, event.epoch, metrics)
+            event.answer(True)
+        return event.result
+
     def submit(self, task: Task, *, limited: bool = True) -> None:
-        """Have `task` evaluated; without `limited` it may take as long as it likes."""
+        """Start `task` in an idle worker; if not `limited`, it has no timeout."""
         self._discard_dead()
         idle = next((worker for worker in self._workers if worker.task is None), None) or self._start()
         idle.task, idle.timeout, idle.began = task.number, self._timeout if limited else None, None
         try:
             idle.line.send(task)
-        except OSError:  # it died a moment ago, which is none of the task's business
+        except OSError:  # it died before it got the task
             self._lose(idle, "its worker process died before it began")
 
     def wait(self) -> EpochEnd | Done:
-        """The next thing that happens."""
+        """The next event."""
         while not self._events:
             lines = {worker.line: worker for worker in self._workers}
             seconds = min([_LOOK_SECONDS, *(worker.left for worker in self._workers)])
@@ -165,10 +182,10 @@ class Workers:
         return worker
 
     def _listen(self, worker: _Worker) -> None:
-        """Take in one message; what is no message is the end of the worker."""
+        """Receive one message; anything else means that the worker is lost."""
         try:
             kind, content = worker.line.recv()
-        except Exception:  # the line was cut, or something else than a worker has written to it
+        except Exception:  # the connection was cut, or not the worker has written to it
             worker.lost = True
             return
         if worker.task is None:
@@ -183,7 +200,7 @@ class Workers:
             worker.task = worker.began = None
 
     def _look_after(self, worker: _Worker) -> None:
-        """Replace a worker that is lost, or whose task has taken too long."""
+        """Replace a worker that is lost, or whose task has timed out."""
         if worker.left == 0:
             self._lose(worker, f"took longer than --trial-timeout {worker.timeout:g} s", failed=True)
         elif worker.lost or not worker.process.is_alive():
@@ -192,20 +209,20 @@ class Workers:
             self._lose(worker, "its worker process died ({})")
 
     def _lose(self, worker: _Worker, error: str, failed: bool = False) -> None:
-        """The end of a worker's task, with its worker; a process that had none is replaced when it is needed."""
+        """End a worker and its task; an idle worker is replaced when it is needed."""
         number, begun = worker.task, worker.began is not None
         cut = worker.lost and not _over([worker.process], _LOOK_SECONDS)  # a process that ends cuts its line too
         _stop([worker.process])
         worker.line.close()
         self._workers.remove(worker)
-        fate = _fate(worker.process.exitcode, cut=cut)
+        end = _end_of(worker.process.exitcode, cut=cut)
         worker.process.close()
         if number is None:
             return
-        said = error.format(fate)
-        # A report that nobody has taken yet waits for no answer.
+        text = error.format(end)
+        # Its reports need no answer any more.
         self._events = deque(e for e in self._events if isinstance(e, Done) or e.number != number)
-        self._events.append(Done(number, Failure(said, worker_died=not failed, blameless=not failed and not begun)))
+        self._events.append(Done(number, Failure(text, worker_died=not failed, blameless=not failed and not begun)))
         self._start()
 
     def _discard_dead(self) -> None:
@@ -223,7 +240,7 @@ class Workers:
 
 
 def _stop(processes: list[BaseProcess]) -> None:
-    """End processes, also those that do not want to."""
+    """End processes: by SIGTERM, then by SIGKILL."""
     for number, seconds in ((signal.SIGTERM, _SECONDS_TO_END), (signal.SIGKILL, float("inf"))):
         for process in processes:
             if process.is_alive() and process.pid is not None:
@@ -232,7 +249,7 @@ def _stop(processes: list[BaseProcess]) -> None:
 
 
 def _over(processes: list[BaseProcess], seconds: float) -> bool:
-    """Whether processes come to their end in time; `join` would wait for what they have forked too."""
+    """Whether processes end in time; `join` would also wait for processes that they have forked."""
     deadline = time.monotonic() + seconds
     while alive := any(process.is_alive() for process in processes):
         if time.monotonic() >= deadline:
@@ -241,7 +258,7 @@ def _over(processes: list[BaseProcess], seconds: float) -> bool:
     return not alive
 
 
-def _fate(exit_code: int | None, *, cut: bool) -> str:
+def _end_of(exit_code: int | None, *, cut: bool) -> str:
     """How a process ended, in words."""
     if cut:
         return "its line to the driver was cut"

@@ -1,4 +1,4 @@
-"""A Ray cluster for a run: one that is running, or one of this machine that is started and ended with it."""
+"""The Ray cluster of a run: a running one, or a local one that starts and ends with the run."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from slimsearch.errors import SlimsearchError, describe_error
 
 _log = logging.getLogger(__name__)
 
-# The dashboard asks the addresses of cloud providers which of them it is running at, also where it is to tell nobody:
-# by a proxy that is not there.
+# The dashboard asks cloud providers' addresses where it runs, even with telemetry disabled: a proxy that does not exist
+# prevents it.
 _NO_CLOUD = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "localhost,127.0.0.1"}
 
 
 @contextmanager
 def cluster(address: str | None, cpus: int) -> Iterator[Mapping[str, float]]:
-    """A cluster as long as it is needed, by its resources; one of this process that is there already is left running.
+    """A cluster's resources, while it is needed; a cluster that this process is connected to already is left running.
 
     Args:
-        address: of a running one, whose nodes are sent this code; None: one of this machine, which ends afterwards.
-        cpus: of one of this machine, and how many trials are expected on any.
+        address: of a running cluster, whose nodes are sent this code; None: start a local one, and end it afterwards.
+        cpus: of a local cluster, and number of trials that are expected on any.
 
     Raises:
-        SlimsearchError: there is none at `address`, or none can be started here.
+        SlimsearchError: there is no cluster at `address`, or none can be started here.
     """
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
-    # What Ray would tell its makers: nothing, unless the user says so. It is read when Ray starts.
+    # Disables telemetry unless the user enables it; read when Ray starts.
     usage = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
-    # More processes than processors, actors included, and Ray ends idle ones, which have just been warmed up.
+    # With more processes than processors, actors included, Ray would end idle ones that have just been warmed up.
     kept = {"RAY_num_workers_soft_limit": str(3 * cpus + 4), "RAY_USAGE_STATS_ENABLED": usage}
     alone = _on_loopback() if address is None else nullcontext()
     with tempfile.TemporaryDirectory(prefix="slimsearch-code-") as folder, environment(kept), alone:
@@ -59,7 +59,7 @@ def cluster(address: str | None, cpus: int) -> Iterator[Mapping[str, float]]:
             _log.info("Ray dashboard: http://%s (the token that it asks for: ray get-auth-token)", url)
         yield ray.cluster_resources()  # type: ignore[no-untyped-call]
     finally:
-        if not before and not node_lost():  # nothing answers there, and Ray waits for it until it gives up
+        if not before and not node_lost():  # Ray would wait for a lost node until it gives up
             ray.shutdown()
 
 
@@ -75,7 +75,7 @@ def node_lost() -> bool:
 
 
 def _code(folder: Path) -> str:
-    """A copy of the package, which the nodes of a cluster import, without what may lie beside it."""
+    """A copy of the package alone, which the nodes of a cluster import."""
     import slimsearch
 
     source = Path(slimsearch.__file__).resolve().parent
@@ -85,11 +85,11 @@ def _code(folder: Path) -> str:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Have a cluster that begins meanwhile be one of this machine: its node has the loopback address.
+    """A cluster that starts in this context listens on the loopback address only.
 
-    Ray does so on macOS and Windows, and elsewhere only if it is told that it is there, by what processes of its own
-    read from their environment and this one when it imported Ray. Otherwise it looks for an address that others could
-    reach, by way of a public name server's, and its servers listen there.
+    Ray does so on macOS and Windows; elsewhere only with this environment variable, which its processes read, and this
+    constant, which this process set when it imported Ray. Otherwise Ray looks for an address that other machines reach,
+    by way of a public name server, and its servers listen there.
     """
     with environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}):
         from ray._private import ray_constants, services
@@ -110,7 +110,7 @@ def _on_loopback() -> Iterator[None]:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Variables of this process and of those that it starts meanwhile."""
+    """Set environment variables of this process, and of those that it starts in this context."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,4 +1,4 @@
-"""Figures of a run for Ray's own metrics, which Prometheus collects from each node and Grafana draws."""
+"""Metrics of a run in Ray's own metrics, which Prometheus collects from each node and Grafana draws."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ NAMES = {
     "slimsearch_workers_busy": "Trials that run now",
     "slimsearch_worker_utilisation": "Share of the workers' time since the run began in which they had a trial",
 }
-"""Metrics and what they are; Ray puts ``ray_`` in front of each."""
+"""Metric -> description; Ray puts ``ray_`` in front of each."""
 
-_EVERY = 2.0  # seconds between two looks at the search's own figures
+_EVERY = 2.0  # seconds between two updates
 _OF_A_TRIAL = {"train_loss", "val_accuracy", "latency_ms"}
 
 
 class Metrics:
-    """Keeps the gauges up to date, from the driver; Ray goes on with the last value of each until the driver ends.
+    """Updates the gauges from the driver; Ray exports the last value of each until the driver ends.
 
     Args:
         run: its name, a tag of every series.
@@ -54,25 +54,25 @@ class Metrics:
         self._looked = -float("inf")
 
     def begin(self, task: Task) -> None:
-        """A task is handed out."""
+        """A task begins."""
         self._pass()
         self._running[task.number] = {"epoch": float(task.epochs_done)}
 
     def report(self, task: Task, epoch: int, metrics: Mapping[str, float]) -> None:
-        """An epoch of it, or what is known before the first."""
+        """A task has finished an epoch, or reports its costs before the first."""
         known = {name: value for name, value in metrics.items() if name in _OF_A_TRIAL}
         self._running.setdefault(task.number, {}).update({"epoch": float(epoch), **known})
         self.refresh()
 
     def end(self, task: Task, event: Outcome | Failure) -> None:
-        """It has ended."""
+        """A task has ended."""
         self._pass()
         self._running.pop(task.number, None)
         if isinstance(event, Outcome):
             self._latency = event.metrics.get("latency_ms", self._latency)
 
     def refresh(self) -> None:
-        """Set the gauges, if it is time."""
+        """Update the gauges, unless they were updated just now."""
         if time.monotonic() - self._looked < _EVERY:
             return
         self._looked = time.monotonic()

@@ -1,4 +1,4 @@
-"""An ensemble of predictors over the paths of the network's graph, with Thompson sampling."""
+"""BANANAS: an ensemble of predictors over a path encoding, with Thompson sampling."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from slimsearch.strategies.samplers._sampler import History, Observation, new_po
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Features = np.ndarray[Any, np.dtype[np.float32]]
 
-# Encodings that are kept, and columns for paths: large cells have thousands.
+# Number of cached encodings, and of columns for paths: large cells have thousands of paths.
 _KEPT, _PATHS = 20_000, 256
 
 
 class Bananas:
-    """The best, by a draw from what an ensemble predicts, of points near the best trials and of random ones.
+    """The best of random points and neighbours of the best trials, by draws from an ensemble's predictions.
 
     Points are encoded by how often each path of operations leads through the cell, where the space describes one, and
     one-hot in every other choice. For each candidate a loss is drawn from a normal distribution with the mean and the
@@ -32,8 +32,8 @@ class Bananas:
 
     With several objectives each is predicted on its own, unless the space knows it before evaluation, and they are
     joined by an augmented Tchebycheff norm whose weights are drawn for each proposal (ParEGO, Knowles 2006). A
-    candidate that the predictors cannot tell from a trial, and that is known to cost no less, is left out. Whether
-    limits are kept is predicted where a trial has broken them.
+    candidate with the same features as a trial, and no lower costs, is left out. Once a trial has broken a limit,
+    violations are predicted too.
 
     Source: White et al. 2021, "BANANAS: Bayesian optimization with neural architectures for neural architecture
     search". What differs: forests of extremely randomized trees (Geurts et al. 2006) in place of neural networks,
@@ -48,7 +48,7 @@ class Bananas:
     NEIGHBOURS = 30
     """Candidates around each parent, at most; half as many again are drawn, and as many with two choices changed."""
     MOST = 500
-    """Trials that the predictors learn from: the better half of so many, and the latest."""
+    """Number of trials that the predictors learn from: half of them the best, half the latest."""
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
@@ -96,7 +96,7 @@ class Bananas:
         return [*(older[i] for i in best), *latest]
 
     def _parents(self, trials: Sequence[Observation], rng: np.random.Generator) -> list[Point]:
-        """The best trials; of a larger front some at random."""
+        """The best trials; a random sample of a larger front."""
         keys = standings(trials)
         order = sorted(range(len(trials)), key=lambda i: keys[i])
         front = sum(key[:2] == keys[order[0]][:2] for key in keys)
@@ -135,7 +135,7 @@ class Bananas:
 
 
 class _Encoder:
-    """Points as numbers; what does not depend on other points is kept in the history's memo."""
+    """Feature vectors of points; encodings of single points are cached in the history's memo."""
 
     def __init__(self, space: Space, history: History) -> None:
         self._space = space
@@ -145,7 +145,7 @@ class _Encoder:
         self._kept: dict[str, tuple[Array, Counter[tuple[str, ...]]]] = kept[1]
 
     def features(self, points: Sequence[Point], others: Sequence[Point]) -> tuple[Features, Features]:
-        """(len(points), F) and (len(others), F); columns that are the same for all of `points` are left out."""
+        """(len(points), F) and (len(others), F); columns that are constant over `points` are left out."""
         encoded = [self._encoded(p) for p in points]
         totals: Counter[tuple[str, ...]] = Counter()
         for _, paths in encoded:

@@ -1,4 +1,4 @@
-"""A Gaussian process over the network's graph, with exact costs."""
+"""Bayesian optimization with a Gaussian process over features of the network's graph, and exact costs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from slimsearch.strategies.samplers._surrogate.gaussian_process import (
 from slimsearch.strategies.samplers._surrogate.pool import Pool
 from slimsearch.strategies.samplers._surrogate.training_paths import SCORING, TrainingPaths
 
-# The kernel is fitted again when there are a tenth more trials, and to no more than so many of them.
+# The kernel is refitted when there are a tenth more trials, to at most _FIT_ON of them.
 _REFIT, _FIT_ON = 1.1, 128
-# The process is conditioned on no more than so many trials: the best, and the last ones.
+# Number of trials that the process is conditioned on: the best, and the latest.
 _MOST = 300
-# Bounds on costs are drawn from what is possible to a tenth beyond the next costlier network than those so far.
+# _BOUNDS bounds on costs are drawn, from the least cost to _BEYOND times the range up to the next costlier network.
 _BEYOND, _BOUNDS = 1.1, 16
-# A new network is tried as it is trained, if it is as likely as this to keep all limits so.
+# A new network is tried uncompressed first, if the probability that it is feasible is above _LIKELY.
 _LIKELY = 0.5
-# The standard deviation of what is as good as known, as a share of that of all.
+# The standard deviation of a loss that is almost known, as a share of that of all losses.
 _KNOWN = 0.01
 
 
@@ -44,12 +44,12 @@ class GraphGp:
     costs whose prediction, a sum over the choices and a process over what that leaves, is taken for exact. Targets are
     ranks turned normal, so that networks that did not train at all do not flatten the rest.
 
-    Where limits are broken, most of all by what was ruled out before it was trained, a second process learns which
-    points do so, and the gain is multiplied by the probability that all limits are kept.
+    Once a trial has broken a limit, or was ruled out for it before training, a second process learns which points do
+    so, and the gain is multiplied by the probability that all limits are kept.
 
-    Where networks are on the way to others (`Space.way`), the gain is divided by what is left to do, so that what
-    follows from a trained network without more training is tried at once; what was passed is learned from too; half of
-    the work at least is new networks; and a new network is tried as it is trained before anything is done to it.
+    Where a network is trained on the way to others (`Space.way`), the gain is divided by the work that is left, so that
+    candidates that follow from a trained network without training are tried at once. Intermediate networks are learned
+    from too, at least half of the work is spent on new networks, and a new network is tried uncompressed first.
 
     Source: expected improvement of Jones et al. 1998, bounds on all objectives but one after Haimes et al. 1971,
     improvement for its cost after Snoek et al. 2012, limits after Schonlau et al. 1998. What a cell computes, rather
@@ -57,9 +57,9 @@ class GraphGp:
     """
 
     STARTUP = 10
-    """So many random points are tried first,"""
+    """Number of random points at the beginning,"""
     NETWORKS = 6
-    """or so many random networks, where these are on the way to others."""
+    """or of random networks, where networks are trained on the way to others."""
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
@@ -76,11 +76,11 @@ class GraphGp:
         return memo.encoder.point(position)
 
     def keeps_limits(self, space: Space, history: History) -> bool:
-        """Once there is enough to learn from."""
+        """True once there are enough trials to learn from."""
         return not self._starts(space, history)
 
     def _starts(self, space: Space, history: History) -> bool:
-        """Whether there is too little to learn from: neither enough trials, nor as much work in fewer of them."""
+        """Whether there are too few trials to learn from, and too little work in them."""
         if history.finished_count >= self.STARTUP:
             return False
         done = {stop.name: stop.trainings for o in history.finished for stop in space.way(o.point)}
@@ -88,7 +88,7 @@ class GraphGp:
         return history.finished_count < enough and sum(done.values()) < enough
 
     def _first(self, space: Space, history: History, rng: np.random.Generator) -> Point:
-        """A random point, or what its way begins with: the less often, the more trials have broken limits."""
+        """A random point, or the first network on its way; the more trials were ruled out, the more often the point."""
         point = space.sample(rng)
         way = space.way(point)
         if not way or way[0].point is None:
@@ -105,7 +105,7 @@ class _Memo:
 
 
 class _Proposal:
-    """One proposal: what is known, what is possible, what is best."""
+    """One proposal: the known losses, the candidates, and the best of them."""
 
     def __init__(
         self, objectives: Sequence[Objective], history: History, rng: np.random.Generator, memo: _Memo
@@ -123,7 +123,7 @@ class _Proposal:
         self._feasible = violations <= 0
         if not self._feasible.any():
             self._feasible[:] = True
-        # What breaks a limit is worse than all that keep it, by how much it breaks it.
+        # An infeasible trial is worse than all feasible ones, in the order of its violation.
         worst, span = self._losses.max(axis=0), np.ptp(self._losses, axis=0) + 1e-9
         penalty = worst + span * (1 + violations / (violations.max() + 1e-9))[:, None]
         self._targets = np.where(self._feasible[:, None], self._losses, penalty)
@@ -134,10 +134,10 @@ class _Proposal:
         self._passed_losses = np.array([loss for _, loss in passed], dtype=float)
 
     def best(self) -> int | None:
-        """The position of the highest expected gain for what is left to do, or of what comes before it.
+        """The position of the highest expected gain per work, or of the first network on the way there.
 
         Returns:
-            None where nothing is left.
+            None where no candidate is left.
         """
         candidates = self._memo.pool.draw(self._history, self._leaders(), self._rng)
         if not len(candidates):
@@ -154,7 +154,7 @@ class _Proposal:
             left = self._paths.left(candidates)
             takes = SCORING + left
             if learned == 0:
-                self._put_in_what_is_known(self._paths, process, mean, deviation, candidates, left == 0)
+                self._use_known_losses(self._paths, process, mean, deviation, candidates, left == 0)
         if len(self._objectives) == 1:
             gain = expected_improvement(mean, deviation, float(self._warped(learned).min()))
         else:
@@ -180,7 +180,7 @@ class _Proposal:
         found = self._losses[self._feasible][:, others]  # (F, C)
         costs = np.column_stack([self._cost(i, known, candidates, blocks) for i in others])  # (M, C)
         low = np.minimum(found.min(axis=0), costs.min(axis=0))
-        # Where costs come in steps, a tenth may not reach the next one.
+        # Costs may come in steps larger than a tenth.
         beyond = np.where(costs > found.max(axis=0), costs, np.inf).min(axis=0)
         reached = np.where(np.isfinite(beyond), beyond, found.max(axis=0))
         high = low + _BEYOND * (np.maximum(reached, low) - low)
@@ -200,7 +200,7 @@ class _Proposal:
 
         if not self._excess.any():
             return np.ones(len(blocks[0]))
-        # Which side of the limits a point is on, and beyond them also how far.
+        # The side of the limits, and the violation beyond them.
         sides = np.where(self._excess > 0, 1 + np.minimum(self._excess, 1.0), -1.0)
         kernel = self._fitted("limits", self._judged, sides)
         known = self._memo.encoder.blocks(self._judged[-_MOST:])
@@ -208,7 +208,7 @@ class _Proposal:
         return np.asarray(ndtr(-mean / deviation))
 
     def _worth_keeping(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Which trials the process is conditioned on."""
+        """Indices of the trials that the process is conditioned on."""
         from scipy.stats import rankdata
 
         count = len(self._positions)
@@ -224,7 +224,7 @@ class _Proposal:
         return np.asarray(np.flatnonzero(moocore.is_nondominated(self._targets)))
 
     def _leaders(self) -> list[int]:
-        """Where to look around: the best few, or the front."""
+        """Positions whose neighbours are candidates: the best few, or the front."""
         if len(self._objectives) == 1:
             order = np.argsort(self._targets[:, 0], kind="stable")[:5]
             return [int(p) for p in self._positions[order]]
@@ -238,18 +238,18 @@ class _Proposal:
         return self._scaled(objective)[: len(self._positions)]
 
     def _scaled(self, objective: int) -> Array:
-        """(N + P,) the same with those that were passed, where these are known in this objective."""
+        """(N + P,) the same with intermediate networks, where their loss in this objective is known."""
         return _rank_normal(self._values(objective))
 
     def _values(self, objective: int) -> Array:
         passed = self._passed_losses if objective == 0 else np.zeros(0)
         return np.concatenate([self._targets[:, objective], passed])
 
-    def _put_in_what_is_known(
+    def _use_known_losses(
         self, paths: TrainingPaths, process: GaussianProcess, mean: Array, deviation: Array, candidates: Positions,
         where: np.ndarray[Any, Any],
     ) -> None:  # fmt: skip
-        """Where nothing more is trained, predict the last network's loss on the way, and what is lost after it."""
+        """Where no training is left, predict the known loss of the last network plus the predicted loss after it."""
         known = [(place, stop) for place in np.flatnonzero(where) if (stop := paths.last(int(candidates[place])))]
         if not known:
             return
@@ -270,7 +270,7 @@ class _Proposal:
         known = self._memo.encoder.blocks(np.concatenate([self._positions[self._kept], passed]))
         process = GaussianProcess(kernel, known, targets)
         if len(self._running):
-            # A trial that is running counts as if it had given what is expected of it.
+            # A running trial counts as if it had its predicted loss.
             pending = self._memo.encoder.blocks(self._running)
             expected, _ = process.predict(pending)
             known = [np.vstack([a, b]) for a, b in zip(known, pending, strict=True)]
@@ -281,12 +281,12 @@ class _Proposal:
         return self._fitted(objective, self._positions, self._targets[:, objective])
 
     def _fitted(self, name: object, positions: Positions, values: Array) -> Kernel:
-        """Fitted to the trials that there were when it was last time to fit."""
+        """The kernel, fitted to the trials at the last refit."""
         count = GraphGp.STARTUP
         while max(count + 1, int(count * _REFIT)) <= len(positions):
             count = max(count + 1, int(count * _REFIT))
         chosen = positions[:count][-_FIT_ON:]
-        # Ranked among themselves: what came later must not change the kernel.
+        # Ranked among themselves: later trials must not change the kernel.
         targets = _rank_normal(values[:count])[-_FIT_ON:]
         key = (name, tuple(chosen.tolist()), targets.tobytes())
         kernels = self._memo.kernels
@@ -320,7 +320,7 @@ def _rank_normal(values: Array) -> Array:
 
 
 def _additive(kernel: Kernel, known: Sequence[Array], targets: Array, blocks: Sequence[Array]) -> tuple[Array, Array]:
-    """Mean and deviation, (M,), where effects add up, or multiply: the process learns what a sum over all leaves."""
+    """(M,) mean and deviation of a linear model plus a process over its residuals."""
     fitted, predicted = _linear(known, targets, blocks)
     scale = (targets - fitted).std() + 1e-12
     mean, deviation = GaussianProcess(kernel, known, (targets - fitted) / scale).predict(blocks)
@@ -328,7 +328,7 @@ def _additive(kernel: Kernel, known: Sequence[Array], targets: Array, blocks: Se
 
 
 def _linear(known: Sequence[Array], targets: Array, blocks: Sequence[Array]) -> tuple[Array, Array]:
-    """What ridge regression with a penalty of 1 gives for the (N,) targets themselves, and for (M,) other vectors."""
+    """Ridge regression with a penalty of 1: its values at the (N,) targets and at (M,) other vectors."""
     vectors, others = np.hstack(known), np.hstack(blocks)
     centre, mean = vectors.mean(axis=0), targets.mean()
     inner = (vectors - centre) @ (vectors - centre).T

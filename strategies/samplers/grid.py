@@ -1,4 +1,4 @@
-"""One point after the other, in the order of the choices."""
+"""Grid search, in the order of the choices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Grid:
         if place is None or place.space is not space:
             walk = space.grid()
             place = history.memo["grid"] = _Place(space, walk, next(walk))
-        # What was tried stays so: everything before the place is done with.
+        # Tried points stay tried: the walk never goes back.
         while not place.end and history.tried(place.point):
             following = next(place.walk, None)
             place.point, place.end = (place.point, True) if following is None else (following, False)
@@ -31,7 +31,7 @@ class Grid:
 
 @dataclass
 class _Place:
-    """How far the walk over the grid has come; `end`: there is nothing after `point`."""
+    """The position of the walk over the grid; `end`: `point` is the last one."""
 
     space: Space
     walk: Iterator[Point]

@@ -15,13 +15,13 @@ from slimsearch.strategies.samplers._sampler import History, Observation, new_po
 
 
 class LocalSearch:
-    """Neighbours of the best point so far, in random order; from a local optimum on, the same from a random point.
+    """Neighbours of the best point so far, in random order; at a local optimum it restarts from a random point.
 
     It moves to the first better neighbour (on NAS-Bench-201 that takes half the evaluations of moving to the best
-    one). With several objectives it keeps the points that no other of this climb dominates, and tries the neighbours of
-    all of them (Pareto local search, Paquete et al. 2004). Where it stands follows from replaying the trials in the
-    order of their numbers: anything better than what the climb has found is a step of it, whoever proposed it, and a
-    climb ends when all neighbours were tried. What a change activates takes its first value.
+    one). With several objectives it keeps the nondominated points of this climb, and tries the neighbours of all of
+    them (Pareto local search, Paquete et al. 2004). The current climb follows from replaying the trials in the order of
+    their numbers: any better point is a step of it, and it ends when all neighbours were tried. A choice that a change
+    activates takes its first value.
 
     Source: White et al. 2020, "Local search is state of the art for neural architecture search". The first climb begins
     at the best of five random points.
@@ -40,60 +40,60 @@ class LocalSearch:
         return around[int(rng.integers(len(around)))]
 
     def _climb(self, space: Space, history: History) -> _Climb:
-        """Replayed; what lies before the first running trial can not change any more and is kept."""
+        """The current climb; the trials before the first running one are replayed once."""
         observations = history.observations
         kept = history.memo.get("local_search")
         if kept is None or kept.space is not space or not kept.is_start_of(observations):
             kept = history.memo["local_search"] = _Climb(space)
         while kept.length < len(observations) and not observations[kept.length].running:
-            kept.see(observations[kept.length])
+            kept.replay(observations[kept.length])
         climb = kept
         if kept.length < len(observations):
             climb = kept.copy()
             for observation in observations[kept.length :]:
-                climb.see(observation)
+                climb.replay(observation)
         return climb
 
 
 @dataclass
 class _Member:
-    """A point that no other of the climb dominates, with those of its neighbours that were not tried."""
+    """A nondominated point of the climb, with its untried neighbours."""
 
     observation: Observation
     untried: dict[str, dict[str, Any]]
 
 
 class _Climb:
-    """Where the search stands after the trials that it has seen."""
+    """The state of the search after replaying some trials."""
 
     def __init__(self, space: Space) -> None:
         self.space = space
         self.members: list[_Member] = []
-        self._seen: list[Observation] = []
+        self._replayed: list[Observation] = []
         self._tried: set[str] = set()
 
     @property
     def length(self) -> int:
-        """How many trials it has seen."""
-        return len(self._seen)
+        """Number of replayed trials."""
+        return len(self._replayed)
 
     def is_start_of(self, observations: Sequence[Observation]) -> bool:
-        """Whether `observations` begins with what it has seen."""
-        return len(observations) >= len(self._seen) and all(
-            old is new for old, new in zip(self._seen, observations, strict=False)
+        """Whether `observations` begins with the replayed trials."""
+        return len(observations) >= len(self._replayed) and all(
+            old is new for old, new in zip(self._replayed, observations, strict=False)
         )
 
     def copy(self) -> _Climb:
-        """An independent one."""
+        """An independent copy."""
         other = _Climb(self.space)
         other.members = [replace(m, untried=dict(m.untried)) for m in self.members]
-        other._seen, other._tried = list(self._seen), set(self._tried)
+        other._replayed, other._tried = list(self._replayed), set(self._tried)
         return other
 
-    def see(self, observation: Observation) -> None:
-        """The next trial."""
+    def replay(self, observation: Observation) -> None:
+        """Replay the next trial."""
         key = Candidate(observation.point).key
-        self._seen.append(observation)
+        self._replayed.append(observation)
         self._tried.add(key)
         for member in self.members:
             member.untried.pop(key, None)

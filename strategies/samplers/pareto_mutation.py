@@ -17,8 +17,8 @@ from slimsearch.strategies.samplers._sampler import History, Observation, new_po
 class ParetoMutation:
     """A member of the Pareto front with one choice changed, or two where all single changes were tried.
 
-    With one objective the few best take the front's place, and before anything keeps the limits the few that break them
-    least. One proposal in ten is random, and so are the first ten.
+    With one objective, parents are the three best trials instead; before any trial is feasible, those that break the
+    limits least. One proposal in ten is random, and so are the first ten.
 
     Source: the (mu + 1) evolution with an archive of Knowles and Corne 2000 (PAES), without its grid, and with nothing
     tried twice.
@@ -56,22 +56,22 @@ class ParetoMutation:
 
 
 class _Best:
-    """Positions of the trials worth mutating, kept up to date as trials end."""
+    """Positions of the parents, updated as trials end."""
 
     def __init__(self, space: Space, few: int) -> None:
         self.space = space
         self._few = few
         self._seen: list[Observation] = []
-        self._front: list[int] = []  # of several objectives: feasible ones that no other dominates
-        self._top: list[tuple[float, tuple[float, ...], int]] = []  # violation, losses, position; the few best
+        self._front: list[int] = []  # with several objectives: the nondominated, feasible trials
+        self._top: list[tuple[float, tuple[float, ...], int]] = []  # violation, losses and position of the best trials
         self._exhausted: set[int] = set()
 
     def update(self, observations: Sequence[Observation]) -> None:
-        """Take in what has changed."""
+        """Update from changed and new observations."""
         changed = [i for i, (old, new) in enumerate(zip(self._seen, observations, strict=False)) if old is not new]
         best = {*self._front, *(position for _, _, position in self._top)}
         if not best.isdisjoint(changed):
-            # One of the best is no longer what it was: what it has kept out may count again.
+            # A parent has changed: trials that it dominated may be parents again.
             self._seen, self._front, self._top, changed = [], [], [], []
         for position in changed:
             self._seen[position] = observations[position]
@@ -81,16 +81,16 @@ class _Best:
             self._add(position)
 
     def positions(self) -> list[int]:
-        """Of the parents, in the order of their numbers."""
+        """Positions of the parents, in the order of their numbers."""
         return sorted(self._front or [position for _, _, position in self._top])
 
     def untried_around(self, position: int, history: History) -> list[dict[str, Any]]:
-        """Untried points with one choice changed; none that a drawn value of a newly active choice would add."""
+        """Untried points with one choice changed, where newly active choices take their first value."""
         if position in self._exhausted:
             return []
         untried = [p for p in self.space.neighbours(self._seen[position].point) if not history.tried(p)]
         if not untried:
-            self._exhausted.add(position)  # what was tried stays so, and a trial keeps its point
+            self._exhausted.add(position)  # tried points stay tried, and a trial keeps its point
         return untried
 
     def _add(self, position: int) -> None:

@@ -1,4 +1,4 @@
-"""Uniform draws."""
+"""Random search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slimsearch.strategies.samplers._sampler import History, new_point
 
 
 class Random:
-    """Every choice uniform; of the history it only matters what was tried."""
+    """Uniform draws of all choices, without repeats."""
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator

@@ -255,3 +255,14 @@ def test_traits_have_a_default_and_a_type(tmp_path: Path) -> None:
     own.traits = {"proposes": True}  # type: ignore[attr-defined]
     with pytest.raises(SlimsearchError, match=r"Own.traits is no slimsearch.strategies.Traits: \{'proposes'"):
         traits_of(own)
+
+
+def test_published_names_stand_for_files_of_other_names() -> None:
+    """Configurations of earlier runs name `optuna`, whose class holds local workers."""
+    names = built_in_names("slimsearch.strategies")
+    assert {"optuna", "supernet"} < set(names)
+    assert not {"local", "weight_sharing"} & set(names)
+    assert load_class("strategy", "optuna", "slimsearch.strategies").__name__ == "Local"
+    assert load_class("strategy", "local", "slimsearch.strategies").__name__ == "Local"
+    with pytest.raises(SlimsearchError, match=r"known: .*, optuna, ray, supernet, or path"):
+        load_class("strategy", "optune", "slimsearch.strategies")

@@ -123,6 +123,7 @@ class Inline:
         return bool(self._tasks)
 
     evaluate = Workers.evaluate
+    train = Workers.train
 
     def submit(self, task: Task, *, limited: bool = True) -> None:
         assert self.free

@@ -255,7 +255,7 @@ def test_supernet_in_a_worker_process(
     check_record(search, 1)
     assert (tmp_path / "supernet" / "log.txt").is_file()
     assert [line for line in caplog.messages if "supernet, epoch" in line][1].startswith(
-        "nni-darts: supernet, epoch 2 of 2: train_loss "
+        "nni-darts: supernet, epoch 2: train_loss "
     )
     assert capfd.readouterr().out == ""
 
