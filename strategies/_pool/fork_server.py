@@ -59,7 +59,12 @@ def _as_workers_are_started() -> Iterator[None]:
     # OpenMP reads its number of threads when torch is imported. Modules come from where the driver has them, and from
     # the working directory only where it has them from there.
     imports = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    settings = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": imports, "PYTHONSAFEPATH": "1"}
+    # Python's resource tracker removes the locks of a worker that was killed. From Python 3.14 it also warns of them.
+    filters = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"]))
+    settings = {
+        "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": imports, "PYTHONSAFEPATH": "1",
+        "PYTHONWARNINGS": filters,
+    }  # fmt: skip
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
