@@ -17,14 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective, Outcome
-from slimsearch.reading import mismatch
 from slimsearch.record._optuna_private import storage_of, study_id, trial_id
 from slimsearch.record.trial import (
     COMPLETE,
+    CONFUSIONS,
     EPOCH,
     FAILED,
+    FINALISTS,
     KNOWN,
     PAUSED,
     REPEAT,
@@ -33,6 +33,7 @@ from slimsearch.record.trial import (
     SUPERSEDED,
     WITHDRAWN,
     Trial,
+    read_finalists,
     read_trial,
     trial_folder,
     trial_seed,
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from slimsearch.record.shared.driver import Driver
 
 _log = logging.getLogger(__name__)
-
-_FINALISTS, _CONFUSIONS = "finalists", "confusions"
 
 
 class Record:
@@ -95,18 +94,8 @@ class Record:
             if driver is not None and trial.unfinished:
                 self._watch(driver, trial_id(frozen), trial)
             self._append(trial_id(frozen), trial)
-        finalists = study.user_attrs.get(_FINALISTS, {})
-        wrong = mismatch(finalists, {str: {str: float}}, _FINALISTS)
-        numbers = {str(trial.number): trial.number for trial in self._trials}
-        if wrong is not None or not finalists.keys() <= numbers.keys():
-            raise SlimsearchError(f"the record is damaged: {wrong or 'it has a finalist without a trial'}")
-        confusions = study.user_attrs.get(_CONFUSIONS, {})  # absent in old runs
-        wrong = mismatch(confusions, {str: [[int]]}, _CONFUSIONS)
-        if wrong is not None or any(len(cell) != 3 or min(cell) < 0 for cells in confusions.values() for cell in cells):
-            raise SlimsearchError(f"the record is damaged: {wrong or 'it has an invalid confusion matrix'}")
-        for number, metrics in finalists.items():
-            cells = tuple((true, taken, images) for true, taken, images in confusions.get(number, ()))
-            self._trials[numbers[number]] = replace(self._trials[numbers[number]], final=metrics, confusion=cells)
+        for trial in read_finalists(study.user_attrs, self._trials):
+            self._trials[trial.number] = trial
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -331,8 +320,8 @@ class Record:
         """
         cells = {number: tuple((t, p, n) for t, p, n in found) for number, found in (confusions or {}).items()}
         if cells:  # written first, as recorded finalists are not measured again
-            self._study.set_user_attr(_CONFUSIONS, {str(number): found for number, found in cells.items()})
-        self._study.set_user_attr(_FINALISTS, {str(number): dict(found) for number, found in metrics.items()})
+            self._study.set_user_attr(CONFUSIONS, {str(number): found for number, found in cells.items()})
+        self._study.set_user_attr(FINALISTS, {str(number): dict(found) for number, found in metrics.items()})
         for trial in list(self._trials):
             if trial.final or trial.number in metrics:
                 final = dict(metrics.get(trial.number, {}))

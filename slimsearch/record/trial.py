@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ AUXILIARY = (SUBNET, REPEAT, STEP)
 
 # System attributes: metrics known before training, and objectives after an epoch besides Optuna's intermediate value.
 KNOWN, EPOCH = "slimsearch:known", "slimsearch:epoch:"
+# User attributes of the study: final metrics and confusion matrices by number of the trial.
+FINALISTS, CONFUSIONS = "finalists", "confusions"
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,27 @@ def read_trial(frozen: optuna.trial.FrozenTrial) -> Trial:
                 f"trial {trial.number} of the record names the file '{path}', which is not in {folder}"
             )
     return trial
+
+
+def read_finalists(attributes: Mapping[str, Any], trials: Sequence[Trial]) -> list[Trial]:
+    """The finalists among `trials`, with their final metrics from the user attributes of the study.
+
+    Raises:
+        SlimsearchError: the attributes are damaged.
+    """
+    finalists, confusions = attributes.get(FINALISTS, {}), attributes.get(CONFUSIONS, {})
+    wrong = mismatch(finalists, {str: {str: float}}, FINALISTS) or mismatch(confusions, {str: [[int]]}, CONFUSIONS)
+    numbers = {str(trial.number): trial.number for trial in trials}
+    if wrong is None and not finalists.keys() <= numbers.keys():
+        wrong = "it has a finalist without a trial"
+    if wrong is None and any(len(cell) != 3 or min(cell) < 0 for cells in confusions.values() for cell in cells):
+        wrong = "it has an invalid confusion matrix"
+    if wrong is not None:
+        raise SlimsearchError(f"the record is damaged: {wrong}")
+    return [
+        replace(trials[numbers[number]], final=metrics, confusion=tuple(tuple(c) for c in confusions.get(number, ())))
+        for number, metrics in finalists.items()
+    ]
 
 
 def _checked(value: Any, wanted: Any, where: str) -> Any:
