@@ -1,12 +1,12 @@
-"""The root of every exception that the project raises on purpose, and how any exception is shown in one line."""
+"""The root of all exceptions that Slimsearch raises on purpose, and one-line descriptions of any exception."""
 
 from __future__ import annotations
 
 
 class SlimsearchError(Exception):
-    """A mistake or fault that one clear line explains: what is wrong, and what would be right.
+    """An error that one line explains: what is wrong, and what would be right.
 
-    The command line prints that line and ends with exit code 2; from Python it is an ordinary exception.
+    The command line prints the line and exits with code 2; in Python it is an ordinary exception.
     """
 
 
