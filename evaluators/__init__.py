@@ -19,12 +19,12 @@ from slimsearch.evaluators.network_evaluator import (
     IMPORTS,
     MODEL,
     Architectures,
-    LatencySettings,
     NetworkEvaluator,
     UserMetric,
     load_correct,
     load_predictions,
 )
+from slimsearch.evaluators.network_pipeline import LatencySettings, NetworkPipeline
 from slimsearch.evaluators.objective import (
     DIRECTIONS,
     Limit,
@@ -45,10 +45,10 @@ from slimsearch.evaluators.training.image_training import DryRunTraining, ImageT
 __all__ = [
     "CHECKPOINT", "DIRECTIONS", "EXACT", "IMPORTS", "MODEL", "RUNTIMES", "Architectures", "Artifact", "Classifier",
     "DeployedModel", "DryRunTraining", "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency",
-    "LatencyPredictor", "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator", "Objective", "Outcome",
-    "PairedDrop", "ReportEpoch", "StoppedEarly", "TableEvaluator", "Task", "TrainingSettings", "UserMetric",
-    "WeightSharingEvaluator", "WeightedProduct", "confusion", "device_for", "exact_error", "front", "hypervolume",
-    "hypervolumes", "judge", "load_correct", "load_predictions", "measure_latency", "precision_for", "processor",
-    "runtime_version", "select", "significantly_different", "size_kib", "use_one_thread", "user_folder",
+    "LatencyPredictor", "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator", "NetworkPipeline",
+    "Objective", "Outcome", "PairedDrop", "ReportEpoch", "StoppedEarly", "TableEvaluator", "Task", "TrainingSettings",
+    "UserMetric", "WeightSharingEvaluator", "WeightedProduct", "confusion", "device_for", "exact_error", "front",
+    "hypervolume", "hypervolumes", "judge", "load_correct", "load_predictions", "measure_latency", "precision_for",
+    "processor", "runtime_version", "select", "significantly_different", "size_kib", "use_one_thread", "user_folder",
     "wilson",
 ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,12 +15,11 @@ from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.deployed.deployed_model import DeployedModel, check_parity, size_kib
-from slimsearch.evaluators.latency.measurement import Latency, measure_latency
 from slimsearch.evaluators.latency.meter import Meter
-from slimsearch.evaluators.latency.predictor import LatencyPredictor
+from slimsearch.evaluators.network_pipeline import FileLatencies, LatencySettings, NetworkPipeline
 from slimsearch.evaluators.objective import check_finite
 from slimsearch.evaluators.task import Artifact, Outcome, ReportEpoch, Task
-from slimsearch.evaluators.training.image_training import DryRunTraining, ImageTraining, StoppedEarly, TrainingSettings
+from slimsearch.evaluators.training.image_training import ImageTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.training.reuse import NetworkCache, copy_matching_weights
 from slimsearch.files import atomic
 
@@ -34,31 +32,12 @@ CHECKPOINT = "training.pt"
 IMPORTS = "slimsearch.evaluators._imports"
 """Name of a module whose import loads all libraries for the evaluation of networks."""
 
-_BLOCKS_BEFORE_TRAINING = 6
 # Seconds to wait for a calm machine, short compared with the training.
-_PATIENCE_BEFORE_TRAINING, _MAX_PATIENCE = 0.1, 10.0
+_MIN_PATIENCE, _MAX_PATIENCE = 0.1, 10.0
 _PATIENCE_PER_SECOND = 0.1  # of training
 
 UserMetric = Callable[[Path, Dataset], float]
 """A user's metric: a function of the exported file and the data set (without test split) that returns a number."""
-
-
-@dataclass(frozen=True)
-class LatencySettings:
-    """How files run, and how their latency is determined.
-
-    Attributes:
-        batch: images per call.
-        threads: per call.
-        runtime: one of `slimsearch.evaluators.RUNTIMES`.
-        how: "measured"; "predicted", see `LatencyPredictor`; or "auto": measured, and predicted if other processes of
-            Slimsearch cannot be paused.
-    """
-
-    batch: int = 1
-    threads: int = 1
-    runtime: str = "onnxruntime"
-    how: str = "auto"
 
 
 class Architectures(Protocol):
@@ -120,15 +99,15 @@ class NetworkEvaluator:
     def __post_init__(self) -> None:
         self._data: Dataset | None = None
         self._meter = Meter()
-        self._predictor: LatencyPredictor | None = None
+        self._latencies = FileLatencies(self.latency, self._meter)
 
     def __getstate__(self) -> dict[str, object]:
-        state = dict(vars(self))
-        return {**state, "_data": None, "_meter": None, "_predictor": None}
+        return {**vars(self), "_data": None, "_meter": None, "_latencies": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
         self._meter = Meter()
+        self._latencies = FileLatencies(self.latency, self._meter)
 
     @property
     def data(self) -> Dataset:
@@ -141,11 +120,10 @@ class NetworkEvaluator:
         """Train the architecture of `task` or load its start, apply the rest of the recipe, export and score."""
         with self._meter.computing():
             started = time.perf_counter()
-            settings = replace(self.training, **task.candidate.training)
             report = _ContinuousEpochs(report)
-            training = ImageTraining(
-                self.data, settings, task.seed, on_epoch=report, meter=self._meter,
-                checkpoint=task.directory / CHECKPOINT,
+            pipeline = NetworkPipeline(
+                self.data, replace(self.training, **task.candidate.training), task.seed, task.fidelity, self._meter,
+                self._latencies, report, task.directory / CHECKPOINT, task.directory,
             )  # fmt: skip
             cache = None if self.cache is None else NetworkCache(self.cache, self._meter)
             inherited: dict[str, float] = {}
@@ -154,21 +132,23 @@ class NetworkEvaluator:
                 network = Network(module.eval())
                 if self.initial is not None:
                     inherited["inherited_share"] = share
-                known, continues = self._before_training(network, task, training, report)
+                known, continues = self._before_training(network, task, pipeline, report)
                 if not continues:
                     return Outcome(known)
             try:
                 if task.start is None:
                     untrained = network
-                    network = self._cached(cache, task, {}, lambda: self.learn(untrained, task, training))
+                    network = self._cached(
+                        cache, task, {}, lambda: self.learn(untrained, task, pipeline.image_training())
+                    )
                 else:
                     network = self._load(task, task.start)
-                network = self._compressed(network, task, settings, report, training, cache)
+                network = self._compressed(network, task, pipeline, cache)
             except StoppedEarly:
                 return Outcome(known if task.start is None else {})
             seconds = time.perf_counter() - started
             network.save(task.directory)
-            metrics = self._score(network, task, training, _patience(seconds))
+            metrics = self._score(network, task, pipeline, _patience(seconds))
         if cache is not None:
             metrics["seconds_saved"] = cache.seconds_saved
         metrics |= {"training_seconds": seconds, **inherited}
@@ -202,98 +182,47 @@ class NetworkEvaluator:
         return cache.get(depends_on, lambda: self._initialized(candidate.architecture, task.seed)[0].eval(), make)
 
     def _compressed(
-        self, network: Network, task: Task, settings: TrainingSettings, report: ReportEpoch, training: ImageTraining,
-        cache: NetworkCache | None,
-    ) -> Network:  # fmt: skip
+        self, network: Network, task: Task, pipeline: NetworkPipeline, cache: NetworkCache | None
+    ) -> Network:
         """`network` after the remaining groups of stages of the recipe."""
         done = {} if task.start is None else dict(task.start.recipe)
-        recipe = compression.Recipe.from_dict(task.candidate.recipe)
-        remainder = recipe.remainder(compression.Recipe.from_dict(done))
+        remainder = compression.Recipe.from_dict(task.candidate.recipe).remainder(compression.Recipe.from_dict(done))
         if not remainder:
             return network
         origin = task.seed if task.start is None else task.start.seed
         teachers = {"parent": network}
         if task.teacher is not None:
             teachers["best"] = self._load(task, task.teacher)
-        tuning = ImageTraining(
-            self.data, settings, task.seed, task.fidelity, teachers, report, self._meter,
+        return pipeline.compress(
+            network,
+            remainder,
+            teachers=teachers,
             initial=lambda: self._initialized(task.candidate.architecture, origin)[0],
-            latency=lambda network: self._latency(network, task.directory, training),
-            checkpoint=task.directory / CHECKPOINT,
-        )  # fmt: skip
-        for group in remainder.groups:
-            done = {**done, **group.to_dict()}
-            network = self._cached(cache, task, done, functools.partial(group.apply, network, tuning))
-        return network
+            cached=lambda recipe, make: self._cached(cache, task, {**done, **recipe.to_dict()}, make),
+        )
 
     def _load(self, task: Task, artifact: Artifact) -> Network:
         return Network.load(self.space.build(artifact.architecture, task.seed), artifact.directory)
 
     def _before_training(
-        self, network: Network, task: Task, training: ImageTraining, report: ReportEpoch
+        self, network: Network, task: Task, pipeline: NetworkPipeline, report: ReportEpoch
     ) -> tuple[dict[str, float], bool]:
         """Metrics that do not depend on training (size, MACs, latency), and whether the evaluation continues.
 
         Size and MACs are reported before latency is measured. The recipe is applied without training; no metrics are
         known if that fails.
         """
-        path = task.directory / "untrained.onnx"
         if task.candidate.recipe:
-            dry_run = DryRunTraining(
-                self.data, self.training, task.seed, task.fidelity, {"parent": network}, meter=self._meter,
-                initial=network.copy_module,
-                latency=lambda network: self._latency(network, task.directory, training),
-            )  # fmt: skip
             try:
-                network = compression.Recipe.from_dict(task.candidate.recipe).apply(network, dry_run)
+                network = pipeline.dry_run(network, compression.Recipe.from_dict(task.candidate.recipe))
             except SlimsearchError:
                 return {}, report(0, {})
-        compression.export_onnx(network, path, training.calibration)
-        try:
+        with pipeline.exported(network) as path:
             known = {"size_kib": size_kib(path), **self._costs(network)}
             if not report(0, known):
                 return known, False
-            known |= self._quick_latency(path).metrics()
+            known |= self._latencies.quick(path, self.data.input_shape).metrics()
             return known, report(0, known)
-        finally:
-            path.unlink(missing_ok=True)
-
-    def _latency(self, network: Network, directory: Path, training: ImageTraining) -> float:
-        """Latency in ms, for stages that prune to a latency target."""
-        path = directory / "trial.onnx"
-        compression.export_onnx(network, path, training.calibration)
-        try:
-            return self._quick_latency(path).median_ms
-        finally:
-            path.unlink(missing_ok=True)
-
-    def _quick_latency(self, path: Path) -> Latency:
-        return self._latencies([path], _PATIENCE_BEFORE_TRAINING, blocks=_BLOCKS_BEFORE_TRAINING)[0][0]
-
-    def _latencies(self, paths: list[Path], patience: float, **effort: int) -> tuple[list[Latency], dict[str, float]]:
-        """Latencies of files, measured together, and metrics that say how."""
-        settings = self.latency
-        if settings.how == "predicted":
-            return self._predicted(paths), {"latency_predicted": 1.0}
-        with self._meter.exclusive() as alone:
-            # While another process does not pause, the measurement is unreliable and the machine does not get calm.
-            predicted = not alone and settings.how == "auto" and settings.runtime == "onnxruntime"
-            measured = measure_latency(
-                paths, self.data.input_shape, batch=settings.batch, threads=settings.threads, runtime=settings.runtime,
-                patience=0.0 if predicted else patience, **effort,
-            )  # fmt: skip
-        if predicted:
-            return self._predicted(paths), {"latency_predicted": 1.0, "latency_measured_ms": measured[0].median_ms}
-        if self._predictor is not None:
-            for path, latency in zip(paths, measured, strict=True):
-                if latency.calm:
-                    self._predictor.correct(path, latency.median_ms)
-        return measured, {"latency_alone": float(alone)}
-
-    def _predicted(self, paths: list[Path]) -> list[Latency]:
-        if self._predictor is None:
-            self._predictor = LatencyPredictor(self.latency.batch, self.latency.threads, meter=self._meter)
-        return [Latency.predicted(self._predictor.predict(path).ms) for path in paths]
 
     def _example(self) -> torch.Tensor:
         import torch
@@ -303,16 +232,15 @@ class NetworkEvaluator:
     def _costs(self, network: Network) -> dict[str, float]:
         return {"params": float(network.params), "macs": float(network.macs(self._example()))}
 
-    def _score(self, network: Network, task: Task, training: ImageTraining, patience: float) -> dict[str, float]:
-        path, data = task.directory / MODEL, self.data
-        compression.export_onnx(network, path, training.calibration, data.metadata())
+    def _score(self, network: Network, task: Task, pipeline: NetworkPipeline, patience: float) -> dict[str, float]:
+        path, data = pipeline.export(network, task.directory / MODEL), self.data
         model = DeployedModel(path, runtime=self.latency.runtime)
         parity = check_parity(network, model, data)
         self._meter.pause_if_measuring()
         predictions = model.predict(data, data.validation)
         _save_predictions(predictions, data.validation.labels, task.directory / PREDICTIONS)
         files = [path] if task.start is None else [path, task.start.directory / MODEL]
-        latencies, latency_source = self._latencies(files, patience)
+        latencies, latency_source = self._latencies.of(files, data.input_shape, patience)
         metrics = {
             "val_accuracy": float((predictions == data.validation.labels).mean()),
             "val_images": float(len(data.validation)),
@@ -347,7 +275,7 @@ class _ContinuousEpochs:
 
 
 def _patience(seconds: float) -> float:
-    return min(_MAX_PATIENCE, _PATIENCE_BEFORE_TRAINING + _PATIENCE_PER_SECOND * seconds)
+    return min(_MAX_PATIENCE, _MIN_PATIENCE + _PATIENCE_PER_SECOND * seconds)
 
 
 def load_predictions(directory: Path) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import slimsearch
 from slimsearch import compression
 from slimsearch.evaluators import (
     CHECKPOINT,
     MODEL,
     Architectures,
     Artifact,
-    DeployedModel,
     Meter,
     NetworkEvaluator,
     Task,
@@ -144,8 +144,7 @@ class NetworkFolder:
     def test_accuracy(self, file: Path) -> float:
         """Accuracy of an exported file on the test split: for reports, not for selection."""
         assert self.data.test is not None
-        predictions = DeployedModel(file).predict(self.data, self.data.test)
-        return float((predictions == self.data.test.labels).mean())
+        return slimsearch.accuracy(file, self.data, self.data.test)
 
     def latencies(self, files: list[Path], batch: int = 1) -> list[float]:
         """Median latency of each file in ms, measured together."""

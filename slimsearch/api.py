@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from slimsearch.compression import Network
-    from slimsearch.evaluators import ImageTraining
+    from slimsearch.evaluators import NetworkPipeline
     from slimsearch.evaluators.datasets import Dataset, Split
     from slimsearch.report.report_files import Result
 
@@ -26,7 +26,7 @@ def search(
     show: bool = True,
     **options: Any,
 ) -> Result:
-    """Search `space` on `dataset`, compress the best, and rank the files; or search with an evaluation of one's own.
+    """Search `space` on `dataset`, compress the best, and rank the files; or search with your own evaluation.
 
     Args:
         space: an NNI ModelSpace class, or a name as on the command line; with `evaluate` also a dict from label to
@@ -114,20 +114,17 @@ def build(
     """
     from slimsearch.search_spaces import ModelSpace
 
-    made = ModelSpace.load if isinstance(space, str) else ModelSpace
-    return made(space, input_shape, num_classes).build(architecture)
+    make_space = ModelSpace.load if isinstance(space, str) else ModelSpace
+    return make_space(space, input_shape, num_classes).build(architecture)
 
 
 def train(model: nn.Module | Network, dataset: Any, *, epochs: int = 5, seed: int = 0, **settings: Any) -> Network:
-    """A trained copy of a model of one's own; arguments as for `compress`.
+    """A trained copy of your own model; arguments as for `compress`.
 
     Raises:
         SlimsearchError: the loss is not finite.
     """
-    from slimsearch.compression import Network
-
-    network = model if isinstance(model, Network) else Network(model)
-    return _training(_dataset(dataset), seed, epochs, **settings).fit(network, epochs=epochs)
+    return _pipeline(dataset, seed, epochs, **settings).train(_network(model), epochs)
 
 
 def compress(
@@ -141,20 +138,21 @@ def compress(
     initial: Callable[[], nn.Module] | None = None,
     **settings: Any,
 ) -> Network:
-    """A trained model of one's own after a recipe; `model` itself stays as it is.
+    """Your own trained model after a recipe; `model` itself stays as it is.
 
     Args:
-        model: (N, C, H, W) float32, normalised as `dataset` is -> (N, num_classes) logits; or what this function gave.
+        model: (N, C, H, W) float32, normalised as `dataset` is -> (N, num_classes) logits; or a result of this
+            function.
         recipe: as for ``--compress``, or its stages with their options.
-        dataset: as for `search`, or what `load_dataset` gave; the test split is not used.
-        epochs: of each training, for stages that are not told.
+        dataset: as for `search`, or a result of `load_dataset`; the test split is not used.
+        epochs: of each training, for stages without epochs of their own.
         seed: of everything random.
-        teacher: whom ``teacher=best`` means; ``teacher=parent`` is `model`.
-        initial: makes the model with the weights that its training began with, for what goes back to them.
+        teacher: the network that ``teacher=best`` means; ``teacher=parent`` is `model`.
+        initial: builds the model with the weights that its training started from, for stages that rewind to them.
         settings: fields of `slimsearch.evaluators.TrainingSettings`, e.g. ``learning_rate=1e-3``.
 
     Returns:
-        the network: ``.module`` in PyTorch; `export` makes its file, ``.save(folder)`` keeps it without pickle, and
+        the network: ``.module`` in PyTorch; `export` writes its file, ``.save(folder)`` stores it without pickle, and
         ``Network.load(fresh_module, folder)`` reads it again.
 
     Raises:
@@ -163,10 +161,9 @@ def compress(
     from slimsearch.compression import Network, Recipe
 
     network = model if isinstance(model, Network) else Network(copy.deepcopy(model).eval())
-    data = _dataset(dataset).without_test()
-    teachers = {"parent": network, "best": Network(copy.deepcopy(teacher).eval()) if teacher is not None else network}
-    training = _training(data, seed, epochs, teachers, initial, **settings)
-    return Recipe.parse(recipe).apply(network, training)
+    best = network if teacher is None else Network(copy.deepcopy(teacher).eval())
+    pipeline = _pipeline(dataset, seed, epochs, **settings)
+    return pipeline.compress(network, Recipe.parse(recipe), teachers={"parent": network, "best": best}, initial=initial)
 
 
 def export(network: nn.Module | Network, path: str | Path, dataset: Any) -> Path:
@@ -175,46 +172,28 @@ def export(network: nn.Module | Network, path: str | Path, dataset: Any) -> Path
     Raises:
         SlimsearchError: it cannot be expressed in ONNX.
     """
-    from slimsearch import compression
+    from slimsearch.evaluators import NetworkPipeline
+
+    return NetworkPipeline(_dataset(dataset)).export(_network(network), Path(path))
+
+
+def _network(model: nn.Module | Network) -> Network:
     from slimsearch.compression import Network
-    from slimsearch.evaluators import ImageTraining, TrainingSettings
 
-    data = _dataset(dataset)
-    made = network if isinstance(network, Network) else Network(network)
-    compression.export_onnx(made, Path(path), ImageTraining(data, TrainingSettings(), 0).calibration, data.metadata())
-    return Path(path)
+    return model if isinstance(model, Network) else Network(model)
 
 
-def _training(
-    data: Dataset,
-    seed: int,
-    epochs: int,
-    teachers: dict[str, Network] | None = None,
-    initial: Callable[[], nn.Module] | None = None,
-    **settings: Any,
-) -> ImageTraining:
-    from slimsearch.evaluators import ImageTraining, TrainingSettings, device_for, precision_for
+def _pipeline(dataset: Any, seed: int, epochs: int, **settings: Any) -> NetworkPipeline:
+    from slimsearch.evaluators import NetworkPipeline, TrainingSettings, device_for, precision_for
 
     device = device_for("auto")
     chosen = {"device": device, "precision": precision_for("auto", device), **settings}
-    data = data.without_test()
     try:
-        made = TrainingSettings(**chosen)
+        training = TrainingSettings(**chosen)
     except TypeError as error:
         known = ", ".join(TrainingSettings.__dataclass_fields__)
         raise SlimsearchError(f"{str(error).partition(') ')[2] or error}; settings: {known}") from None
-    return ImageTraining(
-        data, made, seed, epochs, teachers, initial=initial, latency=lambda network: _latency(network, data)
-    )
-
-
-def _latency(network: Network, data: Dataset) -> float:
-    import tempfile
-
-    from slimsearch.evaluators import Meter, measure_latency
-
-    with tempfile.TemporaryDirectory() as folder, Meter().exclusive():
-        return measure_latency([export(network, Path(folder) / "model.onnx", data)], data.input_shape)[0].median_ms
+    return NetworkPipeline(_dataset(dataset).without_test(), training, seed, epochs)
 
 
 def _dataset(dataset: Any) -> Dataset:
