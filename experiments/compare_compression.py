@@ -1,11 +1,11 @@
-"""One network through many methods of compression: what each costs, and what it gains in the deployed file.
+"""Comparison of compression methods on one network: cost of each method, and metrics of the deployed file.
 
     python experiments/compare_compression.py --space lenet --plot lenet.png
     python experiments/compare_compression.py --model torchvision.models:resnet18 --dataset cifar10 --data-root data \\
         --base runs/reproduce/resnet18_fused/base-0 --tune-epochs 4 --train-images 10000 --only qat lsq fused
 
-Every method begins with the same trained network, and has the same data and epochs. All files are measured together.
-What is already in the folder is taken from there.
+All methods begin with the same trained network, and have the same data and epochs. All files are measured together.
+Networks that are already in the folder are not made again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the root of the checkout instead of this folder
@@ -27,9 +27,9 @@ if __name__ == "__main__":
 import numpy as np
 import yaml
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from experiments import comparison
-from experiments.comparison import BASE, Row
 from experiments.network_folder import NetworkFolder, StoredNetwork
 from experiments.reproduce._table import progress
 from slimsearch import compression
@@ -44,11 +44,17 @@ from slimsearch.names import absolute
 from slimsearch.reading import read_json, read_yaml
 from slimsearch.search_spaces import FixedModel, ModelSpace
 
-DATA = "data"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Row = Mapping[str, Any]
+
+BASE, DATA = "base", "data"
 METHODS = Path(__file__).with_suffix(".yaml")
 _EPOCHS = 10
 _WIDTH = 160
 _RECORD, _TEST = "comparison.json", "test_accuracy.json"
+_KINDS = {"fp32": "C0", "int8": "C1", "weights only": "C2", "storage only": "C4", "simulated": "C3"}
 _NAME = re.compile(r"[\w+][\w.+-]*")
 _NUMBERS = (
     "params", "macs", "test_accuracy", "val_accuracy", "latency_ms", "latency_batch64_ms", "size_kib", "packed_kib",
@@ -65,7 +71,7 @@ class _Method:
 
     @property
     def lines(self) -> int:
-        """Of configuration: those of the recipe as YAML."""
+        """Lines of the recipe as YAML."""
         return len(yaml.safe_dump(self.recipe.to_dict()).splitlines()) if self.recipe else 0
 
     @property
@@ -74,39 +80,41 @@ class _Method:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make, measure and show; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
+    """Compare methods; the exit code is 0, 2 for a mistake, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     return exit_code(lambda: _compare(options))
 
 
 def _parser() -> argparse.ArgumentParser:
     default = TrainingSettings()
-    made = CommandParser(__doc__.partition("\n")[0])
-    what = made.add_mutually_exclusive_group(required=True)
+    parser = CommandParser(__doc__.partition("\n")[0])
+    what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", help="torchvision.models:resnet18, or path/to/file.py:function_or_class")
     what.add_argument("--space", help="a built-in space, or path/to/file.py:Class (an NNI ModelSpace)")
-    made.add_argument("--architecture", metavar="JSON", help="of the space; by default its DEFAULT or its first one")
-    made.add_argument("--dataset", default="mnist5k", help="a built-in data set, or the path of an image folder")
-    made.add_argument("--data-root", type=Path, help="folder with the files of a named data set")
-    made.add_argument("--download", action="store_true", help="fetch the data set into --data-root if it is not there")
-    made.add_argument("--image-size", type=int, help="make every image a square of so many pixels")
-    made.add_argument("--epochs", type=int, help=f"training of the base; {_EPOCHS} unless there is a --base")
-    made.add_argument("--base", type=Path, metavar="DIR", help="begin with what another script left in this folder")
-    made.add_argument("--tune-epochs", type=int, help="of each stage that trains; as long as the base if not given")
-    made.add_argument("--train-images", type=int, metavar="N", help="methods have so many training images only")
-    made.add_argument("--recipes", type=Path, default=METHODS, help="YAML: a recipe, as for --compress, by its name")
-    made.add_argument("--only", nargs="+", metavar="NAME", help="some of the methods")
-    made.add_argument("--batch-size", type=int, default=default.batch_size, help="images a training step")
-    made.add_argument("--learning-rate", type=float, default=default.learning_rate, help="peak of the schedule")
-    made.add_argument("--weight-decay", type=float, default=default.weight_decay, help="of AdamW")
-    made.add_argument(
-        "--augment", choices=("auto", "none", "shift", "shift-flip"), default=default.augmentation, help="of images"
+    parser.add_argument("--architecture", metavar="JSON", help="of the space; by default its DEFAULT or first one")
+    parser.add_argument("--dataset", default="mnist5k", help="a built-in data set, or the path of an image folder")
+    parser.add_argument("--data-root", type=Path, help="folder with the files of a named data set")
+    parser.add_argument("--download", action="store_true", help="download the data set into --data-root")
+    parser.add_argument("--image-size", type=int, help="side of the images in pixels")
+    parser.add_argument("--epochs", type=int, help=f"epochs of the base; {_EPOCHS} without --base")
+    parser.add_argument("--base", type=Path, metavar="DIR", help="folder of a trained network to begin with")
+    parser.add_argument("--tune-epochs", type=int, help="epochs of each stage; by default those of the base")
+    parser.add_argument("--train-images", type=int, metavar="N", help="training images of the methods; by default all")
+    parser.add_argument(
+        "--recipes", type=Path, default=METHODS, help="YAML: names of methods, and recipes as for --compress"
     )
-    made.add_argument("--seed", type=int, default=0, help="of everything random")
-    made.add_argument("--out", type=Path, default=Path("runs") / "compare", help="where networks are kept")
-    made.add_argument("--json", type=Path, help="where the rows are written")
-    made.add_argument("--plot", type=Path, help="where accuracy is drawn against latency and size: a .png or .svg")
-    return made
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="names of methods to compare; by default all")
+    parser.add_argument("--batch-size", type=int, default=default.batch_size, help="images per training step")
+    parser.add_argument("--learning-rate", type=float, default=default.learning_rate, help="peak of the schedule")
+    parser.add_argument("--weight-decay", type=float, default=default.weight_decay, help="weight decay of AdamW")
+    parser.add_argument(
+        "--augment", choices=("auto", "none", "shift", "shift-flip"), default=default.augmentation, help="augmentation"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "compare", help="folder of the networks")
+    parser.add_argument("--json", type=Path, help="write the rows as JSON")
+    parser.add_argument("--plot", type=Path, help="plot accuracy against latency and size, as .png or .svg")
+    return parser
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -123,7 +131,7 @@ def _compare(options: argparse.Namespace) -> None:
     _same_as_before(options, data, architecture, epochs, tune_epochs)
     for path in (options.json, options.plot):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be, fails before the work
+            path.parent.mkdir(parents=True, exist_ok=True)  # fails before the work
     settings = TrainingSettings(options.batch_size, options.learning_rate, options.weight_decay, options.augment)
     whole = NetworkFolder(options.out, space, architecture, data, settings, progress)
     start = base[0] if base is not None else whole.train(BASE, epochs, options.seed)
@@ -141,7 +149,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse what can be seen to be wrong without looking anywhere."""
+    """Validate the options without reading a file."""
     for name, least in (("epochs", 0), ("tune_epochs", 1), ("train_images", 1), ("batch_size", 2), ("seed", 0)):
         if (value := getattr(options, name)) is not None and value < least:
             raise SlimsearchError(f"--{name.replace('_', '-')} {value} is less than {least}")
@@ -160,7 +168,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _methods(path: Path, only: Sequence[str] | None) -> list[_Method]:
-    """Those of a file, or of our own list and of the package."""
+    """The methods of a file; the default file adds the shipped recipes."""
     try:
         values = read_yaml(path)
     except FileNotFoundError:
@@ -187,7 +195,7 @@ def _methods(path: Path, only: Sequence[str] | None) -> list[_Method]:
 
 
 def _model(options: argparse.Namespace, data: Dataset) -> tuple[FixedModel | ModelSpace, Mapping[str, Any]]:
-    """What builds the network, and the architecture to ask it for; tried once."""
+    """The builder of the network and the architecture, validated."""
     shape, classes = data.input_shape, len(data.classes)
     if options.model is not None:
         model = FixedModel.load(options.model, shape, classes)
@@ -209,7 +217,7 @@ def _model(options: argparse.Namespace, data: Dataset) -> tuple[FixedModel | Mod
 
 
 def _subset(data: Dataset, count: int, seed: int) -> Dataset:
-    """Fewer training images, normalised as all of them are; validation and test stay whole."""
+    """A subset of the training images, with the normalisation of all; other splits stay."""
     if count > len(data.train):
         raise SlimsearchError(f"--train-images {count}: data set '{data.name}' has {len(data.train)}")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(data.train))[:count])
@@ -219,7 +227,7 @@ def _subset(data: Dataset, count: int, seed: int) -> Dataset:
 def _given_base(
     folder: Path, space: FixedModel | ModelSpace, architecture: Mapping[str, Any], data: Dataset
 ) -> tuple[StoredNetwork, int]:
-    """What `NetworkFolder` left in `folder`, and for how many epochs it was trained."""
+    """The network that `NetworkFolder` stored in `folder`, and its epochs."""
     try:
         result = read_json(folder / "result.json")
         network, metrics = result["step"], result["metrics"]
@@ -241,10 +249,10 @@ def _given_base(
 def _same_as_before(
     options: argparse.Namespace, data: Dataset, architecture: Mapping[str, Any], epochs: int, tune_epochs: int
 ) -> None:
-    """Record what the networks in the folder are made with; refuse to mix them with others.
+    """Record the options of the networks in the folder.
 
     Raises:
-        SlimsearchError: the folder holds something else.
+        SlimsearchError: the folder has other files, or networks with other options.
     """
     own = {
         "--model": absolute(options.model) if options.model else None,
@@ -279,12 +287,12 @@ def _same_as_before(
 def _apply(
     networks: NetworkFolder, method: _Method, start: StoredNetwork, epochs: int, seed: int
 ) -> StoredNetwork | str:
-    """The compressed network, or why there is none."""
+    """The compressed network, or the reason of the failure."""
     folder = networks.folder / method.name
     folder.mkdir(exist_ok=True)
     try:
         return networks.compress(method.name, start, method.text, epochs, seed)
-    except Exception as error:  # whatever it is, the other methods can do without this one
+    except Exception as error:  # of any type: the other methods go on
         known = isinstance(error, SlimsearchError)
         reason = " ".join((str(error) if known else describe_error(error)).split())
         if not known:
@@ -319,7 +327,7 @@ def _rows(made: Sequence[tuple[_Method, StoredNetwork | str]], networks: Network
 
 
 def _kind(directory: Path) -> str:
-    """What of the compression is real once the file runs (see `Quantization.kind`)."""
+    """The kind of compression in the running file (see `Quantization.kind`)."""
     description = json.loads((directory / "network.json").read_text(encoding="utf-8"))
     if SIGN_INPUT in description["structure"].get("replaced", {}).values():
         return "simulated"
@@ -328,7 +336,7 @@ def _kind(directory: Path) -> str:
 
 
 def _test_accuracy(networks: NetworkFolder, file: Path, kept: Path) -> float:
-    """Of `file`; what is known of the same bytes is taken from `kept`."""
+    """Test accuracy of `file`, stored in `kept` by the hash of the file."""
     known: dict[str, float] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if digest not in known:
@@ -338,12 +346,105 @@ def _test_accuracy(networks: NetworkFolder, file: Path, kept: Path) -> float:
 
 
 def _show(rows: Sequence[Row], title: str, path: Path | None, plot: Path | None) -> None:
-    # Where nobody looks, lines are as long as the table needs.
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(comparison.table(rows, title))
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(rows, title))
     if path is not None:
         write_json(path, rows)
     if plot is not None:
-        comparison.plot([row for row in rows if row["reason"] is None], plot, title)
+        _plot([row for row in rows if row["reason"] is None], plot, title)
+
+
+def _table(rows: Sequence[Row], title: str) -> Table:
+    """A row for each method; a method that failed has its reason."""
+    made = Table(title=escape(title), title_justify="left")
+    made.add_column("method", overflow="fold", min_width=22, max_width=40)
+    made.add_column("kind", no_wrap=True)
+    headings = ("test %", "val %", "ms", "ms, 64", "KiB", "packed", "params", "MACs", "seconds", "lines")
+    for heading in headings:
+        made.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        if row["reason"] is not None:
+            made.add_row(f"{escape(row['name'])}: [dim]{escape(row['reason'])}[/dim]")
+            continue
+        made.add_row(
+            escape(row["name"]),
+            row["kind"],
+            f"{100 * row['test_accuracy']:.2f}",
+            f"{100 * row['val_accuracy']:.2f}",
+            f"{row['latency_ms']:#.3g}",
+            f"{row['latency_batch64_ms']:#.3g}",
+            f"{row['size_kib']:.1f}",
+            "" if row["packed_kib"] is None else f"{row['packed_kib']:.1f}",
+            f"{row['params']:,.0f}",
+            f"{row['macs']:,.0f}",
+            f"{row['seconds']:.1f}",
+            str(row["lines"]),
+        )
+    return made
+
+
+def _plot(rows: Sequence[Row], path: Path, title: str) -> None:
+    """Plot accuracy against latency and size, with the names of the methods."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    figure = Figure(figsize=(20, 11), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    accuracies = [100 * row["test_accuracy"] for row in rows]
+    # Outliers are drawn on the lower edge, or they would press all others together.
+    best, middle = max(accuracies), float(np.median(accuracies))
+    bottom = max(min(accuracies), best - max(6 * (best - middle), 1.0))
+    axes = figure.subplots(1, 2, sharey=True)
+    points: list[list[tuple[float, float, str]]] = [[], []]
+    for ax, column, found in zip(axes, ("latency_ms", "size_kib"), points, strict=True):
+        for row, accuracy in zip(rows, accuracies, strict=True):
+            name, y = row["name"], max(accuracy, bottom)
+            marker = "v" if accuracy < bottom else "*" if name == BASE else "o"
+            ax.plot(row[column], y, marker, color=_KINDS[row["kind"]], markersize=12 if name == BASE else 6)
+            found.append((row[column], y, f"{name} ({accuracy:.1f}%)" if accuracy < bottom else name))
+        ax.set_xscale("log")
+        ax.margins(0.1)
+        ax.grid(alpha=0.3)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=100))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter("{x:g}")
+    axes[0].set_xlabel("latency at batch 1, ms")
+    axes[1].set_xlabel("size of the file, KiB")
+    axes[0].set_ylabel("test accuracy, %")
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        axes[0].plot([], [], "o", color=_KINDS[kind], label=kind)
+    figure.legend(loc="outside lower center", ncols=len(_KINDS))
+    figure.draw_without_rendering()  # fixes the positions of the points
+    for ax, found in zip(axes, points, strict=True):
+        _add_labels(ax, found)
+    figure.savefig(path, dpi=figure.dpi)
+
+
+def _add_labels(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write a name beside each point, joined by a line, where it covers neither a point nor another name."""
+    from matplotlib.transforms import Bbox
+
+    centres = ax.transData.transform([(x, y) for x, y, _ in points])  # (N, 2) pixels
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centres]
+    frame = ax.get_window_extent()
+    pixels = ax.figure.dpi / 72  # per point
+    for (x, y, text), (left, low) in zip(points, centres, strict=True):
+        label = ax.text(x, y, text, fontsize=8)
+        width, height = label.get_window_extent().size
+        for turn in range(400):  # outward along a spiral, to the right first
+            distance, angle = 8 + 0.5 * turn, turn * 2 * np.pi / 12
+            across, up = distance * np.cos(angle), distance * np.sin(angle)
+            box = Bbox.from_bounds(left + across - (width if across < 0 else 0), low + up - height / 2, width, height)
+            inside = frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
+        label.remove()
+        ax.annotate(
+            text, (x, y), ((box.x0 - left) / pixels, (box.y0 - low) / pixels), textcoords="offset points", fontsize=8,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "gray", "shrinkA": 0, "shrinkB": 2},
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

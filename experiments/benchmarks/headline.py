@@ -52,20 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("row", choices=list(ROWS), help="row to measure")
-    add_output(made, page=True)
-    made.add_argument("--out", type=Path, default=Path("runs") / "headline", help="folder of the runs")
-    made.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads")
-    made.add_argument("--cifar10", type=Path, help="image folder of CIFAR-10")
-    made.add_argument("--seeds", type=int, help="number of seeds; by default that of the README")
-    made.add_argument("--repeats", type=int, default=5, help="starts of first-seconds")
-    made.add_argument("--trials", type=int, default=32, help="trials of a search")
-    made.add_argument("--epochs", type=int, default=4, help="epochs of a trial")
-    made.add_argument("--long", type=int, default=40, help="epochs of a long training")
-    made.add_argument("--workers", type=int, default=2, help="workers of the mnist rows")
-    made.add_argument("--budget", type=float, default=120.0, help="seconds of each search of co-search")
-    return made
+    parser = CommandParser(__doc__.partition("\n")[0])
+    parser.add_argument("row", choices=list(ROWS), help="row to measure")
+    add_output(parser, page=True)
+    parser.add_argument("--out", type=Path, default=Path("runs") / "headline", help="folder of the runs")
+    parser.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads")
+    parser.add_argument("--cifar10", type=Path, help="image folder of CIFAR-10")
+    parser.add_argument("--seeds", type=int, help="number of seeds; by default that of the README")
+    parser.add_argument("--repeats", type=int, default=5, help="starts of first-seconds")
+    parser.add_argument("--trials", type=int, default=32, help="trials of a search")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of a trial")
+    parser.add_argument("--long", type=int, default=40, help="epochs of a long training")
+    parser.add_argument("--workers", type=int, default=2, help="workers of the mnist rows")
+    parser.add_argument("--budget", type=float, default=120.0, help="seconds of each search of co-search")
+    return parser
 
 
 def _run(options: argparse.Namespace) -> None:

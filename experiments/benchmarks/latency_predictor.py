@@ -49,17 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument(
+    parser = CommandParser(__doc__.partition("\n")[0])
+    parser.add_argument(
         "--spaces", nargs="+", default=[*SPACES, *FEW_FILES], choices=[*SPACES, *FEW_FILES], help="spaces"
     )
-    made.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS)
-    made.add_argument("--calibrate", type=int, default=10, metavar="N", help="networks for calibration")
-    made.add_argument("--networks", type=int, default=30, metavar="N", help="networks for the comparison")
-    made.add_argument("--blocks", type=int, default=40, metavar="N", help="blocks of a measurement")
-    made.add_argument("--out", type=Path, default=Path("runs") / "latency_predictor", help="folder of results")
-    add_output(made, page=True)
-    return made
+    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS)
+    parser.add_argument("--calibrate", type=int, default=10, metavar="N", help="networks for calibration")
+    parser.add_argument("--networks", type=int, default=30, metavar="N", help="networks for the comparison")
+    parser.add_argument("--blocks", type=int, default=40, metavar="N", help="blocks of a measurement")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "latency_predictor", help="folder of results")
+    add_output(parser, page=True)
+    return parser
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -76,10 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("--networks", type=int, default=20, metavar="N", help="number of networks")
-    add_output(made, page=True)
-    return made
+    parser = CommandParser(__doc__.partition("\n")[0])
+    parser.add_argument("--networks", type=int, default=20, metavar="N", help="number of networks")
+    add_output(parser, page=True)
+    return parser
 
 
 def _run(options: argparse.Namespace) -> None:

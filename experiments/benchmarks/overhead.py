@@ -88,15 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("--samplers", metavar="A,B", help=f"samplers, by default all of {', '.join(_known())}")
-    made.add_argument("--parts", default="proposals,trials", help="proposals, trials, or both")
-    made.add_argument(
+    parser = CommandParser(__doc__.partition("\n")[0])
+    parser.add_argument("--samplers", metavar="A,B", help=f"samplers, by default all of {', '.join(_known())}")
+    parser.add_argument("--parts", default="proposals,trials", help="proposals, trials, or both")
+    parser.add_argument(
         "--space", default="wide", help="space of the trials: wide (six choices of five values), or as for run.py"
     )
-    made.add_argument("--long", action="store_true", help=f"also {LONG:,} trials")
-    add_output(made)
-    return made
+    parser.add_argument("--long", action="store_true", help=f"also {LONG:,} trials")
+    add_output(parser)
+    return parser
 
 
 def _known() -> list[str]:

@@ -78,12 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("--quick", action="store_true", help="a few trials, without meaningful results")
-    made.add_argument("--epochs", type=int, metavar="N", help=f"epochs of training, instead of {WHOLE.epochs}")
-    made.add_argument("--out", type=Path, default=Path("runs") / "ray_scaling", help="folder of measurements")
-    add_output(made, page=True)
-    return made
+    parser = CommandParser(__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a few trials, without meaningful results")
+    parser.add_argument("--epochs", type=int, metavar="N", help=f"epochs of training, instead of {WHOLE.epochs}")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "ray_scaling", help="folder of measurements")
+    add_output(parser, page=True)
+    return parser
 
 
 def _run(options: argparse.Namespace) -> None:

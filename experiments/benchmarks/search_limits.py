@@ -41,16 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("--samplers", nargs="+", default=list(SAMPLERS), metavar="NAME", help="samplers")
-    made.add_argument("--datasets", nargs="+", default=["cifar10"], choices=[*DATASETS, LENET], help="tables")
-    made.add_argument(
+    parser = CommandParser(__doc__.partition("\n")[0])
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), metavar="NAME", help="samplers")
+    parser.add_argument("--datasets", nargs="+", default=["cifar10"], choices=[*DATASETS, LENET], help="tables")
+    parser.add_argument(
         "--shares", nargs="+", type=float, default=[0.05, 0.2, 0.5], help="shares of networks within the limit"
     )
-    made.add_argument("--trained", type=int, default=60, metavar="N", help="networks to train in each search")
-    made.add_argument("--seeds", type=int, default=16, metavar="N", help="number of seeds")
-    add_output(made, page=True)
-    return made
+    parser.add_argument("--trained", type=int, default=60, metavar="N", help="networks to train in each search")
+    parser.add_argument("--seeds", type=int, default=16, metavar="N", help="number of seeds")
+    add_output(parser, page=True)
+    return parser
 
 
 def _run(options: argparse.Namespace) -> None:

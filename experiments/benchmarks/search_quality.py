@@ -94,23 +94,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument(
+    parser = CommandParser(__doc__.partition("\n")[0])
+    parser.add_argument(
         "--seeds", type=int, help=f"number of seeds; {_SEEDS} unless --quick; at most {_SLOW_SEEDS} for slow searchers"
     )
-    made.add_argument(
+    parser.add_argument(
         "--strategies",
         metavar="A,B",
         help=f"searchers, by default all: {', '.join(_known())}; or path/to/file.py:Sampler",
     )
-    made.add_argument("--datasets", metavar="A,B", help=f"tables, by default all of {', '.join((*DATASETS, LENET))}")
-    made.add_argument("--tracks", metavar="A,B", default=",".join(TRACKS), help="numbers of objectives, and noisy")
-    made.add_argument("--evaluations", type=int, metavar="N", help="most evaluations of a search")
-    made.add_argument("--quick", action="store_true", help=f"{_QUICK_SEEDS} seeds, cifar10 only, fast searchers only")
-    made.add_argument("--out", type=Path, default=Path("runs") / "search_quality", help="folder of the stored searches")
-    made.add_argument("--plot", type=Path, metavar="PATH", help="plot the searches, as .png or .svg")
-    add_output(made)
-    return made
+    parser.add_argument("--datasets", metavar="A,B", help=f"tables, by default all of {', '.join((*DATASETS, LENET))}")
+    parser.add_argument("--tracks", metavar="A,B", default=",".join(TRACKS), help="numbers of objectives, and noisy")
+    parser.add_argument("--evaluations", type=int, metavar="N", help="most evaluations of a search")
+    parser.add_argument("--quick", action="store_true", help=f"{_QUICK_SEEDS} seeds, cifar10 only, fast searchers only")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "search_quality", help="folder of searches")
+    parser.add_argument("--plot", type=Path, metavar="PATH", help="plot the searches, as .png or .svg")
+    add_output(parser)
+    return parser
 
 
 def _known() -> list[str]:

@@ -46,18 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = CommandParser(__doc__.partition("\n")[0])
-    made.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads; by default mnist5k")
-    made.add_argument("--space", default="lenet", help="space of the networks")
-    made.add_argument("--networks", type=int, default=60, help="networks to train one by one")
-    made.add_argument("--epochs", type=int, default=10, help="epochs of a network")
-    made.add_argument("--supernet-epochs", type=int, default=10, help="epochs of the supernet")
-    made.add_argument("--subnets", type=int, default=60, help="subnets to score")
-    made.add_argument("--finalists", type=int, default=5, help="subnets to train")
-    made.add_argument("--seeds", type=int, default=3, help="number of supernets")
-    made.add_argument("--out", type=Path, default=Path("runs") / "supernet_benchmark", help="folder of the runs")
-    add_output(made)
-    return made
+    parser = CommandParser(__doc__.partition("\n")[0])
+    parser.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads; by default mnist5k")
+    parser.add_argument("--space", default="lenet", help="space of the networks")
+    parser.add_argument("--networks", type=int, default=60, help="networks to train one by one")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of a network")
+    parser.add_argument("--supernet-epochs", type=int, default=10, help="epochs of the supernet")
+    parser.add_argument("--subnets", type=int, default=60, help="subnets to score")
+    parser.add_argument("--finalists", type=int, default=5, help="subnets to train")
+    parser.add_argument("--seeds", type=int, default=3, help="number of supernets")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "supernet_benchmark", help="folder of the runs")
+    add_output(parser)
+    return parser
 
 
 def _run(options: argparse.Namespace) -> None:

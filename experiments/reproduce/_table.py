@@ -1,4 +1,4 @@
-"""The rows of a reproduction: printed as a table, written as JSON."""
+"""Options and rows of a reproduction: printed as a table, written as JSON."""
 
 from __future__ import annotations
 
@@ -23,39 +23,37 @@ from slimsearch.files import write_json
 _COLUMNS = ("source", "what", "seed", "params", "test_accuracy", "latency_ms", "size_kib", "seconds")
 
 
-def parser(description: str, out: str, seeds: int) -> argparse.ArgumentParser:
-    """The options that all flows have."""
-    made = CommandParser(description)
-    made.add_argument("--seeds", type=int, default=seeds, help="how many seeds, from 0")
-    made.add_argument("--json", type=Path, help="where the rows are written")
-    made.add_argument("--out", type=Path, default=Path("runs") / "reproduce" / out, help="where networks are kept")
-    made.add_argument(
-        "--with-nni", action="store_true", help="run NNI's own flow too, rather than show what it gave before"
-    )
-    return made
+def flow_parser(description: str, out: str, seeds: int) -> argparse.ArgumentParser:
+    """Parser with the options of all flows."""
+    parser = CommandParser(description)
+    parser.add_argument("--seeds", type=int, default=seeds, help="number of seeds")
+    parser.add_argument("--json", type=Path, help="write the rows as JSON")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "reproduce" / out, help="folder of the networks")
+    parser.add_argument("--with-nni", action="store_true", help="run NNI's flow instead of showing its stored results")
+    return parser
 
 
 def mnist_parser(description: str, out: str) -> argparse.ArgumentParser:
-    """For the flows on MNIST."""
-    made = parser(description.partition("\n")[0], out, seeds=3)
-    made.add_argument("--mnist", type=Path, required=True, help="folder that torchvision.datasets.MNIST reads")
-    return made
+    """Parser of the flows on MNIST."""
+    parser = flow_parser(description.partition("\n")[0], out, seeds=3)
+    parser.add_argument("--mnist", type=Path, required=True, help="folder that torchvision.datasets.MNIST reads")
+    return parser
 
 
 def mnist(folder: Path) -> Dataset:
-    """All of it, with its test split."""
+    """MNIST with its test split."""
     return load_dataset("mnist", root=folder)
 
 
 def run(main: Callable[[], None]) -> None:
-    """A user's mistake is one line and the exit code 2."""
+    """Run a script and exit with its exit code."""
     sys.exit(exit_code(main))
 
 
 def row(
     flow: str, what: str, seed: int, network: StoredNetwork, networks: NetworkFolder, latency: float, seconds: float
 ) -> dict[str, Any]:
-    """What there is to say of a network's file."""
+    """The row of a network's file."""
     return {
         "flow": flow,
         "source": "slimsearch",
@@ -71,7 +69,7 @@ def row(
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for everything that was done with more than one seed."""
+    """A line with mean and range of each entry with several seeds."""
     grouped: dict[tuple[str, str], list[float]] = {}
     for one in rows:
         if "seed" in one:
@@ -85,7 +83,7 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def kept_nni_rows(flow: str) -> list[dict[str, Any]]:
-    """What NNI's own flow gave when it was run for the comparison, with the command that ran it."""
+    """Stored results of NNI's flow, with its command."""
     kept = Path(__file__).parent / "results" / f"{flow}.json"
     if not kept.is_file():
         return []
@@ -97,7 +95,7 @@ def kept_nni_rows(flow: str) -> list[dict[str, Any]]:
 
 
 def nni_rows(folder: Path, seed: int, make: Any) -> list[dict[str, Any]]:
-    """What NNI's own flow gave: `make` is called once, and its rows are kept."""
+    """Results of NNI's flow: `make` is called once, and its rows are stored."""
     kept = folder / f"nni-{seed}.json"
     if not kept.is_file():
         rows = make()
@@ -108,7 +106,7 @@ def nni_rows(folder: Path, seed: int, make: Any) -> list[dict[str, Any]]:
 
 
 def show(rows: Sequence[Mapping[str, Any]], path: Path | None, notes: Sequence[str] = ()) -> None:
-    """Print the rows, and write them."""
+    """Print the rows and write them as JSON."""
     table = Table(title=str(rows[0]["flow"]))
     for column in _COLUMNS:
         table.add_column(
@@ -140,6 +138,6 @@ def _text(column: str, value: Any) -> str:
 
 
 def progress(name: str, epoch: int, metrics: Mapping[str, float]) -> None:
-    """A line for each epoch."""
+    """Print a line for an epoch."""
     if "val_accuracy" in metrics:
         print(f"{name}: epoch {epoch}, validation {100 * metrics['val_accuracy']:.2f}%", flush=True)

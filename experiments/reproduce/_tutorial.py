@@ -1,4 +1,4 @@
-"""How the tutorials load, train and score, without NNI: what the flows made with NNI have in common."""
+"""Loading, training and scoring of the tutorials, without NNI: shared by the flows of NNI."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ DESCRIPTION = "DataLoader of PIL images with ToTensor and Normalize, Adam 1e-3, 
 
 
 class Images(TorchDataset[tuple[Tensor, int]]):
-    """Splits of `data` as ``torchvision.datasets.MNIST`` and ``CIFAR10`` give them: a PIL image, then its transform.
+    """Splits of `data` as PIL images with a transform, like ``torchvision.datasets.MNIST`` and ``CIFAR10``.
 
-    What differs: mean and std are those of `data`, so that an exported file reads the input of every other file.
+    What differs: mean and std are those of `data`, so that exported files have the input of all other files.
     """
 
     def __init__(self, data: Dataset, *splits: Split, augment: bool = False) -> None:
@@ -41,7 +41,7 @@ class Images(TorchDataset[tuple[Tensor, int]]):
         images = np.concatenate([split.images for split in splits])  # (N, C, H, W) uint8
         self.images = images[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
         self.labels = [int(label) for split in splits for label in split.labels]
-        # Those of NNI's CIFAR-10 examples.
+        # As in NNI's CIFAR-10 examples.
         augmentation = [transforms.RandomHorizontalFlip(), transforms.RandomCrop(data.input_shape[1:], 4)]
         self.transform = transforms.Compose(
             [*augmentation * augment, transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
@@ -55,7 +55,7 @@ class Images(TorchDataset[tuple[Tensor, int]]):
 
 
 def loaders(data: Dataset, batch: int = BATCH, augment: bool = False) -> tuple[Batches, Batches]:
-    """Training and test batches: like the tutorials, all images that are not for testing train.
+    """Training and test batches; as in the tutorials, there is no validation split.
 
     Args:
         augment: flip and shift the training images.
@@ -103,7 +103,7 @@ def epoch(
 
 
 def accuracy(model: nn.Module, batches: Batches) -> float:
-    """Fraction of right answers of the module in PyTorch."""
+    """Accuracy of the module in PyTorch, as a fraction."""
     model.eval()
     right = total = 0
     with torch.no_grad():
@@ -114,10 +114,10 @@ def accuracy(model: nn.Module, batches: Batches) -> float:
 
 
 def summary(epochs: list[dict[str, float]]) -> dict[str, Any]:
-    """Of what `epoch` returned: the sums of the times, and the accuracy by both ways to choose an epoch."""
+    """Total times of epochs, and the accuracy of the last and of the best epoch."""
     return {
         "test_accuracy_last": epochs[-1]["test_accuracy"],
-        # What the tutorial quotes. It chooses by the images it reports on, so it flatters.
+        # The figure of the tutorial: it is selected on the test split, and so too high.
         "test_accuracy_best_on_test": max(row["test_accuracy"] for row in epochs),
         "seconds": sum(row["seconds"] for row in epochs),
         "cpu_seconds": sum(row["cpu_seconds"] for row in epochs),
@@ -126,7 +126,7 @@ def summary(epochs: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def setting(data: Dataset, train: Batches, test: Batches, seed: int) -> dict[str, Any]:
-    """What a result was measured with."""
+    """The setting of a measurement."""
     return {
         "data": data.name,
         "train_images": len(train.dataset),  # type: ignore[arg-type]
@@ -145,7 +145,7 @@ def params(model: nn.Module) -> int:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """NNI warns about everything that is newer than itself, and logs every layer it touches."""
+    """Silences NNI's warnings about newer packages and its log of each layer."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

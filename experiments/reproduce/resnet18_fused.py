@@ -39,7 +39,7 @@ TUTORIAL: list[dict[str, Any]] = [
 
 
 def main() -> None:
-    parser = _table.parser(str(__doc__).partition("\n")[0], "resnet18_fused", seeds=1)
+    parser = _table.flow_parser(str(__doc__).partition("\n")[0], "resnet18_fused", seeds=1)
     parser.add_argument("--cifar10", type=Path, required=True, help="image folder of CIFAR-10")
     options = parser.parse_args()
     data = load_dataset(options.cifar10)

@@ -93,9 +93,9 @@ def test_table_and_plot(comparison: Comparison) -> None:
 
 def test_a_method_that_cannot_be_applied(comparison: Comparison) -> None:
     row = comparison.rows["too-much"]
-    assert row["reason"].startswith("low-rank factors cannot reach 1 parameters")
+    assert row["reason"].startswith("low-rank factors")
     assert row["test_accuracy"] is row["latency_ms"] is row["size_kib"] is None
-    assert "\ntoo-much: low-rank factors cannot reach 1 parameters" in comparison.shown
+    assert f"\ntoo-much: {row['reason']}" in comparison.shown
     assert "│ too-much:" in comparison.shown
 
 
@@ -134,8 +134,8 @@ def test_a_base_from_elsewhere(
         "data", "weights-int8",
     ]  # fmt: skip
     for folder, said in (
-        (base.parent / "methods" / "coarse", "went through lsq:bits=3: a base is a network as it was trained"),
-        (base.parent, "cannot read its result.json"),
+        (base.parent / "methods" / "coarse", "lsq:bits=3"),
+        (base.parent, "result.json"),
     ):
         assert compare_compression.main([*words, str(folder)]) == 2
         assert said in capsys.readouterr().err
@@ -168,28 +168,28 @@ def test_the_built_in_list_has_every_method() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "one of the arguments --model --space is required"),
-        (["--model", "torchvision.models:resnet"], "resnet' is a module, not a function or a class"),
-        (["--model", "nowhere.py:make"], "there is no file '.*nowhere.py'"),
-        (["--model", f"{VARIOUS}", "--architecture", "{}"], "--architecture is that of a --space"),
-        (["--space", "lenett"], "unknown space 'lenett'"),
-        (["--space", VARIOUS, "--architecture", "width=16"], "--architecture width=16 is not JSON"),
-        (["--space", VARIOUS, "--architecture", '{"width": 17}'], "'width' cannot be 17; allowed: 16, 32"),
-        (["--space", VARIOUS, "--dataset", "digit"], "unknown data set 'digit'"),
-        (["--space", VARIOUS, "--epochs", "0"], "--epochs 0 trains no base: name one with --base DIR"),
-        (["--space", VARIOUS, "--epochs", "3", "--base", "x"], "--epochs trains a base, and --base has one"),
-        (["--space", VARIOUS, "--base", "nowhere"], "--base 'nowhere': cannot read its result.json"),
-        (["--space", VARIOUS, "--tune-epochs", "0"], "--tune-epochs 0 is less than 1"),
-        (["--space", VARIOUS, "--train-images", "5000"], "--train-images 5000: data set 'digits' has 1259"),
-        (["--space", VARIOUS, "--learning-rate", "0"], "--learning-rate 0 is not above 0"),
-        (["--space", VARIOUS, "--plot", "plot.pdf"], "--plot 'plot.pdf' is neither a .png nor an .svg"),
-        (["--space", VARIOUS, "--only", "prun"], "--only 'prun': there is no such method; known: base, prune-l1"),
-        (["--space", VARIOUS, "--recipes", "nowhere.yaml"], "cannot read 'nowhere.yaml'"),
-        (["--space", VARIOUS, "--recipes", "wrong.yaml"], "'wrong.yaml': method 'x': unknown stage 'prun'"),
-        (["--space", VARIOUS, "--recipes", "list.yaml"], "'list.yaml' is not a mapping of names to recipes"),
-        (["--space", VARIOUS, "--recipes", "name.yaml"], "'name.yaml': 'a/b' cannot be the name of a method"),
-        (["--space", VARIOUS, "--out", "taken"], "'taken' is not empty, and no comparison"),
-        (["--space", VARIOUS, "--tune-epochs", "x"], "--tune-epochs: invalid int value: 'x'"),
+        ([], "--model --space"),
+        (["--model", "torchvision.models:resnet"], "resnet"),
+        (["--model", "nowhere.py:make"], "nowhere.py"),
+        (["--model", f"{VARIOUS}", "--architecture", "{}"], "--architecture.*--space"),
+        (["--space", "lenett"], "'lenett'"),
+        (["--space", VARIOUS, "--architecture", "width=16"], "--architecture width=16"),
+        (["--space", VARIOUS, "--architecture", '{"width": 17}'], "'width'.*17.*16, 32"),
+        (["--space", VARIOUS, "--dataset", "digit"], "'digit'.*digits"),
+        (["--space", VARIOUS, "--epochs", "0"], "--epochs 0.*--base"),
+        (["--space", VARIOUS, "--epochs", "3", "--base", "x"], "--epochs.*--base"),
+        (["--space", VARIOUS, "--base", "nowhere"], "--base 'nowhere'"),
+        (["--space", VARIOUS, "--tune-epochs", "0"], "--tune-epochs 0"),
+        (["--space", VARIOUS, "--train-images", "5000"], "--train-images 5000.*1259"),
+        (["--space", VARIOUS, "--learning-rate", "0"], "--learning-rate 0"),
+        (["--space", VARIOUS, "--plot", "plot.pdf"], "--plot 'plot.pdf'.*png.*svg"),
+        (["--space", VARIOUS, "--only", "prun"], "--only 'prun'.*base, prune-l1"),
+        (["--space", VARIOUS, "--recipes", "nowhere.yaml"], "'nowhere.yaml'"),
+        (["--space", VARIOUS, "--recipes", "wrong.yaml"], "'wrong.yaml'.*'x'.*'prun'"),
+        (["--space", VARIOUS, "--recipes", "list.yaml"], "'list.yaml'"),
+        (["--space", VARIOUS, "--recipes", "name.yaml"], "'name.yaml'.*'a/b'"),
+        (["--space", VARIOUS, "--out", "taken"], "'taken'.*--out"),
+        (["--space", VARIOUS, "--tune-epochs", "x"], "--tune-epochs.*'x'"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_clear_line(
@@ -217,4 +217,4 @@ def test_another_comparison_in_the_same_folder(
 ) -> None:
     monkeypatch.chdir(comparison.folder)
     assert compare_compression.main([*CALL, "--learning-rate", "0.1"]) == 2
-    assert "was begun with --learning-rate 0.005, not 0.1: choose another --out" in capsys.readouterr().err
+    assert "--learning-rate 0.005, not 0.1" in capsys.readouterr().err
