@@ -46,7 +46,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput"):  # one of the processes of -n
         _measure_apart()
         _compute_apart()
-    elif session.config.getoption("numprocesses", None):
+    elif session.config.getoption("numprocesses", None) or session.config.option.collectonly:
         return
     begin_workers(IMPORTS)  # once, with all that any run needs, whichever is the first
 
