@@ -198,4 +198,4 @@ def test_what_is_dominated_whatever_it_learns_is_not_trained(recipes: Path, run:
     vain = [trial for trial in trials if trial["result"]["state"] == "ruled out"]
     assert [json.loads(trial["params"]["body"]) for trial in vain] == ["bad", "bad"]
     assert all("its architecture has had" in trial["result"]["reason"] for trial in vain)
-    assert "2 of 6 candidates (33%) were ruled out before training" in done.stdout
+    assert "2 of 6 candidates (33%) ruled out before training" in done.stdout
