@@ -1,4 +1,4 @@
-"""Everything that a run can be told, in one place: flags, YAML and Python have the same names."""
+"""Options of a run. Command line, YAML files and Python use the same names."""
 
 from __future__ import annotations
 
@@ -78,29 +78,29 @@ class Configuration:
     )
     architectures: str | None = _option(
         None,
-        "only these of the space: a run directory, a top_models.json, or a file with dicts from choices to values",
+        "only these architectures of the space: a run directory, top_models.json, or a YAML or JSON file",
     )
     strategy: str = _option("optuna", "the engine that drives the search", absolute_code)
     sampler: str = _option(
-        "graph_gp", "what proposes the next candidate: a built-in, or a class of yours or Optuna's", absolute_code
+        "graph_gp", "proposes candidates: a built-in, or path/to/file.py:Class, also a sampler of Optuna", absolute_code
     )
     scheduler: str = _option(
         "none",
-        "how far each candidate is trained, with options such as asha:eta=3; several joined by +",
+        "early stopping of candidates, with options such as asha:eta=3; several joined by +",
         _code_in_schedulers,
     )
     evaluator: str = _option(
         "network",
-        "network (train and export), table.csv, or path/to/file.py:function from a candidate to metrics",
+        "network (train and export), table.csv, or path/to/file.py:function that maps a candidate to metrics",
         _code_or_table,
     )
     dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder", _folder_or_name)
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
-    download: bool = _option(False, "fetch the data set into --data-root if it is not there")
-    image_size: int | None = _option(None, "make every image a square of so many pixels")
+    download: bool = _option(False, "download the data set into --data-root if it is missing")
+    image_size: int | None = _option(None, "resize images to squares with this side in pixels")
     objectives: str = _option(
         "val_accuracy,latency_ms,size_kib",
-        "one or more metrics, comma separated; your own with a direction, such as energy:min",
+        "one or more metrics, comma separated; custom ones with a direction, such as energy:min",
     )
     objective: str = _option("pareto", "pareto (a front), or weighted (the product of MnasNet)")
     weights: str | None = _option(None, "exponents of the weighted product, such as latency_ms=-0.07,size_kib=-0.07")
@@ -114,97 +114,90 @@ class Configuration:
     min_accuracy: float | None = _option(None, "hard limit on validation accuracy, between 0 and 1")
     metrics: str | None = _option(
         None,
-        "metrics of your own, such as energy=path/to/file.py:function (called with the file and the data set)",
+        "custom metrics, such as energy=path/to/file.py:function, called with the file and the data set",
         _code_of_metrics,
     )
-    trials: int = _option(20, "candidates to train")
+    trials: int = _option(20, "number of candidates to train")
     timeout: float | None = _option(None, "seconds after which no further candidate is begun")
     stop_at: str | None = _option(None, "end the search when a candidate reaches this, such as val_accuracy=0.99")
-    patience: int | None = _option(None, "end the search after so many trials without a gain in hypervolume")
+    patience: int | None = _option(None, "end the search after this many trials without a gain in hypervolume")
     epochs: int = _option(5, "epochs of training for each candidate")
     subnets: int = _option(
-        200, "of --strategy supernet: how many subnets are judged before --trials of them are trained"
+        200, "for --strategy supernet: subnets to score with inherited weights before --trials of them are trained"
     )
-    supernet_epochs: int = _option(25, "of --strategy supernet: epochs of the supernet's training")
-    supernet_sampling: str = _option("sandwich", "of --strategy supernet: sandwich, fair or random")
+    supernet_epochs: int = _option(25, "for --strategy supernet: epochs of the supernet")
+    supernet_sampling: str = _option("sandwich", "for --strategy supernet: sandwich, fair or random")
     seed: int = _option(0, "seed of the run")
-    workers: int = _option(0, "worker processes; 0: as many as there are cores for their trainings")
+    workers: int = _option(0, "worker processes; 0: as many as the cores allow with --training-threads")
     ray_address: str | None = _option(
-        None, "of --strategy ray: a running cluster, or auto; by default one is started on this machine"
+        None, "for --strategy ray: address of a running cluster, or auto; by default a cluster starts on this machine"
     )
-    cpus_per_trial: float = _option(1.0, "of --strategy ray: processors that each trial takes, see --training-threads")
-    gpus_per_trial: float = _option(0.0, "of --strategy ray: GPUs that each trial takes, fractions too")
-    trial_timeout: float | None = _option(None, "seconds after which a trial is ended and counts as failed")
-    retries: int = _option(1, "how often a trial is tried again whose worker process died")
-    top_k: int = _option(5, "how many of the best candidates are compressed after the search")
+    cpus_per_trial: float = _option(1.0, "for --strategy ray: processors per trial, see --training-threads")
+    gpus_per_trial: float = _option(0.0, "for --strategy ray: GPUs per trial, also fractions")
+    trial_timeout: float | None = _option(None, "seconds after which a trial fails")
+    retries: int = _option(1, "retries of a trial whose worker process died")
+    top_k: int = _option(5, "number of best candidates to compress after the search")
     compress: str = _option(
         "prune,distill,quantize",
         "stages after the search, with options such as prune:sparsity=0.6:epochs=4,distill,quantize; or none",
     )
     int8_target: str = _option(
-        "any", "of int8 files: any (the same answers on every x86 processor) or vnni (finer weights, for newer ones)"
+        "any", "of int8 files: any (equal results on all x86 processors) or vnni (finer weights, for newer processors)"
     )
-    max_drop: float = _option(0.5, "points of validation accuracy that a stage may lose and still be kept")
+    max_drop: float = _option(0.5, "largest loss of validation accuracy in points; a stage that loses more is rejected")
     co_search: str | None = _option(
         None,
-        "search recipes of compression together with architectures, and rank the compressed files: a YAML file that "
-        "names the choices, or default; there is no --compress then",
+        "search compression recipes together with architectures, and rank the compressed files: a YAML file with the "
+        "choices, or default; replaces --compress",
     )
-    search_hyperparameters: bool = _option(
-        False, "search the learning rate, the augmentation and the warm-up of the training too"
-    )
-    repeats: int = _option(
-        1, "how often each finalist is trained in all, with other seeds; mean and spread are reported"
-    )
-    device: str = _option("auto", "where candidates are trained: auto, cpu or cuda; they are deployed on the CPU")
+    search_hyperparameters: bool = _option(False, "also search learning rate, augmentation and warm-up of the training")
+    repeats: int = _option(1, "trainings of each finalist, each with another seed; the report has mean and spread")
+    device: str = _option("auto", "device of the training: auto, cpu or cuda; files are deployed on the CPU")
     precision: str = _option(
-        "auto", "of training: fp32, bf16, mixed (the faster one for each network), or auto (mixed where there is bf16)"
+        "auto",
+        "of the training: fp32, bf16, mixed (the faster one for each network), or auto (mixed where bf16 is supported)",
     )
-    training_threads: int = _option(
-        1, "threads of each training: more than one pays where there are fewer candidates than cores"
-    )
-    batch_size: int = _option(64, "images a training step")
-    learning_rate: float = _option(5e-3, "peak of the one-cycle schedule")
+    training_threads: int = _option(1, "threads per training; more than one helps with fewer candidates than cores")
+    batch_size: int = _option(64, "images per training step")
+    learning_rate: float = _option(5e-3, "peak learning rate of the one-cycle schedule")
     init: str | None = _option(
         None,
-        "weights that every network begins with, as far as they fit: torchvision:resnet18 where its file is on disk "
-        "(--download fetches it), or a .safetensors or .pth file",
+        "initial weights of all networks, where names and shapes fit: torchvision:resnet18 (--download fetches its "
+        "file), or a .safetensors or .pth file",
         _file_or_torchvision,
     )
     epoch_images: int | None = _option(
-        None, "images of an epoch, if not all of the training split: reports, and decisions of --scheduler, come sooner"
+        None, "images per epoch, instead of the whole training split: --scheduler decides sooner"
     )
     normalise: str = _option(
         "folded",
-        "folded: train networks with batch normalisation behind layers that have none, which is folded into them "
-        "afterwards and makes trainings shorter; or none",
+        "folded: add batch normalization to layers without it, and fold it into them after training, for shorter "
+        "trainings; or none",
     )
-    augment: str = _option("auto", "none, shift, shift-flip, or auto (what the data set allows)")
-    latency_batch: int = _option(1, "images a call when latency is measured")
-    latency_threads: int = _option(1, "threads when latency is measured")
+    augment: str = _option("auto", "augmentation: none, shift, shift-flip, or auto (by data set)")
+    latency_batch: int = _option(1, "images per call in latency measurements")
+    latency_threads: int = _option(1, "threads in latency measurements")
     latency: str = _option(
         "auto",
-        "in the search: measured; predicted, from operators that are measured once on a machine; or auto, measured "
-        "unless others that compute here do not pause. Finalists are always measured",
+        "in the search: measured, predicted (from the operators of a network), or auto (measure; predict if other "
+        "processes cannot be paused). Finalists are always measured",
     )
     runtime: str = _option(
-        "onnxruntime", "what runs the files, for accuracy and latency: onnxruntime or openvino (slimsearch[openvino])"
+        "onnxruntime", "runtime of the files, for accuracy and latency: onnxruntime or openvino (slimsearch[openvino])"
     )
     storage: str | None = _option(
         None,
-        "a database for drivers on several machines, such as postgresql://user@host/database; by default the study is "
-        "in the run directory. A password is not stored: give it by PGPASSWORD or ~/.pgpass",
+        "database for drivers on several machines, such as postgresql://user@host/database; by default the study is in "
+        "the run directory. Passwords are not stored: use PGPASSWORD or ~/.pgpass",
     )
     study: str | None = _option(
-        None, "of --storage: the study's name, the same for all its drivers; by default the run directory's name"
+        None, "for --storage: name of the study, the same for all drivers; by default the name of the run directory"
     )
     heartbeat: int = _option(
-        60, "of --storage: seconds between signs of life; a driver without one for twice as long is taken for lost"
+        60, "for --storage: seconds between heartbeats; a driver without one for twice as long is lost"
     )
-    log: str | None = _option(
-        None, "tell these too of every epoch and trial, by the packages of that name: tensorboard, mlflow, or both"
-    )
-    run_dir: str | None = _option(None, "where the run is stored; by default runs/<space>-<date>-<time>")
+    log: str | None = _option(None, "also log to tensorboard or mlflow, or both, comma separated")
+    run_dir: str | None = _option(None, "run directory; by default runs/<space>-<date>-<time>")
 
     def __post_init__(self) -> None:
         """Refuse what can be seen to be wrong without looking anywhere.
