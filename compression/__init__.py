@@ -1,12 +1,14 @@
 """A trained network in, a smaller one out: one stage per file, and the export to the deploy runtime."""
 
+import os
+
 if __name__ == "compression":
     # The root of a checkout is on sys.path, and since Python 3.14 the standard library has a package of this name.
-    import os
-
     __path__ = [os.path.join(os.path.dirname(os.__file__), "compression")]
 else:
-    from slimsearch.compression import _telemetry  # noqa: F401 - before ONNX Runtime is imported anywhere
+    # ONNX Runtime for Linux reports sessions to Microsoft since version 1.32, unless this is set when it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
     from slimsearch.compression._network import Network
     from slimsearch.compression._recipe import PlainRecipe, Recipe, RecipeStage, StageGroup
     from slimsearch.compression._replaced import SIGN_INPUT

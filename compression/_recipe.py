@@ -65,7 +65,7 @@ class RecipeStage:
         try:
             json.dumps(dict(self.options))
             stage: Stage = stage_class(**self.options)
-        except (TypeError, ValueError) as error:
+        except (SlimsearchError, TypeError, ValueError) as error:
             raise SlimsearchError(f"stage '{self.name}' with {dict(self.options)}: {error}") from error
         return stage
 

@@ -25,7 +25,7 @@ def make(kind: str, layer: nn.Module) -> nn.Module:
     import torch
     from torch import nn
 
-    from slimsearch.compression.quantization.sign import Sign
+    from slimsearch.compression.bnn import Sign
 
     if kind == SIGN_INPUT and isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
         return nn.Sequential(Sign(layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels), layer)

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from slimsearch.compression._network import Network
 from slimsearch.compression._replaced import SIGN_INPUT, make, replace_layer
-from slimsearch.compression._stage import AfterStep, Part, Training, TrainingStage
+from slimsearch.compression._stage import AfterStep, Part, Training, TrainingStage, check_training
 from slimsearch.compression._weights import layers_in_order
 from slimsearch.compression.quantization.plan import CODEBOOK, Quantization
 from slimsearch.errors import SlimsearchError
@@ -40,8 +40,7 @@ class Bnn(TrainingStage):
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"epochs {self.epochs} is less than 1")
+        check_training(self)
 
     def begin(self, network: Network, training: Training) -> Part:
         module = network.copy_module().eval()
@@ -59,6 +58,29 @@ class Bnn(TrainingStage):
             replaced[name] = SIGN_INPUT
         structure: Mapping[str, object] = {**network.structure, "replaced": replaced}
         return Part(Network(module, structure, network.quantization), after_step=[_Clip()], finish=_finish)
+
+
+class Sign(torch.nn.Module):
+    """1 where the input is not below its channel's threshold, -1 elsewhere; the thresholds are learned.
+
+    The gradient passes where the input is within 1 of it. Source: Courbariaux et al. 2016, section 1.3 (the "hard tanh"
+    estimator); thresholds as in ReActNet (Liu et al. 2020), without which every output of a ReLU becomes 1.
+
+    Args:
+        channels: C of inputs (N, C, H, W) or (..., C).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.threshold = torch.nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - (self.threshold.view(-1, 1, 1) if x.ndim == 4 else self.threshold)
+        signs = torch.where(centred >= 0, 1.0, -1.0).to(x.dtype)
+        if not torch.is_grad_enabled():
+            return signs
+        limited = centred.clamp(-1, 1)
+        return limited + (signs - limited).detach()
 
 
 class _Binary(torch.nn.Module):

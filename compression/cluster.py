@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slimsearch.compression._network import Network
-from slimsearch.compression._stage import AfterStep, Part, Training, TrainingStage
+from slimsearch.compression._stage import AfterStep, Part, Training, TrainingStage, check_training, require
 from slimsearch.compression._weights import parameters
 from slimsearch.compression.quantization.plan import CODEBOOK, Quantization
 from slimsearch.errors import SlimsearchError
@@ -43,12 +43,8 @@ class Cluster(TrainingStage):
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if self.bits not in range(1, 9):
-            raise ValueError(f"bits {self.bits} is not in 1 to 8")
-        if self.epochs is not None and self.epochs < 0:
-            raise ValueError(f"epochs {self.epochs} is less than 0")
-        if self.learning_rate is not None and self.learning_rate <= 0:
-            raise ValueError(f"learning_rate {self.learning_rate} is not above 0")
+        check_training(self, least_epochs=0)
+        require(self.bits in range(1, 9), f"bits {self.bits} is not in 1 to 8")
 
     def begin(self, network: Network, training: Training) -> Part:
         module = network.copy_module()

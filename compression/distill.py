@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from slimsearch.compression._network import Network
-from slimsearch.compression._stage import LossTerm, Part, Training, TrainingStage
-from slimsearch.compression.distillation.features import TEACHERS, check_options, check_teacher, device_of, move_to
+from slimsearch.compression._stage import LossTerm, Part, Training, require
+from slimsearch.compression.distillation.features import TEACHERS, DistillationStage, device_of, move_to
 from slimsearch.compression.distillation.onnx_teacher import OnnxFile
 from slimsearch.errors import SlimsearchError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Distill(TrainingStage):
+class Distill(DistillationStage):
     """Train towards the teacher's softened probabilities.
 
     Source: Hinton, Vinyals and Dean 2015: ``weight * T^2 * KL(teacher / T || student / T)`` plus
@@ -38,19 +38,11 @@ class Distill(TrainingStage):
         learning_rate: peak of the schedule; by default that of the evaluator.
     """
 
-    changes_cost: ClassVar[bool] = False
-
-    teacher: str = "parent"
     temperature: float = 2.0
-    weight: float = 0.5
-    epochs: int | None = None
-    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        check_teacher(self.teacher)
-        if self.temperature <= 0:
-            raise ValueError(f"temperature {self.temperature} is not above 0")
-        check_options(self.weight, self.epochs, self.learning_rate)
+        super().__post_init__()
+        require(self.temperature > 0, f"temperature {self.temperature} is not above 0")
 
     def begin(self, network: Network, training: Training) -> Part:
         teacher: Callable[[Tensor], Tensor]

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from slimsearch.compression.lsq import LearnedGrid
-from slimsearch.compression.quantization.fake_quantization import InputQuantizer, Seen, WeightQuantizer, round_through
-from slimsearch.compression.quantization.learned import LearnedQuantization
+from slimsearch.compression.quantization.learned import (
+    InputQuantizer,
+    InputRange,
+    LearnedQuantization,
+    WeightQuantizer,
+    round_through,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,9 +33,9 @@ class Dorefa(LearnedQuantization):
     def weight_quantizer(self, weight: Tensor, bits: int) -> WeightQuantizer:
         return _Tanh(bits, float(weight.abs().max()))
 
-    def input_quantizer(self, seen: Seen) -> InputQuantizer:
-        low = min(seen.low, 0.0)
-        scale = max(seen.high - low, 1e-6) / 255
+    def input_quantizer(self, observed: InputRange) -> InputQuantizer:
+        low = min(observed.low, 0.0)
+        scale = max(observed.high - low, 1e-6) / 255
         grid = LearnedGrid(scale, round(-low / scale), learn_zero=False)
         grid.log_scale.requires_grad_(False)
         return grid

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._network import Network
-from slimsearch.compression._stage import AfterStep, Part, Training, TrainingStage
+from slimsearch.compression._stage import AfterStep, Part, Training, require
 from slimsearch.compression._weights import parameters, weights
-from slimsearch.compression.pruning.criterion import check, initial, make_importance, make_schedule, observe
-from slimsearch.compression.pruning.gradual import Gradual
 from slimsearch.compression.pruning.importances import Importance
-from slimsearch.compression.pruning.schedules import Schedule
+from slimsearch.compression.pruning.pruning_stage import GradualCut, PruningStage, observe
 from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Level(TrainingStage):
+class Level(PruningStage):
     """Set the least important weights to zero, and train the others.
 
     Source: Han et al. 2015, "Learning both weights and connections for efficient neural networks". The shape of the
@@ -28,48 +26,40 @@ class Level(TrainingStage):
 
     Attributes:
         sparsity: share of the weights (of tensors with two dimensions or more) that become zero, in (0, 1).
-        importance: which: l1, l2, taylor, movement (with a gradual schedule), snip or synflow.
+        importance: what to cut: l1, l2, taylor, movement with a gradual schedule, or your own class.
         schedule: at_once, linear or agp.
         scope: "layer" for the same share of every layer, "network" for one threshold.
-        epochs: length of the training; by default as long as the network was trained.
         events, ramp: number of cuts of a gradual schedule, and the share of the training over which they are spread.
+        epochs: length of the training; by default as long as the network was trained.
         learning_rate: peak of the training's schedule; by default that of the evaluator.
+
+    Raises:
+        SlimsearchError: an option has a wrong value.
     """
 
     sparsity: float = 0.8
-    importance: str = "l1"
-    schedule: str = "at_once"
-    scope: str = "layer"
-    epochs: int | None = None
-    events: int = 10
-    ramp: float = 0.5
-    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.sparsity < 1:
-            raise ValueError(f"sparsity {self.sparsity} is not between 0 and 1")
-        check(self)
-        if make_importance(self).of_channels:
-            raise ValueError(f"importance {self.importance} is of channels, not of single weights")
+        super().__post_init__()
+        require(0 < self.sparsity < 1, f"sparsity {self.sparsity} is not between 0 and 1")
+        ranks_weights = not self.new_importance().of_channels
+        require(ranks_weights, f"importance {self.importance} is of channels, not of single weights")
 
     def begin(self, network: Network, training: Training) -> Part:
-        importance, schedule = make_importance(self), make_schedule(self)
-        module = initial(network, training) if importance.at_initialization else network.copy_module()
-        importance.prepare(module, training.calibration)
-        start = Network(module, network.structure, network.quantization)
+        importance, module = self.new_importance(), network.copy_module()
         mask: AfterStep
-        if schedule.gradual:
-            mask = _GradualMask(importance, schedule, self)
+        if self.new_schedule().gradual:
+            mask = _GradualMask(self, importance)
         else:
             if importance.needs_gradients:
                 observe(importance, module, training)
-            mask = _Mask(choose(importance.scores(weights(module)), self.sparsity, self.scope == "network"))
+            mask = _Mask(_remaining(importance.scores(weights(module)), self.sparsity, self.scope == "network"))
             mask(module, 0, 1)
-        return Part(start, after_step=[mask])
+        return Part(Network(module, network.structure, network.quantization), after_step=[mask])
 
 
-def choose(scores: Mapping[str, Tensor], sparsity: float, together: bool) -> dict[str, Tensor]:
-    """What stays: a mask for each tensor of weights.
+def _remaining(scores: Mapping[str, Tensor], sparsity: float, together: bool) -> dict[str, Tensor]:
+    """Masks of the weights that stay, one for each tensor.
 
     Raises:
         SlimsearchError: there are no weights.
@@ -91,50 +81,49 @@ def choose(scores: Mapping[str, Tensor], sparsity: float, together: bool) -> dic
 
 
 class _Mask(AfterStep):
-    """Weights that are zero after every step."""
+    """Sets the same weights to zero after every step."""
 
-    def __init__(self, kept: dict[str, Tensor]) -> None:
-        self.kept = kept
+    def __init__(self, mask: dict[str, Tensor]) -> None:
+        self._mask = mask
 
     def __call__(self, module: nn.Module, step: int, steps: int) -> None:
-        hold(module, self.kept)
+        _apply_mask(module, self._mask)
 
     def state(self) -> dict[str, Any]:
-        return {"kept": self.kept}
+        return {"kept": self._mask}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.kept = state["kept"]
+        self._mask = state["kept"]
 
 
-class _GradualMask(Gradual):
-    """Ever more of them."""
+class _GradualMask(GradualCut):
+    """Sets more weights to zero at each event."""
 
-    def __init__(self, importance: Importance, schedule: Schedule, stage: Level) -> None:
-        super().__init__(importance, schedule, stage.events, stage.ramp)
+    def __init__(self, stage: Level, importance: Importance) -> None:
+        super().__init__(stage, importance)
         self._stage = stage
-        self._kept: dict[str, Tensor] = {}
+        self._mask: dict[str, Tensor] = {}
 
     def cut(self, module: nn.Module, share: float, last: bool) -> None:
         scores = self.importance.scores(weights(module))
-        scores = {n: s.masked_fill(~self._kept[n], -1.0) if n in self._kept else s for n, s in scores.items()}
-        self._kept = choose(scores, self._stage.sparsity * share, self._stage.scope == "network")
+        scores = {n: s.masked_fill(~self._mask[n], -1.0) if n in self._mask else s for n, s in scores.items()}
+        self._mask = _remaining(scores, self._stage.sparsity * share, self._stage.scope == "network")
 
     def hold(self, module: nn.Module) -> None:
-        hold(module, self._kept)
+        _apply_mask(module, self._mask)
 
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "kept": self._kept}
+        return {**super().state(), "kept": self._mask}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
-        self._kept = state["kept"]
+        self._mask = state["kept"]
 
 
-def hold(module: nn.Module, kept: Mapping[str, Tensor]) -> None:
-    """Set to zero what is not kept."""
+def _apply_mask(module: nn.Module, mask: Mapping[str, Tensor]) -> None:
     import torch
 
     with torch.no_grad():
         for name, parameter in parameters(module).items():
-            if name in kept:
-                parameter.mul_(kept[name].to(parameter.device))
+            if name in mask:
+                parameter.mul_(mask[name].to(parameter.device))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._network import Network, dropout_rates, widths
 from slimsearch.compression._replaced import FACTORED, make, replace_layer
-from slimsearch.compression._stage import Part, Training, TrainingStage
+from slimsearch.compression._stage import Part, Training, TrainingStage, check_training, require
 from slimsearch.compression._weights import layers_in_order
 from slimsearch.errors import SlimsearchError, describe_error
 
@@ -48,18 +48,11 @@ class LowRank(TrainingStage):
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.energy <= 1:
-            raise ValueError(f"energy {self.energy} is not in (0, 1]")
-        if self.params is not None and self.params < 1:
-            raise ValueError(f"params {self.params} is less than 1")
-        if self.params is not None and self.energy != _ENERGY:
-            raise ValueError("energy and params exclude each other")
-        if self.epochs is not None and self.epochs < 0:
-            raise ValueError(f"epochs {self.epochs} is less than 0")
-        if self.round_to < 1:
-            raise ValueError(f"round_to {self.round_to} is less than 1")
-        if self.learning_rate is not None and self.learning_rate <= 0:
-            raise ValueError(f"learning_rate {self.learning_rate} is not above 0")
+        check_training(self, least_epochs=0)
+        require(0 < self.energy <= 1, f"energy {self.energy} is not in (0, 1]")
+        require(self.params is None or self.params >= 1, f"params {self.params} is less than 1")
+        require(self.params is None or self.energy == _ENERGY, "energy and params exclude each other")
+        require(self.round_to >= 1, f"round_to {self.round_to} is less than 1")
 
     def begin(self, network: Network, training: Training) -> Part:
         import torch

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from slimsearch.compression.quantization.fake_quantization import InputQuantizer, Seen, WeightQuantizer
-from slimsearch.compression.quantization.learned import LearnedQuantization
+from slimsearch.compression.quantization.learned import InputQuantizer, InputRange, LearnedQuantization, WeightQuantizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,9 +32,9 @@ class Lsq(LearnedQuantization):
                         if bits > 4 else 2 * mean / math.sqrt(quantizer.top))  # fmt: skip
         return quantizer
 
-    def input_quantizer(self, seen: Seen) -> InputQuantizer:
-        reach = seen.high / 255 if seen.is_positive else max(-seen.low, seen.high) / 127
-        return LearnedGrid(reach, 0.0 if seen.is_positive else 128.0, learn_zero=False)
+    def input_quantizer(self, observed: InputRange) -> InputQuantizer:
+        reach = observed.high / 255 if observed.is_positive else max(-observed.low, observed.high) / 127
+        return LearnedGrid(reach, 0.0 if observed.is_positive else 128.0, learn_zero=False)
 
 
 class LearnedScale(WeightQuantizer):

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from slimsearch.compression.lsq import LearnedGrid, LearnedScale
-from slimsearch.compression.quantization.fake_quantization import InputQuantizer, Seen, WeightQuantizer
-from slimsearch.compression.quantization.learned import LearnedQuantization
+from slimsearch.compression.quantization.learned import InputQuantizer, InputRange, LearnedQuantization, WeightQuantizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +32,7 @@ class LsqPlus(LearnedQuantization):
         quantizer.start(reach.clamp_min(1e-8) / quantizer.top)
         return quantizer
 
-    def input_quantizer(self, seen: Seen) -> InputQuantizer:
-        low = min(seen.low, 0.0)
-        scale = max(seen.high - low, 1e-6) / 255
-        return LearnedGrid(scale, -low / scale, learn_zero=not seen.is_positive)
+    def input_quantizer(self, observed: InputRange) -> InputQuantizer:
+        low = min(observed.low, 0.0)
+        scale = max(observed.high - low, 1e-6) / 255
+        return LearnedGrid(scale, -low / scale, learn_zero=not observed.is_positive)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slimsearch.compression._network import Network, dropout_rates
-from slimsearch.compression._stage import Part, Training, TrainingStage
+from slimsearch.compression._stage import Part, Training, require
 from slimsearch.compression._weights import weights
 from slimsearch.compression.pruning.channels import Channels
-from slimsearch.compression.pruning.criterion import check, draw_anew, initial, make_importance, make_schedule, observe
+from slimsearch.compression.pruning.pruning_stage import PruningStage, observe
 from slimsearch.compression.pruning.selection import TARGETS, THIRDS, GradualChannels, Selection
+from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,33 +21,36 @@ _AFTER = ("fine-tune", "rewind", "scratch")
 
 
 @dataclass(frozen=True)
-class Prune(TrainingStage):
+class Prune(PruningStage):
     """Remove the least important channels, then train what is left.
 
     Source: filter pruning (Li et al. 2017), with the layers that must be cut together found by DepGraph (Fang et al.
     2023; torch-pruning): one score for a group of coupled channels.
 
     Attributes:
-        sparsity: share of the channels of each layer that is removed, in (0, 1), 0.3 unless another target is given;
-            the logits' layer stays whole.
-        early, middle, late: or: that share in the first, the second and the last third of the layers, each in [0, 1),
-            those that are not given 0.
-        params: or: so many parameters at most are left.
-        macs: or: so many multiply-accumulates an image.
-        latency_ms: or: the file, exported in float32 and measured, takes no longer.
-        importance: what to cut: a name of `slimsearch.compression.pruning.importances`, or a class of your own.
+        sparsity: share of the channels of each layer to remove, in (0, 1), 0.3 unless another target is given; the
+            layer of the logits stays whole.
+        early, middle, late: or that share for the first, the second and the last third of the layers, each in [0, 1),
+            0 where it is not given.
+        params: or the largest number of parameters that may be left.
+        macs: or the largest number of multiply-accumulates of one image.
+        latency_ms: or the longest latency of the float32 file, which is measured.
+        importance: what to cut: a name of `slimsearch.compression.pruning.importances`, or your own class.
         schedule: at_once; or linear or agp, which cut while the network trains, and remove at the end.
         scope: "layer" cuts the same share of every layer, "network" ranks the channels of all layers against each
             other, for a target in params by their importance for each parameter.
-        after: "fine-tune" the weights that are left, "rewind" them to those that their training began with
-            (Frankle and Carbin 2019), or train the structure from "scratch" with new ones (Liu et al. 2019).
-        epochs: length of that training; by default as long as the network was trained.
         events, ramp: number of cuts of a gradual schedule, and the share of the training over which they are spread.
-        round_to: layers of at least four times as many channels get a width that is a multiple of it, since runtimes
-            work on blocks of channels (22 of 32 channels ran slower than all 32); 1 leaves widths as they come.
-        dropout: share of the network's dropout rates that the pruned one keeps, in [0, 1]. None by default: less
-            capacity needs less of it (Han et al. 2015), and a short fine-tuning did best without.
+        after: "fine-tune" the weights that are left, "rewind" them to those with which their training began
+            (Frankle and Carbin 2019), or train the structure from "scratch" with new ones (Liu et al. 2019).
+        round_to: layers with at least four times as many channels get a width that is a multiple of it, since runtimes
+            work on blocks of channels (22 of 32 channels ran slower than all 32); 1 for any width.
+        dropout: factor on the dropout rates, in [0, 1]. 0 by default: less capacity needs less dropout (Han et al.
+            2015), and a short fine-tuning did best without.
+        epochs: length of that training; by default as long as the network was trained.
         learning_rate: peak of the training's schedule; by default that of the evaluator.
+
+    Raises:
+        SlimsearchError: an option has a wrong value, or two exclude each other.
     """
 
     sparsity: float | None = None
@@ -56,66 +60,73 @@ class Prune(TrainingStage):
     params: float | None = None
     macs: float | None = None
     latency_ms: float | None = None
-    importance: str = "l1"
-    schedule: str = "at_once"
-    scope: str = "layer"
     after: str = "fine-tune"
-    epochs: int | None = None
-    events: int = 10
-    ramp: float = 0.5
     round_to: int = 8
     dropout: float = 0.0
-    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         thirds = [getattr(self, name) for name in THIRDS if getattr(self, name) is not None]
         targets = [name for name in TARGETS if getattr(self, name) is not None]
         if thirds:
             targets.append("early, middle or late")
-            if self.scope != "layer":
-                raise ValueError(f"scope {self.scope} ranks all layers against each other: give a sparsity")
-            if not all(0 <= share < 1 for share in thirds) or not any(thirds):
-                raise ValueError("early, middle and late are shares from 0 on and below 1, not all of them 0")
-        if len(targets) > 1:
-            raise ValueError(f"{' and '.join(targets)} are given; one target is enough")
-        if self.sparsity is not None and not 0 < self.sparsity < 1:
-            raise ValueError(f"sparsity {self.sparsity} is not between 0 and 1")
+            require(self.scope == "layer", f"scope {self.scope} ranks all layers against each other: give a sparsity")
+            valid = all(0 <= share < 1 for share in thirds) and any(thirds)
+            require(valid, "early, middle and late are shares from 0 on and below 1, not all of them 0")
+        require(len(targets) <= 1, f"{' and '.join(targets)} are given; one target is enough")
+        require(self.sparsity is None or 0 < self.sparsity < 1, f"sparsity {self.sparsity} is not between 0 and 1")
         for name in TARGETS[1:]:
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} {value} is not above 0")
-        if self.after not in _AFTER:
-            raise ValueError(f"after '{self.after}' is none of {', '.join(_AFTER)}")
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout {self.dropout} is not between 0 and 1")
-        if self.round_to < 1:
-            raise ValueError(f"round_to {self.round_to} is less than 1")
-        check(self)
-        if make_schedule(self).gradual and self.after != "fine-tune":
-            raise ValueError(f"schedule {self.schedule} cuts while the trained weights go on being trained")
+            require(value is None or value > 0, f"{name} {value} is not above 0")
+        require(self.after in _AFTER, f"after '{self.after}' is none of {', '.join(_AFTER)}")
+        require(0 <= self.dropout <= 1, f"dropout {self.dropout} is not between 0 and 1")
+        require(self.round_to >= 1, f"round_to {self.round_to} is less than 1")
+        require(
+            self.after == "fine-tune" or not self.new_schedule().gradual,
+            f"schedule {self.schedule} cuts while the trained weights go on being trained",
+        )
 
     def begin(self, network: Network, training: Training) -> Part:
-        importance, schedule = make_importance(self), make_schedule(self)
-        images = training.calibration
-        starts_anew = importance.at_initialization or self.after == "rewind"
-        first = initial(network, training) if starts_anew else None
-        scored = first if first is not None and importance.at_initialization else network.module
-        selection = Selection(self, Channels(scored, images, self.round_to), importance, network, training)
-        importance.prepare(scored, images)
-        if schedule.gradual:
+        importance = self.new_importance()
+        initial = _initial(network, training) if self.after == "rewind" else None
+        channels = Channels(network.module, training.calibration, self.round_to)
+        selection = Selection(self, channels, importance, network, training)
+        if self.new_schedule().gradual:
             module = network.copy_module()
             _scale_dropout(module, self.dropout)
-            gradual = GradualChannels(selection, schedule)
+            gradual = GradualChannels(selection)
             structure = {**network.structure, "dropout": dropout_rates(module)}
             return Part(Network(module, structure, network.quantization), after_step=[gradual], finish=gradual.finish)
         if importance.needs_gradients:
-            observe(importance, scored, training)
-        cuts = selection.final(importance.scores(weights(scored)))
-        module = copy.deepcopy(first) if first is not None else network.copy_module()
+            observe(importance, network.module, training)
+        cuts = selection.final(importance.scores(weights(network.module)))
+        module = network.copy_module() if initial is None else initial
         if self.after == "scratch":
-            draw_anew(module, training.seed)
+            _draw_anew(module, training.seed)
         _scale_dropout(module, self.dropout)
         return Part(selection.remove(Network(module, network.structure, network.quantization), cuts))
+
+
+def _initial(network: Network, training: Training) -> nn.Module:
+    """The module with the weights with which its training began.
+
+    Raises:
+        SlimsearchError: they are not known, or do not fit what is left of the network.
+    """
+    if "widths" in network.structure or "replaced" in network.structure:
+        raise SlimsearchError("only a network that nothing was cut from can go back to its initial weights")
+    return copy.deepcopy(training.initial()).eval()
+
+
+def _draw_anew(module: nn.Module, seed: int) -> None:
+    """New weights in every layer, in place."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in module.modules():
+            if callable(reset := getattr(layer, "reset_parameters", None)):
+                reset()
 
 
 def _scale_dropout(module: nn.Module, factor: float) -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from slimsearch.compression.quantization.fake_quantization import InputQuantizer, Seen, WeightQuantizer
-from slimsearch.compression.quantization.learned import LearnedQuantization
+from slimsearch.compression.quantization.learned import InputQuantizer, InputRange, LearnedQuantization, WeightQuantizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +27,8 @@ class Qat(LearnedQuantization):
     def weight_quantizer(self, weight: Tensor, bits: int) -> WeightQuantizer:
         return _Largest(bits, self.per_channel)
 
-    def input_quantizer(self, seen: Seen) -> InputQuantizer:
-        return _MovingRange(seen)
+    def input_quantizer(self, observed: InputRange) -> InputQuantizer:
+        return _MovingRange(observed)
 
 
 class _Largest(WeightQuantizer):
@@ -50,11 +49,11 @@ class _MovingRange(InputQuantizer):
     low: Tensor
     high: Tensor
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, observed: InputRange) -> None:
         super().__init__()
-        self._positive = seen.is_positive
-        self.register_buffer("low", torch.tensor(min(seen.low, 0.0)))
-        self.register_buffer("high", torch.tensor(max(seen.high, 1e-6)))
+        self._positive = observed.is_positive
+        self.register_buffer("low", torch.tensor(min(observed.low, 0.0)))
+        self.register_buffer("high", torch.tensor(max(observed.high, 1e-6)))
 
     def grid(self) -> tuple[Tensor, Tensor]:
         scale = (self.high - self.low) / 255

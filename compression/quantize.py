@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from slimsearch.compression._network import Network
-from slimsearch.compression._stage import Stage, Training
+from slimsearch.compression._stage import Stage, Training, require
 from slimsearch.compression._weights import layers_in_order
 from slimsearch.compression.quantization.plan import DEPLOYED_BITS, KEPT_FLOAT, Quantization
 from slimsearch.errors import SlimsearchError
@@ -37,12 +37,10 @@ class Quantize(Stage):
     keep_float: str = "none"
 
     def __post_init__(self) -> None:
-        if self.calibration not in _CALIBRATIONS:
-            raise ValueError(f"calibration '{self.calibration}' is none of {', '.join(_CALIBRATIONS)}")
-        if not self.keep_float.strip():
-            raise ValueError(f"keep_float is empty: {', '.join(KEPT_FLOAT)}, or names of layers")
-        if self.target not in DEPLOYED_BITS:
-            raise ValueError(f"target '{self.target}' is none of {', '.join(DEPLOYED_BITS)}")
+        calibrations, targets = ", ".join(_CALIBRATIONS), ", ".join(DEPLOYED_BITS)
+        require(self.calibration in _CALIBRATIONS, f"calibration '{self.calibration}' is none of {calibrations}")
+        require(bool(self.keep_float.strip()), f"keep_float is empty: {', '.join(KEPT_FLOAT)}, or names of layers")
+        require(self.target in DEPLOYED_BITS, f"target '{self.target}' is none of {targets}")
 
     def apply(self, network: Network, training: Training) -> Network:
         if self.keep_float not in KEPT_FLOAT:

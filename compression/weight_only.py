@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from slimsearch.compression._network import Network
-from slimsearch.compression._stage import Stage, Training
+from slimsearch.compression._stage import Stage, Training, require
 from slimsearch.compression.quantization.plan import WEIGHTS_FP16, WEIGHTS_INT8, Quantization
 
 _FORMS = {"int8": WEIGHTS_INT8, "fp16": WEIGHTS_FP16}
@@ -28,8 +28,7 @@ class WeightOnly(Stage):
     dtype: str = "int8"
 
     def __post_init__(self) -> None:
-        if self.dtype not in _FORMS:
-            raise ValueError(f"dtype '{self.dtype}' is none of {', '.join(_FORMS)}")
+        require(self.dtype in _FORMS, f"dtype '{self.dtype}' is none of {', '.join(_FORMS)}")
 
     def apply(self, network: Network, training: Training) -> Network:
         return Network(network.copy_module(), network.structure, Quantization(form=_FORMS[self.dtype]))

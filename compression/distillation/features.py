@@ -1,4 +1,4 @@
-"""What the distillations share: checked options, which layers are compared, their outputs, and a loss over them."""
+"""What the distillations share: options, the layers to compare, their outputs, and a loss over them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from slimsearch.compression._network import Network
-from slimsearch.compression._stage import LossTerm, Part, Training, TrainingStage
+from slimsearch.compression._stage import LossTerm, Part, Training, TrainingStage, check_training, require
 from slimsearch.compression.distillation.onnx_teacher import OnnxFeatures
 
 if TYPE_CHECKING:
@@ -21,22 +21,33 @@ TEACHERS = ("parent", "best")
 
 
 @dataclass(frozen=True)
-class Layerwise(TrainingStage):
-    """The options of a distillation of features, which are those of `dynamic_layerwise`; a subclass gives the loss."""
+class DistillationStage(TrainingStage):
+    """The options of every distillation; see `slimsearch.compression.distill.Distill`."""
 
     changes_cost: ClassVar[bool] = False
 
     teacher: str = "parent"
-    layers: int = 4
     weight: float = 0.5
     epochs: int | None = None
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        check_teacher(self.teacher)
-        if not isinstance(self.layers, int) or self.layers < 1:
-            raise ValueError(f"layers {self.layers} is not a whole number above 0")
-        check_options(self.weight, self.epochs, self.learning_rate)
+        check_training(self)
+        known = self.teacher in TEACHERS or self.teacher.endswith(".onnx")
+        require(known, f"teacher '{self.teacher}' is none of {', '.join(TEACHERS)}, and no path of an .onnx file")
+        require(0 < self.weight <= 1, f"weight {self.weight} is not in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Layerwise(DistillationStage):
+    """The options of a distillation of features, those of `dynamic_layerwise`; a subclass gives the loss."""
+
+    layers: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        valid = isinstance(self.layers, int) and self.layers >= 1
+        require(valid, f"layers {self.layers} is not a whole number above 0")
 
     def begin(self, network: Network, training: Training) -> Part:
         images = training.calibration[:2]
@@ -49,23 +60,7 @@ class Layerwise(TrainingStage):
 
     @abstractmethod
     def term(self, teacher: Teacher, images: Tensor) -> FeatureLoss:
-        """The loss; `images`, (2, C, H, W), are to find the layers with."""
-
-
-def check_teacher(teacher: str) -> None:
-    """Raise a ValueError for what is neither a teacher's name nor the path of an ONNX file."""
-    if teacher not in TEACHERS and not str(teacher).endswith(".onnx"):
-        raise ValueError(f"teacher '{teacher}' is none of {', '.join(TEACHERS)}, and no path of an .onnx file")
-
-
-def check_options(weight: float, epochs: int | None, learning_rate: float | None) -> None:
-    """Raise a ValueError for what no distillation can use."""
-    if not 0 < weight <= 1:
-        raise ValueError(f"weight {weight} is not in (0, 1]")
-    if epochs is not None and epochs < 1:
-        raise ValueError(f"epochs {epochs} is less than 1")
-    if learning_rate is not None and learning_rate <= 0:
-        raise ValueError(f"learning_rate {learning_rate} is not above 0")
+        """The loss; `images`, (2, C, H, W), serve to find the layers."""
 
 
 class Teacher(Protocol):

@@ -1,21 +1,16 @@
-"""Channels that must be cut together: found, ranked, silenced and cut.
-
-The groups of coupled layers are found by DepGraph (Fang et al. 2023; torch-pruning).
-"""
+"""Channels of coupled layers: ranked, silenced and removed."""
 
 from __future__ import annotations
 
 import copy
-import functools
 import logging
 import math
-import traceback
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._weights import lay_out_plainly, layers_in_order, plainly, weights
+from slimsearch.compression.pruning._torch_pruning import Dependencies, Group, blamed_layers
 from slimsearch.compression.pruning.importances import Importance
 from slimsearch.errors import SlimsearchError, describe_error
 
@@ -24,7 +19,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_WIDE = 4  # a layer of so many times the rounding unit is given a round width
+_WIDE = 4  # a layer with at least this many times the rounding unit gets a round width
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class Cut:
         layer: name of the layer at the root of the group.
         output: whether they are output channels of it.
         channels: their indices.
-        silenced: for each layer of the group whose outputs these are, their indices there.
+        silenced: for each layer of the group with these output channels, by name, their indices there.
     """
 
     layer: str
@@ -45,15 +40,24 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Layers that lose channels together."""
+class _Ranked:
+    """A group with what ranking its channels needs.
 
-    group: Any
+    Attributes:
+        group: the coupled layers.
+        layer: name of the group's root.
+        blocks: number of equal blocks of the channels, each of which loses the same ones.
+        cost: parameters of one channel.
+    """
+
+    group: Group
     layer: str
-    output: bool
-    width: int
-    blocks: int  # the channels come in so many equal blocks, each of which loses the same ones
-    cost: float  # parameters of a channel
+    blocks: int
+    cost: float
+
+    @property
+    def width(self) -> int:
+        return self.group.width
 
 
 class Channels:
@@ -82,30 +86,27 @@ class Channels:
         self._last = order[-1]
         self._names = {layer: name for name, layer in self._shadow.named_modules()}
         try:
-            graph = _graph(self._shadow, self._images)
-            self._groups = [
-                self._describe(graph, group)
-                for group in graph.get_all_groups(ignored_layers=[self._shadow.get_submodule(self._last)])
-                if _is_followed(graph, group)
-            ]
-        except Exception as error:  # torch-pruning raises whatever its analysis stumbles over
-            raise SlimsearchError(f"this network cannot be pruned: {_blame(error, self._names)}") from error
-        self._groups = [group for group in self._groups if group.width // group.blocks > 1]
+            found = Dependencies(self._shadow, self._images).groups(self._shadow.get_submodule(self._last))
+        except Exception as error:  # torch-pruning raises whatever its analysis runs into
+            layers = " and ".join(repr(layer) for layer in blamed_layers(error, self._names)[:3])
+            raise SlimsearchError(
+                "this network cannot be pruned: its channels cannot be followed through an operation"
+                f"{' after ' if layers else ''}{layers} ({describe_error(error)})"
+            ) from error
+        self._groups = [one for one in map(self._ranked, found) if one.width // one.blocks > 1]
         if not self._groups:
             raise SlimsearchError(f"this network cannot be pruned: no layer before '{self._last}' has two channels")
 
-    def _describe(self, graph: Any, group: Any) -> _Group:
-        root, handler = group[0].dep.target.module, group[0].dep.handler
-        output = bool(graph.is_out_channel_pruning_fn(handler))
-        width = int(graph.get_out_channels(root) if output else graph.get_in_channels(root))
+    def _ranked(self, group: Group) -> _Ranked:
+        layers = {member.layer for member in group.members}
         parameters = sum(
             parameter.numel()
-            for layer in {item.dep.target.module for item in group}
+            for layer in layers
             if hasattr(layer, "parameters")
             for parameter in layer.parameters(recurse=False)
         )
-        blocks = [_blocks(item.dep.target.module) for item in group]
-        return _Group(group, self._names[root], output, width, math.lcm(*blocks), parameters / width)
+        blocks = math.lcm(*(_blocks(layer) for layer in layers))
+        return _Ranked(group, self._names[group.layer], blocks, parameters / group.width)
 
     def exclude_what_breaks(self) -> None:
         """Try every group alone on a copy, and leave those whole without which the network does not run.
@@ -154,15 +155,12 @@ class Channels:
                     parameter.copy_(scores[name])
                 elif parameter.ndim:
                     parameter.zero_()
-        reduce = importance.channels()
-        ranked: list[tuple[_Group, Tensor]] = []
+        ranked: list[tuple[_Ranked, Tensor]] = []
         for group in self._groups:
-            # Its own takes the width of the group from the first layer that it scores, which may be flattened.
-            reduce._reduce = functools.partial(_mean_by_root, width=group.width)
-            found = reduce(group.group)
+            found = _worth(group.group, importance)
             if found is None:
                 continue
-            values = found.detach().float().view(group.blocks, -1).mean(dim=0)  # (channels of a block,)
+            values = found.view(group.blocks, -1).mean(dim=0)  # (channels of a block,)
             if not bool(torch.isfinite(values).all()):
                 raise SlimsearchError(f"the importance of '{group.layer}' is not finite")
             ranked.append((group, values))
@@ -175,7 +173,7 @@ class Channels:
         ]
 
     def _kept(
-        self, ranked: Sequence[tuple[_Group, Tensor]], ratios: Sequence[float], together: bool, by_cost: bool
+        self, ranked: Sequence[tuple[_Ranked, Tensor]], ratios: Sequence[float], together: bool, by_cost: bool
     ) -> list[float]:
         """How many channels each group keeps, before rounding."""
         import torch
@@ -193,21 +191,21 @@ class Channels:
         threshold = float(pooled[removed][-1]) if bool(removed.any()) else -math.inf
         return [group.blocks * int((v > threshold).sum()) for (group, _), v in zip(ranked, comparable, strict=True)]
 
-    def _part(self, group: _Group, parts: int) -> int:
+    def _part(self, group: _Ranked, parts: int) -> int:
         """In which of as many equal parts of all groups this one is, in the order of their first layers."""
         places = sorted(self._place(other) for other in self._groups)
         return places.index(self._place(group)) * parts // len(places)
 
-    def _place(self, group: _Group) -> int:
+    def _place(self, group: _Ranked) -> int:
         return min((self._order[layer] for layer in self._layers(group) if layer in self._order), default=0)
 
-    def _layers(self, group: _Group) -> list[str]:
+    def _layers(self, group: _Ranked) -> list[str]:
         """Those whose outputs the channels of a group are; of inputs, those that read them."""
-        members = [(self._names.get(item.dep.target.module), item.dep.handler.__name__) for item in group.group]
-        produced = [name for name, handler in members if name is not None and "out" in handler]
-        return produced or [name for name, _ in members if name is not None]
+        named = [(self._names.get(member.layer), member.outputs) for member in group.group.members]
+        produced = [name for name, outputs in named if name is not None and outputs]
+        return produced or [name for name, _ in named if name is not None]
 
-    def _least(self, group: _Group, values: Tensor, kept: float) -> Cut | None:
+    def _least(self, group: _Ranked, values: Tensor, kept: float) -> Cut | None:
         unit = self._round_to if group.width >= _WIDE * self._round_to else 1
         step = math.lcm(unit, group.blocks)
         if step >= group.width:
@@ -221,18 +219,17 @@ class Channels:
         least = values.argsort(stable=True)[:gone].sort().values.tolist()
         return self._cut(group, tuple(block * len(values) + i for block in range(group.blocks) for i in least))
 
-    def _cut(self, group: _Group, channels: tuple[int, ...]) -> Cut:
-        """With the outputs of every layer of the group that go."""
+    def _cut(self, group: _Ranked, channels: tuple[int, ...]) -> Cut:
+        """The cut of these channels, with the outputs of every layer of the group that go."""
         chosen = set(channels)
         silenced: dict[str, tuple[int, ...]] = {}
-        for item in group.group:
-            name = self._names.get(item.dep.target.module)
-            roots = item.root_idxs
-            if name is None or "out" not in item.dep.handler.__name__ or not roots:
+        for member in group.group.members:
+            name = self._names.get(member.layer)
+            if name is None or not member.outputs or not member.roots:
                 continue
-            own = tuple(int(i) for i, root in zip(item.idxs, roots, strict=True) if root in chosen)
+            own = (i for i, root in zip(member.channels, member.roots, strict=True) if root in chosen)
             silenced[name] = tuple(sorted({*silenced.get(name, ()), *own}))
-        return Cut(group.layer, group.output, channels, silenced)
+        return Cut(group.layer, group.group.outputs, channels, silenced)
 
     def cut(self, module: nn.Module, cuts: Sequence[Cut]) -> dict[str, tuple[int, ...]]:
         """Remove the channels from `module`, in place.
@@ -252,15 +249,12 @@ class Channels:
             parameter.requires_grad_(True)
         try:
             before = module(self._images).shape
-            graph = _graph(module, self._images)
+            dependencies = Dependencies(module, self._images)
             for one in cuts:
-                layer = module.get_submodule(one.layer)
-                pruner = graph.get_pruner_of_module(layer)
-                function = pruner.prune_out_channels if one.output else pruner.prune_in_channels
-                graph.get_pruning_group(layer, function, list(one.channels)).prune()
+                dependencies.remove(module.get_submodule(one.layer), one.channels, outputs=one.output)
             with torch.no_grad():
                 after = module(self._images).shape
-        except Exception as error:  # torch-pruning raises whatever its analysis stumbles over
+        except Exception as error:  # torch-pruning raises whatever its analysis runs into
             raise SlimsearchError(describe_error(error)) from error
         if after != before:
             raise SlimsearchError(f"pruning changed the output from {tuple(before)} to {tuple(after)}")
@@ -273,41 +267,21 @@ class Channels:
         self.cut(copy.deepcopy(self._shadow), cuts)
 
 
-def _mean_by_root(scores: Sequence[Tensor], roots: Sequence[Sequence[int]], width: int) -> Tensor:
-    """One number for each channel of a group's root, (width,): the mean over layers of the sum of its scores there."""
+def _worth(group: Group, importance: Importance) -> Tensor | None:
+    """One number for each channel of a group's root, (width,): the mean over the layers of the worth of its part there.
+
+    None: the importance says nothing of any of the layers.
+    """
     import torch
 
-    total = torch.zeros(width)
-    for values, indices in zip(scores, roots, strict=True):
-        total.scatter_add_(0, torch.tensor(indices), values.float())
-    return total / max(1, len(scores))
-
-
-def _graph(module: nn.Module, images: Tensor) -> Any:
-    import torch_pruning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of parameters that belong to no layer, which it handles
-        return torch_pruning.DependencyGraph().build_dependency(module, images)
-
-
-def _is_followed(graph: Any, group: Any) -> bool:
-    """Whether the analysis knows how the channels of a group go on through the network.
-
-    Where every other channel is taken, as in ShuffleNet, one that is cut moves all others to the wrong side; and of an
-    operation that it does not understand it takes the channels to be those before it, which may be more than there are.
-    """
-    from torch_pruning import ops
-
-    for item in group:
-        target = item.dep.target
-        if target.type == ops.OPTYPE.SLICE and target.module.step != 1:
-            return False
-        output = graph.is_out_channel_pruning_fn(item.dep.handler)
-        count = (graph.get_out_channels if output else graph.get_in_channels)(target.module)
-        if count is not None and item.idxs and max(item.idxs) >= count:
-            return False
-    return True
+    total, layers = torch.zeros(group.width), 0
+    for member in group.members:
+        rows = member.weights()
+        worth = None if rows is None else importance.channels(member.layer, rows)
+        if worth is not None:
+            total.scatter_add_(0, torch.tensor(member.roots), worth.float())
+            layers += 1
+    return total / layers if layers else None
 
 
 def silence(module: nn.Module, cuts: Sequence[Cut]) -> Callable[[], None]:
@@ -342,24 +316,3 @@ def _blocks(layer: Any) -> int:
     if isinstance(layer, torch.nn.MultiheadAttention):
         return int(layer.num_heads)
     return 1
-
-
-def _blame(error: Exception, names: Mapping[nn.Module, str]) -> str:
-    """The error, and the layers whose output its operation reads, as far as torch-pruning knew when it gave up."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    nodes = [frame.f_locals["node"] for frame, _ in reversed(frames) if hasattr(frame.f_locals.get("node"), "inputs")]
-    reason = describe_error(error)
-    if not nodes:
-        return reason
-    layers, waiting, met = [], list(nodes[0].inputs), set()
-    while waiting:
-        node = waiting.pop()
-        if node in met:
-            continue
-        met.add(node)
-        if names.get(node.module):
-            layers.append(names[node.module])
-        else:
-            waiting += node.inputs
-    after = f" after {' and '.join(repr(layer) for layer in sorted(layers)[:3])}" if layers else ""
-    return f"it cannot be followed how channels go through an operation{after} ({reason})"

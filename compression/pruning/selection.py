@@ -1,21 +1,22 @@
-"""Which channels of a network go, so that a target is met, at once or while it trains."""
+"""Choice of the channels to remove, so that a target is met, at once or while the network trains."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._network import Network, dropout_rates, widths
 from slimsearch.compression._stage import Training
 from slimsearch.compression._weights import weights
 from slimsearch.compression.pruning.channels import Channels, Cut, silence
-from slimsearch.compression.pruning.gradual import Gradual
 from slimsearch.compression.pruning.importances import Importance
-from slimsearch.compression.pruning.schedules import Schedule
+from slimsearch.compression.pruning.pruning_stage import GradualCut
 from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from slimsearch.compression.prune import Prune
 
 TARGETS = ("sparsity", "params", "macs", "latency_ms")
 THIRDS = ("early", "middle", "late")
@@ -23,55 +24,11 @@ _DEFAULT_SPARSITY = 0.3
 _SEARCH_STEPS = 14  # of the bisection for a target: to within 1 in 16,000 of the ratio
 
 
-class Target(Protocol):
-    """The options of a stage that say how much goes."""
-
-    @property
-    def sparsity(self) -> float | None:
-        """Share of the channels."""
-
-    @property
-    def early(self) -> float | None:
-        """Share of the channels of the first third of the layers."""
-
-    @property
-    def middle(self) -> float | None:
-        """Of the second third."""
-
-    @property
-    def late(self) -> float | None:
-        """Of the last third."""
-
-    @property
-    def params(self) -> float | None:
-        """Parameters that are left at most."""
-
-    @property
-    def macs(self) -> float | None:
-        """Multiply-accumulates of one image at most."""
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Measured latency at most."""
-
-    @property
-    def scope(self) -> str:
-        """Within which channels are ranked."""
-
-    @property
-    def events(self) -> int:
-        """Number of cuts of a gradual schedule."""
-
-    @property
-    def ramp(self) -> float:
-        """Share of the training over which they are spread."""
-
-
 class Selection:
     """What is cut from a network, by the options of a stage."""
 
     def __init__(
-        self, stage: Target, channels: Channels, importance: Importance, network: Network, training: Training
+        self, stage: Prune, channels: Channels, importance: Importance, network: Network, training: Training
     ) -> None:
         self.stage, self.channels, self.importance = stage, channels, importance
         self._network, self._training = network, training
@@ -160,11 +117,11 @@ class Selection:
         return Network(module, structure, plan)
 
 
-class GradualChannels(Gradual):
+class GradualChannels(GradualCut):
     """Channels that are silenced during the training and removed after it."""
 
-    def __init__(self, selection: Selection, schedule: Schedule) -> None:
-        super().__init__(selection.importance, schedule, selection.stage.events, selection.stage.ramp)
+    def __init__(self, selection: Selection) -> None:
+        super().__init__(selection.stage, selection.importance)
         self._selection = selection
         self._cuts: list[Cut] = []
         self._apply: Callable[[], None] | None = None
@@ -179,7 +136,7 @@ class GradualChannels(Gradual):
         self._apply = None
 
     def _kept_down(self, scores: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What was cut stays cut: it scores nothing."""
+        """Scores of 0 for the channels that are cut already, so that they are cut again."""
         scores = {name: score.clone() for name, score in scores.items()}
         for one in self._cuts:
             for layer, channels in one.silenced.items():

@@ -1,33 +1,100 @@
-"""What all methods that train with simulated integers share: where quantizers go, and what becomes of them."""
+"""Training with simulated integers: quantizers of weights and inputs, and the stages that learn with them.
+
+A weight's quantizer is a parametrization of the layer, an input's runs before the layer; a tensor that several layers
+read has one quantizer for all of them, as it has one scale in the file.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from slimsearch.compression._network import Network
-from slimsearch.compression._stage import Part, Training, TrainingStage
+from slimsearch.compression._stage import Part, Training, TrainingStage, check_training, require
 from slimsearch.compression._weights import layers_in_order
-from slimsearch.compression.quantization.plan import DEPLOYED_BITS, Quantization
+from slimsearch.compression.quantization.plan import DEPLOYED_BITS, LearnedRange, Quantization
 
-if TYPE_CHECKING:
-    from torch import Tensor
+INPUT = "input_quantizer"
+_TOP = 255  # of uint8 inputs
+_SMALLEST = 1e-8
 
-    from slimsearch.compression.quantization.fake_quantization import InputQuantizer, Seen, WeightQuantizer
+
+def round_through(x: Tensor) -> Tensor:
+    """Rounded; the gradient passes as if it were not (Bengio et al. 2013)."""
+    return x + (x.round() - x).detach()
+
+
+class WeightQuantizer(nn.Module):
+    """Puts a weight on a grid: whole multiples, in [-top, top], of a scale for each output channel, or of one.
+
+    Args:
+        bits: the grid has 2^bits - 1 points.
+        per_channel: one scale for each output channel.
+    """
+
+    def __init__(self, bits: int, per_channel: bool) -> None:
+        super().__init__()
+        self.bits, self.per_channel, self.top = bits, per_channel, 2 ** (bits - 1) - 1
+
+    @abstractmethod
+    def scale(self, weight: Tensor) -> Tensor:
+        """(C_out,) or (1,), above 0."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight on its grid, (C_out, ...)."""
+        scale = self.scale(weight).view(-1, *[1] * (weight.ndim - 1))
+        return round_through((weight / scale).clamp(-self.top, self.top)) * scale
+
+    def largest(self, weight: Tensor) -> Tensor:
+        """The largest absolute value of each channel, or of all, (C_out,) or (1,), at least a little."""
+        flat = weight.detach().abs().flatten(1)
+        return (flat.amax(dim=1) if self.per_channel else flat.max().view(1)).clamp_min(_SMALLEST)
+
+
+class InputQuantizer(nn.Module):
+    """Puts the input of layers on the grid of uint8."""
+
+    @abstractmethod
+    def grid(self) -> tuple[Tensor, Tensor]:
+        """Scale and zero point, both of no dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The input on its grid, any shape; computed in float32."""
+        scale, zero = self.grid()
+        integers = (round_through(x.float() / scale) + zero).clamp(0, _TOP)
+        return ((integers - zero) * scale).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class InputRange:
+    """The smallest and the largest value of a tensor that layers read, on the calibration images."""
+
+    low: float
+    high: float
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether no value is below 0, as after a ReLU: the zero point must be 0, or the runtime drops the ReLU."""
+        return self.low >= 0
 
 
 @dataclass(frozen=True)
 class LearnedQuantization(TrainingStage):
     """Train with simulated integers, then hand the ranges that were learned to the file.
 
-    Weights of all convolutions and linear layers, and their inputs, are quantized; inputs to 8 bits, since that is
-    what the deployed file computes with. BatchNorm stays as it is and is folded when the file is made. Below 8
-    bits the file still holds and computes int8, on the coarser grid; what it would weigh packed is `packed_kib`.
+    Weights of all convolutions and linear layers, and their inputs, are quantized; inputs to 8 bits, with which the
+    deployed file computes. BatchNorm stays as it is and is folded at the export. Below 8 bits the file still holds and
+    computes int8, on the coarser grid; the metric `packed_kib` is its size with so many bits a weight.
 
     Attributes:
         bits: of weights, 2 to 8; below 8 the first and the last layer keep 8.
-        per_channel: one scale an output channel of each weight.
+        per_channel: one scale for each output channel of a weight.
         target: "any" for a file that answers alike on every x86 processor (8 bits then means 7, so that sums of
             two products do not saturate), "vnni" for the finer weights that need a processor with those instructions.
         epochs: length of the training, by default as long as the network was trained.
@@ -43,25 +110,20 @@ class LearnedQuantization(TrainingStage):
     learning_rate: float | None = 1e-3
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 8:
-            raise ValueError(f"bits {self.bits} is not between 2 and 8")
-        if self.target not in DEPLOYED_BITS:
-            raise ValueError(f"target '{self.target}' is none of {', '.join(DEPLOYED_BITS)}")
-        if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"epochs {self.epochs} is less than 1")
+        check_training(self)
+        require(2 <= self.bits <= 8, f"bits {self.bits} is not between 2 and 8")
+        require(self.target in DEPLOYED_BITS, f"target '{self.target}' is none of {', '.join(DEPLOYED_BITS)}")
 
     @abstractmethod
     def weight_quantizer(self, weight: Tensor, bits: int) -> WeightQuantizer:
-        """For a layer's weight (C_out, ...), as it is before the training."""
+        """A quantizer for a layer's weight, (C_out, ...), as it is before the training."""
 
     @abstractmethod
-    def input_quantizer(self, seen: Seen) -> InputQuantizer:
-        """For a tensor that layers read."""
+    def input_quantizer(self, observed: InputRange) -> InputQuantizer:
+        """A quantizer for a tensor that layers read."""
 
     @final
     def begin(self, network: Network, training: Training) -> Part:
-        from slimsearch.compression.quantization.fake_quantization import attach
-
         module, images = network.copy_module().eval(), training.calibration
         order = layers_in_order(module, images[:2])
         ends = (order[0], order[-1]) if order else ()
@@ -74,10 +136,100 @@ class LearnedQuantization(TrainingStage):
         return Part(Network(module, network.structure, network.quantization), finish=self._finish)
 
     def _finish(self, network: Network) -> Network:
-        from slimsearch.compression.quantization.fake_quantization import detach
-
         module = network.copy_module()
         learned = detach(module)
         return Network(
             module, network.structure, Quantization("minmax", self.per_channel, self.target, learned=learned)
         )
+
+
+def attach(
+    module: nn.Module,
+    images: Tensor,
+    weight: Callable[[str, Tensor], WeightQuantizer],
+    activation: Callable[[InputRange], InputQuantizer],
+) -> None:
+    """Add quantizers to every convolution and linear layer of `module`, in place.
+
+    Args:
+        module: in evaluation mode.
+        images: (N, C, H, W) for the calibration of inputs.
+        weight: a layer's name and its weight to its quantizer.
+        activation: the range of an input to its quantizer.
+    """
+    order = layers_in_order(module, images[:2])
+    readers, ranges = _inputs(module, images, order)
+    for key, layers in readers.items():
+        quantizer = activation(ranges[key])
+        for name in layers:
+            layer = module.get_submodule(name)
+            assert isinstance(layer, nn.Linear | nn.Conv2d)
+            setattr(layer, INPUT, quantizer)
+            layer.register_forward_pre_hook(_quantize_input)
+            parametrize.register_parametrization(layer, "weight", weight(name, layer.weight.detach()), unsafe=True)
+
+
+def detach(module: nn.Module) -> dict[str, LearnedRange]:
+    """Remove the quantizers, in place; weights stay on their grids. Returns the ranges of all layers, by name."""
+    module.eval()
+    learned: dict[str, LearnedRange] = {}
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, nn.Linear | nn.Conv2d) or not parametrize.is_parametrized(layer, "weight"):
+            continue
+        raw = layer.get_parameter("parametrizations.weight.original")
+        quantizer = layer.get_submodule("parametrizations.weight.0")
+        activation = layer.get_submodule(INPUT)
+        assert isinstance(quantizer, WeightQuantizer)
+        assert isinstance(activation, InputQuantizer)
+        with torch.no_grad():
+            scales, (scale, zero) = quantizer.scale(raw).flatten(), activation.grid()
+        learned[name] = LearnedRange(
+            weight_scales=tuple(float(s) for s in scales),
+            weight_bits=quantizer.bits,
+            input_scale=float(scale),
+            input_zero_point=round(float(zero)),
+        )
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        layer.weight.requires_grad_(raw.requires_grad)
+        delattr(layer, INPUT)
+        for key, hook in list(layer._forward_pre_hooks.items()):
+            if hook is _quantize_input:
+                del layer._forward_pre_hooks[key]
+    return learned
+
+
+def _quantize_input(layer: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (getattr(layer, INPUT)(arguments[0]), *arguments[1:])
+
+
+def _inputs(
+    module: nn.Module, images: Tensor, order: list[str]
+) -> tuple[Mapping[int, list[str]], Mapping[int, InputRange]]:
+    """The layers that read the same tensor, and its range, by the tensor."""
+    tensors: list[Tensor] = []  # kept alive, so that no two have the same id
+    readers: dict[int, list[str]] = {}
+    ranges: dict[int, InputRange] = {}
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            x = arguments[0]
+            tensors.append(x)
+            if name in [n for names in readers.values() for n in names]:
+                key = next(k for k, names in readers.items() if name in names)  # a layer that runs twice
+            else:
+                key = id(x)
+                readers.setdefault(key, []).append(name)
+            low, high = float(x.min()), float(x.max())
+            known = ranges.get(key, InputRange(low, high))
+            ranges[key] = InputRange(min(low, known.low), max(high, known.high))
+
+        return hook
+
+    hooks = [module.get_submodule(name).register_forward_pre_hook(look(name)) for name in order]
+    try:
+        with torch.no_grad():
+            module(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return readers, ranges

@@ -148,6 +148,7 @@ class ImageTraining:
         *,
         epochs: int,
         learning_rate: float | None = None,
+        learning_rate_option: str = "--learning-rate",
         losses: Sequence[LossTerm] = (),
         after_step: Sequence[AfterStep] = (),
     ) -> Network:
@@ -159,6 +160,8 @@ class ImageTraining:
             network: the start.
             epochs: passes over the images of an epoch.
             learning_rate: peak of the schedule; by default that of the settings.
+            learning_rate_option: where the user sets it, for the message about a loss that is not finite.
+            learning_rate_option: where the user sets it, for the message about a loss that is not finite.
             losses: further terms of the loss; cross entropy has the rest of the total weight of 1.
             after_step: callbacks after each step of the optimizer.
 
@@ -167,11 +170,11 @@ class ImageTraining:
             StoppedEarly: `on_epoch` returned False.
         """
         with threads(self._settings.threads), reuse_freed_memory():
-            return self._fit(network, epochs, learning_rate, losses, after_step)
+            return self._fit(network, epochs, learning_rate, learning_rate_option, losses, after_step)
 
     def _fit(
-        self, network: Network, epochs: int, learning_rate: float | None, losses: Sequence[LossTerm],
-        after_step: Sequence[AfterStep],
+        self, network: Network, epochs: int, learning_rate: float | None, learning_rate_option: str,
+        losses: Sequence[LossTerm], after_step: Sequence[AfterStep],
     ) -> Network:  # fmt: skip
         import torch
         import torch.nn.functional as F
@@ -226,8 +229,10 @@ class ImageTraining:
                 self._meter.pause_if_measuring()
             train_loss = float(total) / steps
             if not math.isfinite(train_loss):
-                rate = f"the stage's learning_rate={peak:g}" if learning_rate else f"--learning-rate {peak:g}"
-                raise SlimsearchError(f"the loss is {train_loss} in epoch {epoch}: lower {rate}")
+                raise SlimsearchError(
+                    f"the loss is {train_loss} in epoch {epoch}, at a learning rate of up to {peak:g}: "
+                    f"lower {learning_rate_option}"
+                )
             if epoch < epochs:
                 checkpoint.save(epoch, epochs * steps)
             if self._on_epoch is not None:
@@ -268,7 +273,8 @@ class DryRunTraining(ImageTraining):
     """A `Training` without training: compression stages give the final widths, ranks and number formats at once."""
 
     def fit(
-        self, network: Network, *, epochs: int, learning_rate: float | None = None, losses: Sequence[LossTerm] = (),
+        self, network: Network, *, epochs: int, learning_rate: float | None = None,
+        learning_rate_option: str = "--learning-rate", losses: Sequence[LossTerm] = (),
         after_step: Sequence[AfterStep] = (),
     ) -> Network:  # fmt: skip
         """A copy of `network` after one call of each callback, as the last step of a training, with gradients."""

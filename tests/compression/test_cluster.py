@@ -143,5 +143,5 @@ def test_a_network_without_weights_to_share_says_so(training: ImageTraining) -> 
 
 @pytest.mark.parametrize("options", [{"bits": 0}, {"bits": 9}, {"bits": 2.5}, {"epochs": -1}, {"learning_rate": 0}])
 def test_wrong_options(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
+    with pytest.raises(SlimsearchError, match=next(iter(options))):
         Cluster(**options)

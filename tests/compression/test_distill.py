@@ -513,7 +513,7 @@ def test_a_file_for_one_image_at_a_time_says_so(stage: type[TrainingStage], tmp_
     ],
 )
 def test_wrong_options(stage: type[TrainingStage], options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SlimsearchError, match=message):
         stage(**options)
 
 

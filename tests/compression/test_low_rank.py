@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from slimsearch import compression
 from slimsearch.compression import Network, Quantization
-from slimsearch.compression._replaced import make
-from slimsearch.compression.low_rank import LowRank, _Svd, _Tucker
+from slimsearch.compression.low_rank import LowRank
 from slimsearch.compression.prune import Prune
 from slimsearch.compression.quantization.plan import LearnedRange
 from slimsearch.errors import SlimsearchError
@@ -82,19 +81,25 @@ def network() -> Network:
         nn.Conv2d(9, 6, 3, padding=1, padding_mode="circular"),
     ],
 )
-def test_factors_of_full_rank_are_the_layer(layer: nn.Module) -> None:
-    whole = isinstance(layer, nn.Linear) or layer.kernel_size == (1, 1)
-    decomposed = _Svd(layer) if whole else _Tucker(layer)
-    images = torch.randn(3, 30 if layer.weight.shape[1] == 30 else layer.weight.shape[1])
-    if not isinstance(layer, nn.Linear):
-        images = torch.randn(3, layer.in_channels, 11, 11)
-    full = decomposed.ranks(1.0, 1)
-    expected = layer(images)
-    assert torch.allclose(decomposed.factors(full)(images), expected, atol=1e-5)
-    less = tuple(max(1, rank // 2) for rank in full)
-    assert not torch.allclose(decomposed.factors(less)(images), expected, atol=1e-2), "the ranks are not used"
-    made = make("factored", layer)
-    assert [type(part) for part in made] == [type(part) for part in decomposed.factors(full)]
+def test_factors_of_all_the_energy_answer_as_the_layer(layer: nn.Module, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    is_linear = isinstance(layer, nn.Linear)
+    shape = (layer.in_features,) if is_linear else (layer.in_channels, 11, 11)
+    width = layer.out_features if is_linear else layer.out_channels
+    module = nn.Sequential(_thin(layer, 2), nn.Linear(width if is_linear else 11, 10))
+    if not is_linear:
+        module = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+    network, training = Network(module.eval()), _NoTraining(*shape)
+    full = LowRank(energy=1.0).apply(network, training)
+    assert full.structure["replaced"] == {"0": "factored"}
+    assert len(full.module[0]) == (2 if is_linear or layer.kernel_size == (1, 1) else 3)
+    images = training.calibration
+    assert torch.allclose(full.module(images), module(images), atol=1e-5)
+    less = LowRank(energy=0.3).apply(network, training)
+    assert less.params < full.params < network.params
+    assert not torch.allclose(less.module(images), module(images), atol=1e-4), "the ranks are not used"
+    full.save(tmp_path)
+    assert torch.equal(Network.load(module, tmp_path).module(images), full.module(images))
 
 
 def test_what_has_a_low_rank_is_smaller_and_answers_as_before(network: Network) -> None:
@@ -146,7 +151,7 @@ def test_what_cannot_be_reached_says_so(options: dict[str, float], said: str, ne
      {"energy": 0.5, "params": 100}],
 )  # fmt: skip
 def test_wrong_options(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
+    with pytest.raises(SlimsearchError, match=next(iter(options))):
         LowRank(**options)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 import torch
 from hypothesis import given
@@ -12,12 +10,10 @@ from torch import nn
 
 from slimsearch import compression
 from slimsearch.compression import Network
-from slimsearch.compression._weights import weights
+from slimsearch.compression.prune import Prune
 from slimsearch.compression.pruning.channels import Channels, silence
 from slimsearch.compression.pruning.importances.l1 import L1
 from slimsearch.compression.pruning.importances.movement import Movement
-from slimsearch.compression.pruning.importances.snip import Snip
-from slimsearch.compression.pruning.importances.synflow import Synflow
 from slimsearch.compression.pruning.importances.taylor import Taylor
 from slimsearch.compression.pruning.schedules.agp import Agp
 from slimsearch.errors import SlimsearchError
@@ -28,6 +24,10 @@ from slimsearch.search_spaces import ModelSpace
 from tests.conftest import VARIOUS
 
 ARCHITECTURE = {"width": 32}
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in module.named_parameters()}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_group_loses_the_same_channels_everywhere(trained: Network, training: 
     assert len(stream.silenced["stem"]) == 4
 
 
-@pytest.mark.parametrize("importance", [Taylor, Snip, Movement])
+@pytest.mark.parametrize("importance", [Taylor, Movement])
 def test_what_has_no_gradient_or_no_weight_is_worth_nothing(importance: type) -> None:
     made = importance()
     values = {"w": torch.tensor([[0.0, 2.0, 2.0, -2.0]])}
@@ -100,21 +100,9 @@ def test_movement_is_worth_less_towards_zero_than_away() -> None:
     assert towards < away
 
 
-def test_synflow_looks_at_no_data_and_changes_nothing(trained: Network) -> None:
-    before = {name: value.clone() for name, value in trained.module.state_dict().items()}
-    found: list[Mapping[str, torch.Tensor]] = []
-    for seed in (0, 1):
-        made = Synflow()
-        made.prepare(trained.module, torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(seed)))
-        found.append(made.scores({}))
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
-    assert all(torch.equal(before[name], value) for name, value in trained.module.state_dict().items())
-
-
 @pytest.mark.parametrize(
     ("importance", "schedule"),
-    [("l1", "at_once"), ("l1", "agp"), ("taylor", "at_once"), ("taylor", "agp"), ("movement", "agp"),
-     ("synflow", "at_once")],
+    [("l1", "at_once"), ("l1", "agp"), ("taylor", "at_once"), ("taylor", "agp"), ("movement", "agp")],
 )  # fmt: skip
 @pytest.mark.parametrize("scope", ["layer", "network"])
 def test_level_leaves_the_share_that_was_asked_for(
@@ -206,3 +194,36 @@ def test_grouped_convolutions_and_norms_lose_whole_positions() -> None:
     assert module.stem.out_channels < 16
     assert module.grouped.out_channels < 32
     assert module(images).shape == (2, 10)
+
+
+@pytest.mark.parametrize("importance", ["l1", "fpgm"])
+def test_grouped_convolutions_are_ranked_by_every_importance_of_weights(importance: str) -> None:
+    class Grouped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.grouped, self.head = nn.Conv2d(1, 16, 3), nn.Conv2d(16, 32, 3, groups=4), nn.Linear(32, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.grouped(self.stem(x).relu()).mean(dim=(2, 3)))
+
+    class Untrained:
+        seed, epochs, calibration = 0, 1, torch.randn(2, 1, 12, 12)
+
+        def fit(self, network: Network, **settings: object) -> Network:
+            return network
+
+    stage = Prune(sparsity=0.5, importance=importance, round_to=1)
+    pruned = stage.apply(Network(Grouped().eval()), Untrained()).module
+    assert (pruned.stem.out_channels, pruned.grouped.out_channels) == (8, 16)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sparsity": 1.5}, {"sparsity": 0.5, "params": 10}, {"after": "never"}, {"learning_rate": -1.0}, {"epochs": 0},
+        {"ramp": 0.0}, {"scope": "all"}, {"importance": "most"}, {"early": 1.0}, {"dropout": 2.0},
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_an_error_of_slimsearch(options: dict[str, object]) -> None:
+    with pytest.raises(SlimsearchError):
+        Prune(**options)

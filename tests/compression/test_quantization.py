@@ -11,8 +11,8 @@ import torch
 
 from slimsearch import compression
 from slimsearch.compression import Network, Quantization
-from slimsearch.compression.quantization.fake_quantization import attach, detach
 from slimsearch.compression.quantization.folding import fold_batch_norm
+from slimsearch.compression.quantization.learned import attach, detach
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel, ImageTraining, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
@@ -177,7 +177,7 @@ def test_a_pruned_layer_loses_the_scales_of_its_channels() -> None:
         ("bnn,quantize", "nothing can follow 'bnn'"),
         ("quantize+prune", "has no training to share with 'quantize'"),
         ("prune:importance=movement", "must see weights move: choose schedule linear or agp"),
-        ("prune:importance=snip:schedule=agp", "schedule agp cuts while the trained weights go on"),
+        ("prune:after=rewind:schedule=agp", "schedule agp cuts while the trained weights go on"),
         ("prune:importance=most", "unknown importance 'most'; known: fpgm, l1"),
         ("prune:sparsity=0.5:params=100", "sparsity and params are given; one target is enough"),
         ("prune:schedule=never", "unknown schedule 'never'; known: agp, at_once, linear"),

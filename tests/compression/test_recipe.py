@@ -91,7 +91,7 @@ def test_an_option_for_every_stage_that_has_it() -> None:
     ("text", "said"),
     [
         ("prun", "unknown stage 'prun'; known: adaptive1d_layerwise, .*distill, .*prune, .*quantize"),
-        ("prune:speed=3", "'prune' has no option 'speed'; it has sparsity"),
+        ("prune:speed=3", "'prune' has no option 'speed'; it has importance"),
         ("prune:sparsity=1.5", "sparsity 1.5 is not between 0 and 1"),
         ("prune:sparsity", "not of the form name=value"),
         ("prune:sparsity=much", "stage 'prune'"),
@@ -154,15 +154,15 @@ def test_stages_that_train_together_share_one_run() -> None:
         seed, epochs, calibration = 0, 7, torch.zeros(1)
 
         def fit(self, network: Network, **settings: object) -> Network:
-            events.append(f"fit {settings}")
+            losses, callbacks = settings["losses"], settings["after_step"]
+            events.append(f"fit {settings['epochs']} {settings['learning_rate']} {losses} {callbacks}")
             return network
 
     train_together([Noted("a", 2), Noted("b", 5)], Network(torch.nn.Identity()), OneRun())
     assert events == [
         "begin a",
         "begin b",
-        "fit {'epochs': 5, 'learning_rate': None, 'losses': [loss of a, loss of b], "
-        "'after_step': ['step of a', 'step of b']}",
+        "fit 5 None [loss of a, loss of b] ['step of a', 'step of b']",
         "finish b",
         "finish a",
     ]

@@ -17,6 +17,7 @@ from slimsearch.compression import Network, Quantization
 from slimsearch.compression.export.storage import store
 from slimsearch.compression.quantization.plan import CODEBOOK, WEIGHTS_FP16, WEIGHTS_INT8
 from slimsearch.compression.weight_only import WeightOnly
+from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel
 
 FORMS = [WEIGHTS_INT8, WEIGHTS_FP16, CODEBOOK]
@@ -146,5 +147,5 @@ def test_the_stage_is_a_plan(dtype: str, module: nn.Module) -> None:
     assert all(
         torch.equal(one, other) for one, other in zip(result.module.parameters(), module.parameters(), strict=True)
     )
-    with pytest.raises(ValueError, match="dtype 'int4' is none of int8, fp16"):
+    with pytest.raises(SlimsearchError, match="dtype 'int4' is none of int8, fp16"):
         WeightOnly(dtype="int4")

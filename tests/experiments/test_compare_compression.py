@@ -21,7 +21,7 @@ from slimsearch.evaluators.datasets import Dataset
 from tests.conftest import ROOT, VARIOUS, environment
 
 RECIPES = {
-    "half": "prune:sparsity=0.5:importance=synflow",
+    "half": "prune:sparsity=0.5:importance=fpgm",
     "too-much": "low_rank:params=1",
     "coarse": "lsq:bits=3",
     "stored": "cluster:epochs=0",

@@ -23,7 +23,7 @@ SAID = {
     "exits": "SystemExit: enough, in the middle of the trial",
     "interrupts": "KeyboardInterrupt",
     "hangs": "took longer than --trial-timeout 30 s",
-    "nan": "SlimsearchError: the loss is nan in epoch 1: lower --learning-rate 0.005",
+    "nan": "SlimsearchError: the loss is nan in epoch 1, at a learning rate of up to 0.005: lower --learning-rate",
     "memory": ".*(can't allocate memory|MemoryError).*",
     "killed": r"its worker process died \(killed by SIGKILL: perhaps the machine's memory was used up\)",
     "crashes": r"its worker process died \(killed by SIGSEGV\)",

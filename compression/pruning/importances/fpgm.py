@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from slimsearch.compression.pruning.importances._importance import Importance
+from slimsearch.compression.pruning.importances import Importance
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class Fpgm(Importance):
-    """How far a filter is from all others of its layer: what lies near their geometric median can be replaced.
+    """The sum of a filter's distances from all others of its layer: a filter near their median can be replaced.
 
-    Source: He et al. 2019, "Filter pruning via geometric median", as torch-pruning implements it.
+    Source: He et al. 2019, "Filter pruning via geometric median". As in torch-pruning, the distances are Euclidean ones
+    between the squares of the weights, and the layers that read the channels count too. Norms do not count.
     """
 
     of_channels: ClassVar[bool] = True
@@ -21,7 +22,10 @@ class Fpgm(Importance):
     def scores(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return weights
 
-    def channels(self) -> Any:
-        import torch_pruning
+    def channels(self, layer: nn.Module, scores: Tensor) -> Tensor | None:
+        import torch
 
-        return torch_pruning.importance.FPGMImportance(p=2, normalizer=None)
+        if not isinstance(layer, torch.nn.Linear | torch.nn.modules.conv._ConvNd):
+            return None
+        squares = scores.square()[None]
+        return torch.cdist(squares, squares)[0].sum(dim=0)

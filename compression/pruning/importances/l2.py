@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from slimsearch.compression.pruning.importances._importance import Importance
+from slimsearch.compression.pruning.importances import Importance
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,13 +1,13 @@
-"""Scale of the batch normalisation."""
+"""Scale of the batch normalization."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from slimsearch.compression.pruning.importances._importance import Importance
+from slimsearch.compression.pruning.importances import Importance
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class Slim(Importance):
@@ -21,7 +21,8 @@ class Slim(Importance):
     def scores(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return weights
 
-    def channels(self) -> Any:
-        import torch_pruning
+    def channels(self, layer: nn.Module, scores: Tensor) -> Tensor | None:
+        import torch
 
-        return torch_pruning.importance.BNScaleImportance(normalizer=None)
+        is_norm = isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)
+        return super().channels(layer, scores) if is_norm else None

@@ -1,5 +1,20 @@
-"""When to cut: how much of the final sparsity is reached at which part of the training; one schedule per file."""
+"""Pruning schedules: the share of the final sparsity at each point of the training; one schedule per file."""
 
-from slimsearch.compression.pruning.schedules._schedule import Schedule
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+
+class Schedule(ABC):
+    """The way from no sparsity to the final one."""
+
+    gradual: ClassVar[bool] = True
+    """Cuts while the network trains; otherwise before."""
+
+    @abstractmethod
+    def share(self, progress: float) -> float:
+        """Share of the final sparsity, in [0, 1], at `progress` in [0, 1] of the pruning; 1 at 1."""
+
 
 __all__ = ["Schedule"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slimsearch.compression.pruning.schedules._schedule import Schedule
+from slimsearch.compression.pruning.schedules import Schedule
 
 
 class Agp(Schedule):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from slimsearch.compression.pruning.schedules._schedule import Schedule
+from slimsearch.compression.pruning.schedules import Schedule
 
 
 class AtOnce(Schedule):

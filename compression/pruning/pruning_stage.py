@@ -1,0 +1,110 @@
+"""What `prune` and `level` share: options, gradients to look at, and cutting while the network trains."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from slimsearch.compression._stage import AfterStep, Training, TrainingStage, check_training, require
+from slimsearch.compression._weights import gradients, weights
+from slimsearch.compression.pruning.importances import Importance
+from slimsearch.compression.pruning.schedules import Schedule
+from slimsearch.names import load_class
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SCOPES = ("layer", "network")
+_BATCH = 64  # images of a look at the gradients
+
+
+@dataclass(frozen=True)
+class PruningStage(TrainingStage):
+    """The options of a stage that prunes; see `slimsearch.compression.prune.Prune`."""
+
+    importance: str = "l1"
+    schedule: str = "at_once"
+    scope: str = "layer"
+    events: int = 10
+    ramp: float = 0.5
+    epochs: int | None = None
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        check_training(self)
+        require(self.scope in _SCOPES, f"scope '{self.scope}' is none of {', '.join(_SCOPES)}")
+        require(self.events >= 1, f"events {self.events} is less than 1")
+        require(0 < self.ramp <= 1, f"ramp {self.ramp} is not in (0, 1]")
+        require(
+            self.new_schedule().gradual or not self.new_importance().needs_training,
+            f"importance {self.importance} must see weights move: choose schedule linear or agp",
+        )
+
+    def new_importance(self) -> Importance:
+        """A new object for each pruning: it remembers what it observes."""
+        importance_class = load_class("importance", self.importance, "slimsearch.compression.pruning.importances")
+        return importance_class()  # type: ignore[no-any-return]
+
+    def new_schedule(self) -> Schedule:
+        """The schedule by its name."""
+        return load_class("schedule", self.schedule, "slimsearch.compression.pruning.schedules")()  # type: ignore[no-any-return]
+
+
+def observe(importance: Importance, module: nn.Module, training: Training) -> None:
+    """Have an importance observe the gradients of the loss on training images, a batch at a time."""
+    import torch
+    import torch.nn.functional as F
+
+    module = copy.deepcopy(module).eval()
+    images, labels = training.examples
+    for start in range(0, len(images), _BATCH):
+        module.zero_grad()
+        loss = F.cross_entropy(module(images[start : start + _BATCH]), labels[start : start + _BATCH])
+        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            importance.observe(weights(module), gradients(module))
+
+
+class GradualCut(AfterStep):
+    """Observes gradients, cuts a little more at each event, and keeps at zero what was cut.
+
+    Args:
+        stage: its options.
+        importance: what to cut.
+    """
+
+    def __init__(self, stage: PruningStage, importance: Importance) -> None:
+        self.importance = importance
+        self._schedule, self._events, self._ramp = stage.new_schedule(), stage.events, stage.ramp
+
+    @final
+    def __call__(self, module: nn.Module, step: int, steps: int) -> None:
+        end = min(steps, max(self._events, math.floor(self._ramp * steps)))
+        events = min(self._events, end)
+        done = step + 1
+        if done <= end:
+            if self.importance.needs_gradients:
+                self.importance.observe(weights(module), gradients(module))
+            # Event k of n comes after the share k / n of the ramp.
+            before, now = (math.floor(d * events / end) for d in (step, done))
+            if now > before:
+                self.cut(module, self._schedule.share(now / events), last=now == events)
+        self.hold(module)
+
+    @abstractmethod
+    def cut(self, module: nn.Module, share: float, last: bool) -> None:
+        """Choose what to cut, so that `share` of the final sparsity is reached."""
+
+    @abstractmethod
+    def hold(self, module: nn.Module) -> None:
+        """Set to zero what has been cut."""
+
+    def state(self) -> dict[str, Any]:
+        return {"importance": self.importance.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.importance.restore(state["importance"])
