@@ -1,4 +1,4 @@
-"""A network between stages, and its form on disk: JSON for the structure, safetensors for the weights."""
+"""A network between stages, stored as JSON (structure) and safetensors (weights)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression._replaced import make, replace_layer
+from slimsearch.compression._replaced import make_replacement, replace_layer
 from slimsearch.compression.quantization.plan import Quantization
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import atomic, write_json
@@ -18,7 +18,7 @@ from slimsearch.reading import mismatch, read_json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# What of a layer's shape pruning can change, by attribute name.
+# Attributes of layers that pruning can change.
 _WIDTHS = (
     "in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_channels",
     "num_groups", "normalized_shape", "embed_dim", "kdim", "vdim", "head_dim", "num_heads",
@@ -27,14 +27,14 @@ _WIDTHS = (
 
 @dataclass(frozen=True)
 class Network:
-    """A network and what must be known to build it again.
+    """A network with what is needed to build it again.
 
     Attributes:
         module: (N, C, H, W) float32 -> (N, num_classes) logits.
-        structure: JSON; what stages changed in the module's shape. Empty for a network as its space builds it.
-            "replaced" has the layers that became another kind of layer (see `_replaced`), "widths" the
-            shape of every layer, "dropout" its rates.
-        quantization: what export has to do, or None for a float32 file.
+        structure: changes of stages to the module's shape, as JSON values; empty for a network as its space builds it.
+            "replaced" has the kinds of the layers that were replaced (see `make_replacement`), "widths" the shape of
+            every layer, "dropout" the rates of the dropout layers.
+        quantization: how `export_onnx` stores and runs the weights, or None for a float32 file.
     """
 
     module: nn.Module
@@ -42,7 +42,7 @@ class Network:
     quantization: Quantization | None = None
 
     def copy_module(self) -> nn.Module:
-        """The module for a stage to work on: stages never change their input."""
+        """A copy of the module for a stage to change."""
         return copy.deepcopy(self.module)
 
     @property
@@ -51,10 +51,10 @@ class Network:
         return sum(parameter.numel() for parameter in self.module.parameters())
 
     def macs(self, images: Tensor) -> int:
-        """Multiply-accumulates of one image through convolutions and matrix products, counted by PyTorch.
+        """Multiply-accumulates for one image, in convolutions and matrix products, counted by PyTorch.
 
         Args:
-            images: (1, C, H, W), only their shape matters.
+            images: (N, C, H, W) float32; only the shape of one image matters.
         """
         import torch
         from torch.utils.flop_counter import FlopCounterMode
@@ -74,7 +74,7 @@ class Network:
 
     @classmethod
     def load(cls, fresh: nn.Module, directory: Path) -> Network:
-        """The network saved in `directory`; `fresh` is the unchanged module of its architecture.
+        """The network saved in `directory`; `fresh` is the module of its architecture as its space builds it.
 
         Raises:
             SlimsearchError: files are missing or damaged, or belong to another architecture.
@@ -91,7 +91,7 @@ class Network:
             quantization = Quantization.from_json(plan) if plan else None
             module = copy.deepcopy(fresh)
             for name, kind in structure.get("replaced", {}).items():
-                replace_layer(module, name, make(kind, module.get_submodule(name)))
+                replace_layer(module, name, make_replacement(kind, module.get_submodule(name)))
             module = resize(module, structure.get("widths", {}))
             for name, rate in structure.get("dropout", {}).items():
                 module.get_submodule(name).p = rate
@@ -101,7 +101,7 @@ class Network:
         return cls(module.eval(), structure, quantization)
 
 
-# Of network.json, that which is relied on before a layer is looked at.
+# The form of network.json, as far as it does not depend on the architecture.
 _DESCRIPTION = {
     "structure": {
         "replaced?": {str: str}, "widths?": {str: {"shapes": {str: [int]}}}, "dropout?": {str: float},
@@ -111,7 +111,7 @@ _DESCRIPTION = {
 
 
 def _refuse_too_large(structure: Mapping[str, Any], weights: Path) -> None:
-    """A few digits in a description could ask for all memory; every tensor that they stand for is in the weights."""
+    """Refuse a description with larger tensors than the file of the weights has: they could take all memory."""
     stored = weights.stat().st_size
     shapes = [shape for layer in structure.get("widths", {}).values() for shape in layer["shapes"].values()]
     asked = sum(math.prod(map(abs, shape)) for shape in shapes)
@@ -120,7 +120,7 @@ def _refuse_too_large(structure: Mapping[str, Any], weights: Path) -> None:
 
 
 def widths(module: nn.Module) -> dict[str, dict[str, Any]]:
-    """The shape of every layer of `module`: attributes, and the shape of each of its own parameters and buffers."""
+    """The shape of every layer of `module`: attributes, and the shapes of its parameters and buffers."""
     found = {}
     for name, layer in module.named_modules():
         tensors = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
@@ -132,7 +132,7 @@ def widths(module: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def dropout_rates(module: nn.Module) -> dict[str, float]:
-    """The rate of every dropout layer of `module`: no weights, but further training depends on it."""
+    """The rate of every dropout layer of `module`; further training depends on it."""
     import torch
 
     kinds = torch.nn.Dropout | torch.nn.Dropout1d | torch.nn.Dropout2d

@@ -1,4 +1,4 @@
-"""Layers that became another kind of layer: made again from a word, filled from the saved weights afterwards."""
+"""Replacements of layers by layers of another kind, built from the name of the kind; weights are loaded afterwards."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 FACTORED, SIGN_INPUT = "factored", "sign-input"
 
 
-def make(kind: str, layer: nn.Module) -> nn.Module:
-    """What stands in the place of `layer`: the right layers, whose widths and weights are put in by the caller.
+def make_replacement(kind: str, layer: nn.Module) -> nn.Module:
+    """The layers that replace `layer`; the caller sets their widths and weights.
 
     "factored": a Linear or a Conv2d of 1x1 as two, the first without a bias; another Conv2d as three, of 1x1, its own
     kernel, and 1x1.
@@ -25,9 +25,9 @@ def make(kind: str, layer: nn.Module) -> nn.Module:
     import torch
     from torch import nn
 
-    from slimsearch.compression.bnn import Sign
-
     if kind == SIGN_INPUT and isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+        from slimsearch.compression.bnn import Sign
+
         return nn.Sequential(Sign(layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels), layer)
     if kind == FACTORED and isinstance(layer, torch.nn.Linear):
         return nn.Sequential(
@@ -47,6 +47,6 @@ def make(kind: str, layer: nn.Module) -> nn.Module:
 
 
 def replace_layer(module: nn.Module, name: str, layer: nn.Module) -> None:
-    """Put `layer` in the place of the one called `name`."""
+    """Replace the layer `name` of `module` by `layer`."""
     parent, _, own = name.rpartition(".")
     setattr(module.get_submodule(parent), own, layer)

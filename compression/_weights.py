@@ -1,4 +1,4 @@
-"""The trained tensors behind a module's layers, also where a parametrization stands in front of them."""
+"""Access to the weights of a module, through parametrizations too, and to the order of its layers."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:
-    """The gradients of those parameters that have one, by name."""
+    """The gradients of all parameters with one, by name."""
     return {name: p.grad.detach() for name, p in parameters(module).items() if p.grad is not None}
 
 
-def plainly(tensor: Tensor) -> Tensor:
+def contiguous_copy(tensor: Tensor) -> Tensor:
     """A copy with the strides of a new tensor.
 
-    Where a dimension has the length 1, a tensor can count as contiguous and yet ask for channels_last, by a weight that
-    was trained so or by an image of one channel. What follows is then flattened through a copy, which analyses of the
+    A tensor with a dimension of length 1 can count as contiguous and yet have the strides of channels_last: a weight
+    that was trained so, or an image with one channel. Flattening what follows then makes a copy, which analyses of the
     graph take for another operation.
     """
     import torch
@@ -37,14 +37,14 @@ def plainly(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
 
 
-def lay_out_plainly(module: nn.Module) -> None:
+def make_contiguous(module: nn.Module) -> None:
     """Give every parameter of `module` the strides of a new tensor, in place."""
     for parameter in module.parameters():
-        parameter.data = plainly(parameter)
+        parameter.data = contiguous_copy(parameter)
 
 
 def layers_in_order(module: nn.Module, images: Tensor) -> list[str]:
-    """Names of the convolutions and linear layers in the order in which they run; the last gives the logits."""
+    """Names of the Conv2d and Linear layers in the order in which they run; the last gives the logits."""
     import torch
 
     names = {layer: name for name, layer in module.named_modules()}

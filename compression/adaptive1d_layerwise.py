@@ -33,7 +33,7 @@ class Adaptive1dLayerwise(Layerwise):
 
     Different from it: the map is over the channels, which for a convolution are not the last dimension; where the
     widths are equal it is not left out but begins as the identity, since channels that pruning sets to zero keep their
-    place during the training. The error of a layer is divided by the mean square of the teacher's features, so that
+    position during the training. The error of a layer is divided by the mean square of the teacher's features, so that
     layers of any scale count alike, and the losses of the layers are averaged, not added up. The cross entropy with
     the labels has the weight ``1 - weight``.
 
@@ -90,8 +90,8 @@ class MappedFeatures(FeatureLoss):
         for name, before, other, after in pairs(student, teacher, images, self.layers):
             convolution = teacher.is_convolution(other)
             channel = _channel_axis(convolution)
-            made = _channel_map(before[channel], after[channel], convolution=convolution)
-            self.maps[name] = made.to(images.device)
+            mapping = _channel_map(before[channel], after[channel], convolution=convolution)
+            self.maps[name] = mapping.to(images.device)
             links[name] = [other]
         return links
 
@@ -128,12 +128,12 @@ def _by_depth(student: nn.Module, teacher: Teacher, images: Tensor, count: int) 
     own, others = layer_shapes(student, images), teacher.shapes(images)
     if not own:
         raise SlimsearchError("adaptive1d_layerwise: the network has no layer but the one that gives the logits")
-    place = {name: (number + 1) * len(others) for number, name in enumerate(own)}
-    places = {name: (number + 1) * len(own) for number, name in enumerate(others)}
+    depths = {name: (number + 1) * len(others) for number, name in enumerate(own)}
+    other_depths = {name: (number + 1) * len(own) for number, name in enumerate(others)}
     pairs = []
     for name in evenly([*own], count):
         convolution = isinstance(student.get_submodule(name), Conv2d)
-        by_distance = sorted(others, key=lambda other, here=place[name]: abs(places[other] - here))  # type: ignore[misc]
+        by_distance = sorted(others, key=lambda other, here=depths[name]: abs(other_depths[other] - here))  # type: ignore[misc]
         for other in by_distance:
             alike = _sizes(own[name], convolution) == _sizes(others[other], convolution)
             if alike and teacher.is_convolution(other) == convolution:
@@ -167,9 +167,9 @@ def _differ(name: str, own: Sequence[int], whose: str, other: Sequence[int]) -> 
 def _channel_map(before: int, after: int, *, convolution: bool) -> nn.Module:
     import torch
 
-    made = torch.nn.Conv2d(before, after, 1) if convolution else torch.nn.Linear(before, after)
+    mapping = torch.nn.Conv2d(before, after, 1) if convolution else torch.nn.Linear(before, after)
     if before == after:
         with torch.no_grad():
-            made.weight.copy_(torch.eye(after).reshape(made.weight.shape))
-            torch.nn.init.zeros_(made.bias)  # type: ignore[arg-type]
-    return made
+            mapping.weight.copy_(torch.eye(after).reshape(mapping.weight.shape))
+            torch.nn.init.zeros_(mapping.bias)  # type: ignore[arg-type]
+    return mapping

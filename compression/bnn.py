@@ -10,7 +10,7 @@ import torch
 from torch.nn.utils import parametrize
 
 from slimsearch.compression._network import Network
-from slimsearch.compression._replaced import SIGN_INPUT, make, replace_layer
+from slimsearch.compression._replaced import SIGN_INPUT, make_replacement, replace_layer
 from slimsearch.compression._stage import AfterStep, Part, Training, TrainingStage, check_training
 from slimsearch.compression._weights import layers_in_order
 from slimsearch.compression.quantization.plan import CODEBOOK, Quantization
@@ -52,7 +52,7 @@ class Bnn(TrainingStage):
         for name in inner:
             layer = module.get_submodule(name)
             parametrize.register_parametrization(layer, "weight", _Binary(), unsafe=True)
-            binary = make(SIGN_INPUT, layer)
+            binary = make_replacement(SIGN_INPUT, layer)
             binary.get_submodule("0").threshold.data.copy_(means[name])  # type: ignore[operator]
             replace_layer(module, name, binary)
             replaced[name] = SIGN_INPUT

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _ITERATIONS = 300
-_WORTH = 4  # tensors with fewer weights for each value of the codebook stay as they are
+_LEAST_WEIGHTS = 4  # for each value of the codebook; smaller tensors stay as they are
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Cluster(TrainingStage):
 
     def begin(self, network: Network, training: Training) -> Part:
         module = network.copy_module()
-        least = _WORTH << self.bits
+        least = _LEAST_WEIGHTS << self.bits
         chosen = {n: p for n, p in parameters(module).items() if p.ndim > 1 and p.numel() >= least}
         if not chosen:
             raise SlimsearchError(
-                f"no layer has the {least} weights that make {1 << self.bits} values worth their place"
+                f"no layer has {least} weights or more, the least for which {1 << self.bits} values pay"
             )
         shared = SharedValues({name: _assign(weight.detach(), self.bits) for name, weight in chosen.items()})
         shared(module, 0, 0)
@@ -64,7 +64,7 @@ def _finish(network: Network) -> Network:
 
 
 class SharedValues(AfterStep):
-    """Gives every weight the mean of its cluster; cluster 0 is zero, and whatever becomes zero joins it.
+    """Sets every weight to the mean of its cluster; cluster 0 is zero, and weights that become zero join it.
 
     Args:
         clusters: for each parameter, by name, the cluster of every weight, in the parameter's shape, uint8.

@@ -55,14 +55,14 @@ class Distill(DistillationStage):
 
 @dataclass
 class SoftLabels(LossTerm):
-    """The loss term of `Distill`; what the teacher says of an image that is always the same is asked for once."""
+    """The loss term of `Distill`; without augmentation the teacher computes the logits of an image once."""
 
     teacher: Callable[[Tensor], Tensor]
     temperature: float
     weight: float
 
     def __post_init__(self) -> None:
-        self._said: Tensor | None = None  # (images, num_classes) logits
+        self._known: Tensor | None = None  # (images, num_classes) logits
         self._chosen: Tensor | None = None
 
     def attach(self, module: nn.Module) -> Sequence[nn.Parameter]:
@@ -77,7 +77,7 @@ class SoftLabels(LossTerm):
         import torch.nn.functional as F
 
         with torch.no_grad():
-            target = F.log_softmax(self._answers(images) / self.temperature, dim=1)
+            target = F.log_softmax(self._teacher_logits(images) / self.temperature, dim=1)
         student = F.log_softmax(logits.float() / self.temperature, dim=1)
         divergence = F.kl_div(student, target, reduction="batchmean", log_target=True)
         return divergence * self.temperature**2
@@ -86,15 +86,15 @@ class SoftLabels(LossTerm):
         import torch
 
         with torch.no_grad():
-            self._said = torch.cat([self.teacher(batch).float() for batch in images])
+            self._known = torch.cat([self.teacher(batch).float() for batch in images])
 
     def see(self, chosen: Tensor) -> None:
         self._chosen = chosen
 
-    def _answers(self, images: Tensor) -> Tensor:
-        if self._said is None or self._chosen is None:
+    def _teacher_logits(self, images: Tensor) -> Tensor:
+        if self._known is None or self._chosen is None:
             return self.teacher(images).float()
-        return self._said[self._chosen]
+        return self._known[self._chosen]
 
 
 class OnnxLogits(OnnxFile):
@@ -102,11 +102,11 @@ class OnnxLogits(OnnxFile):
 
     Args:
         path: of the file.
-        images: (N, C, H, W) float32, what it has to understand.
-        student: it has to give as many logits.
+        images: (N, C, H, W) float32, an input that the file must accept.
+        student: the network that learns; both must give equally many logits.
 
     Raises:
-        SlimsearchError: the file is missing or broken, or takes or gives something else.
+        SlimsearchError: the file is missing or damaged, or has another input or output.
     """
 
     def __init__(self, path: Path, images: Tensor, student: Network) -> None:

@@ -70,14 +70,14 @@ def _remaining(scores: Mapping[str, Tensor], sparsity: float, together: bool) ->
     if not scores:
         raise SlimsearchError("this network has no weights to set to zero")
     pools = [torch.cat([s.flatten() for s in scores.values()])] if together else [s.flatten() for s in scores.values()]
-    kept: list[Tensor] = []
+    masks: list[Tensor] = []
     for pool in pools:
         mask = torch.ones_like(pool, dtype=torch.bool)
         mask[pool.argsort(stable=True)[: round(sparsity * len(pool))]] = False
-        kept.append(mask)
+        masks.append(mask)
     sizes = [score.numel() for score in scores.values()]
-    parts = list(torch.split(kept[0], sizes)) if together else kept
-    return {name: part.view_as(score) for (name, score), part in zip(scores.items(), parts, strict=True)}
+    masks = list(torch.split(masks[0], sizes)) if together else masks
+    return {name: mask.view_as(score) for (name, score), mask in zip(scores.items(), masks, strict=True)}
 
 
 class _Mask(AfterStep):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._network import Network, dropout_rates, widths
-from slimsearch.compression._replaced import FACTORED, make, replace_layer
+from slimsearch.compression._replaced import FACTORED, make_replacement, replace_layer
 from slimsearch.compression._stage import Part, Training, TrainingStage, check_training, require
 from slimsearch.compression._weights import layers_in_order
 from slimsearch.errors import SlimsearchError, describe_error
@@ -34,8 +34,8 @@ class LowRank(TrainingStage):
 
     Attributes:
         energy: share of the squared singular values that a factored layer keeps, in (0, 1]; of each mode in Tucker-2.
-        params: number of parameters of the network to go down to, in place of `energy`, which is then the largest
-            that leaves no more.
+        params: largest number of parameters of the whole network, instead of `energy`, which is then the largest that
+            leaves no more.
         epochs: length of the fine-tuning; by default as long as the network was trained, 0 for none.
         round_to: ranks are rounded up to a multiple of it.
         learning_rate: peak of the fine-tuning's schedule; by default that of the evaluator.
@@ -118,25 +118,25 @@ class _Decomposition(ABC):
     def __init__(self, layer: nn.Module, spectra: Sequence[Tensor]) -> None:
         self._layer = layer
         self._lengths = [len(spectrum) for spectrum in spectra]
-        self._kept = [spectrum.cumsum(0) / spectrum.sum().clamp_min(1e-300) for spectrum in spectra]
+        self._energies = [spectrum.cumsum(0) / spectrum.sum().clamp_min(1e-300) for spectrum in spectra]
 
     def ranks(self, energy: float, round_to: int) -> tuple[int, ...]:
         """The least ranks that keep `energy` in each mode."""
-        enough = [int((kept < energy - _ROUNDING).sum()) + 1 for kept in self._kept]
+        enough = [int((share < energy - _ROUNDING).sum()) + 1 for share in self._energies]
         rounded = [math.ceil(rank / round_to) * round_to for rank in enough]
         return tuple(min(rank, length) for rank, length in zip(rounded, self._lengths, strict=True))
 
     def saved(self, ranks: tuple[int, ...]) -> int:
-        """How many parameters fewer the factors have."""
+        """Number of parameters that the factors save."""
         own: Any = self._layer
         return int(own.weight.numel()) - self._size(ranks)
 
     def factors(self, ranks: tuple[int, ...]) -> nn.Module:
-        """The layers that take the place of the whole one, in order."""
+        """The layers that replace the layer, in order."""
         import torch
 
         own: Any = self._layer
-        layers: Any = make(FACTORED, own)
+        layers: Any = make_replacement(FACTORED, own)
         for layer, weight in zip(layers, self._weights(ranks), strict=True):
             kernel = layer.weight.shape[2:]
             layer.weight = torch.nn.Parameter(weight.reshape(*weight.shape[:2], *kernel).to(own.weight).contiguous())
@@ -158,7 +158,7 @@ class _Decomposition(ABC):
 
 
 class _Svd(_Decomposition):
-    """Of a Linear or a 1x1 convolution; the singular values are shared between both factors."""
+    """Of a Linear or a 1x1 convolution; each factor gets the square roots of the singular values."""
 
     def __init__(self, layer: nn.Module) -> None:
         import torch
@@ -214,7 +214,7 @@ def _decompose(module: nn.Module, images: Tensor) -> dict[str, _Decomposition]:
     found: dict[str, _Decomposition] = {}
     for name in layers_in_order(module, images)[:-1]:
         layer: Any = module.get_submodule(name)
-        # A subclass may do something else with its weight, and so may whoever shares it.
+        # A subclass may use its weight in another way, and so may another layer that shares it.
         if type(layer) not in kinds or uses[id(layer.weight)] > 1 or getattr(layer, "groups", 1) > 1:
             continue
         whole = type(layer) is torch.nn.Linear or layer.kernel_size == (1, 1)

@@ -12,7 +12,7 @@ from slimsearch.compression.quantization.learned import InputQuantizer, InputRan
 if TYPE_CHECKING:
     from torch import Tensor
 
-_KEPT = 0.99  # of the moving average of an input's range, a step
+_DECAY = 0.99  # of the moving average of an input's range, at each step
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class _MovingRange(InputQuantizer):
         if self.training:
             with torch.no_grad():
                 values = x.detach().float()
-                self.high.lerp_(values.max().clamp_min(1e-6), 1 - _KEPT)
+                self.high.lerp_(values.max().clamp_min(1e-6), 1 - _DECAY)
                 if not self._positive:
-                    self.low.lerp_(values.min().clamp_max(0.0), 1 - _KEPT)
+                    self.low.lerp_(values.min().clamp_max(0.0), 1 - _DECAY)
         scale, zero = self.grid()
         return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero.int(), 0, 255).to(x.dtype)

@@ -64,26 +64,26 @@ class Layerwise(DistillationStage):
 
 
 class Teacher(Protocol):
-    """Layers whose features can be learned from: those of a module, or of a file (`OnnxFeatures`)."""
+    """The features of a teacher's layers: of a module (`ModuleFeatures`) or of a file (`OnnxFeatures`)."""
 
     def shapes(self, images: Tensor) -> Mapping[str, torch.Size]:
-        """The shape of what each layer gives for `images`, by its name, in order and without the logits."""
+        """The shape of each layer's output for `images`, by name, in running order, without the logits."""
 
     def is_convolution(self, name: str) -> bool:
-        """Whether the channels of that layer are the second dimension; otherwise they are the last."""
+        """Whether the layer's channels are the second dimension of its output; otherwise they are the last."""
 
     def attach(self, names: Collection[str]) -> None:
-        """Say of which layers the features are wanted."""
+        """Set the layers whose features are wanted."""
 
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
         """The features of those layers, as float32."""
 
     def detach(self) -> None:
-        """Told when no more are wanted."""
+        """Called when no more features are wanted."""
 
 
 class ModuleFeatures:
-    """The layers of a module, which is set to eval mode and moved to where the images are."""
+    """The layers of a module, which is set to evaluation mode and moved to the device of the images."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module.eval().requires_grad_(False)
@@ -130,7 +130,7 @@ class FeatureLoss(LossTerm):
         self._taps: Taps | None = None
 
     def attach(self, module: nn.Module) -> Sequence[nn.Parameter]:
-        # Only now: a stage that began later may have given the student other layers.
+        # Not before: a stage that begins later may replace layers of the student.
         self.links = self.link(module, self._teacher, self._images.to(device_of(module)))
         self._teacher.attach({name for names in self.links.values() for name in names})
         self._taps = Taps(module, self.links, training=True)
@@ -172,7 +172,7 @@ class FeatureLoss(LossTerm):
 class Taps:
     """The newest outputs of layers of `module`, as float32, for as long as its training mode is `training`.
 
-    The student is remembered while it trains, and not while it is validated; the teacher never trains.
+    So the student's outputs are recorded while it trains and not while it is validated; a teacher never trains.
     """
 
     def __init__(self, module: nn.Module, names: Collection[str], *, training: bool) -> None:
@@ -187,15 +187,15 @@ class Taps:
         found, tapped = self._found, module.get_submodule(name)
 
         def remember(layer: nn.Module, inputs: object, output: Tensor) -> None:
-            # A copy of the module shares this function, which is not to remember what the copy does.
+            # A copy of the module shares this function; its outputs are not recorded.
             if layer is tapped and module.training is training:
-                # A copy of the output: what follows may work in place (ReLU).
+                # A copy: the next layer may work in place (ReLU).
                 found[name] = output.to(torch.float32, copy=True)
 
         return remember
 
     def take(self) -> dict[str, Tensor]:
-        """What was remembered, which is then forgotten."""
+        """The recorded outputs; clears the record."""
         taken = dict(self._found)
         self._found.clear()
         return taken
@@ -208,14 +208,14 @@ class Taps:
 
 
 def layer_shapes(module: nn.Module, images: Tensor, also: Collection[str] = ()) -> dict[str, torch.Size]:
-    """The shape of what each Conv2d and Linear gives for `images`, in the order in which they run.
+    """The output shape of each Conv2d and Linear for `images`, in the order in which they run.
 
-    The last of them, which gives the logits, is left out. A layer that runs more than once counts with its last time.
+    The last layer, which gives the logits, is left out. A layer that runs more than once counts at its last run.
 
     Args:
-        module: is left as it was; a copy is run.
+        module: stays as it is; a copy runs.
         images: (N, C, H, W).
-        also: names of modules of other kinds that are wanted, if the module has them.
+        also: names of modules of other kinds to include, if the module has them.
     """
     import torch
 
@@ -248,7 +248,7 @@ def evenly(names: Sequence[str], count: int) -> list[str]:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where the parameters of `module` are."""
+    """The device of the parameters of `module`."""
     import torch
 
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))

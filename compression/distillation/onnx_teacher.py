@@ -1,4 +1,4 @@
-"""An ONNX file to learn from: opened, checked, and run for its logits or for what its layers give."""
+"""ONNX files as teachers: loaded, checked, and run for their logits or for the outputs of their layers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class OnnxFile:
 
     Args:
         path: of the file.
-        images: (N, C, H, W) float32, what it has to take.
+        images: (N, C, H, W) float32, an input that the file must accept.
 
     Attributes:
         name: for messages.
 
     Raises:
-        SlimsearchError: the file is missing or broken, or takes something else.
+        SlimsearchError: the file is missing or damaged, or has another input.
     """
 
     def __init__(self, path: Path, images: Tensor) -> None:
@@ -38,7 +38,7 @@ class OnnxFile:
             raise SlimsearchError(f"{self.name}: there is no such file in '{path.absolute().parent}'")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what it would log it also raises
+        options.log_severity_level = 4  # errors are raised as well as logged
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
@@ -57,7 +57,7 @@ class OnnxFile:
         self._input = inputs[0].name
 
     def _model(self, content: bytes) -> bytes:
-        """What ONNX Runtime is to load of the file."""
+        """The model that ONNX Runtime loads, from the content of the file."""
         return content
 
     def run(self, images: Tensor, outputs: Sequence[str] | None = None) -> list[Tensor]:
@@ -76,7 +76,7 @@ class OnnxFile:
 
 
 class OnnxFeatures(OnnxFile):
-    """What the layers of an ONNX file give, each known by the name of the tensor.
+    """The outputs of the layers of an ONNX file, each known by the name of its tensor.
 
     A layer is a Conv, Gemm or MatMul whose weight the file holds, in whatever form: as it is, or as what Cast, Mul,
     Gather, DequantizeLinear and the like make of constants. A vector added to the product of a MatMul is the bias of
@@ -88,10 +88,10 @@ class OnnxFeatures(OnnxFile):
 
     Args:
         path: of the file.
-        images: (N, C, H, W) float32, what it has to take.
+        images: (N, C, H, W) float32, an input that the file must accept.
 
     Raises:
-        SlimsearchError: the file is missing or broken, takes something else, or has no such layers.
+        SlimsearchError: the file is missing or damaged, has another input, or has no such layers.
     """
 
     def __init__(self, path: Path, images: Tensor) -> None:
@@ -102,7 +102,7 @@ class OnnxFeatures(OnnxFile):
             raise SlimsearchError(
                 f"{self.name} has no Conv, Gemm or MatMul with a weight of its own but the one that gives the logits"
             )
-        self.shapes(images)  # what cannot be run says so now
+        self.shapes(images)  # a file that cannot be run fails here, not in the training
 
     def _model(self, content: bytes) -> bytes:
         import onnx
@@ -110,7 +110,7 @@ class OnnxFeatures(OnnxFile):
         model = onnx.load_model_from_string(content)
         self._is_convolution = _layers(model.graph)
         if self._is_convolution:
-            # In place of the logits, not next to them: the runtime leaves out what nobody asks for.
+            # Instead of the logits, not beside them: the runtime leaves out operators without a use.
             del model.graph.output[:]
             model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._is_convolution)
         serialized: bytes = model.SerializeToString()
@@ -126,7 +126,7 @@ class OnnxFeatures(OnnxFile):
         return self._is_convolution[name]
 
     def attach(self, names: Collection[str]) -> None:
-        """Say of which layers the features are wanted."""
+        """Set the layers whose features are wanted."""
         self._wanted = [*names]
 
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
@@ -136,11 +136,11 @@ class OnnxFeatures(OnnxFile):
         return {name: tensor.float() for name, tensor in zip(self._wanted, given, strict=True)}
 
     def detach(self) -> None:
-        """Nothing was changed."""
+        """Nothing to undo."""
 
 
 def _layers(graph: onnx.GraphProto) -> dict[str, bool]:
-    """The tensors that the layers give, and whether it is a convolution that gives it; without the logits."""
+    """Names of the layers' outputs, and whether the layer is a convolution; without the logits."""
     # The dimensions of every constant, for what is computed of several those of the largest.
     constants = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:

@@ -1,4 +1,4 @@
-"""A float32 ONNX file becomes one of int8 weights and uint8 activations, as QDQ operators."""
+"""Static quantization of an ONNX file: int8 weights and uint8 activations, as QDQ operators."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _kept_float(prepared: Path, which: str) -> list[str]:
     """Names of the nodes that stay in float32.
 
     Raises:
-        SlimsearchError: a layer that is named has no node of its own.
+        SlimsearchError: the file has no node for a layer that `which` names.
     """
     import onnx
 

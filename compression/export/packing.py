@@ -1,7 +1,7 @@
-"""The packed form: weights of few values in as few bits as they need, to be stored or sent; no runtime reads it.
+"""The packed form of weights with few different values, for storage only: no runtime reads it.
 
 Source: Deep Compression (Han et al. 2016): a table of values, and indices by Huffman's code. Not stored as a sparse
-matrix: the zeros of a pruned weight get a code of one bit, in place of the distances between the others.
+matrix: the zeros of a pruned weight get a code of one bit, instead of the distances between the others.
 
 A file is a mark, the length of its header, the header (zlib over JSON, one list a tensor) and the tensors' bytes,
 little endian. Indices are written in a canonical code, whose lengths stand before them, or in one of equal lengths.
@@ -73,11 +73,11 @@ def unpack(data: bytes) -> dict[str, Tensor]:
 
 
 def _pack(array: Array, known: LearnedRange | None) -> tuple[list[Any], bytes]:
-    """How a tensor is written (see `_unpack`), and its bytes."""
+    """The entry of a tensor in the header (see `_unpack`), and its bytes, in the shortest form."""
     import numpy as np
 
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    ways: list[tuple[list[Any], bytes]] = [([_RAW, array.dtype.str], array.tobytes())]
+    forms: list[tuple[list[Any], bytes]] = [([_RAW, array.dtype.str], array.tobytes())]
     table = _table(array, known) if array.ndim > 1 and array.size and array.dtype == np.float32 else None
     if table is not None:
         values, scales, indices = table
@@ -85,8 +85,8 @@ def _pack(array: Array, known: LearnedRange | None) -> tuple[list[Any], bytes]:
         for way, code, stored in ((_FIXED, _equal_lengths(len(values)), b""), (_HUFFMAN, lengths, lengths.tobytes())):
             bits = _encode(indices, code)
             entry = [way, values.dtype.str, len(values), len(scales), len(bits)]
-            ways.append((entry, b"".join([values.tobytes(), scales.tobytes(), stored, bits])))
-    return min(ways, key=lambda way: len(way[1]))
+            forms.append((entry, b"".join([values.tobytes(), scales.tobytes(), stored, bits])))
+    return min(forms, key=lambda one: len(one[1]))
 
 
 def _unpack(reader: _Reader, shape: list[int], way: str, dtype: str, *sizes: int) -> Array:
@@ -103,7 +103,7 @@ def _unpack(reader: _Reader, shape: list[int], way: str, dtype: str, *sizes: int
 
 
 class _Reader:
-    """Takes one piece of `data` after the other."""
+    """Reads `data` piece by piece."""
 
     def __init__(self, data: bytes, start: int) -> None:
         self._data, self._at = data, start

@@ -1,4 +1,4 @@
-"""Small weights in the file, float32 in the runtime: the ways to store a weight that loading undoes."""
+"""Forms of storing weights that the runtime turns into float32 when it loads the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import onnx
 
     Array = np.ndarray[Any, np.dtype[Any]]
-    Parts = tuple[list[onnx.TensorProto], list[onnx.NodeProto]]
+    Stored = tuple[list[onnx.TensorProto], list[onnx.NodeProto]]
 
 _LARGEST_CODEBOOK = 256
 
@@ -32,7 +32,7 @@ def store(model: onnx.ModelProto, form: str) -> onnx.ModelProto:
     import onnx
     from onnx import numpy_helper
 
-    ways: dict[str, Callable[[str, str, Array, int], Parts | None]] = {
+    forms: dict[str, Callable[[str, str, Array, int], Stored | None]] = {
         WEIGHTS_INT8: _int8, WEIGHTS_FP16: _fp16, CODEBOOK: _codebook,
     }  # fmt: skip
     stored = onnx.ModelProto()
@@ -41,15 +41,16 @@ def store(model: onnx.ModelProto, form: str) -> onnx.ModelProto:
     tensors: list[onnx.TensorProto] = []
     nodes: list[onnx.NodeProto] = []
     for number, tensor in enumerate(model.graph.initializer):
-        parts = None
+        replacement = None
         if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
             axis = _channel_axis(model.graph, tensor.name)
-            parts = ways[form](tensor.name, f"{number}:", numpy_helper.to_array(tensor), axis)
-        if parts is None or sum(part.ByteSize() for part in (*parts[0], *parts[1])) >= tensor.ByteSize():
+            replacement = forms[form](tensor.name, f"{number}:", numpy_helper.to_array(tensor), axis)
+        size = sum(one.ByteSize() for messages in replacement or () for one in messages)
+        if replacement is None or size >= tensor.ByteSize():
             tensors.append(tensor)
         else:
-            tensors += parts[0]
-            nodes += parts[1]
+            tensors += replacement[0]
+            nodes += replacement[1]
     nodes += model.graph.node
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(tensors)
@@ -57,7 +58,7 @@ def store(model: onnx.ModelProto, form: str) -> onnx.ModelProto:
     return stored
 
 
-def _int8(name: str, prefix: str, weight: Array, axis: int) -> Parts:
+def _int8(name: str, prefix: str, weight: Array, axis: int) -> Stored:
     """Whole multiples, -127 to 127, of one scale for each channel along `axis`."""
     import numpy as np
     import onnx
@@ -74,7 +75,7 @@ def _int8(name: str, prefix: str, weight: Array, axis: int) -> Parts:
     return tensors, nodes
 
 
-def _fp16(name: str, prefix: str, weight: Array, axis: int) -> Parts | None:
+def _fp16(name: str, prefix: str, weight: Array, axis: int) -> Stored | None:
     import numpy as np
     import onnx
     from onnx import helper, numpy_helper
@@ -85,8 +86,8 @@ def _fp16(name: str, prefix: str, weight: Array, axis: int) -> Parts | None:
     return [halves], [helper.make_node("Cast", [f"{prefix}h"], [name], to=onnx.TensorProto.FLOAT)]
 
 
-def _codebook(name: str, prefix: str, weight: Array, axis: int) -> Parts | None:
-    """The different values, and for each weight the index of its own."""
+def _codebook(name: str, prefix: str, weight: Array, axis: int) -> Stored | None:
+    """The different values, and for each weight the index of its value."""
     import numpy as np
     import onnx
     from onnx import helper, numpy_helper

@@ -1,4 +1,4 @@
-"""From a network to the one file that is deployed: ONNX, float32, or in the form that its plan asks for."""
+"""Export of a network to its ONNX file: float32, or in the form of its quantization plan."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
     """Write `network` to `path` as one ONNX file, ``images`` (N, C, H, W) float32 -> ``logits``, N free.
 
     Args:
-        network: what to export; its quantization plan says how it is stored and run, without one as float32.
-        path: written whole or not at all.
+        network: its quantization plan says how the file stores and runs it; float32 without one.
+        path: of the file, which is written whole or not at all.
         images: (N, C, H, W) float32, normalised training images: an example input, and the calibration set.
-        metadata: recorded in the file's ``metadata_props``, with a note on the quantization and nothing else.
+        metadata: recorded in the file's ``metadata_props``, with a note on the quantization.
 
     Raises:
         SlimsearchError: the network cannot be expressed in ONNX, or not be quantized.
@@ -40,7 +40,7 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
     import onnx
 
     plan = network.quantization
-    # What a plan says of layers by name is found by the names of their weights, which the exporter's folding changes.
+    # Layers of a plan are found by the names of their weights, which the exporter's own folding changes.
     if plan is not None and (plan.learned or plan.keep_float not in KEPT_FLOAT):
         network = fold_batch_norm(network, images[:2])
         plan = network.quantization
@@ -68,14 +68,14 @@ def _to_onnx(network: Network, file: Path, example: Tensor) -> None:
         "output_names": [OUTPUT],
         "opset_version": _OPSET,
     }
-    # Batch normalisation folded into a weight would give each channel a codebook of its own: the runtime folds it then.
+    # A BatchNorm folded into a weight would multiply the values of the codebook by the channels; the runtime folds it.
     codebook = network.quantization is not None and network.quantization.form == CODEBOOK
-    kept = torch.onnx.TrainingMode.PRESERVE if codebook else torch.onnx.TrainingMode.EVAL
+    mode = torch.onnx.TrainingMode.PRESERVE if codebook else torch.onnx.TrainingMode.EVAL
     example = example.contiguous()
     try:
         # The TorchScript exporter: a tenth of the time and half the bytes of the newer one (stack traces).
         axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
-        torch.onnx.export(module, (example,), str(file), dynamo=False, dynamic_axes=axes, training=kept, **options)
+        torch.onnx.export(module, (example,), str(file), dynamo=False, dynamic_axes=axes, training=mode, **options)
     except Exception as first:
         shapes = ({0: torch.export.Dim("batch")},)
         try:
@@ -87,7 +87,7 @@ def _to_onnx(network: Network, file: Path, example: Tensor) -> None:
 
 
 def _tidy(file: Path, metadata: Mapping[str, str]) -> None:
-    """Leave nothing in the file that does not belong there: stack traces, source paths, notes."""
+    """Remove stack traces, source paths and notes from the file, and add `metadata`."""
     import onnx
 
     model = onnx.load(str(file))
@@ -113,15 +113,15 @@ def _tidy(file: Path, metadata: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters print and warn about themselves; what matters they raise."""
+    """Silences the exporters' prints and warnings; errors are raised."""
     import torch
 
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    # The older exporter prints the graph of what it does not know from below Python, whether that was asked for or not.
+    # The older exporter prints the graph of an unknown operation from C++, whatever its options say.
     log = getattr(torch._C, "_jit_onnx_log", None)
     if log is not None:
-        torch._C._jit_onnx_log = lambda *parts: None
+        torch._C._jit_onnx_log = lambda *message: None
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""An ONNX file of anybody's: if it would have something read from elsewhere, it is refused before it is loaded."""
+"""Loading of untrusted ONNX files: external data is refused."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from slimsearch.errors import SlimsearchError, first_line
 
 
 def read_onnx(path: Path) -> bytes:
-    """The content of an ONNX file whose weights are all in it, for whatever loads it.
+    """The content of an ONNX file that holds all its weights.
 
-    An ONNX file may say that a tensor is in another file, by a path that its author chose, or at an address in memory.
-    Whoever loads the bytes and not the file is not at the mercy of what happens to the file in between.
+    An ONNX file may name another file for a tensor, by a path that its author chose, or an address in memory. Load
+    the bytes that were checked, not the file again: it may have changed in between.
 
     Raises:
-        SlimsearchError: it cannot be read, is no ONNX, or refers to anything outside it.
+        SlimsearchError: the file cannot be read, is no ONNX, or refers to anything outside it.
     """
     import onnx
 
@@ -27,10 +27,10 @@ def read_onnx(path: Path) -> bytes:
         raise SlimsearchError(f"'{path}' is no ONNX file: {first_line(error)}") from error
     for tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "nowhere")
+            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "nowhere")
             raise SlimsearchError(
-                f"'{path}' has the weights of '{tensor.name}' in another file, '{place}': an ONNX file is read only if "
-                "everything is in it"
+                f"'{path}' has the weights of '{tensor.name}' in another file, '{location}': an ONNX file is "
+                "read only if everything is in it"
             )
     return content
 

@@ -96,9 +96,11 @@ class Dependencies:
             warnings.simplefilter("ignore")  # about parameters without a layer, which it handles
             self._graph = torch_pruning.DependencyGraph().build_dependency(module, images)
 
-    def groups(self, kept: nn.Module) -> list[Group]:
-        """The groups whose channels can be followed through the network, without those of the layer `kept`."""
-        return [self._read(one) for one in self._graph.get_all_groups(ignored_layers=[kept]) if self._is_followed(one)]
+    def groups(self, excluded: nn.Module) -> list[Group]:
+        """The groups whose channels can be followed through the network, without those of the layer `excluded`."""
+        return [
+            self._read(one) for one in self._graph.get_all_groups(ignored_layers=[excluded]) if self._is_followed(one)
+        ]
 
     def remove(self, layer: nn.Module, channels: Sequence[int], *, outputs: bool) -> None:
         """Remove channels of `layer`, and those that depend on them, from the module, in place."""

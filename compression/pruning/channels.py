@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression._weights import lay_out_plainly, layers_in_order, plainly, weights
+from slimsearch.compression._weights import contiguous_copy, layers_in_order, make_contiguous, weights
 from slimsearch.compression.pruning._torch_pruning import Dependencies, Group, blamed_layers
 from slimsearch.compression.pruning.importances import Importance
 from slimsearch.errors import SlimsearchError, describe_error
@@ -61,22 +61,22 @@ class _Ranked:
 
 
 class Channels:
-    """The groups of channels of a module that can be cut.
+    """The groups of channels of a module that can be removed.
 
     Args:
-        module: is not changed, only its layout matters.
-        images: (N, C, H, W) an input, for the analysis.
-        round_to: layers of at least four times as many channels keep a multiple of it.
+        module: stays as it is; only its layers and shapes matter.
+        images: (N, C, H, W) float32, an input for the analysis.
+        round_to: layers with at least four times as many channels keep a multiple of it.
 
     Raises:
-        SlimsearchError: nothing of the module can be cut; the line says why.
+        SlimsearchError: no channel of the module can be removed; the message says why.
     """
 
     def __init__(self, module: nn.Module, images: Tensor, round_to: int = 1) -> None:
-        self._images = plainly(images[:2])
+        self._images = contiguous_copy(images[:2])
         self._round_to = round_to
         self._shadow = copy.deepcopy(module).eval().float()
-        lay_out_plainly(self._shadow)
+        make_contiguous(self._shadow)
         for parameter in self._shadow.parameters():
             parameter.requires_grad_(True)  # the analysis follows gradients
         order = layers_in_order(self._shadow, self._images)
@@ -108,25 +108,25 @@ class Channels:
         blocks = math.lcm(*(_blocks(layer) for layer in layers))
         return _Ranked(group, self._names[group.layer], blocks, parameters / group.width)
 
-    def exclude_what_breaks(self) -> None:
-        """Try every group alone on a copy, and leave those whole without which the network does not run.
+    def exclude_failing(self) -> None:
+        """Try every group alone on a copy, and exclude the groups with which removing channels fails.
 
         Raises:
-            SlimsearchError: none is left; the line names them and says why.
+            SlimsearchError: no group is left; the message names the layers and the reasons.
         """
-        kept, reasons = [], []
+        working, reasons = [], []
         for group in self._groups:
             per_block = group.width // group.blocks
             trial = tuple(block * per_block for block in range(group.blocks))
             try:
                 self._run([self._cut(group, trial)])
-                kept.append(group)
+                working.append(group)
             except SlimsearchError as error:
                 reasons.append(f"'{group.layer}' ({error})")
-                _log.warning("layer '%s' and what depends on it is left whole: %s", group.layer, error)
-        if not kept:
+                _log.warning("layer '%s' and what depends on it keeps all channels: %s", group.layer, error)
+        if not working:
             raise SlimsearchError(f"this network cannot be pruned: {'; '.join(reasons)}")
-        self._groups = kept
+        self._groups = working
 
     def choose(
         self,
@@ -137,15 +137,18 @@ class Channels:
         together: bool,
         by_cost: bool = False,
     ) -> list[Cut]:
-        """What to cut so that about so many of the channels are gone.
+        """The least important channels, so that about the given shares are removed.
 
         Args:
-            importance: turns scores of weights into one number a channel.
+            importance: turns scores of weights into one number for each channel.
             scores: of weights, by parameter name.
-            ratios: shares of each layer, one for each of as many equal parts of the layers that can be cut, from the
-                input on; or one for all.
+            ratios: the share of channels to remove, one for all layers; or n shares, one for each n-th of the layers in
+                the order in which they run.
             together: rank the channels of all layers against each other, for the first of the ratios.
-            by_cost: ... by their importance for each parameter that they cost.
+            by_cost: with `together`, rank by importance divided by the number of parameters of a channel.
+
+        Raises:
+            SlimsearchError: an importance is not finite, or there is nothing to rank.
         """
         import torch
 
@@ -168,18 +171,18 @@ class Channels:
             raise SlimsearchError(f"'{type(importance).__name__.lower()}' finds nothing to rank in this network")
         return [
             cut
-            for (group, values), kept in zip(ranked, self._kept(ranked, ratios, together, by_cost), strict=True)
-            if (cut := self._least(group, values, kept)) is not None
+            for (group, values), width in zip(ranked, self._widths(ranked, ratios, together, by_cost), strict=True)
+            if (cut := self._least(group, values, width)) is not None
         ]
 
-    def _kept(
+    def _widths(
         self, ranked: Sequence[tuple[_Ranked, Tensor]], ratios: Sequence[float], together: bool, by_cost: bool
     ) -> list[float]:
-        """How many channels each group keeps, before rounding."""
+        """Number of channels that each group keeps, before rounding."""
         import torch
 
         if not together:
-            return [group.width * (1 - ratios[self._part(group, len(ratios))]) for group, _ in ranked]
+            return [group.width * (1 - ratios[self._section(group, len(ratios))]) for group, _ in ranked]
         ratio = ratios[0]
         comparable = []
         for group, values in ranked:
@@ -191,27 +194,27 @@ class Channels:
         threshold = float(pooled[removed][-1]) if bool(removed.any()) else -math.inf
         return [group.blocks * int((v > threshold).sum()) for (group, _), v in zip(ranked, comparable, strict=True)]
 
-    def _part(self, group: _Ranked, parts: int) -> int:
-        """In which of as many equal parts of all groups this one is, in the order of their first layers."""
-        places = sorted(self._place(other) for other in self._groups)
-        return places.index(self._place(group)) * parts // len(places)
+    def _section(self, group: _Ranked, count: int) -> int:
+        """Index of the section of the network with the group, where all groups fall into `count` equal sections."""
+        positions = sorted(self._position(other) for other in self._groups)
+        return positions.index(self._position(group)) * count // len(positions)
 
-    def _place(self, group: _Ranked) -> int:
+    def _position(self, group: _Ranked) -> int:
         return min((self._order[layer] for layer in self._layers(group) if layer in self._order), default=0)
 
     def _layers(self, group: _Ranked) -> list[str]:
-        """Those whose outputs the channels of a group are; of inputs, those that read them."""
+        """Names of the layers that produce the channels of a group or, without any, of those that read them."""
         named = [(self._names.get(member.layer), member.outputs) for member in group.group.members]
         produced = [name for name, outputs in named if name is not None and outputs]
         return produced or [name for name, _ in named if name is not None]
 
-    def _least(self, group: _Ranked, values: Tensor, kept: float) -> Cut | None:
+    def _least(self, group: _Ranked, values: Tensor, width: float) -> Cut | None:
         unit = self._round_to if group.width >= _WIDE * self._round_to else 1
         step = math.lcm(unit, group.blocks)
         if step >= group.width:
             step = group.blocks
-        # Round widths go to the nearest; a narrow layer keeps what the ratio leaves, rounded up.
-        rounded = round(kept / step) * step if unit > 1 else math.ceil(kept / step - 1e-6) * step
+        # Wide layers get the nearest round width; narrow ones the width that the ratio leaves, rounded up.
+        rounded = round(width / step) * step if unit > 1 else math.ceil(width / step - 1e-6) * step
         per_block = max(rounded, step) // group.blocks
         gone = len(values) - per_block
         if gone <= 0:
@@ -243,7 +246,7 @@ class Channels:
         import torch
 
         module.eval()
-        lay_out_plainly(module)
+        make_contiguous(module)
         trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
         for parameter in module.parameters():
             parameter.requires_grad_(True)
@@ -268,9 +271,9 @@ class Channels:
 
 
 def _worth(group: Group, importance: Importance) -> Tensor | None:
-    """One number for each channel of a group's root, (width,): the mean over the layers of the worth of its part there.
+    """Importance of each channel of a group's root, (width,): the mean over the layers with that channel.
 
-    None: the importance says nothing of any of the layers.
+    None if the importance looks at none of the layers.
     """
     import torch
 
@@ -285,7 +288,7 @@ def _worth(group: Group, importance: Importance) -> Tensor | None:
 
 
 def silence(module: nn.Module, cuts: Sequence[Cut]) -> Callable[[], None]:
-    """A function that sets what makes the chosen channels of `module` to zero: they are as good as gone."""
+    """A function that sets the weights and biases that produce the chosen channels of `module` to zero."""
     import torch
 
     named, targets = weights(module), []
@@ -306,7 +309,7 @@ def silence(module: nn.Module, cuts: Sequence[Cut]) -> Callable[[], None]:
 
 
 def _blocks(layer: Any) -> int:
-    """How many equal blocks the channels of a layer fall into: groups of convolutions and norms, heads of attention."""
+    """Number of equal blocks of a layer's channels: groups of convolutions and norms, heads of attention."""
     import torch
 
     if isinstance(layer, torch.nn.Conv2d):

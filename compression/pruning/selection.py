@@ -25,7 +25,7 @@ _SEARCH_STEPS = 14  # of the bisection for a target: to within 1 in 16,000 of th
 
 
 class Selection:
-    """What is cut from a network, by the options of a stage."""
+    """The channels to remove from a network, by the options of a stage."""
 
     def __init__(
         self, stage: Prune, channels: Channels, importance: Importance, network: Network, training: Training
@@ -43,7 +43,7 @@ class Selection:
         """The cuts at a ratio.
 
         Raises:
-            SlimsearchError: the criterion finds nothing to rank.
+            SlimsearchError: the importance finds no channel to rank.
         """
         stage = self.stage
         together = stage.scope == "network"
@@ -56,7 +56,7 @@ class Selection:
         """The cuts that reach the target.
 
         Raises:
-            SlimsearchError: it cannot be reached, or nothing can be cut.
+            SlimsearchError: the target cannot be reached, or no layer has a channel to spare.
         """
         name = next((n for n in TARGETS[1:] if getattr(self.stage, n) is not None), None)
         if name is not None:
@@ -67,7 +67,7 @@ class Selection:
         return cuts
 
     def _reaching(self, name: str, target: float, scores: Mapping[str, Tensor]) -> list[Cut]:
-        """Those of the smallest ratio whose network costs no more than `target`."""
+        """The cuts of the smallest ratio whose network costs no more than `target`."""
         cost: Callable[[Network], float] = {
             "params": lambda network: network.params,
             "macs": lambda network: network.macs(self._training.calibration[:1]),
@@ -90,7 +90,7 @@ class Selection:
         return found
 
     def _at(self, scores: Mapping[str, Tensor], ratio: float) -> tuple[list[Cut], Network]:
-        """The cuts at a ratio, and the network without them; what no cut can be made of is found out once."""
+        """The cuts at a ratio, and the network without them; groups that fail are excluded at the first failure."""
         cuts = self.choose(scores, ratio)
         try:
             return cuts, self._without(cuts)
@@ -98,7 +98,7 @@ class Selection:
             if self._excluded:
                 raise
             self._excluded = True
-            self.channels.exclude_what_breaks()
+            self.channels.exclude_failing()
             return self._at(scores, ratio)
 
     def _without(self, cuts: list[Cut]) -> Network:
@@ -107,7 +107,7 @@ class Selection:
         return Network(module)
 
     def remove(self, network: Network, cuts: list[Cut]) -> Network:
-        """`network` without what is cut."""
+        """`network` without the channels of `cuts`."""
         module = network.copy_module()
         removed = self.channels.cut(module, cuts)
         plan = network.quantization
@@ -118,7 +118,7 @@ class Selection:
 
 
 class GradualChannels(GradualCut):
-    """Channels that are silenced during the training and removed after it."""
+    """Sets channels to zero during the training and removes them after it."""
 
     def __init__(self, selection: Selection) -> None:
         super().__init__(selection.stage, selection.importance)
@@ -128,14 +128,14 @@ class GradualChannels(GradualCut):
         self._ratio: float | None = None
 
     def cut(self, module: nn.Module, share: float, last: bool) -> None:
-        scores = self._kept_down(self.importance.scores(weights(module)))
+        scores = self._zero_for_cut(self.importance.scores(weights(module)))
         if self._ratio is None:
             self._selection.final(scores)  # finds the ratio that the target needs
             self._ratio = self._selection.ratio
         self._cuts = self._selection.final(scores) if last else self._selection.choose(scores, self._ratio * share)
         self._apply = None
 
-    def _kept_down(self, scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _zero_for_cut(self, scores: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scores of 0 for the channels that are cut already, so that they are cut again."""
         scores = {name: score.clone() for name, score in scores.items()}
         for one in self._cuts:
@@ -153,7 +153,7 @@ class GradualChannels(GradualCut):
         self._apply()
 
     def finish(self, network: Network) -> Network:
-        """`network` without the channels that are silent."""
+        """`network` without the channels that are zero."""
         return self._selection.remove(network, self._cuts)
 
     def state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolution before it, so that a layer's learned scales stay with its weights."""
+"""Folding of BatchNorm into the convolution before it, with the convolution's learned scales."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ _TOLERANCE = 1e-3
 
 
 def fold_batch_norm(network: Network, images: Tensor) -> Network:
-    """`network` with every BatchNorm2d that reads a Conv2d's output folded into it; scales are multiplied with it.
+    """`network` with every BatchNorm2d folded into the Conv2d whose output it reads; learned scales change with it.
 
-    Where folding would change what the network answers (a convolution whose output is also read elsewhere), that
-    BatchNorm is left.
+    A BatchNorm stays where folding would change the logits: the convolution's output is also read elsewhere.
     """
     import torch
     from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -59,7 +58,7 @@ def _multiplied(plan: Quantization, name: str, norm: nn.BatchNorm2d) -> Quantiza
 
 
 def _pairs(module: nn.Module, images: Tensor) -> list[tuple[str, str]]:
-    """Convolutions and the normalisations that read what they wrote, each run once."""
+    """Names of convolutions and of the BatchNorm layers that read their outputs, where each runs once."""
     import torch
 
     order = layers_in_order(module, images)

@@ -1,4 +1,4 @@
-"""What `export` has to do with weights and activations: data that a stage decides and the network carries."""
+"""Quantization plans: how an exported file stores and runs the weights; stages make them, networks carry them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 DEPLOYED_BITS = {"any": 7, "vnni": 8}
-"""Of the weights of an int8 file, by its target: sums of two products of 8 bits can saturate without VNNI."""
+"""Bits of the weights of an int8 file, by its target: sums of two 8-bit products can saturate without VNNI."""
 
 KEPT_FLOAT = ("none", "first", "last", "ends", "depthwise")
-"""What a plan can say of the layers that stay in float32, besides their names."""
+"""Words for the layers that stay in float32; a plan may name layers instead."""
 
 STATIC, WEIGHTS_INT8, WEIGHTS_FP16, CODEBOOK = "static", "weights-int8", "weights-fp16", "codebook"
 
@@ -56,10 +56,10 @@ class Quantization:
 
     @property
     def kind(self) -> str:
-        """What of the plan is real once the file runs.
+        """The arithmetic of the running file.
 
-        "int8" for integers that are computed with, "simulated" for those of fewer bits than that, "weights only" and
-        "storage only" for what loading the file turns into float32.
+        "int8" for integer arithmetic, "simulated" for fewer bits than it has, "weights only" and "storage only" for
+        weights that the runtime turns into float32 when it loads the file.
         """
         if self.form == STATIC:
             deployed = DEPLOYED_BITS[self.target]
@@ -68,7 +68,7 @@ class Quantization:
 
     @property
     def note(self) -> str:
-        """What someone who deploys the file should know of it."""
+        """A line for users who deploy the file."""
         if self.form != STATIC:
             return "small weights that the runtime turns into float32 when it loads the file"
         if self.target == "any":
@@ -76,12 +76,12 @@ class Quantization:
         return "int8, weights of 8 bits: for processors with VNNI; elsewhere sums may saturate and answers differ"
 
     def without_channels(self, layer: str, channels: Collection[int]) -> Quantization:
-        """The same where `layer` has lost output channels."""
+        """The plan after `layer` has lost output channels."""
         if layer not in self.learned or len(self.learned[layer].weight_scales) == 1:
             return self
         known = self.learned[layer]
-        kept = tuple(scale for index, scale in enumerate(known.weight_scales) if index not in channels)
-        return replace(self, learned={**self.learned, layer: replace(known, weight_scales=kept)})
+        scales = tuple(scale for index, scale in enumerate(known.weight_scales) if index not in channels)
+        return replace(self, learned={**self.learned, layer: replace(known, weight_scales=scales)})
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -89,7 +89,7 @@ class Quantization:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Quantization:
-        """What `to_json` gave, also that of earlier versions."""
+        """The plan of which `to_json` of this or an earlier version gave `values`."""
         learned = {
             name: LearnedRange(**{**known, "weight_scales": tuple(known["weight_scales"])})
             for name, known in values.get("learned", {}).items()

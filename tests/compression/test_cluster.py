@@ -137,7 +137,7 @@ def test_small_in_the_file_and_smaller_when_packed(training: ImageTraining, tmp_
 
 
 def test_a_network_without_weights_to_share_says_so(training: ImageTraining) -> None:
-    with pytest.raises(SlimsearchError, match="no layer has the 128 weights that make 32 values worth their place"):
+    with pytest.raises(SlimsearchError, match="no layer has 128 weights or more, the least for which 32 values pay"):
         Cluster().apply(Network(nn.Sequential(nn.Flatten(), nn.Linear(10, 10))), training)
 
 

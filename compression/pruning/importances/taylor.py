@@ -19,7 +19,7 @@ class Taylor(Importance):
 
     needs_gradients: ClassVar[bool] = True
 
-    _KEPT = 0.97  # of the moving average, a look
+    _DECAY = 0.97  # of the moving average, at each look
     _EVERY = 4  # steps between looks, each of which passes over all weights
 
     def __init__(self) -> None:
@@ -31,9 +31,9 @@ class Taylor(Importance):
         if self._steps % self._EVERY != 1:
             return
         for name, gradient in gradients.items():
-            seen = (weights[name] * gradient).square()
+            change = (weights[name] * gradient).square()
             known = self._average.get(name)
-            self._average[name] = seen if known is None else known.lerp_(seen, 1 - self._KEPT)
+            self._average[name] = change if known is None else known.lerp_(change, 1 - self._DECAY)
 
     def scores(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return dict(self._average)
