@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from slimsearch.search_spaces import ModelSpace
 from slimsearch.strategies._nni.oneshot import OneShot
-
-if TYPE_CHECKING:
-    from slimsearch.strategies._nni.supernet import OneShotSupernet
 
 
 @dataclass
@@ -27,6 +24,3 @@ class NniDarts(OneShot):
         from slimsearch.strategies._nni.supernet import MixedDropout
 
         return DARTS(mutation_hooks=[MixedDropout.mutate])
-
-    def best(self, supernet: OneShotSupernet) -> list[dict[str, Any]]:
-        return [supernet.export()]

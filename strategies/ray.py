@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SECONDS_TO_START = 60.0
 _RESTARTS = 3
 """How often in a row Tune is started again without having finished a task."""
-_RESUME = "finished trials are kept, continue with --resume"
+_RESUME = "what was finished is kept, go on with --resume"
 
 # Without Tune's own logs and checkpoints, and with the handler of Ctrl-C that `_interruptible` has.
 _TUNE = {

@@ -81,6 +81,9 @@ class OneShot(ABC):
     OFFERED: ClassVar[int] = 1
     """Number of best architectures to train, without those that fail or are ruled out."""
 
+    RANKED: ClassVar[int] = 0
+    """Number of random architectures that are ranked with the supernet's weights; 0: NNI exports the best one."""
+
     settings: StrategySettings
     epochs: int = 10
     batch_size: int = 64
@@ -121,9 +124,9 @@ class OneShot(ABC):
     def strategy(self, space: ModelSpace) -> Any:
         """The NNI strategy, new at each call."""
 
-    @abstractmethod
     def best(self, supernet: OneShotSupernet) -> list[dict[str, Any]]:
         """The best architectures according to a trained supernet, the best one first."""
+        return supernet.ranked(self.RANKED) if self.RANKED else [supernet.export()]
 
     @property
     def training_settings(self) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from slimsearch.errors import SlimsearchError
 from slimsearch.strategies.schedulers._scheduler import Decision, Exploiting, Scheduler, TrialProgress
 from slimsearch.strategies.schedulers.full import Full
@@ -37,6 +40,13 @@ class EndsTrials(ABC):
 
     def may_begin(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> bool:
         return more
+
+
+def without_nan(losses: object) -> NDArray[np.float64]:
+    """Losses as an array in which NaN counts as infinite."""
+    values = np.array(losses, dtype=float)
+    values[np.isnan(values)] = np.inf
+    return values
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.strategies.schedulers._combined import EndsTrials
+from slimsearch.strategies.schedulers._combined import EndsTrials, without_nan
 from slimsearch.strategies.schedulers._scheduler import TrialProgress, check
 
 
@@ -57,7 +56,7 @@ class Dominated(EndsTrials):
         complete = [t for t in trials if t.state == "complete" and t.epochs == epochs]
         if not under_way or len(complete) < self.min_complete:
             return set()
-        curves = _without_nan([t.losses for t in complete])  # (complete, epochs, objectives)
+        curves = without_nan([t.losses for t in complete])  # (complete, epochs, objectives)
         ends = curves[:, -1]
         best = np.minimum.accumulate(curves, axis=1)
         finite = np.isfinite(best) & np.isfinite(ends)[:, None]
@@ -66,13 +65,7 @@ class Dominated(EndsTrials):
         kept = ends[[not t.violation > 0 for t in complete]]
         found = set()
         for trial in under_way:
-            optimistic = _without_nan(trial.losses).min(axis=0) - reach[trial.epochs - 1]
+            optimistic = without_nan(trial.losses).min(axis=0) - reach[trial.epochs - 1]
             if ((kept <= optimistic).all(axis=1) & (kept < optimistic).any(axis=1)).any():
                 found.add(trial.number)
         return found
-
-
-def _without_nan(losses: object) -> NDArray[np.float64]:
-    values = np.array(losses, dtype=float)
-    values[np.isnan(values)] = np.inf
-    return values

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from slimsearch.strategies.schedulers._combined import EndsTrials
+from slimsearch.strategies.schedulers._combined import EndsTrials, without_nan
 from slimsearch.strategies.schedulers._scheduler import TrialProgress, check
 
 
@@ -39,22 +38,15 @@ class Median(EndsTrials):
         complete = [t for t in trials if t.state == "complete" and t.epochs == epochs]
         if len(complete) < self.min_complete:
             return set()
-        curves = _finite([t.losses for t in complete])  # (complete, epochs, objectives)
+        curves = without_nan([t.losses for t in complete])  # (complete, epochs, objectives)
         averages = np.cumsum(curves, axis=1) / np.arange(1, epochs + 1)[:, None]
         averages = np.where((curves == curves[:, :1]).all(axis=1, keepdims=True), curves, averages)  # costs stay exact
         kept = np.array([not t.violation > 0 for t in complete])
         found = set()
         for trial in trials:
             if trial.state in ("running", "paused") and self.min_epochs <= trial.epochs < epochs:
-                best, others = _finite(trial.losses).min(axis=0), averages[:, trial.epochs - 1]
+                best, others = without_nan(trial.losses).min(axis=0), averages[:, trial.epochs - 1]
                 better = kept & (others <= best).all(axis=1) & (others < best).any(axis=1)
                 if better.sum() > len(complete) / 2:
                     found.add(trial.number)
         return found
-
-
-def _finite(losses: object) -> NDArray[np.float64]:
-    """What is not a number is as bad as infinity, which an average can bear."""
-    values = np.array(losses, dtype=float)
-    values[np.isnan(values)] = np.inf
-    return values
