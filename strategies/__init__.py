@@ -1,7 +1,7 @@
 """Strategies (how a search is driven), one per file; `samplers` propose candidates, `schedulers` stop trials early."""
 
 from slimsearch.strategies._pool.fork_server import begin as begin_workers
-from slimsearch.strategies._proposer import Exhausted, Proposer
+from slimsearch.strategies._proposer import Exhausted, Proposer, ProposerSearch
 from slimsearch.strategies._strategy import (
     Failure,
     Figures,
@@ -16,6 +16,6 @@ from slimsearch.strategies._strategy import (
 )
 
 __all__ = [
-    "Exhausted", "Failure", "Figures", "Proposer", "Recorded", "Search", "Strategy", "StrategySettings", "TaskSource",
-    "Traits", "begin_workers", "load_strategy", "traits_of",
+    "Exhausted", "Failure", "Figures", "Proposer", "ProposerSearch", "Recorded", "Search", "Strategy",
+    "StrategySettings", "TaskSource", "Traits", "begin_workers", "load_strategy", "traits_of",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from slimsearch.evaluators import Outcome, ReportEpoch, Task
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.names import load_class
 from slimsearch.search_spaces import ChoiceSpace, ModelSpace
-from slimsearch.strategies import Exhausted, StrategySettings
+from slimsearch.strategies import Exhausted, ProposerSearch, StrategySettings
 from slimsearch.strategies._nni import multi_trial as _multi_trial
 from slimsearch.strategies._nni import oneshot as _oneshot
 from slimsearch.strategies._nni.oneshot import BestArchitectures
@@ -144,7 +144,6 @@ def test_constraints_are_kept(name: str, tmp_path: Path) -> None:
     from nni.mutable import Categorical, ExpressionConstraint
 
     from slimsearch.strategies._nni.proposer import NniProposer, choices_of
-    from slimsearch.strategies._proposer import ProposerSearch
 
     space = ChoiceSpace({"a": [1, 2, 3], "b": [1, 2, 3]})
     _, point_of = choices_of(space)

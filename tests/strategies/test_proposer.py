@@ -12,8 +12,7 @@ import pytest
 
 from slimsearch.evaluators import Outcome, ReportEpoch, Task
 from slimsearch.search_spaces import ChoiceSpace, Point
-from slimsearch.strategies import Exhausted, Failure
-from slimsearch.strategies._proposer import ProposerSearch
+from slimsearch.strategies import Exhausted, Failure, ProposerSearch
 from tests.strategies.stand_ins import Cheap, Inline, Recorder, check_record, worth
 
 TABLE = ChoiceSpace({"a": list(range(5))})
