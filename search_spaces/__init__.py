@@ -1,15 +1,12 @@
-"""What varies, and how to build it: one space per file, and the one adapter to NNI (`ModelSpace`)."""
+"""Search spaces: one shipped space per file, and adapters for NNI model spaces, choices, recipes and fixed models."""
 
-from slimsearch.search_spaces._candidate import Candidate
-from slimsearch.search_spaces._choice_space import ChoiceSpace
+from slimsearch.search_spaces._choice_space import ChoiceSpace, Subset
 from slimsearch.search_spaces._fixed_model import FixedModel
 from slimsearch.search_spaces._graph import Edge, Graph
 from slimsearch.search_spaces._joint_space import JointSpace
-from slimsearch.search_spaces._nni.from_sample import FromSample
-from slimsearch.search_spaces._nni.model_space import ModelSpace, import_nni
+from slimsearch.search_spaces._nni.model_space import FromSample, ModelSpace, import_nni
 from slimsearch.search_spaces._recipe_space import RecipeSpace
-from slimsearch.search_spaces._space import Choice, Point, Space, Stop
-from slimsearch.search_spaces._subset import Subset
+from slimsearch.search_spaces._space import Candidate, Choice, Point, Space, Stop
 
 __all__ = [
     "Candidate", "Choice", "ChoiceSpace", "Edge", "FixedModel", "FromSample", "Graph", "JointSpace", "ModelSpace",

@@ -1,4 +1,4 @@
-"""A model with nothing to choose: any function or class that makes a PyTorch module."""
+"""A model without choices, from a function or class that returns a PyTorch module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class FixedModel:
     """Builds one model.
 
     Args:
-        make: called with those of in_channels, image_size, input_shape and num_classes that it knows by name.
+        make: function or class; called with those of the arguments in_channels, image_size, input_shape and
+            num_classes that it has.
         input_shape: (C, H, W) of one image.
         num_classes: number of logits.
     """
@@ -27,17 +28,21 @@ class FixedModel:
 
     @classmethod
     def load(cls, name: str, input_shape: tuple[int, int, int], num_classes: int) -> FixedModel:
-        """By name: ``torchvision.models:resnet18``, or ``path/to/file.py:function_or_class``."""
+        """The model called `name`: ``torchvision.models:resnet18``, or ``path/to/file.py:function_or_class``.
+
+        Raises:
+            SlimsearchError: there is no such function or class.
+        """
         make = load_function("model", name)
         if not callable(make):
             raise SlimsearchError(f"model '{name}' is a {type(make).__name__}, not a function or a class")
         return cls(make, input_shape, num_classes)
 
     def build(self, architecture: Mapping[str, Any] | None = None, seed: int = 0) -> nn.Module:
-        """The model, with weights drawn from `seed`: (N, C, H, W) float32 -> (N, num_classes) logits.
+        """The model (N, C, H, W) float32 -> (N, num_classes) logits, with weights initialized from `seed`.
 
         Raises:
-            SlimsearchError: it cannot be made, or does not take such images.
+            SlimsearchError: it cannot be constructed, or fails on images of this shape.
         """
         import torch
 
@@ -49,7 +54,7 @@ class FixedModel:
             "input_shape": self.input_shape,
             "num_classes": self.num_classes,
         }
-        # torchvision's constructors hand num_classes on without naming it.
+        # torchvision's functions pass num_classes on in **kwargs.
         given = {k: v for k, v in offered.items() if k in parameters or (free and k == "num_classes")}
         shape = "x".join(map(str, self.input_shape))
         try:
@@ -58,7 +63,7 @@ class FixedModel:
                 module = self.make(**given)
             with torch.no_grad():
                 logits = module.eval()(torch.zeros(2, *self.input_shape))
-        except Exception as error:  # anybody's model
+        except Exception as error:  # a user's model may raise anything
             raise SlimsearchError(f"the model fails on images of {shape}: {describe_error(error)}") from error
         if tuple(logits.shape) != (2, self.num_classes):
             raise SlimsearchError(

@@ -1,4 +1,4 @@
-"""A network's cell as a graph: operations on edges between tensors."""
+"""Cells of networks as graphs: tensors are vertices, operations are edges."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from slimsearch.errors import SlimsearchError
 
 DEAD = frozenset({"none", "zero"})
-"""Operations that give zeros, whatever goes in."""
+"""Operations that return zeros."""
 IDENTITY = frozenset({"skip_connect", "skip", "identity"})
-"""Operations that hand on what goes in."""
+"""Operations that return their input."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Edge:
     """An operation from one tensor to a later one.
 
     Attributes:
-        source, target: tensors, numbered such that ``source < target``.
-        operation: its name.
-        label: of the choice that decided about the operation.
+        source, target: indices of tensors, ``source < target``.
+        operation: name of the operation.
+        label: of the choice that selects the operation.
 
     Raises:
         SlimsearchError: ``0 <= source < target`` does not hold.
@@ -34,20 +34,20 @@ class Edge:
 
     def __post_init__(self) -> None:
         if not 0 <= self.source < self.target:
-            raise SlimsearchError(f"an edge from {self.source} to {self.target}: 0 <= source < target is needed")
+            raise SlimsearchError(f"edge from {self.source} to {self.target}: needs 0 <= source < target")
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A cell: tensor 0 goes in, the last one comes out, each tensor is the sum of what its edges give.
+    """A cell. Each tensor except the inputs is the sum of the results of its incoming edges.
 
-    What no path from the inputs to the output passes is dead: it changes nothing, however it is chosen.
+    Edges that are on no path from an input to the output are dead: they do not affect the result.
 
     Attributes:
         edges: in any order.
-        inputs: how many tensors go in, numbered from 0.
-        output: number of the tensor that comes out.
-        wiring: labels of choices that decide which tensors are connected; those of the operations are the edges'.
+        inputs: number of input tensors, which have the first indices.
+        output: index of the output tensor.
+        wiring: labels of the choices that connect tensors; those of operations are in the edges.
     """
 
     edges: tuple[Edge, ...]
@@ -57,7 +57,7 @@ class Graph:
 
     @property
     def labels(self) -> frozenset[str]:
-        """Of all choices that the graph stands for."""
+        """Labels of all choices that the graph represents."""
         return self.wiring | {edge.label for edge in self.edges if edge.label is not None}
 
     def live(self) -> tuple[Edge, ...]:
@@ -68,10 +68,10 @@ class Graph:
         return tuple(e for e in present if e.source in from_inputs and e.target in to_output)
 
     def paths(self) -> Counter[tuple[str, ...]]:
-        """How often each sequence of operations leads from an input to the output, identities left out.
+        """Number of paths from an input to the output by their sequence of operations, without identities.
 
-        Cells that compute the same have equal counts, however their tensors are numbered (compare the path encoding of
-        White et al. 2021, which says only whether there is such a path).
+        Cells that compute the same have equal counts, however their tensors are numbered. Compare the path encoding of
+        White et al. 2021, which has the presence of paths instead of their number.
         """
         found: dict[int, Counter[tuple[str, ...]]] = {tensor: Counter({(): 1}) for tensor in range(self.inputs)}
         for edge in sorted(self.live(), key=_order):

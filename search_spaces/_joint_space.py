@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.search_spaces._candidate import Candidate
 from slimsearch.search_spaces._graph import Graph
 from slimsearch.search_spaces._recipe_space import RecipeSpace
-from slimsearch.search_spaces._space import Choice, Point, Space, Stop
+from slimsearch.search_spaces._space import Candidate, Choice, Point, Space, Stop
 
 PlainRecipe = Mapping[str, Mapping[str, Any]]
 Steps = Callable[[PlainRecipe], Iterable[tuple[PlainRecipe, float]]]

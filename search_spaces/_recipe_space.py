@@ -9,8 +9,7 @@ from typing import Any
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.reading import read_yaml
-from slimsearch.search_spaces._candidate import Candidate
-from slimsearch.search_spaces._space import Choice, Point, Space
+from slimsearch.search_spaces._space import Candidate, Choice, Point, Space
 
 TRAINING = "training"
 _USE = "use"

@@ -1,30 +1,62 @@
-"""What can vary, as data: choices, the points that they span, and the moves between points.
+"""Search spaces as data: choices, points, candidates, and moves between points.
 
-A point is a plain dict from label to value. Everything that a sampler needs to move in a space (sample,
-mutate, crossover, neighbours, encode) is written here once, over `Space.choices` and `Space.canonical`.
+A point is a plain dict from label to value. All operations of samplers (sample, mutate, crossover, neighbours, encode)
+are implemented once, on top of `Space.choices` and `Space.canonical`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.search_spaces._candidate import Candidate
 from slimsearch.search_spaces._graph import Graph
 
 Point = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """An architecture and its compression recipe, as plain dicts.
+
+    Attributes:
+        architecture: label to value, without inactive labels, such as ``{"conv2": 0, "feature": 64}``.
+        recipe: compression stages in the order of their application, each with its options, such as
+            ``{"prune": {"sparsity": 0.5}, "quantize": {}}``; empty for an uncompressed network.
+        training: hyper-parameters of its training that are searched.
+    """
+
+    architecture: Mapping[str, Any]
+    recipe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """A short hash; equal for equal candidates, in every process."""
+        # The order of labels is irrelevant, the order of stages is not.
+        parts: list[Any] = [sorted(self.architecture.items()), [[s, sorted(o.items())] for s, o in self.recipe.items()]]
+        if self.training:
+            parts.append(sorted(self.training.items()))
+        text = json.dumps(parts)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Candidate) and self.key == other.key
+
+
+@dataclass(frozen=True)
 class Choice:
-    """One thing that varies: a label and the plain JSON values it can take."""
+    """A label and its possible values, which are plain JSON."""
 
     label: str
     values: tuple[Any, ...]
@@ -35,17 +67,17 @@ class Choice:
         try:
             positions = {json.dumps(value): position for position, value in enumerate(self.values)}
         except (TypeError, ValueError) as error:
-            raise SlimsearchError(f"choice '{self.label}': {error}; values are plain JSON") from None
+            raise SlimsearchError(f"choice '{self.label}': {error}; values must be plain JSON") from None
         if len(positions) < len(self.values):
             raise SlimsearchError(f"choice '{self.label}' has a value twice")
         object.__setattr__(self, "_positions", positions)
 
     def text(self, value: Any) -> str:
-        """`value` as the JSON text under which it is recorded."""
+        """`value` as JSON text, as it is recorded."""
         return json.dumps(value)
 
     def index(self, value: Any) -> int:
-        """Position of `value` among the values; equality is that of the JSON text, so 1 is not 1.0.
+        """Index of `value` among the values; compared as JSON text, so that 1 is not 1.0.
 
         Raises:
             SlimsearchError: `value` is not among them.
@@ -74,27 +106,27 @@ class Stop:
 
 
 class Space(ABC):
-    """A finite set of points spanned by choices, where some choices may be inactive in some points."""
+    """A finite set of points over choices; choices can be inactive in some points."""
 
     @property
     @abstractmethod
     def choices(self) -> tuple[Choice, ...]:
-        """Every choice of the space, active or not, in a fixed order."""
+        """All choices, in a fixed order."""
 
     @abstractmethod
     def canonical(self, point: Point) -> dict[str, Any]:
-        """`point` with inactive labels dropped, in the order of the choices: equal things are equal dicts.
+        """`point` without inactive labels, in the order of the choices; equal for equal networks.
 
         Raises:
             SlimsearchError: a label is missing or unknown, or its value is not allowed.
         """
 
     def known(self, point: Point) -> Mapping[str, float]:
-        """Metrics that follow from `point` alone, exactly and in no time; none where the space knows of none."""
+        """Metrics that follow exactly from `point`, without evaluation; empty if there are none."""
         return {}
 
     def graph(self, point: Point) -> Graph | None:
-        """The operations of the cell that `point` describes and how they are connected, where it describes one."""
+        """The cell that `point` describes, as a graph of operations; None if it does not describe one."""
         return None
 
     def way(self, point: Point) -> list[Stop]:
@@ -117,44 +149,44 @@ class Space(ABC):
         return True
 
     def candidate(self, point: Point) -> Candidate:
-        """The candidate that `point` stands for: its architecture, with an empty recipe."""
+        """The candidate of `point`: its architecture and its recipe."""
         return Candidate(architecture=self.canonical(point))
 
     def point(self, candidate: Candidate) -> dict[str, Any]:
-        """The point that stands for `candidate`; the inverse of `candidate`."""
+        """The point of `candidate`; the inverse of `Space.candidate`."""
         return dict(candidate.architecture)
 
     def architecture(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a point, or of some labels of one, is the architecture."""
+        """The labels of `point`, a whole point or a part of one, that belong to the architecture."""
         return dict(point)
 
     @property
     def size(self) -> int:
-        """Number of combinations of all choices; an upper bound where choices can be inactive."""
+        """Number of combinations of all choices; an upper bound if choices can be inactive."""
         size = 1
         for choice in self.choices:
             size *= len(choice.values)
         return size
 
     def complete(self, point: Point) -> dict[str, Any]:
-        """`point` with a value for every label: an inactive one gets the first of its values."""
+        """`point` with a value for every label; inactive choices get their first value."""
         return {c.label: point.get(c.label, c.values[0]) for c in self.choices}
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
-        """A point whose choices are drawn uniformly.
+        """A random point, uniform over the combinations of all choices.
 
         Raises:
-            SlimsearchError: a thousand draws in a row break the space's own constraints.
+            SlimsearchError: a thousand draws in a row violate the constraints of the space.
         """
         for _ in range(1000):
             point = {c.label: c.values[int(rng.integers(len(c.values)))] for c in self.choices}
             canonical = self._canonical_or_none(point)
             if canonical is not None:
                 return canonical
-        raise SlimsearchError("1,000 random draws gave no valid point: the space's constraints leave (almost) none")
+        raise SlimsearchError("none of 1,000 random points is valid: the constraints of the space leave (almost) none")
 
     def mutate(self, point: Point, rng: np.random.Generator) -> dict[str, Any]:
-        """A different point: one active choice takes another value, and what becomes active is drawn anew."""
+        """A random neighbour: one active choice takes another value; newly active choices are random."""
         active = self.canonical(point)
         return next(self.shuffled_neighbours(active, rng), active)
 
@@ -166,9 +198,9 @@ class Space(ABC):
         return self.canonical(one) if found is None else found
 
     def neighbours(self, point: Point, rng: np.random.Generator | None = None) -> Iterator[dict[str, Any]]:
-        """Every point that differs in one active choice.
+        """All points that differ in one active choice.
 
-        What the change activates takes its first value, or a drawn one where `rng` is given.
+        Newly active choices take their first value, or a random one if `rng` is given.
         """
         active = self.canonical(point)
         for choice, value in self._moves(active):
@@ -177,7 +209,7 @@ class Space(ABC):
                 yield changed
 
     def shuffled_neighbours(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        """The neighbours in random order, each made when it is asked for; what a change activates is drawn."""
+        """The neighbours in random order, generated lazily; newly active choices are random."""
         active = self.canonical(point)
         moves = self._moves(active)
         for position in rng.permutation(len(moves)):
@@ -187,7 +219,7 @@ class Space(ABC):
                 yield changed
 
     def _moves(self, active: Point) -> list[tuple[Choice, Any]]:
-        """Every active choice with every other value of it."""
+        """Every active choice with each of its other values."""
         return [
             (choice, value)
             for choice in self.choices
@@ -199,7 +231,7 @@ class Space(ABC):
     def _changed(
         self, active: Point, choice: Choice, value: Any, rng: np.random.Generator | None
     ) -> dict[str, Any] | None:
-        """`active` with another value of one choice, or None where that is no point of the space."""
+        """`active` with another value of one choice; None if that is not in the space."""
         filled = {
             c.label: active.get(c.label, c.values[int(rng.integers(len(c.values)))] if rng is not None else c.values[0])
             for c in self.choices
@@ -214,17 +246,17 @@ class Space(ABC):
             return None
 
     def _resolved(self, point: Point) -> tuple[dict[str, Any] | None, Collection[str]]:
-        """The canonical point, None where `point` is not in the space, and the labels that decide about it."""
+        """The canonical point, None if `point` is not in the space; and the labels that decide that."""
         canonical = self._canonical_or_none(point)
         return canonical, canonical if canonical is not None else point
 
     def grid(self) -> Iterator[dict[str, Any]]:
-        """Every different point, in the order of the choices."""
+        """All points without repeats, in the order of the choices."""
         seen = set()
         sizes = [len(choice.values) for choice in self.choices]
         digits = [0] * len(sizes)
-        # Whether a choice decided about any point since a choice before it changed. Where it did not, its other values
-        # would only give the same points again: there may be billions of those.
+        # Whether a choice was relevant to a point since a choice before it changed. If not, its other values give the
+        # same points again, possibly billions of times, and are skipped.
         mattered = [False] * len(sizes)
         while True:
             point = {c.label: c.values[d] for c, d in zip(self.choices, digits, strict=True)}
@@ -243,7 +275,7 @@ class Space(ABC):
                 return
 
     def encode(self, point: Point) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """One-hot vector over all values of all choices, all zeros for an inactive choice."""
+        """One-hot vector over all values of all choices; zeros for inactive choices."""
         blocks = []
         for choice in self.choices:
             block = np.zeros(len(choice.values))

@@ -1,4 +1,4 @@
-"""The cells of DARTS."""
+"""DARTS: cells of operations between intermediate tensors."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from nni.nas.nn.pytorch import Cell
 from nni.nas.space import current_model
 from torch import nn
 
-from slimsearch.search_spaces._nni.from_sample import FromSample
-from slimsearch.search_spaces._nni.hub import check_size, for_channels, for_classes, shrinking
+from slimsearch.search_spaces._nni.layers import check_size, stem_pooling, with_in_channels, with_out_features
+from slimsearch.search_spaces._nni.model_space import FromSample
 
 
 class DARTS(FromSample, hub.DARTS):  # type: ignore[misc]
     """About 10^23 networks (10^18 pairs of cells): a normal and a reduction cell of four nodes, depth and width.
 
-    Each node adds up two operations of seven, each on one of the tensors before it. The image is halved at the start of
-    the second and the third part of the cells. Images from 64 pixels on are max-pooled after the stem, to 32 to 63
-    pixels; all others are seen as they are.
+    Each node is the sum of two of seven operations, each on one of the preceding tensors. The image is halved at the
+    start of the second and the third stage. Images from 64 pixels are max-pooled behind the stem, to 32 to 63 pixels.
 
-    A network gives its logits alone: the hub's auxiliary head and drop path are left out. Cells whose outputs nothing
-    uses, and such layers, are not made.
+    Networks have no auxiliary head and no drop path. Cells and layers whose outputs are unused are left out.
 
-    Source: DARTS (Liu et al. 2019), depths and widths after Radosavovic et al. 2019, as in NNI's hub. What differs:
-    channels and classes are those of the data.
+    Source: DARTS (Liu et al. 2019), depths and widths of Radosavovic et al. 2019, as in NNI's hub. Difference: channels
+    and classes fit the data.
 
     Args:
         in_channels, num_classes, image_size: of the data.
-        width: numbers of channels of an operation in the first part, among which to choose, or one.
-        num_cells: numbers of cells, likewise.
+        width: channels of an operation in the first stage: several values to choose from, or one.
+        num_cells: number of cells: several values, or one.
     """
 
     def __init__(
@@ -44,28 +42,28 @@ class DARTS(FromSample, hub.DARTS):  # type: ignore[misc]
         check_size("darts", image_size)
         super().__init__(width=width, num_cells=num_cells)
         if in_channels != 3:
-            self.stem[0] = for_channels(self.stem[0], in_channels)
-        self.stem.extend(shrinking(image_size))
+            self.stem[0] = with_in_channels(self.stem[0], in_channels)
+        self.stem.extend(stem_pooling(image_size))
         self.num_labels = num_classes
-        self.classifier: Any = for_classes(self.classifier, num_classes)
+        self.classifier: Any = with_out_features(self.classifier, num_classes)
         if current_model() is not None:
             _drop_unused(self.stages)
 
 
 class Unused(nn.Module):
-    """In the place of a cell whose output nothing uses."""
+    """Placeholder for a cell whose output is unused."""
 
     def forward(self, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Outputs of the last two cells -> the same list of two, the second in the place of this cell's own."""
+        """The outputs of the last two cells -> the last one, twice."""
         return [outputs[1], outputs[1]]
 
 
 def _drop_unused(stages: Any) -> None:
-    """Take out, in place, what the last cell does not depend on."""
-    places = [(stage, position) for stage in stages for position in range(len(stage))]
-    used = {len(places) - 1}
-    for number in reversed(range(len(places))):
-        stage, position = places[number]
+    """Remove the cells and preprocessing layers that the last cell does not depend on, in place."""
+    positions = [(stage, position) for stage in stages for position in range(len(stage))]
+    used = {len(positions) - 1}
+    for number in reversed(range(len(positions))):
+        stage, position = positions[number]
         if number not in used:
             stage[position] = Unused()
             continue
@@ -79,5 +77,5 @@ def _drop_unused(stages: Any) -> None:
 
 
 def _sources(cell: Cell) -> set[int]:
-    """The tensors that the operations of a cell use: 0 and 1 are the outputs of the two cells before."""
+    """Tensors that the operations of a cell use; 0 and 1 are the outputs of the two previous cells."""
     return {source for node in cell.inputs for chosen in node for source in chosen.chosen}

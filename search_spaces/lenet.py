@@ -1,4 +1,4 @@
-"""LeNet with its widths, kernel sizes and activations made choices."""
+"""LeNet-5 with variable widths, kernel sizes and activation."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import torch.nn.functional as F
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d, MutableLinear
 from torch import nn
 
+from slimsearch.search_spaces._nni.layers import check_size
+
 
 class LeNet(ModelSpace):  # type: ignore[misc]
-    """LeNet-5 (LeCun et al. 1998) in the form of the NNI tutorials: two convolutions, three linear layers.
+    """1,728 networks: two convolutions and three linear layers, as LeNet-5 (LeCun et al. 1998) in NNI's tutorials.
 
-    With ``conv1=6, conv2=16, kernel1=5, kernel2=5, fc1=120, fc2=84`` it has 44,426 parameters on 28x28 grey
-    images of ten classes. The convolutions are not padded, so that the default is LeNet's own.
+    The default, ``conv1=6, conv2=16, kernel1=5, kernel2=5, fc1=120, fc2=84``, has 44,426 parameters on 28x28 grayscale
+    images of ten classes. The convolutions have no padding, as in LeNet.
     """
 
-    DEFAULT = {  # noqa: RUF012 - a constant that is read, never changed
+    DEFAULT = {  # noqa: RUF012 - a constant
         "activation": "relu",
         "conv1": 6,
         "conv2": 16,
@@ -28,15 +30,14 @@ class LeNet(ModelSpace):  # type: ignore[misc]
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
         super().__init__()
-        if image_size < 20:
-            raise ValueError(f"lenet needs images of at least 20x20 pixels, not {image_size}x{image_size}")
+        check_size("lenet", image_size, 20)
         conv1 = nni.choice("conv1", [4, 6, 8, 12])
         conv2 = nni.choice("conv2", [8, 16, 24, 32])
         kernel1 = nni.choice("kernel1", [3, 5])
         kernel2 = nni.choice("kernel2", [3, 5])
         fc1 = nni.choice("fc1", [32, 64, 120])
         fc2 = nni.choice("fc2", [32, 64, 84])
-        # Sides of the image after each convolution and pooling, as expressions of the kernel sizes.
+        # Image sides after each convolution and pooling, as expressions of the kernel sizes.
         side1 = (image_size - kernel1 + 1) // 2
         side2 = (side1 - kernel2 + 1) // 2
         self.conv1 = MutableConv2d(in_channels, conv1, kernel_size=kernel1)
@@ -44,7 +45,7 @@ class LeNet(ModelSpace):  # type: ignore[misc]
         self.fc1 = MutableLinear(conv2 * side2 * side2, fc1)
         self.fc2 = MutableLinear(fc1, fc2)
         self.fc3 = MutableLinear(fc2, num_classes)
-        # One module a use (quantizers and hooks need it); the shared label makes it one choice.
+        # One module per use, for quantizers and hooks; the common label makes them one choice.
         self.activation1 = _activation()
         self.activation2 = _activation()
         self.activation3 = _activation()

@@ -1,4 +1,4 @@
-"""The space of NNI's hello-NAS tutorial: a two-convolution network for small images."""
+"""The space of NNI's hello-NAS tutorial: two convolutions, for small images."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableDropout, MutableLinear
 from torch import nn
 
+from slimsearch.search_spaces._nni.layers import check_size
+
 
 class DepthwiseSeparableConv(nn.Module):
-    """A 3x3 convolution of each channel on its own, then a 1x1 convolution that mixes them."""
+    """A depthwise 3x3 convolution and a pointwise 1x1 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -25,14 +27,13 @@ class DepthwiseSeparableConv(nn.Module):
 class MnistCnn(ModelSpace):  # type: ignore[misc]
     """18 networks: two kinds of second convolution, three dropout rates, three widths of the hidden layer.
 
-    Source: the tutorial "Hello, NAS!" of NNI 3.0, with its labels and its fixed dropout of 0.5 after the hidden layer.
-    What differs: the output is logits, without the tutorial's log-softmax.
+    Source: the tutorial "Hello, NAS!" of NNI 3.0, with its labels and its fixed dropout of 0.5 behind the hidden layer.
+    Difference: the output is logits, without log-softmax.
     """
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
         super().__init__()
-        if image_size < 8:
-            raise ValueError(f"mnist_cnn needs images of at least 8x8 pixels, not {image_size}x{image_size}")
+        check_size("mnist_cnn", image_size)
         pooled = (image_size - 4) // 2
         self.conv1 = nn.Conv2d(in_channels, 32, kernel_size=3)
         self.conv2 = LayerChoice([nn.Conv2d(32, 64, kernel_size=3), DepthwiseSeparableConv(32, 64)], label="conv2")

@@ -1,4 +1,4 @@
-"""Compact networks of inverted residuals, for images of 32 to 96 pixels."""
+"""Small networks of inverted residuals, for images of 32 to 96 pixels."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ from typing import Any
 
 import nni
 import torch
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear, Repeat
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLinear, Repeat
 from torch import nn
 
-from slimsearch.search_spaces._nni.weighted import Weighted
+from slimsearch.search_spaces._nni.layers import SqueezeExcitation, check_size, conv_bn
 
 
 class MobileNetSmall(ModelSpace):  # type: ignore[misc]
     """7,558,272 networks of three stages of inverted residuals (Sandler et al. 2018), with ReLU.
 
-    Each stage has a depth, a width, an expansion and a kernel, and may weight the channels of its blocks by what is in
-    them (squeeze-and-excitation, Hu et al. 2018, placed as in MobileNetV3, Howard et al. 2019). The stem halves the
-    image or leaves it; the second and the third stage halve it, and from 64 pixels on the first one too. So 32x32
-    images come to 8x8 or 4x4, and those of 96x96 to 12x12 or 6x6. On 32x32 colour images of ten classes the networks
-    have about 7,000 to 920,000 parameters.
+    Each stage has a depth, a width, an expansion and a kernel size, and optional squeeze-and-excitation (Hu et al.
+    2018, placed as in MobileNetV3, Howard et al. 2019). The stem has stride 1 or 2. The second and the third stage
+    halve the image; from 64 pixels, the first one does too. Images of 32 pixels a side end at 8 or 4, images of 96 at
+    12 or 6. On 32x32 color images of ten classes the networks have about 7,000 to 920,000 parameters.
     """
 
     def __init__(self, in_channels: int = 3, num_classes: int = 10, image_size: int = 32) -> None:
         super().__init__()
-        if image_size < 16:
-            raise ValueError(f"mobilenet_small needs images of at least 16x16 pixels, not {image_size}x{image_size}")
+        check_size("mobilenet_small", image_size, 16)
         widths = [
             nni.choice("width0", [8, 12, 16]),
             nni.choice("width1", [12, 16, 24]),
@@ -33,7 +31,7 @@ class MobileNetSmall(ModelSpace):  # type: ignore[misc]
             nni.choice("width3", [48, 64, 96]),
         ]
         self.stem = LayerChoice(
-            {name: _convolution(in_channels, widths[0], 3, stride) for name, stride in (("plain", 1), ("strided", 2))},
+            {name: conv_bn(in_channels, widths[0], 3, stride) for name, stride in (("plain", 1), ("strided", 2))},
             label="stem",
         )
         self.stem_activation = nn.ReLU()
@@ -51,21 +49,18 @@ class MobileNetSmall(ModelSpace):  # type: ignore[misc]
 
 
 class InvertedResidual(nn.Module):
-    """A few channels are made many, each is filtered on its own, and all are made few again, without activation.
-
-    What comes out is added to what went in, where both have the same shape.
-    """
+    """1x1 expansion, depthwise convolution and linear 1x1 projection, with a shortcut if the shape is unchanged."""
 
     # Widths and kernel sizes are expressions of choices until a network is built, hence `Any`.
     def __init__(self, inputs: Any, outputs: Any, expansion: Any, kernel: Any, stride: int, weighted: str) -> None:
         super().__init__()
         inner = inputs * expansion
-        self.expand = _convolution(inputs, inner, 1)
+        self.expand = conv_bn(inputs, inner, 1)
         self.activation1 = nn.ReLU()
-        self.filter = _convolution(inner, inner, kernel, stride, groups=inner)
+        self.filter = conv_bn(inner, inner, kernel, stride, groups=inner)
         self.activation2 = nn.ReLU()
-        self.weight = LayerChoice({"no": nn.Identity(), "yes": Weighted(inner)}, label=weighted)
-        self.project = _convolution(inner, outputs, 1)
+        self.weight = LayerChoice({"no": nn.Identity(), "yes": SqueezeExcitation(inner)}, label=weighted)
+        self.project = conv_bn(inner, outputs, 1)
         self.is_residual = stride == 1 and inputs is outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -85,12 +80,3 @@ def _stage(number: int, inputs: Any, outputs: Any, stride: int) -> Repeat:
         return InvertedResidual(width, outputs, expansion, kernel, stride if first else 1, f"weighted{number}")
 
     return Repeat(block, nni.choice(f"depth{number}", [1, 2, 3]))
-
-
-def _convolution(inputs: Any, outputs: Any, kernel: Any, stride: int = 1, groups: Any = 1) -> nn.Sequential:
-    return nn.Sequential(
-        MutableConv2d(
-            inputs, outputs, kernel_size=kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
-        ),
-        MutableBatchNorm2d(outputs),
-    )

@@ -1,4 +1,4 @@
-"""The cells of NAS-Bench-101."""
+"""NAS-Bench-101: cells of up to seven vertices."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from nni.nas.space import current_model
 from torch import nn
 
 from slimsearch.search_spaces._graph import Edge, Graph
-from slimsearch.search_spaces._nni.from_sample import FromSample
-from slimsearch.search_spaces._nni.hub import check_size, shrinking
+from slimsearch.search_spaces._nni.layers import check_size, stem_pooling
+from slimsearch.search_spaces._nni.model_space import FromSample
 
 _VERTICES, _MOST_EDGES = 7, 9
 _IN, _OUT = 0, _VERTICES - 1
-# By source: all edges to a vertex come before those from it.
+# Sorted by source: all edges to a vertex come before those from it.
 _PAIRS = [(source, target) for source in range(_OUT) for target in range(source + 1, _VERTICES)]
 _OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
     "conv3x3-bn-relu": lambda width: Conv3x3BNReLU(width, width),
@@ -31,21 +31,23 @@ _OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
 class NasBench101(FromSample, ModelSpace):  # type: ignore[misc]
     """423,624 different networks: a cell of up to seven vertices and nine edges, repeated nine times.
 
-    A vertex convolves, 3x3 or 1x1, or takes the maximum, of the sum of what edges bring; the output is made of what
-    edges bring to it side by side. What is on no way from input to output is not there: it counts as no edge, and the
-    operation of such a vertex is inactive, as are edges from what the input does not reach. Three stages of three cells
-    with 128, 256 and 512 channels, the image halved before the second and the third; images from 64 pixels on are
-    max-pooled after the stem, to 32 to 63 pixels. On 32x32 colour images of ten classes the networks have 230,000 to 50
-    million parameters, and take minutes for a thousand images on a CPU. With fewer channels they are small::
+    A vertex applies a 3x3 or 1x1 convolution or a max pooling to the sum of its inputs; the output concatenates its
+    inputs. Vertices and edges on no path from input to output are left out: they do not count as edges, the operation
+    of such a vertex is inactive, and so are edges from vertices that the input does not reach.
+
+    There are three stages of three cells with 128, 256 and 512 channels; the image is halved before the second and the
+    third. Images from 64 pixels are max-pooled behind the stem, to 32 to 63 pixels. On 32x32 color images of ten
+    classes the networks have 230,000 to 50 million parameters, and take minutes for a thousand images on a CPU. With
+    fewer channels they are small::
 
         class Narrow(NasBench101):
             def __init__(self, in_channels, num_classes, image_size):
                 super().__init__(in_channels, num_classes, image_size, channels=16)
 
-    Source: NAS-Bench-101 (Ying et al. 2019); its layers are those of NNI's hub. What differs: channels of
-    images and classes are those of the data, batch normalisation keeps PyTorch's momentum of 0.1 (the benchmark's 0.003
-    is for trainings of many thousand steps), and projections that nothing uses are not made. Choices are those of the
-    benchmark, edges, where NNI chooses the number of vertices and the sources of each.
+    Source: NAS-Bench-101 (Ying et al. 2019), with the layers of NNI's hub. Differences: channels and classes fit the
+    data, batch normalization has PyTorch's momentum of 0.1 (the benchmark's 0.003 is for many thousands of steps), and
+    unused projections are left out. The choices are edges, as in the benchmark; NNI's are the number of vertices and
+    their sources.
 
     Args:
         in_channels, num_classes, image_size: of the data.
@@ -63,7 +65,7 @@ class NasBench101(FromSample, ModelSpace):  # type: ignore[misc]
                 self.add_mutable(nni.choice(_operation(vertex), list(_OPERATIONS)))
             return
         self.stem = Conv3x3BNReLU(in_channels, channels)
-        self.shrinking = nn.Sequential(*shrinking(image_size))
+        self.shrinking = nn.Sequential(*stem_pooling(image_size))
         layers: list[nn.Module] = []
         width = channels
         for stage in range(3):
@@ -83,7 +85,7 @@ class NasBench101(FromSample, ModelSpace):  # type: ignore[misc]
         return self.classifier(torch.flatten(self.pool(x), 1))  # type: ignore[no-any-return]
 
     def check_contains(self, sample: Any) -> SampleValidationError | None:
-        """Why `sample` is no cell of the benchmark; None where it is one. Looks only at what is active."""
+        """Why `sample` is not a cell of the benchmark; None if it is. Reads only active choices."""
         choices = {mutable.label: mutable for mutable in self.mutables}
 
         def value(label: str) -> Any:
@@ -95,7 +97,7 @@ class NasBench101(FromSample, ModelSpace):  # type: ignore[misc]
         try:
             live = _live(value)
             if not live:
-                return SampleValidationError("no way leads from the input of the cell to its output")
+                return SampleValidationError("no path leads from the input of the cell to its output")
             edges = sum(value(_edge(source, target)) for source, target in _PAIRS if {source, target} <= live)
             if edges > _MOST_EDGES:
                 return SampleValidationError(f"the cell has {edges} edges; at most {_MOST_EDGES} are allowed")
@@ -107,7 +109,7 @@ class NasBench101(FromSample, ModelSpace):  # type: ignore[misc]
 
     @staticmethod
     def graph(point: Mapping[str, Any]) -> Graph:
-        """The cell: tensor 2v - 1 is what edges bring to vertex v, 2v what it makes of it."""
+        """The cell: tensor ``2v - 1`` is the input of vertex v, tensor ``2v`` its output."""
         edges = [
             Edge(2 * source, 2 * target - 1, "skip_connect")
             for source, target in _PAIRS
@@ -128,9 +130,9 @@ def _operation(vertex: int) -> str:
 
 
 def _live(value: Callable[[str], Any]) -> set[int]:
-    """Vertices on a way from the input to the output; none where there is no such way.
+    """Vertices on paths from the input to the output; empty if there is no path.
 
-    Asks for the values of no edges but those that begin at a vertex which is reached from the input.
+    Reads only edges that start at a vertex reached from the input.
     """
     reached, edges = {_IN}, []
     for source, target in _PAIRS:
@@ -155,15 +157,15 @@ def _cell(sample: Mapping[str, Any], inputs: int, outputs: int) -> Cell:
 
 
 class Cell(nn.Module):
-    """A cell all of whose vertices are on a way from its input, the first, to its output, the last.
+    """A cell whose vertices are all on paths from the first, the input, to the last, the output.
 
-    Vertices that lead to the output share its channels, others have as many as the widest that they lead to. What comes
-    from the input goes through a 1x1 convolution to the width that is needed there.
+    Vertices with an edge to the output divide its channels among them; others are as wide as their widest target. Edges
+    from the input have a 1x1 convolution to the width of their target.
 
     Args:
         inputs, outputs: channels.
         operations: of the vertices between input and output.
-        sources: for every vertex those before it that lead to it.
+        sources: for each vertex, the vertices with an edge to it.
     """
 
     def __init__(self, inputs: int, outputs: int, operations: Sequence[str], sources: Sequence[Sequence[int]]) -> None:
@@ -176,8 +178,8 @@ class Cell(nn.Module):
         self.operations = nn.ModuleList(
             _OPERATIONS[name](widths[vertex]) for vertex, name in enumerate(operations, start=1)
         )
-        # A source may have a channel more than the vertex, where the output's do not go round evenly.
-        self.kept = {
+        # A source can have one channel more than its target, if the output's channels do not divide evenly.
+        self.truncated = {
             (source, vertex): widths[vertex]
             for vertex, row in enumerate(sources[:-1])
             for source in row
@@ -189,9 +191,9 @@ class Cell(nn.Module):
         last = len(self.sources) - 1
         tensors = [x]
         for vertex in range(1, last):
-            brought = [self._from(source, vertex, tensors) for source in self.sources[vertex]]
-            total = brought[0]
-            for tensor in brought[1:]:
+            incoming = [self._from(source, vertex, tensors) for source in self.sources[vertex]]
+            total = incoming[0]
+            for tensor in incoming[1:]:
                 total = total + tensor
             tensors.append(self.operations[vertex - 1](total))
         parts = [tensors[source] for source in self.sources[last] if source]
@@ -203,8 +205,8 @@ class Cell(nn.Module):
     def _from(self, source: int, vertex: int, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         if source == 0:
             return self.projections[str(vertex)](tensors[0])  # type: ignore[no-any-return]
-        kept = self.kept.get((source, vertex))
-        return tensors[source] if kept is None else tensors[source][:, :kept]
+        width = self.truncated.get((source, vertex))
+        return tensors[source] if width is None else tensors[source][:, :width]
 
 
 def _widths(outputs: int, sources: Sequence[Sequence[int]]) -> list[int]:

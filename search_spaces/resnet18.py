@@ -1,4 +1,4 @@
-"""ResNet-18 with its widths and depth as choices: a space around a network that one may have already."""
+"""ResNet-18 with variable widths and depths, compatible with torchvision's weights."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear, Repeat
 from torch import Tensor, nn
 
-_SMALLEST = 16
+from slimsearch.search_spaces._nni.layers import check_size
+
 _WIDTHS = (64, 128, 256, 512)
 
 
 class ResNet18(ModelSpace):  # type: ignore[misc]
-    """16,384 networks: each of the four stages with a quarter to all of its channels and one or both of its blocks.
+    """16,384 networks: four stages, each with 25% to 100% of its channels and one or two blocks.
 
-    The stem halves the image or leaves it, and so does the pooling behind it; the published network halves in both,
-    which leaves little of images below 64 pixels. Layers are called as torchvision calls them: with ``--init
-    torchvision:resnet18`` each network begins with the blocks and the channels of the trained one that it has room for,
-    those with the largest weights first.
+    The stem has stride 1 or 2, and its max pooling is optional; the published network has stride 2 and pooling, which
+    is too much for images below 64 pixels. Layers have the names of torchvision: with ``--init torchvision:resnet18``,
+    networks start with the trained weights of their blocks and channels, channels with the largest weights first.
 
     Source: He et al. 2016.
     """
 
     def __init__(self, in_channels: int = 3, num_classes: int = 1000, image_size: int = 224) -> None:
         super().__init__()
-        if image_size < _SMALLEST:
-            raise ValueError(f"resnet18 needs images of at least {_SMALLEST}x{_SMALLEST} pixels, not {image_size}")
+        check_size("resnet18", image_size, 16)
         widths = [
             nni.choice(f"width{number}", [width // 4, width // 2, width * 3 // 4, width])
             for number, width in enumerate(_WIDTHS, start=1)
@@ -54,34 +53,38 @@ class ResNet18(ModelSpace):  # type: ignore[misc]
 
     @staticmethod
     def arranged(state: Mapping[str, Tensor], in_channels: int) -> dict[str, Tensor]:
-        """The weights of a trained ResNet-18 in another order of channels, which computes the same.
+        """The weights of a trained ResNet-18 with sorted channels; the network computes the same.
 
-        Within each block, and along each stage, the channels with the largest sum of absolute weights (Li et al. 2017)
-        come first, so that a narrower network begins with these. The colours of the first layer are added up where
-        images are grey.
+        Within each block, and along each stage, channels are sorted by the sum of their absolute weights (Li et al.
+        2017), largest first, so that narrower networks start with the most important ones. For grayscale images, the
+        color channels of the first layer are added up.
+
+        Args:
+            state: as from ``torchvision.models.resnet18().state_dict()``.
+            in_channels: of the data, 1 or 3.
 
         Raises:
-            KeyError: it is no ResNet-18.
+            KeyError: the weights are not those of a ResNet-18.
         """
-        found = {name: value.clone() for name, value in state.items()}
+        sorted_state = {name: value.clone() for name, value in state.items()}
         if in_channels == 1:
-            found["conv1.weight"] = found["conv1.weight"].sum(dim=1, keepdim=True)
+            sorted_state["conv1.weight"] = sorted_state["conv1.weight"].sum(dim=1, keepdim=True)
         blocks = [[f"layer{stage}.{block}" for block in (0, 1)] for stage in (1, 2, 3, 4)]
         for block in (name for stage in blocks for name in stage):
-            _permute(found, [f"{block}.conv1", f"{block}.bn1"], [f"{block}.conv2"])
+            _permute(sorted_state, [f"{block}.conv1", f"{block}.bn1"], [f"{block}.conv2"])
         for number, stage in enumerate(blocks):
-            # All that writes to the stream of this stage, and all that reads from it.
+            # Layers that write the residual stream of this stage, and layers that read it.
             writers = [f"{block}.{layer}" for block in stage for layer in ("conv2", "bn2")]
             writers += ["conv1", "bn1"] if number == 0 else [f"{stage[0]}.downsample.0", f"{stage[0]}.downsample.1"]
             readers = [f"{block}.conv1" for block in (stage if number == 0 else stage[1:])]
             following = blocks[number + 1][0] if number < 3 else None
             readers += ["fc"] if following is None else [f"{following}.conv1", f"{following}.downsample.0"]
-            _permute(found, writers, readers)
-        return found
+            _permute(sorted_state, writers, readers)
+        return sorted_state
 
 
 def _permute(state: dict[str, Tensor], writers: Sequence[str], readers: Sequence[str]) -> None:
-    """Bring the channels that `writers` put out in the order of their weights, and let `readers` follow."""
+    """Sort the output channels of `writers` by their weights, and the input channels of `readers` alike, in place."""
     convolutions = [f"{name}.weight" for name in writers if state[f"{name}.weight"].ndim == 4]
     order = (
         torch.stack([state[name].abs().sum(dim=(1, 2, 3)) for name in convolutions]).sum(dim=0).argsort(descending=True)
@@ -94,7 +97,7 @@ def _permute(state: dict[str, Tensor], writers: Sequence[str], readers: Sequence
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions around which the input is added, through a 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions with a shortcut, which has a 1x1 convolution if the shape changes."""
 
     def __init__(self, inputs: Any, outputs: Any, stride: int, projected: bool) -> None:
         super().__init__()
@@ -110,8 +113,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
-        found = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        return self.relu(found + (x if self.downsample is None else self.downsample(x)))  # type: ignore[no-any-return]
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))  # type: ignore[no-any-return]
 
 
 # Widths are expressions of choices until a network is built, hence `Any`.

@@ -1,28 +1,28 @@
-"""Residual networks for small colour images, with depths, widths, blocks and stem made choices."""
+"""Residual networks for CIFAR-10 with variable depths, widths, blocks and stem."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import nni
 import torch
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear, Repeat
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLinear, Repeat
 from torch import nn
+
+from slimsearch.search_spaces._nni.layers import check_size, conv_bn
 
 
 class ResnetCifar(ModelSpace):  # type: ignore[misc]
     """1,296 residual networks of three stages, after those of He et al. 2016 for CIFAR-10.
 
-    The blocks are basic or bottleneck ones (He et al. 2016) or inverted residuals (Sandler et al. 2018, with ReLU);
-    a stage has one or two. The stem halves the image or leaves it. On 32x32 colour images of ten classes the
-    networks have about 15,000 to 600,000 parameters.
+    Blocks are basic or bottleneck blocks (He et al. 2016) or inverted residuals (Sandler et al. 2018, with ReLU); a
+    stage has one or two. The stem has stride 1 or 2. On 32x32 color images of ten classes the networks have about
+    15,000 to 600,000 parameters.
     """
 
     def __init__(self, in_channels: int = 3, num_classes: int = 10, image_size: int = 32) -> None:
         super().__init__()
-        if image_size < 16:
-            raise ValueError(f"resnet_cifar needs images of at least 16x16 pixels, not {image_size}x{image_size}")
+        check_size("resnet_cifar", image_size, 16)
         widths = [
             nni.choice("width1", [16, 24, 32]),
             nni.choice("width2", [32, 48, 64]),
@@ -30,7 +30,7 @@ class ResnetCifar(ModelSpace):  # type: ignore[misc]
         ]
         strides = {"plain": 1, "strided": 2}
         self.stem = LayerChoice(
-            {name: _convolution(in_channels, widths[0], 3, stride) for name, stride in strides.items()}, label="stem"
+            {name: conv_bn(in_channels, widths[0], 3, stride) for name, stride in strides.items()}, label="stem"
         )
         self.stem_activation = nn.ReLU()
         self.stage1 = _stage(1, widths[0], widths[0], stride=1)
@@ -47,7 +47,7 @@ class ResnetCifar(ModelSpace):  # type: ignore[misc]
 
 
 class Residual(nn.Module):
-    """What `body` adds to its input, or to a 1x1 convolution of it where the shape changes."""
+    """The sum of `body` and `shortcut`, followed by `activation`."""
 
     def __init__(self, body: nn.Module, shortcut: nn.Module, activation: nn.Module) -> None:
         super().__init__()
@@ -71,15 +71,15 @@ def _stage(number: int, inputs: Any, outputs: Any, stride: int) -> Repeat:
 
 
 def _basic(inputs: Any, outputs: Any, stride: int, projected: bool) -> Residual:
-    body = nn.Sequential(_convolution(inputs, outputs, 3, stride), nn.ReLU(), _convolution(outputs, outputs, 3))
+    body = nn.Sequential(conv_bn(inputs, outputs, 3, stride), nn.ReLU(), conv_bn(outputs, outputs, 3))
     return Residual(body, _shortcut(inputs, outputs, stride, projected), nn.ReLU())
 
 
 def _bottleneck(inputs: Any, outputs: Any, stride: int, projected: bool) -> Residual:
     inner = outputs // 2
     body = nn.Sequential(
-        _convolution(inputs, inner, 1), nn.ReLU(), _convolution(inner, inner, 3, stride), nn.ReLU(),
-        _convolution(inner, outputs, 1),
+        conv_bn(inputs, inner, 1), nn.ReLU(), conv_bn(inner, inner, 3, stride), nn.ReLU(),
+        conv_bn(inner, outputs, 1),
     )  # fmt: skip
     return Residual(body, _shortcut(inputs, outputs, stride, projected), nn.ReLU())
 
@@ -87,10 +87,10 @@ def _bottleneck(inputs: Any, outputs: Any, stride: int, projected: bool) -> Resi
 def _inverted(inputs: Any, outputs: Any, stride: int, projected: bool) -> Residual:
     inner = inputs * 3
     body = nn.Sequential(
-        _convolution(inputs, inner, 1), nn.ReLU(), _convolution(inner, inner, 3, stride, groups=inner), nn.ReLU(),
-        _convolution(inner, outputs, 1),
+        conv_bn(inputs, inner, 1), nn.ReLU(), conv_bn(inner, inner, 3, stride, groups=inner), nn.ReLU(),
+        conv_bn(inner, outputs, 1),
     )  # fmt: skip
-    # The sum is left as it is: a bottleneck of this kind is linear.
+    # No activation: the output of an inverted residual is linear.
     return Residual(body, _shortcut(inputs, outputs, stride, projected), nn.Identity())
 
 
@@ -98,9 +98,4 @@ _BLOCKS = {"basic": _basic, "bottleneck": _bottleneck, "inverted": _inverted}
 
 
 def _shortcut(inputs: Any, outputs: Any, stride: int, projected: bool) -> nn.Module:
-    return _convolution(inputs, outputs, 1, stride) if projected else nn.Identity()
-
-
-def _convolution(inputs: Any, outputs: Any, kernel: int, stride: int = 1, groups: Any = 1) -> nn.Sequential:
-    convolution = partial(MutableConv2d, kernel_size=kernel, stride=stride, padding=kernel // 2, bias=False)
-    return nn.Sequential(convolution(inputs, outputs, groups=groups), MutableBatchNorm2d(outputs))
+    return conv_bn(inputs, outputs, 1, stride) if projected else nn.Identity()

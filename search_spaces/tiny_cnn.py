@@ -1,4 +1,4 @@
-"""Convolutional networks of a few hundred to some thirty thousand parameters, for small grey images."""
+"""Convolutional networks of a few hundred to a hundred thousand parameters, for small grayscale images."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear, Repeat
 from torch import nn
 
-from slimsearch.search_spaces._nni.weighted import Weighted
+from slimsearch.search_spaces._nni.layers import SqueezeExcitation, check_size, conv_bn
 
 
 class TinyCnn(ModelSpace):  # type: ignore[misc]
-    """A stem and three stages of one or two blocks, pooled twice, and what is left classified.
+    """746,496 networks: a stem, three stages of one or two blocks, two poolings, and a linear classifier.
 
-    Each stage has plain convolutions, depthwise separable ones (Howard et al. 2017) or inverted residuals (Sandler et
-    al. 2018, with ReLU). Channels may be weighted after each stage by what is in them (squeeze-and-excitation, Hu et
-    al. 2018). Where the image is halved, after the stem, the first or the second stage, decides what it all costs. The
-    head sees the mean of each channel, or, pooled once more, a sum with a weight for each place (global depthwise
-    convolution, Chen et al. 2018): where something is tells digits apart.
+    The blocks of a stage are convolutions, depthwise separable convolutions (Howard et al. 2017) or inverted residuals
+    (Sandler et al. 2018, with ReLU). All stages have optional squeeze-and-excitation (Hu et al. 2018). The poolings are
+    behind two of the stem, the first and the second stage, which determines most of the cost. The head is global
+    average pooling, or a max pooling and a global depthwise convolution (Chen et al. 2018), which keeps positions: they
+    matter for digits.
     """
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
         super().__init__()
-        if image_size < 8:
-            raise ValueError(f"tiny_cnn needs images of at least 8x8 pixels, not {image_size}x{image_size}")
+        check_size("tiny_cnn", image_size)
         widths = [
             nni.choice("width1", [4, 6, 8, 12]),
             nni.choice("width2", [4, 6, 8, 12, 16, 24]),
             nni.choice("width3", [6, 8, 12, 16, 24, 32]),
         ]
         kernel = nni.choice("kernel", [3, 5])
-        self.stem = _convolution(in_channels, widths[0], 3)
+        self.stem = conv_bn(in_channels, widths[0], 3)
         self.stem_activation = nn.ReLU()
         self.pool0 = _pool("early", "middle")
         self.stage1 = _stage(1, widths[0], widths[0], kernel)
@@ -41,7 +40,7 @@ class TinyCnn(ModelSpace):  # type: ignore[misc]
         self.pool2 = _pool("middle", "late")
         self.stage3 = _stage(3, widths[1], widths[2], kernel)
         self.head = LayerChoice(
-            {"mean": nn.AdaptiveAvgPool2d(1), "depthwise": _places(widths[2], image_size // 8)}, label="head"
+            {"mean": nn.AdaptiveAvgPool2d(1), "depthwise": _depthwise_head(widths[2], image_size // 8)}, label="head"
         )
         self.classifier = MutableLinear(widths[2], num_classes)
 
@@ -52,8 +51,8 @@ class TinyCnn(ModelSpace):  # type: ignore[misc]
         return self.classifier(torch.flatten(self.head(x), 1))  # type: ignore[no-any-return]
 
 
-class Sum(nn.Module):
-    """What `body` adds to its input."""
+class Residual(nn.Module):
+    """The sum of `body` and its input."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -73,45 +72,38 @@ def _stage(number: int, inputs: Any, outputs: Any, kernel: Any) -> nn.Sequential
             {name: make(width, outputs, kernel, changes) for name, make in _BLOCKS.items()}, label=f"block{number}"
         )
 
-    weighted = LayerChoice({"no": nn.Identity(), "yes": Weighted(outputs)}, label="weighted")
+    weighted = LayerChoice({"no": nn.Identity(), "yes": SqueezeExcitation(outputs)}, label="weighted")
     return nn.Sequential(Repeat(blocks, nni.choice(f"depth{number}", [1, 2])), weighted)
 
 
 def _plain(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Module:
-    return nn.Sequential(_convolution(inputs, outputs, kernel), nn.ReLU())
+    return nn.Sequential(conv_bn(inputs, outputs, kernel), nn.ReLU())
 
 
 def _depthwise(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Module:
     return nn.Sequential(
-        _convolution(inputs, inputs, kernel, groups=inputs), nn.ReLU(), _convolution(inputs, outputs, 1), nn.ReLU()
+        conv_bn(inputs, inputs, kernel, groups=inputs), nn.ReLU(), conv_bn(inputs, outputs, 1), nn.ReLU()
     )
 
 
 def _inverted(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Module:
     inner = inputs * 2
     body = nn.Sequential(
-        _convolution(inputs, inner, 1), nn.ReLU(), _convolution(inner, inner, kernel, groups=inner), nn.ReLU(),
-        _convolution(inner, outputs, 1),
+        conv_bn(inputs, inner, 1), nn.ReLU(), conv_bn(inner, inner, kernel, groups=inner), nn.ReLU(),
+        conv_bn(inner, outputs, 1),
     )  # fmt: skip
-    return body if changes else Sum(body)
+    return body if changes else Residual(body)
 
 
 _BLOCKS = {"plain": _plain, "depthwise": _depthwise, "inverted": _inverted}
 
 
 def _pool(*where: str) -> LayerChoice:
-    """Half the image, where `pooling` is one of `where`."""
+    """A max pooling that is active if the choice `pooling` is one of `where`."""
     layers = {name: nn.MaxPool2d(2) if name in where else nn.Identity() for name in ("early", "middle", "late")}
     return LayerChoice(layers, label="pooling")
 
 
-def _places(width: Any, size: int) -> nn.Sequential:
+def _depthwise_head(width: Any, size: int) -> nn.Sequential:
     convolution = MutableConv2d(width, width, kernel_size=size, groups=width, bias=False)
     return nn.Sequential(nn.MaxPool2d(2), convolution, MutableBatchNorm2d(width))
-
-
-def _convolution(inputs: Any, outputs: Any, kernel: Any, groups: Any = 1) -> nn.Sequential:
-    return nn.Sequential(
-        MutableConv2d(inputs, outputs, kernel_size=kernel, padding=kernel // 2, groups=groups, bias=False),
-        MutableBatchNorm2d(outputs),
-    )

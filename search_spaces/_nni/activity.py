@@ -1,4 +1,4 @@
-"""Which choices of an NNI model are active in a sample, found without asking each of its thousands of layers."""
+"""Active choices of a sample of an NNI model, found without a check of each of its layers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from slimsearch.search_spaces._space import Point
 
 
 class _Part(Protocol):
-    """Some of a model."""
+    """A part of a model."""
 
-    def look(self, point: Point, seen: set[str]) -> None:
-        """Add to `seen` the labels that matter here, where the choices are those of `point`.
+    def look(self, point: Point, active: set[str]) -> None:
+        """Add the labels that are active in this part, given the choices of `point`, to `active`.
 
         Raises:
             KeyError: `point` has no value for one of them.
@@ -21,92 +21,92 @@ class _Part(Protocol):
 
 
 class Activity:
-    """The active choices of a sample, as NNI's own `check_contains` would find them.
+    """The active choices of a sample, as found by NNI's `check_contains`.
 
-    The model is walked once: what is left of it are its labels, and which of them depend on a `LayerChoice` or on the
-    depth of a `Repeat`. All that NNI or somebody else checks in some other way, such as a constraint, is asked.
+    The model is traversed once and reduced to its labels and their dependence on each `LayerChoice` and on the depth of
+    each `Repeat`. Modules with their own check, such as constraints, are asked.
 
     Args:
-        template: an NNI model whose choices are open.
+        template: an NNI model with open choices.
     """
 
     def __init__(self, template: Any) -> None:
         self._root = _part(template)
 
     def look(self, point: Point) -> tuple[bool, set[str]]:
-        """Whether `point`, whose values are allowed ones, is in the space, and the labels that decide about that.
+        """Whether `point`, whose values are all allowed, is in the space; and the labels that decide that.
 
-        In a point of the space they are its active ones.
+        For a point of the space, these labels are its active ones.
         """
-        seen: set[str] = set()
+        active: set[str] = set()
         try:
-            self._root.look(point, seen)
+            self._root.look(point, active)
         except (KeyError, _Refused):
-            return False, seen
-        return True, seen
+            return False, active
+        return True, active
 
 
 class _Refused(Exception):
-    """Something that was asked says that the sample is not in the space."""
+    """A module's own check rejects the sample."""
 
 
 @dataclass(frozen=True)
 class _All:
-    """Labels that always matter, and further parts."""
+    """Labels that are always active, and further parts."""
 
     labels: frozenset[str]
     parts: tuple[_Part, ...]
 
-    def look(self, point: Point, seen: set[str]) -> None:
+    def look(self, point: Point, active: set[str]) -> None:
         for label in self.labels:
             point[label]
-        seen |= self.labels
+        active |= self.labels
         for part in self.parts:
-            part.look(point, seen)
+            part.look(point, active)
 
 
 @dataclass(frozen=True)
 class _Branches:
-    """Of some parts the one that is chosen."""
+    """Parts of which the chosen one is active."""
 
     label: str
     parts: dict[Any, _Part]
 
-    def look(self, point: Point, seen: set[str]) -> None:
+    def look(self, point: Point, active: set[str]) -> None:
         value = point[self.label]
-        seen.add(self.label)
-        self.parts[value].look(point, seen)
+        active.add(self.label)
+        self.parts[value].look(point, active)
 
 
-@dataclass(frozen=True, eq=False)  # NNI makes an expression of what two of its expressions are compared with
+@dataclass(frozen=True, eq=False)  # comparing two NNI expressions gives another expression
 class _Prefix:
-    """Of some parts the first ones."""
+    """Parts of which the first ones are active, as many as `depth`."""
 
     depth: Any
     parts: tuple[_Part, ...]
 
-    def look(self, point: Point, seen: set[str]) -> None:
+    def look(self, point: Point, active: set[str]) -> None:
         depth = self.depth if isinstance(self.depth, int) else self.depth.evaluate(point)
         for part in self.parts[:depth]:
-            part.look(point, seen)
+            part.look(point, active)
 
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """What says itself whether a sample is in it, and looks at what matters to it."""
+    """A module or choice with its own check; the labels that it reads are active."""
 
     mutable: Any
 
-    def look(self, point: Point, seen: set[str]) -> None:
+    def look(self, point: Point, active: set[str]) -> None:
         looked_at = Recording(point)
         problem = self.mutable.check_contains(looked_at)
-        seen |= looked_at.labels
+        active |= looked_at.labels
         if problem is not None:
             raise _Refused
 
 
 class Recording(dict[str, Any]):
-    """A sample that remembers which of its labels were looked at."""
+    """A sample that records which of its labels are read."""
 
     def __init__(self, point: Point) -> None:
         super().__init__(point)
@@ -126,7 +126,7 @@ class Recording(dict[str, Any]):
 
 
 def _part(module: Any) -> _Part:
-    """Of a module: `check_contains` is looked up, since whoever writes a space may have written another one."""
+    """The part of a module, by its `check_contains`, which the author of a space can override."""
     from nni.nas.nn.pytorch import LayerChoice, Repeat
     from nni.nas.nn.pytorch.base import MutableModule
 
@@ -151,7 +151,7 @@ def _part(module: Any) -> _Part:
 
 
 def _nearest(module: Any) -> Iterator[Any]:
-    """The modules below that have choices, not those below them."""
+    """The topmost modules with choices below `module`."""
     from nni.nas.nn.pytorch.base import MutableModule
 
     for child in module.children():

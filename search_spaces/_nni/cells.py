@@ -1,4 +1,4 @@
-"""The graphs of NNI's cells: what the choices in them say about operations and connections."""
+"""Graphs of NNI's cells, from the choices of their operations and connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slimsearch.search_spaces._space import Point
 
 @dataclass(frozen=True)
 class _Wire:
-    """An operation of a cell: into which tensor, and from which one, or the choice that says so."""
+    """An operation of a cell: its label, its target tensor, and its source tensor or the choice of the source."""
 
     operation: str
     target: int
@@ -22,7 +22,7 @@ class _Wire:
 
 @dataclass(frozen=True)
 class _Cell:
-    """Tensors ``0 .. inputs - 1`` go in and ``nodes`` more follow; "last", "all" or the "unused" ones come out."""
+    """Tensors ``0 .. inputs - 1`` are inputs, ``nodes`` more follow; output: the "last", "all" or the "unused" ones."""
 
     name: str
     inputs: int
@@ -32,10 +32,10 @@ class _Cell:
 
 
 def graph_of(template: Any) -> Callable[[Point], Graph] | None:
-    """Draws the graph of a point of an unfrozen NNI model; None where the model has no cells.
+    """A function from a point of an NNI model with open choices to its graph; None if the model has no cells.
 
-    Cells of the same label are one cell. Several are drawn side by side, from the same inputs to one output, the
-    names of their operations telling them apart.
+    Cells with the same label are one cell. Different cells are drawn in parallel, from the same inputs to one output;
+    the names of their operations get the name of the cell.
     """
     cells = _distinct(template)
     if not cells:
@@ -81,7 +81,7 @@ def _distinct(template: Any) -> list[_Cell]:
     for module in template.modules():
         if isinstance(module, Cell):
             cell = _chosen_inputs(module)
-        elif type(module).__name__ == "NasBench201Cell":  # importing NNI's hub only to compare takes seconds
+        elif type(module).__name__ == "NasBench201Cell":  # by name, since importing NNI's hub takes seconds
             cell = _all_pairs(module)
         else:
             continue

@@ -1,6 +1,6 @@
-"""The one adapter to NNI: a class written with `LayerChoice` and `Mutable*` as a `Space` that builds networks.
+"""Adapter for NNI: a model space class with `LayerChoice` and `Mutable*` modules as a `Space` that builds networks.
 
-NNI is imported when a space is made, not before: it takes seconds, and prints.
+NNI is imported when the first space is constructed, since its import takes seconds.
 """
 
 from __future__ import annotations
@@ -23,36 +23,33 @@ from slimsearch.names import load_class
 from slimsearch.search_spaces._graph import Graph
 from slimsearch.search_spaces._nni.activity import Activity, Recording
 from slimsearch.search_spaces._nni.cells import graph_of
-from slimsearch.search_spaces._nni.from_sample import FromSample
 from slimsearch.search_spaces._space import Choice, Point, Space
 
 if TYPE_CHECKING:
     from torch import nn
 
-# A choice of k out of n becomes one choice among all its subsets, up to so many.
-_MOST_SUBSETS = 4096
-_LARGEST = 1 << 16
-# A continuous range is searched on so many values, evenly spread in NNI's own scale.
-_GRID_OF_A_RANGE = 9
+_MAX_SUBSETS = 4096  # of a choice of k out of n, which becomes a choice among all subsets
+_MAX_SIZE = 1 << 16  # channels, pixels or classes
+_RANGE_VALUES = 9  # of a continuous range, evenly spaced on NNI's scale
 
 
 class ModelSpace(Space):
     """The networks that an NNI `ModelSpace` class describes, for images of one shape.
 
     Args:
-        space_class: the NNI class; arguments of its constructor called ``in_channels``, ``num_classes`` (or
-            ``num_labels``), ``image_size`` and ``input_shape`` are filled in, others keep their defaults.
+        space_class: the NNI class. Its constructor gets those of the arguments ``in_channels``, ``num_classes`` (or
+            ``num_labels``), ``image_size`` and ``input_shape`` that it has; others keep their defaults.
         input_shape: (C, H, W) of one image.
-        num_classes: number of logits that the networks must give.
+        num_classes: number of logits of the networks.
 
     Raises:
-        SlimsearchError: the class is no NNI `ModelSpace`, its constructor fails, or it has no choices.
+        SlimsearchError: the class is not an NNI `ModelSpace`, its constructor fails, or it has no choices.
     """
 
     def __init__(self, space_class: type[Any], input_shape: tuple[int, int, int], num_classes: int) -> None:
         for size in (*input_shape, num_classes) if isinstance(input_shape, tuple | list) else ():
-            if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= _LARGEST:
-                raise SlimsearchError(f"{reprlib.repr(size)} is no number of channels, pixels or classes")
+            if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= _MAX_SIZE:
+                raise SlimsearchError(f"{reprlib.repr(size)} is not a number of channels, pixels or classes")
         if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
             raise SlimsearchError(f"{reprlib.repr(input_shape)} is not the shape (C, H, W) of an image")
         self.space_class = space_class
@@ -69,7 +66,7 @@ class ModelSpace(Space):
             if not _is_constraint(mutable)
         )
         self._activity = Activity(self._template)
-        # A class may say itself what its networks compute: `graph(point)`, given a value for every label.
+        # A class can define its own `graph(point)`, which gets a value for every label.
         self._graph = getattr(space_class, "graph", None) or graph_of(self._template)
         if not self._choices:
             raise SlimsearchError(f"'{space_class.__name__}' has no choices: there is nothing to search")
@@ -78,11 +75,11 @@ class ModelSpace(Space):
     @classmethod
     def load(cls, name: str, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpace:
         """The space called `name`: a built-in, ``path/to/file.py:Class`` or ``package.module:Class``."""
-        import_nni()  # before a user's file imports NNI itself, and loudly
+        import_nni()  # without its warnings, before a user's file imports it
         return cls(load_class("space", name, "slimsearch.search_spaces"), input_shape, num_classes)
 
     def __getstate__(self) -> dict[str, Any]:
-        # By value: a class from a notebook, a script or a named file exists in no other process.
+        # By value, since other processes cannot import a class from a notebook, a script or a file.
         pickled = cloudpickle.dumps(self.space_class)
         return {"space_class": pickled, "input_shape": self.input_shape, "num_classes": self.num_classes}
 
@@ -97,7 +94,7 @@ class ModelSpace(Space):
         return self._choices
 
     def places(self) -> dict[str, list[str]]:
-        """By label, the names of the layers (as ``named_modules`` has them) that it decides something about."""
+        """Label to the names of the layers (as in ``named_modules``) that the choice affects."""
         from nni.nas.nn.pytorch import LayerChoice
         from nni.nas.nn.pytorch.base import MutableModule
 
@@ -114,7 +111,7 @@ class ModelSpace(Space):
 
     @property
     def template(self) -> Any:
-        """The NNI model with its choices open; whoever looks at it must leave it as it is."""
+        """The NNI model with open choices; read-only."""
         return self._template
 
     def canonical(self, point: Point) -> dict[str, Any]:
@@ -141,7 +138,7 @@ class ModelSpace(Space):
         return None if self._graph is None else self._graph(self.complete(point))
 
     def build(self, architecture: Mapping[str, Any], seed: int = 0) -> nn.Module:
-        """The network for `architecture`, with weights drawn from `seed`: (N, C, H, W) float32 -> (N, num_classes).
+        """The network of `architecture`: (N, C, H, W) float32 -> (N, num_classes), weights initialized from `seed`.
 
         Raises:
             SlimsearchError: `architecture` is not in the space, or the class cannot build it.
@@ -151,7 +148,7 @@ class ModelSpace(Space):
         canonical = self.canonical(architecture)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            # What is made from its sample takes nothing of the space itself, such as weights.
+            # A network made from its sample takes no weights of the template, which can be reused.
             instance = self._template if issubclass(self.space_class, FromSample) else self._construct()
             try:
                 with _quiet():
@@ -163,17 +160,17 @@ class ModelSpace(Space):
         return module
 
     def check(self, architecture: Mapping[str, Any], device: str = "cpu") -> nn.Module:
-        """Build `architecture` and run it once on two images of zeros.
+        """Build `architecture` and run it on two images of zeros.
 
         Args:
             architecture: a point of the space.
-            device: where; "meta" computes shapes and nothing else.
+            device: to run on; "meta" computes shapes only.
 
         Returns:
             the network, in evaluation mode.
 
         Raises:
-            SlimsearchError: it fails, or its output has not the shape (N, num_classes).
+            SlimsearchError: it fails, or the shape of its output is not (N, num_classes).
         """
         import torch
 
@@ -197,10 +194,10 @@ class ModelSpace(Space):
         return module
 
     def _line(self, error: BaseException) -> str:
-        """Which line of the class's own file raised: where its author can look."""
+        """The file and line of the space class that raised `error`, in parentheses, or nothing."""
         try:
             file = inspect.getsourcefile(self.space_class)
-        except TypeError:  # a class of a notebook or of an interactive session
+        except TypeError:  # a class from a notebook or an interactive session
             file = None
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
         return f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
@@ -219,6 +216,8 @@ class ModelSpace(Space):
         try:
             with _quiet():
                 return self.space_class(**arguments)
+        except SlimsearchError:
+            raise
         except Exception as error:  # a user's constructor may raise anything
             raise SlimsearchError(
                 f"space '{name}' cannot be constructed with {arguments or 'no arguments'}{self._line(error)}: "
@@ -227,7 +226,7 @@ class ModelSpace(Space):
 
 
 def _is_constraint(mutable: Any) -> bool:
-    """Whether it has nothing to choose, and only says which choices go together."""
+    """Whether `mutable` only restricts other choices."""
     from nni.mutable import Constraint
 
     return isinstance(mutable, Constraint)
@@ -240,9 +239,9 @@ def _as_choice(label: str, mutable: Any) -> Choice:
         n, k = len(mutable.values), mutable.n_chosen
         sizes = range(1, n + 1) if k is None else (k,)
         subsets = itertools.chain.from_iterable(itertools.combinations(mutable.values, size) for size in sizes)
-        values = tuple(list(subset) for subset in itertools.islice(subsets, _MOST_SUBSETS + 1))
-        if len(values) > _MOST_SUBSETS:
-            raise SlimsearchError(f"choice '{label}' has more than {_MOST_SUBSETS} subsets of its {n} values")
+        values = tuple(list(subset) for subset in itertools.islice(subsets, _MAX_SUBSETS + 1))
+        if len(values) > _MAX_SUBSETS:
+            raise SlimsearchError(f"choice '{label}' has more than {_MAX_SUBSETS} subsets of its {n} values")
         return Choice(label, values)
     if isinstance(mutable, Categorical):
         return Choice(label, tuple(mutable.values))
@@ -256,16 +255,16 @@ def _values_of_a_range(numerical: Any) -> tuple[float, ...]:
         for granularity in range(1, 12):
             values = sorted(set(numerical.grid(granularity=granularity)))
             finer = sorted(set(numerical.grid(granularity=granularity + 1)))
-            if values == finer or len(finer) > _MOST_SUBSETS:
+            if values == finer or len(finer) > _MAX_SUBSETS:
                 return tuple(values)
     spread = sorted(set(numerical.grid(granularity=6)))
-    step = max(1, (len(spread) - 1) // (_GRID_OF_A_RANGE - 1))
+    step = max(1, (len(spread) - 1) // (_RANGE_VALUES - 1))
     return tuple(spread[::step])
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """NNI warns about every class of torch that is newer than itself; none of it is news to a user."""
+    """Suppress warnings: NNI warns about every PyTorch class that is newer than itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -278,3 +277,24 @@ def import_nni() -> type[Any]:
     logging.getLogger("nni").setLevel(logging.ERROR)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     return NniModelSpace  # type: ignore[no-any-return]
+
+
+class FromSample:
+    """Mixin before an NNI `ModelSpace`: builds each network by running the constructor with all choices made.
+
+    NNI otherwise copies parts of the whole space, repeatedly for nested choices, which takes seconds and hundreds of
+    megabytes for spaces with many branches. In the constructor, ``nni.nas.space.current_model()`` is the sample, or
+    None while choices are open; so it can also handle layers that depend on several choices. Weights depend on the
+    seed and the network only.
+    """
+
+    # Set by NNI's TraceableMixin: the arguments of the constructor.
+    trace_args: tuple[Any, ...]
+    trace_kwargs: dict[str, Any]
+
+    def freeze(self, sample: dict[str, Any]) -> Any:
+        """The network of `sample`."""
+        from nni.nas.space import model_context
+
+        with model_context(sample):
+            return type(self)(*self.trace_args, **self.trace_kwargs)

@@ -59,7 +59,7 @@ def test_knows_what_it_is_told() -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({}, "without choices"),
+        ({}, "has no choices"),
         ({"a": []}, "choice 'a' has no values"),
         ({"a": [1, 2, 1]}, "choice 'a' has a value twice"),
         ({"a": [(1, 2), [1, 2]]}, "choice 'a' has a value twice"),

@@ -109,5 +109,5 @@ def test_a_cell_that_nothing_leads_through() -> None:
 
 @pytest.mark.parametrize(("source", "target"), [(1, 1), (2, 1), (-1, 0)])
 def test_edges_lead_forward(source: int, target: int) -> None:
-    with pytest.raises(SlimsearchError, match=f"from {source} to {target}: 0 <= source < target"):
+    with pytest.raises(SlimsearchError, match=f"from {source} to {target}: needs 0 <= source < target"):
         Edge(source, target, "conv", "a")

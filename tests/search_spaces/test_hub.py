@@ -1,4 +1,4 @@
-"""The larger spaces, NNI's hub among them: their networks for small images, from a sample to a deployed file."""
+"""The larger spaces, including NNI's hub: networks for small images, from a sample to a deployed file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel, DryRunTraining, TrainingSettings
 from slimsearch.evaluators.datasets import load_dataset
 from slimsearch.search_spaces import ModelSpace
-from slimsearch.search_spaces._nni.activity import Recording
-from slimsearch.search_spaces._nni.hub import halvings, shrinking
 from tests.conftest import Run
 
 Shape = tuple[int, int, int]
@@ -74,12 +72,32 @@ def test_samples(space: ModelSpace, rng: np.random.Generator) -> None:
         assert space.canonical(space.complete(point)) == point
 
 
-def test_what_is_active_is_what_nni_looks_at(space: ModelSpace, rng: np.random.Generator) -> None:
+class ReadLabels(dict[str, object]):
+    """A sample that records which labels are read."""
+
+    def __init__(self, point: dict[str, object]) -> None:
+        super().__init__(point)
+        self.labels: set[str] = set()
+
+    def __getitem__(self, label: str) -> object:
+        self.labels.add(label)
+        return super().__getitem__(label)
+
+    def get(self, label: str, default: object = None) -> object:
+        self.labels.add(label)
+        return super().get(label, default)
+
+    def __contains__(self, label: object) -> bool:
+        self.labels.add(str(label))
+        return super().__contains__(label)
+
+
+def test_active_choices_are_those_that_nni_reads(space: ModelSpace, rng: np.random.Generator) -> None:
     for _ in range(3):
         point = space.complete(space.sample(rng))
-        looked_at = Recording(point)
-        assert space.template.check_contains(looked_at) is None
-        assert set(space.canonical(point)) == looked_at.labels & set(point)
+        read = ReadLabels(point)
+        assert space.template.check_contains(read) is None
+        assert set(space.canonical(point)) == read.labels & set(point)
         for label in rng.permutation(list(point))[:15]:
             less = {k: v for k, v in point.items() if k != label}
             assert space.contains(less) == (space.template.check_contains(dict(less)) is None)
@@ -196,15 +214,25 @@ def test_a_search(name: str, shape: Shape, sixty_images: Callable[[Shape], Path]
     assert "architecture" in str(found)
 
 
-def test_halvings() -> None:
-    assert [halvings(size, 5) for size in (8, 16, 28, 32, 48, 64, 96, 128, 224)] == [1, 2, 3, 3, 3, 4, 4, 5, 5]
-    assert [[layer.kernel_size for layer in shrinking(size)] for size in (28, 63, 64, 96, 128)] == [
-        [],
-        [],
-        [2],
-        [2],
-        [4],
-    ]
+@pytest.mark.parametrize(
+    ("name", "sides"),
+    [
+        ("proxylessnas", {8: 4, 16: 4, 28: 4, 32: 4, 48: 6, 64: 4, 96: 6, 128: 4, 224: 7}),
+        ("nasbench201", {28: 7, 63: 16, 64: 8, 96: 12, 128: 8}),
+    ],
+)
+def test_the_last_feature_map_is_neither_tiny_nor_large(
+    name: str, sides: dict[int, int], rng: np.random.Generator
+) -> None:
+    """Strides and poolings depend on the size of the images."""
+    for image_size, side in sides.items():
+        space = ModelSpace.load(name, (3, image_size, image_size), 10)
+        module = space.build(space.sample(rng)).eval()
+        pooled: list[tuple[int, ...]] = []
+        pool = next(layer for layer in module.modules() if isinstance(layer, nn.AdaptiveAvgPool2d))
+        pool.register_forward_hook(lambda layer, given, output, pooled=pooled: pooled.append(given[0].shape[2:]))
+        module(torch.zeros(1, *space.input_shape))
+        assert pooled == [(side, side)]
 
 
 def test_networks_of_nas_bench_201_are_those_of_the_benchmark(rng: np.random.Generator) -> None:
@@ -226,7 +254,7 @@ def test_a_network_of_nas_bench_101_is_that_of_the_benchmark() -> None:
     point |= {f"op_{vertex}": operation for vertex, operation in enumerate(operations, start=1)}
     assert Network(space.build(space.canonical(point))).params == 2_694_282
     for broken in ({"edge_0_4": 1}, {f"edge_0_{vertex}": 0 for vertex in range(1, 7)}):
-        with pytest.raises(SlimsearchError, match=r"10 edges; at most 9|no way leads"):
+        with pytest.raises(SlimsearchError, match=r"10 edges; at most 9|no path leads"):
             space.canonical({**point, **broken})
 
 
@@ -271,11 +299,11 @@ def test_cells_of_darts_that_nothing_uses_are_not_made() -> None:
 def test_shuffling_by_slices_is_what_the_hub_does() -> None:
     from nni.nas.hub.pytorch.shufflenet import ShuffleNetBlock
 
-    from slimsearch.search_spaces.shufflenet import _even_and_odd
+    from slimsearch.search_spaces.shufflenet import shuffle_channels
 
     images = torch.randn(3, 8, 5, 5)
     block = ShuffleNetBlock(8, 8, 4, kernel_size=3, stride=1)
-    for ours, theirs in zip(_even_and_odd(images), block._channel_shuffle(images), strict=True):
+    for ours, theirs in zip(shuffle_channels(images), block._channel_shuffle(images), strict=True):
         assert torch.equal(ours, theirs)
 
 

@@ -31,7 +31,7 @@ def test_it_has_these_points_and_no_others(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ([], "there is no architecture"),
+        ([], "list of architectures is empty"),
         ([{"a": 3, "b": "x"}, {"a": 4, "b": "x"}], "architecture 2 of 2: 'a' cannot be 4"),
         ([{"a": 3}], "architecture 1 of 1: label 'b' is missing"),
     ],
