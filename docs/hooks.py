@@ -50,6 +50,7 @@ REFERENCE = {
             "slimsearch.strategies.schedulers": "Schedulers",
         },
     ),
+    "slimsearch.testing": ("Contract tests", {}),
 }
 _PICTURE = re.compile(r"(!\[[^\]]*\]\()\.\./([^)\s]+\.(?:png|svg))(\))")
 _SHOWN = re.compile(r"^<!-- shown: (.+) of (\S+) -->$", re.M)

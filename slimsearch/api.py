@@ -45,12 +45,11 @@ def search(
         SlimsearchError: something given is wrong, in one line.
     """
     from slimsearch.loop import job
-    from slimsearch.loop.problem import IN_MEMORY
-    from slimsearch.options.configuration import Configuration
+    from slimsearch.options.configuration import FROM_PYTHON, Configuration
     from slimsearch.report.display import Console
 
     named_space, named_data = isinstance(space, str), isinstance(dataset, str | Path)
-    base = Configuration(space=space if named_space else IN_MEMORY, evaluator=options.pop("evaluator", "network"))
+    base = Configuration(space=space if named_space else FROM_PYTHON, evaluator=options.pop("evaluator", "network"))
     configuration = base.replace(**({"dataset": str(dataset)} if named_data else {}), **options)
     return job.start(
         configuration,
@@ -215,7 +214,7 @@ def load_network(run_dir: str | Path, model: dict[str, Any], *, space: Any = Non
     Raises:
         SlimsearchError: it cannot be built or loaded.
     """
-    from slimsearch.report.stored_network import stored_network
+    from slimsearch.report.exporting import stored_network
 
     return stored_network(Path(run_dir), model, space=space).module
 

@@ -1,4 +1,7 @@
-"""What many tests need: small real data, a small space, and runs in a process of their own."""
+"""Fixtures of many tests: small real data, small spaces, and runs in this process and in others.
+
+Nothing heavy is imported with this module: the main process of ``-n`` only hands out tests.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-import torch
 
-from slimsearch import search_spaces  # noqa: F401 - lets torchvision, and with it NNI, be imported
-from slimsearch.cli.main import main
-from slimsearch.evaluators import IMPORTS
-from slimsearch.evaluators.datasets import Dataset, load_dataset
-from slimsearch.evaluators.latency.reference import Reference
-from slimsearch.strategies import begin_workers
 from tests.counts import Counts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from slimsearch.evaluators.datasets import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACES = ROOT / "tests" / "spaces.py"
@@ -38,6 +38,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 _COUNTS = pytest.StashKey[Counts]()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With ``-n``, each process gets tests that stand together, which share fixtures of their module."""
+    if config.getoption("numprocesses", None) and config.getoption("dist") == "no":
+        config.option.dist = "worksteal"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_COUNTS] = Counts()
 
@@ -48,6 +55,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         _compute_apart()
     elif session.config.getoption("numprocesses", None) or session.config.option.collectonly:
         return
+    from slimsearch.evaluators import IMPORTS
+    from slimsearch.strategies import begin_workers
+
     begin_workers(IMPORTS)  # once, with all that any run needs, whichever is the first
 
 
@@ -63,6 +73,8 @@ def _compute_apart() -> None:
     """One thread for this process and those that it starts: threads of several would wait for each other, spinning."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -81,6 +93,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     """1,797 real digits of 8x8 pixels."""
+    from slimsearch.evaluators.datasets import load_dataset
+
     return load_dataset("digits")
 
 
@@ -94,18 +108,24 @@ def digits_directory(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
+    import numpy as np
+
     return np.random.default_rng(0)
 
 
 @pytest.fixture
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """All measurements of this process count as undisturbed: other processes may keep the machine busy."""
+    from slimsearch.evaluators.latency.reference import Reference
+
     monkeypatch.setattr(Reference, "calm", lambda self, times: True)
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """The command line in an empty folder: ``run("--space", ...)``; in this process, so that NNI is imported once."""
+    from slimsearch.cli.main import main
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
 

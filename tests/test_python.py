@@ -14,6 +14,8 @@ import torch
 
 import slimsearch
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.loop import job
+from slimsearch.options.chosen import retraining
 from slimsearch.search_spaces import ChoiceSpace
 from tests.conftest import TINY, environment
 
@@ -118,6 +120,20 @@ def test_resume_with_class_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert second.trials[0].metrics == first.trials[0].metrics
     with pytest.raises(slimsearch.SlimsearchError, match="begun from Python with its data"):
         slimsearch.resume("run", space=space)
+
+
+def test_networks_of_a_class_from_python_are_loaded_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from slimsearch.names import load_class
+
+    monkeypatch.chdir(tmp_path)
+    space = load_class("space", TINY, "slimsearch.search_spaces")
+    result = slimsearch.search(space, "digits", trials=1, epochs=1, run_dir="run", compress="none", show=False)
+    model = result.top_models(1)[0]
+    assert isinstance(slimsearch.load_network("run", model, space=space), torch.nn.Module)
+    with pytest.raises(slimsearch.SlimsearchError, match=f"from Python with the class {space.__name__}; .*space=..."):
+        slimsearch.load_network("run", model)
+    with pytest.raises(slimsearch.SlimsearchError, match=f"--space was the class {space.__name__}, given from Python"):
+        job.start(retraining("run", [], {"trials": 1}))
 
 
 @pytest.mark.parametrize("made", [dict, ChoiceSpace])

@@ -1,1 +1,1 @@
-"""A space looked at before it is searched."""
+"""Checks of a space before it is searched."""

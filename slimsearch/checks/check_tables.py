@@ -1,4 +1,4 @@
-"""What a look at a space has found, for people to read."""
+"""Tables and plots of the check of a space."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from slimsearch.report.tables import console, seconds_text
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 24
-_UNITS = {"params": "parameters", "macs": "MACs", "latency_ms": "latency ms, foretold"}
+_UNITS = {"params": "parameters", "macs": "MACs", "latency_ms": "predicted latency (ms)"}
 _FORMS = {"params": "{:,.0f}", "macs": "{:,.0f}", "latency_ms": "{:.3g}"}
 
 
 def show(found: SpaceCheck, duration: Duration | None, configuration: Configuration) -> None:
-    """Print all of it."""
+    """Print the check."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -30,41 +30,41 @@ def show(found: SpaceCheck, duration: Duration | None, configuration: Configurat
         f"{escape(configuration.space)}: {found.combinations:,} combinations of {len(found.choices)} choices{count}"
     )
     table = Table()
-    for heading in ("choice", "values", "layers", "counts in", ""):
-        table.add_column(heading, justify="right" if heading in ("layers", "counts in") else "left", overflow="fold")
+    for heading in ("choice", "values", "layers", "active in", ""):
+        table.add_column(heading, justify="right" if heading in ("layers", "active in") else "left", overflow="fold")
     for choice in found.choices:
-        remark = "changes nothing" if choice.dead else "never counts" if not choice.active else ""
+        remark = "changes nothing" if choice.dead else "never active" if not choice.active else ""
         values = ", ".join(map(str, choice.values[:12])) + (", ..." if len(choice.values) > 12 else "")
         table.add_row(escape(choice.label), escape(values), str(choice.layers), f"{100 * choice.active:.0f}%", remark)
     out.print(table)
     out.print(f"{found.works} of {found.sampled} random networks can be built and run")
     for failure in found.failures:
         always = " and ".join(f"{label}={value}" for label, value in failure.always.items())
-        reason = f", always with {always} and never without" if always else ""
+        reason = f": exactly those with {always}" if always else ""
         out.print(f"{failure.count} cannot{reason}: {failure.message}", markup=False, style="red")
     costs = Table()
-    for heading in ("", "least", "median", "most", "how many have it"):
-        costs.add_column(heading, justify="left" if heading in ("", "how many have it") else "right")
+    for heading in ("", "minimum", "median", "maximum", "distribution"):
+        costs.add_column(heading, justify="left" if heading in ("", "distribution") else "right")
     for name, costs_of in found.costs.items():
         if costs_of:
             three = (min(costs_of), float(np.median(costs_of)), max(costs_of))
             costs.add_row(_UNITS[name], *map(_FORMS[name].format, three), _bars(costs_of))
     if any(found.costs.values()):
         out.print(costs)
-    for limit, share in found.kept.items():
-        out.print(f"{limit}: {100 * share:.0f}% of them keep it")
+    for limit, share in found.within_limits.items():
+        out.print(f"{limit}: {100 * share:.0f}% of the networks are within this limit")
     if duration is not None:
         out.print(
             f"a trial of {configuration.epochs} epochs takes about {seconds_text(duration.trial)} here; "
             f"{duration.trials} of them with {configuration.worker_count} workers about "
             f"{seconds_text(duration.search)} ({seconds_text(duration.low)} to {seconds_text(duration.high)}), and the "
             f"compression of the best {configuration.top_k} about {seconds_text(duration.compression)} "
-            f"({duration.tried} networks were trained for a moment)"
+            f"({duration.tried} networks were trained for a few steps)"
         )
 
 
 def draw(found: SpaceCheck, path: Path) -> None:
-    """The distributions of what networks cost as a picture, PNG or SVG by the suffix of `path`.
+    """Plot the distributions of costs to `path`, PNG or SVG by its suffix.
 
     Raises:
         SlimsearchError: there is nothing to draw.

@@ -1,4 +1,4 @@
-"""How long a search will take on this machine: some of its networks are trained for a moment, as it would do it."""
+"""Estimate of the duration of a search on this machine, from short trainings of some of its networks."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Duration:
     """Seconds, on this machine with as many workers as the search will have.
 
     Attributes:
-        start: from the start of a worker to its first task's own code, imports included.
-        trial: of one candidate, the mean over those that were tried.
-        error: its standard error.
-        search: of the whole search, the last trials of which may leave workers idle.
-        low, high: the same with `trial` two standard errors less or more.
-        compression: of the best ones afterwards.
-        tried: how many networks this was measured on.
-        trials: of the search.
+        start: until a worker begins its first task, imports included.
+        trial: one trial, the mean over the networks that were tried.
+        error: standard error of `trial`.
+        search: the whole search; its last trials may leave workers idle.
+        low, high: `search` with `trial` two standard errors lower or higher.
+        compression: the compression of the best candidates.
+        tried: number of networks that were tried.
+        trials: number of trials of the search.
     """
 
     start: float
@@ -62,19 +62,19 @@ def estimate(
     recipe: compression.Recipe,
     finalists: int,
 ) -> Duration:
-    """Train each of some networks for a few steps twice, with all workers busy.
+    """Estimate the duration of a search: train some networks for two numbers of steps, with all workers busy.
 
-    A trial takes what it takes outside its training, and for each epoch its steps and a look at the validation split;
-    the two lengths of the training tell these apart. What a scheduler or a limit saves is not counted.
+    The two lengths tell apart the time of a step, of the validation after an epoch, and of the work outside the
+    training. Savings by a scheduler or by limits are not counted.
 
     Args:
-        evaluator: as the search has it.
-        strategy: drives it, with the search's workers.
+        evaluator: of the search.
+        strategy: drives the evaluation, with the workers of the search.
         architectures: drawn from the space; more than there are workers.
-        data: that is trained on.
+        data: the data set.
         trials, epochs, workers: of the search.
-        recipe: of the compression afterwards.
-        finalists: how many are compressed.
+        recipe: of the compression after the search.
+        finalists: number of candidates that are compressed.
 
     Raises:
         SlimsearchError: none of them can be evaluated.
@@ -95,12 +95,12 @@ def estimate(
         if one.epoch is None or other.epoch is None:
             continue
         step = max(0.0, (other.epoch - one.epoch) / (short[1] - short[0])) if short[1] > short[0] else 0.0
-        look = max(0.0, one.epoch - short[0] * step)
-        epoch = images // batch * step + look
+        validation = max(0.0, one.epoch - short[0] * step)
+        epoch = images // batch * step + validation
         seconds.append(min(one.outside, other.outside) + epochs * epoch)
         trained.append(epoch)
     if not seconds:
-        raise SlimsearchError(f"no network could be trained for a moment: {probe.error}")
+        raise SlimsearchError(f"no network could be trained: {probe.error}")
     trial = mean(seconds)
     error = stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else 0.0
     rounds = max(trials / workers, 1.0)
@@ -117,7 +117,7 @@ def estimate(
 
 @dataclass
 class _Times:
-    """Of one task: when its first word came, when each epoch was told, and its end."""
+    """Times of one task: of its first report, of each epoch, and of its end."""
 
     first: float | None = None
     epochs: list[float] = field(default_factory=list)
@@ -126,7 +126,7 @@ class _Times:
 
     @property
     def epoch(self) -> float | None:
-        """Seconds of an epoch, the first one left out, in which much is done for the first time."""
+        """Seconds of an epoch, without the first one, which includes one-time work."""
         if self.end is None or len(self.epochs) < 2:
             return None
         return min(after - before for before, after in zip(self.epochs, self.epochs[1:], strict=False))
@@ -140,7 +140,7 @@ class _Times:
 
 
 class _Probe:
-    """A search that asks for what is tried here, and records nothing but times."""
+    """A search with given tasks that records times only."""
 
     def __init__(self, tasks: Sequence[tuple[Point, int]], folder: Path) -> None:
         self._tasks = [
@@ -149,7 +149,7 @@ class _Probe:
         ]
         self._asked = 0
         self.times: dict[int, _Times] = {}
-        self.error = "none was tried"
+        self.error = "none was evaluated"
 
     def ask(self) -> Task | None:
         if self._asked == len(self._tasks):
@@ -189,7 +189,7 @@ class _Probe:
 
 
 def drawn(space: Space, count: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """So many different points of a space, drawn at random; fewer where there are no more."""
+    """`count` different random points of a space, or fewer if it has no more."""
     found: list[dict[str, Any]] = []
     for _ in range(20 * count):
         point = space.sample(rng)

@@ -1,4 +1,4 @@
-"""What there is in a space, before anything is trained: its choices, whether its networks run, and what they cost."""
+"""Check of a space before any training: its choices, whether its networks run, and what they cost."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from slimsearch.search_spaces import ModelSpace
 from slimsearch.strategies import StrategySettings
 from slimsearch.strategies.local import Local
 
-# So many combinations are looked at one by one; of larger spaces the number of different networks is not known.
+# Up to this many combinations, the different networks are counted.
 _COUNTED = 20_000
-# Networks whose choices are changed one by one, and the seconds after which no further choice is looked at.
+# Networks whose choices are changed one by one, and the seconds that this may take.
 _CHANGED, _PATIENCE = 3, 60.0
 _PREDICTED = 12
 _TRIED = 4
@@ -37,13 +37,13 @@ _TRIED = 4
 
 @dataclass(frozen=True)
 class CheckedChoice:
-    """One choice.
+    """One choice of the space.
 
     Attributes:
-        label, values: of it.
-        layers: how many layers it decides something about; several share it then.
-        active: share of the sampled networks in which it counts.
-        dead: whether changing it changed nothing in any network that was looked at; None: it was not looked at.
+        label, values: of the choice.
+        layers: number of layers that depend on the choice.
+        active: share of the sampled networks in which the choice is active.
+        dead: whether other values changed nothing in any network that was tried; None: none was tried.
     """
 
     label: str
@@ -54,13 +54,13 @@ class CheckedChoice:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """Networks that cannot be built or run, for one reason.
+class BrokenNetworks:
+    """Sampled networks that cannot be built or run, for one reason.
 
     Attributes:
-        count: of them in the sample.
+        count: number of networks.
         message: of the first one.
-        always: choices that all of them, and no network that runs, have in common.
+        always: choices that all of them have in common with no network that runs.
     """
 
     count: int
@@ -70,16 +70,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class SpaceCheck:
-    """Of a space and the shape of a data set's images.
+    """Check of a space, for the shape of a data set's images.
 
     Attributes:
-        combinations: of all values of all choices.
-        different: how many different networks these are; None: too many to look.
-        choices: in the space's order.
-        sampled, works: networks that were drawn at random, and how many of them can be built and run.
-        failures: the others.
-        costs: ``params``, ``macs`` and, of a few networks, ``latency_ms`` as foretold: of each network that runs.
-        kept: by limit, the share of the networks that keep it.
+        combinations: number of combinations of all values.
+        different: number of different networks; None: too many to count.
+        choices: in the order of the space.
+        sampled, works: number of random networks, and of those that can be built and run.
+        failures: the other networks.
+        costs: ``params`` and ``macs`` of each network that runs, and the predicted ``latency_ms`` of a few.
+        within_limits: by limit, the share of the networks that keep it.
     """
 
     combinations: int
@@ -87,24 +87,24 @@ class SpaceCheck:
     choices: tuple[CheckedChoice, ...]
     sampled: int
     works: int
-    failures: tuple[Failure, ...]
+    failures: tuple[BrokenNetworks, ...]
     costs: dict[str, list[float]]
-    kept: dict[str, float]
+    within_limits: dict[str, float]
 
 
 def checked(configuration: Configuration, samples: int, *, estimated: bool) -> tuple[SpaceCheck, Duration | None]:
-    """Look at the space of a run that is to be begun.
+    """Check the space of a run that has not started.
 
     Args:
         configuration: of the run.
-        samples: random networks.
-        estimated: also train some for a moment, and foretell latencies.
+        samples: number of random networks.
+        estimated: also estimate the duration of the search, and predict latencies.
 
     Raises:
         SlimsearchError: the options are wrong, or it is no space of networks.
     """
     if configuration.evaluator != "network":
-        raise SlimsearchError("check looks at networks: an evaluator of your own has none")
+        raise SlimsearchError("check is for networks: --evaluator has none")
     limits, recipe = Ranking.of(configuration).limits, compression.Recipe.parse(configuration.compress)
     space, data = networks(configuration, PythonObjects())
     found = check_space(space, data, samples, limits, seed=configuration.seed, predict=estimated)
@@ -133,15 +133,15 @@ def check_space(
     space: ModelSpace, data: Dataset, samples: int, limits: Sequence[Limit] = (), *, seed: int = 0,
     predict: bool = True,
 ) -> SpaceCheck:  # fmt: skip
-    """Look at `samples` random networks of a space.
+    """Check `samples` random networks of a space.
 
     Args:
         space: for images of the data's shape.
-        data: gives the images that a file is calibrated with.
-        samples: how many.
+        data: the data set, for calibration images.
+        samples: number of networks.
         limits: of the search.
-        seed: of the draws.
-        predict: also foretell the latency of a few of them on this machine.
+        seed: of the sample.
+        predict: also predict the latency of a few networks on this machine.
     """
     rng = np.random.default_rng(seed)
     drawn = [space.sample(rng) for _ in range(samples)]
@@ -187,7 +187,7 @@ def check_space(
 
 
 def _costs(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[int, int]:
-    """Parameters, and multiply-accumulates of one image; on shapes alone where the network can be run so."""
+    """Parameters, and multiply-accumulates for one image; without memory for weights where the network allows it."""
     import torch
 
     def counted(device: str) -> tuple[int, int]:
@@ -196,7 +196,7 @@ def _costs(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[int, int
 
     try:
         return counted("meta")
-    except SlimsearchError:  # its forward may look at values
+    except SlimsearchError:  # its forward may depend on values
         return counted("cpu")
 
 
@@ -213,7 +213,7 @@ def _latencies(space: ModelSpace, data: Dataset, architectures: Sequence[Mapping
 
 
 def _dead(space: ModelSpace, architectures: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
-    """By label, whether no other value of it made a difference to any of some networks."""
+    """By label, whether no other value of the choice made a difference to any of the networks."""
     until = time.monotonic() + _PATIENCE
     found: dict[str, bool] = {}
     for architecture, choice in itertools.product(architectures, space.choices):
@@ -237,7 +237,7 @@ def _dead(space: ModelSpace, architectures: Sequence[Mapping[str, Any]]) -> dict
 
 
 def _signature(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What two networks that are the same have in common: modules, shapes, and answers with the same seed."""
+    """Equal for equal networks: modules, shapes, and outputs with the same seed."""
     import torch
 
     module = space.check(architecture)
@@ -247,9 +247,9 @@ def _signature(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[Any,
     return repr(module), [tuple(p.shape) for p in module.parameters()], logits.tolist()
 
 
-def _grouped(fails: Sequence[tuple[dict[str, Any], str]], runs: Sequence[dict[str, Any]]) -> tuple[Failure, ...]:
-    """Failures by what went wrong, those of the most networks first."""
-    # The message begins with the architecture, which differs.
+def _grouped(fails: Sequence[tuple[dict[str, Any], str]], runs: Sequence[dict[str, Any]]) -> tuple[BrokenNetworks, ...]:
+    """Networks by their error, the most frequent error first."""
+    # Messages begin with the architecture.
     reasons: dict[str, list[tuple[dict[str, Any], str]]] = {}
     for architecture, message in fails:
         reasons.setdefault(_reason(message), []).append((architecture, message))
@@ -259,12 +259,12 @@ def _grouped(fails: Sequence[tuple[dict[str, Any], str]], runs: Sequence[dict[st
         for architecture, _ in members[1:]:
             common = {label: value for label, value in common.items() if architecture.get(label) == value}
         always = {label: value for label, value in common.items() if not any(_has(one, label, value) for one in runs)}
-        found.append(Failure(len(members), members[0][1], always))
+        found.append(BrokenNetworks(len(members), members[0][1], always))
     return tuple(sorted(found, key=lambda failure: -failure.count))
 
 
 def _reason(message: str) -> str:
-    """Without its numbers, which are those of one architecture."""
+    """The error without its numbers, which differ from one architecture to the next."""
     _, brace, rest = message.rpartition("}")
     return "".join(c for c in (rest if brace else message) if not c.isdigit())
 

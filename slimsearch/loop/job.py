@@ -47,6 +47,10 @@ def start(
     """
     objects = PythonObjects(space, data, evaluate)
     configuration = objects.named_in(configuration).absolute()
+    missing = objects.missing(configuration)  # options may come from a run that was begun from Python
+    if missing is not None:
+        what, argument = missing
+        raise SlimsearchError(f"{flag(argument)} was {what}, given from Python: begin this run there, with it")
     display = with_loggers(display or Silent(), configuration)
     path = Path(configuration.run_dir) if configuration.run_dir else default_directory(configuration.space)
     shared = _shared_study(configuration, path)  # before anything that takes time: it may not be reachable

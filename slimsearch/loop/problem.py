@@ -26,7 +26,13 @@ from slimsearch.evaluators import (
 )
 from slimsearch.evaluators.datasets import Dataset, load_dataset
 from slimsearch.names import load_function
-from slimsearch.options.configuration import Configuration
+from slimsearch.options.configuration import (
+    CHOICES,
+    FROM_PYTHON,
+    SPACE_OBJECT,
+    Configuration,
+    space_from_python,
+)
 from slimsearch.options.initial_weights import initial_weights
 from slimsearch.options.recipe_choices import recipe_choices
 from slimsearch.record.environment import machine
@@ -39,10 +45,6 @@ NETWORK_METRICS = ("val_accuracy", *COSTS)
 """Metrics that every network has that was trained to the end."""
 _METRICS = (*NETWORK_METRICS, "training_seconds")
 _COMMON_NETWORKS = "kept"  # folder of a run directory
-IN_MEMORY = "<python>"
-"""Stands in config.yaml for what Python code gave."""
-_CHOICES, _SPACE = "choices", "space"
-_NAMES_OF_SPACES = {_CHOICES: "a dict of choices", _SPACE: "a Space object"}
 
 
 @dataclass(frozen=True)
@@ -109,19 +111,19 @@ class PythonObjects:
             SlimsearchError: `space` is no space.
         """
         return configuration.replace(
-            space=configuration.space if self.space is None else f"{IN_MEMORY}:{_name_of_space(self.space)}",
-            dataset=configuration.dataset if self.data is None else IN_MEMORY,
-            evaluator=configuration.evaluator if self.evaluate is None else IN_MEMORY,
+            space=configuration.space if self.space is None else f"{FROM_PYTHON}:{_name_of_space(self.space)}",
+            dataset=configuration.dataset if self.data is None else FROM_PYTHON,
+            evaluator=configuration.evaluator if self.evaluate is None else FROM_PYTHON,
         )
 
     def missing(self, configuration: Configuration) -> tuple[str, str] | None:
-        """What stands in the options as given from Python and is not given, and the argument of that name."""
-        if IN_MEMORY in configuration.space and self.space is None:
-            name = configuration.space.rpartition(":")[2]
-            return _NAMES_OF_SPACES.get(name, f"the class {name}"), "space"
-        if configuration.evaluator == IN_MEMORY and self.evaluate is None:
+        """An object that the options say Python code gave, and that is missing here, and its argument's name."""
+        space = space_from_python(configuration.space)
+        if space is not None and self.space is None:
+            return space, "space"
+        if configuration.evaluator == FROM_PYTHON and self.evaluate is None:
             return "a function", "evaluate"
-        if configuration.dataset == IN_MEMORY and self.data is None:
+        if configuration.dataset == FROM_PYTHON and self.data is None:
             return "its data", "dataset"
         return None
 
@@ -130,7 +132,7 @@ def _name_of_space(space: Any) -> str:
     if inspect.isclass(space):
         return space.__qualname__
     if isinstance(space, Space | Mapping):
-        return _SPACE if isinstance(space, Space) else _CHOICES
+        return SPACE_OBJECT if isinstance(space, Space) else CHOICES
     raise SlimsearchError(f"a space is an NNI ModelSpace class, a dict of choices or a Space, not {space!r}")
 
 

@@ -1,4 +1,4 @@
-"""Architectures that are chosen already: named by a run, a file or a dict, and trained again in a run of their own."""
+"""Chosen architectures, named by a run, a file or JSON, and the run that trains them again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slimsearch.options.configuration import Configuration
 from slimsearch.reading import mismatch, read_yaml, yaml_value
 
 _MODELS, _CONFIG = "top_models.json", "config.yaml"
-# What of a run says what its networks are, and how they are trained, scored and compressed: not how it was searched.
+# Options about networks, and how they are trained, scored and compressed; not about how they are searched.
 _INHERITED = (
     "space", "dataset", "data_root", "download", "image_size", "objectives", "objective", "weights", "targets",
     "max_latency_ms", "max_size_kib", "max_params", "max_macs", "min_accuracy", "metrics", "compress", "int8_target",
@@ -25,7 +25,7 @@ _MODEL = {
 }  # fmt: skip
 _COSTS = ("max_latency_ms", "max_size_kib", "max_params", "max_macs")
 LONGER = 4
-"""How many times as long as in the search."""
+"""Epochs of a training again, in trainings of the search."""
 
 
 def architectures(text: str) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def architectures(text: str) -> list[dict[str, Any]]:
 
 
 def models(text: str) -> list[dict[str, Any]]:
-    """The same, each with what else top_models.json says of it."""
+    """The architectures, each with its other entries of top_models.json."""
     if text.lstrip().startswith(("{", "[")):
         content, source = yaml_value(text), "--architectures"
     else:
@@ -69,8 +69,8 @@ def retraining(text: str, numbers: Sequence[int], options: Mapping[str, Any]) ->
 
     Args:
         text: see `architectures`.
-        numbers: trials of these alone; empty: of those on the front, or of all where no front is known.
-        options: of the run; others are those of the run that the architectures come from, whose epochs are
+        numbers: of the trials to train again; empty: those on the front, or all where no front is known.
+        options: given ones; the others are those of the run that the architectures come from, whose epochs are
             multiplied by `LONGER`.
 
     Raises:
@@ -81,7 +81,7 @@ def retraining(text: str, numbers: Sequence[int], options: Mapping[str, Any]) ->
     unknown = [number for number in numbers if number not in by_number]
     if unknown:
         known = ", ".join(map(str, by_number)) or "none, the file has no trials"
-        raise SlimsearchError(f"--models {unknown[0]} is none of the trials there: {known}")
+        raise SlimsearchError(f"--models {unknown[0]} is not one of the trials: {known}")
     chosen = [by_number[number] for number in numbers]
     chosen = chosen or [model for model in all_models if model.get("on_front", True)] or all_models
     trained = {json.dumps(model["training"], sort_keys=True) for model in chosen if model.get("training")}
@@ -103,9 +103,9 @@ def retraining(text: str, numbers: Sequence[int], options: Mapping[str, Any]) ->
 
 
 def _recipe_of(chosen: Sequence[Mapping[str, Any]], *, given: bool) -> dict[str, Any]:
-    """The options that stand for the recipe with which architectures were found; `given`: the user has another one.
+    """The options for the recipe with which architectures were found, unless another one is `given`.
 
-    The limits were those of compressed files: the networks that these are made from need not keep them.
+    The limits on costs are removed: they were for compressed files.
 
     Raises:
         SlimsearchError: they were found with different ones.

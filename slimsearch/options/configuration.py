@@ -1,4 +1,4 @@
-"""Options of a run. Command line, YAML files and Python use the same names."""
+"""The options of a run: command line, YAML and Python have the same names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from slimsearch.reading import mismatch, read_yaml
 FORMAT = 1
 """Version of the layout of a run directory."""
 
-# What may differ when a run is resumed: how much and how fast, not what.
+# Options that may change when a run is resumed: how much and how fast, not what.
 RESUMABLE = (
     "trials", "timeout", "repeats", "workers", "trial_timeout", "retries", "stop_at", "patience", "ray_address",
     "cpus_per_trial", "gpus_per_trial", "storage", "log",
@@ -34,6 +34,10 @@ RESUMABLE = (
 _REMOVED = {"early_resolution": 1.0, "zero_cost": "none", "inherit_weights": False}
 
 
+FROM_PYTHON = "<python>"
+"""Stands in an option for an object that Python code gave; for a space, ``:`` and its name follow."""
+CHOICES, SPACE_OBJECT = "choices", "space"
+"""Names of spaces that Python code gave and that are no classes."""
 TORCHVISION = "torchvision:"
 """Begins the names of weights that torchvision has."""
 
@@ -78,29 +82,29 @@ class Configuration:
     )
     architectures: str | None = _option(
         None,
-        "only these architectures of the space: a run directory, top_models.json, or a YAML or JSON file",
+        "search only these architectures: a run directory, a top_models.json, or a file of dicts from choice to value",
     )
-    strategy: str = _option("optuna", "the engine that drives the search", absolute_code)
+    strategy: str = _option("optuna", "engine that drives the search", absolute_code)
     sampler: str = _option(
-        "graph_gp", "proposes candidates: a built-in, or path/to/file.py:Class, also a sampler of Optuna", absolute_code
+        "graph_gp", "proposes the next candidate: a built-in, or a class of yours or of Optuna", absolute_code
     )
     scheduler: str = _option(
         "none",
-        "early stopping of candidates, with options such as asha:eta=3; several joined by +",
+        "how far each candidate is trained, with options such as asha:eta=3; several joined by +",
         _code_in_schedulers,
     )
     evaluator: str = _option(
         "network",
-        "network (train and export), table.csv, or path/to/file.py:function that maps a candidate to metrics",
+        "network (train and export), table.csv, or path/to/file.py:function from a candidate to metrics",
         _code_or_table,
     )
     dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder", _folder_or_name)
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
-    download: bool = _option(False, "download the data set into --data-root if it is missing")
-    image_size: int | None = _option(None, "resize images to squares with this side in pixels")
+    download: bool = _option(False, "fetch the data set into --data-root if it is not there")
+    image_size: int | None = _option(None, "resize every image to a square of this many pixels")
     objectives: str = _option(
         "val_accuracy,latency_ms,size_kib",
-        "one or more metrics, comma separated; custom ones with a direction, such as energy:min",
+        "one or more metrics, comma separated; your own with a direction, such as energy:min",
     )
     objective: str = _option("pareto", "pareto (a front), or weighted (the product of MnasNet)")
     weights: str | None = _option(None, "exponents of the weighted product, such as latency_ms=-0.07,size_kib=-0.07")
@@ -114,93 +118,100 @@ class Configuration:
     min_accuracy: float | None = _option(None, "hard limit on validation accuracy, between 0 and 1")
     metrics: str | None = _option(
         None,
-        "custom metrics, such as energy=path/to/file.py:function, called with the file and the data set",
+        "metrics of your own, such as energy=path/to/file.py:function (called with the file and the data set)",
         _code_of_metrics,
     )
-    trials: int = _option(20, "number of candidates to train")
-    timeout: float | None = _option(None, "seconds after which no further candidate is begun")
-    stop_at: str | None = _option(None, "end the search when a candidate reaches this, such as val_accuracy=0.99")
+    trials: int = _option(20, "candidates to train")
+    timeout: float | None = _option(None, "seconds after which no more candidates are started")
+    stop_at: str | None = _option(None, "end the search when a candidate reaches this goal, such as val_accuracy=0.99")
     patience: int | None = _option(None, "end the search after this many trials without a gain in hypervolume")
     epochs: int = _option(5, "epochs of training for each candidate")
     subnets: int = _option(
-        200, "for --strategy supernet: subnets to score with inherited weights before --trials of them are trained"
+        200, "of --strategy supernet: number of subnets that are scored before --trials of them are trained"
     )
-    supernet_epochs: int = _option(25, "for --strategy supernet: epochs of the supernet")
-    supernet_sampling: str = _option("sandwich", "for --strategy supernet: sandwich, fair or random")
+    supernet_epochs: int = _option(25, "of --strategy supernet: epochs of the supernet's training")
+    supernet_sampling: str = _option("sandwich", "of --strategy supernet: sandwich, fair or random")
     seed: int = _option(0, "seed of the run")
-    workers: int = _option(0, "worker processes; 0: as many as the cores allow with --training-threads")
+    workers: int = _option(0, "worker processes; 0: as many as the cores allow, see --training-threads")
     ray_address: str | None = _option(
-        None, "for --strategy ray: address of a running cluster, or auto; by default a cluster starts on this machine"
+        None, "of --strategy ray: address of a running cluster, or auto; by default a local one is started"
     )
-    cpus_per_trial: float = _option(1.0, "for --strategy ray: processors per trial, see --training-threads")
-    gpus_per_trial: float = _option(0.0, "for --strategy ray: GPUs per trial, also fractions")
-    trial_timeout: float | None = _option(None, "seconds after which a trial fails")
+    cpus_per_trial: float = _option(1.0, "of --strategy ray: CPUs per trial, see --training-threads")
+    gpus_per_trial: float = _option(0.0, "of --strategy ray: GPUs per trial; fractions are allowed")
+    trial_timeout: float | None = _option(None, "seconds after which a trial is stopped and counts as failed")
     retries: int = _option(1, "retries of a trial whose worker process died")
-    top_k: int = _option(5, "number of best candidates to compress after the search")
+    top_k: int = _option(5, "number of the best candidates that are compressed after the search")
     compress: str = _option(
         "prune,distill,quantize",
         "stages after the search, with options such as prune:sparsity=0.6:epochs=4,distill,quantize; or none",
     )
     int8_target: str = _option(
-        "any", "of int8 files: any (equal results on all x86 processors) or vnni (finer weights, for newer processors)"
+        "any",
+        "of int8 files: any (the same results on every x86 processor) or vnni (finer weights, for newer processors)",
     )
-    max_drop: float = _option(0.5, "largest loss of validation accuracy in points; a stage that loses more is rejected")
+    max_drop: float = _option(0.5, "percentage points of validation accuracy that a stage may lose and still be kept")
     co_search: str | None = _option(
         None,
-        "search compression recipes together with architectures, and rank the compressed files: a YAML file with the "
-        "choices, or default; replaces --compress",
+        "search compression recipes together with architectures, in place of --compress, and rank the compressed "
+        "files: a YAML file with the choices, or default",
     )
-    search_hyperparameters: bool = _option(False, "also search learning rate, augmentation and warm-up of the training")
-    repeats: int = _option(1, "trainings of each finalist, each with another seed; the report has mean and spread")
-    device: str = _option("auto", "device of the training: auto, cpu or cuda; files are deployed on the CPU")
+    search_hyperparameters: bool = _option(
+        False, "also search the learning rate, augmentation and warm-up of the training"
+    )
+    repeats: int = _option(1, "trainings of each finalist in total, with different seeds; mean and spread are reported")
+    device: str = _option("auto", "device for training: auto, cpu or cuda; files are deployed on the CPU")
     precision: str = _option(
-        "auto",
-        "of the training: fp32, bf16, mixed (the faster one for each network), or auto (mixed where bf16 is supported)",
+        "auto", "of training: fp32, bf16, mixed (the faster one for each network), or auto (mixed where there is bf16)"
     )
-    training_threads: int = _option(1, "threads per training; more than one helps with fewer candidates than cores")
+    training_threads: int = _option(
+        1, "threads per training; more than 1 helps if there are fewer candidates than cores"
+    )
     batch_size: int = _option(64, "images per training step")
     learning_rate: float = _option(5e-3, "peak learning rate of the one-cycle schedule")
     init: str | None = _option(
         None,
-        "initial weights of all networks, where names and shapes fit: torchvision:resnet18 (--download fetches its "
-        "file), or a .safetensors or .pth file",
+        "initial weights of every network, where shapes match: torchvision:resnet18, whose file must be on disk "
+        "(--download fetches it), or a .safetensors or .pth file",
         _file_or_torchvision,
     )
     epoch_images: int | None = _option(
-        None, "images per epoch, instead of the whole training split: --scheduler decides sooner"
+        None,
+        "images per epoch, by default the training split; with fewer, reports and decisions of --scheduler come sooner",
     )
     normalise: str = _option(
         "folded",
-        "folded: add batch normalization to layers without it, and fold it into them after training, for shorter "
-        "trainings; or none",
+        "folded: train with batch normalization after layers that have none, and fold it into them afterwards, so that "
+        "fewer epochs are needed; or none",
     )
-    augment: str = _option("auto", "augmentation: none, shift, shift-flip, or auto (by data set)")
-    latency_batch: int = _option(1, "images per call in latency measurements")
-    latency_threads: int = _option(1, "threads in latency measurements")
+    augment: str = _option("auto", "augmentation of images: none, shift, shift-flip, or auto (by data set)")
+    latency_batch: int = _option(1, "images per call when latency is measured")
+    latency_threads: int = _option(1, "threads when latency is measured")
     latency: str = _option(
         "auto",
-        "in the search: measured, predicted (from the operators of a network), or auto (measure; predict if other "
-        "processes cannot be paused). Finalists are always measured",
+        "in the search: measured; predicted, from operators measured once per machine; or auto: measure; predict if "
+        "other processes cannot be paused. Finalists are always measured",
     )
     runtime: str = _option(
         "onnxruntime", "runtime of the files, for accuracy and latency: onnxruntime or openvino (slimsearch[openvino])"
     )
     storage: str | None = _option(
         None,
-        "database for drivers on several machines, such as postgresql://user@host/database; by default the study is in "
-        "the run directory. Passwords are not stored: use PGPASSWORD or ~/.pgpass",
+        "a database for drivers on several machines, such as postgresql://user@host/database; by default the study is "
+        "in the run directory. A password is not stored: give it by PGPASSWORD or ~/.pgpass",
     )
     study: str | None = _option(
-        None, "for --storage: name of the study, the same for all drivers; by default the name of the run directory"
+        None, "of --storage: name of the study, the same for all drivers; by default the name of the run directory"
     )
     heartbeat: int = _option(
-        60, "for --storage: seconds between heartbeats; a driver without one for twice as long is lost"
+        60, "of --storage: seconds between heartbeats; a driver without one for twice as long counts as lost"
     )
-    log: str | None = _option(None, "also log to tensorboard or mlflow, or both, comma separated")
+    log: str | None = _option(
+        None, "also log to tensorboard or mlflow (the packages must be installed), or to both: tensorboard,mlflow"
+    )
     run_dir: str | None = _option(None, "run directory; by default runs/<space>-<date>-<time>")
 
     def __post_init__(self) -> None:
-        """Refuse what can be seen to be wrong without looking anywhere.
+        """Validate the options by themselves, without files.
 
         Raises:
             SlimsearchError: one clear line.
@@ -224,14 +235,14 @@ class Configuration:
 
     @property
     def worker_count(self) -> int:
-        """Processes to start."""
+        """Number of worker processes to start."""
         if self.workers:
             return self.workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // self.training_threads)
 
     def replace(self, **changes: Any) -> Configuration:
-        """A copy with other values.
+        """A copy with changed options.
 
         Raises:
             SlimsearchError: an option has no such name, or a value is refused.
@@ -258,7 +269,7 @@ class Configuration:
 
     @classmethod
     def read(cls, path: Path) -> Configuration:
-        """What `write` wrote.
+        """The options that `write` wrote.
 
         Raises:
             SlimsearchError: it is damaged, or of another version.
@@ -329,7 +340,7 @@ _TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
 def _plain(option: dataclasses.Field[Any], value: Any) -> Any:
-    """The value of an option as a plain one of its type.
+    """The value of an option as a plain value of its type.
 
     Raises:
         SlimsearchError: it is of another type, no finite number, or a text that no file could hold.
@@ -357,14 +368,22 @@ def _representable(value: float) -> bool:
 
 
 def option_type(option: dataclasses.Field[Any]) -> type[Any]:
-    """That of an option's value where there is one: str, int, float or bool."""
+    """Type of an option's value other than None: str, int, float or bool."""
     found: type[Any] = _TYPES[str(option.type).partition(" | ")[0]]
     return found
 
 
 def flag(name: str) -> str:
-    """How an option is written on the command line."""
+    """The option's name on the command line."""
     return "--" + name.replace("_", "-")
+
+
+def space_from_python(name: str) -> str | None:
+    """Description of the space that Python code gave, if `name` stands for one; else None."""
+    python, _, kind = name.partition(":")
+    if python != FROM_PYTHON:
+        return None
+    return {CHOICES: "a dict of choices", SPACE_OBJECT: "a Space object"}.get(kind, f"the class {kind}")
 
 
 def pairs(name: str, text: str | None) -> dict[str, float]:

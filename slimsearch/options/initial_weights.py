@@ -1,4 +1,4 @@
-"""The weights that every network of a run begins with, as far as they fit: those of a network that one has."""
+"""Initial weights of the networks of a run, from a trained network."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 def initial_weights(source: str, space: ModelSpace, *, download: bool) -> bytes:
     """The state of a trained network, ready for the networks of `space`, as safetensors.
 
-    A class of a space may have an `arranged` of its own, which brings the channels in an order of which the first ones
-    are the best to begin with. A last layer for another number of classes is left out.
+    The class of a space may have a function `arranged`, which sorts the channels of the weights by importance. A last
+    layer for another number of classes is left out.
 
     Args:
-        source: ``torchvision:resnet18``, whose file torchvision keeps in its cache, or the path of a .safetensors file,
-            or of one that ``torch.save`` wrote, which is read without running anything in it.
-        space: what is searched.
-        download: have torchvision fetch its file if it is not there.
+        source: ``torchvision:resnet18``, whose file torchvision has in its cache, or the path of a .safetensors file or
+            of one that ``torch.save`` wrote, which is read without running code in it.
+        space: the searched space.
+        download: let torchvision download a missing file.
 
     Raises:
         SlimsearchError: there is no such file, or it is of another kind of network.

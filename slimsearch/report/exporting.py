@@ -1,7 +1,8 @@
-"""Models of a run as files elsewhere, in a format of the user's choice, each checked against its network."""
+"""Trained networks of a run: loaded without pickle, and exported as files, each checked against its network."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +14,12 @@ from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators import EXACT, DeployedModel, exact_error
 from slimsearch.files import atomic, write_json
+from slimsearch.names import no_code_from
 from slimsearch.options.chosen import models
+from slimsearch.options.configuration import Configuration, space_from_python
+from slimsearch.reading import mismatch, read_json
 from slimsearch.record import environment
-from slimsearch.report.stored_network import stored_network
+from slimsearch.search_spaces import ModelSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,10 +36,10 @@ class Exported:
 
     Attributes:
         trial: whose network it is.
-        path: of the file; beside it is a ``.json`` with what the model is, and how its input is made.
-        error: how far its logits are from the network's, relative to the largest; None: it is the very file of an int8
+        path: of the file; a ``.json`` beside it describes the model and its input.
+        error: difference of its logits from the network's, relative to the largest; None: a copy of the file of an int8
             network, which the run has checked.
-        note: what there is to know about it, or None.
+        note: a remark for the user, or None.
     """
 
     trial: int
@@ -51,7 +55,7 @@ def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> It
         run_dir: of the run.
         numbers: trials of finalists; empty: those on the front.
         form: one of `FORMATS`.
-        folder: made where it is not there.
+        folder: created if missing.
 
     Raises:
         SlimsearchError: there is no such model, or its file does not compute what the network does.
@@ -59,7 +63,7 @@ def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> It
     found = {int(model["trial"]): model for model in models(str(run_dir)) if "trial" in model}
     unknown = [number for number in numbers if number not in found]
     if unknown:
-        raise SlimsearchError(f"--models {unknown[0]} is none of the finalists: {', '.join(map(str, found))}")
+        raise SlimsearchError(f"--models {unknown[0]} is not one of the finalists: {', '.join(map(str, found))}")
     chosen = [found[number] for number in numbers] or [model for model in found.values() if model.get("on_front")]
     data = environment.read(run_dir)["dataset"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,8 +77,51 @@ def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> It
         yield Exported(model["trial"], path, error, note)
 
 
+def stored_network(folder: Path, model: Mapping[str, Any], *, space: Any = None) -> Network:
+    """The network of an entry of ``top_models.json``; of an int8 file the float32 network that was quantized.
+
+    Args:
+        folder: the run directory.
+        model: the entry.
+        space: an NNI class, where the run was begun with one from Python.
+
+    Raises:
+        SlimsearchError: it cannot be built or loaded.
+    """
+    environment = read_json(folder / "environment.json")
+    for given, wanted, what in (
+        (environment, {"dataset": {"input_shape": [int], "classes": str}}, f"'{folder / 'environment.json'}'"),
+        (model, {"architecture": dict, "artifact": str}, "an entry of top_models.json"),
+    ):
+        wrong = mismatch(given, wanted)
+        if wrong is not None:
+            raise SlimsearchError(f"{what} is damaged: {wrong}")
+    file = (folder / model["artifact"]).resolve()
+    if not file.is_relative_to(folder.resolve()):
+        raise SlimsearchError(f"'{model['artifact']}' is not in '{folder}'")
+    data = environment["dataset"]
+    try:
+        classes = len(json.loads(data["classes"]))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SlimsearchError(f"'{folder / 'environment.json'}' is damaged: its classes are no list") from error
+    with no_code_from(folder):
+        named = Configuration.read(folder / "config.yaml").space if space is None else space
+        given = space_from_python(named) if isinstance(named, str) else None
+        if given is not None:
+            raise SlimsearchError(
+                f"'{folder}' was begun from Python with {given}; load its networks there: "
+                "slimsearch.load_network(run, model, space=...)"
+            )
+        shape = tuple(data["input_shape"])
+        networks = (
+            ModelSpace.load(named, shape, classes) if isinstance(named, str) else ModelSpace(named, shape, classes)
+        )
+        fresh = networks.build(model["architecture"])
+    return Network.load(fresh, file.parent)
+
+
 def _images(data: Mapping[str, Any]) -> Tensor:
-    """(16, C, H, W) float32 as normalised images are distributed: the data itself may be elsewhere."""
+    """(16, C, H, W) float32, distributed as normalised images: the data set may be elsewhere."""
     import torch
 
     return torch.randn(_IMAGES, *data["input_shape"], generator=torch.Generator().manual_seed(0))

@@ -300,7 +300,7 @@ def test_costs_are_those_of_the_networks(digits: Dataset) -> None:
     example = torch.zeros(1, *digits.input_shape)
     assert found.costs["macs"] == [network.macs(example) for network in networks]
     assert found.works == found.sampled == 30
-    assert found.kept == {"--max-params 1000": np.mean([network.params <= 1000 for network in networks])}
+    assert found.within_limits == {"--max-params 1000": np.mean([network.params <= 1000 for network in networks])}
     assert [choice.dead for choice in found.choices] == [False, False]
 
 

@@ -18,7 +18,7 @@ SHORTEST = "lenet_prune"
 
 
 def test_they_are_committed_without_outputs() -> None:
-    assert NAMES == ["hello_nas", "lenet_prune", "lenet_qat", "resnet18_fused"]
+    assert SHORTEST in NAMES
     for name in NAMES:
         for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells:
             assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None), name

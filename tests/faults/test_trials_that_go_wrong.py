@@ -9,7 +9,6 @@ import time
 import psutil
 import pytest
 
-from slimsearch.strategies._pool.trial_log import PART
 from tests.conftest import ROOT
 from tests.counts import Counts
 from tests.faults.processes import Process, errors, finished
@@ -73,7 +72,7 @@ def test_a_gigabyte_that_is_printed_is_not_kept(process: Process, counts: Counts
     """The log has its beginning and its end, the terminal nothing, and no process has it in memory."""
     number = next(n for n, t in finished(process.run).items() if json.loads(t["params"]["way"]) == "prints")
     log = (process.run / "trials" / f"{number:05d}" / "log.txt").read_bytes()
-    assert len(log) <= 3 * PART
+    assert len(log) <= 1.5 * 2**20
     assert log.startswith(b"the first line\nxxx")
     assert log.endswith(b"xxx\nthe last line\n")
     assert b"are not kept" in log

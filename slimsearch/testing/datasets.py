@@ -1,0 +1,78 @@
+"""Laws of data sets: splits, normalization, and the copy that workers read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.testing._contract import Contract
+
+
+class DatasetContract(Contract):
+    """Laws of every data set.
+
+    Attributes:
+        data: a name, the path of an image folder, or a function that returns what `load_dataset` takes, such as
+            arrays; or a list of these.
+    """
+
+    subject = "data"
+    data: Any
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def dataset(cls, data: Any) -> Dataset:
+        """The data set under test."""
+        return _load(data)
+
+    def test_every_split_has_images_of_every_class(self, dataset: Dataset) -> None:
+        for split in _splits(dataset):
+            assert split.images.dtype == np.uint8
+            assert split.images.shape[1:] == dataset.input_shape
+            assert set(split.labels.tolist()) == set(range(len(dataset.classes)))
+
+    def test_the_splits_are_always_the_same(self, dataset: Dataset, data: Any) -> None:
+        again = _load(data)
+        assert dataset.test is not None
+        assert again.fingerprint == dataset.fingerprint
+        for split, other in zip(_splits(dataset), _splits(again), strict=True):
+            assert np.array_equal(split.images, other.images)
+            assert np.array_equal(split.labels, other.labels)
+
+    def test_no_image_is_in_two_splits(self, dataset: Dataset) -> None:
+        """Up to 1% of the images may be equal to others."""
+        images = np.concatenate([split.images for split in _splits(dataset)])
+        assert len(np.unique(images.reshape(len(images), -1), axis=0)) > 0.99 * len(images)
+
+    def test_training_images_are_normalized(self, dataset: Dataset) -> None:
+        images = dataset.normalise(dataset.train.images)
+        assert images.shape[1:] == dataset.input_shape
+        assert abs(float(images.mean())) < 1e-3
+        assert abs(float(images.std()) - 1) < 1e-3
+
+    def test_workers_get_a_copy_without_the_test_split(self, dataset: Dataset, tmp_path: Path) -> None:
+        dataset.without_test().save(tmp_path)
+        loaded = Dataset.load(tmp_path)
+        assert loaded.test is None
+        assert not list(tmp_path.glob("*test*"))
+        assert loaded.without_test().fingerprint == dataset.without_test().fingerprint
+        assert (loaded.mean, loaded.std, loaded.classes) == (dataset.mean, dataset.std, dataset.classes)
+
+    def test_images_are_resized(self, dataset: Dataset, data: Any) -> None:
+        resized = _load(data, image_size=12)
+        assert resized.input_shape == (dataset.input_shape[0], 12, 12)
+        assert len(resized.train) == len(dataset.train)
+        difference = abs(resized.train.images.mean() - dataset.train.images.mean())
+        assert difference < 2, "resizing changes the brightness"
+
+
+def _splits(dataset: Dataset) -> list[Any]:
+    return [split for split in (dataset.train, dataset.validation, dataset.test) if split is not None]
+
+
+def _load(data: Any, image_size: int | None = None) -> Dataset:
+    return load_dataset(data() if callable(data) else data, image_size=image_size)

@@ -1,0 +1,224 @@
+"""Laws of strategies: each task is told once, whatever happens to its worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from slimsearch.evaluators import Outcome, ReportEpoch, Task
+from slimsearch.search_spaces import Candidate, ChoiceSpace, Point
+from slimsearch.strategies import Failure, Figures, Recorded, Strategy, StrategySettings, load_strategy, traits_of
+from slimsearch.testing._contract import Contract
+
+
+class NamedBehavior:
+    """An evaluator that does what the architecture names."""
+
+    space = ChoiceSpace({"what": ["fine", "raise", "stop", "die"]})
+
+    def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
+        """Four epochs, unless the architecture names something else."""
+        what = task.candidate.architecture["what"]
+        print("said on standard output")
+        if what == "raise":
+            raise ValueError("first line\nsecond line")
+        if what == "unpicklable":
+
+            class Local(Exception):
+                pass
+
+            raise Local("cannot travel")
+        if what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "exit":
+            os._exit(3)
+        if what == "hang":
+            time.sleep(3600)
+        for epoch in range(4):
+            if not report(epoch, {"val_accuracy": epoch / 4}):
+                return Outcome({"epochs": epoch})
+        return Outcome({"epochs": 4, "process": os.getpid()})
+
+
+class ScriptedSearch:
+    """A search that hands out tasks, takes a number of offers, and remembers every call.
+
+    Args:
+        folder: for the folders of the trials.
+        behaviors: of the tasks, see `NamedBehavior`.
+        offers: number of candidates that a strategy may offer.
+
+    Attributes:
+        results: what was told of each task, in that order.
+        reports: the numbers of trial and epoch of each report.
+        closed: number of calls of `close`.
+    """
+
+    def __init__(self, folder: Path, behaviors: Sequence[str], *, offers: int = 0) -> None:
+        self.folder, self.offers, self.closed = folder, offers, 0
+        self.tasks: list[Task] = []
+        for behavior in behaviors:
+            self._add(Candidate({"what": behavior}))
+        self.waiting = list(self.tasks)
+        self.results: list[tuple[int, Outcome | Failure]] = []
+        self.reports: list[tuple[int, int]] = []
+
+    def _add(self, candidate: Candidate) -> Task:
+        number = len(self.tasks)
+        directory = self.folder / str(number)
+        directory.mkdir()
+        self.tasks.append(Task(number, candidate, 1, 0, directory))
+        return self.tasks[-1]
+
+    def ask(self) -> Task | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def offer(self, architecture: Point) -> Task | Recorded | None:
+        assert not self.closed, "a candidate is offered after `close`"
+        candidate = NamedBehavior.space.candidate(architecture)
+        if any(task.candidate == candidate for task in self.tasks):
+            return Recorded({}, None)
+        if not self.offers:
+            return None
+        self.offers -= 1
+        return self._add(candidate)
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def recorded(self, number: int) -> Recorded | None:
+        result = dict(self.results)[number]
+        return Recorded({}, (-result.metrics["epochs"],) if isinstance(result, Outcome) else None)
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        self.reports.append((number, epoch))
+        return not (self.tasks[number].candidate.architecture["what"] == "stop" and epoch == 2)
+
+    def tell(self, number: int, result: Outcome | Failure) -> None:
+        self.results.append((number, result))
+
+    def figures(self) -> Figures:
+        return Figures({"running": 1}, {"epochs": 4.0}, None)
+
+
+class StrategyContract(Contract):
+    """Laws of every strategy.
+
+    Attributes:
+        strategy: a name as ``--strategy`` takes it, or a function of `StrategySettings` such as a class; or a list.
+    """
+
+    subject = "strategy"
+    strategy: Any
+
+    @pytest.fixture
+    def new_strategy(self, strategy: Any) -> Callable[..., Strategy]:
+        """Makes the strategy, with these settings."""
+
+        def new(**settings: Any) -> Strategy:
+            given = StrategySettings(**settings)
+            made: Strategy = load_strategy(strategy, given) if isinstance(strategy, str) else strategy(given)
+            return made
+
+        return new
+
+    def test_traits_are_declared(self, new_strategy: Callable[..., Strategy]) -> None:
+        assert traits_of(new_strategy()) == traits_of(new_strategy(workers=2))
+
+    def test_outcomes_and_errors_are_told_once(self, new_strategy: Callable[..., Strategy], tmp_path: Path) -> None:
+        behaviors = ["fine", "raise", "stop", "fine"]
+        search = ScriptedSearch(tmp_path, behaviors)
+        new_strategy(workers=2).run(search, NamedBehavior())
+        assert sorted(number for number, _ in search.results) == [0, 1, 2, 3]
+        for number, result in search.results:
+            if behaviors[number] == "raise":
+                assert isinstance(result, Failure)
+                assert result.error == "ValueError: first line"
+                assert not result.worker_died
+            else:
+                assert isinstance(result, Outcome)
+                assert result.metrics["epochs"] == (2 if behaviors[number] == "stop" else 4)
+
+    def test_epochs_are_reported_in_order(self, new_strategy: Callable[..., Strategy], tmp_path: Path) -> None:
+        search = ScriptedSearch(tmp_path, ["fine", "fine"])
+        new_strategy(workers=2).run(search, NamedBehavior())
+        for number in (0, 1):
+            assert [epoch for n, epoch in search.reports if n == number] == [0, 1, 2, 3]
+
+    def test_nothing_to_do_is_no_error(self, new_strategy: Callable[..., Strategy], tmp_path: Path) -> None:
+        search = ScriptedSearch(tmp_path, [])
+        new_strategy(workers=1).run(search, NamedBehavior())
+        assert search.results == []
+
+
+class WorkerStrategyContract(StrategyContract):
+    """Laws of strategies that evaluate in worker processes.
+
+    Attributes:
+        trial_timeout: seconds that a trial may take, with the start of its process where each has one.
+    """
+
+    trial_timeout: ClassVar[float] = 3
+
+    def test_everything_is_told_once(self, new_strategy: Callable[..., Strategy], tmp_path: Path) -> None:
+        behaviors = ["fine", "raise", "die", "fine", "exit", "unpicklable", "stop", "hang", "fine", "fine"]
+        search = ScriptedSearch(tmp_path, behaviors)
+        new_strategy(workers=2, trial_timeout=self.trial_timeout).run(search, NamedBehavior())
+        assert sorted(number for number, _ in search.results) == list(range(len(behaviors)))
+        results = dict(search.results)
+        for number, behavior in enumerate(behaviors):
+            result = results[number]
+            if behavior in ("fine", "stop"):
+                assert isinstance(result, Outcome)
+                assert result.metrics["epochs"] == (4 if behavior == "fine" else 2)
+                continue
+            assert isinstance(result, Failure)
+            assert "\n" not in result.error
+            assert result.worker_died == (behavior in ("die", "exit"))
+            if behavior == "raise":
+                assert result.error == "ValueError: first line"
+            elif behavior == "hang":
+                assert f"longer than --trial-timeout {self.trial_timeout:g} s" in result.error
+            elif behavior == "unpicklable":
+                assert "cannot travel" in result.error
+
+    def test_output_goes_to_the_log_of_the_trial(
+        self, new_strategy: Callable[..., Strategy], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        search = ScriptedSearch(tmp_path, ["fine", "raise"])
+        new_strategy(workers=1).run(search, NamedBehavior())
+        assert "said on standard output" in (tmp_path / "0" / "log.txt").read_text()
+        log = (tmp_path / "1" / "log.txt").read_text()
+        assert "Traceback" in log
+        assert "second line" in log
+        assert "said on standard output" not in capfd.readouterr().out
+
+    def test_workers_are_gone_afterwards(self, new_strategy: Callable[..., Strategy], tmp_path: Path) -> None:
+        search = ScriptedSearch(tmp_path, ["fine", "fine", "fine"])
+        new_strategy(workers=2).run(search, NamedBehavior())
+        processes = {int(result.metrics["process"]) for _, result in search.results if isinstance(result, Outcome)}
+        deadline = time.monotonic() + 5
+        while any(Path(f"/proc/{process}").exists() for process in processes):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+class ProposingStrategyContract(StrategyContract):
+    """Laws of strategies that propose candidates themselves, with ``Traits(proposes=True)``."""
+
+    @pytest.mark.parametrize("offers", [2, 100])
+    def test_offers_are_told_once_and_end(
+        self, new_strategy: Callable[..., Strategy], offers: int, tmp_path: Path
+    ) -> None:
+        strategy = new_strategy(workers=2)
+        assert traits_of(strategy).proposes
+        search = ScriptedSearch(tmp_path, [], offers=offers)
+        strategy.run(search, NamedBehavior())
+        assert search.closed == 1
+        assert sorted(number for number, _ in search.results) == list(range(min(offers, 4)))
