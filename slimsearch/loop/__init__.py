@@ -1,1 +1,1 @@
-"""What a run does, one phase after the other: the search, compression, what is made again, the finalists."""
+"""The phases of a run, one after the other: search, compression, repetitions, finalists."""

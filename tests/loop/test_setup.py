@@ -1,0 +1,69 @@
+"""The setup of a run: absolute paths, and options that do not go together are refused before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import slimsearch
+from slimsearch.options.configuration import Configuration
+
+
+def test_every_path_in_the_options_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images" / "cats").mkdir(parents=True)
+    options = {
+        "space": "mine/net.py:Net",
+        "strategy": "mine/engine.py:Engine",
+        "sampler": "mine/sampler.py:Mine",
+        "scheduler": "asha:eta=3+mine/rule.py:Rule:patience=2",
+        "evaluator": "table.csv",
+        "metrics": "energy=mine/metrics.py:energy,nodes=/elsewhere/metrics.py:nodes",
+        "dataset": "images/",
+        "data_root": "data",
+        "init": "weights.pth",
+    }
+    absolute = Configuration(**options).absolute()
+    assert {name: getattr(absolute, name) for name in options} == {
+        "space": f"{tmp_path}/mine/net.py:Net",
+        "strategy": f"{tmp_path}/mine/engine.py:Engine",
+        "sampler": f"{tmp_path}/mine/sampler.py:Mine",
+        "scheduler": f"asha:eta=3+{tmp_path}/mine/rule.py:Rule:patience=2",
+        "evaluator": f"{tmp_path}/table.csv",
+        "metrics": f"energy={tmp_path}/mine/metrics.py:energy,nodes=/elsewhere/metrics.py:nodes",
+        "dataset": f"{tmp_path}/images",
+        "data_root": f"{tmp_path}/data",
+        "init": f"{tmp_path}/weights.pth",
+    }
+    assert absolute.absolute() == absolute
+
+
+@pytest.mark.parametrize(
+    "options", [{"space": "lenet", "init": "torchvision:resnet18"}, {"space": "package.module:Net", "dataset": "mnist"}]
+)
+def test_names_stay_names(options: dict[str, str]) -> None:
+    assert Configuration(**options).absolute() == Configuration(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"strategy": "nni-darts"}, "--strategy nni-darts trains networks, and --evaluator has none"),
+        ({"strategy": "nni-random", "storage": "sqlite:///study.db"}, "--strategy nni-random keeps what it knows"),
+        ({"init": "torchvision:resnet18"}, "--init: there are no networks with --evaluator"),
+        ({"scheduler": "pbt"}, "--scheduler pbt varies training hyper-parameters: it needs --search-hyperparameters"),
+        ({"architectures": '{"width": 1}'}, "--architectures are networks of --space, and --evaluator has none"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    options: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(slimsearch.SlimsearchError, match=said):
+        slimsearch.search(
+            {"width": [1, 2]}, evaluate=lambda candidate: {"score": 1.0}, objectives="score:max", show=False,
+            **{"scheduler": "none", **options},
+        )  # fmt: skip
+    assert not (tmp_path / "runs").exists()
