@@ -72,10 +72,10 @@ def resume(
     """Go on with a run.
 
     Args:
-        run_dir: of the run.
-        space, dataset, evaluate: again, where the run was begun with a class, with arrays or with a function.
+        run_dir: the run directory.
+        space, dataset, evaluate: the objects that the run was begun with, if it was begun with any from Python.
         show: the live display of the command line, or nothing.
-        options: other values of trials, timeout, workers, trial_timeout or retries.
+        options: changed options, of those that ``--help`` marks "also with --resume", such as ``trials=40``.
 
     Raises:
         SlimsearchError: it cannot be resumed, in one line.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from slimsearch.record.trial import COMPLETE, FAILED, PAUSED, RULED_OUT, RUNNING
 from slimsearch.search_spaces import ChoiceSpace
 from slimsearch.strategies import Failure
 from slimsearch.strategies.samplers import load_sampler
-from slimsearch.strategies.schedulers import load_scheduler
+from slimsearch.strategies.schedulers import Decision, Scheduler, TrialProgress, load_scheduler
 
 EPOCHS, TRIALS = 8, 16
 SPACE = ChoiceSpace({"width": list(range(6)), "depth": list(range(6))})
@@ -45,8 +45,26 @@ class Cut(Exception):
     """The process was killed."""
 
 
+class Watched:
+    """A scheduler, and the trials that it was last shown."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self.trials: dict[int, TrialProgress] = {}
+
+    def after_epoch(self, trial: TrialProgress, trials: Sequence[TrialProgress], epochs: int) -> Decision:
+        return self._scheduler.after_epoch(trial, trials, epochs)
+
+    def resume(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> int | None:
+        self.trials = {trial.number: trial for trial in trials}
+        return self._scheduler.resume(trials, epochs, more)
+
+    def may_begin(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> bool:
+        return self._scheduler.may_begin(trials, epochs, more)
+
+
 def opened(
-    path: Path, scheduler: str, ranking: Ranking, *, deadline: float | None = None, **options: Any
+    path: Path, scheduler: str | Scheduler, ranking: Ranking, *, deadline: float | None = None, **options: Any
 ) -> tuple[RunDirectory, ArchitectureSearch, Record]:
     new = not (path / "config.yaml").exists()
     directory = RunDirectory(path, create=new)
@@ -54,7 +72,8 @@ def opened(
         directory.config.write_text("format: 1")
     record = Record(directory.open_study(ranking.objectives), SPACE, ranking.objectives)
     budget = Budget(options.pop("trials", TRIALS), EPOCHS, deadline, options.pop("retries", 1))
-    fidelity = Fidelity(load_scheduler(scheduler), ranking, EPOCHS, ("size_kib",))
+    scheduler = load_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
+    fidelity = Fidelity(scheduler, ranking, EPOCHS, ("size_kib",))
     search = ArchitectureSearch(
         SPACE, load_sampler("random"), ranking, record, directory, budget, seed=3, fidelity=fidelity, **options
     )
@@ -346,17 +365,17 @@ def test_weighted_product(cut_at: int | None, tmp_path: Path) -> None:
     ranking = Ranking(TWO.objectives, weighted=True)
     told: list[dict[str, float]] = []
     options: dict[str, Any] = {"trials": 30, "on_targets": lambda targets: told.append(dict(targets)) or targets}
-    directory, search, record = opened(tmp_path / "whole", "asha:eta=2:min_epochs=4", ranking, **options)
+    watched = Watched(load_scheduler("asha:eta=2:min_epochs=4"))
+    directory, search, record = opened(tmp_path / "whole", watched, ranking, **options)
     with directory:
         steps = Fake(search).run().steps
         expected = ends(record)
         assert told == [search.ranking.targets]
-        seen = search._fidelity._trials if search._fidelity is not None else {}
         product = search.ranking.product(())
         assert product is not None
         for trial in record.trials:
             point = {**trial.known, **trial.curve[-1]}
-            assert seen[trial.number].losses[-1] == (-product.score(point),)
+            assert watched.trials[trial.number].losses[-1] == (-product.score(point),)
     for at in [cut_at] if cut_at is not None else random.Random(0).sample(range(steps // 2, steps), 5):
         told.clear()
         path = tmp_path / f"cut{at}"
