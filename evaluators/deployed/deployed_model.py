@@ -66,18 +66,26 @@ class DeployedModel:
         return np.concatenate(classes).astype(np.int64)
 
 
-def onnxruntime_session(content: bytes, threads: int) -> _Run:
-    """The serialized model in ONNX Runtime: a function from input to output arrays."""
+def session_options(threads: int) -> Any:
+    """Options of an `onnxruntime.InferenceSession` on `threads` threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    # Without the warning that an optimized file fits this machine only.
+    options.log_severity_level = 4
     # Threads that spin between calls slow down other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return options
+
+
+def onnxruntime_session(content: bytes, threads: int) -> _Run:
+    """The serialized model in ONNX Runtime: a function from input to output arrays."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, session_options(threads), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda images: session.run(None, {name: images})[0]
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from slimsearch.compression import read_onnx
 from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.evaluators.deployed.deployed_model import session_options
 from slimsearch.evaluators.latency.reference import CallTimes, Reference, pinned, preemptions
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -75,10 +76,9 @@ def operators_of(path: Path, batch: int, threads: int, folder: Path) -> list[Ope
     import onnxruntime
 
     optimized = folder / "optimized.onnx"
-    options = _options(threads)
+    options = session_options(threads)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(optimized)
-    options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
         session = onnxruntime.InferenceSession(read_onnx(path), options, providers=["CPUExecutionProvider"])
         model = onnx.load(str(optimized))
@@ -241,17 +241,6 @@ def _unoptimized_session(model: Any, threads: int) -> Any:
     """A session that runs the model without optimizing it."""
     import onnxruntime
 
-    options = _options(threads)
+    options = session_options(threads)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _options(threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # without the warning that an optimized file fits this machine only
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
-    return options
