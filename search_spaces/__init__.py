@@ -6,9 +6,9 @@ from slimsearch.search_spaces._graph import Edge, Graph
 from slimsearch.search_spaces._joint_space import JointSpace
 from slimsearch.search_spaces._nni.model_space import FromSample, ModelSpace, import_nni
 from slimsearch.search_spaces._recipe_space import RecipeSpace
-from slimsearch.search_spaces._space import Candidate, Choice, Point, Space, Stop
+from slimsearch.search_spaces._space import Ancestor, Candidate, Choice, Point, Space
 
 __all__ = [
-    "Candidate", "Choice", "ChoiceSpace", "Edge", "FixedModel", "FromSample", "Graph", "JointSpace", "ModelSpace",
-    "Point", "RecipeSpace", "Space", "Stop", "Subset", "import_nni",
+    "Ancestor", "Candidate", "Choice", "ChoiceSpace", "Edge", "FixedModel", "FromSample", "Graph", "JointSpace",
+    "ModelSpace", "Point", "RecipeSpace", "Space", "Subset", "import_nni",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from slimsearch.errors import SlimsearchError
 from slimsearch.search_spaces._graph import Graph
 from slimsearch.search_spaces._recipe_space import RecipeSpace
-from slimsearch.search_spaces._space import Candidate, Choice, Point, Space, Stop
+from slimsearch.search_spaces._space import Ancestor, Candidate, Choice, Point, Space
 
 PlainRecipe = Mapping[str, Mapping[str, Any]]
 Steps = Callable[[PlainRecipe], Iterable[tuple[PlainRecipe, float]]]
@@ -65,13 +65,13 @@ class JointSpace(Space):
     def graph(self, point: Point) -> Graph | None:
         return self.architectures.graph(self._parts(point)[0])
 
-    def way(self, point: Point) -> list[Stop]:
+    def lineage(self, point: Point) -> list[Ancestor]:
         if self.steps is None:
             return []
         passed = self._passed(self.candidate(point), self.steps)
-        return [Stop(one.key, trainings, self._point(one)) for one, trainings in passed if trainings > 0]
+        return [Ancestor(one.key, trainings, self._point(one)) for one, trainings in passed if trainings > 0]
 
-    def relatives(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    def related_points(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
         """Random recipes for the same network, and the networks on the way, as they are and with one change."""
         if self.steps is None:
             return

@@ -91,13 +91,13 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Stop:
-    """A network on the way to another one.
+class Ancestor:
+    """A network in the lineage of another one.
 
     Attributes:
         name: equal for equal networks.
-        trainings: what it takes from the one before it, in trainings of a network from new weights; above 0.
-        point: what stands for the network itself; None where the space has nothing that does.
+        trainings: cost from the previous network of the lineage, in trainings from initial weights; above 0.
+        point: of the network itself; None if the space has no such point.
     """
 
     name: str
@@ -129,15 +129,15 @@ class Space(ABC):
         """The cell that `point` describes, as a graph of operations; None if it does not describe one."""
         return None
 
-    def way(self, point: Point) -> list[Stop]:
-        """The networks that are trained one after the other to come to that of `point`.
+    def lineage(self, point: Point) -> list[Ancestor]:
+        """The networks that are trained one after the other to obtain that of `point`, which is the last.
 
-        One is trained once for all points whose way leads by it. Empty where points have nothing in common.
+        A network is trained once for all points with it in their lineage. Empty if points share no networks.
         """
         return []
 
-    def relatives(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        """Points that share a part of their way with `point`, what a change activates being drawn; maybe some twice."""
+    def related_points(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+        """Points that share a part of the lineage of `point`, possibly repeated; newly active choices are random."""
         return iter(())
 
     def contains(self, point: Point) -> bool:

@@ -47,7 +47,7 @@ class GraphGp:
     Once a trial has broken a limit, or was ruled out for it before training, a second process learns which points do
     so, and the gain is multiplied by the probability that all limits are kept.
 
-    Where a network is trained on the way to others (`Space.way`), the gain is divided by the work that is left, so that
+    Where a network is trained on the way to others (`Space.lineage`), the gain is divided by the work that is left, so that
     candidates that follow from a trained network without training are tried at once. Intermediate networks are learned
     from too, at least half of the work is spent on new networks, and a new network is tried uncompressed first.
 
@@ -83,14 +83,14 @@ class GraphGp:
         """Whether there are too few trials to learn from, and too little work in them."""
         if history.finished_count >= self.STARTUP:
             return False
-        done = {stop.name: stop.trainings for o in history.finished for stop in space.way(o.point)}
+        done = {stop.name: stop.trainings for o in history.finished for stop in space.lineage(o.point)}
         enough = self.NETWORKS if done else self.STARTUP
         return history.finished_count < enough and sum(done.values()) < enough
 
     def _first(self, space: Space, history: History, rng: np.random.Generator) -> Point:
         """A random point, or the first network on its way; the more trials were ruled out, the more often the point."""
         point = space.sample(rng)
-        way = space.way(point)
+        way = space.lineage(point)
         if not way or way[0].point is None:
             return point
         broken = sum(o.violation > 0 and o.losses is None for o in history.observations)
@@ -128,7 +128,7 @@ class _Proposal:
         penalty = worst + span * (1 + violations / (violations.max() + 1e-9))[:, None]
         self._targets = np.where(self._feasible[:, None], self._losses, penalty)
         self._kept = self._worth_keeping()
-        self._paths = TrainingPaths(memo.encoder, observations, tried) if memo.encoder.way(int(tried[0])) else None
+        self._paths = TrainingPaths(memo.encoder, observations, tried) if memo.encoder.lineage(int(tried[0])) else None
         passed = self._paths.passed if self._paths is not None else []
         self._passed = np.array([position for position, _ in passed], dtype=np.int64)
         self._passed_losses = np.array([loss for _, loss in passed], dtype=float)

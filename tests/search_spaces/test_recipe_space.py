@@ -154,7 +154,7 @@ def test_networks_on_the_way(space: RecipeSpace) -> None:
     stored = {"quantize.use": False, "weight_only.use": False}
     parent = {"training.learning_rate": 0.002, "prune.use": False, **stored}
     way = {
-        name: joint.way(joint.canonical({"width": 8, **recipe}))
+        name: joint.lineage(joint.canonical({"width": 8, **recipe}))
         for name, recipe in {
             "parent": parent,
             "pruned": {**pruned, **stored},
@@ -168,31 +168,31 @@ def test_networks_on_the_way(space: RecipeSpace) -> None:
     assert way["both"] == way["pruned"], "to quantize takes no training"
     assert way["parent"] == way["pruned"][:1]
     assert way["faster"][0].name != way["parent"][0].name, "it is trained otherwise"
-    assert joint.way({"width": 16, **parent})[0].name != way["parent"][0].name
-    assert JointSpace(architectures, space).way({"width": 8, **parent}) == []
-    assert architectures.way({"width": 8}) == []
+    assert joint.lineage({"width": 16, **parent})[0].name != way["parent"][0].name
+    assert JointSpace(architectures, space).lineage({"width": 8, **parent}) == []
+    assert architectures.lineage({"width": 8}) == []
 
 
 def test_relatives_share_work(space: RecipeSpace, rng: np.random.Generator) -> None:
     joint = JointSpace(ChoiceSpace({"width": [8, 16]}), space, steps)
     for _ in range(50):
         point = joint.sample(rng)
-        first, found = joint.way(point)[0], list(joint.relatives(point, rng))
+        first, found = joint.lineage(point)[0], list(joint.related_points(point, rng))
         for relative in found:
             assert joint.canonical(relative) == relative
-            assert joint.way(relative)[0] == first
+            assert joint.lineage(relative)[0] == first
         recipes = [joint.candidate(relative).recipe for relative in found]
         assert {} in recipes, "the trained network itself"
         assert {"quantize": {"calibration": "minmax"}} in recipes or point["quantize.use"]
-    assert list(JointSpace(ChoiceSpace({"width": [8, 16]}), space).relatives(point, rng)) == []
+    assert list(JointSpace(ChoiceSpace({"width": [8, 16]}), space).related_points(point, rng)) == []
 
 
 def test_no_relative_leaves_out_what_cannot_be(rng: np.random.Generator) -> None:
     recipes = RecipeSpace({"prune": {"sparsity": [0.25, 0.5]}, "quantize": {"use": [True, False]}})
     joint = JointSpace(ChoiceSpace({"width": [8, 16]}), recipes, steps)
-    relatives = list(joint.relatives({"width": 8, "prune.sparsity": 0.25, "quantize.use": True}, rng))
+    relatives = list(joint.related_points({"width": 8, "prune.sparsity": 0.25, "quantize.use": True}, rng))
     assert relatives
     assert all("prune" in joint.candidate(relative).recipe for relative in relatives)
-    way = joint.way(relatives[0])
+    way = joint.lineage(relatives[0])
     assert [stop.trainings for stop in way] == [1.0, 0.5]
     assert [stop.point is None for stop in way] == [True, False], "the space has no network that is not pruned"

@@ -239,8 +239,8 @@ def compressed(point: Point) -> tuple[float, float]:
 
 def observed_on_the_way(point: Point) -> Observation:
     """With the losses of what was trained, before anything is only stored."""
-    stops = [stop.point for stop in joint().way(point)]
-    curve = {epoch: compressed(stop)[0] for epoch, stop in enumerate(stops, start=1) if stop is not None}
+    stops = [network.point for network in joint().lineage(point)]
+    curve = {epoch: compressed(network)[0] for epoch, network in enumerate(stops, start=1) if network is not None}
     return Observation(point, compressed(point), curve=curve)
 
 
@@ -250,9 +250,9 @@ def searched(space: JointSpace, seed: int, trainings: float) -> tuple[History, f
     known = joint()
     while spent < trainings:
         point = GraphGp().propose(space, TWO, history, np.random.default_rng([seed, len(history.observations)]))
-        way = known.way(point)
-        spent += 0.25 + sum(stop.trainings for stop in way if stop.name not in done)
-        done |= {stop.name for stop in way}
+        lineage = known.lineage(point)
+        spent += 0.25 + sum(network.trainings for network in lineage if network.name not in done)
+        done |= {network.name for network in lineage}
         history.add(observed_on_the_way(point))
     found = np.array([o.losses for o in history.observations])
     return history, float(moocore.hypervolume(np.column_stack([found[:, 0], np.log(found[:, 1])]), ref=[0, 6]))
@@ -264,7 +264,7 @@ def test_what_takes_no_training_is_tried_at_once() -> None:
         history, _ = searched(joint(), seed, 40)
         unaware, _ = searched(joint(aware=False), seed, 40)
         more.append(len(history.observations) / len(unaware.observations))
-        trained = {stop.name for o in history.observations for stop in joint().way(o.point)}
+        trained = {network.name for o in history.observations for network in joint().lineage(o.point)}
         assert len(history.observations) > 1.3 * len(trained)
     assert min(more) > 1.1
 
@@ -273,15 +273,15 @@ def test_new_networks_go_on_being_tried() -> None:
     for seed in range(3):
         history, _ = searched(joint(), seed, 60)
         latest = history.observations[len(history.observations) // 2 :]
-        before = {joint().way(o.point)[0].name for o in history.observations[: -len(latest)]}
-        assert len({joint().way(o.point)[0].name for o in latest} - before) >= 8
+        before = {joint().lineage(o.point)[0].name for o in history.observations[: -len(latest)]}
+        assert len({joint().lineage(o.point)[0].name for o in latest} - before) >= 8
 
 
 def test_new_networks_are_tried_as_they_are_trained_before_anything_is_done_to_them() -> None:
     history, _ = searched(joint(), 0, 40)
     known: set[str] = set()
     for number, observation in enumerate(history.observations):
-        network, recipe = joint().way(observation.point)[0].name, joint().candidate(observation.point).recipe
+        network, recipe = joint().lineage(observation.point)[0].name, joint().candidate(observation.point).recipe
         assert network in known or recipe == {}
         assert number >= GraphGp.NETWORKS or recipe == {}
         known.add(network)

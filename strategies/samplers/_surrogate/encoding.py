@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.search_spaces import Candidate, Point, Space, Stop
+from slimsearch.search_spaces import Ancestor, Candidate, Point, Space
 from slimsearch.search_spaces import Choice as _Choice
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
@@ -42,7 +42,7 @@ class Encoder:
         self._counts, self._roots = np.zeros((64, 0)), np.zeros((64, 0))
         self._points: list[dict[str, Any]] = []
         self._known: list[Mapping[str, float]] = []
-        self._ways: dict[int, list[Stop]] = {}
+        self._lineages: dict[int, list[Ancestor]] = {}
 
     def blocks(self, positions: Positions) -> list[Matrix]:
         """The vectors at `positions`, (N, width) for each block."""
@@ -53,11 +53,11 @@ class Encoder:
         """The metrics of the point at `position` that the space knows before evaluation."""
         return self._known[position]
 
-    def way(self, position: int) -> list[Stop]:
-        """`Space.way` of the point at `position`."""
-        if position not in self._ways:
-            self._ways[position] = self._space.way(self._points[position])
-        return self._ways[position]
+    def lineage(self, position: int) -> list[Ancestor]:
+        """`Space.lineage` of the point at `position`."""
+        if position not in self._lineages:
+            self._lineages[position] = self._space.lineage(self._points[position])
+        return self._lineages[position]
 
     def point(self, position: int) -> dict[str, Any]:
         """The point at `position`."""

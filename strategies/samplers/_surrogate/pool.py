@@ -80,7 +80,7 @@ class Pool:
     def _relatives(self, position: int) -> Positions:
         if position not in self._related:
             rng = np.random.default_rng(_RELATED)
-            self._related[position] = self._kept(self._space.relatives(self._encoder.point(position), rng))
+            self._related[position] = self._kept(self._space.related_points(self._encoder.point(position), rng))
         return self._related[position]
 
     def _kept(self, points: Iterable[dict[str, object]]) -> Positions:

@@ -19,7 +19,7 @@ _PASSED = 100
 
 
 class TrainingPaths:
-    """The networks that all trials so far have trained on the way to theirs; see `Space.way`.
+    """The networks that all trials so far have trained on the way to theirs; see `Space.lineage`.
 
     Args:
         encoder: of the points.
@@ -44,7 +44,7 @@ class TrainingPaths:
 
     def last(self, position: int) -> tuple[int, float] | None:
         """The last network that is trained on the way to a point, and its first loss; None: not known."""
-        way = self._encoder.way(position)
+        way = self._encoder.lineage(position)
         if not way or way[-1].name not in self._points:
             return None
         name = way[-1].name
@@ -53,7 +53,7 @@ class TrainingPaths:
 
     def first(self, position: int) -> int:
         """The first untrained network on the way to a point, where it is a point itself; else the point."""
-        begin = self._encoder.way(position)[0]
+        begin = self._encoder.lineage(position)[0]
         if begin.name in self._losses or begin.point is None:
             return position
         found = self._encoder.position(begin.point)
@@ -63,7 +63,7 @@ class TrainingPaths:
         """The candidates that begin with an untrained network, if these have had too little work; else all."""
         if self._on_new >= _NEW * self._in_all:
             return candidates
-        found = candidates[[self._encoder.way(int(p))[0].name not in self._losses for p in candidates]]
+        found = candidates[[self._encoder.lineage(int(p))[0].name not in self._losses for p in candidates]]
         return found if len(found) else candidates
 
     @property
@@ -78,7 +78,7 @@ class TrainingPaths:
 
     def _pass(self, position: int, observation: Observation) -> None:
         epoch = max(observation.curve, default=0)
-        way = self._encoder.way(position)
+        way = self._encoder.lineage(position)
         self._in_all += SCORING + self._left(position)
         if way[0].name not in self._losses:
             self._on_new += SCORING + way[0].trainings
@@ -92,4 +92,4 @@ class TrainingPaths:
             epoch -= round(stop.trainings * observation.epochs)
 
     def _left(self, position: int) -> float:
-        return sum(stop.trainings for stop in self._encoder.way(position) if stop.name not in self._losses)
+        return sum(stop.trainings for stop in self._encoder.lineage(position) if stop.name not in self._losses)
