@@ -73,13 +73,13 @@ class Graph:
         Cells that compute the same have equal counts, however their tensors are numbered. Compare the path encoding of
         White et al. 2021, which has the presence of paths instead of their number.
         """
-        found: dict[int, Counter[tuple[str, ...]]] = {tensor: Counter({(): 1}) for tensor in range(self.inputs)}
+        paths: dict[int, Counter[tuple[str, ...]]] = {tensor: Counter({(): 1}) for tensor in range(self.inputs)}
         for edge in sorted(self.live(), key=_order):
             step = () if edge.operation in IDENTITY else (edge.operation,)
-            target = found.setdefault(edge.target, Counter())
-            for path, count in found[edge.source].items():
+            target = paths.setdefault(edge.target, Counter())
+            for path, count in paths[edge.source].items():
                 target[(*path, *step)] += count
-        return found.get(self.output, Counter())
+        return paths.get(self.output, Counter())
 
 
 def _order(edge: Edge) -> tuple[int, int]:
@@ -87,8 +87,8 @@ def _order(edge: Edge) -> tuple[int, int]:
 
 
 def _reached(start: Iterable[int], steps: Iterable[tuple[int, int]]) -> set[int]:
-    found = set(start)
+    reached = set(start)
     for source, target in steps:
-        if source in found:
-            found.add(target)
-    return found
+        if source in reached:
+            reached.add(target)
+    return reached

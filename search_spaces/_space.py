@@ -194,8 +194,8 @@ class Space(ABC):
         """A child that takes each choice from one of its parents (uniform crossover, Syswerda 1989)."""
         parents = self.complete(one), self.complete(other)
         child = {c.label: parents[int(rng.integers(2))][c.label] for c in self.choices}
-        found = self._canonical_or_none(child)
-        return self.canonical(one) if found is None else found
+        canonical = self._canonical_or_none(child)
+        return self.canonical(one) if canonical is None else canonical
 
     def neighbours(self, point: Point, rng: np.random.Generator | None = None) -> Iterator[dict[str, Any]]:
         """All points that differ in one active choice.
@@ -252,7 +252,7 @@ class Space(ABC):
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """All points without repeats, in the order of the choices."""
-        seen = set()
+        yielded = set()
         sizes = [len(choice.values) for choice in self.choices]
         digits = [0] * len(sizes)
         # Whether a choice was relevant to a point since a choice before it changed. If not, its other values give the
@@ -263,8 +263,8 @@ class Space(ABC):
             canonical, labels = self._resolved(point)
             for position, choice in enumerate(self.choices):
                 mattered[position] |= choice.label in labels
-            if canonical is not None and (key := json.dumps(canonical)) not in seen:
-                seen.add(key)
+            if canonical is not None and (key := json.dumps(canonical)) not in yielded:
+                yielded.add(key)
                 yield canonical
             for position in reversed(range(len(sizes))):
                 if mattered[position] and digits[position] + 1 < sizes[position]:

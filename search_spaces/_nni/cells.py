@@ -77,7 +77,7 @@ def _edges(cell: _Cell, point: Point, first: int, output: int, suffix: str) -> l
 def _distinct(template: Any) -> list[_Cell]:
     from nni.nas.nn.pytorch import Cell
 
-    found: dict[str, _Cell] = {}
+    cells: dict[str, _Cell] = {}
     for module in template.modules():
         if isinstance(module, Cell):
             cell = _chosen_inputs(module)
@@ -85,8 +85,8 @@ def _distinct(template: Any) -> list[_Cell]:
             cell = _all_pairs(module)
         else:
             continue
-        found.setdefault(cell.name, cell)
-    return list(found.values())
+        cells.setdefault(cell.name, cell)
+    return list(cells.values())
 
 
 def _chosen_inputs(cell: Any) -> _Cell:

@@ -93,21 +93,21 @@ class ModelSpace(Space):
     def choices(self) -> tuple[Choice, ...]:
         return self._choices
 
-    def places(self) -> dict[str, list[str]]:
+    def affected_layers(self) -> dict[str, list[str]]:
         """Label to the names of the layers (as in ``named_modules``) that the choice affects."""
         from nni.nas.nn.pytorch import LayerChoice
         from nni.nas.nn.pytorch.base import MutableModule
 
-        found: dict[str, list[str]] = {choice.label: [] for choice in self._choices}
+        layers: dict[str, list[str]] = {choice.label: [] for choice in self._choices}
         for name, module in self._template.named_modules():
             if not isinstance(module, MutableModule):
                 continue
             own = {label for mutable in module.mutables for label in mutable.simplify()}
             if isinstance(module, LayerChoice):
                 own.add(module.label)
-            for label in own & found.keys():
-                found[label].append(name)
-        return found
+            for label in own & layers.keys():
+                layers[label].append(name)
+        return layers
 
     @property
     def template(self) -> Any:
@@ -185,10 +185,10 @@ class ModelSpace(Space):
             raise SlimsearchError(
                 f"{name} {dict(architecture)} fails on images of {shape}{self._line(error)}: {describe_error(error)}"
             ) from error
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        if found != (2, self.num_classes):
+        output = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if output != (2, self.num_classes):
             raise SlimsearchError(
-                f"{name} {dict(architecture)} gives {found} for 2 images of {shape}; the data set needs "
+                f"{name} {dict(architecture)} gives {output} for 2 images of {shape}; the data set needs "
                 f"(2, {self.num_classes}) logits"
             )
         return module

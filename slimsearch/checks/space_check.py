@@ -161,7 +161,7 @@ def check_space(
     if predict and runs:
         costs["latency_ms"] = _latencies(space, data, runs[:_PREDICTED])
     dead = _dead(space, runs[:_CHANGED])
-    places = space.places()
+    places = space.affected_layers()
     return SpaceCheck(
         space.size,
         sum(1 for _ in space.grid()) if space.size <= _COUNTED else None,

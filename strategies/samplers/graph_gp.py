@@ -47,9 +47,9 @@ class GraphGp:
     Once a trial has broken a limit, or was ruled out for it before training, a second process learns which points do
     so, and the gain is multiplied by the probability that all limits are kept.
 
-    Where a network is trained on the way to others (`Space.lineage`), the gain is divided by the work that is left, so that
-    candidates that follow from a trained network without training are tried at once. Intermediate networks are learned
-    from too, at least half of the work is spent on new networks, and a new network is tried uncompressed first.
+    Where a network is trained on the way to others (`Space.lineage`), the gain is divided by the work that is left, so
+    that candidates that follow from a trained network without training are tried at once. Intermediate networks are
+    learned from too, at least half of the work is spent on new networks, and a new network is tried uncompressed first.
 
     Source: expected improvement of Jones et al. 1998, bounds on all objectives but one after Haimes et al. 1971,
     improvement for its cost after Snoek et al. 2012, limits after Schonlau et al. 1998. What a cell computes, rather

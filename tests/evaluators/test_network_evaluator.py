@@ -98,7 +98,7 @@ def test_distillation_from_the_best_network_of_another_architecture(
         evaluator.evaluate(task(tmp_path / "none", recipe, start=start), report=always)
 
 
-def test_a_file_that_disagrees_with_its_network_is_refused(
+def test_a_file_that_disagrees_with_its_network_is_an_error(
     evaluator: NetworkEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = compression.export_onnx
@@ -121,7 +121,7 @@ def test_a_metric_that_is_not_finite_is_an_error(evaluator: NetworkEvaluator, tm
         broken.evaluate(task(tmp_path), report=always)
 
 
-def test_a_metric_of_ones_own_never_sees_the_test_split(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
+def test_a_user_metric_has_no_access_to_the_test_split(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
     seen: list[Dataset] = []
 
     def mine(path: Path, data: Dataset) -> float:
@@ -153,7 +153,7 @@ def test_latency_follows_the_work(tmp_path: Path) -> None:
     assert eight.median_ms > 2 * wide.median_ms
 
 
-def test_a_quantized_file_that_disagrees_with_its_network_is_refused(
+def test_a_quantized_file_that_disagrees_with_its_network_is_an_error(
     evaluator: NetworkEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rounding is borne, a layer that went missing is not."""

@@ -24,7 +24,7 @@ def dominates(one: dict[str, float], other: dict[str, float]) -> bool:
 
 
 @given(st.lists(metrics, min_size=1, max_size=12))
-def test_the_front_is_what_nothing_dominates(found: list[dict[str, float]]) -> None:
+def test_the_front_is_not_dominated(found: list[dict[str, float]]) -> None:
     expected = [i for i, m in enumerate(found) if not any(dominates(o, m) for o in found)]
     assert front(OBJECTIVES, found) == expected
     assert all(rank >= 0 for rank in ranks(OBJECTIVES, found))
@@ -84,7 +84,7 @@ def test_limits() -> None:
         ("test_accuracy:max", "the test split is never searched on"),
     ],
 )
-def test_objectives_that_make_no_sense(text: str, said: str) -> None:
+def test_invalid_objectives_are_errors(text: str, said: str) -> None:
     with pytest.raises(SlimsearchError, match=said):
         Objective.parse(text)
 
@@ -96,7 +96,7 @@ def test_objectives() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_hypervolumes_are_those_of_every_beginning(count: int) -> None:
+def test_hypervolumes_are_those_of_every_prefix(count: int) -> None:
     objectives = (Objective("a", "maximize"), Objective("b", "minimize"), Objective("c", "minimize"))[:count]
     rng = np.random.default_rng(count)
     metrics = [dict(zip("abc", rng.integers(0, 6, 3).astype(float), strict=True)) for _ in range(40)]

@@ -125,7 +125,7 @@ def test_parameters_are_slices_of_the_shared_tensors(name: str, rng: np.random.G
             assert weights.views(architecture)[name_].stride() == whole.stride()
 
 
-def test_what_was_there_stays_when_a_tensor_grows(tiny: ModelSpace) -> None:
+def test_trained_values_stay_when_a_tensor_grows(tiny: ModelSpace) -> None:
     weights = SharedWeights(tiny)
     small, large = {"act": 0, "width": 8}, {"act": 0, "width": 24}
     weights.extend(small)
@@ -150,7 +150,7 @@ def test_branches_share_nothing() -> None:
     assert three["branch.kernel.weight"] == "branch.1.kernel.1.weight@3x3"
 
 
-def test_kernels_and_positions_are_told_apart() -> None:
+def test_kernels_and_positions_have_separate_weights() -> None:
     space = ModelSpace.load("lenet", (1, 28, 28), 10)
     rest = {"activation": "relu", "conv1": 6, "conv2": 16, "fc1": 120, "fc2": 84}
     found = {(one, two): keys(space, {**rest, "kernel1": one, "kernel2": two}) for one in (3, 5) for two in (3, 5)}
@@ -161,7 +161,7 @@ def test_kernels_and_positions_are_told_apart() -> None:
     assert len({names["fc2.weight"] for names in found.values()}) == 1
 
 
-def test_parts_of_a_concatenation_are_told_apart() -> None:
+def test_compositions_of_a_concatenation_have_separate_weights() -> None:
     space = ModelSpace(TwoParts, (1, 8, 8), 10)
     narrow, wide = (keys(space, {"width": width}) for width in (4, 8))
     assert narrow["mix.weight"] == "mix.weight@1x1+(4,4)"
@@ -260,12 +260,12 @@ def test_every_sampling_trains(sampling: str, tiny: ModelSpace, digits: Dataset)
     assert supernet.facts["sampling"] == sampling
 
 
-def test_an_unknown_sampling_is_refused(tiny: ModelSpace, digits: Dataset) -> None:
+def test_an_unknown_sampling_is_an_error(tiny: ModelSpace, digits: Dataset) -> None:
     with pytest.raises(SlimsearchError, match="unknown sampling 'darts'; known: sandwich, fair, random"):
         train_supernet(tiny, digits, SETTINGS, epochs=1, seed=0, sampling="darts")
 
 
-def test_a_loss_that_is_no_number_says_so(digits: Dataset) -> None:
+def test_a_loss_that_is_not_finite_is_an_error(digits: Dataset) -> None:
     space = ModelSpace.load(f"{SPACES}:Diverges", (1, 8, 8), 10)
     with pytest.raises(SlimsearchError, match="the supernet's loss is nan in epoch 1"):
         train_supernet(space, few(digits, 64), SETTINGS, epochs=1, seed=0)
@@ -291,7 +291,7 @@ def test_fair_steps_use_every_value_equally_often(lenet: SharedWeights) -> None:
         assert {counts[choice.label, value] for value in choice.values} == {12 // len(choice.values)}
 
 
-def test_a_sandwich_is_large_and_small_in_what_slices(lenet: SharedWeights) -> None:
+def test_a_sandwich_has_large_and_small_slices(lenet: SharedWeights) -> None:
     paths = PathSampler(lenet, "sandwich", 0)
     steps = [paths.draw() for _ in range(20)]
     for large, small, *rest in steps:
@@ -309,7 +309,7 @@ def test_the_tensors_are_complete_before_training(lenet: SharedWeights, rng: np.
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
+def test_an_interrupted_training_continues_exactly(
     sampling: str, various: ModelSpace, digits: Dataset, tmp_path: Path
 ) -> None:
     data, checkpoint = few(digits, 128), tmp_path / "supernet.pt"
@@ -432,7 +432,7 @@ def test_candidates_inherit_and_are_scored_by_their_file(
     assert written == {"model.onnx", "network.json", "weights.safetensors", "predictions.safetensors"}
 
 
-def test_stopped_before_it_inherits(various: ModelSpace, digits_directory: Path, tmp_path: Path) -> None:
+def test_stopped_before_weights_are_inherited(various: ModelSpace, digits_directory: Path, tmp_path: Path) -> None:
     evaluator = WeightSharingEvaluator(NetworkEvaluator(various, digits_directory), tmp_path / "nothing", 1)
     assert not evaluator.prepared
     task = Task(0, Candidate({"width": 16}), 1, 0, tmp_path, inherit=True)

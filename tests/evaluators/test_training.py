@@ -79,7 +79,7 @@ def test_threads_are_restored_after_the_training(digits: Dataset, network: Netwo
     assert (during, torch.get_num_threads()) == ([wanted, wanted], before)
 
 
-def test_a_loss_that_is_no_number_says_so(digits: Dataset) -> None:
+def test_a_loss_that_is_not_finite_is_an_error(digits: Dataset) -> None:
     space = ModelSpace.load(f"{SPACES}:Diverges", (1, 8, 8), 10)
     network = Network(space.build({"act": 0, "width": 8}))
     with pytest.raises(SlimsearchError, match=r"the loss is nan in epoch 1, at .* 0\.005: lower --learning-rate$"):
@@ -161,7 +161,7 @@ def test_half_of_the_images_are_mirrored(digits: Dataset) -> None:
 @pytest.mark.parametrize(
     "recipe", ["none", "prune:schedule=agp:importance=taylor:events=4+lsq", "adaptive1d_layerwise"]
 )
-def test_an_interrupted_training_goes_on_as_if_nothing_had_been(recipe: str, digits: Dataset, tmp_path: Path) -> None:
+def test_an_interrupted_training_continues_exactly(recipe: str, digits: Dataset, tmp_path: Path) -> None:
     space = ModelSpace.load(VARIOUS, (1, 8, 8), 10)
     start = Network(space.build({"width": 16}, 1).eval())
     checkpoint = tmp_path / "training.pt"
@@ -188,7 +188,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(recipe: str, dig
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_a_damaged_checkpoint_means_a_new_start(digits: Dataset, network: Network, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_ignored(digits: Dataset, network: Network, tmp_path: Path) -> None:
     checkpoint = tmp_path / "training.pt"
     checkpoint.write_bytes(b"not a checkpoint")
     epochs: list[int] = []

@@ -15,7 +15,7 @@ from slimsearch.search_spaces import Candidate, ChoiceSpace, Edge, Graph
 CHOICES = {"b": [1, 1.0, True, None], "a": ["x", [1, 2]], "c": (3,)}
 
 
-def test_the_order_of_labels_says_nothing() -> None:
+def test_the_order_of_labels_is_irrelevant() -> None:
     one, other = ChoiceSpace(CHOICES), ChoiceSpace(dict(reversed(CHOICES.items())))
     assert one.choices == other.choices
     assert [c.label for c in one.choices] == ["a", "b", "c"]
@@ -42,7 +42,7 @@ def test_moves_stay_inside(rng: np.random.Generator) -> None:
         assert space.canonical(space.complete({"a": point["a"]})) == {"a": point["a"], "b": 1, "c": 3}
 
 
-def test_knows_what_it_is_told() -> None:
+def test_known_metrics_come_from_the_function() -> None:
     space = ChoiceSpace(
         {"op": ["conv", "none"]},
         known=lambda point: {"params": 9.0 if point["op"] == "conv" else 0.0},
@@ -69,7 +69,7 @@ def test_knows_what_it_is_told() -> None:
         ({1: [1, 2], "1": [1, 2]}, "same label"),
     ],
 )
-def test_choices_that_are_none_are_refused(choices: Any, message: str) -> None:
+def test_invalid_choices_are_errors(choices: Any, message: str) -> None:
     with pytest.raises(SlimsearchError, match=message):
         ChoiceSpace(choices)
 
@@ -83,7 +83,7 @@ def test_choices_that_are_none_are_refused(choices: Any, message: str) -> None:
         ({"a": object(), "b": 1, "c": 3}, "'a' cannot be"),
     ],
 )
-def test_points_outside_are_refused(point: dict[str, Any], message: str) -> None:
+def test_points_outside_are_errors(point: dict[str, Any], message: str) -> None:
     assert not ChoiceSpace(CHOICES).contains(point)
     with pytest.raises(SlimsearchError, match=message):
         ChoiceSpace(CHOICES).canonical(point)

@@ -38,14 +38,14 @@ def walks(graph: Graph, start: int) -> Iterator[tuple[Edge, ...]]:
 
 
 @given(graphs())
-def test_live_edges_are_those_on_a_way_through(graph: Graph) -> None:
+def test_live_edges_are_on_a_path_from_input_to_output(graph: Graph) -> None:
     found = {edge for start in range(graph.inputs) for way in walks(graph, start) for edge in way}
     assert set(graph.live()) == found
     assert len(graph.live()) == len(found)
 
 
 @given(graphs())
-def test_paths_are_as_many_as_a_power_of_the_matrix_says(graph: Graph) -> None:
+def test_path_counts_equal_powers_of_the_adjacency_matrix(graph: Graph) -> None:
     matrix = np.zeros((6, 6), dtype=int)
     for edge in graph.edges:
         matrix[edge.source, edge.target] += edge.operation != "none"
@@ -63,7 +63,7 @@ def test_dead_edges_change_nothing(graph: Graph) -> None:
 
 
 @given(graphs(), st.randoms())
-def test_the_order_of_edges_says_nothing(graph: Graph, random: Random) -> None:
+def test_the_order_of_edges_is_irrelevant(graph: Graph, random: Random) -> None:
     edges = list(graph.edges)
     random.shuffle(edges)
     assert Graph(tuple(edges), graph.output, graph.inputs).paths() == graph.paths()
@@ -100,7 +100,7 @@ def test_identities_are_contracted() -> None:
     assert Graph((Edge(0, 1, "skip", "a"),), 1).paths() == {(): 1}
 
 
-def test_a_cell_that_nothing_leads_through() -> None:
+def test_a_cell_without_paths() -> None:
     cell = Graph((Edge(0, 1, "conv", "a"), Edge(1, 2, "none", "b")), 2)
     assert cell.live() == ()
     assert not cell.paths()
@@ -108,6 +108,6 @@ def test_a_cell_that_nothing_leads_through() -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), [(1, 1), (2, 1), (-1, 0)])
-def test_edges_lead_forward(source: int, target: int) -> None:
+def test_backward_edges_are_errors(source: int, target: int) -> None:
     with pytest.raises(SlimsearchError, match=f"from {source} to {target}: needs 0 <= source < target"):
         Edge(source, target, "conv", "a")

@@ -122,7 +122,7 @@ def test_images_that_are_too_small(name: str) -> None:
         ModelSpace.load(name, (3, 7, 7), 10)
 
 
-def test_what_is_built_is_used(space: ModelSpace, rng: np.random.Generator) -> None:
+def test_all_parameters_are_used(space: ModelSpace, rng: np.random.Generator) -> None:
     """No parameter without a gradient, and one module a use where it has weights of its own."""
     module = space.build(light(space, space.sample(rng)))
     calls: list[nn.Module] = []
@@ -136,7 +136,7 @@ def test_what_is_built_is_used(space: ModelSpace, rng: np.random.Generator) -> N
     assert len(calls) == len(set(calls))
 
 
-def test_the_seed_alone_decides_about_the_weights(space: ModelSpace, rng: np.random.Generator) -> None:
+def test_weights_depend_on_the_seed_alone(space: ModelSpace, rng: np.random.Generator) -> None:
     point = light(space, space.sample(rng))
     states = [
         ModelSpace(space.space_class, (3, 32, 32), 10).build(point, 3).state_dict(),
@@ -258,7 +258,7 @@ def test_a_network_of_nas_bench_101_is_that_of_the_benchmark() -> None:
             space.canonical({**point, **broken})
 
 
-def test_what_is_not_in_a_cell_of_nas_bench_101_makes_no_difference() -> None:
+def test_dead_parts_of_a_nas_bench_101_cell_are_inactive() -> None:
     space = ModelSpace.load("nasbench101", (3, 32, 32), 10)
     point = next(space.grid())  # from input to output, and nothing else
     assert sum(value == 1 for value in point.values()) == 1
@@ -266,7 +266,7 @@ def test_what_is_not_in_a_cell_of_nas_bench_101_makes_no_difference() -> None:
     assert space.canonical({**space.complete(point), "edge_1_6": 1, "edge_2_3": 1, "op_3": "maxpool3x3"}) == point
 
 
-def test_a_cell_of_darts_has_the_parameters_that_its_authors_count() -> None:
+def test_the_published_darts_network_has_the_published_number_of_parameters() -> None:
     """DARTS_V2 of 20 cells and 36 channels, without its auxiliary head: 3,349,342."""
     from slimsearch.search_spaces.darts import DARTS
 
@@ -285,7 +285,7 @@ def test_a_cell_of_darts_has_the_parameters_that_its_authors_count() -> None:
     assert Network(ModelSpace(Published, (3, 32, 32), 10).build(point)).params == 3_349_342
 
 
-def test_cells_of_darts_that_nothing_uses_are_not_made() -> None:
+def test_unused_darts_cells_are_left_out() -> None:
     space = ModelSpace.load("darts", (3, 32, 32), 10)
     every_other: dict[str, object] = {
         c.label: c.values[0] for c in space.choices
@@ -296,7 +296,7 @@ def test_cells_of_darts_that_nothing_uses_are_not_made() -> None:
     space.check({**every_other, "depth": 8})
 
 
-def test_shuffling_by_slices_is_what_the_hub_does() -> None:
+def test_channel_shuffle_equals_that_of_the_hub() -> None:
     from nni.nas.hub.pytorch.shufflenet import ShuffleNetBlock
 
     from slimsearch.search_spaces.shufflenet import shuffle_channels
@@ -307,7 +307,7 @@ def test_shuffling_by_slices_is_what_the_hub_does() -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_channels_that_are_shuffled_are_left_whole(
+def test_shuffled_channels_are_not_pruned(
     rng: np.random.Generator, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     space = ModelSpace.load("shufflenet", (1, 28, 28), 10)

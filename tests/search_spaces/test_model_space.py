@@ -45,7 +45,7 @@ def test_inactive_choices_make_no_difference() -> None:
     assert "kernel" in space.canonical({**point, "branch": 1})
 
 
-def test_a_choice_of_several_is_a_choice_among_their_subsets() -> None:
+def test_a_choice_of_several_becomes_a_choice_among_subsets() -> None:
     space = load("Nested")
     inputs = next(c for c in space.choices if c.label == "inputs")
     assert inputs.values == ([0, 1], [0, 2], [1, 2])
@@ -60,7 +60,7 @@ def test_a_choice_of_several_is_a_choice_among_their_subsets() -> None:
         ("Missing", "has no 'Missing'; its classes: .*Tiny"),
     ],
 )
-def test_says_what_is_wrong_with_a_class(name: str, said: str) -> None:
+def test_an_invalid_class_is_a_clear_error(name: str, said: str) -> None:
     with pytest.raises(SlimsearchError, match=said):
         load(name)
 
@@ -69,20 +69,20 @@ def test_says_what_is_wrong_with_a_class(name: str, said: str) -> None:
     ("name", "said"),
     [("WrongOutput", r"gives \(2, 7\) .* needs \(2, 10\) logits"), ("FailsToRun", "the forward pass gave up")],
 )
-def test_says_what_is_wrong_with_a_network(name: str, said: str) -> None:
+def test_an_invalid_network_is_a_clear_error(name: str, said: str) -> None:
     space = load(name)
     with pytest.raises(SlimsearchError, match=said):
         space.check(next(space.grid()))
 
 
-def test_names_the_line_of_a_file_that_fails(tmp_path) -> None:
+def test_an_error_in_a_file_has_its_line(tmp_path) -> None:
     file = tmp_path / "broken.py"
     file.write_text("x = 1\ny = 1 / 0\n")
     with pytest.raises(SlimsearchError, match=r"broken\.py, line 2: ZeroDivisionError"):
         ModelSpace.load(f"{file}:Net", (1, 8, 8), 10)
 
 
-def test_a_file_may_import_its_neighbours(tmp_path) -> None:
+def test_a_file_can_import_from_its_folder(tmp_path) -> None:
     (tmp_path / "my_blocks.py").write_text("from torch import nn\nBlock = nn.ReLU\n")
     (tmp_path / "my_net.py").write_text(
         "import nni, torch\n"

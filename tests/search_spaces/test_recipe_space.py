@@ -39,7 +39,7 @@ def test_every_point_is_a_different_recipe_and_back(space: RecipeSpace) -> None:
     assert [space.point(candidate) for candidate in candidates] == points
 
 
-def test_what_does_not_apply_is_left_out(space: RecipeSpace) -> None:
+def test_inactive_options_are_left_out(space: RecipeSpace) -> None:
     point = space.complete({"prune.use": False, "quantize.use": True})
     assert space.canonical(point) == {
         "training.learning_rate": 0.002, "prune.use": False, "quantize.use": True, "quantize.calibration": "minmax",
@@ -90,13 +90,13 @@ def test_joint_points_are_both(space: RecipeSpace) -> None:
         ({"b": {"y": [1, 2]}, "a": {"x": {"values": [1, 2], "when": {"b.y": 3}}}}, "'b.y' cannot be 3"),
     ],
 )
-def test_mistakes_are_said(content: Any, said: str) -> None:
+def test_mistakes_are_clear_errors(content: Any, said: str) -> None:
     with pytest.raises(SlimsearchError, match=said) as caught:
         RecipeSpace(content)
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_unreadable_files_are_clear_errors(tmp_path: Path) -> None:
     for text in ("- 1", "a: [", "!!python/object/apply:os.getcwd []", "\x00"):
         (tmp_path / "recipes.yaml").write_text(text)
         with pytest.raises(SlimsearchError, match=r"recipes\.yaml'"):
@@ -147,7 +147,7 @@ def steps(recipe: Any) -> list[tuple[Any, float]]:
     return [({stage: options}, 0.5 if stage == "prune" else 0.0) for stage, options in recipe.items()]
 
 
-def test_networks_on_the_way(space: RecipeSpace) -> None:
+def test_lineages(space: RecipeSpace) -> None:
     architectures = ChoiceSpace({"width": [8, 16]})
     joint = JointSpace(architectures, space, steps)
     pruned = {"training.learning_rate": 0.002, "prune.use": True, "prune.sparsity": 0.25}
@@ -173,7 +173,7 @@ def test_networks_on_the_way(space: RecipeSpace) -> None:
     assert architectures.lineage({"width": 8}) == []
 
 
-def test_relatives_share_work(space: RecipeSpace, rng: np.random.Generator) -> None:
+def test_related_points_share_networks(space: RecipeSpace, rng: np.random.Generator) -> None:
     joint = JointSpace(ChoiceSpace({"width": [8, 16]}), space, steps)
     for _ in range(50):
         point = joint.sample(rng)
@@ -187,7 +187,7 @@ def test_relatives_share_work(space: RecipeSpace, rng: np.random.Generator) -> N
     assert list(JointSpace(ChoiceSpace({"width": [8, 16]}), space).related_points(point, rng)) == []
 
 
-def test_no_relative_leaves_out_what_cannot_be(rng: np.random.Generator) -> None:
+def test_related_points_have_all_fixed_stages(rng: np.random.Generator) -> None:
     recipes = RecipeSpace({"prune": {"sparsity": [0.25, 0.5]}, "quantize": {"use": [True, False]}})
     joint = JointSpace(ChoiceSpace({"width": [8, 16]}), recipes, steps)
     relatives = list(joint.related_points({"width": 8, "prune.sparsity": 0.25, "quantize.use": True}, rng))

@@ -43,7 +43,7 @@ def test_the_largest_network_is_the_published_one(space: ModelSpace, trained: to
         assert torch.allclose(module(images), trained(images), atol=1e-4)
 
 
-def test_a_narrower_network_begins_with_the_heaviest_channels(space: ModelSpace, trained: torch.nn.Module) -> None:
+def test_a_narrower_network_starts_with_the_largest_channels(space: ModelSpace, trained: torch.nn.Module) -> None:
     state = trained.state_dict()
     module = space.build({**_largest(space), "width4": 128, "depth4": 1})
     assert copy_matching_weights(module, space.space_class.arranged(state, 3)) == 1.0
@@ -52,7 +52,7 @@ def test_a_narrower_network_begins_with_the_heaviest_channels(space: ModelSpace,
     assert torch.allclose(module.layer4[0].conv1.weight.abs().sum(dim=(1, 2, 3)), inner[:128], rtol=1e-4)
 
 
-def test_grey_images_see_the_sum_of_the_colours(trained: torch.nn.Module) -> None:
+def test_grayscale_images_get_the_sum_of_the_color_channels(trained: torch.nn.Module) -> None:
     space = ModelSpace.load("resnet18", (1, 64, 64), 1000)
     module = space.build(_largest(space)).eval()
     copy_matching_weights(module, space.space_class.arranged(trained.state_dict(), 1))
@@ -61,7 +61,7 @@ def test_grey_images_see_the_sum_of_the_colours(trained: torch.nn.Module) -> Non
         assert torch.allclose(module(images), trained(images.expand(2, 3, 64, 64)), atol=1e-4)
 
 
-def test_every_stem_leaves_something_of_the_smallest_images() -> None:
+def test_every_stem_works_on_the_smallest_images() -> None:
     space = ModelSpace.load("resnet18", (3, 16, 16), 10)
     for stride in (1, 2):
         for pooling in ("halved", "whole"):

@@ -34,7 +34,7 @@ def test_takes_images_from_16_pixels_on(shape: tuple[int, int, int]) -> None:
             space.check({**SMALLEST, "block": block, "stem": stem})
 
 
-def test_smaller_images_are_refused() -> None:
+def test_smaller_images_are_errors() -> None:
     with pytest.raises(SlimsearchError, match="at least 16x16 pixels"):
         ModelSpace.load("resnet_cifar", (3, 15, 15), 10)
 

@@ -1,4 +1,4 @@
-"""Some points of a space."""
+"""Subsets of a space."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPACE = ChoiceSpace({"a": [1, 2, 3], "b": ["x", "y"]}, known=lambda point: {"par
 POINTS = [{"a": 3, "b": "x"}, {"b": "y", "a": 1}, {"a": 3, "b": "x"}, {"a": 2, "b": "y"}]
 
 
-def test_it_has_these_points_and_no_others(rng: np.random.Generator) -> None:
+def test_it_has_its_points_and_no_others(rng: np.random.Generator) -> None:
     subset = Subset(SPACE, POINTS)
     different = [{"a": 3, "b": "x"}, {"a": 1, "b": "y"}, {"a": 2, "b": "y"}]
     assert list(subset.grid()) == different
@@ -36,6 +36,6 @@ def test_it_has_these_points_and_no_others(rng: np.random.Generator) -> None:
         ([{"a": 3}], "architecture 1 of 1: label 'b' is missing"),
     ],
 )
-def test_what_is_not_in_the_space_is_refused(points: list[dict[str, object]], message: str) -> None:
+def test_points_outside_the_space_are_errors(points: list[dict[str, object]], message: str) -> None:
     with pytest.raises(SlimsearchError, match=message):
         Subset(SPACE, points)

@@ -1,4 +1,4 @@
-"""Tiny networks: what they weigh, what images they take, and that every kind of them can be compressed."""
+"""Tiny networks: sizes, images, export and compression of each kind of block."""
 
 from __future__ import annotations
 
