@@ -51,7 +51,7 @@ def test_runs_are_timed_and_gone_on_with(tmp_path: Path) -> None:
     words = ("run", "--space", TINY, "--dataset", "digits", "--epochs", 1, "--trials", 2, "--compress", "none")
     run = CommandRun(tmp_path / "deep" / "run", *words).begin().wait()
     assert run.done
-    assert 1 < run.seconds < 120
+    assert run.seconds > 1
     assert run.file(run.models[0]).is_file()
     before = (tmp_path / "deep" / "run" / "study.journal").read_bytes()
     again = CommandRun(tmp_path / "deep" / "run", *words).begin().wait()
