@@ -33,7 +33,7 @@ class DistillationStage(TrainingStage):
 
     def __post_init__(self) -> None:
         check_training(self)
-        known = self.teacher in TEACHERS or self.teacher.endswith(".onnx")
+        known = self.teacher in TEACHERS or str(self.teacher).endswith(".onnx")
         require(known, f"teacher '{self.teacher}' is none of {', '.join(TEACHERS)}, and no path of an .onnx file")
         require(0 < self.weight <= 1, f"weight {self.weight} is not in (0, 1]")
 
