@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import slimsearch  # noqa: F401 - light, and lets torchvision be imported, and with it NNI
 from tests.counts import Counts
 
 if TYPE_CHECKING:
