@@ -1,4 +1,4 @@
-"""How often tests did what they are for; pytest says it at its end."""
+"""Counts of what tests survived or tried, shown in pytest's summary."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections import Counter
 
 
 class Counts:
-    """Numbers by name: what stands behind a promise, such as how many kills were survived.
+    """Numbers by name, such as the number of kills that runs survived.
 
-    A test adds to them after it has looked at what came of it, so that what failed counts for nothing.
+    A test adds to a number after its assertions: failures do not count.
     """
 
     def __init__(self) -> None:
         self._found: Counter[str] = Counter()
 
     def add(self, name: str, number: int = 1) -> None:
-        """`number` more of `name`, which is in the plural: "inputs tried"."""
+        """Add `number` to the count of `name`, a plural such as "inputs tried"."""
         self._found[name] += number
 
     def lines(self) -> list[str]:
-        """A line for each name, in the order in which they came."""
+        """One line for each name, in the order of the first `add`."""
         return [f"{number:>9,} {name}" for name, number in self._found.items()]

@@ -1,4 +1,4 @@
-"""A small real run to be spoilt, and how much is tried: a little by default, a lot with ``-m faults``."""
+"""A small real run to damage, and the number of inputs: few by default, many with ``-m faults``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def effort(request: pytest.FixtureRequest) -> Effort:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two candidates, and one that was quantized: what a stranger's run directory is made of."""
+    """A run of two candidates, of which one was quantized."""
     folder = tmp_path_factory.mktemp("small")
     words = ["--space", TINY, "--dataset", "digits", "--epochs", "1", "--trials", "2", "--top-k", "1", "--workers", "1"]
     done = subprocess.run(
@@ -36,13 +36,13 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def a_run(small_run: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be spoilt."""
+    """A copy of the run, to damage."""
     return Path(shutil.copytree(small_run, tmp_path / "run"))
 
 
 @pytest.fixture
 def taken(tmp_path: Path) -> Path:
-    """A run directory that exists: whatever a new run is told, it never begins."""
+    """A folder with a file of the user's: no new run may begin in it."""
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
     return tmp_path / "taken"

@@ -1,6 +1,6 @@
-"""Whatever is wrong with what a command or a function is given: one clear line, exit code 2, and nothing is changed.
+"""Wrong inputs of commands and functions: one clear line, exit code 2, and nothing is changed.
 
-A little of each by default, always the same; a lot, always other inputs, with ``-m faults``.
+By default a few inputs of each kind, always the same; with ``-m faults`` many, different in each run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.datasets import load_dataset
 from slimsearch.options.configuration import Configuration, flag
 from tests.conftest import TINY
-from tests.inputs.tried import INPUTS_TRIED, Effort, command, content, forged, soon
+from tests.inputs.tried import INPUTS_TRIED, Effort, command, content, deadline, forged
 
 NAMES = [option for option in Configuration.__dataclass_fields__ if option not in ("download", "run_dir", "storage")]
 WORDS = [
@@ -147,7 +147,7 @@ def test_recipes_as_yaml(effort: Effort, tmp_path: Path) -> None:
 def recipe_is_read_or_refused(text: str) -> None:
     INPUTS_TRIED["recipes"] += 1
     try:
-        with soon():
+        with deadline():
             recipe = compression.Recipe.parse(text)
             again = compression.Recipe.parse(recipe.text())
     except SlimsearchError:
@@ -175,7 +175,7 @@ def test_architectures(effort: Effort) -> None:
     def holds(architecture: Any, input_shape: Any, num_classes: Any) -> None:
         INPUTS_TRIED["architectures"] += 1
         try:
-            with soon():
+            with deadline():
                 module = slimsearch.build(TINY, architecture, input_shape=input_shape, num_classes=num_classes)
         except SlimsearchError:
             pass
@@ -263,7 +263,7 @@ def test_images(effort: Effort, folder: Path) -> None:
         (folder / "cat" / "odd.png").write_bytes(bytes(spoilt[:length]))
         INPUTS_TRIED["images"] += 1
         try:
-            with soon():
+            with deadline():
                 data = load_dataset(folder, image_size=size)
         except SlimsearchError:
             pass
@@ -274,7 +274,7 @@ def test_images(effort: Effort, folder: Path) -> None:
 
 
 class TestImages:
-    """What no mutation of bytes would find."""
+    """Mistakes that random changes of bytes would not find."""
 
     def refused(self, folder: Path, said: str) -> None:
         code, line = command("images", "run", "--space", TINY, "--dataset", folder)
@@ -331,7 +331,7 @@ READ_FIRST = ("config.yaml", "environment.json", "study.journal")
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where something is in plain values."""
+    """The paths of all values inside plain values."""
     if path:
         yield path
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -442,7 +442,7 @@ def test_networks_of_a_run(effort: Effort, small_run: Path, tmp_path: Path) -> N
         except ValueError:
             return  # the user's own line reads it
         for model in models if isinstance(models, list) else [models]:
-            with contextlib.suppress(SlimsearchError), soon():
+            with contextlib.suppress(SlimsearchError), deadline():
                 slimsearch.load_network(copy, model)
 
     holds()

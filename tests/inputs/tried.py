@@ -1,4 +1,4 @@
-"""How many inputs were tried, and what each of them may do: nothing, or say one line and change nothing."""
+"""Inputs for commands: how many are tried, and the law that a mistake is one clear line and changes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from slimsearch.cli.main import main
 
 INPUTS_TRIED: Counter[str] = Counter()
-"""By kind, of this session."""
+"""Number of inputs by kind, in this session."""
 
 _SECONDS = 300
 
@@ -26,12 +26,12 @@ Effort = Callable[..., settings]
 
 
 def few(few: int, many: int) -> settings:
-    """So many inputs, the same every time."""
+    """A few inputs, the same in each run."""
     return _settings(max_examples=few, derandomize=True)
 
 
 def many(few: int, many: int) -> settings:
-    """So many inputs, others every time; what was found wrong before comes first."""
+    """Many inputs, different in each run; inputs that failed before come first."""
     return _settings(max_examples=many)
 
 
@@ -40,13 +40,13 @@ def _settings(**chosen: Any) -> settings:
 
 
 def command(kind: str, *words: object) -> tuple[int, str]:
-    """Exit code and standard error of a command that was given something odd: 0, or 2 with one line.
+    """Exit code and standard error of a command: 0, or 2 with one line.
 
-    An exception that gets out of `main` is the test's failure.
+    An exception that leaves `main` fails the test.
     """
     INPUTS_TRIED[kind] += 1
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), soon():
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), deadline():
         try:
             code = main([*map(str, words)])
         except SystemExit as end:  # of the parser
@@ -63,12 +63,12 @@ def command(kind: str, *words: object) -> tuple[int, str]:
 
 
 class Hangs(BaseException):
-    """Which no handler of a command's takes for something else."""
+    """A command took too long; no handler of a command catches this exception."""
 
 
 @contextlib.contextmanager
-def soon() -> Iterator[None]:
-    """What takes five minutes, where a second would do, hangs."""
+def deadline() -> Iterator[None]:
+    """Fails after five minutes; a second would do."""
 
     def late(number: int, frame: object) -> None:
         raise Hangs(f"not done after {_SECONDS} s")
@@ -83,7 +83,7 @@ def soon() -> Iterator[None]:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Everything below a folder by its hash; the lock, which is there while it is looked at, does not count."""
+    """Hash of every file below a folder, without the lock."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
         for path in sorted(folder.rglob("*"))
@@ -92,6 +92,6 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def forged(line: dict[str, Any]) -> bytes:
-    """A line of a journal with the checksum that belongs to it, as whoever knows how it is made would write it."""
+    """A line of a journal with a correct checksum, as an attacker would write it."""
     text = json.dumps({name: value for name, value in line.items() if name != "crc32"}, separators=(",", ":")).encode()
     return b'%s,"crc32":"%08x"}\n' % (text[:-1], zlib.crc32(text))
