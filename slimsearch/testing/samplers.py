@@ -27,7 +27,7 @@ class Conditional(ChoiceSpace):
         super().__init__({"branch": ["conv", "skip"], "depth": [1, 2], "kernel": [1, 3], "inputs": [[0, 1], [0, 2]]})
 
     def canonical(self, point: Point) -> dict[str, Any]:
-        active = point.get("branch") != "skip"
+        active = point.get("branch") == "conv"
         whole = super().canonical(point if active else {**point, "kernel": 1})
         return {label: value for label, value in whole.items() if active or label != "kernel"}
 
