@@ -6,7 +6,6 @@ MkDocs calls the functions whose names begin with ``on_`` (https://www.mkdocs.or
 from __future__ import annotations
 
 import argparse
-import ast
 import html
 import json
 import re
@@ -24,7 +23,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # what is described is this checkout
 
-from slimsearch.names import built_in_names  # noqa: E402
+from slimsearch.names import built_in_names, load_class  # noqa: E402
 
 # Each page of the reference: its heading, the package, and the packages of its built-ins with theirs.
 REFERENCE = {
@@ -113,17 +112,16 @@ def reference(name: str) -> str:
         for built_in in built_in_names(package):
             typed = built_in.replace("_", "-") if package == "slimsearch.strategies" else built_in
             lines += [
-                f"### `{typed}`", "", f"::: {package}.{built_in}.{_published(package, built_in)}",
+                f"### `{typed}`", "", f"::: {_published(package, built_in)}",
                 "    options:", "      heading_level: 4", "",
             ]  # fmt: skip
     return "\n".join(lines)
 
 
-def _published(package: str, module: str) -> str:
-    """The class that a built-in's file is there for: the one called like it."""
-    file = ROOT / package.removeprefix("slimsearch.").replace(".", "/") / f"{module}.py"
-    names = [node.name for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
-    return next(name for name in names if name.lower() == module.replace("_", ""))
+def _published(package: str, name: str) -> str:
+    """The full name of the class of a built-in."""
+    found = load_class("built-in", name, package)
+    return f"{found.__module__}.{found.__qualname__}"
 
 
 def commands() -> str:
