@@ -195,7 +195,7 @@ def test_what_is_dominated_whatever_it_learns_is_not_trained(recipes: Path, run:
     done = run("--space", "odd.py:Odd", *WORDS[2:], *words)
     assert done.returncode == 0, done.stderr
     trials = [trial for trial in recorded(tmp_path / "run").values() if trial["kind"] == "search"]
-    vain = [trial for trial in trials if trial["result"]["state"] == "ruled out"]
-    assert [json.loads(trial["params"]["body"]) for trial in vain] == ["bad", "bad"]
-    assert all("its architecture has had" in trial["result"]["reason"] for trial in vain)
+    ruled_out = [trial for trial in trials if trial["result"]["state"] == "ruled out"]
+    assert [json.loads(trial["params"]["body"]) for trial in ruled_out] == ["bad", "bad"]
+    assert all("its architecture has had" in trial["result"]["reason"] for trial in ruled_out)
     assert "2 of 6 candidates (33%) ruled out before training" in done.stdout
