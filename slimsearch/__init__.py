@@ -1,4 +1,4 @@
-"""Slimsearch from Python: the one import that a user needs.
+"""The public API of Slimsearch, imported when one of its functions is first used.
 
 >>> import slimsearch
 >>> result = slimsearch.search("lenet", "mnist5k", trials=4, epochs=2)  # doctest: +SKIP

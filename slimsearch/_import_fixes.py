@@ -4,7 +4,7 @@
   takes torchmetrics, pytorch_lightning and with them `nni.nas` down. Nothing here uses torchvision's compiled
   operators: declaring their schemas, with no implementation, is enough for the import to succeed.
 - typeguard: NNI requires a version before 4.1.3, which imports `ast.Str`. Python 3.14 removed that name. typeguard uses
-  it on Python 3.7 alone, so any class does while typeguard is imported.
+  it on Python 3.7 only; the hook defines it as `ast.Constant` while typeguard is imported.
 
 Each hook waits until its module is imported, so that installing the hooks imports nothing.
 """
@@ -23,7 +23,7 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_libraries: list[Any] = []  # a torch Library takes its declarations back when it is garbage
+_libraries: list[Any] = []  # torch removes the declarations of a Library that is garbage-collected
 
 
 class _DeclareBeforeTorchvision(MetaPathFinder):

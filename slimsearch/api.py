@@ -1,4 +1,4 @@
-"""The public functions: search, resume, train, compress, export, and what reads their results."""
+"""The public functions: searches, single steps (train, compress, export), and readers of their results."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def search(
     show: bool = True,
     **options: Any,
 ) -> Result:
-    """Search `space` on `dataset`, compress the best, and rank the files; or search with your own evaluation.
+    """Search `space` on `dataset`, compress the best networks and rank the files; or search with your own evaluation.
 
     Args:
         space: an NNI ModelSpace class, or a name as on the command line; with `evaluate` also a dict from label to
             values, or a `slimsearch.search_spaces.Space`.
         dataset: a name, the path of an image folder, ``(images, labels)`` (and ``test_images, test_labels``), or a
             PyTorch data set of ``(image, label)`` pairs.
-        evaluate: a function from a candidate, as a dict, to named numbers; nothing is trained, exported or compressed
-            then, and ``objectives`` names its metrics. See `slimsearch.evaluators.FunctionEvaluator`.
-        show: the live display of the command line, or nothing.
+        evaluate: a function from a candidate, as a dict, to named numbers. Nothing is trained, exported or compressed
+            then; ``objectives`` names its metrics. See `slimsearch.evaluators.FunctionEvaluator`.
+        show: show the live display of the command line.
         options: the flags of the command line with underscores, e.g. ``trials=10, max_size_kib=100``.
 
     Returns:
         the result; ``result.top_models(3)`` are dicts with ``architecture``, ``recipe``, ``metrics``, ``artifact``.
 
     Raises:
-        SlimsearchError: something given is wrong, in one line.
+        SlimsearchError: an argument is invalid.
     """
     from slimsearch.loop import job
     from slimsearch.options.configuration import FROM_PYTHON, Configuration
@@ -69,16 +69,16 @@ def resume(
     show: bool = True,
     **options: Any,
 ) -> Result:
-    """Go on with a run.
+    """Resume a run.
 
     Args:
         run_dir: the run directory.
-        space, dataset, evaluate: the objects that the run was begun with, if it was begun with any from Python.
-        show: the live display of the command line, or nothing.
-        options: changed options, of those that ``--help`` marks "also with --resume", such as ``trials=40``.
+        space, dataset, evaluate: the Python objects that the run was started with, if any.
+        show: show the live display of the command line.
+        options: new values of options that ``--help`` marks "also with --resume", such as ``trials=40``.
 
     Raises:
-        SlimsearchError: it cannot be resumed, in one line.
+        SlimsearchError: the run cannot be resumed.
     """
     from slimsearch.loop import job
     from slimsearch.report.display import Console
@@ -88,15 +88,15 @@ def resume(
 
 
 def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
-    """Draw a plot of a run's report to a PNG, SVG or PDF file, by the suffix of `path`, which comes back.
+    """Draw a plot of a run's report to a file. Returns `path`.
 
     Args:
-        run_dir: of the run, which is not going on.
+        run_dir: the run directory; no process may be using it.
         kind: "front", "hypervolume", "importances", "timeline" or "parallel".
-        path: of the file.
+        path: of the file; its suffix selects PNG, SVG or PDF.
 
     Raises:
-        SlimsearchError: it is no run or in use, there is no such plot, or it cannot be written so.
+        SlimsearchError: `run_dir` is not a run or is in use, `kind` is unknown, or the file cannot be written.
     """
     from slimsearch.report.plots import plot as draw
 
@@ -106,10 +106,10 @@ def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
 def build(
     space: Any, architecture: dict[str, Any], *, input_shape: tuple[int, int, int] = (1, 28, 28), num_classes: int = 10
 ) -> nn.Module:
-    """The untrained network that a dict stands for: (N, C, H, W) float32 -> (N, num_classes) logits.
+    """The untrained network of an architecture: (N, C, H, W) float32 -> (N, num_classes) logits.
 
     Raises:
-        SlimsearchError: the dict is not in the space.
+        SlimsearchError: the architecture is not in the space.
     """
     from slimsearch.search_spaces import ModelSpace
 
@@ -137,25 +137,25 @@ def compress(
     initial: Callable[[], nn.Module] | None = None,
     **settings: Any,
 ) -> Network:
-    """Your own trained model after a recipe; `model` itself stays as it is.
+    """Compress your own trained model; `model` is not changed.
 
     Args:
-        model: (N, C, H, W) float32, normalised as `dataset` is -> (N, num_classes) logits; or a result of this
+        model: (N, C, H, W) float32, normalized like `dataset` -> (N, num_classes) logits; or a result of this
             function.
-        recipe: as for ``--compress``, or its stages with their options.
+        recipe: as for ``--compress``, or a dict from stages to their options.
         dataset: as for `search`, or a result of `load_dataset`; the test split is not used.
-        epochs: of each training, for stages without epochs of their own.
-        seed: of everything random.
-        teacher: the network that ``teacher=best`` means; ``teacher=parent`` is `model`.
-        initial: builds the model with the weights that its training started from, for stages that rewind to them.
+        epochs: of the training of each stage that does not set its own.
+        seed: of all random numbers.
+        teacher: the network for ``teacher=best``; ``teacher=parent`` is `model`.
+        initial: builds the model with its initial weights, for stages that rewind to them.
         settings: fields of `slimsearch.evaluators.TrainingSettings`, e.g. ``learning_rate=1e-3``.
 
     Returns:
         the network: ``.module`` in PyTorch; `export` writes its file, ``.save(folder)`` stores it without pickle, and
-        ``Network.load(fresh_module, folder)`` reads it again.
+        ``Network.load(fresh_module, folder)`` loads it.
 
     Raises:
-        SlimsearchError: something given is wrong or the model cannot be compressed so, in one line.
+        SlimsearchError: an argument is invalid, or the model does not support a stage.
     """
     from slimsearch.compression import Network, Recipe
 
@@ -169,7 +169,7 @@ def export(network: nn.Module | Network, path: str | Path, dataset: Any) -> Path
     """Write the ONNX file of a network, int8 where its recipe said so, calibrated on training images of `dataset`.
 
     Raises:
-        SlimsearchError: it cannot be expressed in ONNX.
+        SlimsearchError: ONNX cannot express the network.
     """
     from slimsearch.evaluators import NetworkPipeline
 
@@ -202,17 +202,17 @@ def _dataset(dataset: Any) -> Dataset:
 
 
 def load_network(run_dir: str | Path, model: dict[str, Any], *, space: Any = None) -> nn.Module:
-    """The trained network behind a file of a run, as a PyTorch module, pruned where the file is.
+    """The trained (and pruned) network of an exported file, as a PyTorch module.
 
-    Of an int8 file it is the float32 network that was quantized.
+    For an int8 file, this is the float32 network that was quantized.
 
     Args:
-        run_dir: of the run.
+        run_dir: the run directory.
         model: an entry of ``top_models.json``.
-        space: again, where the run was begun with a class.
+        space: the class of the space, if the run was started with one from Python.
 
     Raises:
-        SlimsearchError: it cannot be built or loaded.
+        SlimsearchError: the network cannot be built or loaded.
     """
     from slimsearch.report.exporting import stored_network
 
@@ -222,14 +222,14 @@ def load_network(run_dir: str | Path, model: dict[str, Any], *, space: Any = Non
 def load_dataset(
     data: Any, *, root: str | Path | None = None, download: bool = False, image_size: int | None = None
 ) -> Dataset:
-    """A data set in its splits, as a run reads it (see `slimsearch.evaluators.datasets.load_dataset`)."""
+    """A data set with its splits, as a run reads it (see `slimsearch.evaluators.datasets.load_dataset`)."""
     from slimsearch.evaluators.datasets import load_dataset as load
 
     return load(data, root=root, download=download, image_size=image_size)
 
 
 def accuracy(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> float:
-    """Share of `split` that an exported file classifies rightly, in ONNX Runtime or OpenVINO."""
+    """Accuracy of an exported file on `split`, in ONNX Runtime or OpenVINO."""
     from slimsearch.evaluators import DeployedModel
 
     predictions = DeployedModel(Path(model), runtime=runtime).predict(dataset, split)

@@ -1,12 +1,12 @@
-"""The root of all exceptions that Slimsearch raises on purpose, and one-line descriptions of any exception."""
+"""The root of all exceptions of Slimsearch, and one-line descriptions of any exception."""
 
 from __future__ import annotations
 
 
 class SlimsearchError(Exception):
-    """An error that one line explains: what is wrong, and what would be right.
+    """An error that its message explains in one line: what is wrong, and what is allowed.
 
-    The command line prints the line and exits with code 2; in Python it is an ordinary exception.
+    The command line prints the message and exits with code 2.
     """
 
 

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is written under a temporary name beside it and renamed, so that nobody reads half of it."""
+"""Atomic writes: a file is written under a temporary name in the same folder, then renamed."""
 
 from __future__ import annotations
 
@@ -28,13 +28,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes, *, sync: bool = False) -> None:
-    """Write a binary file atomically.
-
-    Args:
-        path: of the file.
-        content: all of it.
-        sync: flush it to the disk before it is renamed, so that it survives a power failure.
-    """
+    """Write a binary file atomically; with `sync`, it survives a power failure."""
     with atomic(path) as temporary, temporary.open("wb") as file:
         file.write(content)
         file.flush()

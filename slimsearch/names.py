@@ -21,7 +21,7 @@ from typing import Any
 
 from slimsearch.errors import SlimsearchError, describe_error
 
-# Version 0.1 installed these packages under names of their own, which configurations of its runs may hold.
+# Top-level packages of version 0.1, which configurations of its runs may name.
 _MOVED = {
     "compression.importances": "slimsearch.compression.pruning.importances",
     "compression.schedules": "slimsearch.compression.pruning.schedules",
@@ -32,7 +32,7 @@ _MOVED = {
     "strategies": "slimsearch.strategies",
 }
 
-# Published names of built-ins that are named otherwise than their files, which are known by either.
+# Published names of built-ins that differ from the names of their files; both are accepted.
 _ALIASES = {"slimsearch.strategies": {"optuna": "local", "supernet": "weight_sharing"}}
 
 _data_only: ContextVar[Path | None] = ContextVar("_data_only", default=None)
@@ -60,10 +60,10 @@ def built_in_names(package: str) -> list[str]:
 @functools.cache  # called for each point that a sampler considers
 def _built_in_names(package: str) -> tuple[str, ...]:
     root, *folders = package.split(".")
-    spec = importlib.util.find_spec(root)  # imports nothing; that of a package in another imports the other
+    spec = importlib.util.find_spec(root)  # imports nothing, unlike `find_spec` of a subpackage
     if spec is None or spec.submodule_search_locations is None:
         return ()
-    modules = pkgutil.iter_modules([str(Path(place, *folders)) for place in spec.submodule_search_locations])
+    modules = pkgutil.iter_modules([str(Path(path, *folders)) for path in spec.submodule_search_locations])
     published = {file: name for name, file in _ALIASES.get(package, {}).items()}
     files = (module.name for module in modules if not module.name.startswith("_") and not module.ispkg)
     return tuple(sorted(published.get(file, file) for file in files))
@@ -139,13 +139,13 @@ def _module(kind: str, location: str) -> ModuleType:
 
 
 def _current_name(location: str) -> str:
-    """The name that a module of an old version has today, unless a package of the user's has a module of that name."""
+    """The current name of a module of version 0.1, unless the user's own package has a module of that name."""
     old = next((name for name in _MOVED if f"{location}.".startswith(f"{name}.")), None)
     if old is None:
         return location
     package, _, rest = location.partition(".")
     try:
-        spec = importlib.util.find_spec(package)  # of a package itself: runs nothing
+        spec = importlib.util.find_spec(package)  # of a top-level package: runs nothing
     except (ImportError, ValueError):
         spec = None
     ours = Path(__file__).parent
@@ -159,7 +159,7 @@ def _current_name(location: str) -> str:
 def _refuse_module_in(data: Path, kind: str, location: str) -> None:
     package = location.partition(".")[0]
     try:
-        spec = importlib.util.find_spec(package) if package else None  # of a package itself: runs nothing
+        spec = importlib.util.find_spec(package) if package else None  # of a top-level package: runs nothing
     except (ImportError, ValueError):
         spec = None
     if spec is None:
@@ -167,8 +167,8 @@ def _refuse_module_in(data: Path, kind: str, location: str) -> None:
             f"{kind}: no module '{package}' is installed; resuming a run does not search the current folder: add it to "
             "PYTHONPATH"
         )
-    places = [Path(place).resolve() for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
-    if any(place.is_relative_to(data) for place in places):
+    paths = [Path(path).resolve() for path in (spec.origin, *(spec.submodule_search_locations or ())) if path]
+    if any(path.is_relative_to(data) for path in paths):
         raise SlimsearchError(f"{kind}: module '{location}' is in '{data}': code in a run directory is not run")
 
 

@@ -1,1 +1,1 @@
-"""The phases of a run, one after the other: search, compression, repetitions, finalists."""
+"""Runs: their setup, and their phases (search, compression, repetitions, finalists)."""

@@ -1,4 +1,4 @@
-"""Compression after the search: the best networks go through the stages, each kept or rejected on its own."""
+"""Compression of the best networks after the search; each group of stages is kept or rejected."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from slimsearch.search_spaces import Candidate
 class CompressionPhase(PlannedPhase):
     """Evaluates the `top_k` best architectures again, with a recipe, starting from their trained networks.
 
-    Each group of stages is a trial of its own: its file is scored as every other, and compared with the file that it
-    started from. A rejected network stays in the record; the next group starts from the last network that was kept.
+    Each group of stages is a trial: its file is scored and compared with the file that it started from. A rejected
+    network stays in the record; the next group starts from the last accepted network.
 
     Args:
         recipe: stages in order; may be empty.
-        top_k: number of trials of the search that are compressed.
+        top_k: number of search trials to compress.
         max_drop: in percentage points, see `slimsearch.evaluators.judge`.
-        ranking: which trials are better, as it stands when the search is over.
+        ranking: of the trials, with the targets of the finished search.
         record, directory, seed, retries: see `PlannedPhase`.
         data: the data set, for the labels of its validation split.
     """
@@ -60,11 +60,11 @@ class CompressionPhase(PlannedPhase):
 
     @property
     def length(self) -> int:
-        """Trials that the phase consists of."""
+        """Number of trials of the phase."""
         return len(self._parents) * len(self._groups)
 
     def _begin(self) -> Trial | None:
-        # The next group of a network whose last one was kept or rejected.
+        # Networks whose last group is still running have no next group.
         for parent in self._parents:
             current, group = self._position(parent)
             if group is None:
@@ -108,7 +108,7 @@ class CompressionPhase(PlannedPhase):
         return predictions == self._labels  # type: ignore[no-any-return]
 
     def _position(self, parent: Trial) -> tuple[Trial, compression.StageGroup | None]:
-        """The network that was kept last, and the next group; None: all groups are done, or one is running."""
+        """The last accepted network, and its next group; None if all groups are done, or one is running."""
         current = parent
         for group in self._groups:
             wanted = replace(current.candidate, recipe={**current.candidate.recipe, **group.to_dict()})

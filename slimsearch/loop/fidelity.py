@@ -1,4 +1,4 @@
-"""How far trials are trained: the trials of a search as a scheduler sees them."""
+"""Fidelity of trials: passes the progress of a search to a scheduler, and its decisions back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Fidelity:
     Args:
         scheduler: decides which trials go on.
         ranking: which trials are better.
-        epochs: of a complete training.
+        epochs: of a full training.
         costs: metrics that are known before training.
     """
 
@@ -42,7 +42,7 @@ class Fidelity:
         self._trials: dict[int, TrialProgress] = {}
 
     def rank_by(self, ranking: Ranking, trials: Iterable[Trial]) -> None:
-        """Rank `trials`, all those of the search, by another ranking from now on."""
+        """Switch to another ranking; `trials` are all trials of the search."""
         self._ranking = ranking
         for trial in trials:
             self.update(trial)
@@ -60,12 +60,12 @@ class Fidelity:
             self._trials[trial.number] = TrialProgress(trial.number, losses, state, violation)
 
     def after_epoch(self, trial: Trial) -> Decision:
-        """Whether a trial goes on, pauses or ends after the epoch that it has finished."""
+        """Whether a trial continues, pauses or stops after its last epoch."""
         self.update(trial)
         return self._scheduler.after_epoch(self._trials[trial.number], list(self._trials.values()), self._epochs)
 
     def resume(self, more: bool, own: Callable[[int], bool] = lambda number: True) -> int | None:
-        """The number of a paused trial to go on with, of those that are `own`; `more`: new trials may come."""
+        """The number of the next paused trial to resume, among those that are `own`; `more`: new trials may follow."""
         trials = dict(self._trials)
         while (number := self._scheduler.resume(list(trials.values()), self._epochs, more)) is not None:
             if own(number):
@@ -74,22 +74,22 @@ class Fidelity:
         return None
 
     def exploit(self, more: bool) -> tuple[int, int] | None:
-        """The numbers of a paused trial to end and of the trial to copy in its place; None: no such pair now."""
+        """The numbers of a paused trial to stop and of the trial to copy in its place, or None."""
         if not isinstance(self._scheduler, Exploiting):
             return None
         return self._scheduler.exploit(list(self._trials.values()), self._epochs, more)
 
     def perturbed(self, choices: Iterable[Choice], point: Point, rng: np.random.Generator) -> dict[str, Any]:
-        """The point of a copy of a trial."""
+        """The point of a copied trial, with perturbed hyper-parameters."""
         assert isinstance(self._scheduler, Exploiting)
         return self._scheduler.perturbed(choices, point, rng)
 
     def due(self, more: bool) -> bool:
-        """Whether a paused trial is to go on."""
+        """Whether a paused trial should resume now."""
         return self._scheduler.resume(list(self._trials.values()), self._epochs, more) is not None
 
     def may_begin(self, more: bool) -> bool:
-        """Whether a new trial can be begun now."""
+        """Whether a new trial may start now."""
         return self._scheduler.may_begin(list(self._trials.values()), self._epochs, more)
 
     def _losses(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
@@ -108,7 +108,7 @@ class Fidelity:
 
 
 def _every_epoch(curve: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
-    """A point for each epoch up to the last; an epoch that a kill left unrecorded gets the next point."""
+    """Metrics of each epoch up to the last; an epoch that a killed process did not record gets those of the next."""
     points: list[Mapping[str, float]] = []
     for point in curve:
         points += [point] * (int(point["epoch"]) - len(points))

@@ -1,4 +1,4 @@
-"""Phases about finalists: repetitions with other seeds, and scores of their intermediate networks."""
+"""Phases for finalists: repetitions with other seeds, and scores of their intermediate networks."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from slimsearch.record.trial import COMPLETE, COMPRESSION, REPEAT, STEP, Trial
 
 
 class RepeatPhase(PlannedPhase):
-    """Trains each finalist again from new weights, and compresses it again where it is compressed.
+    """Repeats the training and compression of each finalist with other seeds.
 
-    A compressed finalist starts from the repetition of the network that it was compressed from, which is therefore
-    repeated too. Repetitions are on no front; the metrics of the finalist itself stay as they are.
+    A compressed finalist starts from the repetition of its parent, which is therefore repeated too. Repetitions are
+    not ranked; the metrics of the finalist do not change.
 
     Args:
         finalists: trials to repeat.
-        repeats: trainings of each, the first one included.
-        record, directory, seed, teacher, retries: see `PlannedPhase`; each trial has a seed of its own.
+        repeats: trainings of each, including the first.
+        record, directory, seed, teacher, retries: see `PlannedPhase`; each trial has its own seed.
     """
 
     kind = REPEAT
@@ -41,11 +41,11 @@ class RepeatPhase(PlannedPhase):
 
     @property
     def length(self) -> int:
-        """Trials that the phase consists of."""
+        """Number of trials of the phase."""
         return len(self._wanted)
 
     def _begin(self) -> Trial | None:
-        # Trials whose start is finished.
+        # A compressed finalist waits for the repetition of its parent.
         for original, turn in self._wanted:
             if _find(self._record, original, turn) is not None:
                 continue
@@ -63,10 +63,10 @@ class RepeatPhase(PlannedPhase):
 
 
 class IntermediateScores(PlannedPhase):
-    """Scores the intermediate networks of finalists: as trained, and after each group of stages but the last.
+    """Scores the intermediate networks of finalists: as trained, and after each group of stages except the last.
 
-    The networks are on disk, so nothing is trained again; those that the search has scored itself are left out. These
-    trials, of the kind "step", are on no front.
+    The networks are on disk, so nothing is trained. Networks that the search has scored are left out. These trials have
+    the kind "step" and are not ranked.
 
     Args:
         finalists: trials whose intermediate networks are scored.
@@ -89,7 +89,7 @@ class IntermediateScores(PlannedPhase):
 
     @property
     def length(self) -> int:
-        """Trials that the phase consists of."""
+        """Number of trials of the phase."""
         return len(self._wanted)
 
     def _begin(self) -> Trial | None:
@@ -104,7 +104,7 @@ class IntermediateScores(PlannedPhase):
         return None
 
     def waits(self) -> bool:
-        """No trial of this phase waits for another one."""
+        """False: no trial of this phase depends on another one."""
         return False
 
 

@@ -1,4 +1,4 @@
-"""Finalists: which they are, their latency measured together, and the test split read, once."""
+"""Finalists: their selection, the measurement of their latencies together, and their test accuracy."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from slimsearch.record.trial import COMPRESSION, SEARCH, Trial
 from slimsearch.report.display import Display
 
 _BLOCKS = 45
-# Seconds to wait for a calm machine, and per second that the trials of the run took.
+# Seconds to wait for an idle machine: the limits, and the share of the time of all trials.
 _LEAST_PATIENCE, _PATIENCE, _LONGEST_PATIENCE = 0.3, 0.05, 60.0
-# Cells of a confusion matrix that are recorded, besides its diagonal: those of the most images.
+# Recorded cells of a confusion matrix besides its diagonal: those with the most images.
 _MOST_CELLS = 4000
 
 Cells = list[tuple[int, int, int]]
@@ -28,7 +28,7 @@ Cells = list[tuple[int, int, int]]
 
 @dataclass
 class Measurements:
-    """Measurements of finalists, by the number of the trial.
+    """Measurements of finalists, by trial number.
 
     Attributes:
         metrics: see `measure_finalists`.
@@ -40,7 +40,7 @@ class Measurements:
 
 
 def finalists(ranking: Ranking, record: Record, top_k: int) -> list[Trial]:
-    """The front of all trials, the best of the search, and their compressed networks."""
+    """The Pareto front of all trials, the best `top_k` search trials, and their compressed networks."""
     searched = [t for t in record.trials if t.kind == SEARCH]
     compressed = ranking.feasible([t for t in record.trials if t.kind == COMPRESSION])
     chosen = {t.number: t for t in (*ranking.front(record.trials), *ranking.select(searched, top_k), *compressed)}
@@ -55,14 +55,9 @@ def finish(
     display: Display,
     shared: SharedStudy | None,
 ) -> None:
-    """Measure the finalists and record the measurements, unless an earlier process has done so.
+    """Measure the finalists `chosen` and record the measurements, unless an earlier process has done so.
 
-    Args:
-        chosen: the finalists.
-        problem: of the run.
-        record, directory: of the run.
-        display: told of the measurement.
-        shared: the study of several drivers; the first driver at its end measures for all.
+    Of several drivers of a `shared` study, the first to get here measures for all.
     """
     again = [repetition for trial in chosen for repetition in repetitions(trial, record.trials)]
     both = [*chosen, *again]
@@ -87,7 +82,7 @@ def finish(
         agreed = shared.once(
             key, directory.identity(), lambda: dataclasses.asdict(measure()), lambda: display.note(waiting)
         )
-        # Through the database, numbers of trials become text.
+        # JSON in the database turns trial numbers into text.
         measurements = Measurements(
             *({int(number): one for number, one in agreed[name].items()} for name in ("metrics", "confusions"))
         )
@@ -102,19 +97,19 @@ def measure_finalists(
     latency: LatencySettings,
     took: float,
 ) -> Measurements:
-    """Measure the latency of each finalist's file anew, all in turns, and read the test split.
+    """Measure the latencies of all finalists, interleaved, and their accuracy on the test split.
 
     Args:
         chosen: the finalists.
-        again: repetitions of them with other seeds, of which only the accuracy counts.
+        again: their repetitions with other seeds, for which only the accuracy is measured.
         directory: of the run.
         data: with its test split.
-        latency: how files are run.
-        took: seconds of all trials of the run; a longer run waits longer for a calm machine.
+        latency: threads, batch size and runtime.
+        took: seconds of all trials; a longer run waits longer for an idle machine.
 
     Returns:
-        ``latency_ms`` with its interval, ``size_kib``, ``test_accuracy`` and ``test_images`` of each, and its confusion
-        matrix. The test split is read once: the results of an earlier process are taken.
+        ``latency_ms`` with its interval, ``size_kib``, ``test_accuracy``, ``test_images`` and confusion matrix of each.
+        Test results of an earlier process are reused: the test split is read once.
     """
     paths = [directory.trial_directory(trial.number) / MODEL for trial in chosen]
     patience = min(_LONGEST_PATIENCE, max(_LEAST_PATIENCE, _PATIENCE * took))

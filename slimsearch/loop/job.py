@@ -1,4 +1,4 @@
-"""Runs: how one is started, and how one is resumed."""
+"""Start and resume of a run, with the checks that a run directory needs."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ def start(
     evaluate: Callable[..., Mapping[str, float]] | None = None,
     display: Display | None = None,
 ) -> Result:
-    """Begin a new run and carry it to its end.
+    """Start a new run and finish it.
 
     Args:
         configuration: the options.
         space: an NNI ModelSpace class, in place of ``configuration.space``; with `evaluate` also a dict of choices.
         data: arrays or a PyTorch data set, in place of ``configuration.dataset``.
         evaluate: a function from a candidate to named numbers, in place of ``configuration.evaluator``.
-        display: told of every change; silent by default.
+        display: receives the events of the run; silent by default.
 
     Raises:
-        SlimsearchError: something is wrong; nothing has been written if it could be seen beforehand.
+        SlimsearchError: an option is invalid (nothing is written then), or the run fails.
     """
     objects = PythonObjects(space, data, evaluate)
     configuration = objects.named_in(configuration).absolute()
-    missing = objects.missing(configuration)  # options may come from a run that was begun from Python
+    missing = objects.missing(configuration)  # options may come from a run that was started from Python
     if missing is not None:
         what, argument = missing
         raise SlimsearchError(f"{flag(argument)} was {what}, given from Python: begin this run there, with it")
     display = with_loggers(display or Silent(), configuration)
     path = Path(configuration.run_dir) if configuration.run_dir else default_directory(configuration.space)
-    shared = _shared_study(configuration, path)  # before anything that takes time: it may not be reachable
+    shared = _shared_study(configuration, path)  # first, since the database may be unreachable
     setup = set_up(_naming(configuration, shared), objects, path.expanduser().resolve())
     if shared is not None:
         agreed = shared.join(setup.ranking.objectives, terms(setup.configuration, setup.environment))
@@ -74,19 +74,19 @@ def resume(
     evaluate: Callable[..., Mapping[str, float]] | None = None,
     display: Display | None = None,
 ) -> Result:
-    """Go on with a run: its running trials are run again, its finished ones stay as they are.
+    """Resume a run: trials that were running are run again, finished ones are kept.
 
     Args:
-        path: of the run directory.
-        changes: other values of the options in `RESUMABLE`.
-        space, data, evaluate: again, where the run was begun with them from Python.
-        display: told of every change; silent by default.
+        path: the run directory.
+        changes: new values of options in `RESUMABLE`.
+        space, data, evaluate: the Python objects that the run was started with, if any.
+        display: receives the events of the run; silent by default.
 
     Raises:
-        SlimsearchError: it cannot be resumed; nothing has been changed.
+        SlimsearchError: the run cannot be resumed (nothing is changed then), or it fails.
     """
     changes, objects = changes or {}, PythonObjects(space, data, evaluate)
-    # A run directory may come from anybody: nothing that lies in it is run.
+    # A run directory is untrusted: no code in it is run.
     with RunDirectory(path, create=False) as directory, no_code_from(directory.path):
         _check_changes(changes)
         stored = Configuration.read(directory.config).replace(**changes)
@@ -99,7 +99,7 @@ def resume(
             shared.reopen()
         before = environment.read(directory.path)
         configuration = _naming(stored, shared)
-        # The processor was chosen when the run was begun, and is recorded.
+        # Device and precision were chosen when the run was started.
         chosen = configuration.replace(device=before["device"], precision=before["precision"])
         setup = set_up(chosen, objects, directory.path)
         for check in (_check_data, _check_initial_weights, _check_choices):
@@ -113,7 +113,7 @@ def resume(
 
 
 def default_directory(space: str) -> Path:
-    """runs/<space>-<date>-<time>, with a number where two runs begin in the same second."""
+    """``runs/<space>-<date>-<time>``, with a number added if that exists."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{re.split('[:.]', space)[-1]}-{stamp}"
     paths: Iterator[Path] = itertools.chain(
@@ -123,14 +123,14 @@ def default_directory(space: str) -> Path:
 
 
 def _shared_study(configuration: Configuration, path: Path) -> SharedStudy | None:
-    """The study of several drivers in ``--storage``, which can be reached; None: the run has a study of its own."""
+    """The study in ``--storage``, or None if the study is in the run directory."""
     if configuration.storage is None:
         return None
     return SharedStudy(normalised(configuration.storage), configuration.study or path.name, configuration.heartbeat)
 
 
 def _naming(configuration: Configuration, shared: SharedStudy | None) -> Configuration:
-    """The options as they are stored: with the study's name, and without the password of its database."""
+    """The options to store: with the study's name, and without the password of its database."""
     if shared is None:
         return configuration
     return configuration.replace(storage=without_password(shared.url), study=shared.name)
@@ -144,7 +144,7 @@ def _check_changes(changes: Mapping[str, Any]) -> None:
 
 
 def _check_machines(configuration: Configuration, changes: Mapping[str, Any], path: Path) -> None:
-    """Refuse to connect to machines that only the run directory names: connecting may hand over a password."""
+    """Refuse to connect to machines that only the run directory names, since that may reveal a password."""
     storage, cluster = configuration.storage, configuration.ray_address
     for name, address, is_near in (
         ("storage", storage, storage is None or is_local(storage)),
@@ -192,7 +192,7 @@ def _check_choices(before: Mapping[str, Any], now: Mapping[str, Any], path: Path
 
 
 def _check_record(setup: Setup, directory: RunDirectory) -> None:
-    """Refuse a damaged record before anything is written."""
+    """Reject a damaged record before anything is written."""
     study = read_study(directory.path, setup.ranking.objectives)
     if study is not None:
         open_record(setup, study, Silent())

@@ -1,4 +1,4 @@
-"""Phases of a run: what each must offer, and how a strategy sees all of them as one search."""
+"""The interface of a phase, phases of planned trials, and all phases of a run as one search for a strategy."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from slimsearch.record.trial import LOST, RUNNING, Trial
 from slimsearch.search_spaces import Point
 from slimsearch.strategies import Failure, Figures, Recorded
 
-# A trial that is lost with so many machines may be what takes them down.
+# A trial that is lost with this many machines is assumed to crash them.
 _LOST_MACHINES = 10
 
 
 class Phase(Protocol):
-    """A part of a run: tasks out, results in."""
+    """A part of a run: hands out tasks, and takes results."""
 
     @property
     def length(self) -> int:
-        """Trials that the phase consists of, those of earlier processes included."""
+        """Number of trials of the phase, including those of earlier processes."""
 
     def ask(self) -> Task | None:
-        """The next task; None: nothing now, and nothing ever if nothing is running."""
+        """The next task, or None; None while no task is running means that the phase is over."""
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Progress of a running task; False: it is to stop."""
+        """Take the metrics of an epoch of a running task; returns whether it continues."""
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
-        """The result of a task."""
+        """Take the result of a task."""
 
     def waits(self) -> bool:
-        """Whether, with nothing to do now and nothing running here, something may come of what other drivers do."""
+        """Whether trials of other drivers may lead to new tasks, when there is none now and none is running here."""
 
 
 class OpenPhase(Phase, Protocol):
-    """A phase in which the strategy proposes candidates, as long as it is open."""
+    """A phase in which the strategy proposes candidates while it is open."""
 
     open: bool
 
@@ -55,15 +55,15 @@ class OpenPhase(Phase, Protocol):
 
 
 class Phases:
-    """All phases as the one `slimsearch.strategies.Search` of a strategy.
+    """All phases of a run as one `slimsearch.strategies.Search`.
 
-    The next phase begins when the one before has nothing left and nothing running.
+    A phase begins when the previous one has no task left and none running.
 
     Args:
-        first: the search itself; where the strategy proposes, it lasts until the strategy closes it.
-        others: the phases after it, each made when its turn comes.
-        figures: how the run stands.
-        wait: gives other drivers time.
+        first: the search; if the strategy proposes, it lasts until the strategy closes it.
+        others: the later phases, each constructed when it begins.
+        figures: returns the progress of the run.
+        wait: waits for other drivers.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class Phases:
 class Attempts:
     """Decides which failed trials are retried: those whose worker died, up to `retries` times each.
 
-    Trials lost with their machine are counted separately: a lost machine may take a trial more than once before it is
-    known to be gone.
+    Trials lost with their machine are counted separately: a trial may be lost several times before the machine is known
+    to be gone.
     """
 
     def __init__(self, retries: int) -> None:
@@ -129,7 +129,7 @@ class Attempts:
         """Whether to retry the trial after `failure`.
 
         Raises:
-            SlimsearchError: no trial could succeed now; this one is run again when the run is resumed.
+            SlimsearchError: the disk is not writable; the trial is run again when the run is resumed.
         """
         if failure.unwritable:
             raise SlimsearchError(f"{failure.error}; what was finished is kept, go on with --resume")
@@ -143,13 +143,13 @@ class Attempts:
 class PlannedPhase(ABC):
     """A `Phase` of trials of one kind, which are known when it begins.
 
-    Trials that this driver had begun before it was stopped are evaluated first.
+    Interrupted trials of this driver are evaluated first.
 
     Args:
-        record, directory: where trials are recorded, and their files.
+        record, directory: of the run.
         seed: of the run.
-        teacher: of distillations that ask for the best network of the run.
-        retries: for a trial whose worker died.
+        teacher: the best network of the run, for distillation.
+        retries: of a trial whose worker died.
     """
 
     kind: ClassVar[str]
@@ -169,14 +169,14 @@ class PlannedPhase(ABC):
     @property
     @abstractmethod
     def length(self) -> int:
-        """Trials that the phase consists of."""
+        """Number of trials of the phase."""
 
     @abstractmethod
     def _begin(self) -> Trial | None:
-        """The next trial, from `Record.start`; None: nothing is free now."""
+        """Start and return the next trial; None if there is none now."""
 
     def ask(self) -> Task | None:
-        """The next trial that is ours to evaluate."""
+        """The next trial for this driver."""
         self._record.sync()
         while self._again:
             trial = self._record.trials[self._again.pop(0)]
@@ -188,7 +188,7 @@ class PlannedPhase(ABC):
         return None
 
     def waits(self) -> bool:
-        """Whether another driver is at a trial after which one of ours may be free."""
+        """Whether another driver evaluates a trial that others may depend on."""
         return self._record.others_have(self.kind, RUNNING)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -197,9 +197,9 @@ class PlannedPhase(ABC):
         return self._record.trials[number].state != LOST
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
-        """Record a result; a trial that failed says so, and what would have started from it is left out."""
+        """Record a result; trials that would start from a failed trial are left out."""
         if self._record.trials[number].state == LOST:
-            return  # another driver has it evaluated, or will
+            return  # another driver evaluates the candidate
         if isinstance(result, Outcome):
             self._finish(number, result)
         elif self._attempts.another(number, result):

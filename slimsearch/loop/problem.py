@@ -1,4 +1,4 @@
-"""What is searched, and what evaluates its candidates: networks on images, a table, or a function of the user's."""
+"""The search problem: a space and its evaluator (networks on images, a table, or a user's function)."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ from slimsearch.record.run_directory import RunDirectory
 from slimsearch.search_spaces import ChoiceSpace, JointSpace, ModelSpace, Space, Subset
 
 COSTS = ("latency_ms", "size_kib", "params", "macs")
-"""Metrics of a network that are known before it is trained."""
+"""Metrics of a network that are known before training."""
 NETWORK_METRICS = ("val_accuracy", *COSTS)
-"""Metrics that every network has that was trained to the end."""
+"""Metrics of every fully trained network."""
 _METRICS = (*NETWORK_METRICS, "training_seconds")
 _COMMON_NETWORKS = "kept"  # folder of a run directory
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Everything about a run that its strategy need not know.
+    """The search problem of a run.
 
     Attributes:
-        space: what is searched.
-        evaluator: makes what evaluates it, once the run directory is there.
-        metrics: what can be an objective; None: only the evaluator knows.
-        costs: which of them are known before a candidate is evaluated.
-        data: images, where networks are trained; None: there are no files to compress and to measure at the end.
+        space: of the candidates.
+        evaluator: constructs the evaluator for a run directory.
+        metrics: possible objectives; None if only the evaluator knows them.
+        costs: metrics that are known before a candidate is evaluated.
+        data: the data set of networks; None for a table or function, which has no files to compress and measure.
         device, precision: of training.
-        latency: how files are run.
-        initial: hash of the weights that networks begin with, if not drawn ones.
+        latency: threads, batch size and runtime of exported files.
+        initial: hash of the weights of ``--init``, or None.
     """
 
     space: Space
@@ -73,7 +73,7 @@ class Problem:
     initial: str | None = None
 
     def environment(self, configuration: Configuration) -> dict[str, Any]:
-        """What is needed to repeat the run, and what a resumed one is compared with."""
+        """The environment of the run, to repeat it and to compare it with that of a resumed run."""
         return {
             **machine(),
             "workers": configuration.worker_count,
@@ -92,7 +92,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class PythonObjects:
-    """What Python code gave in place of the names of a configuration.
+    """Objects passed from Python in place of names in a configuration.
 
     Attributes:
         space: an NNI ModelSpace class, a dict of choices or a `Space`, in place of ``configuration.space``.
@@ -105,10 +105,10 @@ class PythonObjects:
     evaluate: Callable[..., Mapping[str, float]] | None = None
 
     def named_in(self, configuration: Configuration) -> Configuration:
-        """The options with names for what was given.
+        """The options with placeholders for these objects.
 
         Raises:
-            SlimsearchError: `space` is no space.
+            SlimsearchError: `space` is not a space.
         """
         return configuration.replace(
             space=configuration.space if self.space is None else f"{FROM_PYTHON}:{_name_of_space(self.space)}",
@@ -117,7 +117,7 @@ class PythonObjects:
         )
 
     def missing(self, configuration: Configuration) -> tuple[str, str] | None:
-        """An object that the options say Python code gave, and that is missing here, and its argument's name."""
+        """Description and argument name of an object that the options need and that was not passed, or None."""
         space = space_from_python(configuration.space)
         if space is not None and self.space is None:
             return space, "space"
@@ -143,11 +143,11 @@ def prepare(
 
     Args:
         configuration: the options.
-        objects: what Python code gave in place of names.
-        chosen: the only architectures of the space that are searched; None: all.
+        objects: passed from Python.
+        chosen: restrict the space to these architectures; None: all.
 
     Raises:
-        SlimsearchError: something of it is wrong.
+        SlimsearchError: an option is invalid.
     """
     if objects.evaluate is not None or configuration.evaluator != "network":
         return _own_evaluation(configuration, objects)
@@ -202,13 +202,13 @@ def _described(data: Dataset) -> dict[str, Any]:
 
 
 def networks(configuration: Configuration, objects: PythonObjects) -> tuple[ModelSpace, Dataset]:
-    """The space of the networks that a configuration names, and the data set; see `prepare`.
+    """The space of networks and the data set of a configuration.
 
     Raises:
-        SlimsearchError: there is no such space or data set.
+        SlimsearchError: there is no such space, data set, device or runtime.
     """
-    training_settings(configuration)  # the device is there
-    runtime_version(configuration.runtime)  # and so is this
+    training_settings(configuration)  # checks the device
+    runtime_version(configuration.runtime)  # checks the runtime
     dataset = _dataset(configuration, objects.data)
     return _model_space(configuration.space, objects.space, dataset), dataset
 
@@ -217,13 +217,13 @@ def network_evaluator(
     configuration: Configuration, space: ModelSpace, data: Dataset, directory: RunDirectory, *, compressing: bool,
     initial: bytes | None = None,
 ) -> NetworkEvaluator:  # fmt: skip
-    """What evaluates networks as a configuration says, with what a run has on disk.
+    """The evaluator of networks; writes the data set for its workers into the run directory.
 
     Args:
         configuration: the options.
         space, data: see `networks`.
         directory: of the run.
-        compressing: whether candidates of the search are compressed, so that what they have in common is kept.
+        compressing: whether the search compresses its candidates, so that their common networks are stored.
         initial: see `initial_weights`.
     """
     data.without_test().save(directory.scratch / "data")
@@ -239,7 +239,7 @@ def network_evaluator(
 
 
 def training_settings(configuration: Configuration) -> TrainingSettings:
-    """How networks are trained.
+    """The options of training.
 
     Raises:
         SlimsearchError: there is no such device.
@@ -258,7 +258,7 @@ def training_settings(configuration: Configuration) -> TrainingSettings:
 
 
 def latency_settings(configuration: Configuration) -> LatencySettings:
-    """How files are run, and how their latency is known."""
+    """The options of latency measurement."""
     return LatencySettings(
         configuration.latency_batch, configuration.latency_threads, configuration.runtime, configuration.latency
     )
@@ -299,20 +299,20 @@ def _model_space(name: str, space: Any, data: Dataset) -> ModelSpace:
 
 
 def user_metrics(text: str | None) -> dict[str, UserMetric]:
-    """Functions by the names of ``--metrics name=path/to/file.py:function``.
+    """The functions of ``--metrics name=path/to/file.py:function``, by name.
 
     Raises:
-        SlimsearchError: it is not of that form, or there is no such function.
+        SlimsearchError: `text` does not have that form, or there is no such function.
     """
     found: dict[str, UserMetric] = {}
-    for part in (text or "").split(","):
-        if not part.strip():
+    for entry in (text or "").split(","):
+        if not entry.strip():
             continue
-        name, equals, location = part.partition("=")
+        name, equals, location = entry.partition("=")
         if not equals:
-            raise SlimsearchError(f"--metrics '{part}' is not of the form name=path/to/file.py:function")
+            raise SlimsearchError(f"--metrics '{entry}' is not of the form name=path/to/file.py:function")
         function = load_function("metric", location.strip())
         if not callable(function):
-            raise SlimsearchError(f"--metrics '{part}': {location} is not a function")
+            raise SlimsearchError(f"--metrics '{entry}': {location} is not a function")
         found[name.strip()] = function
     return found

@@ -1,4 +1,4 @@
-"""The next candidate: a new one that the sampler proposes, or near it, and whether it is worth its training."""
+"""Proposals of new candidates, and a check that rules out candidates that are already dominated on cost."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from slimsearch.record.trial import COMPLETE, Trial
 from slimsearch.search_spaces import Candidate, Point, Space
 from slimsearch.strategies.samplers import History, Sampler, keeps_limits
 
-# Draws of a sampler that proposes only candidates which were tried, before new ones near them are looked for.
+# Proposals of a sampler that may repeat tried candidates, before neighbors are proposed instead.
 _DRAWS = 20
-# Spaces up to this size are listed when all neighbors have been tried.
+# Up to this size, a space is enumerated once all neighbors have been tried.
 _LISTABLE = 200_000
-# The share of the last trials that a limit ruled out tells how hard the limits are to keep; the candidates tried in
-# place of the sampler's proposals are near the trials that keep them best.
+# Number of last trials whose share of ruled-out ones measures how hard the limits are to meet; and number of trials
+# nearest to the limits, which are mutated in place of the sampler's proposals.
 _RECENT, _NEAREST = 20, 10
 _ACCURACY = "val_accuracy"
 _STANDARD_ERRORS = 2.0
-# Two measurements of the same file may differ by this share.
+# Relative difference between two measurements of the same file.
 _LATENCY_TOLERANCE = 0.03
 
 
 class Proposals:
-    """New candidates: none twice, whatever the sampler proposes, and few that break limits, however narrow these are.
+    """Proposes new candidates: none twice, and few that break limits.
 
-    Most samplers learn from trained candidates only. Where limits rule out a share of the candidates before training,
-    the same share of the proposals is replaced by changes to the candidates that come nearest to the limits.
+    Most samplers learn from trained candidates only. If limits rule out a share of the candidates before training, the
+    same share of the proposals are mutations of the candidates nearest to the limits.
 
     Args:
-        space, sampler, objectives: what is searched, and what proposes for which objectives.
-        seed: of the run; the random numbers of a trial follow from it and the trial's number.
+        space, sampler, objectives: of the search.
+        seed: of the run; it and the trial's number determine the random numbers of a trial.
     """
 
     def __init__(self, space: Space, sampler: Sampler, objectives: Sequence[Objective], seed: int) -> None:
         self._space, self._sampler, self._objectives, self._seed = space, sampler, objectives, seed
 
     def next(self, history: History, number: int) -> Candidate | None:
-        """A candidate that is not in `history`, for trial `number`; None: every candidate was tried."""
+        """A candidate for trial `number` that is not in `history`, or None if every candidate was tried."""
         rng = np.random.default_rng([self._seed, number])
         share = _ruled_out(history)
         if share > 0 and rng.random() < share and not keeps_limits(self._sampler, self._space, history):
@@ -96,15 +96,15 @@ def _ruled_out(history: History) -> float:
 def dominated_on_cost(
     ranking: Ranking, candidate: Candidate, known: Mapping[str, float], trials: Iterable[Trial]
 ) -> str | None:
-    """Why a candidate is not worth its training: it is already dominated on cost; None where it may be worth it.
+    """Why a candidate is already dominated on cost, or None if training may be worthwhile.
 
-    Where recipes are searched too, an architecture comes again with another recipe. Its accuracy after compression is
-    taken to be at most the best that this architecture has had, trained alike, with or without a recipe, plus two
-    standard errors. Costs are exact, but for latency, which may have been measured 3% too high.
+    If recipes are searched too, an architecture occurs with several recipes. Its accuracy is assumed to be at most the
+    best of this architecture so far, with the same training and any recipe, plus two standard errors. Costs are exact
+    except latency, which may have been measured 3% too high.
 
     Args:
-        ranking: which trials are better.
-        candidate: the one that is about to be trained.
+        ranking: of the trials.
+        candidate: about to be trained.
         known: its costs.
         trials: of the run.
     """
@@ -137,6 +137,6 @@ def _trained_alike(one: Candidate, other: Candidate) -> bool:
 
 
 def _accuracies(trial: Trial) -> Iterable[float]:
-    """Of its file, and after each epoch on the way there."""
+    """Accuracies of its file, and after each epoch."""
     yield trial.metrics[_ACCURACY]
     yield from (point[_ACCURACY] for point in trial.curve if _ACCURACY in point)

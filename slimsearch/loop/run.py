@@ -1,4 +1,4 @@
-"""A run from its record to its report: its phases, as data, and what they share."""
+"""A run, from opening its record to writing its report; its phases are listed as data."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What the phases of a run share.
+    """Objects that all phases of a run use.
 
     Attributes:
-        setup: what the run is made of.
-        directory, record: where it is stored.
-        display: told of every change.
-        shared: the study of several drivers, if there are several.
-        search: trains candidates of the space.
-        subnets: judges candidates with weights of a supernet before that; None: the strategy has no supernet.
+        setup: the components of the run.
+        directory, record: of the run.
+        display: receives the events of the run.
+        shared: the study of several drivers, or None.
+        search: trains candidates.
+        subnets: scores candidates with weights of a supernet before that; None: the strategy has no supernet.
     """
 
     setup: Setup
@@ -67,7 +67,7 @@ class RunContext:
 
     @property
     def ranking(self) -> Ranking:
-        """As it stands: targets of the weighted product are fixed in the course of the search."""
+        """The current ranking: the search fixes the targets of the weighted product."""
         return self.search.ranking
 
     @property
@@ -77,7 +77,7 @@ class RunContext:
 
     @property
     def finalists(self) -> list[Trial]:
-        """As the record stands now."""
+        """The finalists according to the current record."""
         return finalists(self.ranking, self.record, self.configuration.top_k)
 
 
@@ -88,7 +88,7 @@ class PhaseDescription:
     Attributes:
         name: as the display shows it.
         needed: whether a run has this phase.
-        begin: makes it, once the phases before it are over.
+        begin: constructs the phase, once the previous ones are over.
     """
 
     name: str
@@ -147,7 +147,7 @@ PHASES = (
 
 
 def carry_out(setup: Setup, directory: RunDirectory, display: Display, shared: SharedStudy | None) -> Result:
-    """Open the record of a run, and carry the run to its end and its report."""
+    """Open the record of a run, run all phases and write the reports."""
     if shared is None:
         record = open_record(setup, directory.open_study(setup.ranking.objectives), display)
         if directory.torn:
@@ -164,7 +164,7 @@ def open_record(setup: Setup, study: optuna.Study, display: Display, driver: Dri
     """The record in a study.
 
     Raises:
-        SlimsearchError: a trial in it is not one of this run.
+        SlimsearchError: a trial does not belong to this run.
     """
     problem, objectives = setup.problem, setup.ranking.objectives
     record = Record(study, problem.space, objectives, display.update, driver)
@@ -202,7 +202,7 @@ def _context(
 def _fix_targets(
     directory: RunDirectory, shared: SharedStudy | None, targets: Mapping[str, float]
 ) -> Mapping[str, float]:
-    """Write the targets of the weighted product to config.yaml; all drivers of a study have the same ones."""
+    """Write the targets of the weighted product, which all drivers of a study share, to config.yaml."""
     agreed = targets if shared is None else shared.agree("targets", dict(targets))
     text = ",".join(f"{name}={value!r}" for name, value in agreed.items())
     Configuration.read(directory.config).replace(targets=text).write(directory.config)
@@ -210,7 +210,7 @@ def _fix_targets(
 
 
 def _run(run: RunContext) -> Result:
-    """Search, compress, measure the finalists, report; also after Ctrl-C, with what there is."""
+    """Run all phases, measure the finalists, and write the reports, also after Ctrl-C."""
     with run.display.open(run.directory.path), _log_lines_shown(run.display):
         try:
             _search(run)
@@ -227,7 +227,7 @@ def _run(run: RunContext) -> Result:
 
 
 def _search(run: RunContext) -> None:
-    """All phases, driven by the strategy."""
+    """Run all phases with the strategy."""
     phases = _phases(run)
     next(phases)  # run.first
     search = Phases(run.first, phases, lambda: figures(run.ranking, run.record.trials), run.record.wait)
@@ -264,7 +264,7 @@ def _evaluator(run: RunContext) -> Evaluator:
 
 @contextlib.contextmanager
 def _log_lines_shown(display: Display) -> Iterator[None]:
-    """Shows what is logged beside trials, such as the training of a supernet."""
+    """Shows log lines on the display, such as those of the training of a supernet."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

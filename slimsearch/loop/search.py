@@ -1,4 +1,4 @@
-"""Search of architectures: which candidate is tried next, which trials stop, and what is recorded."""
+"""The search phase: chooses the next candidate, stops trials early, and records results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from slimsearch.strategies import Failure, Recorded
 from slimsearch.strategies.samplers import History, Sampler
 from slimsearch.strategies.schedulers import Decision
 
-# Candidates that are ruled out before training are not charged to the budget, and need a bound.
+# Bound on candidates that are ruled out before training, which are not charged to the budget.
 _RULED_OUT_PER_TRIAL = 50
 
 
@@ -45,9 +45,9 @@ class Budget:
     """The budget of a search.
 
     Attributes:
-        trials: candidates to train, by all drivers together; those ruled out before training do not count.
+        trials: candidates to train, by all drivers together, excluding those ruled out before training.
         epochs: of training, for each candidate.
-        deadline: value of `time.monotonic` after which no trial is begun.
+        deadline: value of `time.monotonic` after which no trial starts.
         retries: of a trial whose worker died.
     """
 
@@ -66,19 +66,17 @@ class ArchitectureSearch:
     """Proposes architectures and records their trials.
 
     Args:
-        space, sampler, ranking: what is searched, what proposes candidates, and which trials are better.
-        record, directory: where trials are recorded, and their files.
-        budget: of the search.
-        seed: of the run.
-        fidelity: how far each trial is trained; None: all to the end.
-        stopping: when enough is found; None: the search ends when the budget is spent.
+        space, sampler, ranking, budget: of the search.
+        record, directory, seed: of the run.
+        fidelity: decides about trials after each epoch; None: all are fully trained.
+        stopping: ends the search early; None: it ends when the budget is spent.
         proposing: whether the sampler proposes candidates; False: the strategy offers them.
-        kind: of the trials: "search", or "subnet" where weights are inherited in place of training.
+        kind: of the trials: "search", or "subnet" with weights of a supernet in place of training.
         on_targets: called when the targets of the weighted product are fixed; returns the targets that all drivers use.
 
     Attributes:
-        ranking: as it stands; targets are fixed in the course of the search.
-        stopping: as given.
+        ranking: the current ranking; the search fixes its targets.
+        stopping: see above.
         open: whether the strategy may still offer candidates.
         exhausted: whether every candidate of the space was tried.
     """
@@ -111,7 +109,7 @@ class ArchitectureSearch:
         self.stopping = stopping or Stopping(ranking, {}, None)
         self._fidelity = fidelity
         self._attempts = Attempts(budget.retries)
-        self._decided: dict[int, tuple[str, str]] = {}  # running trial -> its state and reason when it has ended
+        self._decided: dict[int, tuple[str, str]] = {}  # running trial -> its final state and reason
         self.open = not proposing
         self._proposing = proposing
         self.exhausted = False
@@ -128,11 +126,11 @@ class ArchitectureSearch:
 
     @property
     def length(self) -> int:
-        """Candidates that the search trains, at most."""
+        """Maximum number of trained candidates."""
         return min(self._budget.trials, self._space.size)
 
     def ask(self) -> Task | None:
-        """An interrupted trial, a paused one that goes on, or a new one; None when no trial is left or due."""
+        """An interrupted, a resumed or a new trial; None if there is none now."""
         self._record.sync()
         self._catch_up()
         while self._interrupted:
@@ -154,17 +152,17 @@ class ArchitectureSearch:
             if candidate is not None:
                 return self._begin(candidate) or self.ask()
             self.exhausted = True
-            return self.ask()  # a paused trial may be due, now that no new one comes
+            return self.ask()  # without new trials, a paused one may be due
         if self._nothing_due(more):
             self._end_paused()
         return None
 
     def waits(self) -> bool:
-        """Whether another driver has unfinished trials, whose end may make others due."""
+        """Whether another driver has unfinished trials, after which others may be due."""
         return self._record.others_have(self._kind, RUNNING, PAUSED)
 
     def offer(self, architecture: Point) -> Task | Recorded | None:
-        """A candidate that the strategy proposes; see `slimsearch.strategies.Search`."""
+        """See `slimsearch.strategies.Search`."""
         candidate = self._space.candidate(architecture)
         number = self._number_of.get(candidate.key)
         if number is not None:
@@ -176,7 +174,7 @@ class ArchitectureSearch:
         self.open = False
 
     def rank_by(self, ranking: Ranking) -> None:
-        """Rank trials by another ranking from now on."""
+        """Switch to another ranking."""
         self.ranking = ranking
         self._history = self._known_history()
         if self._fidelity is not None:
@@ -191,7 +189,7 @@ class ArchitectureSearch:
         return Recorded(self._record.trials[number].metrics, losses)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Record an epoch; before the first one, rule out what breaks a limit or is dominated on cost."""
+        """Record an epoch; epoch 0 rules out candidates that break a limit or are dominated on cost."""
         if epoch == 0:
             trial, certain = self._record.trials[number], _certain(metrics)
             reason = self.ranking.broken(certain) or dominated_on_cost(
@@ -201,7 +199,7 @@ class ArchitectureSearch:
                 self._decided[number] = RULED_OUT, reason
                 return False
         if self._fidelity is not None and 0 < epoch <= self._record.trials[number].epochs_done:
-            return True  # trained again because its checkpoint was lost: the earlier decision stands
+            return True  # an epoch that is repeated because its checkpoint was lost
         self._record.epoch(number, epoch, metrics)
         if self._record.trials[number].state == LOST:
             return False
@@ -215,7 +213,7 @@ class ArchitectureSearch:
         return decision is Decision.CONTINUE
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
-        """Record the end of a trial, or have it run again if its worker died."""
+        """Record the end of a trial, or retry it if its worker died."""
         self._running.discard(number)
         if self._record.trials[number].state == LOST:  # another driver evaluates the candidate
             self._decided.pop(number, None)
@@ -249,7 +247,7 @@ class ArchitectureSearch:
         self._update(self._record.finish(number, outcome, reason=reason, violations=violations))
 
     def _catch_up(self) -> None:
-        """Update the search by all trials that changed, those of other drivers included."""
+        """Process all changed trials, including those of other drivers."""
         changed = self._record.changed[self._changes_read :]
         self._changes_read += len(changed)
         for trial in (self._record.trials[number] for number in changed):
@@ -257,7 +255,7 @@ class ArchitectureSearch:
                 self._update(trial)
 
     def _goes_on(self, trial: Trial) -> bool:
-        """Whether an interrupted trial goes on; otherwise it pauses or ends at the epoch where it was interrupted."""
+        """Whether an interrupted trial continues; otherwise pause or stop it at its last epoch."""
         if self._fidelity is None or not trial.curve:
             return True
         decision = self._fidelity.after_epoch(trial)
@@ -268,8 +266,8 @@ class ArchitectureSearch:
         return decision is Decision.CONTINUE
 
     def _begin(self, candidate: Candidate) -> Task | None:
-        """Begin a trial of `candidate`; None: another driver was first."""
-        # Where recipes are searched too, candidates share trained networks, which depend on the seed.
+        """Start a trial of `candidate`; None if another driver was first."""
+        # If recipes are searched too, candidates share trained networks, which depend on the seed.
         common = isinstance(self._space, JointSpace) and self._space.recipes.compresses
         trial = self._record.start(
             candidate, kind=self._kind, fidelity=self._budget.epochs, seed=self._seed, common_seed=common
@@ -283,12 +281,12 @@ class ArchitectureSearch:
         return self._task(trial) if trial.state == RUNNING else None
 
     def _copy(self, ended: int, best: int) -> None:
-        """End a paused trial, and train a copy of another one from its checkpoint, with other hyper-parameters."""
+        """Stop a paused trial, and continue a copy of a better one with other hyper-parameters."""
         assert self._fidelity is not None
         assert isinstance(self._space, JointSpace)
         original = self._record.trials[best]
         rng = np.random.default_rng([self._seed, len(self._record.trials)])
-        # The learning-rate schedule of the checkpoint is for its batch size.
+        # The learning-rate schedule of the checkpoint depends on the batch size.
         choices = [c for c in self._space.recipes.training if not c.label.endswith(".batch_size")]
         point = self._fidelity.perturbed(choices, original.point, rng)
         copy = self._record.start(
@@ -309,7 +307,7 @@ class ArchitectureSearch:
         )
 
     def _update(self, trial: Trial) -> None:
-        """Update everything derived from the record by a trial that changed."""
+        """Update all data derived from the record for a changed trial."""
         if trial.state in SUPERSEDED or not self._record.stands(trial.number):
             self._remove(trial)
             return
@@ -336,7 +334,7 @@ class ArchitectureSearch:
         self._history.add(self.ranking.observation(trial, None))
 
     def _remove(self, trial: Trial) -> None:
-        """Another trial stands for the candidate, or will be begun for it."""
+        """Remove a superseded trial; its candidate is tried again if no other trial has it."""
         if trial.number in self._history_index:
             self._index()
         elif trial.state == LOST and trial.candidate.key not in self._number_of:
@@ -345,7 +343,7 @@ class ArchitectureSearch:
             self._fidelity.update(trial)
 
     def _index(self) -> None:
-        """Derive everything from the trials that stand."""
+        """Derive the indices and the history from the record."""
         trials = [t for t in self._record.trials if t.kind == self._kind]
         standing = [t for t in self._record.standing if t.kind == self._kind]
         self._numbers = [t.number for t in standing]
@@ -369,7 +367,7 @@ class ArchitectureSearch:
         if ranking is not self.ranking:
             self.rank_by(ranking)
         else:
-            self._history = self._known_history()  # the medians have moved
+            self._history = self._known_history()  # the medians have changed
 
     def _with_fixed_targets(self, ranking: Ranking, record: Record) -> Ranking:
         """The ranking with fixed targets, once they can be computed."""
@@ -379,7 +377,7 @@ class ArchitectureSearch:
         return replace(fixed, targets=self._on_targets(fixed.targets))
 
     def _charged(self, before: int | None = None) -> int:
-        """Number of trials that are charged to the budget, of all or of those with a number below `before`."""
+        """Number of trials that are charged to the budget, optionally only of those below number `before`."""
         if before is None:
             return len(self._numbers) - len(self._ruled_out) - len(self._copies)
         free = self._ruled_out | self._copies
@@ -395,13 +393,13 @@ class ArchitectureSearch:
         )
 
     def _nothing_due(self, more: bool) -> bool:
-        """Whether no trial runs or is due, here or at another driver: paused trials stay where they are."""
+        """Whether no trial of any driver is running or due, so that paused trials can end."""
         if self._running or self.open or self._budget.late or self._record.others_have(self._kind, RUNNING):
             return False
         return self._fidelity is not None and not self._fidelity.due(more)
 
     def _end_paused(self) -> None:
-        """The search is over: paused trials end where they are."""
+        """Stop all paused trials of this driver at the end of the search."""
         for number in self._numbers:
             trial = self._record.trials[number]
             if trial.state == PAUSED and self._record.is_own(number):
@@ -429,7 +427,7 @@ class ArchitectureSearch:
 
 
 def _certain(known: Mapping[str, float]) -> dict[str, float]:
-    """Metrics by which a candidate can be ruled out: without a latency measured on a busy machine."""
+    """Metrics that may rule out a candidate: excludes a latency measured on a busy machine."""
     disturbed = known.get("latency_calm") == 0
     return {metric: value for metric, value in known.items() if not (disturbed and metric == "latency_ms")}
 

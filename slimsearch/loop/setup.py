@@ -1,4 +1,4 @@
-"""The setup of a run: everything that it is made of and that can be wrong, checked before anything is written."""
+"""The setup of a run: constructs and checks its components before anything is written."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from slimsearch.strategies.schedulers import Exploiting, Scheduler, load_schedul
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run is made of.
+    """The components of a run.
 
     Attributes:
         configuration: the options, with the content of the files that they name.
-        ranking: which trials are better.
+        ranking: of the trials.
         recipe: of the compression after the search.
-        problem: what is searched and what evaluates it.
+        problem: the space and its evaluator.
         sampler: proposes candidates.
-        scheduler: decides how far candidates are trained; None: all to the end.
-        stopping: decides when enough is found.
-        strategy, traits: the engine, and what sets it apart.
-        environment: for environment.json.
+        scheduler: decides how far candidates are trained; None: all are fully trained.
+        stopping: ends the search early.
+        strategy, traits: the engine and its properties.
+        environment: the content of environment.json.
     """
 
     configuration: Configuration
@@ -52,20 +52,20 @@ class Setup:
 
     @property
     def recipes(self) -> RecipeSpace | None:
-        """What is searched besides architectures."""
+        """The space of recipes, if recipes are searched together with architectures."""
         return self.problem.space.recipes if isinstance(self.problem.space, JointSpace) else None
 
 
 def set_up(configuration: Configuration, objects: PythonObjects, run_directory: Path) -> Setup:
-    """Make and check everything, the cheap things first.
+    """Construct and check all components, the cheap ones first.
 
     Args:
         configuration: the options, with absolute paths.
-        objects: what Python code gave in place of names.
-        run_directory: absolute path; need not exist yet.
+        objects: passed from Python.
+        run_directory: absolute path; need not exist.
 
     Raises:
-        SlimsearchError: something is wrong, or options do not go together.
+        SlimsearchError: an option is invalid, or two options exclude each other.
     """
     ranking = Ranking.of(configuration)
     recipe = _recipe(configuration)
@@ -79,10 +79,10 @@ def set_up(configuration: Configuration, objects: PythonObjects, run_directory: 
     if trains_networks and not traits.remote_workers:
         begin_workers(IMPORTS)  # while this process imports the same modules
     problem = prepare(configuration, objects, chosen)
-    written_out = _written_out(configuration, chosen, recipe, problem)
+    resolved = _with_content(configuration, chosen, recipe, problem)
     setup = Setup(
-        written_out, ranking, recipe, problem, sampler, scheduler, stopping, strategy, traits,
-        problem.environment(written_out),
+        resolved, ranking, recipe, problem, sampler, scheduler, stopping, strategy, traits,
+        problem.environment(resolved),
     )  # fmt: skip
     _check_combinations(setup)
     _check_objectives(setup)
@@ -90,7 +90,7 @@ def set_up(configuration: Configuration, objects: PythonObjects, run_directory: 
 
 
 def _recipe(configuration: Configuration) -> compression.Recipe:
-    """The recipe of the compression after the search; with ``--co-search`` the search has the compression."""
+    """The recipe of the compression after the search; empty with ``--co-search``."""
     recipe = compression.Recipe.parse(configuration.compress)
     if configuration.co_search is not None:
         return compression.Recipe()
@@ -109,11 +109,11 @@ def _strategy_settings(configuration: Configuration, ranking: Ranking, run_direc
     )  # fmt: skip
 
 
-def _written_out(
+def _with_content(
     configuration: Configuration, chosen: Sequence[Mapping[str, Any]] | None, recipe: compression.Recipe,
     problem: Problem,
 ) -> Configuration:  # fmt: skip
-    """The options with the content of files that may have changed, or be elsewhere, when the run is resumed."""
+    """The options with the content of files, which may have changed when the run is resumed."""
     co_search = configuration.co_search
     if co_search is not None and isinstance(problem.space, JointSpace):
         co_search = text_of(problem.space.recipes)
@@ -126,11 +126,11 @@ def _written_out(
 
 @dataclass(frozen=True)
 class _Rule:
-    """Options that do not go together.
+    """A rule about options that exclude each other.
 
     Attributes:
-        broken: whether a setup has them.
-        message: with options by their names, and `joint_option`: the flag that has recipes searched.
+        broken: whether a setup violates the rule.
+        message: a format string over the options, and `joint_option`, the flag that adds recipes to the search.
     """
 
     broken: Callable[[Setup], bool]
@@ -158,13 +158,6 @@ _RULES = (
     _Rule(
         lambda s: s.configuration.init is not None and s.problem.data is None,
         "--init: there are no networks with --evaluator {evaluator}",
-    ),
-    _Rule(
-        lambda s: (
-            isinstance(s.scheduler, Exploiting)
-            and not (isinstance(s.problem.space, JointSpace) and s.problem.space.recipes.training)
-        ),
-        "--scheduler {scheduler} varies training hyper-parameters: it needs --search-hyperparameters",
     ),
     _Rule(
         lambda s: isinstance(s.scheduler, Exploiting) and not (s.recipes is not None and s.recipes.training),

@@ -1,4 +1,4 @@
-"""The end of a search: when enough is found, and why there is no result."""
+"""Early end of a search by ``--stop-at`` and ``--patience``, and the error of a search without a result."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Stopping:
     """Ends a search that has reached its goal, or that no longer improves.
 
     Args:
-        ranking: which trials are better.
-        goal: metrics that one feasible candidate must reach, all at once; empty: no goal.
-        patience: completed trials in a row without a gain in hypervolume (with one objective or the weighted product:
-            without a better one) after which the search ends; None: never.
+        ranking: of the trials.
+        goal: metrics that a single feasible candidate must reach; empty: no goal.
+        patience: number of completed trials in a row without a gain in hypervolume (with one objective or the weighted
+            product: without a better trial) after which the search ends; None: never.
     """
 
     def __init__(self, ranking: Ranking, goal: Mapping[str, float], patience: int | None) -> None:
@@ -43,7 +43,7 @@ class Stopping:
         return cls(ranking, pairs("stop_at", stop_at), patience)
 
     def update(self, trial: Trial, score: float | None) -> None:
-        """Count a trial that has changed; `score`: of the weighted product, if trials are ranked by it."""
+        """Process a changed trial; `score` is that of the weighted product, if trials are ranked by it."""
         if trial.state != COMPLETE or self.reason is not None:
             return
         feasible = self._ranking.broken(trial.metrics) is None
@@ -70,10 +70,10 @@ class Stopping:
 
 
 def refuse_if_nothing_is_left(ranking: Ranking, record: Record) -> None:
-    """Refuse a search that ended without a single feasible candidate.
+    """Raise an error if a search ended without a feasible candidate.
 
     Raises:
-        SlimsearchError: every trial failed, or no candidate keeps the limits; the line says how near they came.
+        SlimsearchError: every trial failed, or no candidate meets the limits; the message has the best value.
     """
     trials = [t for t in record.standing if t.kind == SEARCH]
     if ranking.feasible(trials):

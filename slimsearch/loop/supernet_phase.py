@@ -1,4 +1,4 @@
-"""Training of the best subnets of a supernet, and how well inherited accuracy predicted trained accuracy."""
+"""Training of the best subnets of a supernet, and the correlation of inherited and trained accuracy."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class FinalistTraining:
     """Offers the best subnets to a search that trains them, until its budget is spent.
 
     Args:
-        search: records the trainings; no sampler proposes in it.
-        ranking: which subnets are best.
-        record: of the run, with the subnets.
+        search: a search without a sampler, which records the trials.
+        ranking: of the subnets.
+        record: of the run.
     """
 
     def __init__(self, search: ArchitectureSearch, ranking: Ranking, record: Record) -> None:
@@ -35,7 +35,7 @@ class FinalistTraining:
         task = self._search.ask()
         if self._waiting is None:
             subnets = [replace(t, kind=SEARCH) for t in self._record.trials if t.kind == SUBNET]
-            # A subnet is more accurate once it is trained on its own than with shared weights.
+            # A subnet is more accurate after its own training than with shared weights.
             limits = tuple(limit for limit in self._ranking.limits if limit.metric != "val_accuracy")
             best = replace(self._ranking, limits=limits).select(subnets, len(subnets))
             self._waiting = [t.candidate for t in best]
@@ -48,7 +48,7 @@ class FinalistTraining:
                 return answer
         if task is None:
             self._search.close()
-            task = self._search.ask()  # a paused trial may be due, now that no new one comes
+            task = self._search.ask()  # without new trials, a paused one may be due
         return task
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -62,7 +62,7 @@ class FinalistTraining:
 
 
 def rank_correlation(trials: Iterable[Trial]) -> tuple[float, int] | None:
-    """Spearman's correlation of inherited and trained accuracy, and the number of networks; None below 3 networks."""
+    """Spearman's correlation of inherited and trained accuracy, and the number of networks; None for fewer than 3."""
     from scipy.stats import spearmanr
 
     recorded = tuple(trials)
