@@ -1,4 +1,4 @@
-"""Tables and plots of the check of a space."""
+"""Tables and plots of a space check."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORMS = {"params": "{:,.0f}", "macs": "{:,.0f}", "latency_ms": "{:.3g}"}
 
 
 def show(found: SpaceCheck, duration: Duration | None, configuration: Configuration) -> None:
-    """Print the check."""
+    """Print the result of ``slimsearch check``."""
     from rich.markup import escape
     from rich.table import Table
 

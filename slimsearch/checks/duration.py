@@ -9,15 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median, stdev
-from typing import Any
-
-import numpy as np
 
 from slimsearch import compression
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import NetworkEvaluator, Outcome, Task
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.search_spaces import Candidate, Point, Space
+from slimsearch.search_spaces import Candidate, Point
 from slimsearch.strategies import Failure, Figures, Recorded, Strategy
 
 _STEPS = (4, 16)
@@ -26,16 +23,16 @@ _EPOCHS = 3
 
 @dataclass(frozen=True)
 class Duration:
-    """Seconds, on this machine with as many workers as the search will have.
+    """Durations in seconds, on this machine with the number of workers of the search.
 
     Attributes:
         start: until a worker begins its first task, imports included.
-        trial: one trial, the mean over the networks that were tried.
+        trial: one trial, the mean over the trained networks.
         error: standard error of `trial`.
         search: the whole search; its last trials may leave workers idle.
         low, high: `search` with `trial` two standard errors lower or higher.
         compression: the compression of the best candidates.
-        tried: number of networks that were tried.
+        tried: number of trained networks.
         trials: number of trials of the search.
     """
 
@@ -64,13 +61,13 @@ def estimate(
 ) -> Duration:
     """Estimate the duration of a search: train some networks for two numbers of steps, with all workers busy.
 
-    The two lengths tell apart the time of a step, of the validation after an epoch, and of the work outside the
-    training. Savings by a scheduler or by limits are not counted.
+    The two numbers separate the time of a step, of the validation after an epoch, and of the work outside the
+    training. Ignores savings by a scheduler or by limits.
 
     Args:
         evaluator: of the search.
         strategy: drives the evaluation, with the workers of the search.
-        architectures: drawn from the space; more than there are workers.
+        architectures: to train; at least one for each worker.
         data: the data set.
         trials, epochs, workers: of the search.
         recipe: of the compression after the search.
@@ -87,7 +84,7 @@ def estimate(
         probe = _Probe([(point, steps * batch) for point in architectures for steps in short], Path(folder))
         began = time.perf_counter()
         strategy.run(probe, evaluator)
-    # The first one of each worker waits for it to start.
+    # The first task of each worker waits until it has started.
     start = min((times.first for times in probe.times.values() if times.first), default=began) - began
     seconds, trained = [], []
     for number in range(0, len(architectures) * 2, 2):
@@ -117,7 +114,7 @@ def estimate(
 
 @dataclass
 class _Times:
-    """Times of one task: of its first report, of each epoch, and of its end."""
+    """Times of one task: its first report, each epoch, and its end."""
 
     first: float | None = None
     epochs: list[float] = field(default_factory=list)
@@ -126,7 +123,7 @@ class _Times:
 
     @property
     def epoch(self) -> float | None:
-        """Seconds of an epoch, without the first one, which includes one-time work."""
+        """Seconds of an epoch; excludes the first one, which includes one-time work."""
         if self.end is None or len(self.epochs) < 2:
             return None
         return min(after - before for before, after in zip(self.epochs, self.epochs[1:], strict=False))
@@ -140,7 +137,7 @@ class _Times:
 
 
 class _Probe:
-    """A search with given tasks that records times only."""
+    """A search that hands out fixed tasks and records times only."""
 
     def __init__(self, tasks: Sequence[tuple[Point, int]], folder: Path) -> None:
         self._tasks = [
@@ -179,22 +176,10 @@ class _Probe:
         return None
 
     def close(self) -> None:
-        """It proposes nothing."""
+        pass
 
     def recorded(self, number: int) -> Recorded | None:
         return None
 
     def figures(self) -> Figures:
         return Figures({}, {}, None)
-
-
-def drawn(space: Space, count: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """`count` different random points of a space, or fewer if it has no more."""
-    found: list[dict[str, Any]] = []
-    for _ in range(20 * count):
-        point = space.sample(rng)
-        if point not in found:
-            found.append(point)
-        if len(found) == count:
-            break
-    return found

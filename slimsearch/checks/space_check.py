@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from slimsearch import compression
-from slimsearch.checks.duration import Duration, drawn, estimate
+from slimsearch.checks.duration import Duration, estimate
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import LatencyPredictor, Limit
@@ -27,9 +27,9 @@ from slimsearch.search_spaces import ModelSpace
 from slimsearch.strategies import StrategySettings
 from slimsearch.strategies.local import Local
 
-# Up to this many combinations, the different networks are counted.
+# Largest number of combinations for which different networks are counted.
 _COUNTED = 20_000
-# Networks whose choices are changed one by one, and the seconds that this may take.
+# Networks whose choices are changed one by one, and the time limit for that in seconds.
 _CHANGED, _PATIENCE = 3, 60.0
 _PREDICTED = 12
 _TRIED = 4
@@ -43,7 +43,7 @@ class CheckedChoice:
         label, values: of the choice.
         layers: number of layers that depend on the choice.
         active: share of the sampled networks in which the choice is active.
-        dead: whether other values changed nothing in any network that was tried; None: none was tried.
+        dead: whether other values changed no network; None: not tried.
     """
 
     label: str
@@ -60,7 +60,7 @@ class BrokenNetworks:
     Attributes:
         count: number of networks.
         message: of the first one.
-        always: choices that all of them have in common with no network that runs.
+        always: values that all of them have, and no network that runs.
     """
 
     count: int
@@ -70,7 +70,7 @@ class BrokenNetworks:
 
 @dataclass(frozen=True)
 class SpaceCheck:
-    """Check of a space, for the shape of a data set's images.
+    """Result of a check of a space for a data set.
 
     Attributes:
         combinations: number of combinations of all values.
@@ -79,7 +79,7 @@ class SpaceCheck:
         sampled, works: number of random networks, and of those that can be built and run.
         failures: the other networks.
         costs: ``params`` and ``macs`` of each network that runs, and the predicted ``latency_ms`` of a few.
-        within_limits: by limit, the share of the networks that keep it.
+        within_limits: by limit, the share of the networks that meet it.
     """
 
     combinations: int
@@ -101,7 +101,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
         estimated: also estimate the duration of the search, and predict latencies.
 
     Raises:
-        SlimsearchError: the options are wrong, or it is no space of networks.
+        SlimsearchError: an option is invalid, or the space has no networks.
     """
     if configuration.evaluator != "network":
         raise SlimsearchError("check is for networks: --evaluator has none")
@@ -118,7 +118,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
         duration = estimate(
             network_evaluator(configuration, space, data, directory, compressing=False),
             Local(StrategySettings(workers=workers, trial_timeout=configuration.trial_timeout)),
-            drawn(space, max(_TRIED, workers), np.random.default_rng(configuration.seed)),
+            _different(space, max(_TRIED, workers), np.random.default_rng(configuration.seed)),
             data,
             trials=min(configuration.trials, found.different or configuration.trials),
             epochs=configuration.epochs,
@@ -136,20 +136,20 @@ def check_space(
     """Check `samples` random networks of a space.
 
     Args:
-        space: for images of the data's shape.
-        data: the data set, for calibration images.
+        space: of networks for `data`.
+        data: for calibration images.
         samples: number of networks.
         limits: of the search.
         seed: of the sample.
         predict: also predict the latency of a few networks on this machine.
     """
     rng = np.random.default_rng(seed)
-    drawn = [space.sample(rng) for _ in range(samples)]
-    active = Counter(label for architecture in drawn for label in architecture)
+    sampled = [space.sample(rng) for _ in range(samples)]
+    active = Counter(label for architecture in sampled for label in architecture)
     runs: list[dict[str, Any]] = []
     fails: list[tuple[dict[str, Any], str]] = []
     costs: dict[str, list[float]] = {"params": [], "macs": []}
-    for architecture in drawn:
+    for architecture in sampled:
         try:
             params, macs = _costs(space, architecture)
         except SlimsearchError as error:
@@ -161,13 +161,13 @@ def check_space(
     if predict and runs:
         costs["latency_ms"] = _latencies(space, data, runs[:_PREDICTED])
     dead = _dead(space, runs[:_CHANGED])
-    places = space.affected_layers()
+    layers = space.affected_layers()
     return SpaceCheck(
         space.size,
         sum(1 for _ in space.grid()) if space.size <= _COUNTED else None,
         tuple(
             CheckedChoice(
-                choice.label, choice.values, len(places[choice.label]), active[choice.label] / samples,
+                choice.label, choice.values, len(layers[choice.label]), active[choice.label] / samples,
                 dead.get(choice.label),
             )
             for choice in space.choices
@@ -186,8 +186,20 @@ def check_space(
     )  # fmt: skip
 
 
+def _different(space: ModelSpace, count: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Up to `count` different random points of a space."""
+    found: list[dict[str, Any]] = []
+    for _ in range(20 * count):
+        point = space.sample(rng)
+        if point not in found:
+            found.append(point)
+        if len(found) == count:
+            break
+    return found
+
+
 def _costs(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[int, int]:
-    """Parameters, and multiply-accumulates for one image; without memory for weights where the network allows it."""
+    """Parameters and multiply-accumulates for one image; allocates no weights if the network allows it."""
     import torch
 
     def counted(device: str) -> tuple[int, int]:
@@ -196,7 +208,7 @@ def _costs(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[int, int
 
     try:
         return counted("meta")
-    except SlimsearchError:  # its forward may depend on values
+    except SlimsearchError:  # the forward pass may depend on values
         return counted("cpu")
 
 
@@ -213,7 +225,7 @@ def _latencies(space: ModelSpace, data: Dataset, architectures: Sequence[Mapping
 
 
 def _dead(space: ModelSpace, architectures: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
-    """By label, whether no other value of the choice made a difference to any of the networks."""
+    """By label, whether no other value of the choice changed any of the networks."""
     until = time.monotonic() + _PATIENCE
     found: dict[str, bool] = {}
     for architecture, choice in itertools.product(architectures, space.choices):
@@ -227,7 +239,7 @@ def _dead(space: ModelSpace, architectures: Sequence[Mapping[str, Any]]) -> dict
             try:
                 changed = space.canonical({**space.complete(architecture), choice.label: value})
                 same = _signature(space, changed) == here
-            except SlimsearchError:  # no point of the space, or one that does not run
+            except SlimsearchError:  # not in the space, or does not run
                 continue
             if same is False:
                 break
@@ -237,7 +249,7 @@ def _dead(space: ModelSpace, architectures: Sequence[Mapping[str, Any]]) -> dict
 
 
 def _signature(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Equal for equal networks: modules, shapes, and outputs with the same seed."""
+    """Modules, shapes and outputs of a network; equal for equal networks."""
     import torch
 
     module = space.check(architecture)
@@ -249,7 +261,6 @@ def _signature(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[Any,
 
 def _grouped(fails: Sequence[tuple[dict[str, Any], str]], runs: Sequence[dict[str, Any]]) -> tuple[BrokenNetworks, ...]:
     """Networks by their error, the most frequent error first."""
-    # Messages begin with the architecture.
     reasons: dict[str, list[tuple[dict[str, Any], str]]] = {}
     for architecture, message in fails:
         reasons.setdefault(_reason(message), []).append((architecture, message))
@@ -264,7 +275,7 @@ def _grouped(fails: Sequence[tuple[dict[str, Any], str]], runs: Sequence[dict[st
 
 
 def _reason(message: str) -> str:
-    """The error without its numbers, which differ from one architecture to the next."""
+    """An error message without the architecture at its start and without numbers, which differ between networks."""
     _, brace, rest = message.rpartition("}")
     return "".join(c for c in (rest if brace else message) if not c.isdigit())
 

@@ -1,4 +1,4 @@
-"""Parser of the options of a command or script: a mistake is one line, and the help ends with examples."""
+"""Argument parser of commands and scripts, with one-line errors and examples in the help."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from slimsearch.errors import SlimsearchError
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Parses the options of a command of ``slimsearch`` or of a script.
-
-    The help shows defaults. A mistake ends the process with one line and exit code 2.
+    """Argument parser whose help shows defaults, and whose errors are one line with exit code 2.
 
     Args:
-        description: of the command, with or without a capital and a full stop.
-        program: how the command is called, such as ``slimsearch ls``; by default the name of the script.
-        examples: options that stand after `program` in the examples of the help.
+        description: of the command.
+        program: name in the help, such as ``slimsearch ls``; by default the name of the script.
+        examples: options after `program` in the examples of the help.
     """
 
     def __init__(self, description: str, program: str | None = None, examples: Sequence[str] = ()) -> None:
@@ -32,7 +30,7 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
-        """As in argparse; the help ends with the default, if there is one."""
+        """As in argparse, with the default added to the help."""
         default = settings.get("default")
         if default not in (None, False, "", argparse.SUPPRESS):
             words = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
@@ -45,7 +43,6 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def whole_number(text: str) -> int:
-    """Parses a whole number."""
     try:
         return int(text)
     except ValueError:
@@ -53,7 +50,6 @@ def whole_number(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """Parses a number."""
     try:
         return float(text)
     except ValueError:
@@ -61,7 +57,7 @@ def number(text: str) -> float:
 
 
 def trial_numbers(text: str | None) -> list[int]:
-    """Parses ``--models 7,22``; empty without the option.
+    """Parse the value of ``--models 7,22``; empty without the option.
 
     Raises:
         SlimsearchError: the text is not a list of whole numbers.

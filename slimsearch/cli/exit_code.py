@@ -1,4 +1,4 @@
-"""Exit codes of commands and scripts: 0, 2 for a mistake, which is one line on stderr, and 130 after Ctrl-C."""
+"""Exit codes of commands and scripts: 0, 2 after an error (one line on stderr), and 130 after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def exit_code(run: Callable[[], object], advice: str = "") -> int:
 
 
 def say(message: object) -> int:
-    """Print the line of a mistake, with control characters escaped, and return its exit code."""
+    """Print an error as one line, with control characters escaped, and return its exit code."""
     line = " ".join(str(message).split())
     print("error: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
     return MISTAKE
@@ -49,10 +49,10 @@ def say(message: object) -> int:
 
 @contextlib.contextmanager
 def _second_interrupt_ends() -> Iterator[None]:
-    """In this context the first Ctrl-C raises KeyboardInterrupt, and a second one ends the process.
+    """In this context the first Ctrl-C raises KeyboardInterrupt, and a second one kills the process.
 
-    The second one leaves files as ``kill -9`` does: a run can be resumed. It works until the process ends. Where
-    somebody else handles Ctrl-C already, nothing changes.
+    The run can be resumed, as after ``kill -9``. The handler stays until the process ends. If another handler for
+    Ctrl-C is installed, it is kept.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

@@ -11,7 +11,7 @@ from slimsearch.cli.exit_code import MISTAKE, exit_code, say
 from slimsearch.names import built_in_names
 
 _PACKAGE = "slimsearch.cli.commands"
-# In the order of their use; others follow.
+# In order of use; others follow.
 _ORDER = ("check", "run", "retrain", "report", "compare", "ls", "predict", "export", "dashboard", "completion")
 _ADVICE = "; what was finished is kept, go on with --resume"
 
@@ -28,10 +28,10 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
 
     Args:
         arguments: its name and its options; by default those of this process.
-        program: how it was called, if not as ``slimsearch`` and its name.
+        program: name in the help, if not ``slimsearch`` and the name of the command.
 
     Returns:
-        the exit code: 0, 2 for a mistake, or 130 after Ctrl-C.
+        the exit code, see `exit_code`.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):

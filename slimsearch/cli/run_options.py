@@ -63,7 +63,7 @@ def run_parser(program: str, description: str, examples: Sequence[str]) -> Comma
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are given on the command line or in files of ``--config``."""
+    """The options that are set on the command line or in files of ``--config``."""
     found = {
         name: value for name, value in options.items() if name not in ("config", "print_config") and value is not None
     }
@@ -73,7 +73,7 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def presets() -> list[str]:
-    """Names of the shipped files of options."""
+    """Names of the presets for ``--config``."""
     return sorted(path.stem for path in _PRESETS.glob("*.yaml"))
 
 

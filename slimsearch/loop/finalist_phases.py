@@ -8,7 +8,7 @@ from dataclasses import replace
 from slimsearch import compression
 from slimsearch.evaluators import Artifact
 from slimsearch.loop.phases import PlannedPhase
-from slimsearch.record.lineage import partial_recipes, scored_step
+from slimsearch.record.lineage import compression_lineage, partial_recipes, scored_step
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import COMPLETE, COMPRESSION, REPEAT, STEP, Trial
@@ -35,7 +35,7 @@ class RepeatPhase(PlannedPhase):
         super().__init__(record, directory, seed, teacher, retries)
         originals: dict[int, Trial] = {}
         for trial in finalists:
-            for ancestor in reversed(_lineage(trial, record)):  # parents come before their children
+            for ancestor in compression_lineage(trial, record.trials):
                 originals[ancestor.number] = ancestor
         self._wanted = [(original, turn) for turn in range(1, repeats) for original in originals.values()]
 
@@ -106,14 +106,6 @@ class IntermediateScores(PlannedPhase):
     def waits(self) -> bool:
         """False: no trial of this phase depends on another one."""
         return False
-
-
-def _lineage(trial: Trial, record: Record) -> list[Trial]:
-    """`trial`, the trial that it was compressed from, and so on."""
-    lineage = [trial]
-    while lineage[-1].kind == COMPRESSION and (parent := lineage[-1].parent) is not None:
-        lineage.append(record.trials[parent])
-    return lineage
 
 
 def _find(record: Record, original: Trial, turn: int) -> Trial | None:

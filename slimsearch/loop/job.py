@@ -19,7 +19,7 @@ from slimsearch.options.configuration import RESUMABLE, Configuration, flag
 from slimsearch.record import environment
 from slimsearch.record.run_directory import RunDirectory, read_study
 from slimsearch.record.shared.storage import is_local, is_loopback, masked, normalised, without_password
-from slimsearch.record.shared.study import SharedStudy, terms
+from slimsearch.record.shared.study import SharedStudy, study_settings
 from slimsearch.report.display import Display, Silent
 from slimsearch.report.loggers import with_loggers
 from slimsearch.report.report_files import Result
@@ -56,7 +56,7 @@ def start(
     shared = _shared_study(configuration, path)  # first, since the database may be unreachable
     setup = set_up(_naming(configuration, shared), objects, path.expanduser().resolve())
     if shared is not None:
-        agreed = shared.join(setup.ranking.objectives, terms(setup.configuration, setup.environment))
+        agreed = shared.join(setup.ranking.objectives, study_settings(setup.configuration, setup.environment))
         for line in environment.differences(agreed["environment"], setup.environment):
             display.warn(f"not as where the study was begun: {line}")
     with RunDirectory(path, create=True) as directory:

@@ -1,1 +1,1 @@
-"""What a run can be told, and how it is read: from the command line, YAML, a file of choices."""
+"""Options of a run: the configuration, chosen architectures, initial weights, and recipes to search."""

@@ -1,4 +1,4 @@
-"""Chosen architectures, named by a run, a file or JSON, and the run that trains them again."""
+"""Architectures chosen with ``--architectures``, and the options of a run that retrains them."""
 
 from __future__ import annotations
 
@@ -13,36 +13,33 @@ from slimsearch.options.configuration import Configuration
 from slimsearch.reading import mismatch, read_yaml, yaml_value
 
 _MODELS, _CONFIG = "top_models.json", "config.yaml"
-# Options about networks, and how they are trained, scored and compressed; not about how they are searched.
+# Options that a retraining takes over: those of networks and their evaluation, not those of the search.
 _INHERITED = (
     "space", "dataset", "data_root", "download", "image_size", "objectives", "objective", "weights", "targets",
     "max_latency_ms", "max_size_kib", "max_params", "max_macs", "min_accuracy", "metrics", "compress", "int8_target",
     "max_drop", "device", "precision", "training_threads", "batch_size", "learning_rate", "init",
     "epoch_images", "normalise", "augment", "latency_batch", "latency_threads", "latency", "runtime",
 )  # fmt: skip
-_MODEL = {
-    "architecture": {str: object}, "trial?": int, "on_front?": bool, "training?": dict, "recipe?": {str: {str: object}},
-}  # fmt: skip
 _COSTS = ("max_latency_ms", "max_size_kib", "max_params", "max_macs")
 LONGER = 4
-"""Epochs of a training again, in trainings of the search."""
+"""Epochs of a retraining, as a multiple of those of the search."""
 
 
 def architectures(text: str) -> list[dict[str, Any]]:
     """The architectures of ``--architectures``.
 
     Args:
-        text: JSON, or the path of a run directory, of a top_models.json, or of a YAML or JSON file with a list of
-            dicts or with one.
+        text: JSON, or the path of a run directory, of a top_models.json, or of a YAML or JSON file with a dict or a
+            list of dicts.
 
     Raises:
-        SlimsearchError: there is no such file, or it holds something else.
+        SlimsearchError: the file is missing or invalid.
     """
     return [model["architecture"] for model in models(text)]
 
 
 def models(text: str) -> list[dict[str, Any]]:
-    """The architectures, each with its other entries of top_models.json."""
+    """The entries of `text` as in top_models.json; at least an ``architecture`` each."""
     if text.lstrip().startswith(("{", "[")):
         content, source = yaml_value(text), "--architectures"
     else:
@@ -65,16 +62,15 @@ def models(text: str) -> list[dict[str, Any]]:
 
 
 def retraining(text: str, numbers: Sequence[int], options: Mapping[str, Any]) -> Configuration:
-    """The run that trains chosen architectures again, for longer.
+    """The options of a run that trains chosen architectures again, for longer.
 
     Args:
         text: see `architectures`.
-        numbers: of the trials to train again; empty: those on the front, or all where no front is known.
-        options: given ones; the others are those of the run that the architectures come from, whose epochs are
-            multiplied by `LONGER`.
+        numbers: of the trials to retrain; empty: those on the front, or all if no front is known.
+        options: override those of the earlier run, whose epochs are multiplied by `LONGER`.
 
     Raises:
-        SlimsearchError: there are no such models, or options are missing.
+        SlimsearchError: there are no such models, or an option is missing or invalid.
     """
     all_models = models(text)
     by_number = {model["trial"]: model for model in all_models if "trial" in model}
@@ -103,12 +99,10 @@ def retraining(text: str, numbers: Sequence[int], options: Mapping[str, Any]) ->
 
 
 def _recipe_of(chosen: Sequence[Mapping[str, Any]], *, given: bool) -> dict[str, Any]:
-    """The options for the recipe with which architectures were found, unless another one is `given`.
-
-    The limits on costs are removed: they were for compressed files.
+    """The options for the recipe of the models, unless another one is `given`; without the limits on compressed files.
 
     Raises:
-        SlimsearchError: they were found with different ones.
+        SlimsearchError: the models have different recipes.
     """
     recipes = {json.dumps(model.get("recipe", {})): model.get("recipe", {}) for model in chosen}
     if len(recipes) > 1 and not given:
@@ -120,7 +114,7 @@ def _recipe_of(chosen: Sequence[Mapping[str, Any]], *, given: bool) -> dict[str,
 
 
 def _before(text: str) -> Configuration | None:
-    """The options of the run that a path belongs to."""
+    """The options of the run in a path, if it is one."""
     if text.lstrip().startswith(("{", "[")):
         return None
     path = Path(text).expanduser()

@@ -1,4 +1,4 @@
-"""The options of a run: command line, YAML and Python have the same names."""
+"""The options of a run, with the same names on the command line, in YAML and in Python."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from slimsearch.reading import mismatch, read_yaml
 FORMAT = 1
 """Version of the layout of a run directory."""
 
-# Options that may change when a run is resumed: how much and how fast, not what.
+# Options that may change when a run is resumed.
 RESUMABLE = (
     "trials", "timeout", "repeats", "workers", "trial_timeout", "retries", "stop_at", "patience", "ray_address",
     "cpus_per_trial", "gpus_per_trial", "storage", "log",
 )  # fmt: skip
 
-# Options of older versions, and the values with which their runs go on as they would have.
+# Removed options, and the values with which runs of older versions can be resumed.
 _REMOVED = {"early_resolution": 1.0, "zero_cost": "none", "inherit_weights": False}
 
 
 FROM_PYTHON = "<python>"
-"""Stands in an option for an object that Python code gave; for a space, ``:`` and its name follow."""
+"""Placeholder for an object passed from Python; for a space, ``:`` and its name follow."""
 CHOICES, SPACE_OBJECT = "choices", "space"
-"""Names of spaces that Python code gave and that are no classes."""
+"""Names of spaces passed from Python that are not classes."""
 TORCHVISION = "torchvision:"
-"""Begins the names of weights that torchvision has."""
+"""Prefix of the names of torchvision's weights."""
 
 
 def _path(text: str) -> str:
@@ -51,12 +51,12 @@ def _code_or_table(text: str) -> str:
 
 
 def _code_in_schedulers(text: str) -> str:
-    # Before the options of a scheduler, and before the next one.
+    # A path ends at the options of its scheduler, or at the next scheduler.
     return re.sub(r"[^:+]+\.py:[^:+]+", lambda found: absolute_code(found[0]), text)
 
 
 def _code_of_metrics(text: str) -> str:
-    pairs = (part.partition("=") for part in text.split(","))
+    pairs = (entry.partition("=") for entry in text.split(","))
     return ",".join(f"{name}{equals}{absolute_code(location.strip())}" for name, equals, location in pairs)
 
 
@@ -69,7 +69,7 @@ def _file_or_torchvision(text: str) -> str:
 
 
 def _option(default: Any, text: str, absolute: Callable[[str], str] | None = None) -> Any:
-    """A field with its help line; `absolute` gives a value with the paths in it made absolute."""
+    """A field with its help line; `absolute` makes the paths in a value absolute."""
     return field(default=default, metadata={"help": text, "absolute": absolute})
 
 
@@ -211,10 +211,10 @@ class Configuration:
     run_dir: str | None = _option(None, "run directory; by default runs/<space>-<date>-<time>")
 
     def __post_init__(self) -> None:
-        """Validate the options by themselves, without files.
+        """Validate the options, without reading files.
 
         Raises:
-            SlimsearchError: one clear line.
+            SlimsearchError: an option is invalid.
         """
         for option in dataclasses.fields(self):
             object.__setattr__(self, option.name, _plain(option, getattr(self, option.name)))
@@ -245,7 +245,7 @@ class Configuration:
         """A copy with changed options.
 
         Raises:
-            SlimsearchError: an option has no such name, or a value is refused.
+            SlimsearchError: an option is unknown or invalid.
         """
         known = [f.name for f in dataclasses.fields(self)]
         for name in changes:
@@ -254,7 +254,7 @@ class Configuration:
         return dataclasses.replace(self, **changes)
 
     def absolute(self) -> Configuration:
-        """The same options with absolute paths, which mean the same in every folder."""
+        """The same options with absolute paths."""
         changes = {}
         for option in dataclasses.fields(self):
             make_absolute, value = option.metadata["absolute"], getattr(self, option.name)
@@ -269,10 +269,10 @@ class Configuration:
 
     @classmethod
     def read(cls, path: Path) -> Configuration:
-        """The options that `write` wrote.
+        """Read the options from a file of `write`.
 
         Raises:
-            SlimsearchError: it is damaged, or of another version.
+            SlimsearchError: the file is damaged, or of another version.
         """
         try:
             values = read_yaml(path)
@@ -284,7 +284,7 @@ class Configuration:
         if found != FORMAT:
             shown = reprlib.repr(found)
             raise SlimsearchError(f"'{path.parent}' has the format {shown}; this version of Slimsearch reads {FORMAT}")
-        values.setdefault("normalise", "none")  # of runs before there was a choice
+        values.setdefault("normalise", "none")  # missing in early runs
         for name, default in _REMOVED.items():
             if name in values and values.pop(name) != default:
                 raise SlimsearchError(f"'{path}' uses {flag(name)}, which this version of Slimsearch does not have")
@@ -317,7 +317,7 @@ _ABOVE_ZERO = (
     "timeout", "trial_timeout", "max_latency_ms", "max_size_kib", "max_params", "max_macs", "learning_rate",
     "image_size", "cpus_per_trial",
 )  # fmt: skip
-# What is wrong with the options as a whole, and the message, in which options stand by their names.
+# Conditions on several options, and messages as format strings over the options.
 _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
     (
         lambda c: c.latency == "predicted" and c.runtime != "onnxruntime",
@@ -343,7 +343,7 @@ def _plain(option: dataclasses.Field[Any], value: Any) -> Any:
     """The value of an option as a plain value of its type.
 
     Raises:
-        SlimsearchError: it is of another type, no finite number, or a text that no file could hold.
+        SlimsearchError: it has another type, or is not a finite number or not UTF-8 text.
     """
     kind, may_be_none = option_type(option), "None" in str(option.type)
     if isinstance(value, os.PathLike) and kind is str:
@@ -363,7 +363,7 @@ def _plain(option: dataclasses.Field[Any], value: Any) -> Any:
 def _representable(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
+    except OverflowError:  # an integer above the largest float
         return False
 
 
@@ -379,7 +379,7 @@ def flag(name: str) -> str:
 
 
 def space_from_python(name: str) -> str | None:
-    """Description of the space that Python code gave, if `name` stands for one; else None."""
+    """Description of the space passed from Python, if `name` is its placeholder; else None."""
     python, _, kind = name.partition(":")
     if python != FROM_PYTHON:
         return None
@@ -387,20 +387,20 @@ def space_from_python(name: str) -> str | None:
 
 
 def pairs(name: str, text: str | None) -> dict[str, float]:
-    """Numbers from ``latency_ms=0.1,size_kib=40``.
+    """Parse numbers such as ``latency_ms=0.1,size_kib=40``.
 
     Raises:
-        SlimsearchError: it is not of that form.
+        SlimsearchError: `text` does not have that form.
     """
     found: dict[str, float] = {}
-    for part in (text or "").split(","):
-        if not part.strip():
+    for entry in (text or "").split(","):
+        if not entry.strip():
             continue
-        label, equals, value = part.partition("=")
+        label, equals, value = entry.partition("=")
         try:
             if not equals:
                 raise ValueError
             found[label.strip()] = float(value)
         except ValueError:
-            raise SlimsearchError(f"{flag(name)} '{part}' is not of the form metric=number") from None
+            raise SlimsearchError(f"{flag(name)} '{entry}' is not of the form metric=number") from None
     return found

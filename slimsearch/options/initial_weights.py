@@ -1,4 +1,4 @@
-"""Initial weights of the networks of a run, from a trained network."""
+"""Initial weights of networks from a trained network (``--init``)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def initial_weights(source: str, space: ModelSpace, *, download: bool) -> bytes:
-    """The state of a trained network, ready for the networks of `space`, as safetensors.
+    """The weights of a trained network for the networks of `space`, as safetensors.
 
-    The class of a space may have a function `arranged`, which sorts the channels of the weights by importance. A last
-    layer for another number of classes is left out.
+    The class of a space may have a function `arranged`, which sorts the channels by importance. A last layer for
+    another number of classes is left out.
 
     Args:
-        source: ``torchvision:resnet18``, whose file torchvision has in its cache, or the path of a .safetensors file or
-            of one that ``torch.save`` wrote, which is read without running code in it.
+        source: ``torchvision:resnet18``, from torchvision's cache, or the path of a .safetensors file or of a file of
+            ``torch.save``, which is read without running code in it.
         space: the searched space.
         download: let torchvision download a missing file.
 
     Raises:
-        SlimsearchError: there is no such file, or it is of another kind of network.
+        SlimsearchError: the file is missing or invalid, or has weights of another kind of network.
     """
     from safetensors.torch import save
 

@@ -1,4 +1,4 @@
-"""The recipes that ``--co-search`` and ``--search-hyperparameters`` let vary, checked against what there is."""
+"""The recipe space of ``--co-search`` and ``--search-hyperparameters``, with checks of its stages and values."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _AUGMENTATIONS = {"none": ["none"], "shift": ["none", "shift"], "shift-flip": ["
 
 
 def recipe_choices(configuration: Configuration, data: Dataset) -> RecipeSpace | None:
-    """What varies besides the architecture; None: nothing.
+    """The space of recipes that is searched besides the architecture, or None.
 
     Raises:
-        SlimsearchError: the file cannot be read, or names stages, options or values that there are not.
+        SlimsearchError: the file cannot be read, or has an unknown stage, option or value.
     """
     if configuration.co_search is None and not configuration.search_hyperparameters:
         return None
@@ -48,7 +48,7 @@ def recipe_choices(configuration: Configuration, data: Dataset) -> RecipeSpace |
 
 
 def text_of(space: RecipeSpace) -> str:
-    """What `recipe_choices` reads as `space`: the choices themselves, not the name of a file that may change."""
+    """`space` as JSON text, which `recipe_choices` reads: unlike a file, it does not change before a resume."""
     return json.dumps(space.content)
 
 
@@ -71,17 +71,17 @@ def _source(text: str | None) -> str:
 
 
 def _each_value(space: RecipeSpace) -> Iterator[Candidate]:
-    """Candidates in which every value of every choice occurs, with what it brings along."""
-    seen: set[str] = set()
+    """Candidates in which every value of every choice occurs, including choices that a value activates."""
+    covered: set[str] = set()
     waiting = [space.canonical({c.label: c.values[0] for c in space.choices})]
     while waiting:
         point = waiting.pop()
         yield space.candidate(point)
-        for neighbour in space.neighbours(point):
-            new = {f"{label}={value!r}" for label, value in neighbour.items()} - seen
+        for neighbor in space.neighbours(point):
+            new = {f"{label}={value!r}" for label, value in neighbor.items()} - covered
             if new:
-                seen |= new
-                waiting.append(neighbour)
+                covered |= new
+                waiting.append(neighbor)
 
 
 def _check(candidate: Candidate) -> None:

@@ -1,1 +1,1 @@
-"""The record of a run: trials in an Optuna study, the folder that it lies in, and drivers that share one."""
+"""The record of a run: trials in an Optuna study, the run directory, and studies shared by several drivers."""

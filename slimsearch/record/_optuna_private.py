@@ -1,14 +1,14 @@
-"""Everything that the record uses of Optuna and that is not its public interface; setup.cfg bounds Optuna's version.
+"""The private parts of Optuna that the record uses; setup.cfg bounds Optuna's version.
 
 - ``Study._storage``: the storage of a study. The record needs ids of trials, writes one template for a whole trial, and
-  sets attributes of trials that other processes may have ended; the methods for that are those of the public class
-  `optuna.storages.BaseStorage`, but a study does not give its storage away. A database is wrapped in a cache there.
+  sets attributes of trials that other processes may have ended. These are methods of the public class
+  `optuna.storages.BaseStorage`, but a study does not expose its storage, which wraps a database in a cache.
 - ``Study._study_id`` and ``FrozenTrial._trial_id``: the ids by which a storage knows a study and a trial. The public
-  interface takes a query for each.
+  interface needs a query for each.
 - ``BaseHeartbeat._get_stale_trial_ids``: trials whose drivers have sent no heartbeat. The public
-  `optuna.storages.fail_stale_trials` also ends trials of this process, when it was suspended for a while.
+  `optuna.storages.fail_stale_trials` also fails trials of this process, if it was suspended for a while.
 - ``optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX``: where optuna-dashboard finds a trial's artifacts. The public
-  `upload_artifact` chooses the id of an artifact itself; those of the record are made from its content.
+  `upload_artifact` chooses random ids; those of the record are hashes of the content.
 """
 
 from __future__ import annotations
@@ -22,17 +22,14 @@ if TYPE_CHECKING:
 
 
 def storage_of(study: Study) -> BaseStorage:
-    """The storage of a study."""
     return study._storage
 
 
 def study_id(study: Study) -> int:
-    """The id by which the storage knows a study."""
     return study._study_id
 
 
 def trial_id(trial: FrozenTrial) -> int:
-    """The id by which the storage knows a trial."""
     return trial._trial_id
 
 
@@ -42,7 +39,7 @@ def stale_trials(database: RDBStorage, study: Study) -> list[int]:
 
 
 def artifact_attribute(artifact: str = "") -> str:
-    """The name of the system attribute that describes an artifact of a trial; all of them begin with that of ``""``."""
+    """The system attribute that describes an artifact of a trial; by default, the prefix of all of them."""
     from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 
     return ARTIFACTS_ATTR_PREFIX + artifact

@@ -25,7 +25,7 @@ _READ = {
 
 
 def machine() -> dict[str, Any]:
-    """Packages and hardware of this machine, whatever is run."""
+    """Packages and hardware of this machine."""
     model, flags = processor()
     return {
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -41,7 +41,7 @@ def read(path: Path) -> dict[str, Any]:
     """The environment in which the run in the directory `path` started.
 
     Raises:
-        SlimsearchError: its file is missing or damaged.
+        SlimsearchError: the file is missing or damaged.
     """
     file = path / "environment.json"
     found = read_json(file)

@@ -1,4 +1,4 @@
-"""The journal of a run: Optuna's journal file with a checksum in each line, so that damage is found."""
+"""The journal of a run: Optuna's journal file with a checksum in each line, to detect damage."""
 
 from __future__ import annotations
 

@@ -17,6 +17,14 @@ from slimsearch.record.trial import COMPLETE, COMPRESSION, REPEAT, SEARCH, STEP,
 from slimsearch.search_spaces import Space
 
 
+def compression_lineage(trial: Trial, trials: Sequence[Trial]) -> list[Trial]:
+    """The trained network, the trials that compressed it one after the other, and `trial` as the last."""
+    lineage = [trial]
+    while lineage[0].kind == COMPRESSION and lineage[0].parent is not None:
+        lineage.insert(0, trials[lineage[0].parent])
+    return lineage
+
+
 def repetitions(trial: Trial, trials: Sequence[Trial]) -> list[Trial]:
     """The finished repetitions of `trial`."""
     return [t for t in trials if t.kind == REPEAT and t.repeats == trial.number and t.state == COMPLETE]
@@ -29,9 +37,7 @@ def steps_to(trial: Trial, trials: Sequence[Trial]) -> list[tuple[PlainRecipe, T
         for each step the stages applied, the trial that has the file's metrics, and seconds of training.
     """
     if trial.kind == COMPRESSION:
-        line = [trial]
-        while line[0].kind == COMPRESSION and line[0].parent is not None:
-            line.insert(0, trials[line[0].parent])
+        line = compression_lineage(trial, trials)
         seconds = [t.metrics.get("training_seconds", 0.0) for t in line]
     else:
         earlier = (scored_step(trials, trial, recipe) for recipe in partial_recipes(trial))
@@ -48,7 +54,7 @@ def steps_to(trial: Trial, trials: Sequence[Trial]) -> list[tuple[PlainRecipe, T
 
 
 def partial_recipes(trial: Trial) -> list[PlainRecipe]:
-    """The recipes of the steps before a trial of the search: the empty one, then one group of stages more each time."""
+    """The recipes of the steps before a search trial: the empty one, then each with one more group of stages."""
     if trial.kind != SEARCH or not trial.candidate.recipe:
         return []
     done: dict[str, Mapping[str, object]] = {}
@@ -73,7 +79,7 @@ def scored_step(trials: Sequence[Trial], trial: Trial, recipe: PlainRecipe) -> T
 
 
 def artifact(trial: Trial, record: Record, directory: RunDirectory) -> Artifact:
-    """The network of a trial, fetched if another driver trained it."""
+    """The network of a trial; fetches its files if another driver trained it."""
     record.fetch(trial)
     origin = trial
     while origin.parent is not None:

@@ -1,4 +1,4 @@
-"""Ranking of trials by the objectives, limits and weights of a run."""
+"""Ranking of trials by objectives, limits and weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCORE = Objective("score", "maximize")
 
 @dataclass(frozen=True)
 class Ranking:
-    """Orders trials by their recorded metrics.
+    """Ranks trials by their recorded metrics.
 
     Attributes:
         objectives: in order; the first one breaks ties.
@@ -57,12 +57,12 @@ class Ranking:
         names = [objective.metric for objective in objectives]
         if not objectives or len(set(names)) != len(names):
             raise SlimsearchError(f"--objectives '{configuration.objectives}': give one or more different metrics")
-        minimised = [o.metric for o in objectives if o.direction == "minimize"]
+        minimized = [o.metric for o in objectives if o.direction == "minimize"]
         weights, targets = pairs("weights", configuration.weights), pairs("targets", configuration.targets)
         for flag, given in (("--weights", weights), ("--targets", targets)):
             for name, value in given.items():
-                if name not in minimised:
-                    raise SlimsearchError(f"{flag} names '{name}'; minimized objectives: {', '.join(minimised)}")
+                if name not in minimized:
+                    raise SlimsearchError(f"{flag} names '{name}'; minimized objectives: {', '.join(minimized)}")
                 if flag == "--targets" and value <= 0:
                     raise SlimsearchError(f"--targets {name}={value:g} is not above 0")
         limits = (
@@ -77,7 +77,7 @@ class Ranking:
             tuple(Limit(metric, bound, upper, flag) for metric, bound, upper, flag in limits if bound is not None),
             configuration.objective == "weighted",
             weights,
-            targets if set(targets) == set(minimised) else None,
+            targets if set(targets) == set(minimized) else None,
         )
 
     def broken(self, metrics: Metrics) -> str | None:
@@ -124,7 +124,7 @@ class Ranking:
         first = [t for t in trials if t.kind not in (COMPRESSION, REPEAT, STEP) and t.state == COMPLETE][:TARGETS_FROM]
         if not first:
             return None
-        # A median of 0 would divide by zero; 1 removes the influence of the objective.
+        # 1 in place of a median of 0, which would divide by zero.
         return {
             o.metric: median(t.metrics[o.metric] for t in first) or 1.0
             for o in self.objectives

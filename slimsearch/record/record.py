@@ -4,7 +4,7 @@ A trial is written once when it starts (a template with all its parameters), and
 disk. Its result (metrics, artifacts, curve) is written just before that, as one attribute.
 
 The journal of a run directory has one writer. A study in a database has one driver on each machine. The driver that
-starts a trial also writes it, up to its end; trials of other drivers are read by `Record.sync`.
+starts a trial also records its end; `Record.sync` reads trials of other drivers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Record:
         space: the searched space; None to read trials only.
         objectives: their metrics are the values of the study.
         on_change: called with a trial after each change.
-        driver: this process among several drivers; None where it is the only writer.
+        driver: this process among several drivers; None if it is the only writer.
 
     Attributes:
         changed: numbers of started trials and of trials changed by other drivers, in order of the change.
@@ -84,7 +84,7 @@ class Record:
         self._on_change = on_change
         self._driver = driver
         self._ids: list[int] = []
-        # `time.monotonic` at the start of trials that this process started: the wall clock may be set back or forward.
+        # `time.monotonic` at the start of this process's trials, since the wall clock may be changed.
         self._began: dict[int, float] = {}
         self._trials: list[Trial] = []
         self._claims: dict[tuple[str, int | None, int, str], list[int]] = {}
@@ -346,7 +346,7 @@ class Record:
             if self._driver is not None:  # before the end, so that files of finished trials can always be fetched
                 self._driver.upload(key, trial.artifacts.values())
             self._storage.set_trial_user_attr(key, "result", result)
-            if trial.state == COMPLETE and trial.kind not in (REPEAT, STEP):  # so that Optuna shows the same front
+            if trial.state == COMPLETE and trial.kind not in (REPEAT, STEP):  # other kinds would change Optuna's front
                 values = [trial.metrics[objective.metric] for objective in self._objectives]
                 self._storage.set_trial_state_values(key, TrialState.COMPLETE, values)
             else:
@@ -388,7 +388,7 @@ class Record:
         if trial.driver == driver.identity:
             driver.heartbeat.add(key)
         else:
-            driver.seen(key)
+            driver.add_first_heartbeat(key)
 
     def _update(self, trial: Trial) -> None:
         """Take over a change by another driver, which may have considered this driver lost."""

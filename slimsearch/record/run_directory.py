@@ -33,18 +33,18 @@ def refuse_unsafe_files(path: Path) -> None:
     """Reject links out of a run directory, through which files elsewhere could be overwritten, and special files.
 
     Raises:
-        SlimsearchError: there is one.
+        SlimsearchError: the directory contains one.
     """
     root = path.resolve()
     for folder, folders, names in os.walk(root):
-        for place in (Path(folder, name) for name in (*folders, *names)):
-            if place.name.startswith(f"{_JOURNAL}.lock"):
+        for file in (Path(folder, name) for name in (*folders, *names)):
+            if file.name.startswith(f"{_JOURNAL}.lock"):
                 continue  # Optuna's lock is a link that is only removed
-            mode = place.lstat().st_mode
-            if stat.S_ISLNK(mode) and not place.resolve().is_relative_to(root):
-                raise SlimsearchError(f"'{place}' is a link out of the run directory, which is not allowed")
+            mode = file.lstat().st_mode
+            if stat.S_ISLNK(mode) and not file.resolve().is_relative_to(root):
+                raise SlimsearchError(f"'{file}' is a link out of the run directory, which is not allowed")
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
-                raise SlimsearchError(f"'{place}' is not a file or folder, which a run directory may not contain")
+                raise SlimsearchError(f"'{file}' is not a file or folder, which a run directory may not contain")
 
 
 def in_use(path: Path) -> bool:
@@ -68,7 +68,7 @@ class RunDirectory:
 
     Args:
         path: of the directory.
-        create: create the directory; otherwise it must exist.
+        create: create the directory instead of opening it.
 
     Attributes:
         torn: whether an incomplete last line of the journal was moved to ``study.journal.torn`` when it was opened.
@@ -138,7 +138,7 @@ class RunDirectory:
     def trial_directory(self, number: int) -> Path:
         """The folder of a trial's files, created if missing."""
         folder = self.path / trial_folder(number)
-        folder.parent.mkdir(exist_ok=True)  # not its parents: a deleted run directory stays deleted
+        folder.parent.mkdir(exist_ok=True)  # without its parents, so that a deleted run directory stays deleted
         folder.mkdir(exist_ok=True)
         return folder
 

@@ -1,4 +1,4 @@
-"""Trials: the evaluation of one candidate, and how it is read from an Optuna study."""
+"""Trials: evaluations of candidates, and their conversion from trials of an Optuna study."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Trial:
         artifacts: kind to path, relative to the run directory.
         seconds: from start to end, including waiting.
         error: why the trial failed, in one line.
-        reason: why the trial was ruled out, kept or rejected.
+        reason: why the trial was ruled out, stopped, accepted or rejected.
         final: metrics of finalists, measured together at the end of the run; test accuracy is only here.
         confusion: of finalists on the test split: (true class, predicted class, images), most images first.
         started, ended: seconds since 1970.

@@ -38,7 +38,7 @@ _SPACE = ChoiceSpace({"a": [0, 1, 2, 3], "b": ["x", "y", [1, 2]]})
 _OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("size_kib", "minimize"))
 _METRICS = {"val_accuracy": 0.1 + 0.2, "size_kib": 3.5}
 _BEAT = 1
-_TERMS: dict[str, Any] = {"options": {"trials": 12}, "choices": {}, "dataset": ""}
+_SETTINGS: dict[str, Any] = {"options": {"trials": 12}, "choices": {}, "dataset": ""}
 
 
 class OpenRun:
@@ -66,7 +66,7 @@ class OpenRun:
             self.record = Record(self.directory.open_study(_OBJECTIVES), _SPACE, _OBJECTIVES)
             return self
         shared = SharedStudy(self._url, self._study, _BEAT)
-        shared.join(_OBJECTIVES, _TERMS)
+        shared.join(_OBJECTIVES, _SETTINGS)
         driver = self._stack.enter_context(Driver(shared, self.directory.identity(), "here", self.directory.path))
         self.heartbeat = driver.heartbeat
         self.record = Record(shared.study, _SPACE, _OBJECTIVES, driver=driver)
@@ -315,7 +315,7 @@ class SharedStorageContract(StorageContract):
         """Again and again a driver finishes a trial while another one takes it for lost."""
         shared = [SharedStudy(url, study, _BEAT) for _ in range(2)]
         for opened in shared:
-            opened.join(_OBJECTIVES, _TERMS)
+            opened.join(_OBJECTIVES, _SETTINGS)
         database = shared[0].database
         for _ in range(20):
             trial_id = database.create_new_trial(database.get_study_id_from_name(study))
@@ -367,7 +367,7 @@ class SharedStorageContract(StorageContract):
     def test_a_value_that_drivers_share_is_made_once(self, url: str, study: str) -> None:
         studies = [SharedStudy(url, study, _BEAT) for _ in range(3)]
         for opened in studies:
-            opened.join(_OBJECTIVES, _TERMS)
+            opened.join(_OBJECTIVES, _SETTINGS)
         makers: list[str] = []
         found: list[dict[str, str]] = []
 
@@ -390,7 +390,7 @@ class SharedStorageContract(StorageContract):
         shared = SharedStudy(url, study, _BEAT)
         optuna.create_study(study_name=study, storage=shared.database).add_trial(optuna.create_trial(value=1.0))
         with pytest.raises(SlimsearchError, match="choose another --study"):
-            shared.join((replace(_OBJECTIVES[0], direction="minimize"),), _TERMS)
+            shared.join((replace(_OBJECTIVES[0], direction="minimize"),), _SETTINGS)
 
     def test_a_driver_may_join_while_another_one_begins_its_first_trial(
         self, open_run: Open, url: str, study: str, monkeypatch: pytest.MonkeyPatch
@@ -405,7 +405,7 @@ class SharedStorageContract(StorageContract):
             write(*arguments)
 
         monkeypatch.setattr(own.artifacts, "write", late)
-        assert own.join(_OBJECTIVES, _TERMS) == _TERMS
+        assert own.join(_OBJECTIVES, _SETTINGS) == _SETTINGS
         assert len(own.study.trials) == 1
 
 

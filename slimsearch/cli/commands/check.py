@@ -12,7 +12,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_json
 from slimsearch.options.configuration import Configuration
 
-PICTURES = (".png", ".svg")
+_PICTURES = (".png", ".svg")
 HELP = "examine a space before a search: its choices, which networks run, their costs, the duration of the search"
 _DESCRIPTION = f"{HELP}. Takes the options of a run. For the estimate, trains a few networks for a moment."
 _EXAMPLES = (
@@ -38,8 +38,8 @@ def run(options: dict[str, Any]) -> None:
     quick = options.pop("no_estimate")
     if samples < 1:
         raise SlimsearchError(f"--samples {samples} is less than 1")
-    if picture is not None and Path(picture).suffix not in PICTURES:
-        raise SlimsearchError(f"--picture '{picture}' does not end in {' or '.join(PICTURES)}")
+    if picture is not None and Path(picture).suffix not in _PICTURES:
+        raise SlimsearchError(f"--picture '{picture}' does not end in {' or '.join(_PICTURES)}")
     chosen = given(options)
     if "resume" in chosen:
         raise SlimsearchError("check examines a space before a search: leave out --resume")

@@ -43,8 +43,7 @@ def _all_commands() -> argparse.ArgumentParser:
         for action in module.parser(f"slimsearch {name}")._actions:
             if "--help" in action.option_strings:
                 continue
-            settings: dict[str, Any] = {"help": (action.help or "").partition(" (built in")[0].replace("%%", "%")}
-            settings["help"] = settings["help"].replace("%", "%%")
+            settings: dict[str, Any] = {"help": (action.help or "").partition(" (built in")[0]}
             offered = presets() if action.dest == "config" else built_ins(action.dest)
             if action.nargs == 0:
                 settings["action"] = "store_true"

@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Table
 
-_PART_BYTES = 4 * 2**20
+_CHUNK_BYTES = 4 * 2**20
 
 
 class DatabaseArtifacts:
-    """An Optuna artifact store in one table. Artifacts are never replaced: the first content under a name stays.
-
-    Args:
-        engine: of the database.
-    """
+    """An Optuna artifact store in one table. Artifacts are never replaced."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -41,10 +37,10 @@ class DatabaseArtifacts:
             found = connection.execution_options(yield_per=1).execute(
                 select(columns.content).where(columns.artifact_id == artifact_id).order_by(columns.part)
             )
-            parts = 0
-            for parts, row in enumerate(found, start=1):  # noqa: B007
+            chunks = 0
+            for chunks, row in enumerate(found, start=1):  # noqa: B007
                 file.write(row.content)
-        if not parts:
+        if not chunks:
             file.close()
             raise ArtifactNotFound(f"there is no artifact '{artifact_id}'")
         file.seek(0)
@@ -54,17 +50,17 @@ class DatabaseArtifacts:
         """Store an artifact in one transaction.
 
         Raises:
-            FileExistsError: there is an artifact of that name.
+            FileExistsError: the artifact exists.
         """
         from sqlalchemy.exc import IntegrityError
 
         try:
             with self._engine.begin() as connection:
-                part, content = 0, content_body.read(_PART_BYTES)
-                while content or not part:
-                    row = self._table.insert().values(artifact_id=artifact_id, part=part, content=content)
+                chunk, content = 0, content_body.read(_CHUNK_BYTES)
+                while content or not chunk:
+                    row = self._table.insert().values(artifact_id=artifact_id, part=chunk, content=content)
                     connection.execute(row)
-                    part, content = part + 1, content_body.read(_PART_BYTES)
+                    chunk, content = chunk + 1, content_body.read(_CHUNK_BYTES)
         except IntegrityError as error:
             raise FileExistsError(f"artifact '{artifact_id}' is there already") from error
 

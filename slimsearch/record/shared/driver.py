@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
+_log = logging.getLogger(__name__)
+
 
 class Driver:
     """One driver of a shared study; while this object is open, it sends heartbeats of its trials.
 
     Args:
         shared: the study.
-        identity: of the run directory; interrupted trials with it are resumed from there only.
+        identity: of the run directory, the only one from which its interrupted trials are resumed.
         host: name and processor of the machine.
         folder: the run directory.
     """
@@ -49,10 +51,10 @@ class Driver:
     ) -> None:
         self.heartbeat.__exit__(kind, error, trace)
 
-    def seen(self, trial_id: int) -> None:
-        """Send a heartbeat of a running trial of another driver that is seen for the first time.
+    def add_first_heartbeat(self, trial_id: int) -> None:
+        """Send a heartbeat of a running trial of another driver when it is first read.
 
-        That driver may be killed before its first heartbeat, and a trial without any would never become stale.
+        That driver may be killed before its first heartbeat; a trial without any would never become stale.
         """
         self._database.record_heartbeat(trial_id)
 
@@ -60,7 +62,7 @@ class Driver:
         """Fail the trials of drivers that no longer send heartbeats.
 
         The database changes the state of unfinished trials only, under a lock, so that exactly one driver ends a trial.
-        Nothing else is written: a failed trial without a result is a lost one.
+        A failed trial without a result is a lost one.
         """
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
@@ -88,7 +90,7 @@ class Driver:
             self._database.set_trial_system_attr(trial_id, artifact_attribute(artifact), json.dumps(vars(meta)))
 
     def fetch(self, frozen: FrozenTrial, paths: Iterable[str]) -> None:
-        """Fetch those files of a finished trial that are not in the run directory.
+        """Fetch the files of a finished trial that are missing in the run directory.
 
         Raises:
             SlimsearchError: a file was deleted or is damaged.
@@ -123,14 +125,11 @@ def _artifact_ids(attributes: Mapping[str, str]) -> dict[str, str]:
     return {meta["filename"]: meta["artifact_id"] for meta in metas if meta is not None}  # None: deleted
 
 
-_log = logging.getLogger(__name__)
-
-
 class Heartbeat:
-    """Sends heartbeats of trials from a thread while this object is open, so that other drivers leave them alone.
+    """Sends heartbeats of trials from a thread while this object is open, so that other drivers do not take them over.
 
     Args:
-        database: of the study; it has the interval.
+        database: of the study; defines the interval.
     """
 
     def __init__(self, database: RDBStorage) -> None:

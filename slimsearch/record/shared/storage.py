@@ -140,8 +140,7 @@ def open_database(url: str, heartbeat: int | None = None) -> RDBStorage:
                 storage = RDBStorage(url, engine_kwargs=_engine_options(url), heartbeat_interval=heartbeat)
                 DatabaseArtifacts(storage.engine).create()
             except (IntegrityError, ProgrammingError, OperationalError) as error:
-                # Drivers that start at the same time create the tables at the same time; all but one fail, with errors
-                # that differ between databases. An unreachable database is not one of these.
+                # Several drivers may create the tables at the same time; all but one fail, with different errors.
                 unreachable = isinstance(error, OperationalError) and "already exists" not in str(error)
                 if unreachable or attempt == _ATTEMPTS:
                     raise

@@ -1,4 +1,4 @@
-"""A study in a database that drivers on several machines share: the terms they agree on, and work done once."""
+"""A study in a database that drivers on several machines share, with settings that they agree on."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 """Seconds between two reads of a driver that waits for others."""
 
-_TERMS = "terms"
+_SETTINGS = "terms"  # as in studies of version 0.1
 
 
 class SharedStudy:
     """The study `name` in the database at `url`.
 
     Args:
-        url: normalised, see `slimsearch.record.shared.storage`.
+        url: see `slimsearch.record.shared.storage.normalised`.
         name: of the study.
         heartbeat: seconds between two heartbeats of a trial.
 
@@ -52,26 +52,26 @@ class SharedStudy:
         self.database = open_database(url, heartbeat)
         self.artifacts = DatabaseArtifacts(self.database.engine)
 
-    def join(self, objectives: Sequence[Objective], terms: dict[str, Any]) -> dict[str, Any]:
-        """Open the study, created if missing; returns the terms of the driver that started it.
+    def join(self, objectives: Sequence[Objective], settings: dict[str, Any]) -> dict[str, Any]:
+        """Open the study, created if missing; returns the settings of the driver that started it.
 
         Args:
             objectives: of the study.
-            terms: of this driver, see `terms`.
+            settings: of this driver, see `study_settings`.
 
         Raises:
-            SlimsearchError: the study has other terms.
+            SlimsearchError: the study has other settings.
         """
         with database_errors(self.url):
             self.study = open_study(self.database, self.name, objectives)
-            # In this order, as another driver stores its terms before it starts its first trial.
+            # In this order: another driver stores its settings before it starts its first trial.
             begun = bool(self.study.get_trials(deepcopy=False))
-            if begun and self._agreed(_TERMS) is None:
+            if begun and self._agreed(_SETTINGS) is None:
                 raise SlimsearchError(
                     f"study '{self.name}' in '{masked(self.url)}' is not a Slimsearch study; choose another --study"
                 )
-            agreed: dict[str, Any] = self.agree(_TERMS, terms)
-            differs = disagreement(agreed, terms)
+            agreed: dict[str, Any] = self.agree(_SETTINGS, settings)
+            differs = disagreement(agreed, settings)
             if differs is not None:
                 raise SlimsearchError(
                     f"study '{self.name}' in '{masked(self.url)}' has other settings: {differs}; choose another --study"
@@ -104,13 +104,13 @@ class SharedStudy:
     def once(self, name: str, driver: str, make: Callable[[], Any], waiting: Callable[[], None]) -> Any:
         """The result of `make`, called by the first driver while the others wait for it.
 
-        Drivers wait as long as for a stale trial, then call `make` themselves; the first recorded result is for all.
+        Drivers wait as long as for a stale trial, then call `make` themselves; the first recorded result counts.
 
         Args:
             name: of the result.
             driver: this driver.
             make: returns JSON values.
-            waiting: called if another driver is at work.
+            waiting: called before waiting for another driver.
         """
         found = self._agreed(name)
         if found is None and self.agree(f"{name}: maker", driver) != driver:
@@ -137,8 +137,8 @@ class SharedStudy:
 _LOCAL_OPTIONS = (*RESUMABLE, "run_dir", "study", "data_root", "download", "dataset")
 
 
-def terms(configuration: Configuration, environment: dict[str, Any]) -> dict[str, Any]:
-    """The terms of a study: options that define it, choices, and data set; files are named without folders."""
+def study_settings(configuration: Configuration, environment: dict[str, Any]) -> dict[str, Any]:
+    """The settings that all drivers share: options, choices and data set; files are named without folders."""
     options = {
         option.name: getattr(configuration, option.name)
         for option in dataclasses.fields(Configuration)
@@ -156,7 +156,7 @@ def terms(configuration: Configuration, environment: dict[str, Any]) -> dict[str
 
 
 def disagreement(study: dict[str, Any], here: dict[str, Any]) -> str | None:
-    """A message about the first difference between the terms of a study and those of this driver, or None."""
+    """A message about the first difference between the settings of a study and those of this driver, or None."""
     for name in sorted(study["options"].keys() | here["options"].keys()):
         theirs, ours = study["options"].get(name), here["options"].get(name)
         if theirs != ours:
@@ -170,5 +170,5 @@ def disagreement(study: dict[str, Any], here: dict[str, Any]) -> str | None:
 
 def _without_folders(text: str) -> str:
     """``name=path/to/file.py:function,...`` as ``name=file.py:function,...``."""
-    parts = (part.rpartition("=") for part in text.split(","))
-    return ",".join(f"{name}{equals}{PurePath(value).name}" for name, equals, value in parts)
+    entries = (entry.rpartition("=") for entry in text.split(","))
+    return ",".join(f"{name}{equals}{PurePath(value).name}" for name, equals, value in entries)
