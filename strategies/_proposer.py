@@ -1,8 +1,7 @@
-"""Proposers: algorithms with hidden state, NNI's strategies and Ray Tune's searchers, that replace the run's sampler.
+"""Proposers: algorithms with hidden state (NNI's strategies, Ray Tune's searchers) that replace the run's sampler.
 
-A search with a proposer keeps to the laws of the record alone: a result is recorded once, and a candidate that is
-recorded already is answered from the record. With the same seed, a resumed run proposes the same candidates again,
-which rebuilds the proposer's state without evaluating anything twice.
+Each result is recorded once, and a candidate that is already recorded is answered from the record. With the same seed,
+a resumed run proposes the same candidates again: this restores the proposer's state without repeating evaluations.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from slimsearch.strategies._strategy import Failure, Figures, Search
 _log = logging.getLogger(__name__)
 
 _PATIENCE = 200
-"""Number of successive proposals without a new candidate after which a proposer is not asked again."""
+"""Number of successive proposals without a new candidate after which a proposer ends."""
 
 
 class Exhausted(Exception):
-    """A proposer has nothing more to propose."""
+    """A proposer has no further proposals."""
 
 
 class Proposer(Protocol):
@@ -31,47 +30,50 @@ class Proposer(Protocol):
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name of the algorithm, for messages."""
 
     def propose(self, key: str) -> Point | None:
-        """A point, whose result is told under `key`; None: it waits for results, and is asked with `key` again.
+        """The next point, whose result `tell` gives under the same `key`.
+
+        Returns:
+            None if the proposer waits for results; it is then asked again with the same `key`.
 
         Raises:
-            Exhausted: there are no more.
-            SlimsearchError: it failed.
+            Exhausted: there are no further proposals.
+            SlimsearchError: the algorithm failed.
         """
 
     def tell(self, key: str, losses: tuple[float, ...] | None) -> None:
-        """The result of the point proposed under `key`, less is better; None: it failed or was ruled out."""
+        """Losses (less is better) of the point proposed under `key`; None if it failed or was ruled out."""
 
     def close(self) -> None:
-        """It is not asked again."""
+        """Release resources after the last proposal."""
 
 
 class ProposerSearch:
-    """A search whose tasks are followed by those that a proposer offers to it, until both have nothing left.
+    """A task source that gives the tasks of a search first, then those of a proposer's candidates.
 
-    A proposal equal to a candidate that is being evaluated shares its trial. A result is told when it is final: a
-    trial that is tried again or is paused has none yet.
+    A proposal equal to a candidate under evaluation shares its trial. The proposer gets final results only, not those
+    of a trial that is paused or will be retried.
 
     Args:
-        search: its own tasks come first.
-        proposer: is not closed here.
-        space: of the proposals; equal ones are recognized in it.
+        search: takes the proposals.
+        proposer: makes them; the caller closes it.
+        space: of the proposals; its canonical points tell which proposals are equal.
     """
 
     def __init__(self, search: Search, proposer: Proposer, space: Space) -> None:
         self._search, self._proposer, self._space = search, proposer, space
         self._open = True
         self._proposals = 0
-        self._fruitless = 0
+        self._without_new = 0  # successive proposals without a new candidate
         self._offered: set[str] = set()  # keys of candidates
         self._running: set[int] = set()
         self._trials: dict[str, int] = {}  # key of a candidate without a final result -> its trial
-        self._keys: dict[int, list[str]] = {}  # trial without a final result -> the proposals that wait for it
+        self._keys: dict[int, list[str]] = {}  # trial without a final result -> keys of its proposals
 
     def ask(self) -> Task | None:
-        """The next task, see `TaskSource`."""
+        """See `TaskSource`."""
         task = self._search.ask()
         if task is None and self._open:
             task = self._propose()
@@ -82,11 +84,11 @@ class ProposerSearch:
         return task
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Progress of a running task, see `TaskSource`."""
+        """See `TaskSource`."""
         return self._search.report(number, epoch, metrics)
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
-        """The result of a task, see `TaskSource`."""
+        """See `TaskSource`."""
         self._search.tell(number, result)
         self._running.discard(number)
         if not self._keys.get(number):
@@ -95,18 +97,18 @@ class ProposerSearch:
             self._finish(number, recorded.losses)
 
     def figures(self) -> Figures:
-        """How the run stands, see `TaskSource`."""
+        """See `TaskSource`."""
         return self._search.figures()
 
     def _finish(self, number: int, losses: tuple[float, ...] | None) -> None:
-        """Answer the proposals that wait for a trial."""
+        """Tell the proposer the result of all its proposals that share a trial."""
         self._trials = {key: other for key, other in self._trials.items() if other != number}
         for key in self._keys.pop(number, ()):
             self._proposer.tell(key, losses)
 
     def _propose(self) -> Task | None:
-        """The task of the next new proposal, or what the search has after the last one; None: nothing now."""
-        while self._fruitless < _PATIENCE:
+        """The task of the next new proposal, or of the search after the last one; None if there is none now."""
+        while self._without_new < _PATIENCE:
             key = f"proposal-{self._proposals}"
             try:
                 point = self._proposer.propose(key)
@@ -118,24 +120,24 @@ class ProposerSearch:
                 if not self._keys:
                     _log.warning("%s ends: it waits for results, and no trial is running", self._proposer.name)
                     return self._close()
-                for number in list(self._keys):  # paused trials: nothing else would ever happen
+                for number in list(self._keys):  # paused trials, which nothing would resume
                     self._finish(number, None)
                 continue
             self._proposals += 1
-            self._fruitless += 1
+            self._without_new += 1
             answer = self._offer(key, point)
             if answer is not None:
                 return answer
             if not self._open:
                 return None
-        if self._running:  # their results may lead the proposer elsewhere
-            self._fruitless = 0
+        if self._running:  # their results may change the proposals
+            self._without_new = 0
             return None
         _log.warning("%s ends: its last %d proposals were nothing new", self._proposer.name, _PATIENCE)
         return self._close()
 
     def _offer(self, key: str, point: Point) -> Task | None:
-        """The task of a proposal; None: it was answered, shares a trial, or nothing is left."""
+        """The task of a proposal; None if it was answered or shares a trial, or if the budget is spent."""
         try:
             candidate = self._space.candidate(point).key
         except SlimsearchError:  # a proposer need not know all constraints of the space
@@ -148,7 +150,7 @@ class ProposerSearch:
         if answer is None:
             return self._close()
         if candidate not in self._offered:
-            self._fruitless = 0  # new, or recorded by an earlier part of this run
+            self._without_new = 0  # new, or recorded before the run was resumed
             self._offered.add(candidate)
         if isinstance(answer, Task):
             self._keys[answer.number] = [key]
@@ -157,7 +159,7 @@ class ProposerSearch:
         return None
 
     def _close(self) -> Task | None:
-        """End the proposals; the search may have further tasks of its own."""
+        """End the proposals; returns the next of the search's own tasks."""
         self._open = False
         self._search.close()
         return self._search.ask()

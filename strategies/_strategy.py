@@ -20,9 +20,9 @@ class Failure:
     Attributes:
         error: one line, with the name of the exception.
         worker_died: the process was lost; the task may succeed in another one.
-        blameless: the task need not be the cause: its machine or a process without its code was lost, or memory ran out
-            while other tasks ran beside it.
-        unwritable: the disk of the run directory is full or read-only: no task could succeed.
+        blameless: the task is probably not the cause: its machine was lost, its process died before the task began, or
+            memory ran out while other tasks ran.
+        unwritable: the disk of the run directory is full or read-only, so every task would fail.
     """
 
     error: str
@@ -33,12 +33,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the record has of a candidate.
+    """The recorded result of a candidate.
 
     Attributes:
-        metrics: empty where it failed.
-        losses: the objectives, or the weighted product alone; less is better. None where it failed, was ruled out or
-            was ended early.
+        metrics: empty if it failed.
+        losses: the objectives, or the weighted product alone; less is better. None if it failed, was ruled out or
+            was stopped early.
     """
 
     metrics: Mapping[str, float]
@@ -52,7 +52,7 @@ class Figures:
     Attributes:
         states: number of trials in each state.
         best: best value of each objective among the complete, feasible trials.
-        hypervolume: of their front, see `slimsearch.evaluators.hypervolume`; None where there is none.
+        hypervolume: of their front, see `slimsearch.evaluators.hypervolume`; None without such a trial.
     """
 
     states: Mapping[str, int]
@@ -61,36 +61,36 @@ class Figures:
 
 
 class TaskSource(Protocol):
-    """Where tasks come from and results go. It is called from one thread only."""
+    """Gives tasks and takes their results; called from one thread only."""
 
     def ask(self) -> Task | None:
-        """The next task; None: nothing now, and nothing ever if nothing is running."""
+        """The next task; None if there is none now. None while nothing runs ends the search."""
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Progress of a running task; False: it is to stop."""
+        """Record an epoch of a running task; returns whether the task continues."""
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
-        """The result of a task."""
+        """Record the result of a task."""
 
     def figures(self) -> Figures:
         """The state of the run, for displays."""
 
 
 class Search(TaskSource, Protocol):
-    """A source of tasks that also takes candidates which the strategy proposes."""
+    """A task source that also accepts candidates from the strategy."""
 
     def offer(self, architecture: Point) -> Task | Recorded | None:
-        """A candidate that the strategy proposes: its task, what is recorded of it, or None: the budget is spent.
+        """Propose a candidate; returns its task, its recorded result, or None if the budget is spent.
 
         Raises:
             SlimsearchError: it is not in the space.
         """
 
     def close(self) -> None:
-        """A strategy that proposes has nothing further to offer."""
+        """Declare that the strategy makes no further proposals."""
 
     def recorded(self, number: int) -> Recorded | None:
-        """What the record has of a trial; None: it has not ended, as one that is paused or is tried again."""
+        """The recorded result of a trial; None if it has not ended, for example while paused or before a retry."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,14 @@ class StrategySettings:
     """The options of a run that concern its strategy.
 
     Attributes:
-        workers: trials at the same time, as the user asks for; None: the strategy decides.
-        default_workers: worker processes that this machine has cores for.
-        trial_timeout: seconds after which a trial is ended and counts as failed; None: never.
+        workers: number of concurrent trials that the user asks for; None if the strategy decides.
+        default_workers: number of worker processes that this machine has cores for.
+        trial_timeout: seconds after which a trial is stopped and counts as failed; None for no limit.
         seed: of the run.
-        run_directory: absolute path of the run directory, which need not exist yet; None: there is none.
+        run_directory: absolute path of the run directory, which need not exist yet; None for no run directory.
         sampler: the name in ``--sampler``.
         objectives: number of objectives that the sampler minimizes.
-        ray_address: of a running Ray cluster; ``auto``: the one on this machine; None: start a local one.
+        ray_address: of a running Ray cluster; ``auto`` for the one on this machine; None to start a local one.
         cpus_per_trial, gpus_per_trial: Ray resources of each trial; fractions are allowed.
 
     Raises:
@@ -137,15 +137,15 @@ class StrategySettings:
 
 @dataclass(frozen=True)
 class Traits:
-    """What sets a strategy apart from one that evaluates the search's own candidates in local worker processes.
+    """Declared properties of a strategy. The defaults describe local workers that evaluate the sampler's candidates.
 
     Attributes:
-        proposes: it proposes candidates itself (`Search.offer`), in place of the run's sampler.
-        runs_sampler: what proposes is the searcher that ``--sampler`` names, run by the strategy.
+        proposes: it proposes candidates itself (`Search.offer`) in place of the run's sampler.
+        runs_sampler: its proposals come from the searcher that ``--sampler`` names.
         shares_weights: candidates are first scored with weights from one supernet; the best are then trained.
         needs_networks: it works on networks only, not on tables or functions.
-        remote_workers: its workers are not processes of this machine's pool; unless ``--workers`` is given, it runs
-            as many trials at a time as the cluster has room for.
+        remote_workers: its workers run on a cluster; unless ``--workers`` is given, it runs as many trials as the
+            cluster has room for.
     """
 
     proposes: bool = False
@@ -156,7 +156,7 @@ class Traits:
 
 
 class Strategy(Protocol):
-    """An engine: owns the workers, and nothing else.
+    """Runs the tasks of a search in its workers.
 
     A strategy is a class whose only argument is a `StrategySettings`. It may have an attribute ``traits``, a `Traits`.
     """
@@ -165,7 +165,7 @@ class Strategy(Protocol):
         """Evaluate everything that `search` asks for.
 
         Raises:
-            KeyboardInterrupt: after the workers were stopped; what was running is left to a resumed run.
+            KeyboardInterrupt: after the workers were stopped; a resumed run repeats the running trials.
         """
 
 
@@ -173,7 +173,7 @@ def load_strategy(name: str, settings: StrategySettings) -> Strategy:
     """The strategy called `name`: a built-in, ``path/to/file.py:Class`` or ``package.module:Class``.
 
     Raises:
-        SlimsearchError: there is none, it is no strategy, or it refuses its settings.
+        SlimsearchError: it does not exist, is not a strategy, or rejects its settings.
     """
     strategy_class = load_class("strategy", name, "slimsearch.strategies")
     if not callable(getattr(strategy_class, "run", None)):
@@ -188,7 +188,7 @@ def load_strategy(name: str, settings: StrategySettings) -> Strategy:
 
 
 def traits_of(strategy: Strategy) -> Traits:
-    """What `strategy` declares; the default where it declares nothing.
+    """The declared traits of `strategy`, or the defaults.
 
     Raises:
         SlimsearchError: its ``traits`` are of another type.
@@ -200,10 +200,10 @@ def traits_of(strategy: Strategy) -> Traits:
 
 
 def space_of(name: str, evaluator: Evaluator) -> Space:
-    """The space of the networks that `evaluator` evaluates, for a strategy that proposes by itself.
+    """The space of `evaluator`, for a strategy that proposes candidates.
 
     Raises:
-        SlimsearchError: it does not say which.
+        SlimsearchError: the evaluator has no space.
     """
     space = getattr(evaluator, "space", None)
     if not isinstance(space, Space):
@@ -211,6 +211,10 @@ def space_of(name: str, evaluator: Evaluator) -> Space:
     return space
 
 
+SUPERNET_TASK = -1
+"""Number of the task that trains a supernet, which is not a trial."""
+
+
 def supernet_folder(settings: StrategySettings) -> Path | None:
-    """Where the log of a supernet's training goes, and its result; None without a run directory."""
+    """Folder of a supernet's training log and result; None without a run directory."""
     return None if settings.run_directory is None else settings.run_directory / "supernet"

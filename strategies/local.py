@@ -1,7 +1,6 @@
 """Worker processes on this machine: the default strategy, published as ``optuna``.
 
-Optuna's part in it is elsewhere: the record is an Optuna study, and the samplers ``tpe``, ``gp``, ``nsga2`` and
-``nsga3`` are Optuna's.
+Optuna keeps the record (an Optuna study) and provides the samplers ``tpe``, ``gp``, ``nsga2`` and ``nsga3``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from slimsearch.strategies._strategy import Search, StrategySettings
 
 @dataclass
 class Local:
-    """Keeps `local_workers` processes busy, each with one thread; one that dies or takes too long is replaced."""
+    """Evaluates tasks in `local_workers` processes of one thread each; replaces those that die or time out."""
 
     settings: StrategySettings
 

@@ -13,11 +13,11 @@ from slimsearch.strategies._nni.multi_trial import MultiTrial
 class NniEvolution(MultiTrial):
     """`nni.nas.strategy.RegularizedEvolution`, with NNI's defaults: the first hundred candidates are random.
 
-    Source: Real et al. 2019. What differs, in NNI: each choice is drawn anew with a probability of 5%.
+    Source: Real et al. 2019. Difference, in NNI: each choice is redrawn with a probability of 5%.
 
     Attributes:
-        population: candidates that are alive; the oldest one dies first.
-        tournament: candidates drawn from them, of which the best is the next parent.
+        population: number of living candidates; the oldest dies first.
+        tournament: number of candidates drawn from the population, of which the best is the next parent.
     """
 
     NAME: ClassVar[str] = "nni-evolution"

@@ -10,7 +10,7 @@ from slimsearch.strategies._nni.multi_trial import MultiTrial
 
 @dataclass
 class NniGrid(MultiTrial):
-    """`nni.nas.strategy.GridSearch`: every combination, shuffled among each hundred that follow one another."""
+    """`nni.nas.strategy.GridSearch`: every combination, shuffled within each successive hundred."""
 
     NAME: ClassVar[str] = "nni-grid"
 

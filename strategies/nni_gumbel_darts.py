@@ -11,7 +11,7 @@ from slimsearch.strategies._nni.oneshot import OneShot
 
 @dataclass
 class NniGumbelDarts(OneShot):
-    """`nni.nas.strategy.GumbelDARTS`: DARTS whose weights are noisy, and near a draw of one value as time goes on.
+    """`nni.nas.strategy.GumbelDARTS`: DARTS with noisy weights that approach a draw of one value over time.
 
     Source: Xie et al. 2019 (SNAS), Wu et al. 2019 (FBNet).
     """

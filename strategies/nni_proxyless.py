@@ -13,8 +13,8 @@ from slimsearch.strategies._nni.oneshot import OneShot
 class NniProxyless(OneShot):
     """`nni.nas.strategy.Proxyless`: one drawn layer of each choice runs at a time, and the odds are learned.
 
-    Source: Cai, Zhu and Han 2019. It chooses between whole layers, and rates of dropout, alone. What differs from NNI:
-    the most likely architecture comes out, as in the paper, where NNI draws one.
+    Source: Cai, Zhu and Han 2019. Chooses between whole layers and dropout rates only. Difference from NNI: the result
+    is the most likely architecture, as in the paper, not a random draw.
     """
 
     NAME: ClassVar[str] = "nni-proxyless"

@@ -10,9 +10,9 @@ from slimsearch.strategies._nni.multi_trial import MultiTrial
 
 @dataclass
 class NniRandom(MultiTrial):
-    """`nni.nas.strategy.Random`: uniform draws, none twice.
+    """`nni.nas.strategy.Random`: uniform draws without repeats.
 
-    To NNI, two samples differ where an inactive choice does; the second one is answered from the record.
+    NNI counts samples that differ in an inactive choice as different; the record answers the repeats.
     """
 
     NAME: ClassVar[str] = "nni-random"

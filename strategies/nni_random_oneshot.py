@@ -13,9 +13,9 @@ from slimsearch.strategies._nni.oneshot import OneShot
 class NniRandomOneshot(OneShot):
     """`nni.nas.strategy.RandomOneShot`: each step trains one random path of the supernet.
 
-    Source: Guo et al. 2020 (SPOS). NNI leaves the search in the trained supernet to the user: here up to 100 random
-    architectures are ranked by their accuracy with its weights, on held-out images, and the best five are trained.
-    Dropout rates make no difference to that ranking.
+    Source: Guo et al. 2020 (SPOS). NNI does not search the trained supernet. Here up to 100 random architectures are
+    ranked by their accuracy with its weights on held-out images, and the best five are trained. The ranking ignores
+    dropout rates.
     """
 
     NAME: ClassVar[str] = "nni-random-oneshot"

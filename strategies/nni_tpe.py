@@ -11,10 +11,10 @@ from slimsearch.strategies._nni.multi_trial import MultiTrial
 
 @dataclass
 class NniTpe(MultiTrial):
-    """`nni.nas.strategy.TPE`: each choice on its own; a candidate that was tried gives way to one of the grid.
+    """`nni.nas.strategy.TPE`: models each choice independently; a repeated candidate is replaced by one of the grid.
 
-    Source: Bergstra et al. 2011. What differs from NNI: it maximizes, as NNI's other strategies do (by default NNI's
-    minimizes the metric, which there is an accuracy), and it does not pause for a second after every candidate.
+    Source: Bergstra et al. 2011. Differences from NNI: it maximizes the metric (NNI minimizes it by default, although
+    it is an accuracy), and it does not pause for a second after every candidate.
     """
 
     NAME: ClassVar[str] = "nni-tpe"

@@ -1,4 +1,4 @@
-"""Weight sharing, published as ``supernet``: subnets of one trained supernet are searched, and the best are trained."""
+"""Weight sharing, published as ``supernet``: searches the subnets of a trained supernet, then trains the best."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task
 from slimsearch.search_spaces import Candidate
 from slimsearch.strategies._pool.workers import Workers
-from slimsearch.strategies._strategy import Failure, Search, StrategySettings, Traits, supernet_folder
+from slimsearch.strategies._strategy import SUPERNET_TASK, Failure, Search, StrategySettings, Traits, supernet_folder
 from slimsearch.strategies.local import Local
-
-# The number of the task that trains the supernet, which is no trial.
-_SUPERNET = -1
 
 
 @runtime_checkable
@@ -26,7 +23,7 @@ class Prepared(Evaluator, Protocol):
         """Whether the supernet is trained."""
 
     def prepare(self, *, report: ReportEpoch) -> None:
-        """Train it; an interrupted training is continued."""
+        """Train the supernet; an interrupted training continues."""
 
 
 @dataclass
@@ -35,7 +32,7 @@ class WeightSharing:
 
     Source: single path one-shot (Guo et al. 2020); differences: see
     `slimsearch.evaluators.supernet.training.train_supernet`.
-    The supernet's log is ``supernet/log.txt`` in the run directory. ``--trial-timeout`` does not hold for its training.
+    The supernet's log is ``supernet/log.txt`` in the run directory. ``--trial-timeout`` does not limit its training.
     """
 
     traits: ClassVar[Traits] = Traits(shares_weights=True, needs_networks=True)
@@ -57,7 +54,7 @@ class WeightSharing:
         folder = supernet_folder(self.settings) or Path()
         folder.mkdir(parents=True, exist_ok=True)
         with Workers(1, None, _Preparation(evaluator)) as workers:
-            result = workers.train(Task(_SUPERNET, Candidate({}), 1, 0, folder), "supernet")
+            result = workers.train(Task(SUPERNET_TASK, Candidate({}), 1, 0, folder), "supernet")
         if isinstance(result, Failure):
             raise SlimsearchError(f"the supernet could not be trained: {result.error} (log: {folder / 'log.txt'})")
 

@@ -16,7 +16,7 @@ from slimsearch.strategies._strategy import Search, StrategySettings, Traits, sp
 
 @dataclass
 class MultiTrial(ABC):
-    """An NNI strategy that learns from finished trials, one value each: the search's score, of which more is better.
+    """An NNI strategy that learns from one score per finished trial; more is better.
 
     With one worker, the same seed and the same results give the same proposals.
     """
@@ -30,7 +30,7 @@ class MultiTrial(ABC):
         """Evaluate what `search` asks for and what NNI proposes.
 
         Raises:
-            SlimsearchError: the space cannot be searched by this strategy, or NNI gave up.
+            SlimsearchError: this strategy cannot search the space, or it failed in NNI.
             KeyboardInterrupt: after the workers were stopped.
         """
         space = space_of(self.NAME, evaluator)
@@ -41,7 +41,7 @@ class MultiTrial(ABC):
             workers.evaluate(ProposerSearch(search, proposer, space))
 
     def proposer(self, space: Space) -> Proposer:
-        """The strategy's algorithm on its own; to be closed after use.
+        """The strategy's algorithm without workers; close it after use.
 
         Raises:
             SlimsearchError: it cannot search `space`.
@@ -53,8 +53,8 @@ class MultiTrial(ABC):
 
     @abstractmethod
     def _strategy(self, choices: dict[str, Any]) -> Any:
-        """The NNI strategy, for choices that are NNI's `Categorical`, with constraints among them.
+        """The NNI strategy for `choices`: NNI's `Categorical` and constraints by label.
 
         Raises:
-            SlimsearchError: it cannot search these.
+            SlimsearchError: it cannot search them.
         """

@@ -18,7 +18,15 @@ from slimsearch.reading import mismatch, read_json
 from slimsearch.search_spaces import Candidate, ModelSpace, Point
 from slimsearch.strategies._pool.workers import Workers
 from slimsearch.strategies._proposer import Exhausted, ProposerSearch
-from slimsearch.strategies._strategy import Failure, Search, StrategySettings, Traits, space_of, supernet_folder
+from slimsearch.strategies._strategy import (
+    SUPERNET_TASK,
+    Failure,
+    Search,
+    StrategySettings,
+    Traits,
+    space_of,
+    supernet_folder,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +35,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# The number of the task that trains the supernet, which is no trial.
-_SUPERNET = -1
 _ARCHITECTURES = "architectures.json"
 
 
@@ -40,49 +46,48 @@ class ImageSplit(Protocol):
 
 
 class ImageData(Protocol):
-    """What a supernet is trained on."""
+    """Training data of a supernet."""
 
     train: ImageSplit
 
     def normalise(self, images: Any) -> Tensor:
-        """(N, C, H, W) uint8 -> float32, as every network of the run gets it."""
+        """(N, C, H, W) uint8 -> float32, the input of the run's networks."""
 
 
 @runtime_checkable
 class ImageEvaluator(Evaluator, Protocol):
-    """An evaluator that tells the space of its networks and its training data."""
+    """An evaluator with a space of networks and training data."""
 
     @property
     def space(self) -> ModelSpace:
-        """Of the networks."""
+        """The space of the networks."""
 
     @property
     def data(self) -> ImageData:
-        """Only its training split is used; the validation split scores the architectures that come out."""
+        """The data set; the supernet uses the training split only, since the validation split scores its results."""
 
 
 @dataclass
 class OneShot(ABC):
-    """Trains a supernet, then proposes the architectures that it ranks best, each of which is trained.
+    """Trains a supernet, then proposes its best architectures, each of which is trained on its own.
 
     The supernet is trained for accuracy only; the proposed architectures are scored by all objectives and limits of the
-    run. Adam 1e-3, fp32 on the CPU, one thread, in one worker without a time limit. The run directory has its log and
-    the best architectures, so that a resumed run does not train it again.
+    run. It is trained with Adam at 1e-3 in fp32 on one CPU thread, in one worker without a time limit. Its log and the
+    best architectures are stored in the run directory, so that a resumed run does not train it again.
 
     Attributes:
         epochs: of the supernet's training.
-        batch_size: images a step.
+        batch_size: images per step.
     """
 
     NAME: ClassVar[str]
     traits: ClassVar[Traits] = Traits(proposes=True, needs_networks=True)
     HELD_OUT: ClassVar[float] = 0.5
-    """Share of the training split that trains or scores architectures, and not the weights."""
+    """Share of the training split that trains or scores architectures, not weights."""
     OFFERED: ClassVar[int] = 1
-    """Number of best architectures to train, without those that fail or are ruled out."""
-
+    """Number of best architectures to train, not counting those that fail or are ruled out."""
     RANKED: ClassVar[int] = 0
-    """Number of random architectures that are ranked with the supernet's weights; 0: NNI exports the best one."""
+    """Number of random architectures to rank with the supernet's weights; 0 if NNI exports the best one."""
 
     settings: StrategySettings
     epochs: int = 10
@@ -97,8 +102,7 @@ class OneShot(ABC):
         """Evaluate what `search` asks for, train the supernet, and evaluate its best architectures.
 
         Raises:
-            SlimsearchError: the space cannot be searched by this strategy (the line says which choice, and why), or
-                the supernet's training failed.
+            SlimsearchError: this strategy cannot search the space, or the supernet's training failed.
             KeyboardInterrupt: after the workers were stopped.
         """
         space = space_of(self.NAME, evaluator)
@@ -122,10 +126,10 @@ class OneShot(ABC):
 
     @abstractmethod
     def strategy(self, space: ModelSpace) -> Any:
-        """The NNI strategy, new at each call."""
+        """A new NNI strategy."""
 
     def best(self, supernet: OneShotSupernet) -> list[dict[str, Any]]:
-        """The best architectures according to a trained supernet, the best one first."""
+        """The best architectures of a trained supernet, best first."""
         return supernet.ranked(self.RANKED) if self.RANKED else [supernet.export()]
 
     @property
@@ -134,10 +138,11 @@ class OneShot(ABC):
         return {"strategy": self.NAME, "seed": self.settings.seed, "epochs": self.epochs, "batch_size": self.batch_size}
 
     def _architectures(self, workers: Workers, folder: Path) -> list[Point]:
-        kept = _read(folder)
-        if kept.pop("architectures", None) and kept == self.training_settings:
-            return list(_read(folder)["architectures"])
-        task = Task(_SUPERNET, Candidate({}), self.epochs, self.settings.seed, folder)
+        stored = _read(folder)
+        architectures = stored.pop("architectures", None)
+        if architectures and stored == self.training_settings:
+            return list(architectures)
+        task = Task(SUPERNET_TASK, Candidate({}), self.epochs, self.settings.seed, folder)
         _log.info("%s: training the supernet for %d epochs", self.NAME, self.epochs)
         result = workers.train(task, f"{self.NAME}: supernet")
         if isinstance(result, Failure):
@@ -164,7 +169,7 @@ class _WithSupernet:
     evaluator: ImageEvaluator
 
     def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
-        if task.number != _SUPERNET:
+        if task.number != SUPERNET_TASK:
             return self.evaluator.evaluate(task, report=report)
         from slimsearch.strategies._nni import supernet as _nni_supernet
 
@@ -182,18 +187,18 @@ class _WithSupernet:
 def _read(folder: Path) -> dict[str, Any]:
     try:
         found = read_json(folder / _ARCHITECTURES)
-    except SlimsearchError:  # not there, or not ours
+    except SlimsearchError:  # missing or damaged
         return {}
     return found if mismatch(found, {"architectures": [dict]}) is None else {}
 
 
 class BestArchitectures:
-    """Proposes architectures in their order, until `wanted` of them have a result.
+    """Proposes architectures in order, until `wanted` of them have a result.
 
     Args:
         name: of the strategy.
-        architectures: the best one first.
-        wanted: those that fail or are ruled out do not count.
+        architectures: best first.
+        wanted: number of results; failed and ruled-out architectures do not count.
     """
 
     def __init__(self, name: str, architectures: Sequence[Point], wanted: int) -> None:

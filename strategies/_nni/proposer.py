@@ -1,8 +1,8 @@
 """NNI's multi-trial strategies as proposers.
 
-NNI's strategies call whoever evaluates. Each runs in a thread of its own that takes turns with the caller: one of the
-two always waits for the other, so that nothing here or in NNI is used by two threads at once. Importing this module
-imports NNI.
+NNI's strategies call an execution engine. Each strategy runs in its own thread, which takes turns with the caller: one
+of the two always waits for the other, so that no state is used by two threads at once. Importing this module imports
+NNI.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ with warnings.catch_warnings():
 
 _SECONDS_TO_END = 10
 
-logging.getLogger("nni").setLevel(logging.ERROR)  # as where a ModelSpace is made
-logging.getLogger("nni.nas.strategy").setLevel(logging.CRITICAL)  # what it logs as an error, it also raises
+logging.getLogger("nni").setLevel(logging.ERROR)
+logging.getLogger("nni.nas.strategy").setLevel(logging.CRITICAL)  # it also raises the errors that it logs
 
 _Score = tuple[int, float | None]
 """The position of a model among those submitted, and its score: more is better, None where it failed."""
 
 
 def choices_of(space: Space) -> tuple[dict[str, Any], Callable[[Mapping[str, Any]], Point]]:
-    """The choices of `space` as NNI's `Categorical` by label, and the function from one of NNI's samples to a point.
+    """The choices of `space` as NNI's `Categorical` by label, and the function from an NNI sample to a point.
 
-    What differs from NNI: a choice of k out of n is one among the subsets that the space lists, a range one among its
-    values; so every strategy can search both, and only what is in the space. NNI's constraints are kept.
+    Difference from NNI: a choice of k out of n becomes a choice among the subsets that the space lists, and a range a
+    choice among its values, so that every strategy can search both. NNI's constraints are included.
     """
     if not isinstance(space, ModelSpace):
-        # By position: to NNI, 1, 1.0 and True are one value.
+        # By position, since NNI cannot tell 1, 1.0 and True apart.
         by_position = {c.label: Categorical(range(len(c.values)), label=c.label) for c in space.choices}
         return by_position, lambda sample: {c.label: c.values[sample[c.label]] for c in space.choices}
     own = space._construct().simplify()
@@ -56,12 +56,12 @@ def choices_of(space: Space) -> tuple[dict[str, Any], Callable[[Mapping[str, Any
 
 
 class NniProposer:
-    """An NNI strategy that proposes when it is asked.
+    """An NNI strategy as a `Proposer`.
 
     Args:
         name: of the strategy.
-        strategy: NNI's.
-        choices, point_of: see `choices_of`.
+        strategy: the NNI strategy.
+        choices, point_of: from `choices_of`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class NniProposer:
         def work() -> None:
             try:
                 strategy(_Candidates(choices), engine)
-            except BaseException as error:  # the caller, which waits, must learn of it
+            except BaseException as error:  # raised again in the caller's thread
                 engine.requests.put(_Ended(error))
             else:
                 engine.requests.put(_Ended(None))
@@ -94,7 +94,7 @@ class NniProposer:
             self._asked = True
             request = self._engine.requests.get()
             if isinstance(request, _Ended):
-                self._engine.requests.put(request)  # for whoever asks again
+                self._engine.requests.put(request)  # for further calls
                 self._asked = False
                 if request.error is not None:
                     error = describe_error(request.error)
@@ -107,7 +107,7 @@ class NniProposer:
                 return None
 
     def tell(self, key: str, losses: tuple[float, ...] | None) -> None:
-        """See `Proposer`; NNI takes one value, of which more is better."""
+        """See `Proposer`; NNI gets the negated first loss, since it maximizes."""
         self._scores.append((self._positions[key], None if losses is None else -losses[0]))
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class _Ended:
 
 
 class _Candidates(ExecutableModelSpace):  # type: ignore[misc]
-    """Choices without a network, or a sample of them; NNI's own classes would need the network's class."""
+    """Choices without a network, or a sample of them; NNI's own classes need the network's class."""
 
     def __init__(self, mutables: dict[str, Any]) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class _Candidates(ExecutableModelSpace):  # type: ignore[misc]
 
 
 class _Engine(ExecutionEngine):  # type: ignore[misc]
-    """Where NNI's thread submits models and is told of their ends, which happens nowhere but in these calls."""
+    """NNI's interface to the evaluation: exchanges models and their scores with the caller's thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class _Engine(ExecutionEngine):  # type: ignore[misc]
         self._running: dict[int, Any] = {}
 
     def submit_models(self, *models: Any) -> None:
-        """Returns when there is room for another one, or never will be."""
+        """Submit models; returns when there is room for another one, or when the engine is closed."""
         for model in models:
             model.status = ModelStatus.Training
             self._running[len(self._models)] = model

@@ -1,6 +1,6 @@
-"""The supernet of NNI's one-shot strategies: built, checked before anything is trained, trained, and read.
+"""The supernet of NNI's one-shot strategies: check, training, and the best architectures.
 
-Imported when it is needed, since it imports NNI, torch and Lightning.
+Importing this module imports NNI, torch and Lightning.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ with warnings.catch_warnings():
 
 _LEARNING_RATE = 1e-3
 _JUDGING_BATCH = 512
-# Number of paths that the check runs, of a supernet that runs one path at a time.
+# Number of paths that the check runs if the supernet runs one path at a time.
 _TRIES = 8
 
 
 class MixedDropout(MixedOperation, nn.Dropout):  # type: ignore[misc]
-    """Dropout whose rate is a choice, for every one-shot strategy; `MixedDropout.mutate` is the mutation hook.
+    """Dropout with a choice of rates, for every one-shot strategy; `MixedDropout.mutate` is the mutation hook.
 
-    One rate at a time where paths are sampled. Where all run at once, the expectation over the rates: the same random
-    numbers decide for each of them what is dropped, so the rates' weights get a gradient and no noise of their own.
-    The architecture is learned with dropout on, as everything in NNI's strategies is, which favours low rates.
+    If paths are sampled, one rate is used at a time. If all paths run at once, the output is the expectation over the
+    rates; all rates use the same random numbers, so that the gradients of their weights get no additional noise. As
+    in all of NNI's strategies, the architecture is learned with dropout on, which favors low rates.
     """
 
     bound_type = MutableDropout
@@ -70,13 +70,13 @@ class MixedDropout(MixedOperation, nn.Dropout):  # type: ignore[misc]
         if not self.training:
             return inputs
         drawn = torch.rand_like(inputs)
-        # A rate of 1 keeps nothing.
-        kept = [weight * (drawn >= rate) / max(1 - rate, 1e-12) for rate, weight in p.items()]
-        return inputs * torch.stack(kept).sum(dim=0)
+        # The bound is for a rate of 1, which drops everything.
+        masks = [weight * (drawn >= rate) / max(1 - rate, 1e-12) for rate, weight in p.items()]
+        return inputs * torch.stack(masks).sum(dim=0)
 
 
 class SeededRandomOneShot(RandomOneShot):  # type: ignore[misc]
-    """NNI's `RandomOneShot` whose samples are drawn from `seed`, in the space alone; NNI's have no seed."""
+    """NNI's `RandomOneShot` with seeded samples, all from the space."""
 
     def __init__(self, space: ModelSpace, seed: int) -> None:
         super().__init__(mutation_hooks=[MixedDropout.mutate])
@@ -106,9 +106,9 @@ class OneShotSupernet:
     """A trained supernet.
 
     Attributes:
-        module: NNI's, around the network.
-        held_out: images and labels that its weights have not seen.
-        seed: of what is sampled from it.
+        module: NNI's Lightning module with the network.
+        held_out: images and labels that did not train the weights.
+        seed: of the samples that are ranked.
     """
 
     module: Any
@@ -117,9 +117,9 @@ class OneShotSupernet:
     seed: int
 
     def export(self) -> dict[str, Any]:
-        """The architecture that NNI exports: the largest parameter of each choice.
+        """The architecture with the largest parameter of each choice.
 
-        What differs for Proxyless: NNI exports a random draw there.
+        Difference from NNI: for Proxyless, NNI exports a random draw.
 
         Raises:
             SlimsearchError: it is not in the space.
@@ -128,13 +128,13 @@ class OneShotSupernet:
         sample: dict[str, Any] = {}
         for module in self.module.supernet_modules():
             sample.update(_most_likely(module, sample))
-        # NNI makes labels of its own inside a Repeat.
+        # NNI adds labels inside a Repeat.
         return self.space.canonical({c.label: sample[c.label] for c in self.space.choices if c.label in sample})
 
     def ranked(self, count: int) -> list[dict[str, Any]]:
-        """Up to `count` random architectures, by their accuracy on the images held out, with the supernet's weights.
+        """Up to `count` random architectures, ranked by their accuracy on held-out images with the supernet's weights.
 
-        Batch normalisation uses the batch: the averages of a supernet belong to no architecture.
+        Batch normalization uses batch statistics, since the running averages mix all architectures.
         """
         rng = np.random.default_rng([self.seed, 1])
         if self.space.size <= count:
@@ -161,10 +161,10 @@ class OneShotSupernet:
 
 
 def check(name: str, strategy: Any, space: ModelSpace, seed: int) -> None:
-    """Build the supernet of `strategy`, run it forward and backward on noise, and throw it away.
+    """Build the supernet of `strategy`, and run it forward and backward on noise.
 
     Raises:
-        SlimsearchError: it cannot be built or run; the line says which choice is at fault, and why.
+        SlimsearchError: it cannot be built or run; the message names the choice at fault and the reason.
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -195,12 +195,12 @@ def train(
     seed: int,
     report: ReportEpoch,
 ) -> OneShotSupernet:
-    """Train a supernet on a part of the training split; the other part is for the architecture.
+    """Train the weights of a supernet on a part of the training split, and the architecture on the other part.
 
     Args:
         make: the NNI strategy for a space.
-        held_out: share of the training split that the weights do not see.
-        report: told of every epoch.
+        held_out: share of the training split for the architecture.
+        report: called after every epoch.
 
     Raises:
         SlimsearchError: the loss is not finite.
@@ -209,7 +209,7 @@ def train(
     strategy = make(space)
     order = np.random.default_rng(seed).permutation(len(data.train.labels))
     split = min(max(1, round(len(order) * held_out)), len(order) - 1)
-    ours, others = (_Batches(data, np.sort(part), batch_size, seed) for part in (order[split:], order[:split]))
+    trained, others = (_Batches(data, np.sort(chosen), batch_size, seed) for chosen in (order[split:], order[:split]))
     trainer = Trainer(
         max_epochs=epochs, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
@@ -217,7 +217,7 @@ def train(
     meter = Meter()
     with warnings.catch_warnings(), meter.computing():
         warnings.simplefilter("ignore")
-        evaluator = Lightning(_Classifier(report, meter), trainer, train_dataloaders=ours, val_dataloaders=others)
+        evaluator = Lightning(_Classifier(report, meter), trainer, train_dataloaders=trained, val_dataloaders=others)
         strategy(RawFormatModelSpace(space._construct(), evaluator), SequentialExecutionEngine())
     return OneShotSupernet(strategy.oneshot_module, space, others, seed)
 
@@ -228,7 +228,7 @@ class _Classifier(LightningModule):  # type: ignore[misc]
     def __init__(self, report: ReportEpoch | None = None, meter: Meter | None = None) -> None:
         super().__init__()
         self._report, self._meter = report, meter
-        self._sums = torch.zeros(3)  # loss, right answers, images
+        self._sums = torch.zeros(3)  # loss, correct predictions, images
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = batch
@@ -269,12 +269,12 @@ class _Batches:
             yield self._batch(np.sort(order[step * self._size : (step + 1) * self._size]))
 
     def in_order(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of them, in batches of up to `size`."""
+        """All images in order, in batches of up to `size`."""
         for start in range(0, len(self._chosen), size):
             yield self._batch(self._chosen[start : start + size])
 
     def _batch(self, chosen: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Tensor, Tensor]:
-        labels = np.array(self._data.train.labels[chosen])  # a copy: they may be mapped read-only
+        labels = np.array(self._data.train.labels[chosen])  # a copy, since they may be memory-mapped
         return self._data.normalise(self._data.train.images[chosen]), torch.from_numpy(labels)
 
 
@@ -291,7 +291,7 @@ class _Trace:
 
     def _begin(self, module: Any, inputs: tuple[Any, ...]) -> None:
         self._open.append(module)
-        if isinstance(module, DifferentiableMixedLayer):  # the layers are added up, or stand in for one another
+        if isinstance(module, DifferentiableMixedLayer):  # its layers are summed or exchanged
             shapes = {tuple(getattr(module[layer](*inputs), "shape", ())) for layer in module.names}
             if len(shapes) > 1:
                 raise ValueError(f"the outputs of its layers differ in shape: {', '.join(map(str, sorted(shapes)))}")
@@ -301,7 +301,7 @@ class _Trace:
 
     @property
     def label(self) -> str | None:
-        """Of the innermost layer that has begun and not ended; else of the one that has ended last."""
+        """Label of the innermost running layer, or of the layer that ended last."""
         module = self._open[-1] if self._open else self._last
         return _label(module) if module is not None else None
 
@@ -341,7 +341,7 @@ def _refusal(name: str, space: ModelSpace, label: str | None, why: str) -> Slims
 
 
 def _label(module: Any) -> str | None:
-    """Of the choice that `module` makes; where it makes several, of the first."""
+    """Label of the first choice of `module`."""
     own = getattr(module, "label", None)
     if isinstance(own, str):
         return own
@@ -349,7 +349,7 @@ def _label(module: Any) -> str | None:
 
 
 def _why_not(module: Any, label: str | None, strategy: Any) -> str | None:
-    """Why the value choices of `module` cannot be mixed; None where something else is the matter."""
+    """Why the value choices of `module` cannot be mixed; None if the reason is another one."""
     if not isinstance(module, ParametrizedModule):
         return None
     kind = type(module).__name__
@@ -363,7 +363,7 @@ def _why_not(module: Any, label: str | None, strategy: Any) -> str | None:
 
 
 def _changes_size(supernet: nn.Module) -> tuple[str, str] | None:
-    """A choice in a convolution by which its output's height and width change, and why that cannot be mixed."""
+    """A convolution's choice that changes the height and width of its output, and why it cannot be mixed."""
     for module in supernet.modules():
         if isinstance(module, MixedConv2d):
             own = module.mutable_arguments
