@@ -1,4 +1,4 @@
-"""Ray Tune: trials are evaluated by the workers of a Ray cluster, and shown in its dashboard."""
+"""Ray Tune: evaluates trials on the workers of a Ray cluster, and shows them in its dashboard."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import Evaluator
+from slimsearch.strategies._pool.fork_server import environment
 from slimsearch.strategies._proposer import ProposerSearch
-from slimsearch.strategies._ray.cluster import cluster, environment, node_lost
+from slimsearch.strategies._ray.cluster import cluster, node_lost
 from slimsearch.strategies._ray.tune_proposer import TuneProposer, tune_searcher
 from slimsearch.strategies._strategy import Search, StrategySettings, TaskSource, Traits, space_of
 
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 _SECONDS_TO_START = 60.0
 _RESTARTS = 3
-"""How often in a row Tune is started again without having finished a task."""
+"""Maximum number of successive restarts of Tune without a finished task."""
 _RESUME = "what was finished is kept, go on with --resume"
 
-# Without Tune's own logs and checkpoints, and with the handler of Ctrl-C that `_interruptible` has.
+# Disables Tune's logs, checkpoints and Ctrl-C handler (see `_interruptible`).
 _TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "1000000000", "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0", "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -36,15 +37,15 @@ _TUNE = {
 
 
 class Ray:
-    """Keeps a Ray cluster busy: as many trials at a time as it has room for, or `workers`.
+    """Evaluates as many trials at a time as the Ray cluster has room for, or `workers`.
 
-    Each trial is a Ray task named after it, in a process of its own; Tune's actors, which are reused, wait for these
-    tasks. A local cluster is started and stopped with the run; its dashboard can be opened on this machine only. On a
-    running cluster, this code and the files that tasks need are sent to nodes that do not see the run directory.
+    Each trial is a named Ray task in its own process; Tune's actors, which are reused, wait for these tasks. A local
+    cluster is started and stopped with the run, and its dashboard is reachable from this machine only. On a running
+    cluster, the package and the files of tasks are sent to nodes that do not see the run directory.
 
     Args:
-        settings: where `sampler` names one of Tune's searchers, it proposes the candidates; without a run directory,
-            all nodes see every path of a task.
+        settings: if `sampler` names a searcher of Tune, that proposes the candidates; without a run directory, all
+            nodes must see every path of a task.
 
     Attributes:
         traits: depend on `sampler`.
@@ -65,7 +66,7 @@ class Ray:
         """Evaluate everything that `search` asks for.
 
         Raises:
-            SlimsearchError: there is no such cluster, no room for a trial on it, or it, Tune or its searcher fails.
+            SlimsearchError: the cluster does not exist or has no room for a trial, or Ray, Tune or the searcher fails.
             KeyboardInterrupt: after the trials were stopped.
         """
         tasks: TaskSource = search
@@ -81,17 +82,17 @@ class Ray:
         with cluster(settings.ray_address, cpus) as resources:
             limit = self._room(resources)
             try:
-                # With a searcher that it does not know, Tune would otherwise start one actor after the other.
+                # By default, Tune starts one actor at a time for a searcher that it does not know.
                 with environment(_TUNE | {"TUNE_MAX_PENDING_TRIALS_PG": str(limit)}):
                     self._tune(tasks, evaluator, limit)
             except RayError as error:
                 raise SlimsearchError(f"the Ray cluster failed: {describe_error(error)}; {_RESUME}") from error
 
     def _room(self, resources: Mapping[str, float]) -> int:
-        """The number of trials that run at the same time.
+        """Number of concurrent trials.
 
         Raises:
-            SlimsearchError: there is no room for one.
+            SlimsearchError: the cluster has no room for a trial.
         """
         settings = self.settings
         wanted = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
@@ -117,7 +118,7 @@ class Ray:
         resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
         with self._driver() as (mailbox, files), tempfile.TemporaryDirectory(prefix="slimsearch-tune-") as folder:
             run = ray.put(RunContext.of(name, evaluator, files, mailbox))
-            # Start processes that import everything before a trial begins; they are reused.
+            # Warm up processes with all imports before the first trial; Ray reuses them.
             begin = ray.remote(warm_up).options(
                 name=f"{name}: a process starts", num_cpus=settings.cpus_per_trial, num_gpus=settings.gpus_per_trial,
                 max_retries=0, runtime_env=PROCESS,
@@ -140,7 +141,7 @@ class Ray:
                         trial_name_creator=lambda trial: f"trial-{trial.config[TASK].number}",
                         trial_dirname_creator=lambda trial: trial.trial_id,
                     ),
-                    run_config=tune.RunConfig(  # the run has its own record
+                    run_config=tune.RunConfig(
                         name=f"tune-{attempt}", storage_path=folder, verbose=0,
                         failure_config=tune.FailureConfig(max_failures=0),
                         checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -151,7 +152,7 @@ class Ray:
 
     @contextmanager
     def _driver(self) -> Iterator[tuple[Any, Any]]:
-        """The mailbox and the run's files, served from the driver's node: they must not be lost with another one."""
+        """The mailbox and the run's files, served from the driver's node, so that no other node can lose them."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -180,14 +181,14 @@ class Ray:
 def _run_tune(fit: Callable[[int], Any], searcher: TaskSearcher) -> None:
     """Run Tune until the search has ended.
 
-    Tune ends with an error it does not know when Ray kills one of its actors for lack of memory: it is started again.
+    If Ray kills one of Tune's actors for lack of memory, Tune ends with an unknown error and is restarted.
 
     Args:
-        fit: one run of Tune; its argument is the number of those before it.
-        searcher: of all of them.
+        fit: runs Tune once; its argument is the number of earlier runs.
+        searcher: of all runs.
 
     Raises:
-        SlimsearchError: Tune was ended so too often without finishing a task, or it ended early.
+        SlimsearchError: Tune ran out of memory too often without finishing a task, or it ended early.
         KeyboardInterrupt: Ctrl-C was pressed.
     """
     from ray.exceptions import OutOfMemoryError
@@ -221,13 +222,13 @@ def _run_tune(fit: Callable[[int], Any], searcher: TaskSearcher) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C ends Tune as SIGUSR1 does, which Tune handles itself; the event tells that it was pressed.
+    """Context in which Ctrl-C ends Tune by SIGUSR1, which Tune handles; yields an event that is set by Ctrl-C.
 
-    Tune's own handler of Ctrl-C leaves no trace of it, and stays when Tune has ended. Pressed once more, or before Tune
-    handles SIGUSR1, Ctrl-C raises KeyboardInterrupt at once.
+    Tune's own handler does not tell that Ctrl-C was pressed, and stays installed. A second Ctrl-C, or one before Tune
+    handles SIGUSR1, raises KeyboardInterrupt at once.
     """
     pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only this one can handle signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield pressed
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}

@@ -1,4 +1,4 @@
-"""Imported first by the fork server, and only there: ends it with the driver, also while it is still importing."""
+"""Ends the fork server with the driver; the fork server imports this module first, so that it also holds on startup."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import signal
 
 _PR_SET_PDEATHSIG = 1  # see prctl(2); forks do not inherit it
 
-with contextlib.suppress(OSError, AttributeError):  # Linux has it; elsewhere the process notices a little later
+with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere the process ends a little later
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

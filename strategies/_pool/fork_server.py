@@ -1,7 +1,7 @@
 """Worker processes forked from one process (Python's fork server) that has imported PyTorch and NNI.
 
-These imports take five seconds of a core: so they happen once for all workers, while the driver imports the same. The
-fork server stays until the driver ends.
+These imports take five seconds of a core, so they happen once for all workers, while the driver imports the same
+modules. The fork server runs until the driver ends.
 """
 
 from __future__ import annotations
@@ -13,65 +13,73 @@ import signal
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-_UNTIL_GONE = 1.0  # seconds
+_SECONDS_UNTIL_GONE = 1.0
 _imports = ["slimsearch.strategies._pool.bound_to_driver", "slimsearch.strategies._pool.worker"]
 
 
 def begin(*imports: str) -> None:
-    """Start the fork server, which imports these modules too, unless it runs already; returns at once."""
+    """Start the fork server unless it is running; it also imports the modules `imports`. Returns at once."""
     _imports.extend(name for name in imports if name not in _imports)
     multiprocessing.get_context("forkserver").set_forkserver_preload(_imports)
-    with _as_workers_are_started():
+    with _worker_environment():
         forkserver.ensure_running()
 
 
 def start(target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
-    """Start a process that calls `target`, a function of a module, with `args` and the driver's environment.
+    """Start a process that calls `target`, a module-level function, with `args` and the driver's environment.
 
-    `target` is called with SIGINT blocked: Ctrl-C in a terminal is sent to all processes, also to one that is still
-    importing.
+    SIGINT is blocked when `target` is called: Ctrl-C in a terminal reaches all processes, even during their imports.
     """
     try:
         return _started(target, args)
-    except (EOFError, ConnectionError):  # the server was killed, and is not yet seen to be gone
-        time.sleep(_UNTIL_GONE)
+    except (EOFError, ConnectionError):  # the server was killed, and its end is not detected yet
+        time.sleep(_SECONDS_UNTIL_GONE)
         return _started(target, args)
 
 
 def _started(target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
     begin()
     context = multiprocessing.get_context("forkserver")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    process = context.Process(target=target, args=(*args, environment))
-    with _as_workers_are_started(), _no_main_script():
+    driver_environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    process = context.Process(target=target, args=(*args, driver_environment))
+    with _worker_environment(), _no_main_script():
         process.start()
     return process
 
 
 @contextlib.contextmanager
-def _as_workers_are_started() -> Iterator[None]:
-    """Block SIGINT, and set the environment in which a worker imports; both are restored for the driver."""
-    # OpenMP reads its number of threads when torch is imported. Modules come from where the driver has them, and from
-    # the working directory only where it has them from there.
+def _worker_environment() -> Iterator[None]:
+    """Block SIGINT and set the environment for a worker's imports; both are restored for the driver."""
+    # OpenMP reads its number of threads when torch is imported. A worker has the driver's search path, which need not
+    # include the working directory.
     imports = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    # Python's resource tracker removes the locks of a worker that was killed. From Python 3.14 it also warns of them.
+    # Python's resource tracker removes the locks of killed workers. From Python 3.14 it also warns of them.
     filters = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"]))
     settings = {
         "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": imports, "PYTHONSAFEPATH": "1",
         "PYTHONWARNINGS": filters,
     }  # fmt: skip
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with environment(settings):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables of this process, and of those that it starts, in this context."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -81,9 +89,9 @@ def _as_workers_are_started() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_main_script() -> Iterator[None]:
-    """Processes started in this context do not import the main script.
+    """Context whose new processes do not import the main script.
 
-    A notebook, or a script without a main guard, must not run a second time; its classes travel by value.
+    A notebook or a script without a main guard must not run again; its classes are pickled by value.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")

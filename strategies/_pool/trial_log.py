@@ -1,4 +1,4 @@
-"""The log of a trial: its output, of which the first and the last part are kept."""
+"""The log of a trial: the beginning and the end of its output."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 PART = 512 * 1024
-"""Bytes that are kept of the beginning and of the end, each."""
+"""Bytes of the beginning in the log, and of the end."""
 
-_SECONDS = 0.1
+_SECONDS_BETWEEN_CUTS = 0.1
 _LEFT_OUT = b"\n[... more than the first and the last %d KiB are not kept ...]\n" % (PART // 1024)
 
 
@@ -47,15 +47,15 @@ def _flush() -> None:
 
 @contextlib.contextmanager
 def bounded(path: Path) -> Iterator[None]:
-    """In this context, the middle of the file at `path` is removed whenever the file has grown too long.
+    """Context that removes the middle of the file at `path` whenever the file is too long.
 
-    Processes write to the file itself: a pipe would have to be emptied by a thread of this process, which may be
-    blocked for as long as a writer waits for the pipe.
+    Processes write to the file itself, not to a pipe: a thread of this process would have to empty the pipe, and may be
+    blocked while a writer waits for it.
     """
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(_SECONDS):
+        while not over.wait(_SECONDS_BETWEEN_CUTS):
             cut(path)
 
     thread = threading.Thread(target=watch, name="trial log", daemon=True)
@@ -69,7 +69,7 @@ def bounded(path: Path) -> Iterator[None]:
 
 
 def cut(path: Path) -> None:
-    """Remove the middle of a file that is much longer than the two parts that are kept."""
+    """Remove the middle of the file at `path` if it is much longer than the beginning and the end."""
     with contextlib.suppress(OSError):  # the trial may have deleted it, and its disk may be full
         if path.stat().st_size <= 3 * PART:
             return
@@ -77,11 +77,11 @@ def cut(path: Path) -> None:
         with path.open("r+b", buffering=0) as file:
             read = file.seek(-PART, os.SEEK_END)
             written = PART
-            kept = _LEFT_OUT
-            while kept or path.stat().st_size > read:  # what is appended meanwhile comes along
+            piece = _LEFT_OUT
+            while piece or path.stat().st_size > read:  # including output that is appended meanwhile
                 file.seek(written)
-                written += file.write(kept)
+                written += file.write(piece)
                 file.seek(read)
-                kept = file.read(PART)
-                read += len(kept)
+                piece = file.read(PART)
+                read += len(piece)
             file.truncate(written)

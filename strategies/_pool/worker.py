@@ -1,4 +1,4 @@
-"""The code of a worker process: it evaluates one task at a time and reports to the driver."""
+"""The main function of a worker process, which evaluates one task at a time and reports to the driver."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from slimsearch.strategies._strategy import Failure
 BEGUN, REPORT, DONE = "begun", "report", "done"
 """Messages of a worker: a task begins; it has finished an epoch and waits for an answer; it has ended."""
 
-_REASONS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-# Bytes; a file that did not fit leaves some room once it is removed.
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+# A disk with less free space counts as full: removing the file that did not fit has freed some.
 _SCARCE = 64 * 2**20
-_PROBE = 64 * 1024
+_PROBE_BYTES = 64 * 1024
 
 
 def serve(line: Connection, evaluator: bytes, environment: Mapping[str, str]) -> None:
-    """Evaluate the tasks that arrive on `line`, in the driver's environment, as long as the driver lives."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which then stops its workers
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see where this process is started
+    """Evaluate the tasks that arrive on `line`, in the driver's environment, until the driver ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C and stops its workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by `fork_server.start`
     threading.Thread(target=_end_with_driver, args=(os.getppid(),), daemon=True).start()
     _reset_state(environment)
     use_one_thread()
     loaded = _loaded(evaluator)
-    # A task may close file descriptors or fork processes: that ends this loop without a traceback.
+    # End without a traceback if a task closes file descriptors or forks processes.
     with contextlib.suppress(EOFError, OSError):
         while True:
             task = line.recv()
             line.send((BEGUN, None))
-            result = loaded if isinstance(loaded, Failure) else _evaluated_here(loaded, task, line)
+            result = loaded if isinstance(loaded, Failure) else _evaluated_in_worker(loaded, task, line)
             try:
                 line.send((DONE, result))
             except OSError:
@@ -57,7 +57,7 @@ def serve(line: Connection, evaluator: bytes, environment: Mapping[str, str]) ->
 
 
 def evaluated(evaluator: Evaluator, task: Task, report: ReportEpoch) -> Outcome | Failure:
-    """Evaluate `task`; an exception is returned as one line, its traceback stands in the task's log."""
+    """Evaluate `task`; returns an exception as one line, with its traceback in the task's log."""
     try:
         with output_to(task.directory / "log.txt"):
             try:
@@ -75,12 +75,12 @@ def evaluated(evaluator: Evaluator, task: Task, report: ReportEpoch) -> Outcome 
 def _loaded(evaluator: bytes) -> Evaluator | Failure:
     try:
         return cloudpickle.loads(evaluator)  # type: ignore[no-any-return]
-    except Exception as error:  # user code may not load here; each task then reports it
+    except Exception as error:  # user code may fail to load; each task then reports it
         return Failure(f"a worker cannot load the evaluator: {describe_error(error)}")
 
 
-def _evaluated_here(evaluator: Evaluator, task: Task, line: Connection) -> Outcome | Failure:
-    """The result of `evaluated`; a process that the task has forked ends with the task."""
+def _evaluated_in_worker(evaluator: Evaluator, task: Task, line: Connection) -> Outcome | Failure:
+    """The result of `evaluated`; processes that the task has forked end here."""
     only = _only_in_this_process()
 
     def report(epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -97,7 +97,7 @@ def _evaluated_here(evaluator: Evaluator, task: Task, line: Connection) -> Outco
 
 
 def _only_in_this_process() -> Callable[[], None]:
-    """A function that ends any other process that calls it: a forked copy of a worker must not act as the worker."""
+    """A function that ends any other process that calls it, so that a forked copy does not act as the worker."""
     own = os.getpid()
 
     def check() -> None:
@@ -115,21 +115,21 @@ def _failure(error: Exception, task: Task) -> Failure:
 
 
 def _unwritable(folder: Path, error: BaseException) -> str | None:
-    """Why nothing can be written to `folder`, or None.
+    """Why `folder` is not writable, or None.
 
-    It is tried, since libraries raise exceptions of their own for a full disk.
+    Tests it by writing, since libraries raise their own exceptions for a full disk.
 
     Args:
-        folder: where the files of a trial go.
-        error: what the trial raised.
+        folder: folder of the trial's files.
+        error: the exception of the trial.
     """
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(bytes(_PROBE))
+            probe.write(bytes(_PROBE_BYTES))
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as found:
-        return os.strerror(found.errno) if found.errno in _REASONS else None
+        return os.strerror(found.errno) if found.errno in _UNWRITABLE else None
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC and shutil.disk_usage(folder).free < _SCARCE:
@@ -139,10 +139,10 @@ def _unwritable(folder: Path, error: BaseException) -> str | None:
 
 
 def _reset_state(environment: Mapping[str, str]) -> None:
-    """Undo what a fork inherits: the environment, the start method, the temporary folder and the random state."""
+    """Reset the state that a fork inherits: environment, start method, temporary folder and random generators."""
     os.environ.clear()
     os.environ.update(environment)
-    multiprocessing.set_start_method(None, force=True)  # the user's own choice, or Python's
+    multiprocessing.set_start_method(None, force=True)  # the user's or Python's default
     tempfile.tempdir = None
     random.seed()
     if "numpy" in sys.modules:
@@ -150,7 +150,7 @@ def _reset_state(environment: Mapping[str, str]) -> None:
 
 
 def _end_with_driver(parent: int) -> None:
-    """End within half a second of the driver or of the process that this one was forked from."""
+    """End this process within half a second of the driver or of its parent process."""
     driver = multiprocessing.parent_process()
     assert driver is not None
     while driver.is_alive() and os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""A pool of worker processes on this machine, which evaluate the tasks of a search."""
+"""A pool of worker processes on this machine that evaluates the tasks of a search."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from slimsearch.strategies._strategy import Failure, TaskSource
 
 _log = logging.getLogger(__name__)
 
-# How often to look for dead processes: a process that a worker has forked may keep its connection open.
+# Interval of checks for dead processes, whose forked children may keep the connection open.
 _LOOK_SECONDS = 0.5
 _SECONDS_TO_END = 1.0
 
@@ -39,7 +39,7 @@ class Done:
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """A running task has finished an epoch, and waits for an answer."""
+    """A running task has finished an epoch and waits for an answer."""
 
     number: int
     epoch: int
@@ -48,7 +48,7 @@ class EpochEnd:
 
     def answer(self, go_on: bool) -> None:
         """Let the task continue, or tell it to stop."""
-        with contextlib.suppress(OSError):  # the worker has died, which `wait` finds out
+        with contextlib.suppress(OSError):  # the worker has died, which `wait` detects
             self.line.send(go_on)
 
 
@@ -60,8 +60,8 @@ class _Worker:
         line: the driver's end of its connection.
         task: number of its task, or None.
         timeout: of the task, in seconds.
-        began: `time.monotonic` when the task's own code began, None before.
-        lost: its connection is closed.
+        began: `time.monotonic` at the start of the task's code; None before.
+        lost: whether its connection is closed or unusable.
     """
 
     process: BaseProcess
@@ -80,14 +80,14 @@ class _Worker:
 
 
 class Workers:
-    """`count` processes, each with one thread; one that dies or exceeds the time limit is replaced.
+    """Worker processes with one thread each; replaces those that die or exceed the time limit.
 
-    Each has one task at a time, so that the death of a process affects one task only. A context manager: at its end,
-    also after an exception, the processes are gone. Called from one thread only.
+    Each process has one task at a time, so that its death affects one task only. A context manager, which ends all
+    processes on exit. Not thread-safe.
 
     Args:
         count: number of processes.
-        timeout: seconds after which a task is ended and counts as failed; None: never.
+        timeout: seconds after which a task is stopped and counts as failed; None for no limit.
         evaluator: of the tasks; sent to the processes by value.
     """
 
@@ -125,7 +125,7 @@ class Workers:
         return waiting + sum(worker.task is not None for worker in self._workers)
 
     def evaluate(self, source: TaskSource) -> None:
-        """Evaluate all tasks of `source`, until it has none left."""
+        """Evaluate all tasks of `source`."""
         while True:
             while self.free and (task := source.ask()) is not None:
                 self.submit(task)
@@ -138,11 +138,11 @@ class Workers:
                 event.answer(source.report(event.number, event.epoch, event.metrics))
 
     def train(self, task: Task, name: str) -> Outcome | Failure:
-        """The result of a task that trains a supernet and is no trial: it has no timeout, and its epochs are logged.
+        """Run a task that trains a supernet, without timeout, and log its epochs; no other task may be running.
 
         Args:
-            task: no other one is running.
-            name: of the supernet, in the log.
+            task: of the training.
+            name: of the supernet, for the log.
         """
         self.submit(task, limited=False)
         while not isinstance(event := self.wait(), Done):
@@ -152,7 +152,7 @@ class Workers:
         return event.result
 
     def submit(self, task: Task, *, limited: bool = True) -> None:
-        """Start `task` in an idle worker; if not `limited`, it has no timeout."""
+        """Start `task` in an idle worker, without timeout if not `limited`."""
         self._discard_dead()
         idle = next((worker for worker in self._workers if worker.task is None), None) or self._start()
         idle.task, idle.timeout, idle.began = task.number, self._timeout if limited else None, None
@@ -185,7 +185,7 @@ class Workers:
         """Receive one message; anything else means that the worker is lost."""
         try:
             kind, content = worker.line.recv()
-        except Exception:  # the connection was cut, or not the worker has written to it
+        except Exception:  # the connection was cut, or the task has written to it
             worker.lost = True
             return
         if worker.task is None:
@@ -204,14 +204,14 @@ class Workers:
         if worker.left == 0:
             self._lose(worker, f"took longer than --trial-timeout {worker.timeout:g} s", failed=True)
         elif worker.lost or not worker.process.is_alive():
-            while not worker.lost and worker.line.poll():  # what it said last
+            while not worker.lost and worker.line.poll():  # its last messages
                 self._listen(worker)
             self._lose(worker, "its worker process died ({})")
 
     def _lose(self, worker: _Worker, error: str, failed: bool = False) -> None:
         """End a worker and its task; an idle worker is replaced when it is needed."""
         number, begun = worker.task, worker.began is not None
-        cut = worker.lost and not _over([worker.process], _LOOK_SECONDS)  # a process that ends cuts its line too
+        cut = worker.lost and not _ended([worker.process], _LOOK_SECONDS)  # a process that ends also closes its line
         _stop([worker.process])
         worker.line.close()
         self._workers.remove(worker)
@@ -220,7 +220,7 @@ class Workers:
         if number is None:
             return
         text = error.format(end)
-        # Its reports need no answer any more.
+        # Its reports no longer need an answer.
         self._events = deque(e for e in self._events if isinstance(e, Done) or e.number != number)
         self._events.append(Done(number, Failure(text, worker_died=not failed, blameless=not failed and not begun)))
         self._start()
@@ -240,16 +240,16 @@ class Workers:
 
 
 def _stop(processes: list[BaseProcess]) -> None:
-    """End processes: by SIGTERM, then by SIGKILL."""
+    """End processes with SIGTERM, then with SIGKILL."""
     for number, seconds in ((signal.SIGTERM, _SECONDS_TO_END), (signal.SIGKILL, float("inf"))):
         for process in processes:
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, number)
-        _over(processes, seconds)
+        _ended(processes, seconds)
 
 
-def _over(processes: list[BaseProcess], seconds: float) -> bool:
-    """Whether processes end in time; `join` would also wait for processes that they have forked."""
+def _ended(processes: list[BaseProcess], seconds: float) -> bool:
+    """Whether all processes end within `seconds`; `join` would also wait for their forked children."""
     deadline = time.monotonic() + seconds
     while alive := any(process.is_alive() for process in processes):
         if time.monotonic() >= deadline:

@@ -1,4 +1,4 @@
-"""The Ray cluster of a run: a running one, or a local one that starts and ends with the run."""
+"""Connection to a running Ray cluster, or a local cluster that starts and ends with the run."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch.errors import SlimsearchError, describe_error
+from slimsearch.strategies._pool.fork_server import environment
 
 _log = logging.getLogger(__name__)
 
-# The dashboard asks cloud providers' addresses where it runs, even with telemetry disabled: a proxy that does not exist
-# prevents it.
+# The dashboard queries addresses of cloud providers even with telemetry disabled; a nonexistent proxy prevents that.
 _NO_CLOUD = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "localhost,127.0.0.1"}
 
 
 @contextmanager
 def cluster(address: str | None, cpus: int) -> Iterator[Mapping[str, float]]:
-    """A cluster's resources, while it is needed; a cluster that this process is connected to already is left running.
+    """Context of a connection to a cluster; yields its resources. An existing connection of this process stays open.
 
     Args:
-        address: of a running cluster, whose nodes are sent this code; None: start a local one, and end it afterwards.
-        cpus: of a local cluster, and number of trials that are expected on any.
+        address: of a running cluster, whose nodes get this code; None to start and stop a local cluster.
+        cpus: number of CPUs of a local cluster, and of expected trials on any cluster.
 
     Raises:
-        SlimsearchError: there is no cluster at `address`, or none can be started here.
+        SlimsearchError: there is no cluster at `address`, or a local one cannot be started.
     """
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
-    # Disables telemetry unless the user enables it; read when Ray starts.
+    # Disables telemetry unless the user enables it.
     usage = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
-    # With more processes than processors, actors included, Ray would end idle ones that have just been warmed up.
-    kept = {"RAY_num_workers_soft_limit": str(3 * cpus + 4), "RAY_USAGE_STATS_ENABLED": usage}
-    alone = _on_loopback() if address is None else nullcontext()
-    with tempfile.TemporaryDirectory(prefix="slimsearch-code-") as folder, environment(kept), alone:
+    # With more processes than processors, actors included, Ray would end the idle ones that were just warmed up.
+    variables = {"RAY_num_workers_soft_limit": str(3 * cpus + 4), "RAY_USAGE_STATS_ENABLED": usage}
+    loopback = _on_loopback() if address is None else nullcontext()
+    with tempfile.TemporaryDirectory(prefix="slimsearch-code-") as folder, environment(variables), loopback:
         if address is None:
             options |= {
                 "address": "local", "num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1",
@@ -59,12 +59,12 @@ def cluster(address: str | None, cpus: int) -> Iterator[Mapping[str, float]]:
             _log.info("Ray dashboard: http://%s (the token that it asks for: ray get-auth-token)", url)
         yield ray.cluster_resources()  # type: ignore[no-untyped-call]
     finally:
-        if not before and not node_lost():  # Ray would wait for a lost node until it gives up
+        if not before and not node_lost():  # Ray would wait for a lost node
             ray.shutdown()
 
 
 def node_lost() -> bool:
-    """Whether the raylet that this process talks to is gone."""
+    """Whether the raylet of this process's node has ended."""
     import ray
 
     node = ray._private.worker.global_worker.node
@@ -75,7 +75,7 @@ def node_lost() -> bool:
 
 
 def _code(folder: Path) -> str:
-    """A copy of the package alone, which the nodes of a cluster import."""
+    """A copy of the package in `folder`, for import on the nodes of a cluster."""
     import slimsearch
 
     source = Path(slimsearch.__file__).resolve().parent
@@ -85,11 +85,11 @@ def _code(folder: Path) -> str:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """A cluster that starts in this context listens on the loopback address only.
+    """Context in which a new cluster listens on the loopback address only.
 
-    Ray does so on macOS and Windows; elsewhere only with this environment variable, which its processes read, and this
-    constant, which this process set when it imported Ray. Otherwise Ray looks for an address that other machines reach,
-    by way of a public name server, and its servers listen there.
+    Ray does so by default on macOS and Windows; elsewhere it needs this environment variable for its processes and this
+    constant for the current process. Otherwise Ray finds the machine's public address by way of a public name server,
+    and its servers listen there.
     """
     with environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}):
         from ray._private import ray_constants, services
@@ -106,18 +106,3 @@ def _on_loopback() -> Iterator[None]:
             yield
         finally:
             ray_constants.ENABLE_RAY_CLUSTER, services.start_ray_process = before, start
-
-
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables of this process, and of those that it starts in this context."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

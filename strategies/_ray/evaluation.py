@@ -1,4 +1,4 @@
-"""The evaluation of one task on a Ray cluster, as a Ray task of its own, and the mailbox between it and the driver."""
+"""Evaluation of a task in a Ray task, and the mailbox between the task and the driver."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from slimsearch.strategies._ray.run_files import ActorHandle, NodeFolder, Upload
 from slimsearch.strategies._strategy import Failure
 
 PROCESS = {"env_vars": {"SLIMSEARCH_TRIALS": "1"}}
-"""The environment of processes for trials, so that no actor of Tune's takes one that has been warmed up."""
+"""Runtime environment of trials, so that Tune's actors do not take the warmed-up processes."""
 
-# The evaluator of the last run that this process worked for, and its packed bytes.
+# The evaluator of this process's last run, and its packed bytes.
 _cached: tuple[bytes, Evaluator] | None = None
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """A finished epoch of a task, which waits for the answer under its key."""
+    """A finished epoch of the task with this key, which waits for an answer."""
 
     key: str
     epoch: int
@@ -34,31 +34,31 @@ class EpochReport:
 
 
 class Mailbox:
-    """An actor through which running tasks and the driver talk: for each task a queue of reports and one of answers."""
+    """An actor with a queue of reports and a queue of answers for each running task."""
 
     def __init__(self) -> None:
         self._reports: dict[str, asyncio.Queue[EpochReport | None]] = defaultdict(asyncio.Queue)
         self._answers: dict[str, asyncio.Queue[bool]] = defaultdict(asyncio.Queue)
 
     async def begin(self, key: str) -> None:
-        """The task has a process and begins."""
+        """Announce that the task has a process and begins."""
         await self._reports[key].put(None)
 
     async def report(self, report: EpochReport) -> bool:
-        """Leave a report and wait for its answer: whether to go on."""
+        """Send a report and wait for the answer: whether the task continues."""
         await self._reports[report.key].put(report)
         return await self._answers[report.key].get()
 
     async def next(self, key: str) -> EpochReport | None:
-        """Wait for the next report; the first is None, when the task begins."""
+        """Wait for the next report; the first one is None and means that the task begins."""
         return await self._reports[key].get()
 
     async def answer(self, key: str, go_on: bool) -> None:
-        """Let the task go on, or tell it to stop."""
+        """Answer a report: whether the task continues."""
         await self._answers[key].put(go_on)
 
     async def forget(self, key: str) -> None:
-        """The task has ended: release the calls that still wait for it."""
+        """Remove the queues of an ended task, and release the calls that wait for them."""
         if reports := self._reports.pop(key, None):
             reports.put_nowait(None)
         if answers := self._answers.pop(key, None):
@@ -67,14 +67,14 @@ class Mailbox:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What all tasks of a run have in common, as it travels to the nodes.
+    """The common data of all tasks of a run, sent to the nodes.
 
     Attributes:
         name: of the run.
-        imports: the driver's `sys.path`, for modules that travel by name.
+        imports: the driver's `sys.path`, for modules that are pickled by name.
         evaluator: packed, see `pack`.
-        folder: of its files.
-        mailbox: to the driver.
+        folder: of the run's files.
+        mailbox: between tasks and driver.
     """
 
     name: str
@@ -85,41 +85,41 @@ class RunContext:
 
     @classmethod
     def of(cls, name: str, evaluator: Evaluator, folder: NodeFolder, mailbox: ActorHandle) -> RunContext:
-        """The run of this driver."""
+        """The context of the run that this process drives."""
         return cls(name, tuple(entry for entry in sys.path if entry), pack(evaluator, folder.root), folder, mailbox)
 
 
 def evaluate(run: RunContext, task: bytes, title: str, key: str) -> Outcome | Failure:
-    """The outcome of a packed task; its reports go to the mailbox under `key`, and as lines to this process's log.
+    """Evaluate a packed task, with reports to the mailbox and to this process's log.
 
     Args:
-        run: its evaluator is cached in this process, with the data that it has read.
+        run: the run, whose evaluator this process caches with its data.
         task: packed, see `pack`.
-        title: of the task, for the log.
-        key: of the task in the mailbox.
+        title: name of the task in the log.
+        key: key of the task in the mailbox.
     """
     use_one_thread()
     print(f"{title} begins", flush=True)
     run.mailbox.begin.remote(key)
     try:
         evaluator = _evaluator(run)
-    except Exception as error:  # what belongs to the user may not load here
+    except Exception as error:  # user code may fail to load
         return Failure(f"a worker cannot load the evaluator: {describe_error(error)}")
-    here: Task = run.folder.load(task, own=lambda loaded: loaded.directory)
-    uploader = run.folder.uploader(here.directory)
+    loaded: Task = run.folder.load(task, own=lambda loaded: loaded.directory)
+    uploader = run.folder.uploader(loaded.directory)
     with open(os.dup(1), "w", buffering=1, encoding="utf-8") as log:  # before it is redirected to the task's log
-        result = _worker.evaluated(evaluator, here, _Reporter(run.mailbox, key, here, uploader, log))
+        result = _worker.evaluated(evaluator, loaded, _Reporter(run.mailbox, key, loaded, uploader, log))
     if uploader is not None:
         uploader.send()
-    said = result.error if isinstance(result, Failure) else _text(result.metrics)
-    print(f"trial {here.number} ended: {said}", flush=True)
+    summary = result.error if isinstance(result, Failure) else _text(result.metrics)
+    print(f"trial {loaded.number} ended: {summary}", flush=True)
     return result
 
 
 def warm_up(run: RunContext) -> None:
-    """Load the evaluator in this process before it is needed, with all that it imports."""
+    """Load the evaluator and its imports in this process ahead of the first trial."""
     use_one_thread()
-    with contextlib.suppress(Exception):  # the trials will report it
+    with contextlib.suppress(Exception):  # the trials report it
         _evaluator(run)
 
 
@@ -147,7 +147,7 @@ class _Reporter:
 
         print(f"trial {self._task.number}, epoch {epoch}: {_text(metrics)}", file=self._log)
         if self._uploader is not None:
-            self._uploader.send()  # with the checkpoint, from which the trial goes on if this node is lost
+            self._uploader.send()  # including the checkpoint, from which a retry continues if this node is lost
         return bool(ray.get(self._mailbox.report.remote(EpochReport(self._key, epoch, dict(metrics)))))
 
 

@@ -1,4 +1,4 @@
-"""Metrics of a run in Ray's own metrics, which Prometheus collects from each node and Grafana draws."""
+"""Metrics of a run as Ray metrics, which Prometheus collects from each node and Grafana plots."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ NAMES = {
 }
 """Metric -> description; Ray puts ``ray_`` in front of each."""
 
-_EVERY = 2.0  # seconds between two updates
+_SECONDS_BETWEEN_UPDATES = 2.0
 _OF_A_TRIAL = {"train_loss", "val_accuracy", "latency_ms"}
 
 
 class Metrics:
-    """Updates the gauges from the driver; Ray exports the last value of each until the driver ends.
+    """Ray gauges, updated from the driver; Ray exports their last values until the driver ends.
 
     Args:
-        run: its name, a tag of every series.
-        search: whose figures are shown.
-        workers: trials at the same time.
+        run: name of the run, a tag of every series.
+        search: gives the state of the run.
+        workers: number of concurrent trials.
     """
 
     def __init__(self, run: str, search: TaskSource, workers: int) -> None:
@@ -51,31 +51,31 @@ class Metrics:
         self._latency: float | None = None
         self._began = self._changed = time.monotonic()
         self._busy = 0.0
-        self._looked = -float("inf")
+        self._updated = -float("inf")
 
     def begin(self, task: Task) -> None:
-        """A task begins."""
+        """Record the start of a task."""
         self._pass()
         self._running[task.number] = {"epoch": float(task.epochs_done)}
 
     def report(self, task: Task, epoch: int, metrics: Mapping[str, float]) -> None:
-        """A task has finished an epoch, or reports its costs before the first."""
+        """Record an epoch of a task, or its costs before the first epoch."""
         known = {name: value for name, value in metrics.items() if name in _OF_A_TRIAL}
         self._running.setdefault(task.number, {}).update({"epoch": float(epoch), **known})
         self.refresh()
 
     def end(self, task: Task, event: Outcome | Failure) -> None:
-        """A task has ended."""
+        """Record the end of a task."""
         self._pass()
         self._running.pop(task.number, None)
         if isinstance(event, Outcome):
             self._latency = event.metrics.get("latency_ms", self._latency)
 
     def refresh(self) -> None:
-        """Update the gauges, unless they were updated just now."""
-        if time.monotonic() - self._looked < _EVERY:
+        """Update the gauges, at most every two seconds."""
+        if time.monotonic() - self._updated < _SECONDS_BETWEEN_UPDATES:
             return
-        self._looked = time.monotonic()
+        self._updated = time.monotonic()
         self._pass()
         figures = self._search.figures()
         for state, count in figures.states.items():
@@ -95,7 +95,7 @@ class Metrics:
         self._set("slimsearch_worker_utilisation", self._busy / passed if passed else 0.0)
 
     def _pass(self) -> None:
-        """Count the time since the last change."""
+        """Add the time since the last call to the busy time."""
         now = time.monotonic()
         self._busy += len(self._running) * (now - self._changed)
         self._changed = now

@@ -1,8 +1,8 @@
-"""The run directory on the nodes of a Ray cluster: the driver's own folder, or a copy of the files that tasks need.
+"""The run directory on the nodes of a Ray cluster: the driver's folder, or a copy of the files that tasks need.
 
-Values travel packed by `pack`, with paths relative to the run directory. A node that sees the driver's folder works
-there. Any other node has a folder of its own: it downloads the folders that a task refers to, and uploads the files
-that the task has changed. Either way the driver has a task's files before it is told the task's result.
+`pack` pickles values with paths relative to the run directory. A node that sees the driver's folder works there. Any
+other node has its own folder: it downloads the folders that a task refers to, and uploads the files that the task has
+changed. In both cases the driver has a task's files before the task's result.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from slimsearch.evaluators import user_folder
 from slimsearch.files import atomic
 
 Contents = dict[str, NDArray[np.uint8]]
-"""Bytes by path below a folder; as arrays, which are not copied when a process reads them from Ray's store."""
+"""Bytes by path below a folder; as arrays, which processes read from Ray's store without a copy."""
 
 ActorHandle = Any
-"""Ray's handles of actors have no type."""
+"""A handle of a Ray actor, which has no type."""
 
 _DAY = 24 * 3600.0
 
@@ -48,13 +48,13 @@ class FileServer:
         self._root = root
 
     def read(self, relative: str) -> Contents:
-        """Every file below a folder; none where it is not there."""
+        """All files below a folder; none if it does not exist."""
         folder = self._inside(relative)
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         return {str(path.relative_to(folder)): np.fromfile(path, np.uint8) for path in files}
 
     def write(self, relative: str, changed: Contents, names: list[str]) -> None:
-        """Write the files that have changed, whole or not at all, and remove those that are not in `names`."""
+        """Write the changed files, each atomically, and remove files that are not in `names`."""
         folder = self._inside(relative)
         _write(folder, changed)
         for path in list(folder.rglob("*")):
@@ -73,8 +73,8 @@ class NodeFolder:
     """The folder of a run on this node.
 
     Attributes:
-        root: of the run, on the driver's node; None: every node sees all paths.
-        token: a unique name; a file of that name in `root` shows that it is the driver's folder.
+        root: the run directory on the driver's node; None if every node sees all paths.
+        token: a unique name; a file of that name in `root` identifies the driver's folder.
         server: a `FileServer`.
     """
 
@@ -95,11 +95,11 @@ class NodeFolder:
         return _copies() / self.token
 
     def load(self, packed: bytes, own: Callable[[Any], Path | None] = lambda value: None) -> Any:
-        """The value that `pack` was given, with this node's paths; folders that it refers to are downloaded.
+        """Unpack a value with this node's paths, and download the folders that it refers to.
 
         Args:
-            packed: from the driver.
-            own: the folder among them that is written to: it is downloaded anew, others once for the whole node.
+            packed: from `pack`.
+            own: gives the folder that the task writes to, which is downloaded again; others are downloaded once.
         """
         unpacker = _Unpacker(packed, self.path)
         value = unpacker.load()
@@ -128,18 +128,19 @@ class NodeFolder:
 
 
 class Uploader:
-    """Uploads the files of a folder that have changed since this object was made, or since it last uploaded."""
+    """Uploads the files of a folder that have changed since the last upload or the start."""
 
     def __init__(self, node: NodeFolder, folder: Path) -> None:
         self._node, self._folder = node, folder
         self._sent = self._state()
 
     def send(self) -> None:
-        """Returns when the driver's node has it."""
+        """Upload the changed files; returns when the driver's node has them."""
         import ray
 
         state = self._state()
-        changed = {n: np.fromfile(self._folder / n, np.uint8) for n, seen in state.items() if self._sent.get(n) != seen}
+        names = [name for name, file_state in state.items() if self._sent.get(name) != file_state]
+        changed = {name: np.fromfile(self._folder / name, np.uint8) for name in names}
         if changed or state.keys() != self._sent.keys():
             relative = str(self._folder.relative_to(self._node.path))
             ray.get(self._node.server.write.remote(relative, changed, list(state)))
@@ -187,7 +188,7 @@ def _copies() -> Path:
 
 
 def _remove_old(copy: Path) -> None:
-    """A node is not told when a run is over: remove copies that no task has used for a day."""
+    """Remove copies that no task has used for a day, since nodes do not learn of the end of a run."""
     os.utime(copy)
     for other in copy.parent.iterdir():
         if other != copy and time.time() - other.stat().st_mtime > _DAY:

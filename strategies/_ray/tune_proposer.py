@@ -1,4 +1,4 @@
-"""Ray Tune's searchers, and a user's own, as proposers."""
+"""Ray Tune's searchers as proposers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slimsearch.strategies._proposer import Exhausted
 
 
 def tune_searcher(sampler: str) -> type[Any] | None:
-    """The class that `sampler` names if it is one of Tune's searchers; None for built-in samplers and others.
+    """The class that `sampler` names if it is a searcher of Tune, else None.
 
     Raises:
         SlimsearchError: there is no such class.
@@ -32,18 +32,18 @@ def tune_searcher(sampler: str) -> type[Any] | None:
 
 
 class TuneProposer:
-    """A searcher of Ray Tune, to which each choice is a category of texts.
+    """A searcher of Ray Tune as a `Proposer`; each choice becomes a categorical of texts.
 
-    A searcher whose argument `metric` may be a list, as OptunaSearch's, gets all objectives; any other one the first.
+    A searcher whose argument `metric` accepts a list, such as OptunaSearch, gets all objectives; others get the first.
 
     Args:
-        searcher: made with the seed, where it takes one, and without other arguments.
+        searcher: constructed with the seed, if it accepts one, and without other arguments.
         space: of the points.
-        objectives: how many there are.
+        objectives: number of objectives.
         seed: of the run.
 
     Raises:
-        SlimsearchError: it cannot be made, or does not take the space.
+        SlimsearchError: the searcher cannot be constructed, or rejects the space.
     """
 
     def __init__(self, searcher: type[Any], space: Space, objectives: int, seed: int) -> None:
@@ -64,7 +64,7 @@ class TuneProposer:
             else:
                 self._add_variants(domains)
                 taken = True
-        except Exception as error:  # it may want a package that is not installed, or arguments
+        except Exception as error:  # it may need arguments, or a package that is not installed
             raise SlimsearchError(f"searcher {self.name}: {describe_error(error)}") from error
         if not taken:
             raise SlimsearchError(f"searcher {self.name} does not take a space by set_search_properties")
@@ -97,6 +97,6 @@ class TuneProposer:
     def _add_variants(self, domains: dict[str, Any]) -> None:
         from ray.tune.experiment import Experiment
 
-        # The generator needs an experiment; its function is never run.
+        # The generator needs an experiment, whose function never runs.
         endless = Experiment("variants", run=lambda config: {}, config=domains, num_samples=1_000_000_000)
         self._searcher.add_configurations([endless])

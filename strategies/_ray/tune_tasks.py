@@ -1,4 +1,4 @@
-"""The tasks of a search in Ray Tune: a searcher that hands them out, and a trainable that has them evaluated."""
+"""The tasks of a search in Ray Tune: a searcher that gives Tune the tasks, and a trainable that runs them."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ TASK, EVENT = "task", "event"
 
 
 class OutOfMemory:
-    """Ray killed the process of a task because memory was short on its node, whichever process took it."""
+    """Ray killed the process of a task because its node ran out of memory."""
 
 
 class TaskSearcher(Searcher):
-    """Hands the search's tasks to Tune as configurations, and Tune's results to the search.
+    """Gives the search's tasks to Tune as configurations, and Tune's results to the search.
 
-    Where memory runs out on a node, Ray kills processes there, not always the one that took it all. A task that was
-    killed so waits until there is nothing else to do, and then runs by itself: if it is killed again, it has failed.
+    If a node runs out of memory, Ray kills processes there, not always the largest one. A task that was killed waits
+    until no other task is left, and then runs alone; if it is killed again, it has failed.
 
     Args:
-        search: asked and told from Tune's loop, which is in one thread.
+        search: called from the thread of Tune's loop.
         mailbox: for the answers to reports.
-        limit: tasks at the same time; a candidate that is proposed later is proposed with more results known.
-        metrics: told of everything that happens.
-        node_lost: whether the driver's own node is: then no trial is to blame for its end.
+        limit: number of concurrent tasks; asking later lets the sampler know more results.
+        metrics: updated at every event.
+        node_lost: whether the driver's own node is lost; trials are then not to blame for their end.
 
     Attributes:
-        finished: number of tasks that have ended otherwise than by losing their process or actor.
-        ended: the search has nothing left and nothing is running.
-        error: raised by the search, which is not asked again.
+        finished: number of tasks that have ended without losing their process or actor.
+        ended: whether the search has no task left and none is running.
+        error: exception of the search, which ends it.
     """
 
     def __init__(
@@ -53,22 +53,22 @@ class TaskSearcher(Searcher):
         self._search, self._mailbox, self._limit, self._metrics = search, mailbox, limit, metrics
         self._node_lost = node_lost
         self._running: dict[str, Task] = {}
-        self._short_of_memory: set[int] = set()  # trials killed for lack of memory, which are to run by themselves
-        self._postponed: list[Task] = []  # of these, the tasks that the search has handed out again
-        self._alone = False  # the running task is to have no other beside it
+        self._short_of_memory: set[int] = set()  # trials killed for lack of memory, which must run alone
+        self._postponed: list[Task] = []  # their tasks that wait
+        self._alone = False  # whether the running task must run alone
         self.finished = 0
         self.ended = False
         self.error: BaseException | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles it, to restore experiments; here the run is restored from its study.
+        # Tune pickles it to restore experiments; a run is restored from its study instead.
         return {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TaskSearcher:
         return self
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """A configuration, None for nothing now, or that it is finished."""
+        """The next configuration, None if there is none now, or `FINISHED`."""
         self._metrics.refresh()
         if self.error is not None or self.ended:
             return str(Searcher.FINISHED)
@@ -92,7 +92,7 @@ class TaskSearcher(Searcher):
         return str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A report: it waits for an answer."""
+        """Pass a report to the search, and answer it."""
         report, task = result.get(EVENT), self._running.get(trial_id)
         if task is None or not isinstance(report, EpochReport):
             return
@@ -105,7 +105,7 @@ class TaskSearcher(Searcher):
         self._metrics.report(task, report.epoch, report.metrics)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The end of a task; without a result its actor was lost."""
+        """Pass the result of a task to the search; without a result its actor was lost."""
         task = self._running.pop(trial_id, None)
         if task is None or self.error is not None:
             return
@@ -128,15 +128,15 @@ class TaskSearcher(Searcher):
             self.error = raised
 
     def lost(self) -> None:
-        """Tune has ended early: the running tasks are lost with it, through no fault of their own."""
+        """Record that Tune has ended early, and the running tasks with it."""
         for trial_id in list(self._running):
             self.on_trial_complete(trial_id, error=True)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study of the run is the only record."""
+        """Do nothing: the study is the only record."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, likewise."""
+        """Do nothing, see `save`."""
 
     def _next(self) -> Task | None:
         while True:
@@ -154,29 +154,29 @@ class TaskSearcher(Searcher):
 
 
 class TaskTrainable(tune.Trainable):
-    """An actor that has one task after the other evaluated, each by a Ray task with resources and a process of its own.
+    """An actor that runs one task after the other, each as a Ray task with its own resources and process.
 
-    Each step waits for the next event of the task. The actor is used again for further trials and holds nothing but
-    references. Lack of memory or a signal kills the Ray task and not the actor, which reports it.
+    Each step waits for the next event of the task. The actor is reused for further trials and holds only references.
+    Lack of memory or a signal kills the Ray task, not the actor, which reports it.
     """
 
     def setup(  # type: ignore[override]
         self, config: dict[str, Any], run: list[Any], name: str, root: Path | None, mailbox: ActorHandle,
         resources: dict[str, float], timeout: float | None,
     ) -> None:  # fmt: skip
-        """Begin; all arguments but the first are the same for all tasks of a run.
+        """Begin the first task.
 
         Args:
-            config: has the task.
-            run: a list with a reference to the `RunContext`; in a list, Ray does not fetch it here.
+            config: holds the task.
+            run: a list with a reference to the `RunContext`; Ray does not fetch references in a list.
             name, root, mailbox: of the run.
-            resources: of each task: CPUs and GPUs.
-            timeout: seconds after which a task is ended; None: never.
+            resources: CPUs and GPUs of each task.
+            timeout: seconds after which a task is stopped; None for no limit.
         """
         self._run, self._name, self._root, self._mailbox = run[0], name, root, mailbox
         self._resources, self._timeout = resources, timeout
         self._running: Any = None
-        self._evaluate = ray.remote(_evaluation.evaluate)  # made once: Ray distributes it each time it is made
+        self._evaluate = ray.remote(_evaluation.evaluate)  # once, since Ray distributes the function each time
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -185,7 +185,7 @@ class TaskTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Wait for the next event; the result is done when the task has ended."""
+        """Wait for the next event of the task; "done" is true when the task has ended."""
         event = self._next()
         if isinstance(event, EpochReport):
             return {EVENT: event, "done": False}
@@ -194,11 +194,11 @@ class TaskTrainable(tune.Trainable):
         return {EVENT: event, "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        """Nothing: an evaluator keeps its checkpoints in the task's folder."""
+        """Do nothing: evaluators write checkpoints to the task's folder."""
         return {}
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing, likewise."""
+        """Do nothing, see `save_checkpoint`."""
 
     def cleanup(self) -> None:
         """Cancel the running task."""
@@ -208,7 +208,7 @@ class TaskTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         task: Task = config[TASK]
-        # Unique, also for a trial that is continued.
+        # Unique, even if the trial is continued.
         self._key = f"{task.number}-{task.epochs_done}-{time.monotonic_ns()}"
         self._deadline: float | None = None
         title = _evaluation.name(self._name, task)
@@ -229,7 +229,7 @@ class TaskTrainable(tune.Trainable):
             self._report = self._mailbox.next.remote(self._key)
             if report is not None:
                 return report
-            # Its time begins now, when it has resources and a process.
+            # The time limit starts now that the task has resources and a process.
             self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
         if not ready:
             ray.cancel(self._running, force=True)
