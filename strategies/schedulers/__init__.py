@@ -35,13 +35,13 @@ def load_scheduler(text: str, **options: Any) -> Scheduler:
     Args:
         text: a name with its options, ``asha:eta=3:min_epochs=1``; several joined by ``+``, ``asha+dominated``; "none"
             for `Full`. A name is that of a built-in, ``path/to/file.py:Class`` or ``package.module:Class``.
-        options: for each scheduler in `text` that has them and is not told otherwise there.
+        options: defaults for the options of each scheduler in `text`.
 
     Raises:
         SlimsearchError: an unknown name or option, a wrong value, or two that cannot be combined.
     """
-    told = [_parse(part) for part in _JOINED.split(text)]
-    classes = [_class(name) for name, _ in told]
+    parsed = [_parse(word) for word in _JOINED.split(text)]
+    classes = [_class(name) for name, _ in parsed]
     known = [_options(found) for found in classes]
     for option in options:
         if not any(option in own for own in known):
@@ -49,12 +49,13 @@ def load_scheduler(text: str, **options: Any) -> Scheduler:
             raise SlimsearchError(f"scheduler '{text}' has no option '{option}'; {_listed(every)}")
     return combine(*(
         _make(name, found, {**{o: v for o, v in options.items() if o in own}, **given})
-        for (name, given), found, own in zip(told, classes, known, strict=True)
+        for (name, given), found, own in zip(parsed, classes, known, strict=True)
     ))  # fmt: skip
 
 
-def _parse(part: str) -> tuple[str, dict[str, Any]]:
-    name, *pieces = (piece.strip() for piece in part.split(":"))
+def _parse(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options of one scheduler."""
+    name, *pieces = (piece.strip() for piece in text.split(":"))
     if pieces and "=" not in pieces[0] and ("." in name or "/" in name):  # path/to/file.py:Class, package.module:Class
         name = f"{name}:{pieces.pop(0)}"
     options: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Synchronous halving: cohorts of trials, one after the other, each halved rung by rung."""
+"""Synchronous halving: successive cohorts of trials, each reduced at every rung."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Cohort:
     """A group of trials that are compared with each other.
 
     Attributes:
-        size: number of trials that begin.
-        rungs: the epochs after which they are compared, rising, all below the full number of epochs.
+        size: number of trials.
+        rungs: the epochs after which they are compared, ascending, all below the full number of epochs.
     """
 
     size: int
@@ -27,11 +27,10 @@ class Cohort:
 class Cohorts(ABC):
     """A scheduler that halves cohorts.
 
-    The trials, by number, are dealt to the cohorts of the plan, which begins again at its end. The next cohort begins
-    when the one before it is done. A rung is judged when all trials of the cohort have reached it: of a cohort of n,
-    the best n // eta**k, at least one, are promoted from its k-th rung. A failed trial leaves its place to the next
-    trial; one that was ended for good keeps its place, as the last. The last cohort is judged with the trials it has
-    when no more can begin.
+    Trials are assigned by number to the cohorts of the plan, which repeats. A cohort begins when the one before it is
+    complete. A rung is decided when all trials of the cohort have reached it: of a cohort of n, the best n // eta**k,
+    at least one, are promoted from its k-th rung. The next trial replaces a failed one; a stopped one stays and ranks
+    last. The last cohort is decided with the trials that it has when no more can begin.
     """
 
     eta: int
@@ -70,7 +69,7 @@ class Cohorts(ABC):
     def _promotion(self, cohort: Cohort, members: Sequence[TrialProgress], epochs: int, more: bool) -> int | None:
         steps = [*cohort.rungs, epochs]
         below = [t.number for t in members if t.state == "paused" and t.epochs < steps[0]]
-        if below:  # from a run that had another scheduler before
+        if below:  # paused by another scheduler, before the run was resumed
             return min(below)
         if more and len(members) < cohort.size:
             return None
@@ -96,10 +95,10 @@ def _cohort_at(plan: Sequence[Cohort], position: int) -> Cohort:
 
 def _dealt(plan: Sequence[Cohort], trials: Sequence[TrialProgress]) -> Iterator[tuple[Cohort, list[TrialProgress]]]:
     """The cohorts that have begun, with their members."""
-    waiting = sorted(trials, key=lambda t: t.number)
+    by_number = sorted(trials, key=lambda t: t.number)
     position = 0
     for cohort in itertools.cycle(plan):
-        if position >= len(waiting):
+        if position >= len(by_number):
             return
-        yield cohort, waiting[position : position + cohort.size]
+        yield cohort, by_number[position : position + cohort.size]
         position += cohort.size

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from slimsearch.strategies.schedulers._scheduler import Decision, Scheduler, TrialProgress
+from slimsearch.strategies.schedulers._scheduler import Decision, Scheduler, TrialProgress, without_nan
 
 
 def rungs(epochs: int, eta: int, min_epochs: int) -> list[int]:
-    """`epochs` divided by `eta` once, twice, ..., down to no less than `min_epochs`; rising, rounded half up.
+    """`epochs` divided by `eta` once, twice, ..., down to no less than `min_epochs`; ascending, rounded half up.
 
-    81, 3 and 1 give 1, 3, 9, 27, as in the papers. They are counted from the top and not from `min_epochs`, so that
-    with any number of epochs one trial in `eta` takes the last step, which costs the most.
+    81, 3 and 1 give 1, 3, 9, 27, as in the papers. Rungs are computed from the top and not from `min_epochs`, so that
+    for any number of epochs one trial in `eta` takes the last step, which costs the most.
     """
     count = 0
     while epochs >= min_epochs * eta ** (count + 1):
@@ -24,7 +24,7 @@ def rungs(epochs: int, eta: int, min_epochs: int) -> list[int]:
 
 
 def ranked(trials: Sequence[TrialProgress], rung: int) -> list[TrialProgress]:
-    """The trials that reached `rung`, best first by their losses there; without those that ended there."""
+    """The trials that reached `rung` and did not stop there, best first by their losses there."""
     arrived = sorted(
         (t for t in trials if t.epochs >= rung and not (t.state == "stopped" and t.epochs == rung)),
         key=lambda t: t.number,
@@ -45,20 +45,20 @@ def pause_unless_next(
 def order(losses: Sequence[Sequence[float]], violations: Sequence[float]) -> list[int]:
     """Positions, best first.
 
-    With one objective by its loss, with several by non-dominated rank and within a rank by `epsilon_net`. Infeasible
-    trials come after all others, the least violation first. NaN counts as infinite; ties go to the earlier position.
+    One objective orders by its loss; several order by non-dominated rank and, within a rank, by `epsilon_net`.
+    Infeasible trials come after all others, the least violation first. NaN counts as infinite; ties go to the earlier
+    position.
 
     Source: MO-ASHA, Schmucker et al. 2021. The net begins with the best in the first objective.
 
     Args:
         losses: (n, objectives), less is better.
-        violations: (n,), of hard limits; 0 or less: none.
+        violations: (n,) violations of hard limits; 0 or less for none.
     """
-    kept = [position for position, violation in enumerate(violations) if not violation > 0]
-    broken = [position for position, violation in enumerate(violations) if violation > 0]
-    return [kept[position] for position in _by_losses([losses[position] for position in kept])] + sorted(
-        broken, key=lambda position: violations[position]
-    )
+    feasible = [position for position, violation in enumerate(violations) if not violation > 0]
+    infeasible = [position for position, violation in enumerate(violations) if violation > 0]
+    best_first = [feasible[position] for position in _by_losses([losses[position] for position in feasible])]
+    return best_first + sorted(infeasible, key=violations.__getitem__)
 
 
 def _by_losses(losses: Sequence[Sequence[float]]) -> list[int]:
@@ -67,8 +67,7 @@ def _by_losses(losses: Sequence[Sequence[float]]) -> list[int]:
         return sorted(range(len(losses)), key=firsts.__getitem__)
     import moocore
 
-    values = np.array(losses, dtype=float)
-    values[np.isnan(values)] = np.inf
+    values = without_nan(losses)
     ranks = np.asarray(moocore.pareto_rank(values))
     found: list[int] = []
     for rank in range(int(ranks.max()) + 1):
@@ -80,13 +79,13 @@ def _by_losses(losses: Sequence[Sequence[float]]) -> list[int]:
 def epsilon_net(losses: NDArray[np.float64]) -> list[int]:
     """Positions in farthest-first order: each is the farthest from those before it.
 
-    Losses are scaled to [0, 1] by their range, distances are Euclidean; the first is the one with the least loss in
-    the first objective.
+    Losses are scaled to [0, 1] by their range, and distances are Euclidean. The first position is the one with the
+    least loss in the first objective.
 
     Args:
-        losses: (n, objectives), n at least 1, without nan.
+        losses: (n, objectives), n at least 1, without NaN.
     """
-    # An infinite loss is as far as the largest finite one: what matters is that it does not stretch the scale.
+    # An infinite loss counts as the largest finite one, so that it does not stretch the scale.
     finite = np.isfinite(losses)
     low = np.where(finite, losses, np.inf).min(axis=0)
     high = np.where(finite, losses, -np.inf).max(axis=0)

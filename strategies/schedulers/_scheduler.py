@@ -1,4 +1,4 @@
-"""The scheduler interface: how many epochs each trial is trained, decided from the progress of all trials."""
+"""The scheduler interface: decides from the progress of all trials how many epochs each is trained."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.search_spaces import Choice, Point
@@ -15,15 +16,15 @@ from slimsearch.search_spaces import Choice, Point
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """A trial as a scheduler sees it; failed trials are left out.
+    """The progress of a trial that has not failed.
 
     Attributes:
         number: of the trial; later ones have larger numbers, and there may be gaps.
-        losses: after each finished epoch, from the first: one for each objective, less is better. Costs that are known
-            before training are the same in all of them.
-        state: "running", also where it waits for a worker that is to train it on or to try it again; "paused", to be
-            trained on from its checkpoint if at all; "complete"; "stopped", ended for good before that.
-        violation: by how much hard limits are broken, in total; 0: not at all.
+        losses: after each finished epoch, one loss per objective; less is better. Costs that are known before training
+            are the same after every epoch.
+        state: "running", or waiting for a worker that continues or retries it; "paused", may continue from its
+            checkpoint; "complete"; "stopped" early.
+        violation: total violation of hard limits; 0 for none.
     """
 
     number: int
@@ -48,10 +49,10 @@ class Decision(Enum):
 class Scheduler(Protocol):
     """Decides how long trials are trained.
 
-    Every answer is a function of the arguments alone, so that it is the same after a kill. Whenever a trial has
-    finished an epoch, the driver asks `after_epoch` and records the decision; whenever a worker is free, it asks
-    `resume` and, where that gives None, `may_begin`; where neither gives it work, it asks both again after the next
-    event. When nothing runs and neither gives work, the search is over, and paused trials stay so.
+    Every answer is a function of the arguments alone, so that a resumed run gets the same one. When a trial has
+    finished an epoch, the driver calls `after_epoch` and records the decision. When a worker is free, it calls
+    `resume` and, if that returns None, `may_begin`; if neither gives work, it calls both again after the next event.
+    When nothing runs and neither gives work, the search ends, and paused trials stay paused.
 
     `trials` are in any order; `epochs` is the number after which a trial is complete; `more` is whether the search can
     still begin new trials.
@@ -61,10 +62,10 @@ class Scheduler(Protocol):
         """The decision about `trial`, one of `trials`, after an epoch; CONTINUE after the last one."""
 
     def resume(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> int | None:
-        """The number of a paused trial to train on now; None: none."""
+        """The number of a paused trial to continue now, or None."""
 
     def may_begin(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> bool:
-        """Whether a new trial can be begun now; never where there are no `more`."""
+        """Whether a new trial can begin now; False without `more`."""
 
 
 @runtime_checkable
@@ -72,17 +73,24 @@ class Exploiting(Scheduler, Protocol):
     """A scheduler that replaces a trial by a copy of a better one with other training hyper-parameters."""
 
     def exploit(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> tuple[int, int] | None:
-        """The numbers of a paused trial to end and of the paused one to copy in its place; None: none, now."""
+        """The numbers of a paused trial to stop and of the paused trial whose copy replaces it; None for none now."""
 
     def perturbed(self, choices: Iterable[Choice], point: Point, rng: np.random.Generator) -> dict[str, Any]:
         """The point of a copy: `point` with other values of `choices`."""
+
+
+def without_nan(losses: object) -> NDArray[np.float64]:
+    """Losses as an array in which NaN counts as infinite."""
+    values = np.array(losses, dtype=float)
+    values[np.isnan(values)] = np.inf
+    return values
 
 
 def check(option: str, value: Any, least: float, kind: type[int] | type[float] = int) -> None:
     """Validate the `value` of an option.
 
     Raises:
-        SlimsearchError: it is no number of `kind`, or below `least`.
+        SlimsearchError: it is not a number of `kind`, or is below `least`.
     """
     allowed, word = ((int,), "whole number") if kind is int else ((int, float), "number")
     if isinstance(value, bool) or not isinstance(value, allowed) or not value >= least:

@@ -14,9 +14,9 @@ class Asha:
     """Trials pause at rungs; a free worker promotes one that is in the best 1/eta of its rung, else begins a new one.
 
     Source: Li et al. 2020, "A system for massively parallel hyperparameter tuning", Algorithm 2; for several
-    objectives after MO-ASHA, Schmucker et al. 2021 (see `order`). What differs: a promoted trial is trained on from its
-    checkpoint; when no trial can be begun any more, nothing runs and none was completed, the best of the highest rung
-    goes on all the same; one that was ended for good counts in the rung that it was on its way to, behind all others.
+    objectives MO-ASHA, Schmucker et al. 2021 (see `order`). Differences: a promoted trial continues from its
+    checkpoint; if no trial can begin, none runs and none is complete, the best of the highest rung continues; a stopped
+    trial counts in its next rung, behind all others.
 
     The losses at a rung are from the middle of the learning-rate cycle: they order trials, but do not predict final
     losses.
@@ -43,11 +43,11 @@ class Asha:
         for before, rung, after in reversed(list(zip(steps, steps[1:], steps[2:], strict=False))):
             if not any(_waits(t, rung, after) for t in trials):
                 continue
-            came = sum(t.epochs >= rung or (t.state == "stopped" and t.epochs > before) for t in trials)
-            for trial in ranked(trials, rung)[: came // self.eta]:
+            arrived = sum(t.epochs >= rung or (t.state == "stopped" and t.epochs > before) for t in trials)
+            for trial in ranked(trials, rung)[: arrived // self.eta]:
                 if _waits(trial, rung, after):
                     return trial.number
-        below = [t.number for t in trials if _waits(t, 0, steps[1])]  # from a run that had other options before
+        below = [t.number for t in trials if _waits(t, 0, steps[1])]  # paused with other options
         if below:
             return min(below)
         if more or any(t.state in ("running", "complete") for t in trials):

@@ -8,33 +8,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.strategies.schedulers._combined import EndsTrials, without_nan
-from slimsearch.strategies.schedulers._scheduler import TrialProgress, check
+from slimsearch.strategies.schedulers._combined import EndsTrials
+from slimsearch.strategies.schedulers._scheduler import TrialProgress, check, without_nan
 
 
 @dataclass(frozen=True)
 class Dominated(EndsTrials):
-    """Ends a trial for good when its optimistic outcome is dominated by a complete trial.
+    """Stops a trial when its optimistic outcome is dominated by a complete trial.
 
-    The optimistic outcome is, in each objective, the best loss that the trial has had, minus the largest gain that any
-    complete trial made from its own best loss by that epoch to its last one, minus `margin` standard deviations of
-    those gains. A cost that is known before training is the same after every epoch: it gains nothing and is exact.
-    With one objective, "dominated" is "worse than the best".
+    The optimistic outcome is, in each objective, the trial's best loss so far, minus the largest gain of any complete
+    trial from its best loss by that epoch to its last loss, minus `margin` standard deviations of those gains. A cost
+    that is known before training is the same after every epoch, so its gain is 0 and its value exact. With one
+    objective, "dominated" means "worse than the best".
 
-    Nothing is ended before `min_complete` trials are complete, nor in the first `warm_up` of the epochs: while the
-    learning rate still rises, slow starters look hopeless and are not.
+    No trial is stopped before `min_complete` trials are complete, nor in the first `warm_up` of the epochs: while the
+    learning rate rises, slow starters look worse than they are.
 
     Alone, it trains all other trials to the end. Combined with another scheduler (see `combine`), that one decides
     which trials pause, and a hopeless paused trial is not resumed. With a halving scheduler it saves little, since the
     complete trials began better than most and gained less; with one objective, `margin` 2 is safer there.
 
-    Source: none; like Domhan et al. 2015 it ends trials that will not beat the best, but with the largest gain so far
+    Source: none. Like Domhan et al. 2015, it stops trials that will not beat the best, but with the largest gain so far
     in place of an extrapolated curve, and with exact costs.
 
     Attributes:
         margin: standard deviations on top of the largest gain.
-        min_complete: number of complete trials before any is ended, at least 5.
-        warm_up: share of the epochs in which nothing is ended, below 1.
+        min_complete: number of complete trials before any is stopped, at least 5.
+        warm_up: share of the epochs in which no trial is stopped, below 1.
     """
 
     margin: float = 1.0
@@ -62,10 +62,10 @@ class Dominated(EndsTrials):
         finite = np.isfinite(best) & np.isfinite(ends)[:, None]
         gains = np.subtract(best, ends[:, None], out=np.zeros_like(best), where=finite)
         reach = gains.max(axis=0).clip(min=0) + self.margin * gains.std(axis=0, ddof=1)  # (epochs, objectives)
-        kept = ends[[not t.violation > 0 for t in complete]]
+        feasible = ends[[not t.violation > 0 for t in complete]]
         found = set()
         for trial in under_way:
             optimistic = without_nan(trial.losses).min(axis=0) - reach[trial.epochs - 1]
-            if ((kept <= optimistic).all(axis=1) & (kept < optimistic).any(axis=1)).any():
+            if ((feasible <= optimistic).all(axis=1) & (feasible < optimistic).any(axis=1)).any():
                 found.add(trial.number)
         return found

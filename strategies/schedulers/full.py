@@ -16,7 +16,7 @@ class Full:
         return Decision.CONTINUE
 
     def resume(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> int | None:
-        # Only a run that had another scheduler before has paused trials.
+        # Trials are paused only by another scheduler, before the run was resumed.
         return min((t.number for t in trials if t.state == "paused"), default=None)
 
     def may_begin(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> bool:

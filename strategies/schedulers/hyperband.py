@@ -11,11 +11,11 @@ from slimsearch.strategies.schedulers._scheduler import check
 
 @dataclass(frozen=True)
 class Hyperband(Cohorts):
-    """Brackets of successive halving, from many trials with a low first rung to few that are all trained to the end.
+    """Brackets of successive halving, from many trials with a low first rung to a few that are all trained fully.
 
     Source: Li et al. 2018, "Hyperband: a novel bandit-based approach to hyperparameter optimization", Algorithm 1:
-    bracket s begins with ceil((s_max + 1) / (s + 1) * eta**s) trials, and the rungs are those of `rungs`. Trials are
-    trained on from their checkpoints, and the brackets begin again until the budget is used; several objectives as in
+    bracket s begins with ceil((s_max + 1) / (s + 1) * eta**s) trials, and the rungs are those of `rungs`. Trials
+    continue from their checkpoints, and the brackets repeat until the budget is spent; several objectives as in
     `order`.
 
     Attributes:

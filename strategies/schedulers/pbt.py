@@ -16,18 +16,18 @@ from slimsearch.strategies.schedulers._scheduler import Decision, TrialProgress,
 
 @dataclass(frozen=True)
 class Pbt:
-    """Training hyper-parameters change during training: the worst of the population are replaced by copies of the best.
+    """Changes hyper-parameters during training: copies of the best trials replace the worst ones.
 
-    The population is all trials of the search. All of them train `interval` epochs and wait for each other; then each
-    of the worst is ended and replaced by a copy of one of the best, with the same weights and other hyper-parameters. A
-    copy is a trial with the same architecture, and is not charged to the budget.
+    The population is all trials of the search. All train `interval` epochs and wait for each other; then each of the
+    worst is stopped and replaced by a copy of one of the best, with the same weights and other hyper-parameters. A copy
+    is a trial with the same architecture, and is not charged to the budget.
 
     Source: Jaderberg et al. 2017, in its synchronous form; several objectives as in `order`.
 
     Attributes:
         interval: epochs between two comparisons.
         quantile: share of the population that is replaced each time, at least one, in (0, 0.5].
-        resample: probability with which a copy's hyper-parameter is drawn anew; otherwise it moves to the next value.
+        resample: probability that a copy's hyper-parameter is redrawn; otherwise it moves to an adjacent value.
     """
 
     interval: int = 2
@@ -46,14 +46,11 @@ class Pbt:
         return Decision.PAUSE if compared else Decision.CONTINUE
 
     def exploit(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> tuple[int, int] | None:
-        """The numbers of a trial to end and of the one to copy in its place; None: none, now.
-
-        Asked before `resume`, again and again until it gives None.
-        """
-        there = {t.epochs for t in trials if t.state == "paused"}
-        if more or len(there) != 1 or any(t.state == "running" for t in trials):
+        """See `Exploiting`; called before `resume`, until it returns None."""
+        paused_at = {t.epochs for t in trials if t.state == "paused"}
+        if more or len(paused_at) != 1 or any(t.state == "running" for t in trials):
             return None
-        order, best, replaced, count = self._rung(trials, there.pop())
+        order, best, replaced, count = self._rung(trials, paused_at.pop())
         if replaced >= count:
             return None
         return order[-1].number, best[replaced % min(count, len(best) - 1)].number
@@ -64,7 +61,7 @@ class Pbt:
             return None
         epoch = min(t.epochs for t in waiting)
         _, _, replaced, count = self._rung(trials, epoch)
-        # One that has come to the rung and is told to pause still runs; where it was judged, it has been let go.
+        # A trial that has just reached the rung still counts as running; after the exploits it has been resumed.
         least = epoch if replaced < count else epoch - 1
         if any(t.state == "running" and t.epochs <= least for t in trials):
             return None
@@ -73,7 +70,7 @@ class Pbt:
     def _rung(
         self, trials: Sequence[TrialProgress], epoch: int
     ) -> tuple[list[TrialProgress], list[TrialProgress], int, int]:
-        """Trials at `epoch`, best first; the same without copies; numbers of replaced trials and of those to be."""
+        """Trials at `epoch`, best first; these without copies; numbers of replaced trials and of trials to replace."""
         order = ranked(trials, epoch)
         best = list({t.losses[epoch - 1]: t for t in reversed(order)}.values())[::-1]
         count = max(int(self.quantile * len(order)), min(1, len(order) // 2)) if len(best) > 1 else 0
@@ -83,7 +80,7 @@ class Pbt:
         return more
 
     def perturbed(self, choices: Iterable[Choice], point: Point, rng: np.random.Generator) -> dict[str, Any]:
-        """`point` with other values of `choices`: next to those that it has, or drawn anew."""
+        """`point` with other values of `choices`: adjacent or redrawn."""
         changed = dict(point)
         for choice in choices:
             last = len(choice.values) - 1

@@ -11,16 +11,16 @@ from slimsearch.strategies.schedulers._scheduler import check
 
 @dataclass(frozen=True)
 class SuccessiveHalving(Cohorts):
-    """Of each cohort the best 1/eta go on from each rung, when all are there.
+    """Promotes the best 1/eta of a cohort at each rung, once all its trials have reached it.
 
     Source: Jamieson & Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter optimization". Trials
-    are trained on from their checkpoints, and cohorts follow each other until the budget is used; several objectives
-    as in `order`.
+    continue from their checkpoints, and cohorts follow each other until the budget is spent; several objectives as in
+    `order`.
 
     Attributes:
         eta: one trial in `eta` is promoted.
         min_epochs: the lowest first rung.
-        cohort: trials that are compared with each other; None: as many as leave one at the end, eta**rungs.
+        cohort: number of trials that are compared with each other; None for eta**rungs, which leaves one at the end.
     """
 
     eta: int = 3
