@@ -148,7 +148,7 @@ def test_names_that_look_like_markup(run: Run, tmp_path: Path) -> None:
     done = run("--space", TINY, *FAST, "--trials", "1", "--compress", "none", "--run-dir", "[bold][a] [red]/x")
     assert done.returncode == 0, done.stderr
     assert "run directory: [bold][a] [red]/x" in done.stdout
-    assert "report:          [bold][a] [red]/x/report.html" in done.stdout
+    assert "[bold][a] [red]/x/report.html" in done.stdout
 
 
 def test_an_image_folder_of_ones_own(run: Run, tmp_path: Path, digits: Dataset) -> None:

@@ -91,7 +91,6 @@ def test_a_stage_and_an_importance_of_ones_own(run: Run, tmp_path: Path) -> None
     [
         ("gone.yaml", "'gone.yaml'"),
         ("broken.yaml", "broken.yaml"),
-        ("prune,distill:teacher=none.onnx", "none.onnx"),
     ],
 )
 def test_mistakes_are_one_line(recipe: str, said: str, run: Run, tmp_path: Path) -> None:
@@ -100,3 +99,10 @@ def test_mistakes_are_one_line(recipe: str, said: str, run: Run, tmp_path: Path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert said in line
+
+
+def test_a_missing_teacher_fails_its_stage_alone(run: Run) -> None:
+    done = run(*SMALL, "--compress", "prune,distill:teacher=none.onnx", "--run-dir", "run")
+    assert done.returncode == 0
+    assert "none.onnx" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
