@@ -17,10 +17,10 @@ __all__ = ["History", "Observation", "Sampler", "distribution", "keeps_limits", 
 
 
 def load_sampler(name: str) -> Sampler:
-    """The sampler called `name`; a user's may also be one of Optuna's classes, ``optuna.samplers:QMCSampler``.
+    """The sampler called `name`: a built-in, a user's class, or a class of Optuna (``optuna.samplers:QMCSampler``).
 
     Raises:
-        SlimsearchError: there is none, or it cannot be made without arguments.
+        SlimsearchError: it does not exist, or cannot be constructed without arguments.
     """
     found = load_class("sampler", name, "slimsearch.strategies.samplers")
     if callable(getattr(found, "propose", None)):
@@ -38,7 +38,7 @@ def load_sampler(name: str) -> Sampler:
 
 
 class _FromOptuna(OptunaSampler):
-    """Any sampler class of Optuna's that works from a study's trials."""
+    """A sampler of any Optuna class that works from a study's trials."""
 
     def __init__(self, sampler_class: type[Any]) -> None:
         self._class = sampler_class

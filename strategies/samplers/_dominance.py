@@ -11,9 +11,9 @@ from slimsearch.strategies.samplers._sampler import Observation
 
 
 def covers(one: Observation, other: Observation) -> bool:
-    """Whether `one` is at least as good as `other` in everything: first in violation, then in every loss.
+    """Whether `one` has less violation than `other`, or the same violation and no loss above the other's.
 
-    Source: constrained dominance, Deb et al. 2002. Both have losses.
+    Source: constrained dominance, Deb et al. 2002. Both must have losses.
     """
     assert one.losses is not None
     assert other.losses is not None
@@ -23,9 +23,9 @@ def covers(one: Observation, other: Observation) -> bool:
 
 
 def standings(observations: Sequence[Observation]) -> list[tuple[float, float, float]]:
-    """A key for each of `observations`, all with losses; the better of two has the lesser key.
+    """A sort key for each of `observations`, all with losses; less is better.
 
-    Violation first; then the one loss, or with several the Pareto rank and, of equal rank, the larger crowding
+    The key is the violation, then the only loss or, with several losses, the Pareto rank and the negative crowding
     distance (NSGA-II, Deb et al. 2002).
     """
     keys = [(o.violation, 0.0, 0.0) for o in observations]

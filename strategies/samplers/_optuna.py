@@ -29,15 +29,15 @@ def propose(
     rng: np.random.Generator,
     generation: Callable[[int], dict[str, Any]] = lambda position: {},
 ) -> Point:
-    """The suggestion of a sampler of Optuna's after `history`.
+    """The suggestion of an Optuna sampler after `history`.
 
     Args:
-        make: builds the sampler from a seed.
+        make: constructs the sampler from a seed.
         space: every choice becomes a categorical over the JSON texts of its values.
         objectives: their losses are minimized.
         history: finished trials are COMPLETE in the study, running ones RUNNING.
         rng: gives the seed.
-        generation: system attributes of the finished trial at a position, for samplers that keep state there.
+        generation: gives the system attributes of a finished trial by its position, for samplers that use them.
     """
     import optuna
 
@@ -59,19 +59,19 @@ def propose(
 
 
 class OptunaSampler(ABC):
-    """A sampler of Optuna's, after random draws; a tried proposal is drawn again, and in the end a neighbour taken."""
+    """A sampler of Optuna after random draws; replaces a tried proposal by another one, in the end by a neighbor."""
 
     STARTUP: ClassVar[int] = 0
-    """Number of finished trials before the sampler is asked."""
+    """Number of finished trials before the sampler proposes."""
     DRAWS: ClassVar[int] = 3
-    """Number of times that it is asked; each builds a study."""
+    """Maximum number of draws from the sampler for one proposal; each builds a study."""
 
     @abstractmethod
     def make(self, seed: int) -> optuna.samplers.BaseSampler:
-        """Optuna's sampler; nothing of it is kept from one proposal to the next."""
+        """A new Optuna sampler, for one proposal."""
 
     def generation(self, position: int) -> dict[str, Any]:
-        """System attributes of the finished trial at a position, for samplers that keep state there."""
+        """System attributes of the finished trial at `position`, for samplers that use them."""
         return {}
 
     def propose(
@@ -100,8 +100,7 @@ def _frozen(
 ) -> optuna.trial.FrozenTrial:
     import optuna
 
-    # Samplers that look at all choices together need a value for the inactive ones too: always the same, so that
-    # it carries no information.
+    # Multivariate samplers also need a value for each inactive choice; a constant one carries no information.
     point = space.complete(observation.point)
     constraints = {"constraints": [observation.violation]} if observation.losses is not None else {}
     return optuna.trial.FrozenTrial(

@@ -12,8 +12,8 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective
 from slimsearch.search_spaces import Candidate, Point, Space
 
-# Number of points around a tried one that are searched for an untried one.
-_REACH = 2000
+# Maximum number of neighbors that are searched for an untried point.
+_MAX_VISITED = 2000
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Observation:
 
     Attributes:
         point: canonical.
-        losses: one for each objective, less is better; None while it runs, and where it failed or was ruled out.
-        violation: by how much hard limits are broken, in total; 0: not at all.
-        running: it is being evaluated now.
-        curve: first loss by epoch, counted across the trainings made for this trial; empty where the first objective
-            is one of the exported file and not of the training.
-        epochs: of the training of a network from new weights.
+        losses: one per objective, less is better; None while it runs, or if it failed or was ruled out.
+        violation: total violation of hard limits; 0 for none.
+        running: whether it is under evaluation.
+        curve: first loss by epoch, counted across the trainings of this trial; empty if the first objective is measured
+            on the exported file only.
+        epochs: length of the training of a network from initial weights.
     """
 
     point: Mapping[str, Any]
@@ -41,8 +41,8 @@ class Observation:
 class History:
     """All earlier trials, in the order of their numbers.
 
-    The search adds and changes observations; samplers only read them. A sampler may cache in `memo` what follows from
-    the observations alone.
+    The search adds and changes observations; samplers only read them. A sampler may cache in `memo` values that follow
+    from the observations alone.
 
     Args:
         observations: by number.
@@ -56,12 +56,12 @@ class History:
 
     @property
     def observations(self) -> Sequence[Observation]:
-        """By number."""
+        """All observations, by number."""
         return self._observations
 
     @property
     def finished(self) -> list[Observation]:
-        """Those with losses, by number."""
+        """Observations with losses, by number."""
         return [o for o in self._observations if o.losses is not None]
 
     @property
@@ -74,13 +74,13 @@ class History:
         return Candidate(point).key in self._keys
 
     def add(self, observation: Observation) -> None:
-        """A trial has begun."""
+        """Add the observation of a trial that has begun."""
         self._observations.append(observation)
         self._keys.add(Candidate(observation.point).key)
         self._finished += observation.losses is not None
 
     def change(self, position: int, observation: Observation) -> None:
-        """A trial has ended; its point stays."""
+        """Replace the observation at `position` by one of the same point, when the trial has ended."""
         self._finished += (observation.losses is not None) - (self._observations[position].losses is not None)
         self._observations[position] = observation
 
@@ -88,31 +88,27 @@ class History:
 class Sampler(Protocol):
     """Proposes the next point.
 
-    A proposal is a function of its arguments: the same in this process and in another. An index of the history may
-    be kept for speed if it can be dropped and rebuilt. An optional method ``keeps_limits(space, history)`` tells
-    whether the sampler has learned which points break limits; until then the search now and then proposes a point near
-    a feasible one in its place.
+    A proposal is a function of the arguments alone, the same in every process. A sampler may cache an index of the
+    history if it can be rebuilt. The optional method ``keeps_limits(space, history)`` returns whether the sampler has
+    learned which points break limits; until then the search sometimes proposes a point near a feasible one instead.
     """
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
-        """A canonical point of `space` that was not tried, if the sampler finds one; the search handles repeats."""
+        """A canonical point of `space`, untried if the sampler finds one; the search handles repeats."""
 
 
 def keeps_limits(sampler: Sampler, space: Space, history: History) -> bool:
     """Whether `sampler` has learned from `history` which points break limits."""
-    said = getattr(sampler, "keeps_limits", None)
-    return said is not None and bool(said(space, history))
+    method = getattr(sampler, "keeps_limits", None)
+    return method is not None and bool(method(space, history))
 
 
 def new_point(
     space: Space, history: History, draw: Callable[[], Point], rng: np.random.Generator, draws: int = 20
 ) -> dict[str, Any]:
-    """The first of up to `draws` draws that is in the space and untried, canonical.
-
-    Otherwise the untried point with the fewest changes from the last draw, if one is found; else the last draw.
-    """
+    """The first of up to `draws` draws that is in the space and untried, canonical; else `nearest_untried`."""
     point: dict[str, Any] | None = None
     for _ in range(draws):
         try:
@@ -125,20 +121,20 @@ def new_point(
 
 
 def nearest_untried(space: Space, history: History, point: Point, rng: np.random.Generator) -> dict[str, Any]:
-    """The untried point with the fewest changes from the canonical `point`, among some thousands; else `point`."""
-    seen = {Candidate(point).key}
+    """The untried point with the fewest changes from the canonical `point`, or `point` if the search finds none."""
+    visited = {Candidate(point).key}
     layer = [dict(point)]
     while layer:
         following = []
-        for centre in layer:
-            for neighbour in space.shuffled_neighbours(centre, rng):
+        for center in layer:
+            for neighbour in space.shuffled_neighbours(center, rng):
                 if not history.tried(neighbour):
                     return neighbour
                 key = Candidate(neighbour).key
-                if key not in seen:
-                    seen.add(key)
+                if key not in visited:
+                    visited.add(key)
                     following.append(neighbour)
-            if len(seen) > _REACH:
+            if len(visited) > _MAX_VISITED:
                 return dict(point)
         layer = following
     return dict(point)

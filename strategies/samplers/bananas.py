@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from slimsearch.evaluators import Objective
+from slimsearch.evaluators.objective import losses as losses_of
 from slimsearch.search_spaces import Candidate, Point, Space
 from slimsearch.strategies.samplers._dominance import standings
 from slimsearch.strategies.samplers._sampler import History, Observation, new_point
@@ -18,37 +19,37 @@ from slimsearch.strategies.samplers._sampler import History, Observation, new_po
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Features = np.ndarray[Any, np.dtype[np.float32]]
 
-# Number of cached encodings, and of columns for paths: large cells have thousands of paths.
-_KEPT, _PATHS = 20_000, 256
+# Maximum numbers of cached encodings, and of columns for paths: large cells have thousands of paths.
+_MAX_CACHED, _MAX_PATHS = 20_000, 256
 
 
 class Bananas:
-    """The best of random points and neighbours of the best trials, by draws from an ensemble's predictions.
+    """The best among random points and neighbors of the best trials, by draws from an ensemble's predictions.
 
-    Points are encoded by how often each path of operations leads through the cell, where the space describes one, and
-    one-hot in every other choice. For each candidate a loss is drawn from a normal distribution with the mean and the
-    deviation of the predictors (independent Thompson sampling); losses are ranks turned normal, so that networks that
-    did not train at all do not flatten the rest.
+    Points are encoded by the counts of operation paths through the cell, if the space describes one, and one-hot in all
+    other choices. For each candidate a loss is drawn from a normal distribution with the predictors' mean and standard
+    deviation (independent Thompson sampling). Losses are ranks mapped to normal quantiles, so that networks that failed
+    to train do not compress the differences between the others.
 
-    With several objectives each is predicted on its own, unless the space knows it before evaluation, and they are
-    joined by an augmented Tchebycheff norm whose weights are drawn for each proposal (ParEGO, Knowles 2006). A
-    candidate with the same features as a trial, and no lower costs, is left out. Once a trial has broken a limit,
-    violations are predicted too.
+    With several objectives, each is predicted separately, unless the space knows it before evaluation. They are
+    combined by an augmented Tchebycheff norm whose weights are drawn for each proposal (ParEGO, Knowles 2006). A
+    candidate with the features of a trial and no lower costs is excluded. Once a trial has broken a limit, violations
+    are predicted too.
 
     Source: White et al. 2021, "BANANAS: Bayesian optimization with neural architectures for neural architecture
-    search". What differs: forests of extremely randomized trees (Geurts et al. 2006) in place of neural networks,
-    fitted again for each proposal; counts of paths, identities left out, in place of their presence.
+    search". Differences: forests of extremely randomized trees (Geurts et al. 2006) in place of neural networks, fitted
+    again for each proposal; counts of paths without identities in place of their presence.
     """
 
     STARTUP = 10
     PREDICTORS = 5
     TREES = 8
-    """Of each predictor."""
+    """Number of trees of each predictor."""
     PARENTS = 10
     NEIGHBOURS = 30
-    """Candidates around each parent, at most; half as many again are drawn, and as many with two choices changed."""
+    """Maximum number of neighbors of each parent; also the number of random and of twice mutated candidates."""
     MOST = 500
-    """Number of trials that the predictors learn from: half of them the best, half the latest."""
+    """Maximum number of trials that the predictors learn from: half the best, half the latest."""
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
@@ -65,10 +66,10 @@ class Bananas:
         losses = np.array([o.losses for o in trials], dtype=float)  # (trials, objectives)
         metrics = [space.known(point) for point in pool]
         exact = np.array([all(o.metric in m for m in metrics) for o in objectives])
-        costs = _costs([o for o, e in zip(objectives, exact, strict=True) if e], metrics)  # (pool, exact)
+        costs = losses_of([o for o, e in zip(objectives, exact, strict=True) if e], metrics)  # (pool, exact)
         if exact.any():
-            left = _not_covered(pool_features, costs, features, losses[:, exact])
-            pool, pool_features, costs = [pool[i] for i in left], pool_features[left], costs[left]
+            remaining = _not_covered(pool_features, costs, features, losses[:, exact])
+            pool, pool_features, costs = [pool[i] for i in remaining], pool_features[remaining], costs[remaining]
 
         violations = np.array([o.violation for o in trials])
         targets = [_normal_scores(losses[:, c], losses[:, c]) for c in np.flatnonzero(~exact)]
@@ -96,7 +97,7 @@ class Bananas:
         return [*(older[i] for i in best), *latest]
 
     def _parents(self, trials: Sequence[Observation], rng: np.random.Generator) -> list[Point]:
-        """The best trials; a random sample of a larger front."""
+        """The best trials, or a random sample of the front if that is larger."""
         keys = standings(trials)
         order = sorted(range(len(trials)), key=lambda i: keys[i])
         front = sum(key[:2] == keys[order[0]][:2] for key in keys)
@@ -106,7 +107,7 @@ class Bananas:
     def _pool(
         self, space: Space, history: History, parents: Sequence[Point], rng: np.random.Generator
     ) -> list[dict[str, Any]]:
-        """Untried candidates, each once."""
+        """Untried candidates without duplicates."""
         drawn = [p for parent in parents for p in islice(space.shuffled_neighbours(parent, rng), self.NEIGHBOURS)]
         for _ in range(self.NEIGHBOURS):
             drawn.append(space.mutate(space.mutate(parents[int(rng.integers(len(parents)))], rng), rng))
@@ -125,7 +126,7 @@ class Bananas:
         predictions = np.zeros((self.PREDICTORS, len(pool_features), len(targets)))
         for predictor in range(self.PREDICTORS):
             for _ in range(self.TREES):
-                # Trees one by one: scikit-learn's forests spend longer on starting than these on learning.
+                # Single trees: the overhead of scikit-learn's forests is longer than this training.
                 tree = ExtraTreeRegressor(max_features=0.3, random_state=int(rng.integers(2**31)))
                 tree.fit(features, answers, check_input=False)
                 found = tree.predict(pool_features, check_input=False).reshape(len(pool_features), len(targets))
@@ -139,18 +140,18 @@ class _Encoder:
 
     def __init__(self, space: Space, history: History) -> None:
         self._space = space
-        kept = history.memo.get("bananas")
-        if kept is None or kept[0] is not space or len(kept[1]) > _KEPT:
-            kept = history.memo["bananas"] = (space, {})
-        self._kept: dict[str, tuple[Array, Counter[tuple[str, ...]]]] = kept[1]
+        memo = history.memo.get("bananas")
+        if memo is None or memo[0] is not space or len(memo[1]) > _MAX_CACHED:
+            memo = history.memo["bananas"] = (space, {})
+        self._cache: dict[str, tuple[Array, Counter[tuple[str, ...]]]] = memo[1]
 
     def features(self, points: Sequence[Point], others: Sequence[Point]) -> tuple[Features, Features]:
-        """(len(points), F) and (len(others), F); columns that are constant over `points` are left out."""
+        """(len(points), F) and (len(others), F), without columns that are constant over `points`."""
         encoded = [self._encoded(p) for p in points]
         totals: Counter[tuple[str, ...]] = Counter()
         for _, paths in encoded:
             totals.update(paths)
-        frequent = sorted(totals, key=lambda path: (-totals[path], path))[:_PATHS]
+        frequent = sorted(totals, key=lambda path: (-totals[path], path))[:_MAX_PATHS]
         columns = {path: column for column, path in enumerate(frequent)}
         rows = _rows(encoded, columns)
         varies = (rows != rows[0]).any(axis=0)
@@ -159,16 +160,16 @@ class _Encoder:
 
     def _encoded(self, point: Point) -> tuple[Array, Counter[tuple[str, ...]]]:
         key = Candidate(point).key
-        if key not in self._kept:
+        if key not in self._cache:
             graph = self._space.graph(point)
             flat = self._space.encode(point)
             if graph is None:
-                self._kept[key] = flat, Counter()
+                self._cache[key] = flat, Counter()
             else:
                 described = {edge.label for edge in graph.edges}
-                of_graph = [np.full(len(c.values), c.label in described) for c in self._space.choices]
-                self._kept[key] = np.where(np.concatenate(of_graph), 0.0, flat), graph.paths()
-        return self._kept[key]
+                in_graph = [np.full(len(c.values), c.label in described) for c in self._space.choices]
+                self._cache[key] = np.where(np.concatenate(in_graph), 0.0, flat), graph.paths()
+        return self._cache[key]
 
 
 def _rows(encoded: Sequence[tuple[Array, Counter[tuple[str, ...]]]], columns: Mapping[Any, int]) -> Features:
@@ -183,25 +184,20 @@ def _rows(encoded: Sequence[tuple[Array, Counter[tuple[str, ...]]]], columns: Ma
 
 
 def _normal_scores(losses: Array, values: Array) -> Array:
-    """`values` among `losses`: 0 for the least, steps as between quantiles of the normal distribution."""
+    """Map `values` to the normal quantiles of their ranks among `losses`, shifted so that the least loss is 0."""
     normal = NormalDist()
     quantiles = np.array([normal.inv_cdf((i + 0.5) / len(losses)) for i in range(len(losses))])
     return np.asarray(np.interp(values, np.sort(losses), quantiles - quantiles[0]))
 
 
-def _costs(objectives: Sequence[Objective], metrics: Sequence[Mapping[str, float]]) -> Array:
-    rows = [[objective.loss(m) for objective in objectives] for m in metrics]
-    return np.array(rows, dtype=float).reshape(len(metrics), len(objectives))
-
-
 def _not_covered(pool_features: Features, costs: Array, features: Features, tried_costs: Array) -> list[int]:
-    """Positions of candidates that no trial with the same features matches in every cost; all where none is left."""
+    """Positions of candidates for which no trial has the same features and no higher costs; all if there are none."""
     matched: dict[bytes, list[Array]] = {}
     for row, cost in zip(features, tried_costs, strict=True):
         matched.setdefault(row.tobytes(), []).append(cost)
-    left = [
+    remaining = [
         i
         for i, (row, cost) in enumerate(zip(pool_features, costs, strict=True))
         if not any((tried <= cost).all() for tried in matched.get(row.tobytes(), ()))
     ]
-    return left or list(range(len(pool_features)))
+    return remaining or list(range(len(pool_features)))

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class Gp(OptunaSampler):
-    """Optuna's GP sampler. A proposal takes hundreds of milliseconds, and longer as trials add up.
+    """Optuna's GP sampler. A proposal takes hundreds of milliseconds, and more as trials accumulate.
 
-    It often proposes tried points, again when it is asked again: a neighbour is taken at once.
+    The sampler often repeats tried points, even on a second draw, so a neighbor replaces them at once.
     """
 
     STARTUP = 10

@@ -22,44 +22,45 @@ from slimsearch.strategies.samplers._surrogate.gaussian_process import (
 from slimsearch.strategies.samplers._surrogate.pool import Pool
 from slimsearch.strategies.samplers._surrogate.training_paths import SCORING, TrainingPaths
 
-# The kernel is refitted when there are a tenth more trials, to at most _FIT_ON of them.
+# The kernel is refitted to at most _FIT_ON trials when the number of trials has grown by a tenth.
 _REFIT, _FIT_ON = 1.1, 128
-# Number of trials that the process is conditioned on: the best, and the latest.
+# Maximum number of trials that the process is conditioned on: the best, and the latest.
 _MOST = 300
 # _BOUNDS bounds on costs are drawn, from the least cost to _BEYOND times the range up to the next costlier network.
 _BEYOND, _BOUNDS = 1.1, 16
-# A new network is tried uncompressed first, if the probability that it is feasible is above _LIKELY.
+# A new network is first tried uncompressed if the probability that it is feasible is above _LIKELY.
 _LIKELY = 0.5
-# The standard deviation of a loss that is almost known, as a share of that of all losses.
+# The standard deviation of an almost known loss, as a share of that of all losses.
 _KNOWN = 0.01
 
 
 class GraphGp:
     """Expected improvement under a Gaussian process over features of the network's graph.
 
-    With several objectives, each proposal draws some bounds on all costs at random and looks for the best sum of
-    expected improvements over what was found within them. The more bounds, the closer this is to the expected
-    hypervolume improvement with ranks for values; few ones explore. Only what has to be learned is predicted: the first
-    objective that the space does not know (`Space.known`). Costs that it knows are exact; other unknown objectives are
-    costs whose prediction, a sum over the choices and a process over what that leaves, is taken for exact. Targets are
-    ranks turned normal, so that networks that did not train at all do not flatten the rest.
+    With several objectives, each proposal draws random bounds on all costs and maximizes the sum of the expected
+    improvements over the best loss within each. With many bounds this approaches the expected hypervolume improvement
+    on ranks; with few it explores more. The process predicts the first objective that the space does not know
+    (`Space.known`). Costs that the space knows are exact. Other unknown objectives count as exact costs, predicted by a
+    linear model of the choices and a process over its residuals. Targets are ranks mapped to normal quantiles, so that
+    networks that failed to train do not compress the differences between the others.
 
-    Once a trial has broken a limit, or was ruled out for it before training, a second process learns which points do
-    so, and the gain is multiplied by the probability that all limits are kept.
+    Once a trial has broken a limit, or was ruled out by one before training, a second process learns the violations,
+    and the gain is multiplied by the probability of feasibility.
 
-    Where a network is trained on the way to others (`Space.lineage`), the gain is divided by the work that is left, so
-    that candidates that follow from a trained network without training are tried at once. Intermediate networks are
-    learned from too, at least half of the work is spent on new networks, and a new network is tried uncompressed first.
+    If networks are trained as ancestors of others (`Space.lineage`), the gain is divided by the remaining work, so that
+    candidates that follow from a trained network without training are tried at once. The process also learns from
+    intermediate networks, at least half of the work goes to new networks, and a new network is tried uncompressed
+    first.
 
-    Source: expected improvement of Jones et al. 1998, bounds on all objectives but one after Haimes et al. 1971,
-    improvement for its cost after Snoek et al. 2012, limits after Schonlau et al. 1998. What a cell computes, rather
-    than how it is written, after White et al. 2021 (BANANAS); see `Encoder`.
+    Source: expected improvement of Jones et al. 1998, bounds on all objectives but one of Haimes et al. 1971,
+    improvement per cost of Snoek et al. 2012, limits of Schonlau et al. 1998, features of a cell's function after
+    White et al. 2021 (BANANAS); see `Encoder`.
     """
 
     STARTUP = 10
-    """Number of random points at the beginning,"""
+    """Number of random points at the beginning, for spaces without lineage."""
     NETWORKS = 6
-    """or of random networks, where networks are trained on the way to others."""
+    """Number of random networks at the beginning, for spaces with lineage."""
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
@@ -80,21 +81,21 @@ class GraphGp:
         return not self._starts(space, history)
 
     def _starts(self, space: Space, history: History) -> bool:
-        """Whether there are too few trials to learn from, and too little work in them."""
+        """Whether there are too few finished trials and trained networks to learn from."""
         if history.finished_count >= self.STARTUP:
             return False
-        done = {stop.name: stop.trainings for o in history.finished for stop in space.lineage(o.point)}
+        done = {ancestor.name: ancestor.trainings for o in history.finished for ancestor in space.lineage(o.point)}
         enough = self.NETWORKS if done else self.STARTUP
         return history.finished_count < enough and sum(done.values()) < enough
 
     def _first(self, space: Space, history: History, rng: np.random.Generator) -> Point:
-        """A random point, or the first network on its way; the more trials were ruled out, the more often the point."""
+        """A random point, or the first network of its lineage; the point more often as more trials are ruled out."""
         point = space.sample(rng)
-        way = space.lineage(point)
-        if not way or way[0].point is None:
+        lineage = space.lineage(point)
+        if not lineage or lineage[0].point is None:
             return point
         broken = sum(o.violation > 0 and o.losses is None for o in history.observations)
-        return point if rng.random() * (history.finished_count + broken) < broken else way[0].point
+        return point if rng.random() * (history.finished_count + broken) < broken else lineage[0].point
 
 
 @dataclass
@@ -123,21 +124,21 @@ class _Proposal:
         self._feasible = violations <= 0
         if not self._feasible.any():
             self._feasible[:] = True
-        # An infeasible trial is worse than all feasible ones, in the order of its violation.
+        # Infeasible trials are worse than all feasible ones, ordered by violation.
         worst, span = self._losses.max(axis=0), np.ptp(self._losses, axis=0) + 1e-9
         penalty = worst + span * (1 + violations / (violations.max() + 1e-9))[:, None]
         self._targets = np.where(self._feasible[:, None], self._losses, penalty)
-        self._kept = self._worth_keeping()
+        self._conditioned = self._conditioning()
         self._paths = TrainingPaths(memo.encoder, observations, tried) if memo.encoder.lineage(int(tried[0])) else None
         passed = self._paths.passed if self._paths is not None else []
         self._passed = np.array([position for position, _ in passed], dtype=np.int64)
         self._passed_losses = np.array([loss for _, loss in passed], dtype=float)
 
     def best(self) -> int | None:
-        """The position of the highest expected gain per work, or of the first network on the way there.
+        """The position with the highest expected gain per work, or of the first network of its lineage.
 
         Returns:
-            None where no candidate is left.
+            None if there is no candidate.
         """
         candidates = self._memo.pool.draw(self._history, self._leaders(), self._rng)
         if not len(candidates):
@@ -149,21 +150,21 @@ class _Proposal:
         learned = next((i for i, o in enumerate(self._objectives) if o.metric not in known), 0)
         process = self._process(learned)
         mean, deviation = process.predict(blocks)
-        takes = np.ones(len(candidates))
+        work = np.ones(len(candidates))
         if self._paths is not None:
-            left = self._paths.left(candidates)
-            takes = SCORING + left
+            remaining = self._paths.left(candidates)
+            work = SCORING + remaining
             if learned == 0:
-                self._use_known_losses(self._paths, process, mean, deviation, candidates, left == 0)
+                self._use_known_losses(self._paths, process, mean, deviation, candidates, remaining == 0)
         if len(self._objectives) == 1:
             gain = expected_improvement(mean, deviation, float(self._warped(learned).min()))
         else:
             gain = self._gain_within_bounds(learned, known, candidates, blocks, mean, deviation)
-        chosen = int(candidates[int((self._keeping(blocks) * gain / takes).argmax())])
+        chosen = int(candidates[int((self._feasibility(blocks) * gain / work).argmax())])
         if self._paths is None or (first := self._paths.first(chosen)) == chosen:
             return chosen
-        kept = self._keeping(self._memo.encoder.blocks(np.array([first])))
-        return first if float(kept[0]) > _LIKELY else chosen
+        feasibility = self._feasibility(self._memo.encoder.blocks(np.array([first])))
+        return first if float(feasibility[0]) > _LIKELY else chosen
 
     def _gain_within_bounds(
         self,
@@ -174,13 +175,13 @@ class _Proposal:
         mean: Array,
         deviation: Array,
     ) -> Array:
-        """(M,) expected improvement over the best that keeps bounds on the costs, summed over random bounds."""
+        """(M,) expected improvement over the best loss within bounds on the costs, summed over random bounds."""
         others = [i for i in range(len(self._objectives)) if i != learned]
         losses = self._warped(learned)[self._feasible]
         found = self._losses[self._feasible][:, others]  # (F, C)
         costs = np.column_stack([self._cost(i, known, candidates, blocks) for i in others])  # (M, C)
         low = np.minimum(found.min(axis=0), costs.min(axis=0))
-        # Costs may come in steps larger than a tenth.
+        # Costs may differ by more than a tenth of their range.
         beyond = np.where(costs > found.max(axis=0), costs, np.inf).min(axis=0)
         reached = np.where(np.isfinite(beyond), beyond, found.max(axis=0))
         high = low + _BEYOND * (np.maximum(reached, low) - low)
@@ -194,20 +195,20 @@ class _Proposal:
         gains = expected_improvement(mean[:, None], deviation[:, None], best)
         return np.asarray(np.where(within, gains, 0.0).sum(axis=1))
 
-    def _keeping(self, blocks: Sequence[Array]) -> Array:
-        """(M,) probability that candidates keep all limits: 1 where no trial has broken one."""
+    def _feasibility(self, blocks: Sequence[Array]) -> Array:
+        """(M,) probability that candidates are feasible; 1 if no trial has broken a limit."""
         from scipy.special import ndtr
 
         if not self._excess.any():
             return np.ones(len(blocks[0]))
-        # The side of the limits, and the violation beyond them.
+        # Negative for feasible trials; otherwise the violation plus a step.
         sides = np.where(self._excess > 0, 1 + np.minimum(self._excess, 1.0), -1.0)
         kernel = self._fitted("limits", self._judged, sides)
         known = self._memo.encoder.blocks(self._judged[-_MOST:])
         mean, deviation = _additive(kernel, known, sides[-_MOST:], blocks)
         return np.asarray(ndtr(-mean / deviation))
 
-    def _worth_keeping(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _conditioning(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Indices of the trials that the process is conditioned on."""
         from scipy.stats import rankdata
 
@@ -224,7 +225,7 @@ class _Proposal:
         return np.asarray(np.flatnonzero(moocore.is_nondominated(self._targets)))
 
     def _leaders(self) -> list[int]:
-        """Positions whose neighbours are candidates: the best few, or the front."""
+        """Positions whose neighbors are candidates: the best few, or the front."""
         if len(self._objectives) == 1:
             order = np.argsort(self._targets[:, 0], kind="stable")[:5]
             return [int(p) for p in self._positions[order]]
@@ -238,7 +239,7 @@ class _Proposal:
         return self._scaled(objective)[: len(self._positions)]
 
     def _scaled(self, objective: int) -> Array:
-        """(N + P,) the same with intermediate networks, where their loss in this objective is known."""
+        """(N + P,) targets including intermediate networks whose loss in this objective is known."""
         return _rank_normal(self._values(objective))
 
     def _values(self, objective: int) -> Array:
@@ -249,28 +250,28 @@ class _Proposal:
         self, paths: TrainingPaths, process: GaussianProcess, mean: Array, deviation: Array, candidates: Positions,
         where: np.ndarray[Any, Any],
     ) -> None:  # fmt: skip
-        """Where no training is left, predict the known loss of the last network plus the predicted loss after it."""
-        known = [(place, stop) for place in np.flatnonzero(where) if (stop := paths.last(int(candidates[place])))]
+        """Where no training is left, predict the known loss of the last ancestor plus the predicted loss after it."""
+        known = [(row, ancestor) for row in np.flatnonzero(where) if (ancestor := paths.last(int(candidates[row])))]
         if not known:
             return
-        places = [place for place, _ in known]
-        stops = np.array([position for _, (position, _) in known], dtype=np.int64)
-        before, _ = process.predict(self._memo.encoder.blocks(stops))
-        lost = np.maximum(0.0, mean[places] - before)
+        rows = [row for row, _ in known]
+        ancestors = np.array([position for _, (position, _) in known], dtype=np.int64)
+        before, _ = process.predict(self._memo.encoder.blocks(ancestors))
+        lost = np.maximum(0.0, mean[rows] - before)
         values, scaled = self._values(0), self._scaled(0)
         order = np.argsort(values, kind="stable")
-        mean[places] = np.interp([loss for _, (_, loss) in known], values[order], scaled[order]) + lost
-        deviation[places] = _KNOWN
+        mean[rows] = np.interp([loss for _, (_, loss) in known], values[order], scaled[order]) + lost
+        deviation[rows] = _KNOWN
 
     def _process(self, objective: int) -> GaussianProcess:
         scaled, count = self._scaled(objective), len(self._positions)
-        targets = np.concatenate([scaled[:count][self._kept], scaled[count:]])
+        targets = np.concatenate([scaled[:count][self._conditioned], scaled[count:]])
         kernel = self._kernel(objective)
         passed = self._passed[: len(scaled) - count]
-        known = self._memo.encoder.blocks(np.concatenate([self._positions[self._kept], passed]))
+        known = self._memo.encoder.blocks(np.concatenate([self._positions[self._conditioned], passed]))
         process = GaussianProcess(kernel, known, targets)
         if len(self._running):
-            # A running trial counts as if it had its predicted loss.
+            # Running trials count with their predicted losses.
             pending = self._memo.encoder.blocks(self._running)
             expected, _ = process.predict(pending)
             known = [np.vstack([a, b]) for a, b in zip(known, pending, strict=True)]
@@ -281,12 +282,12 @@ class _Proposal:
         return self._fitted(objective, self._positions, self._targets[:, objective])
 
     def _fitted(self, name: object, positions: Positions, values: Array) -> Kernel:
-        """The kernel, fitted to the trials at the last refit."""
+        """The kernel, fitted to the trials of the last refit."""
         count = GraphGp.STARTUP
         while max(count + 1, int(count * _REFIT)) <= len(positions):
             count = max(count + 1, int(count * _REFIT))
         chosen = positions[:count][-_FIT_ON:]
-        # Ranked among themselves: later trials must not change the kernel.
+        # Without the ranks of later trials, which must not change the kernel.
         targets = _rank_normal(values[:count])[-_FIT_ON:]
         key = (name, tuple(chosen.tolist()), targets.tobytes())
         kernels = self._memo.kernels
@@ -297,15 +298,15 @@ class _Proposal:
         return kernels[key]
 
     def _cost(self, objective: int, known: set[str], candidates: Positions, blocks: Sequence[Array]) -> Array:
-        """(M,) losses of the candidates in an objective that is known or predicted as if it were."""
+        """(M,) losses of the candidates in an objective that is known, or predicted and taken as exact."""
         metric = self._objectives[objective]
         if metric.metric in known:
             return np.array([metric.loss(self._memo.encoder.known(int(p))) for p in candidates])
         values = self._targets[:, objective]
         logarithmic = bool((values > 0).all())
         targets = np.log(values) if logarithmic else values
-        targets = targets[self._kept]
-        known_blocks = self._memo.encoder.blocks(self._positions[self._kept])
+        targets = targets[self._conditioned]
+        known_blocks = self._memo.encoder.blocks(self._positions[self._conditioned])
         predicted, _ = _additive(self._kernel(objective), known_blocks, targets, blocks)
         return np.asarray(np.exp(predicted)) if logarithmic else predicted
 
@@ -330,7 +331,7 @@ def _additive(kernel: Kernel, known: Sequence[Array], targets: Array, blocks: Se
 def _linear(known: Sequence[Array], targets: Array, blocks: Sequence[Array]) -> tuple[Array, Array]:
     """Ridge regression with a penalty of 1: its values at the (N,) targets and at (M,) other vectors."""
     vectors, others = np.hstack(known), np.hstack(blocks)
-    centre, mean = vectors.mean(axis=0), targets.mean()
-    inner = (vectors - centre) @ (vectors - centre).T
-    weights = (vectors - centre).T @ np.linalg.solve(inner + np.eye(len(targets)), targets - mean)
-    return (vectors - centre) @ weights + mean, (others - centre) @ weights + mean
+    center, mean = vectors.mean(axis=0), targets.mean()
+    inner = (vectors - center) @ (vectors - center).T
+    weights = (vectors - center).T @ np.linalg.solve(inner + np.eye(len(targets)), targets - mean)
+    return (vectors - center) @ weights + mean, (others - center) @ weights + mean

@@ -13,27 +13,27 @@ from slimsearch.strategies.samplers._sampler import History
 
 
 class Grid:
-    """The first point of the grid that was not tried; the last choice varies fastest."""
+    """The first untried point of the grid; the last choice varies fastest."""
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
-        place = history.memo.get("grid")
-        if place is None or place.space is not space:
-            walk = space.grid()
-            place = history.memo["grid"] = _Place(space, walk, next(walk))
-        # Tried points stay tried: the walk never goes back.
-        while not place.end and history.tried(place.point):
-            following = next(place.walk, None)
-            place.point, place.end = (place.point, True) if following is None else (following, False)
-        return place.point
+        cursor = history.memo.get("grid")
+        if cursor is None or cursor.space is not space:
+            points = space.grid()
+            cursor = history.memo["grid"] = _Cursor(space, points, next(points))
+        # Never goes back, since tried points stay tried.
+        while not cursor.at_end and history.tried(cursor.point):
+            following = next(cursor.points, None)
+            cursor.point, cursor.at_end = (cursor.point, True) if following is None else (following, False)
+        return cursor.point
 
 
 @dataclass
-class _Place:
-    """The position of the walk over the grid; `end`: `point` is the last one."""
+class _Cursor:
+    """The current point of the grid, and whether it is the last one."""
 
     space: Space
-    walk: Iterator[Point]
+    points: Iterator[Point]
     point: Point
-    end: bool = False
+    at_end: bool = False

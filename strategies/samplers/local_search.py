@@ -15,13 +15,12 @@ from slimsearch.strategies.samplers._sampler import History, Observation, new_po
 
 
 class LocalSearch:
-    """Neighbours of the best point so far, in random order; at a local optimum it restarts from a random point.
+    """Neighbors of the best point so far, in random order; at a local optimum it restarts from a random point.
 
-    It moves to the first better neighbour (on NAS-Bench-201 that takes half the evaluations of moving to the best
-    one). With several objectives it keeps the nondominated points of this climb, and tries the neighbours of all of
-    them (Pareto local search, Paquete et al. 2004). The current climb follows from replaying the trials in the order of
-    their numbers: any better point is a step of it, and it ends when all neighbours were tried. A choice that a change
-    activates takes its first value.
+    It moves to the first better neighbor (on NAS-Bench-201 that takes half the evaluations of moving to the best one).
+    With several objectives it tries the neighbors of all nondominated points of the climb (Pareto local search, Paquete
+    et al. 2004). The current climb follows from replaying the trials in the order of their numbers: any better point is
+    a step, and the climb ends when all neighbors were tried. A choice that a change activates takes its first value.
 
     Source: White et al. 2020, "Local search is state of the art for neural architecture search". The first climb begins
     at the best of five random points.
@@ -36,28 +35,28 @@ class LocalSearch:
         open_members = [m for m in members if m.untried]
         if history.finished_count < self.STARTUP or not open_members:
             return new_point(space, history, lambda: space.sample(rng), rng)
-        around = list(open_members[int(rng.integers(len(open_members)))].untried.values())
-        return around[int(rng.integers(len(around)))]
+        untried = list(open_members[int(rng.integers(len(open_members)))].untried.values())
+        return untried[int(rng.integers(len(untried)))]
 
     def _climb(self, space: Space, history: History) -> _Climb:
         """The current climb; the trials before the first running one are replayed once."""
         observations = history.observations
-        kept = history.memo.get("local_search")
-        if kept is None or kept.space is not space or not kept.is_start_of(observations):
-            kept = history.memo["local_search"] = _Climb(space)
-        while kept.length < len(observations) and not observations[kept.length].running:
-            kept.replay(observations[kept.length])
-        climb = kept
-        if kept.length < len(observations):
-            climb = kept.copy()
-            for observation in observations[kept.length :]:
+        cached = history.memo.get("local_search")
+        if cached is None or cached.space is not space or not cached.is_start_of(observations):
+            cached = history.memo["local_search"] = _Climb(space)
+        while cached.length < len(observations) and not observations[cached.length].running:
+            cached.replay(observations[cached.length])
+        climb = cached
+        if cached.length < len(observations):
+            climb = cached.copy()
+            for observation in observations[cached.length :]:
                 climb.replay(observation)
         return climb
 
 
 @dataclass
 class _Member:
-    """A nondominated point of the climb, with its untried neighbours."""
+    """A nondominated point of the climb, with its untried neighbors."""
 
     observation: Observation
     untried: dict[str, dict[str, Any]]

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 class Nsga3(OptunaSampler):
     """Optuna's NSGA-III with a population of 20: NSGA-II with reference directions in place of crowding.
 
-    Meant for three objectives and more; with one it is a genetic algorithm with elites. Source: Deb and Jain 2014.
-    Generations as in `Nsga2`. What differs from Optuna: the ties that NSGA-III breaks at random when it picks
-    the parents of a generation are broken anew for each proposal.
+    Meant for three or more objectives; with one it is a genetic algorithm with elites. Generations as in `Nsga2`.
+
+    Source: Deb and Jain 2014. Difference from Optuna: random tie-breaks in the selection of a generation's parents are
+    repeated for each proposal.
     """
 
     STARTUP = 20

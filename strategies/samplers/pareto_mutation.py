@@ -15,13 +15,13 @@ from slimsearch.strategies.samplers._sampler import History, Observation, new_po
 
 
 class ParetoMutation:
-    """A member of the Pareto front with one choice changed, or two where all single changes were tried.
+    """A member of the Pareto front with one choice changed, or two if all single changes were tried.
 
-    With one objective, parents are the three best trials instead; before any trial is feasible, those that break the
-    limits least. One proposal in ten is random, and so are the first ten.
+    With one objective, the parents are the three best trials; before any trial is feasible, those with the least
+    violation. The first ten proposals and a tenth of the others are random.
 
-    Source: the (mu + 1) evolution with an archive of Knowles and Corne 2000 (PAES), without its grid, and with nothing
-    tried twice.
+    Source: the (mu + 1) evolution with an archive of Knowles and Corne 2000 (PAES), without its grid and without
+    repeats.
     """
 
     STARTUP = 10
@@ -61,48 +61,48 @@ class _Best:
     def __init__(self, space: Space, few: int) -> None:
         self.space = space
         self._few = few
-        self._seen: list[Observation] = []
+        self._known: list[Observation] = []
         self._front: list[int] = []  # with several objectives: the nondominated, feasible trials
         self._top: list[tuple[float, tuple[float, ...], int]] = []  # violation, losses and position of the best trials
         self._exhausted: set[int] = set()
 
     def update(self, observations: Sequence[Observation]) -> None:
         """Update from changed and new observations."""
-        changed = [i for i, (old, new) in enumerate(zip(self._seen, observations, strict=False)) if old is not new]
+        changed = [i for i, (old, new) in enumerate(zip(self._known, observations, strict=False)) if old is not new]
         best = {*self._front, *(position for _, _, position in self._top)}
         if not best.isdisjoint(changed):
-            # A parent has changed: trials that it dominated may be parents again.
-            self._seen, self._front, self._top, changed = [], [], [], []
+            # A parent has changed, so trials that it dominated may become parents again.
+            self._known, self._front, self._top, changed = [], [], [], []
         for position in changed:
-            self._seen[position] = observations[position]
+            self._known[position] = observations[position]
             self._add(position)
-        for position in range(len(self._seen), len(observations)):
-            self._seen.append(observations[position])
+        for position in range(len(self._known), len(observations)):
+            self._known.append(observations[position])
             self._add(position)
 
     def positions(self) -> list[int]:
-        """Positions of the parents, in the order of their numbers."""
+        """Positions of the parents, ascending."""
         return sorted(self._front or [position for _, _, position in self._top])
 
     def untried_around(self, position: int, history: History) -> list[dict[str, Any]]:
         """Untried points with one choice changed, where newly active choices take their first value."""
         if position in self._exhausted:
             return []
-        untried = [p for p in self.space.neighbours(self._seen[position].point) if not history.tried(p)]
+        untried = [p for p in self.space.neighbours(self._known[position].point) if not history.tried(p)]
         if not untried:
             self._exhausted.add(position)  # tried points stay tried, and a trial keeps its point
         return untried
 
     def _add(self, position: int) -> None:
-        new = self._seen[position]
+        new = self._known[position]
         if new.losses is None:
             return
         several = len(new.losses) > 1
         insort(self._top, (new.violation, () if several else new.losses, position))
         del self._top[self._few :]
         if several and new.violation <= 0 and not any(self._covers(i, new) for i in self._front):
-            self._front = [i for i in self._front if not covers(new, self._seen[i])]
+            self._front = [i for i in self._front if not covers(new, self._known[i])]
             self._front.append(position)
 
     def _covers(self, position: int, new: Observation) -> bool:
-        return covers(self._seen[position], new)
+        return covers(self._known[position], new)

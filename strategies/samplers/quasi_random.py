@@ -24,12 +24,11 @@ _BLOCK = 256
 class QuasiRandom:
     """The first untried point of a scrambled Sobol sequence.
 
-    The unit interval of each choice is cut in as many equal pieces as it has values. Where the sequence does not reach
-    an untried point in good time, it is one near a random point.
+    The unit interval of each choice is divided equally among its values. If the sequence does not reach an untried
+    point in time, the proposal is an untried point near a random one.
 
-    Source: Sobol 1967, scrambled after Matousek 1998, as in SciPy. Every run of a space walks the same sequence: a
-    random generator that is new for each proposal cannot scramble one. Repeats are left out, so that the balance of
-    its blocks is not exact.
+    Source: Sobol 1967, scrambled after Matousek 1998, as in SciPy. All runs of a space use the same sequence, since the
+    random generator is new for each proposal. Repeats are skipped, so the balance of its blocks is not exact.
     """
 
     def propose(
@@ -38,7 +37,7 @@ class QuasiRandom:
         walk = history.memo.get("quasi_random")
         if walk is None or walk.space is not space:
             walk = history.memo["quasi_random"] = _Walk(space)
-        # Counted from the start of the sequence: a walk that was dropped and begun again ends at the same place.
+        # Counted from the start of the sequence, so that a rebuilt walk ends at the same position.
         end = 1000 + 20 * len(history.observations)
         while walk.position < end:
             point = walk.point()
@@ -58,7 +57,7 @@ class _Walk:
     _rows: list[Any] = field(default_factory=list)
 
     def point(self) -> dict[str, Any] | None:
-        """The canonical point at `position`; None where a constraint of the space forbids it."""
+        """The canonical point at `position`; None if it breaks a constraint of the space."""
         choices = self.space.choices
         if self._engine is None:
             from scipy.stats import qmc

@@ -17,8 +17,8 @@ class RegularizedEvolution:
     """The best of a few drawn from the latest trials, with one choice changed.
 
     Source: Real et al. 2019, "Regularized evolution for image classifier architecture search": the oldest die, not the
-    worst. What differs: a population of 30 and a sample of 10 in place of 100 and 25, nothing is proposed twice, and
-    with several objectives the best is that of the lowest Pareto rank and, of those, the largest crowding distance.
+    worst. Differences: a population of 30 and a sample of 10 in place of 100 and 25, no repeats, and with several
+    objectives the best trial has the lowest Pareto rank and, within it, the largest crowding distance.
     """
 
     POPULATION = 30

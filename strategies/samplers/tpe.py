@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Tpe(OptunaSampler):
-    """Optuna's TPE, with all choices modelled together and running trials counted as bad ones.
+    """Optuna's TPE, multivariate, with running trials counted as bad ones.
 
-    Source: Bergstra et al. 2011; several objectives after Ozaki et al. 2022. Multivariate, since in a categorical
-    space the univariate form proposes the same points again and again.
+    Source: Bergstra et al. 2011; several objectives after Ozaki et al. 2022. Multivariate, since the univariate form
+    repeats points in a categorical space.
     """
 
     STARTUP = 10

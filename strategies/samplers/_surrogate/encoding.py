@@ -16,12 +16,11 @@ Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Encoder:
-    """Feature vectors in blocks, each with a length scale of its own in the kernel.
+    """Feature vectors of points, in blocks; each block has its own length scale in the kernel.
 
-    Blocks: one-hot active choices; numeric choices by their place among their values, 0 to 1; and, where the space
-    describes a cell's graph, counts of live operations, and square roots of how often each sequence of operations leads
-    through the cell (compare the path encoding of White et al. 2021, BANANAS). An inactive choice, or the operation
-    of a dead edge, changes no feature.
+    Blocks: one-hot active choices; ranks of numeric values, 0 to 1; and, if the space describes a cell's graph, counts
+    of live operations and square roots of the counts of operation paths through the cell (compare the path encoding of
+    White et al. 2021, BANANAS). An inactive choice, or the operation of a dead edge, changes no feature.
 
     Args:
         space: of the points; vectors are cached by the key of the point.
@@ -33,12 +32,12 @@ class Encoder:
         offsets = np.cumsum([0, *(len(choice.values) for choice in space.choices)])
         self._offsets = dict(zip(self._choices, offsets[:-1].tolist(), strict=True))
         self._width = int(offsets[-1])
-        self._numeric = {label: _places(choice) for label, choice in self._choices.items() if _is_numeric(choice)}
+        self._numeric = {label: _ranks(choice) for label, choice in self._choices.items() if _is_numeric(choice)}
         self._paths: dict[tuple[str, ...], int] = {}
         self._operations: dict[str, int] = {}
         self._positions: dict[str, int] = {}
         self._flat = np.zeros((64, self._width))
-        self._places = np.zeros((64, len(self._numeric)))
+        self._ranks = np.zeros((64, len(self._numeric)))
         self._counts, self._roots = np.zeros((64, 0)), np.zeros((64, 0))
         self._points: list[dict[str, Any]] = []
         self._known: list[Mapping[str, float]] = []
@@ -46,7 +45,7 @@ class Encoder:
 
     def blocks(self, positions: Positions) -> list[Matrix]:
         """The vectors at `positions`, (N, width) for each block."""
-        blocks = (self._flat, self._places, self._counts, self._roots)
+        blocks = (self._flat, self._ranks, self._counts, self._roots)
         return [block[positions] for block in blocks if block.shape[1]]
 
     def known(self, position: int) -> Mapping[str, float]:
@@ -67,25 +66,25 @@ class Encoder:
         return len(self._points)
 
     def position(self, point: Point) -> int:
-        """The position of a canonical point, which is encoded if it is new."""
+        """The position of a canonical point; encodes the point if it is new."""
         key = Candidate(point).key
         found = self._positions.get(key)
         if found is not None:
             return found
         row = len(self._points)
         if row == len(self._flat):
-            self._flat, self._places, self._counts, self._roots = (
+            self._flat, self._ranks, self._counts, self._roots = (
                 np.vstack([block, np.zeros_like(block)])
-                for block in (self._flat, self._places, self._counts, self._roots)
+                for block in (self._flat, self._ranks, self._counts, self._roots)
             )
         graph = self._space.graph(point)
         live = graph.live() if graph is not None else ()
         described = graph.labels if graph is not None else frozenset()
         for label in {*point} - described | {edge.label for edge in live if edge.label is not None}:
             self._flat[row, self._offsets[label] + self._choices[label].index(point[label])] = 1.0
-        for column, (label, places) in enumerate(self._numeric.items()):
+        for column, (label, ranks) in enumerate(self._numeric.items()):
             if label in point and label not in described:
-                self._places[row, column] = places[self._choices[label].index(point[label])]
+                self._ranks[row, column] = ranks[self._choices[label].index(point[label])]
         if graph is not None:
             counts = Counter(edge.operation for edge in live if edge.label is not None)
             self._counts = _counted(self._counts, row, self._operations, counts)
@@ -98,7 +97,7 @@ class Encoder:
 
 
 def _counted(block: Matrix, row: int, vocabulary: dict[Any, int], counts: Counter[Any]) -> Matrix:
-    """`block` with `counts` in a row; wider where there are new words."""
+    """`block` with `counts` in `row`, wider if there are new words; `vocabulary` maps words to columns."""
     for word, count in counts.items():
         column = vocabulary.setdefault(word, len(vocabulary))
         if column >= block.shape[1]:
@@ -113,6 +112,7 @@ def _is_numeric(choice: _Choice) -> bool:
     )
 
 
-def _places(choice: _Choice) -> list[float]:
+def _ranks(choice: _Choice) -> list[float]:
+    """The rank of each value, 0 to 1."""
     order = sorted(choice.values)
     return [order.index(value) / (len(order) - 1) for value in choice.values]

@@ -37,10 +37,10 @@ class Kernel:
 
 
 def fit_kernel(blocks: Sequence[Array], targets: Array) -> Kernel:
-    """Lengths and noise of the highest marginal likelihood on a grid, one after the other, the signal's scale free.
+    """Lengths and noise with the highest marginal likelihood on a grid, by coordinate ascent; the signal scale is free.
 
     Args:
-        blocks: (N, width) vectors, block by block.
+        blocks: (N, width) vectors for each block.
         targets: (N,) of mean 0.
     """
     distances = [_distances(block) for block in blocks]
@@ -64,7 +64,7 @@ class GaussianProcess:
 
     Args:
         kernel: of the process.
-        blocks: (N, width) vectors, block by block.
+        blocks: (N, width) vectors for each block.
         targets: (N,).
     """
 

@@ -10,26 +10,26 @@ from slimsearch.search_spaces import Space
 from slimsearch.strategies.samplers._sampler import History
 from slimsearch.strategies.samplers._surrogate.encoding import Encoder, Positions
 
-# A space up to _LISTED points is listed; from a larger one _DRAWN points are drawn, and others every _RENEWED trials.
+# A space of up to _LISTED points is listed; from a larger one _DRAWN points are drawn, again every _RENEWED trials.
 _LISTED, _DRAWN, _RENEWED = 20_000, 500, 50
 # Number of latest finished trials whose relatives are candidates.
 _RELATED = 40
-# Number of neighbours of a leader that are candidates in a larger space.
+# Number of neighbors of a leader that are candidates in a larger space.
 _NEAR = 24
 
 
 class Pool:
-    """Untried points: a sample of the whole space, neighbours of the best trials, and points that are quick to try.
+    """Untried points: a sample of the whole space, neighbors of the best trials, and points that are quick to try.
 
     Args:
-        space: small ones are listed, from large ones points are drawn.
-        encoder: keeps the points.
-        size: number of points from the whole space for each proposal.
+        space: listed if it is small, else sampled.
+        encoder: stores the points.
+        size: number of points from the whole space per proposal.
     """
 
     def __init__(self, space: Space, encoder: Encoder, size: int = 1000) -> None:
         self._space, self._encoder, self._size = space, encoder, size
-        self._listed = self._kept(space.grid()) if space.size <= _LISTED else None
+        self._listed = self._encoded(space.grid()) if space.size <= _LISTED else None
         self._drawn: tuple[int, Positions] = (-1, np.zeros(0, dtype=np.int64))
         self._near: dict[int, Positions] = {}
         self._related: dict[int, Positions] = {}
@@ -42,11 +42,11 @@ class Pool:
         return np.array(self._tried, dtype=np.int64)
 
     def draw(self, history: History, leaders: Iterable[int], rng: np.random.Generator) -> Positions:
-        """Sorted positions of untried candidates; none where the whole space was tried.
+        """Sorted positions of untried candidates; none if the whole space was tried.
 
         Args:
-            history: what was tried.
-            leaders: positions whose neighbours are candidates.
+            history: earlier trials.
+            leaders: positions whose neighbors are candidates.
             rng: for the sample of the whole space.
         """
         everything = self._everything(len(history.observations))
@@ -64,24 +64,24 @@ class Pool:
         block = trials // _RENEWED
         if self._drawn[0] != block:
             rng = np.random.default_rng(block)
-            self._drawn = block, self._kept(self._space.sample(rng) for _ in range(_DRAWN))
+            self._drawn = block, self._encoded(self._space.sample(rng) for _ in range(_DRAWN))
         return self._drawn[1]
 
     def _neighbours(self, position: int) -> Positions:
         if position not in self._near:
             point = self._encoder.point(position)
             if self._listed is not None:
-                self._near[position] = self._kept(self._space.neighbours(point))
+                self._near[position] = self._encoded(self._space.neighbours(point))
             else:
                 rng = np.random.default_rng(_NEAR)
-                self._near[position] = self._kept(self._space.mutate(point, rng) for _ in range(_NEAR))
+                self._near[position] = self._encoded(self._space.mutate(point, rng) for _ in range(_NEAR))
         return self._near[position]
 
     def _relatives(self, position: int) -> Positions:
         if position not in self._related:
             rng = np.random.default_rng(_RELATED)
-            self._related[position] = self._kept(self._space.related_points(self._encoder.point(position), rng))
+            self._related[position] = self._encoded(self._space.related_points(self._encoder.point(position), rng))
         return self._related[position]
 
-    def _kept(self, points: Iterable[dict[str, object]]) -> Positions:
+    def _encoded(self, points: Iterable[dict[str, object]]) -> Positions:
         return np.array([self._encoder.position(point) for point in points], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Networks trained on the way to other networks: their known losses, and the training left for a point."""
+"""Known losses of intermediate networks (ancestors of other networks), and the remaining training of a point."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from slimsearch.strategies.samplers._surrogate.encoding import Encoder, Position
 SCORING = 0.25
 """Cost of exporting and measuring a network, as a share of a short training."""
 _NEW = 0.5
-"""Least share of the work that is spent on networks no trial has trained."""
+"""Least share of the work that goes to networks that no trial has trained."""
 
 _PASSED = 100
-"""Number of intermediate networks that are learned from, the latest ones."""
+"""Number of latest intermediate networks to learn from."""
 
 
 class TrainingPaths:
-    """The networks that all trials so far have trained on the way to theirs; see `Space.lineage`.
+    """The networks that trials have trained as ancestors of their own; see `Space.lineage`.
 
     Args:
         encoder: of the points.
         observations: of all trials.
-        positions: of their points, in the encoder.
+        positions: of their points in the encoder.
     """
 
     def __init__(self, encoder: Encoder, observations: Sequence[Observation], positions: Positions) -> None:
@@ -39,20 +39,20 @@ class TrainingPaths:
                 self._pass(int(position), observation)
 
     def left(self, candidates: Positions) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """(M,) training left for each candidate, in trainings of one network; 0 where all was done."""
+        """(M,) remaining training of each candidate, in trainings of one network; 0 if all was done."""
         return np.array([self._left(int(position)) for position in candidates])
 
     def last(self, position: int) -> tuple[int, float] | None:
-        """The last network that is trained on the way to a point, and its first loss; None: not known."""
-        way = self._encoder.lineage(position)
-        if not way or way[-1].name not in self._points:
+        """The last trained ancestor of a point, and its first loss; None if unknown."""
+        lineage = self._encoder.lineage(position)
+        if not lineage or lineage[-1].name not in self._points:
             return None
-        name = way[-1].name
+        name = lineage[-1].name
         loss = self._losses[name]
         return None if loss is None else (self._points[name], loss)
 
     def first(self, position: int) -> int:
-        """The first untrained network on the way to a point, where it is a point itself; else the point."""
+        """The untrained first ancestor of a point, if it is an untried point; else the point."""
         begin = self._encoder.lineage(position)[0]
         if begin.name in self._losses or begin.point is None:
             return position
@@ -60,7 +60,7 @@ class TrainingPaths:
         return position if found in self._tried else found
 
     def due(self, candidates: Positions) -> Positions:
-        """The candidates that begin with an untrained network, if these have had too little work; else all."""
+        """The candidates whose first ancestor is untrained, if such networks have had too little work; else all."""
         if self._on_new >= _NEW * self._in_all:
             return candidates
         found = candidates[[self._encoder.lineage(int(p))[0].name not in self._losses for p in candidates]]
@@ -68,7 +68,7 @@ class TrainingPaths:
 
     @property
     def passed(self) -> list[tuple[int, float]]:
-        """The latest points trained on the way to others and not finished by a trial, with their first losses."""
+        """The latest trained ancestors that no trial has finished, with their first losses."""
         found = [
             (position, loss)
             for name, position in self._points.items()
@@ -78,18 +78,18 @@ class TrainingPaths:
 
     def _pass(self, position: int, observation: Observation) -> None:
         epoch = max(observation.curve, default=0)
-        way = self._encoder.lineage(position)
+        lineage = self._encoder.lineage(position)
         self._in_all += SCORING + self._left(position)
-        if way[0].name not in self._losses:
-            self._on_new += SCORING + way[0].trainings
-        for stop in reversed(way):
-            # Epochs are counted across the trainings of a trial; those before the first belong to other trials.
+        if lineage[0].name not in self._losses:
+            self._on_new += SCORING + lineage[0].trainings
+        for ancestor in reversed(lineage):
+            # Epochs are counted across the trainings of a trial; epochs before its first belong to other trials.
             loss = observation.curve.get(epoch)
-            if self._losses.get(stop.name) is None:
-                self._losses[stop.name] = loss
-            if stop.point is not None and stop.name not in self._points:
-                self._points[stop.name] = self._encoder.position(stop.point)
-            epoch -= round(stop.trainings * observation.epochs)
+            if self._losses.get(ancestor.name) is None:
+                self._losses[ancestor.name] = loss
+            if ancestor.point is not None and ancestor.name not in self._points:
+                self._points[ancestor.name] = self._encoder.position(ancestor.point)
+            epoch -= round(ancestor.trainings * observation.epochs)
 
     def _left(self, position: int) -> float:
-        return sum(stop.trainings for stop in self._encoder.lineage(position) if stop.name not in self._losses)
+        return sum(one.trainings for one in self._encoder.lineage(position) if one.name not in self._losses)
