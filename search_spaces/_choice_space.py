@@ -24,7 +24,7 @@ class ChoiceSpace(Space):
     """Every combination of the values of independent choices.
 
     Args:
-        choices: label to its values, which are plain JSON.
+        choices: label to values, which are plain JSON.
         known: metrics of a point that are known before it is evaluated.
         graph: the cell that a point describes, or None.
 

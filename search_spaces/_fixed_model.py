@@ -1,4 +1,4 @@
-"""A model without choices, from a function or class that returns a PyTorch module."""
+"""Models without choices, from a function or class that returns a PyTorch module."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class FixedModel:
     """Builds one model.
 
     Args:
-        make: function or class; called with those of the arguments in_channels, image_size, input_shape and
-            num_classes that it has.
+        make: function or class; called with those of in_channels, image_size, input_shape and num_classes that its
+            signature has.
         input_shape: (C, H, W) of one image.
         num_classes: number of logits.
     """
@@ -54,7 +54,7 @@ class FixedModel:
             "input_shape": self.input_shape,
             "num_classes": self.num_classes,
         }
-        # torchvision's functions pass num_classes on in **kwargs.
+        # torchvision's functions take num_classes in **kwargs.
         given = {k: v for k, v in offered.items() if k in parameters or (free and k == "num_classes")}
         shape = "x".join(map(str, self.input_shape))
         try:

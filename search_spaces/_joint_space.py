@@ -1,4 +1,4 @@
-"""Architecture and recipe as one space: what is searched where both are searched together."""
+"""Joint space of architectures and recipes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slimsearch.search_spaces._space import Ancestor, Candidate, Choice, Point, 
 
 PlainRecipe = Mapping[str, Mapping[str, Any]]
 Steps = Callable[[PlainRecipe], Iterable[tuple[PlainRecipe, float]]]
-"""Splits a recipe into the groups of stages that are applied one after the other; 1.0 is the length of a training."""
+"""Splits a recipe into groups of stages, each with its cost as a multiple of the initial training."""
 
 _OTHER_RECIPES = 100  # random recipes among the relatives of a point
 
@@ -26,10 +26,10 @@ class JointSpace(Space):
     Source: APQ (Wang et al. 2020) searches architecture, pruning and quantization together.
 
     Args:
-        architectures: what is built.
-        recipes: how it is trained and compressed.
-        steps: what networks go through on the way, each of which is made once for all recipes that begin alike; None:
-            nothing is known of it.
+        architectures: space of architectures.
+        recipes: space of training and compression.
+        steps: the groups of stages of a recipe; recipes with the same first groups share networks. None: no networks
+            are shared.
 
     Raises:
         SlimsearchError: both have a choice of the same label.
@@ -48,31 +48,31 @@ class JointSpace(Space):
         return self._choices
 
     def canonical(self, point: Point) -> dict[str, Any]:
-        architecture, recipe = self._parts(point)
+        architecture, recipe = self._split(point)
         return {**self.architectures.canonical(architecture), **self.recipes.canonical(recipe)}
 
     def candidate(self, point: Point) -> Candidate:
-        architecture, recipe = self._parts(point)
-        made = self.recipes.candidate(recipe)
-        return Candidate(self.architectures.canonical(architecture), made.recipe, made.training)
+        architecture, recipe = self._split(point)
+        found = self.recipes.candidate(recipe)
+        return Candidate(self.architectures.canonical(architecture), found.recipe, found.training)
 
     def point(self, candidate: Candidate) -> dict[str, Any]:
         return {**self.architectures.point(candidate), **self.recipes.point(candidate)}
 
     def architecture(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        return self._parts(point)[0]
+        return self._split(point)[0]
 
     def graph(self, point: Point) -> Graph | None:
-        return self.architectures.graph(self._parts(point)[0])
+        return self.architectures.graph(self._split(point)[0])
 
     def lineage(self, point: Point) -> list[Ancestor]:
         if self.steps is None:
             return []
-        passed = self._passed(self.candidate(point), self.steps)
+        passed = self._networks(self.candidate(point), self.steps)
         return [Ancestor(one.key, trainings, self._point(one)) for one, trainings in passed if trainings > 0]
 
     def related_points(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        """Random recipes for the same network, and the networks on the way, as they are and with one change."""
+        """Random recipes for the same network; then each network of its lineage, and their neighbors."""
         if self.steps is None:
             return
         candidate = self.candidate(point)
@@ -80,32 +80,32 @@ class JointSpace(Space):
             recipe = self.recipes.sample(rng)
             if self.recipes.candidate(recipe).training == candidate.training:
                 yield {**candidate.architecture, **recipe}
-        for network, _ in self._passed(candidate, self.steps):
+        for network, _ in self._networks(candidate, self.steps):
             own = self._point(network)
             if own is None:
                 continue
             yield own
-            for recipe in self.recipes.neighbours(self._parts(own)[1], rng):
+            for recipe in self.recipes.neighbours(self._split(own)[1], rng):
                 if self.recipes.candidate(recipe).training == network.training:
                     yield {**network.architecture, **recipe}
 
     def _point(self, candidate: Candidate) -> dict[str, Any] | None:
-        """None where a stage cannot be left out that `candidate` has not."""
+        """The point of `candidate`, or None if it lacks a stage that is not optional."""
         try:
             return self.point(candidate)
         except SlimsearchError:
             return None
 
     @staticmethod
-    def _passed(candidate: Candidate, steps: Steps) -> Iterator[tuple[Candidate, float]]:
-        """The networks from the trained one to `candidate`, each with the trainings from the one before to it."""
+    def _networks(candidate: Candidate, steps: Steps) -> Iterator[tuple[Candidate, float]]:
+        """The networks from the trained one to `candidate`, each with the cost from the previous one in trainings."""
         done: dict[str, Mapping[str, Any]] = {}
         yield replace(candidate, recipe={}), 1.0
         for group, trainings in steps(candidate.recipe):
             done = {**done, **group}
             yield replace(candidate, recipe=done), trainings
 
-    # The architectures need not be all that their choices span: how to move among them they know themselves.
+    # Moves are delegated to the two spaces: one may be a `Subset` of what its choices span.
 
     @property
     def size(self) -> int:
@@ -115,26 +115,26 @@ class JointSpace(Space):
         return {**self.architectures.sample(rng), **self.recipes.sample(rng)}
 
     def crossover(self, one: Point, other: Point, rng: np.random.Generator) -> dict[str, Any]:
-        (architecture, recipe), (others_architecture, others_recipe) = self._parts(one), self._parts(other)
+        (architecture, recipe), (others_architecture, others_recipe) = self._split(one), self._split(other)
         return {
             **self.architectures.crossover(architecture, others_architecture, rng),
             **self.recipes.crossover(recipe, others_recipe, rng),
         }
 
     def shuffled_neighbours(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        architecture, recipe = self._parts(self.canonical(point))
+        architecture, recipe = self._split(self.canonical(point))
         sides = [
             (space.shuffled_neighbours(own, rng), other, _moves(space, own))
             for space, own, other in ((self.architectures, architecture, recipe), (self.recipes, recipe, architecture))
         ]
         while sides:
-            # Every move is as likely as every other one to come next, whichever side it is on.
+            # All moves of both spaces are equally likely to be next.
             weights = np.array([moves for *_, moves in sides], dtype=float)
-            place = int(rng.choice(len(sides), p=weights / weights.sum()))
-            neighbours, other, _ = sides[place]
-            found = next(neighbours, None)
+            side = int(rng.choice(len(sides), p=weights / weights.sum()))
+            neighbors, other, _ = sides[side]
+            found = next(neighbors, None)
             if found is None:
-                del sides[place]
+                del sides[side]
             else:
                 yield self.canonical({**found, **other})
 
@@ -143,11 +143,11 @@ class JointSpace(Space):
             for recipe in self.recipes.grid():
                 yield {**architecture, **recipe}
 
-    def _parts(self, point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _split(self, point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
         architecture = {label: value for label, value in point.items() if label not in self._labels}
         return architecture, {label: value for label, value in point.items() if label in self._labels}
 
 
 def _moves(space: Space, active: Point) -> int:
-    """How many values active choices could have besides those that they have; at least one."""
+    """Number of other values of the active choices; at least 1."""
     return max(1, sum(len(choice.values) - 1 for choice in space.choices if choice.label in active))

@@ -1,4 +1,4 @@
-"""What varies in how a network is trained and compressed: a recipe space, read from YAML or from plain data."""
+"""Recipe spaces: choices of training and compression, read from YAML or plain data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FOLDER = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class _Option:
-    """An option of a stage or of training: its values, one if it does not vary, and when it applies."""
+    """An option of a stage or of training: its values (a single one if fixed), and its conditions by label."""
 
     name: str
     values: tuple[Any, ...]
@@ -26,13 +26,13 @@ class _Option:
 
 
 class RecipeSpace(Space):
-    """Every recipe that can be made from stages with options, and the training before it.
+    """All recipes of stages with options, and the training before them.
 
-    ``training`` holds hyper-parameters of the training, every other key is a stage of compression, in the order in
-    which they are applied. An option is a fixed value, a list of values, or ``{values: [...], when: {label: values}}``.
-    A stage with ``use: [true, false]`` may be left out. Choices are labelled ``stage.option``, ``stage.use`` and
-    ``training.option``; one is inactive where its stage is left out, or where a choice that it waits for has another
-    value or is inactive itself::
+    ``training`` has hyper-parameters of the training; every other key is a compression stage, in the order of
+    application. An option is a fixed value, a list of values, or ``{values: [...], when: {label: values}}``.
+    A stage with ``use: [true, false]`` may be left out. The labels of choices are ``stage.option``, ``stage.use`` and
+    ``training.option``. A choice is inactive if its stage is left out, or if a choice in its condition is inactive or
+    has another value::
 
         training:
           learning_rate: [0.002, 0.005, 0.01]
@@ -44,14 +44,14 @@ class RecipeSpace(Space):
           use: [true, false]
           calibration: {values: [minmax, entropy]}
 
-    Names and values are plain here: what a stage is, and which options it has, its user knows.
+    Names of stages and options are not checked here.
 
     Args:
         content: as above.
-        source: where it comes from, for what is said of mistakes.
+        source: origin of the content, for error messages.
 
     Raises:
-        SlimsearchError: it is not of that form, or a condition names a choice that is not there or stands below.
+        SlimsearchError: the content is invalid, or a condition names a choice that is missing or comes later.
     """
 
     def __init__(self, content: Mapping[str, Any], source: str = "the recipe space") -> None:
@@ -59,10 +59,10 @@ class RecipeSpace(Space):
         if not isinstance(content, Mapping) or not content:
             raise SlimsearchError(f"{source} is not a mapping of stages to their options")
         self.content = {str(stage): dict(self._options(stage, options)) for stage, options in content.items()}
-        self._parts = {stage: self._part(stage, options) for stage, options in self.content.items()}
+        self._stages = {stage: self._stage(stage, options) for stage, options in self.content.items()}
         self._choices = tuple(
             self._choice(f"{stage}.{option.name}", option.values)
-            for stage, options in self._parts.items()
+            for stage, options in self._stages.items()
             for option in options
             if len(option.values) > 1
         )
@@ -74,7 +74,7 @@ class RecipeSpace(Space):
         """The recipe space of a YAML file.
 
         Raises:
-            SlimsearchError: it cannot be read, or is none.
+            SlimsearchError: the file cannot be read or is invalid.
         """
         try:
             content = read_yaml(path)
@@ -84,7 +84,7 @@ class RecipeSpace(Space):
 
     @staticmethod
     def shipped() -> dict[str, Path]:
-        """The files of the recipe spaces that come with the package, by name."""
+        """The files of the shipped recipe spaces, by name."""
         return {path.stem: path for path in sorted(_FOLDER.glob("*.yaml"))}
 
     @property
@@ -93,12 +93,12 @@ class RecipeSpace(Space):
 
     @property
     def compresses(self) -> bool:
-        """Whether there is any stage."""
-        return any(stage != TRAINING for stage in self._parts)
+        """Whether the space has a compression stage."""
+        return any(stage != TRAINING for stage in self._stages)
 
     @property
     def training(self) -> tuple[Choice, ...]:
-        """The choices of the training before any stage."""
+        """The choices of the training before compression."""
         return tuple(choice for choice in self._choices if choice.label.startswith(f"{TRAINING}."))
 
     def canonical(self, point: Point) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class RecipeSpace(Space):
                 raise SlimsearchError(f"unknown label '{label}'; {self._source} has {', '.join(self._by_label)}")
             self._by_label[label].index(value)
         active: dict[str, Any] = {}
-        for stage, options in self._parts.items():
+        for stage, options in self._stages.items():
             for option in options:
                 label = f"{stage}.{option.name}"
                 if label in self._by_label and self._active(stage, option, active):
@@ -117,10 +117,10 @@ class RecipeSpace(Space):
         return active
 
     def candidate(self, point: Point) -> Candidate:
-        """A candidate without an architecture: its recipe and its training."""
+        """A candidate with a recipe and training, without an architecture."""
         canonical = self.canonical(point)
         found: dict[str, dict[str, Any]] = {}
-        for stage, options in self._parts.items():
+        for stage, options in self._stages.items():
             if stage != TRAINING and not self._used(stage, canonical):
                 continue
             found[stage] = {
@@ -134,7 +134,7 @@ class RecipeSpace(Space):
     def point(self, candidate: Candidate) -> dict[str, Any]:
         """The point whose recipe and training are those of `candidate`."""
         point: dict[str, Any] = {}
-        for stage, options in self._parts.items():
+        for stage, options in self._stages.items():
             given = candidate.training if stage == TRAINING else candidate.recipe.get(stage)
             for option in options:
                 label = f"{stage}.{option.name}"
@@ -151,12 +151,11 @@ class RecipeSpace(Space):
             raise SlimsearchError(f"{self._source}: '{stage}' is not a mapping of options to their values")
         return {str(name).replace("-", "_"): value for name, value in (options or {}).items()}
 
-    def _part(self, stage: str, options: Mapping[str, Any]) -> list[_Option]:
+    def _stage(self, stage: str, options: Mapping[str, Any]) -> list[_Option]:
         if stage == TRAINING and _USE in options:
             raise SlimsearchError(f"{self._source}: training cannot be left out, it has no '{_USE}'")
-        made = [self._option(stage, name, given) for name, given in options.items()]
-        made.sort(key=lambda option: option.name != _USE)  # whether a stage is used comes before what it does
-        return made
+        found = [self._option(stage, name, given) for name, given in options.items()]
+        return sorted(found, key=lambda option: option.name != _USE)  # whether the stage is used comes first
 
     def _option(self, stage: str, name: str, given: Any) -> _Option:
         where = f"{self._source}: '{stage}.{name}'"
@@ -187,30 +186,30 @@ class RecipeSpace(Space):
             raise SlimsearchError(f"{self._source}: {error}") from None
 
     def _check_conditions(self) -> None:
-        seen: set[str] = set()
-        for stage, options in self._parts.items():
+        earlier: set[str] = set()
+        for stage, options in self._stages.items():
             for option in options:
                 for label, allowed in option.when.items():
-                    if label not in seen:
-                        known = ", ".join(sorted(seen)) or "none"
+                    if label not in earlier:
+                        known = ", ".join(sorted(earlier)) or "none"
                         raise SlimsearchError(
                             f"{self._source}: '{stage}.{option.name}' waits for '{label}'; choices above it: {known}"
                         )
                     for value in allowed:
                         self._by_label[label].index(value)
                 if f"{stage}.{option.name}" in self._by_label:
-                    seen.add(f"{stage}.{option.name}")
+                    earlier.add(f"{stage}.{option.name}")
 
     def _used(self, stage: str, active: Point) -> bool:
-        use = next((option for option in self._parts[stage] if option.name == _USE), None)
+        use = next((option for option in self._stages[stage] if option.name == _USE), None)
         if use is None:
             return True
         if len(use.values) > 1:
-            return bool(active.get(f"{stage}.{_USE}", False))  # inactive: it does not apply
+            return bool(active.get(f"{stage}.{_USE}", False))  # inactive: not used
         return bool(use.values[0]) and self._active(stage, use, active)
 
     def _active(self, stage: str, option: _Option, active: Point) -> bool:
-        """Whether an option applies, `active` having every active choice above it."""
+        """Whether an option applies; `active` has all active choices before it."""
         if stage != TRAINING and option.name != _USE and not self._used(stage, active):
             return False
         return all(

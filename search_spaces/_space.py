@@ -30,7 +30,7 @@ class Candidate:
         architecture: label to value, without inactive labels, such as ``{"conv2": 0, "feature": 64}``.
         recipe: compression stages in the order of their application, each with its options, such as
             ``{"prune": {"sparsity": 0.5}, "quantize": {}}``; empty for an uncompressed network.
-        training: hyper-parameters of its training that are searched.
+        training: searched hyper-parameters of its training.
     """
 
     architecture: Mapping[str, Any]
@@ -41,11 +41,13 @@ class Candidate:
     def key(self) -> str:
         """A short hash; equal for equal candidates, in every process."""
         # The order of labels is irrelevant, the order of stages is not.
-        parts: list[Any] = [sorted(self.architecture.items()), [[s, sorted(o.items())] for s, o in self.recipe.items()]]
+        content: list[Any] = [
+            sorted(self.architecture.items()),
+            [[s, sorted(o.items())] for s, o in self.recipe.items()],
+        ]
         if self.training:
-            parts.append(sorted(self.training.items()))
-        text = json.dumps(parts)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+            content.append(sorted(self.training.items()))
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -137,7 +139,7 @@ class Space(ABC):
         return []
 
     def related_points(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        """Points that share a part of the lineage of `point`, possibly repeated; newly active choices are random."""
+        """Points that share networks with `point`, possibly repeated; newly active choices are random."""
         return iter(())
 
     def contains(self, point: Point) -> bool:
@@ -157,7 +159,7 @@ class Space(ABC):
         return dict(candidate.architecture)
 
     def architecture(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """The labels of `point`, a whole point or a part of one, that belong to the architecture."""
+        """The labels of `point`, which may be incomplete, that belong to the architecture."""
         return dict(point)
 
     @property
@@ -186,7 +188,7 @@ class Space(ABC):
         raise SlimsearchError("none of 1,000 random points is valid: the constraints of the space leave (almost) none")
 
     def mutate(self, point: Point, rng: np.random.Generator) -> dict[str, Any]:
-        """A random neighbour: one active choice takes another value; newly active choices are random."""
+        """A random neighbor: one active choice takes another value; newly active choices are random."""
         active = self.canonical(point)
         return next(self.shuffled_neighbours(active, rng), active)
 
@@ -209,7 +211,7 @@ class Space(ABC):
                 yield changed
 
     def shuffled_neighbours(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        """The neighbours in random order, generated lazily; newly active choices are random."""
+        """The neighbors in random order, generated lazily; newly active choices are random."""
         active = self.canonical(point)
         moves = self._moves(active)
         for position in rng.permutation(len(moves)):
@@ -246,7 +248,7 @@ class Space(ABC):
             return None
 
     def _resolved(self, point: Point) -> tuple[dict[str, Any] | None, Collection[str]]:
-        """The canonical point, None if `point` is not in the space; and the labels that decide that."""
+        """The canonical point (None if `point` is not in the space), and the labels that this depends on."""
         canonical = self._canonical_or_none(point)
         return canonical, canonical if canonical is not None else point
 

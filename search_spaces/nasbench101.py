@@ -196,10 +196,10 @@ class Cell(nn.Module):
             for tensor in incoming[1:]:
                 total = total + tensor
             tensors.append(self.operations[vertex - 1](total))
-        parts = [tensors[source] for source in self.sources[last] if source]
-        if not parts:
+        outputs = [tensors[source] for source in self.sources[last] if source]
+        if not outputs:
             return self._from(0, last, tensors)
-        y = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        y = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]
         return y + self._from(0, last, tensors) if 0 in self.sources[last] else y
 
     def _from(self, source: int, vertex: int, tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -27,5 +27,5 @@ class ProxylessNAS(FromSample, hub.ProxylessNAS):  # type: ignore[misc]
             reset_parameters(self.stem[0], bn_eps=self.bn_eps, bn_momentum=self.bn_momentum)
         # The stem, and the first blocks of the stages that halve the image.
         strided = [self.stem, *(self.blocks[stage] for stage in (1, 2, 3, 5))]
-        for part in strided[: len(strided) - halvings(image_size, len(strided))]:
-            remove_strides(part)
+        for module in strided[: len(strided) - halvings(image_size, len(strided))]:
+            remove_strides(module)

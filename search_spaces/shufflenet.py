@@ -34,8 +34,8 @@ class ShuffleNet(FromSample, hub.ShuffleNetSpace):  # type: ignore[misc]
                 block._channel_shuffle = shuffle_channels
         first_blocks = [0, *(sum(self.stage_repeats[:stage]) for stage in (1, 2, 3))]
         strided = [self.first_conv, *(self.features[block] for block in first_blocks)]
-        for part in strided[: len(strided) - halvings(image_size, len(strided))]:
-            remove_strides(part)
+        for module in strided[: len(strided) - halvings(image_size, len(strided))]:
+            remove_strides(module)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) float32 -> (N, num_classes) logits."""

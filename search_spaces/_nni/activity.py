@@ -1,4 +1,4 @@
-"""Active choices of a sample of an NNI model, found without a check of each of its layers."""
+"""Active choices of a sample of an NNI model, found without checking every layer."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from slimsearch.search_spaces._space import Point
 
 
-class _Part(Protocol):
-    """A part of a model."""
+class _Node(Protocol):
+    """A node of the tree of dependencies between choices."""
 
     def look(self, point: Point, active: set[str]) -> None:
-        """Add the labels that are active in this part, given the choices of `point`, to `active`.
+        """Add the labels below this node that are active in `point` to `active`.
 
         Raises:
             KeyError: `point` has no value for one of them.
@@ -21,22 +21,22 @@ class _Part(Protocol):
 
 
 class Activity:
-    """The active choices of a sample, as found by NNI's `check_contains`.
+    """The active choices of a sample, equal to those that NNI's `check_contains` reads.
 
     The model is traversed once and reduced to its labels and their dependence on each `LayerChoice` and on the depth of
-    each `Repeat`. Modules with their own check, such as constraints, are asked.
+    each `Repeat`. Modules with their own check, such as constraints, are called.
 
     Args:
         template: an NNI model with open choices.
     """
 
     def __init__(self, template: Any) -> None:
-        self._root = _part(template)
+        self._root = _node(template)
 
     def look(self, point: Point) -> tuple[bool, set[str]]:
-        """Whether `point`, whose values are all allowed, is in the space; and the labels that decide that.
+        """Whether `point`, whose values are all allowed, is in the space; and the labels that this depends on.
 
-        For a point of the space, these labels are its active ones.
+        For a point of the space, these are its active labels.
         """
         active: set[str] = set()
         try:
@@ -51,56 +51,56 @@ class _Refused(Exception):
 
 
 @dataclass(frozen=True)
-class _All:
-    """Labels that are always active, and further parts."""
+class _Always:
+    """Labels that are always active, and further nodes."""
 
     labels: frozenset[str]
-    parts: tuple[_Part, ...]
+    children: tuple[_Node, ...]
 
     def look(self, point: Point, active: set[str]) -> None:
         for label in self.labels:
             point[label]
         active |= self.labels
-        for part in self.parts:
-            part.look(point, active)
+        for child in self.children:
+            child.look(point, active)
 
 
 @dataclass(frozen=True)
 class _Branches:
-    """Parts of which the chosen one is active."""
+    """Nodes of which the chosen one is active."""
 
     label: str
-    parts: dict[Any, _Part]
+    children: dict[Any, _Node]
 
     def look(self, point: Point, active: set[str]) -> None:
         value = point[self.label]
         active.add(self.label)
-        self.parts[value].look(point, active)
+        self.children[value].look(point, active)
 
 
 @dataclass(frozen=True, eq=False)  # comparing two NNI expressions gives another expression
 class _Prefix:
-    """Parts of which the first ones are active, as many as `depth`."""
+    """Nodes of which the first `depth` are active."""
 
     depth: Any
-    parts: tuple[_Part, ...]
+    children: tuple[_Node, ...]
 
     def look(self, point: Point, active: set[str]) -> None:
         depth = self.depth if isinstance(self.depth, int) else self.depth.evaluate(point)
-        for part in self.parts[:depth]:
-            part.look(point, active)
+        for child in self.children[:depth]:
+            child.look(point, active)
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
-    """A module or choice with its own check; the labels that it reads are active."""
+class _OwnCheck:
+    """A module or choice with its own check, which reads the active labels."""
 
     mutable: Any
 
     def look(self, point: Point, active: set[str]) -> None:
-        looked_at = Recording(point)
-        problem = self.mutable.check_contains(looked_at)
-        active |= looked_at.labels
+        recording = Recording(point)
+        problem = self.mutable.check_contains(recording)
+        active |= recording.labels
         if problem is not None:
             raise _Refused
 
@@ -125,29 +125,29 @@ class Recording(dict[str, Any]):
         return super().__contains__(label)
 
 
-def _part(module: Any) -> _Part:
-    """The part of a module, by its `check_contains`, which the author of a space can override."""
+def _node(module: Any) -> _Node:
+    """The node of a module, according to its `check_contains`, which a space can override."""
     from nni.nas.nn.pytorch import LayerChoice, Repeat
     from nni.nas.nn.pytorch.base import MutableModule
 
     how = type(module).check_contains if isinstance(module, MutableModule) else None
     if how is None or how is MutableModule.check_contains:
         own = getattr(module, "mutables", []) if how is not None else []
-        return _together([*(_part_of_mutable(mutable) for mutable in own), *(_part(m) for m in _nearest(module))])
+        return _merged([*(_node_of_mutable(mutable) for mutable in own), *(_node(m) for m in _nearest(module))])
     if how is LayerChoice.check_contains:
-        branches = {name: _part(module[name]) for name in module.names}
-        if all(part == _NOTHING for part in branches.values()):
-            return _All(frozenset({module.label}), ())
+        branches = {name: _node(module[name]) for name in module.names}
+        if all(child == _NOTHING for child in branches.values()):
+            return _Always(frozenset({module.label}), ())
         return _Branches(module.label, branches)
     if how is Repeat.check_contains:
         depth = module.depth_choice
         if isinstance(depth, int):
-            return _together([_part(block) for block in module.blocks[:depth]])
-        own_part = _part_of_mutable(depth)
-        if isinstance(own_part, _Asked):
-            return _Asked(module)
-        return _together([own_part, _Prefix(depth, tuple(_part(block) for block in module.blocks))])
-    return _Asked(module)
+            return _merged([_node(block) for block in module.blocks[:depth]])
+        depth_node = _node_of_mutable(depth)
+        if isinstance(depth_node, _OwnCheck):
+            return _OwnCheck(module)
+        return _merged([depth_node, _Prefix(depth, tuple(_node(block) for block in module.blocks))])
+    return _OwnCheck(module)
 
 
 def _nearest(module: Any) -> Iterator[Any]:
@@ -161,33 +161,33 @@ def _nearest(module: Any) -> Iterator[Any]:
             yield from _nearest(child)
 
 
-def _part_of_mutable(mutable: Any) -> _Part:
+def _node_of_mutable(mutable: Any) -> _Node:
     from nni.mutable import Categorical, CategoricalMultiple, MutableExpression, MutableSymbol, Numerical
 
     known = {kind.check_contains for kind in (Categorical, CategoricalMultiple, Numerical)}
     if isinstance(mutable, MutableSymbol):
-        return _All(frozenset({mutable.label}), ()) if type(mutable).check_contains in known else _Asked(mutable)
+        return _Always(frozenset({mutable.label}), ()) if type(mutable).check_contains in known else _OwnCheck(mutable)
     if isinstance(mutable, MutableExpression) and type(mutable).check_contains is MutableExpression.check_contains:
         symbols = list(mutable.leaf_symbols())
         if all(isinstance(s, MutableSymbol) and type(s).check_contains in known for s in symbols):
-            return _All(frozenset(symbol.label for symbol in symbols), ())
-    return _Asked(mutable)
+            return _Always(frozenset(symbol.label for symbol in symbols), ())
+    return _OwnCheck(mutable)
 
 
-_NOTHING = _All(frozenset(), ())
+_NOTHING = _Always(frozenset(), ())
 
 
-def _together(parts: list[_Part]) -> _Part:
+def _merged(children: list[_Node]) -> _Node:
     labels: set[str] = set()
-    others: list[_Part] = []
-    for part in parts:
-        if isinstance(part, _All):
-            labels |= part.labels
-            others += part.parts
+    others: list[_Node] = []
+    for child in children:
+        if isinstance(child, _Always):
+            labels |= child.labels
+            others += child.children
         else:
-            others.append(part)
-    distinct: list[_Part] = []
-    for part in others:
-        if part not in distinct:
-            distinct.append(part)
-    return _All(frozenset(labels), tuple(distinct))
+            others.append(child)
+    distinct: list[_Node] = []
+    for child in others:
+        if child not in distinct:
+            distinct.append(child)
+    return _Always(frozenset(labels), tuple(distinct))

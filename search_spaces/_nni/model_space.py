@@ -1,4 +1,4 @@
-"""Adapter for NNI: a model space class with `LayerChoice` and `Mutable*` modules as a `Space` that builds networks.
+"""Adapter for NNI model spaces: a class with `LayerChoice` and `Mutable*` modules as a `Space` that builds networks.
 
 NNI is imported when the first space is constructed, since its import takes seconds.
 """
@@ -37,7 +37,7 @@ class ModelSpace(Space):
     """The networks that an NNI `ModelSpace` class describes, for images of one shape.
 
     Args:
-        space_class: the NNI class. Its constructor gets those of the arguments ``in_channels``, ``num_classes`` (or
+        space_class: the NNI class. Its constructor gets those of ``in_channels``, ``num_classes`` (or
             ``num_labels``), ``image_size`` and ``input_shape`` that it has; others keep their defaults.
         input_shape: (C, H, W) of one image.
         num_classes: number of logits of the networks.
@@ -75,7 +75,7 @@ class ModelSpace(Space):
     @classmethod
     def load(cls, name: str, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpace:
         """The space called `name`: a built-in, ``path/to/file.py:Class`` or ``package.module:Class``."""
-        import_nni()  # without its warnings, before a user's file imports it
+        import_nni()  # suppresses its warnings, before a user's file imports it
         return cls(load_class("space", name, "slimsearch.search_spaces"), input_shape, num_classes)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class ModelSpace(Space):
         canonical = self.canonical(architecture)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            # A network made from its sample takes no weights of the template, which can be reused.
+            # `FromSample` runs the constructor again, so that the template can be reused.
             instance = self._template if issubclass(self.space_class, FromSample) else self._construct()
             try:
                 with _quiet():

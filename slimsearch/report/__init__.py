@@ -1,1 +1,1 @@
-"""What a user sees of a run, while it goes on and afterwards; all of it follows from the record."""
+"""Progress display, reports, plots and exports of a run, all derived from its record."""

@@ -192,10 +192,9 @@ class Console:
             WITHDRAWN: f"[dim]withdrawn[/]: {_escape(trial.reason or '')}",
             REJECTED: f"[yellow]rejected[/]: {_escape(trial.reason or '')}",
         }[trial.state]
-        kept = ""
         if trial.kind == COMPRESSION and trial.state == COMPLETE:
-            kept = f"  [green]kept[/]: {_escape(trial.reason or '')}"
-        return f"\\[{done}/{total}] trial {trial.number}: {_escape(what)}  {outcome}{kept}  [dim]{self._time_left()}[/]"
+            outcome += f"  [green]kept[/]: {_escape(trial.reason or '')}"
+        return f"\\[{done}/{total}] trial {trial.number}: {_escape(what)}  {outcome}  [dim]{self._time_left()}[/]"
 
     def _time_left(self) -> str:
         fresh = len(self._done) - self._done_before

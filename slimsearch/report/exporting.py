@@ -1,4 +1,4 @@
-"""Trained networks of a run: loaded without pickle, and exported as files, each checked against its network."""
+"""Export of trained networks of a run as files, each checked against its network."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _NORMALISATION = ("input", "mean", "std", "classes")
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written.
+    """An exported file.
 
     Attributes:
-        trial: whose network it is.
-        path: of the file; a ``.json`` beside it describes the model and its input.
-        error: difference of its logits from the network's, relative to the largest; None: a copy of the file of an int8
-            network, which the run has checked.
+        trial: number of the trial.
+        path: of the file; a ``.json`` file of the same name describes the model and its input.
+        error: difference of its logits from the network's, relative to the largest; None for an int8 file, which the
+            run has checked.
         note: a remark for the user, or None.
     """
 
@@ -49,16 +49,16 @@ class Exported:
 
 
 def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> Iterator[Exported]:
-    """Write models into `folder`, one after the other.
+    """Export models into `folder`, lazily.
 
     Args:
-        run_dir: of the run.
+        run_dir: the run directory.
         numbers: trials of finalists; empty: those on the front.
         form: one of `FORMATS`.
         folder: created if missing.
 
     Raises:
-        SlimsearchError: there is no such model, or its file does not compute what the network does.
+        SlimsearchError: there is no such model, or its file and its network disagree.
     """
     found = {int(model["trial"]): model for model in models(str(run_dir)) if "trial" in model}
     unknown = [number for number in numbers if number not in found]
@@ -78,15 +78,15 @@ def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> It
 
 
 def stored_network(folder: Path, model: Mapping[str, Any], *, space: Any = None) -> Network:
-    """The network of an entry of ``top_models.json``; of an int8 file the float32 network that was quantized.
+    """The network of an entry of ``top_models.json``; for an int8 file, the float32 network that was quantized.
 
     Args:
         folder: the run directory.
         model: the entry.
-        space: an NNI class, where the run was begun with one from Python.
+        space: the class of the space, if the run was started with one from Python.
 
     Raises:
-        SlimsearchError: it cannot be built or loaded.
+        SlimsearchError: the network cannot be built or loaded.
     """
     environment = read_json(folder / "environment.json")
     for given, wanted, what in (
@@ -121,7 +121,7 @@ def stored_network(folder: Path, model: Mapping[str, Any], *, space: Any = None)
 
 
 def _images(data: Mapping[str, Any]) -> Tensor:
-    """(16, C, H, W) float32, distributed as normalised images: the data set may be elsewhere."""
+    """(16, C, H, W) float32, distributed like normalized images; the data set may not be on this machine."""
     import torch
 
     return torch.randn(_IMAGES, *data["input_shape"], generator=torch.Generator().manual_seed(0))
@@ -134,7 +134,7 @@ def _onnx(network: Network, file: Path, images: Tensor, path: Path) -> tuple[flo
         raise SlimsearchError(f"there is no file '{file}'") from None
     model = DeployedModel(path)
     if network.quantization is not None:
-        model(images.numpy())  # it runs
+        model(images.numpy())  # checks that the file runs
         return None, None
     return _checked(network, images, lambda batch: model(batch.numpy()), path), None
 
@@ -149,7 +149,7 @@ def _torch_export(network: Network, file: Path, images: Tensor, path: Path) -> t
             program = torch.export.export(network.module.eval(), (images,), dynamic_shapes=({0: batch},))
             torch.export.save(program, str(path))
             again = torch.export.load(str(path)).module()
-        except Exception as error:  # torch.export has an exception for every reason
+        except Exception as error:  # torch.export raises exceptions of many types
             raise SlimsearchError(f"torch.export cannot express it: {first_line(error)}") from error
     return _checked(network, images, again, path), _float_note(network, file)
 
@@ -163,7 +163,7 @@ def _torchscript(network: Network, file: Path, images: Tensor, path: Path) -> tu
             traced = torch.jit.trace(network.module.eval(), images, check_trace=False)  # type: ignore[no-untyped-call]
             torch.jit.save(traced, str(path))
             again = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
-        except Exception as error:  # torch.jit has an exception for every reason
+        except Exception as error:  # torch.jit raises exceptions of many types
             raise SlimsearchError(f"TorchScript cannot express it: {first_line(error)}") from error
     return _checked(network, images, again, path), _float_note(network, file)
 
@@ -179,7 +179,7 @@ def _checked(network: Network, images: Tensor, run: Callable[[Tensor], Any], pat
 
     largest = 0.0
     with torch.no_grad():
-        for batch in (images, images[:1]):  # any number of images must do
+        for batch in (images, images[:1]):  # the batch size is variable
             expected = network.module.eval()(batch).numpy()
             largest = max(largest, exact_error(expected, torch.as_tensor(run(batch)).numpy()))
     if not largest <= EXACT:

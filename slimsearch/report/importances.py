@@ -16,12 +16,12 @@ from slimsearch.record.trial import COMPLETE, SEARCH, Trial
 _log = logging.getLogger(__name__)
 
 LEAST = 10
-"""The fewest trials from which importances are computed."""
+"""Minimum number of trials for importances."""
 
-# fANOVA takes time quadratic in the number of trials; PED-ANOVA is used for more trials.
+# The time of fANOVA is quadratic in the number of trials; above this number, PED-ANOVA is used.
 _MOST_FANOVA, _TREES, _SEED = 200, 16, 0
 _MOST = 2000
-# fANOVA also takes twice the time for each value of a category; choices of more values are treated as numbers.
+# Each value of a category doubles the time of fANOVA; choices with more values are treated as numbers.
 _MOST_VALUES = 8
 _INACTIVE = "inactive"
 
@@ -32,11 +32,11 @@ class Importances:
 
     Attributes:
         metric: the objective.
-        shares: by label, most important first; they add up to 1. Empty where they are not known.
+        shares: by label, most important first; they add up to 1. Empty if unknown.
         method: "fANOVA": share of the variance that a choice explains (Hutter et al. 2014); or "PED-ANOVA": how much a
             choice decides about being among the best tenth (Watanabe et al. 2023).
-        trials: that they were computed from.
-        note: why they are not known.
+        trials: number of trials that they were computed from.
+        note: why they are unknown.
     """
 
     metric: str
@@ -74,7 +74,7 @@ def _of(done: Sequence[Trial], objective: Objective) -> Importances:
         return Importances(metric, {}, note="not computed: all trials have the same choices")
     try:
         shares = _shares(found, points, varied, objective, fanova)
-    except Exception as error:  # whatever numerical trouble an evaluator ends with: a report does without
+    except Exception as error:  # numerical errors of an evaluator must not prevent the report
         _log.debug("importances of %s: %s", metric, error)
         return Importances(metric, {}, note=f"not computed: Optuna's evaluator failed ({type(error).__name__})")
     if not all(map(math.isfinite, shares.values())) or sum(shares.values()) <= 0:
@@ -112,11 +112,11 @@ def _shares(
             else CategoricalDistribution(range(len(texts)))
             for label, texts in varied.items()
         }
-        place = {label: {text: index for index, text in enumerate(texts)} for label, texts in varied.items()}
+        indices = {label: {text: index for index, text in enumerate(texts)} for label, texts in varied.items()}
         study.add_trials(
             [
                 create_trial(
-                    params={label: place[label][point.get(label, _INACTIVE)] for label in varied},
+                    params={label: indices[label][point.get(label, _INACTIVE)] for label in varied},
                     distributions=dict(distributions), value=trial.metrics[objective.metric],
                 )
                 for trial, point in zip(trials, points, strict=True)

@@ -15,7 +15,7 @@ _MOST = 28
 """The most layers drawn one by one; larger networks are drawn as blocks."""
 
 INPUT = -1
-"""Stands for the image among the inputs of a layer."""
+"""The position of the image among the inputs of a layer."""
 
 # Larger tensors are removed before shape inference, which needs no weights.
 _SMALL = 64
@@ -81,7 +81,7 @@ def read_layers(path: Path) -> list[Layer]:
     model = onnx.load_model_from_string(read_onnx(path))
     try:
         return compact(_Reader(model).layers)
-    except Exception as error:  # of onnx, or of a graph that refers to what is not there
+    except Exception as error:  # an invalid graph may raise anything
         raise SlimsearchError(f"'{path}' cannot be drawn: {type(error).__name__}") from error
 
 
@@ -143,26 +143,26 @@ class _Reader:
 
     def _fused(self, node: Any, origins: list[tuple[int, str]]) -> bool:
         """Fuse a node with its input layer; False if that is not possible."""
-        place = origins[0][0]
+        position = origins[0][0]
         if node.op_type == "Mul" and len(origins) == 2 and self._gated([origin[0] for origin in origins]):
             return True
         name = _FUSED.get(node.op_type)
         constant = name is None and node.op_type in ("Add", "Mul", "Sub", "Div") and len(origins) == 1
-        if (name is None and not constant) or place == INPUT or self._readers[origins[0][1]] > 1:
+        if (name is None and not constant) or position == INPUT or self._readers[origins[0][1]] > 1:
             return False
-        layer = self.layers[place]
+        layer = self.layers[position]
         # The running mean and variance of a normalization are not parameters.
         numbers = [self._constants[n] for n in node.input if n in self._constants][
             : 2 if node.op_type in _NORMS else None
         ]
         params = sum(number.params() for number in numbers)
         fused = (*layer.fused, name) if name is not None else layer.fused
-        self.layers[place] = replace(layer, params=layer.params + params, fused=fused, shape=self._shape(node))
+        self.layers[position] = replace(layer, params=layer.params + params, fused=fused, shape=self._shape(node))
         return True
 
-    def _gated(self, places: Sequence[int]) -> bool:
-        """Fuse a layer with its product with its own sigmoid (SiLU, h-swish); False if the product is another one."""
-        for one, gate in (places, reversed(places)) if len(places) == 2 else ():
+    def _gated(self, factors: Sequence[int]) -> bool:
+        """Fuse the product of a layer and its sigmoid (SiLU, h-swish); False for any other product."""
+        for one, gate in (factors, reversed(factors)) if len(factors) == 2 else ():
             last = self.layers[-1] if self.layers else None
             if last is not None and gate == len(self.layers) - 1 and last.operator in _GATES and last.inputs == (one,):
                 if one == INPUT:
@@ -232,38 +232,38 @@ def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
 def compact(layers: Sequence[Layer], most: int = _MOST) -> list[Layer]:
     """Reduce a network to at most `most` rows.
 
-    The layers between two bottlenecks become a block, equal neighbors become one row with their number, and if the rows
-    are still too many, those in the middle become a block.
+    The layers between two bottlenecks become a block, equal neighbors become one row with their number, and the middle
+    rows become a block if there are still too many.
     """
     if len(layers) <= most:
         return list(layers)
     rows: list[Layer] = []
     for begin, end in _segments(layers):
         rows.append(layers[begin] if end - begin == 1 else _block(layers[begin:end]))
-    rows = [replace(row, inputs=(place - 1,)) for place, row in enumerate(rows)]
+    rows = [replace(row, inputs=(position - 1,)) for position, row in enumerate(rows)]
     for length in (1, 2, 3, 4):
         rows = _counted(rows, length)
     if len(rows) > most:
         half = most // 2
         rows = [*rows[:half], _block(rows[half : len(rows) - half + 1]), *rows[len(rows) - half + 1 :]]
-    return [replace(row, inputs=(place - 1,)) for place, row in enumerate(rows)]
+    return [replace(row, inputs=(position - 1,)) for position, row in enumerate(rows)]
 
 
 def _segments(layers: Sequence[Layer]) -> list[tuple[int, int]]:
     """The shortest ranges of layers with a single input and a single output."""
     reach, far = list(range(len(layers))), 0
-    for place, layer in enumerate(layers):
+    for position, layer in enumerate(layers):
         for read in layer.inputs:
             if read == INPUT:
-                far = place
+                far = position
             else:
-                reach[read] = place
+                reach[read] = position
     cuts = [0]
-    for place in range(1, len(layers)):
-        # Across the cut, only the output of layer `place - 1` is read.
-        if far < place:
-            cuts.append(place)
-        far = max(far, reach[place - 1])
+    for position in range(1, len(layers)):
+        # Across the cut, only the output of layer `position - 1` is read.
+        if far < position:
+            cuts.append(position)
+        far = max(far, reach[position - 1])
     return list(zip(cuts, [*cuts[1:], len(layers)], strict=True))
 
 
@@ -281,18 +281,18 @@ def _block(layers: Sequence[Layer]) -> Layer:
 def _counted(rows: Sequence[Layer], length: int) -> list[Layer]:
     """Repeated sequences of `length` rows as one block with their number."""
     found: list[Layer] = []
-    place = 0
+    position = 0
     alike = [replace(row, inputs=()) for row in rows]
-    while place < len(rows):
-        unit = alike[place : place + length]
+    while position < len(rows):
+        unit = alike[position : position + length]
         times = 1
-        while len(unit) == length and alike[place + times * length : place + (times + 1) * length] == unit:
+        while len(unit) == length and alike[position + times * length : position + (times + 1) * length] == unit:
             times += 1
         if times > 1:
             one = unit[0] if length == 1 else _block(unit)
             found.append(replace(one, times=one.times * times))
-            place += times * length
+            position += times * length
         else:
-            found.append(rows[place])
-            place += 1
+            found.append(rows[position])
+            position += 1
     return found

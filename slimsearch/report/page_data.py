@@ -37,13 +37,13 @@ def page_text(
     directory: Path, trials: Sequence[Trial], models: Sequence[Mapping[str, Any]], ranking: Ranking,
     configuration: Configuration, environment: Mapping[str, Any],
 ) -> str:  # fmt: skip
-    """`page_data` as JSON of at most `MOST_BYTES`; large runs are sampled."""
+    """`page_data` as JSON of at most `MOST_BYTES`; samples the trials of large runs."""
     data = page_data(directory, trials, models, ranking, configuration, environment)
     every, text = data["trials"], ""
     for most in _MOST_TRIALS:
         data["trials"] = _sample(every, most)
         text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        # "<" is escaped, so that no text can end the script element.
+        # Escaped, since "<" could end the script element.
         text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
         if len(text.encode()) <= MOST_BYTES:
             return text
@@ -55,14 +55,7 @@ def page_data(
     directory: Path, trials: Sequence[Trial], models: Sequence[Mapping[str, Any]], ranking: Ranking,
     configuration: Configuration, environment: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """The data that the report of a run shows.
-
-    Args:
-        directory: of the run.
-        trials: of the run.
-        models: the result of `top_models`.
-        ranking, configuration, environment: of the run.
-    """
+    """The data of the report of a run; `models` is the result of `top_models`."""
     recorded, predicted, saved = trials, latency_predictions(trials), savings(trials)
     trials = [t.with_final_metrics() for t in trials]
     front = {t.number for t in ranking.front(trials)}
@@ -71,19 +64,19 @@ def page_data(
     labels = list(dict.fromkeys(label for t in trials for label in t.point))
     choices: dict[str, dict[str, int]] = {label: {} for label in labels}
     for label, texts in environment.get("choices", {}).items():  # in the order of the space
-        choices.setdefault(label, {}).update({text: place for place, text in enumerate(texts)})
+        choices.setdefault(label, {}).update({text: index for index, text in enumerate(texts)})
     points = 60 if len(trials) <= 200 else 20
     shown = []
     for t in trials:
         bar = bars.get(t.number)
-        place = {label: choices[label].setdefault(json.dumps(v), len(choices[label])) for label, v in t.point.items()}
+        indices = {label: choices[label].setdefault(json.dumps(v), len(choices[label])) for label, v in t.point.items()}
         artifact = t.artifacts.get("model")
         shown.append(
             {
                 "number": t.number, "kind": t.kind, "state": t.state,
                 "architecture": _short(architecture_text(t.candidate.architecture)),
                 "recipe": _short(marked_recipe(t)), "parent": t.parent, "metrics": t.metrics,
-                "on_front": t.number in front, "finalist": bool(t.final), "point": place,
+                "on_front": t.number in front, "finalist": bool(t.final), "point": indices,
                 "curve": _thinned([(p["epoch"], p["val_accuracy"]) for p in t.curve if "val_accuracy" in p], points),
                 "seconds": t.seconds, "error": _short(t.error), "reason": _short(t.reason),
                 # The files of other drivers' trials are fetched for finalists only.
@@ -122,28 +115,27 @@ def history(ranking: Ranking, trials: Sequence[Trial]) -> dict[str, Any]:
     """Hypervolume and best value of the first objective over the run: [position, value, trial] at each change.
 
     The position is the number of the trial under "trials", and the run's clock at its end, in seconds, under "seconds".
-    Values are those recorded at the time, on the scale of the whole run: the last hypervolume is that of `figures`.
+    Values were recorded during the search; the scale is that of the whole run, so that the last hypervolume is that of
+    `figures`.
     """
     clock = Clock.of(trials)
-
-    def ended(trial: Trial) -> float:
-        return clock(trial.ended)
-
     first = ranking.objectives[0]
 
-    def series(ordered: Sequence[Trial], place: Callable[[Trial], float]) -> dict[str, list[list[float | None]]]:
+    def series(ordered: Sequence[Trial], position: Callable[[Trial], float]) -> dict[str, list[list[float | None]]]:
         feasible = ranking.feasible(ordered)
         best, least = [], math.inf
         for t in feasible:
             least = min(least, first.loss(t.metrics))
             best.append(-least if first.direction == "maximize" else least)
-        marks = [(place(t), t.number) for t in feasible]
-        end = max((place(t) for t in ordered), default=0.0)
+        marks = [(position(t), t.number) for t in feasible]
+        end = max((position(t) for t in ordered), default=0.0)
         return {"volume": _steps(marks, hypervolume_history(ranking, ordered), end), "best": _steps(marks, best, end)}
 
     return {
         "trials": series(trials, lambda t: float(t.number)),
-        "seconds": series(sorted((t for t in trials if t.ended > 0), key=lambda t: (t.ended, t.number)), ended),
+        "seconds": series(
+            sorted((t for t in trials if t.ended > 0), key=lambda t: (t.ended, t.number)), lambda t: clock(t.ended)
+        ),
         "breaks": clock.breaks,
         "metric": first.metric,
     }
@@ -151,9 +143,9 @@ def history(ranking: Ranking, trials: Sequence[Trial]) -> dict[str, Any]:
 
 def _steps(marks: Sequence[tuple[float, int]], values: Sequence[float], end: float) -> list[list[float | None]]:
     found: list[list[float | None]] = []
-    for (place, number), value in zip(marks, values, strict=True):
+    for (position, number), value in zip(marks, values, strict=True):
         if not found or value != found[-1][1]:
-            found.append([place, value, number])
+            found.append([position, value, number])
     found = _thinned(found, _MOST_STEPS)
     return [*found, [end, found[-1][1], None]] if found and marks[-1][0] <= end else found
 
@@ -162,23 +154,23 @@ def _thinned(values: Sequence[Any], most: int) -> list[Any]:
     """At most `most` values, evenly spaced, including the first and the last."""
     if len(values) <= most:
         return list(values)
-    return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def _sample(trials: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
     """At most `most` trials: the front, finalists and their parents first, then an even sample of the others."""
     if len(trials) <= most:
         return list(trials)
-    kept: dict[int, None] = {}
+    chosen: dict[int, None] = {}
     for wanted in (
         [t["number"] for t in trials if t["on_front"]],
         [t["number"] for t in trials if t["finalist"]],
         [t["parent"] for t in trials if t["parent"] is not None and (t["on_front"] or t["finalist"])],
     ):
-        kept |= dict.fromkeys(_thinned([n for n in wanted if n not in kept], max(2, most - len(kept))))
-    others = [t["number"] for t in trials if t["number"] not in kept]
-    kept |= dict.fromkeys(_thinned(others, max(2, most - len(kept))))
-    return [t for t in trials if t["number"] in kept]
+        chosen |= dict.fromkeys(_thinned([n for n in wanted if n not in chosen], max(2, most - len(chosen))))
+    others = [t["number"] for t in trials if t["number"] not in chosen]
+    chosen |= dict.fromkeys(_thinned(others, max(2, most - len(chosen))))
+    return [t for t in trials if t["number"] in chosen]
 
 
 def _finalists(

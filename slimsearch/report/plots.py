@@ -26,7 +26,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 # The light colors of the page.
 _INK, _SOFT, _RULE = "#20262b", "#58616a", "#dedbd2"
-_SEARCH, _KEPT, _BACK, _OTHER = "#4d76ad", "#0b7f6c", "#bf5a21", "#777d84"
+_SEARCH, _COMPRESSED, _REJECTED, _OTHER = "#4d76ad", "#0b7f6c", "#bf5a21", "#777d84"
 _TITLES = {
     "val_accuracy": "Validation accuracy", "latency_ms": "Latency, ms", "size_kib": "Size, KiB",
     "params": "Parameters", "macs": "MACs",
@@ -41,7 +41,7 @@ def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
     """Draw the plot `kind` (one of `KINDS`) of a run; the suffix of `path` is the format. Returns `path`.
 
     Raises:
-        SlimsearchError: it is no run or in use, there is no such plot, or it cannot be written so.
+        SlimsearchError: `run_dir` is not a run or is in use, `kind` is unknown, or the file cannot be written.
     """
     path = Path(path).expanduser()
     if kind not in KINDS:
@@ -83,15 +83,15 @@ def _front(figure: Figure, data: Data) -> None:
     for trial, area in zip(shown, areas, strict=True):
         axes.scatter(
             trial["number"] if across is None else trial["metrics"][across], trial["metrics"][up], s=area,
-            c=_colour(trial), marker="D" if trial["kind"] == COMPRESSION else "o",
+            c=_color(trial), marker="D" if trial["kind"] == COMPRESSION else "o",
             alpha=1.0 if trial["on_front"] else 0.5, edgecolors=_INK if trial["on_front"] else "none", linewidths=1.2,
         )  # fmt: skip
     if across is not None:
-        ways = [1 if objective["direction"] == "maximize" else -1 for objective in data["objectives"][:2]]
-        front = sorted((t["metrics"] for t in shown if t["on_front"]), key=lambda m: ways[1] * m[across])
+        signs = [1 if objective["direction"] == "maximize" else -1 for objective in data["objectives"][:2]]
+        front = sorted((t["metrics"] for t in shown if t["on_front"]), key=lambda m: signs[1] * m[across])
         leading: list[Mapping[str, float]] = []
         for metrics in reversed(front):  # those that also lead on the two axes shown
-            if not leading or ways[0] * metrics[up] > ways[0] * leading[-1][up]:
+            if not leading or signs[0] * metrics[up] > signs[0] * leading[-1][up]:
                 leading.append(metrics)
         axes.step([m[across] for m in leading], [m[up] for m in leading], where="post", color=_INK, lw=1, alpha=0.6)
         _scale(axes, "x", across, [t["metrics"][across] for t in shown])
@@ -104,25 +104,25 @@ def _front(figure: Figure, data: Data) -> None:
 
 
 def _hypervolume(figure: Figure, data: Data) -> None:
-    """Over trials, and over the running time."""
-    for place, (along, title) in enumerate((("trials", "Trial"), ("seconds", "Running time, seconds"))):
-        axes = figure.add_subplot(1, 2, place + 1)
+    """The hypervolume over trials, and over the running time."""
+    for column, (along, title) in enumerate((("trials", "Trial"), ("seconds", "Running time, seconds"))):
+        axes = figure.add_subplot(1, 2, column + 1)
         steps = data["history"][along]["volume"]
-        axes.step([x for x, *_ in steps], [value for _, value, _ in steps], where="post", color=_KEPT)
+        axes.step([x for x, *_ in steps], [value for _, value, _ in steps], where="post", color=_COMPRESSED)
         for moment in data["history"]["breaks"] if along == "seconds" else ():
             axes.axvline(moment, color=_SOFT, ls=":", lw=1)
         axes.set_xlabel(title)
         axes.set_ylim(bottom=0)
         axes.grid(color=_RULE, lw=0.6)
-        if not place:
+        if not column:
             axes.set_ylabel("Hypervolume")
 
 
 def _importances(figure: Figure, data: Data) -> None:
     """A bar for each choice and objective, or the reason why there is none."""
     found = data["importances"]
-    for place, one in enumerate(found):
-        axes = figure.add_subplot(1, len(found), place + 1)
+    for column, one in enumerate(found):
+        axes = figure.add_subplot(1, len(found), column + 1)
         axes.set_title(_title(one["metric"]), fontsize=9, loc="left")
         if one["note"]:
             axes.axis("off")
@@ -141,7 +141,7 @@ def _timeline(figure: Figure, data: Data) -> None:
         if trial["bar"] is not None:
             start, end, lane = trial["bar"]
             axes.barh(
-                lane, end - start, left=start, height=0.8, color=_colour(trial), alpha=1 if trial["on_front"] else 0.55,
+                lane, end - start, left=start, height=0.8, color=_color(trial), alpha=1 if trial["on_front"] else 0.55,
                 edgecolor="white", lw=0.4,
             )  # fmt: skip
     for moment in data["timeline"]["breaks"]:
@@ -165,24 +165,24 @@ def _parallel(figure: Figure, data: Data) -> None:
     labels = [label for label in data["choices"] if len({t["point"].get(label) for t in trials}) > 1][:_MOST_CHOICES]
     goals = [one["metric"] for one in data["objectives"]]
     heights: list[list[float]] = []
-    for place, label in enumerate(labels):
+    for column, label in enumerate(labels):
         texts = data["choices"][label]
         heights.append([_or_nan(_share(t["point"].get(label), 0, len(texts) - 1)) for t in trials])
         for position, text in enumerate(texts):
             height = _share(position, 0, len(texts) - 1)
-            axes.text(place + 0.03, height or 0.0, _short(_plain(text)), fontsize=7, color=_SOFT, va="center")
-    for place, objective in enumerate(data["objectives"], len(labels)):
+            axes.text(column + 0.03, height or 0.0, _short(_plain(text)), fontsize=7, color=_SOFT, va="center")
+    for column, objective in enumerate(data["objectives"], len(labels)):
         values = [t["metrics"].get(objective["metric"]) for t in trials]
         known = [value for value in values if value is not None]
         ends = (min(known), max(known)) if known else (0.0, 1.0)
         low, high = ends if objective["direction"] == "maximize" else ends[::-1]
         heights.append([_or_nan(_share(value, low, high)) for value in values])
         for height, end in ((0.0, low), (1.0, high)):
-            axes.text(place + 0.03, height, f"{end:.4g}", fontsize=7, color=_SOFT, va="center")
+            axes.text(column + 0.03, height, f"{end:.4g}", fontsize=7, color=_SOFT, va="center")
     for i, trial in enumerate(trials):
         axes.plot(
-            range(len(heights)), [column[i] for column in heights],
-            color=_colour(trial), lw=1.6 if trial["on_front"] else 0.8, alpha=0.95 if trial["on_front"] else 0.35,
+            range(len(heights)), [values[i] for values in heights],
+            color=_color(trial), lw=1.6 if trial["on_front"] else 0.8, alpha=0.95 if trial["on_front"] else 0.35,
             zorder=3 if trial["on_front"] else 2,
         )  # fmt: skip
     axes.set_xticks(
@@ -205,10 +205,10 @@ def _completed(data: Data) -> list[Data]:
     return [t for t in data["trials"] if t["state"] == COMPLETE and t["kind"] not in AUXILIARY]
 
 
-def _colour(trial: Data) -> str:
+def _color(trial: Data) -> str:
     if trial["state"] == REJECTED:
-        return _BACK
-    return _OTHER if trial["state"] != COMPLETE else _KEPT if trial["kind"] == COMPRESSION else _SEARCH
+        return _REJECTED
+    return _OTHER if trial["state"] != COMPLETE else _COMPRESSED if trial["kind"] == COMPRESSION else _SEARCH
 
 
 def _areas(values: Sequence[float | None]) -> list[float]:

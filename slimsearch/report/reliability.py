@@ -42,34 +42,34 @@ class Significance:
     """Tests whether finalists of a run differ significantly in a metric.
 
     Args:
-        directory: of the run, with the predictions of the finalists.
+        directory: of the run, which has the predictions of the finalists.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._right: dict[int, np.ndarray[Any, np.dtype[np.bool_]] | None] = {}
+        self._correct: dict[int, np.ndarray[Any, np.dtype[np.bool_]] | None] = {}
 
     def differ(self, metric: str, one: Trial, other: Trial) -> bool:
         """Accuracy is compared by McNemar's test on the same images, latency by intervals, all else exactly."""
         if metric == "latency_ms":
             return _latencies_differ(one, other)
         if metric == "val_accuracy":
-            right, beside = self._predictions(one.number), self._predictions(other.number)
-            if right is not None and beside is not None and len(right) == len(beside):
-                return significantly_different(right, beside)
+            first, second = self._correct_of(one.number), self._correct_of(other.number)
+            if first is not None and second is not None and len(first) == len(second):
+                return significantly_different(first, second)
         return one.metrics[metric] != other.metrics[metric]
 
     def ties(self, metric: str, trial: Trial, others: Sequence[Trial]) -> list[int]:
         """Numbers of the `others` that do not differ significantly from `trial`."""
         return [t.number for t in others if t.number != trial.number and not self.differ(metric, trial, t)]
 
-    def _predictions(self, number: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
-        if number not in self._right:
+    def _correct_of(self, number: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        if number not in self._correct:
             try:
-                self._right[number] = load_correct(self._directory / trial_folder(number))
-            except SlimsearchError:  # trials of a function or a table have none
-                self._right[number] = None
-        return self._right[number]
+                self._correct[number] = load_correct(self._directory / trial_folder(number))
+            except SlimsearchError:  # trials of a function or a table have no predictions
+                self._correct[number] = None
+        return self._correct[number]
 
 
 def seed_statistics(trial: Trial, trials: Sequence[Trial], metrics: Sequence[str]) -> dict[str, Any] | None:
@@ -80,6 +80,6 @@ def seed_statistics(trial: Trial, trials: Sequence[Trial], metrics: Sequence[str
     found: dict[str, Any] = {"trainings": 1 + len(again), "trials": [trial.number, *(t.number for t in again)]}
     for name in dict.fromkeys((*_ACCURACIES, *metrics)):
         values = [t.metrics[name] for t in (trial, *again) if name in t.metrics]
-        if len(values) == 1 + len(again) and name != "latency_ms":  # repetitions are not measured together
+        if len(values) == 1 + len(again) and name != "latency_ms":  # latencies of repetitions are not measured together
             found[name] = {"mean": mean(values), "standard_deviation": stdev(values), "values": values}
     return found

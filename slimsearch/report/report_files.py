@@ -1,4 +1,4 @@
-"""The files derived from the record: top_models.json, pareto.csv and report.html. They can be deleted and rewritten."""
+"""Files derived from the record, which can be rewritten: top_models.json, pareto.csv and report.html."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CSV = (
     "val_accuracy", "val_images", "test_accuracy", "test_images", "latency_ms", "latency_low_ms", "latency_high_ms",
     "latency_q25_ms", "latency_q75_ms", "size_kib", "params", "macs",
 )  # fmt: skip
-# Concatenated in this order, they are the script of the page.
+# The script of the page, in this order.
 _SCRIPTS = (
     "data.js", "scales.js", "shared.js", "header.js", "front.js", "detail.js", "finalists.js", "history.js",
     "parallel.js", "importances.js", "timeline.js", "trials.js", "start.js",

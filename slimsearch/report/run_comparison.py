@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _BLOCKS, _PATIENCE = 45, 20.0
-# How a run went, and where it is.
+# Options about where a run is stored.
 _NOT_COMPARED = ("run_dir", "study", "storage")
 _LATENCY_OPTIONS = ("runtime", "latency_batch", "latency_threads")
 
@@ -31,7 +31,7 @@ class Comparison:
     Attributes:
         runs: in the given order.
         objectives: of the first run; all runs have these metrics.
-        hypervolumes: share of a box that each run's finalists dominate; the finalists of all runs span the box.
+        hypervolumes: of each run's finalists, on the scale of the finalists of all runs.
         front: (run, finalist) pairs that no finalist of any run dominates, the best in the first objective first.
         differences: options that differ, with the value in each run.
         warnings: other reasons why metrics may differ, one line each.
@@ -107,7 +107,7 @@ def compare(runs: Sequence[StoredRun], *, measure: bool = False) -> Comparison:
 
 
 def tables(found: Comparison) -> list[Table]:
-    """Tables of the runs, of options that differ, and of the joint front."""
+    """Tables of the runs, the options that differ, and the joint front."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""Figures of a whole run: best values, hypervolume, computation saved, and the error of predicted latencies."""
+"""Summary of a run: best values, hypervolume, computation saved, and the error of predicted latencies."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Savings:
     Attributes:
         candidates: finished trials of the search.
         ruled_out: number of them ruled out before training.
-        ruled_out_seconds: estimated training time of those: the median of the trained candidates each.
-        reused_seconds: training and compression time of stored networks that several candidates used.
+        ruled_out_seconds: their estimated training time, from the median of the trained candidates.
+        reused_seconds: time of trainings whose stored networks were reused.
     """
 
     candidates: int
@@ -52,16 +52,16 @@ class Savings:
     reused_seconds: float
 
     def __str__(self) -> str:
-        parts = []
+        sentences = []
         if self.ruled_out:
             share = 100 * self.ruled_out / self.candidates
-            parts.append(
+            sentences.append(
                 f"{self.ruled_out} of {self.candidates} candidates ({share:.0f}%) ruled out before training, "
                 f"which saved about {_duration(self.ruled_out_seconds)}"
             )
         if self.reused_seconds:
-            parts.append(f"reusing trained networks saved {_duration(self.reused_seconds)}")
-        return "; ".join(parts)
+            sentences.append(f"reusing trained networks saved {_duration(self.reused_seconds)}")
+        return "; ".join(sentences)
 
 
 def savings(trials: Sequence[Trial]) -> Savings | None:

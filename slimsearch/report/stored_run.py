@@ -1,4 +1,4 @@
-"""Stored runs, read without changing them even while they are running, and the list of runs in a folder."""
+"""Stored runs, which can be read while they are running, and the list of runs in a folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StoredRun:
     Attributes:
         path: of the directory.
         state: "running", "finished", "stopped" (continue with ``--resume``), or "in a database", which is not read.
-        environment: in which the run started.
+        environment: at the start of the run.
         trials: by number.
     """
 
@@ -65,15 +65,15 @@ def stored_run(path: Path) -> StoredRun:
         raise SlimsearchError(f"'{path}' is not a run directory: it has no config.yaml")
     refuse_unsafe_files(path)
     configuration = Configuration.read(path / "config.yaml")
-    begun_in = environment.read(path)
+    environment_at_start = environment.read(path)
     ranking = Ranking.of(configuration)
     if configuration.storage is not None:
-        return StoredRun(path, configuration, begun_in, ranking, (), ELSEWHERE)
+        return StoredRun(path, configuration, environment_at_start, ranking, (), ELSEWHERE)
     study = read_study(path, ranking.objectives)
     trials = [] if study is None else list(Record(study, None, ranking.objectives).trials)
     finished = any(t.final for t in trials) and not any(t.unfinished for t in trials)
     state = RUNNING if in_use(path) else FINISHED if finished else STOPPED
-    return StoredRun(path, configuration, begun_in, ranking, trials, state)
+    return StoredRun(path, configuration, environment_at_start, ranking, trials, state)
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
@@ -95,17 +95,17 @@ def runs_table(entries: Sequence[dict[str, Any]]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    made = Table()
+    table = Table()
     for heading in ("run", "state", "space", "data set", "strategy", "trials", "best val %", "front", "started"):
         right = heading in ("trials", "best val %", "front")
-        made.add_column(
+        table.add_column(
             heading, justify="right" if right else "left", overflow="fold", no_wrap=heading in ("state", "started")
         )
     for entry in entries:
         if "error" in entry:
             continue
         accuracy, started = entry["best_val_accuracy"], entry["started"]
-        made.add_row(
+        table.add_row(
             escape(Path(entry["run"]).name),
             entry["state"],
             escape(entry["space"]),
@@ -116,7 +116,7 @@ def runs_table(entries: Sequence[dict[str, Any]]) -> Table:
             str(entry["on_front"] or ""),
             f"{datetime.datetime.fromtimestamp(started):%Y-%m-%d %H:%M}" if started else "",
         )
-    return made
+    return table
 
 
 def _entry(path: Path) -> dict[str, Any]:

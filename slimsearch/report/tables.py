@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-_SPELT_OUT = ("val_accuracy", "latency_ms", "size_kib")
+_WITH_UNITS = ("val_accuracy", "latency_ms", "size_kib")
 
 
 def architecture_text(architecture: Mapping[str, Any]) -> str:
@@ -25,15 +25,15 @@ def architecture_text(architecture: Mapping[str, Any]) -> str:
 
 def recipe_text(recipe: Mapping[str, Mapping[str, Any]]) -> str:
     """``prune(sparsity=0.6), quantize``"""
-    parts = []
+    stages = []
     for name, options in recipe.items():
         inside = ", ".join(f"{option}={value}" for option, value in options.items())
-        parts.append(f"{name}({inside})" if inside else name)
-    return ", ".join(parts)
+        stages.append(f"{name}({inside})" if inside else name)
+    return ", ".join(stages)
 
 
 def marked_recipe(trial: Trial) -> str:
-    """The recipe, with the packed size where a stage only saves storage, as no runtime executes packed weights."""
+    """The recipe, with the packed size of stages that only save storage, since no runtime executes packed weights."""
     training = {"training": trial.candidate.training} if trial.candidate.training else {}
     recipe = recipe_text({**training, **trial.candidate.recipe})
     packed = trial.metrics.get("packed_kib")
@@ -41,16 +41,16 @@ def marked_recipe(trial: Trial) -> str:
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
-    """``90.71%  0.0193 ms  25.4 KiB``; other metrics where these are missing."""
-    parts = []
+    """``90.71%  0.0193 ms  25.4 KiB``; other metrics if these are missing."""
+    texts = []
     if "val_accuracy" in metrics:
-        parts.append(f"{100 * metrics['val_accuracy']:.2f}%")
+        texts.append(f"{100 * metrics['val_accuracy']:.2f}%")
     if "latency_ms" in metrics:
-        parts.append(f"{metrics['latency_ms']:.3g} ms")
+        texts.append(f"{metrics['latency_ms']:.3g} ms")
     if "size_kib" in metrics:
-        parts.append(size_text(metrics["size_kib"]))
-    others = {k: v for k, v in metrics.items() if k not in _SPELT_OUT} if len(parts) < 2 else {}
-    return "  ".join([*parts, *(f"{name} {value:.6g}" for name, value in others.items())])
+        texts.append(size_text(metrics["size_kib"]))
+    others = {k: v for k, v in metrics.items() if k not in _WITH_UNITS} if len(texts) < 2 else {}
+    return "  ".join([*texts, *(f"{name} {value:.6g}" for name, value in others.items())])
 
 
 def size_text(kib: float) -> str:
@@ -66,7 +66,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def console() -> Console:
-    """The console for tables; 120 columns wide where the output is not a terminal."""
+    """The console for tables; 120 columns wide if the output is not a terminal."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -156,17 +156,17 @@ def seed_lines(models: Sequence[Mapping[str, Any]]) -> list[str]:
         seeds = model.get("over_seeds")
         if seeds is None:
             continue
-        parts = [
+        values = [
             f"{CELLS[name][0]} {100 * seeds[name]['mean']:.2f} ± {100 * seeds[name]['standard_deviation']:.2f}"
             for name in ("val_accuracy", "test_accuracy")
             if name in seeds
         ]
-        parts += [
+        values += [
             f"{name} {found['mean']:.6g} ± {found['standard_deviation']:.2g}"
             for name, found in seeds.items()
             if isinstance(found, dict) and name not in CELLS
         ]
-        lines.append(f"trial {model['trial']} over {seeds['trainings']} seeds: {', '.join(parts)}")
+        lines.append(f"trial {model['trial']} over {seeds['trainings']} seeds: {', '.join(values)}")
     return lines
 
 

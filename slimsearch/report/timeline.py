@@ -17,8 +17,8 @@ class Clock:
     """The running time of a run in seconds, without the pauses between a stop and a resume.
 
     Attributes:
-        began: of the first trial, in seconds since the epoch.
-        pauses: (start, end) of each, in seconds since the epoch.
+        began: start of the first trial, in seconds since 1970.
+        pauses: (start, end) of each, in seconds since 1970.
     """
 
     began: float
@@ -57,7 +57,7 @@ class Bar:
     Attributes:
         trial: its number.
         start, end: by the run's clock.
-        lane: which it has; trials in a lane do not overlap.
+        lane: its index; trials in a lane do not overlap.
     """
 
     trial: int
@@ -72,9 +72,9 @@ class Timeline:
 
     Attributes:
         bars: by start.
-        lanes: the name of each: which worker had a trial is not recorded, so that a lane is a place that was free.
+        lanes: their names; they are not workers, which are not recorded.
         busy: share of the lanes' time in which they had a trial.
-        breaks: where the run paused, by its clock.
+        breaks: running times at which the run paused.
     """
 
     bars: tuple[Bar, ...]
@@ -84,7 +84,7 @@ class Timeline:
 
     @classmethod
     def of(cls, trials: Sequence[Trial]) -> Timeline:
-        """Arrange trials in as few lanes for each driver as it had trials at the same time."""
+        """Arrange trials in the fewest possible lanes, separately for each driver."""
         clock = Clock.of(trials)
         latest = max((span[1] for t in trials if (span := _span(t, 0.0)) is not None), default=0.0)
         hosts = list(dict.fromkeys(t.driver or "" for t in trials))
@@ -100,8 +100,8 @@ class Timeline:
                 while taken and taken[0][0] <= start:
                     heapq.heappush(free, heapq.heappop(taken)[1])
                 if not free:
-                    place = len(lanes) - first + 1
-                    lanes.append(f"{names[driver]}: {place}" if len(hosts) > 1 else str(place))
+                    position = len(lanes) - first + 1
+                    lanes.append(f"{names[driver]}: {position}" if len(hosts) > 1 else str(position))
                     heapq.heappush(free, len(lanes) - 1)
                 lane = heapq.heappop(free)
                 heapq.heappush(taken, (end, lane))

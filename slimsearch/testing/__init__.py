@@ -1,16 +1,16 @@
-"""Contract tests: the laws that every sampler, strategy, stage, space, data set and storage keeps.
+"""Contract tests: the laws of samplers, strategies, stages, spaces, data sets and storages.
 
-A plug-in is tested by a class that derives from its contract and names the plug-in:
+To test a plug-in, derive a class from its contract and name the plug-in:
 
     from slimsearch.testing import SamplerContract
 
     class TestMine(SamplerContract):
         sampler = "my_sampler.py:MySampler"
 
-Pytest collects the laws with that class. The built-ins are tested by the same classes.
+Pytest collects the laws with that class. The same contracts test the built-ins.
 """
 
-from slimsearch.testing import _contract  # noqa: F401 - before the laws: their assertions are shown in detail
+from slimsearch.testing import _contract  # noqa: F401 - first, so that pytest rewrites assertions of the laws
 from slimsearch.testing.datasets import DatasetContract
 from slimsearch.testing.samplers import LearningSamplerContract, SamplerContract, UntriedSamplerContract
 from slimsearch.testing.spaces import ModelSpaceContract, SpaceContract

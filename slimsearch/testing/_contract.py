@@ -1,4 +1,4 @@
-"""The base of all contracts: runs each law on every implementation that a test class names."""
+"""Base class of contracts: runs each law on every implementation that a test class names."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ for _name in ("datasets", "samplers", "spaces", "stages", "storages", "strategie
 class Contract:
     """Laws as test methods.
 
-    A test class sets the attribute that `subject` names, to one implementation or to a list of them. Laws have an
-    argument of that name.
+    A test class sets the attribute that `subject` names to an implementation or a list of them. Laws have an argument
+    of that name.
     """
 
     subject: ClassVar[str]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Called by pytest for each law: one test for each implementation."""
+        """Parametrize a law with the implementations."""
         if self.subject not in metafunc.fixturenames:
             return
         if not hasattr(self, self.subject):
             pytest.fail(f"{type(self).__name__} has no attribute '{self.subject}'", pytrace=False)
-        # Not by getattr: a function among a class's attributes would become a method.
+        # `getattr` would turn a function into a method.
         named = inspect.getattr_static(type(self), self.subject)
         found = tuple(named) if isinstance(named, list | tuple) else [named]
         values = [getattr(value, "__func__", value) for value in found]
@@ -45,14 +45,14 @@ class Contract:
 
 
 def _identifier(value: object) -> str | None:
-    """The identifier of a test; None: as pytest has it."""
+    """The identifier of a test; None for pytest's default."""
     if isinstance(value, str):
         return value.rpartition("/")[2]
     return getattr(value, "__name__", None)
 
 
 def in_another_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What `function` returns in a new Python process, which is started once and kept."""
+    """The result of `function` in another Python process, which all calls share."""
     return _other_process().submit(_call, cloudpickle.dumps((function, arguments))).result()
 
 

@@ -1,4 +1,4 @@
-"""Laws of samplers: proposals are inside the space and a function of the arguments."""
+"""Laws of samplers: a proposal is in the space, and a function of the arguments."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _networks(name: str) -> ModelSpace:
 
 @functools.cache
 def _cell() -> ChoiceSpace:
-    """Cells of two paths whose size is known before they are evaluated, and a choice of the width."""
+    """Cells with two paths and a width, whose size is known before evaluation."""
     operations = ["none", "skip_connect", "conv_1x1", "conv_3x3"]
     edges = ((0, 1), (1, 2), (0, 2))
     labels = [f"edge{source}{target}" for source, target in edges]
@@ -81,8 +81,8 @@ class SamplerContract(Contract):
     """Laws of every sampler.
 
     Attributes:
-        sampler: a name as ``--sampler`` takes it, a class, or a function that makes a sampler; or a list of these.
-        trials: length of the histories of which each proposal is a part; fewer for a sampler that is slow.
+        sampler: a value of ``--sampler``, a class, or a function that returns a sampler; or a list of these.
+        trials: length of histories; fewer for a slow sampler.
     """
 
     subject = "sampler"
@@ -91,7 +91,7 @@ class SamplerContract(Contract):
 
     @pytest.fixture
     def new_sampler(self, sampler: str | Callable[[], Sampler]) -> Callable[[], Sampler]:
-        """Makes the sampler."""
+        """Constructs the sampler."""
         return functools.partial(_new, sampler)
 
     @pytest.fixture
@@ -118,7 +118,7 @@ class SamplerContract(Contract):
         history = history_of(networks, len(objectives), length)
         one, other = new_sampler(), new_sampler()
         for seed in range(2):
-            # The second sampler has seen nothing; the first one has made a proposal before.
+            # The first sampler proposes twice; the second one has no state yet.
             proposals = [
                 s.propose(networks, objectives, history, np.random.default_rng(seed)) for s in (one, one, other)
             ]
@@ -137,7 +137,7 @@ class SamplerContract(Contract):
 
     @pytest.mark.parametrize("count", OBJECTIVES)
     def test_the_memo_changes_nothing(self, new_sampler: Callable[[], Sampler], count: str) -> None:
-        """Trials that run side by side, end in any order, fail and break limits."""
+        """Parallel trials end in any order, fail and break limits."""
         cell = _cell()
         sampler, objectives, history = new_sampler(), OBJECTIVES[count], History()
         rng = np.random.default_rng(1)
@@ -176,7 +176,7 @@ def _without_feasible(space: Space) -> tuple[History, History]:
 
 
 class UntriedSamplerContract(SamplerContract):
-    """Laws of samplers that propose canonical points, and none a second time while an untried one is left."""
+    """Laws of samplers that propose canonical points, and none twice while an untried one is left."""
 
     def test_proposals_are_canonical(self, new_sampler: Callable[[], Sampler], conditional: Space) -> None:
         for length in (3, 40):
@@ -205,7 +205,7 @@ class UntriedSamplerContract(SamplerContract):
     def test_running_and_failed_trials_are_not_proposed_again(
         self, new_sampler: Callable[[], Sampler], few_networks: ModelSpace
     ) -> None:
-        """Of 18 points one is left, and it is found."""
+        """The last untried point of 18 is found."""
         points = list(few_networks.grid())
         for seed in range(2):
             order = np.random.default_rng(seed).permutation(18)
@@ -222,8 +222,8 @@ class LearningSamplerContract(UntriedSamplerContract):
 
     Attributes:
         proposals: number of proposals, of which less than half may break a limit that earlier trials broke.
-        searched: length of a search that is compared with a random one.
-        searches: number of these, of which most must be at least as good as a random one.
+        searched: trials of a search that is compared with random search.
+        searches: number of these searches, of which most must be at least as good as random search.
     """
 
     proposals: ClassVar[int] = 12
@@ -234,7 +234,7 @@ class LearningSamplerContract(UntriedSamplerContract):
     def test_infeasible_trials_are_not_followed(
         self, new_sampler: Callable[[], Sampler], count: str, networks: ModelSpace
     ) -> None:
-        """Networks with tanh have the best losses and break a limit: few proposals have it."""
+        """Networks with tanh have the best losses but break a limit: few proposals have tanh."""
         sampler, objectives = new_sampler(), OBJECTIVES[count]
         rng = np.random.default_rng(3)
         history = History()
@@ -252,7 +252,7 @@ class LearningSamplerContract(UntriedSamplerContract):
         assert np.mean([p["activation"] == "tanh" for p in proposals]) < 0.5
 
     def test_better_than_random(self, new_sampler: Callable[[], Sampler], networks: ModelSpace) -> None:
-        """On a smooth, single objective, the best proposal is at least as good as a random search's for most seeds."""
+        """On a smooth objective, the best proposal is at least as good as that of random search for most seeds."""
         weights = np.random.default_rng(5).normal(size=len(networks.encode({})))
         objectives = OBJECTIVES["one"]
 

@@ -1,4 +1,4 @@
-"""Laws of search spaces: points, the moves between them, and the networks that they stand for."""
+"""Laws of search spaces: points, moves between points, and networks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SpaceContract(Contract):
 
     @pytest.fixture
     def rng(self) -> np.random.Generator:
-        """The source of everything random."""
+        """A generator with a fixed seed."""
         return np.random.default_rng(0)
 
     def test_samples_are_inside_and_canonical(self, searched: Space, rng: np.random.Generator) -> None:
@@ -52,11 +52,11 @@ class SpaceContract(Contract):
 
     def test_neighbours_differ_and_are_inside(self, searched: Space, rng: np.random.Generator) -> None:
         point = searched.sample(rng)
-        neighbours = list(searched.neighbours(point))
-        assert neighbours
-        for neighbour in neighbours:
-            assert neighbour != point
-            assert searched.canonical(neighbour) == neighbour
+        neighbors = list(searched.neighbours(point))
+        assert neighbors
+        for neighbor in neighbors:
+            assert neighbor != point
+            assert searched.canonical(neighbor) == neighbor
 
     def test_mutation_and_crossover_stay_inside(self, searched: Space, rng: np.random.Generator) -> None:
         for _ in range(20):
@@ -98,7 +98,7 @@ class ModelSpaceContract(SpaceContract):
     """Laws of spaces of networks.
 
     Attributes:
-        space: a name as ``--space`` takes it, or a `ModelSpace` class of NNI's; or a list of these.
+        space: a value of ``--space``, or an NNI `ModelSpace` class; or a list of these.
         input_shape: (C, H, W) of one image.
         num_classes: number of logits.
     """

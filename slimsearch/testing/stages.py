@@ -1,4 +1,4 @@
-"""Laws of compression stages: applied to a trained network, saved, loaded again, and scored as the exported file."""
+"""Laws of compression stages: a stage is applied to a trained network, saved, loaded, and scored as exported file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EPOCHS, _SEED = 6, 3
 
 
 class VariousLayers(nn.Module):
-    """Normalization, a residual connection, a depthwise convolution, dropout and linear layers, for 8x8 grey images."""
+    """Normalization, a residual connection, a depthwise convolution, dropout and linear layers, for 8x8 gray images."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
@@ -43,12 +43,12 @@ class VariousLayers(nn.Module):
 
 
 class RecipeContract(Contract):
-    """The law of every recipe of stages: a new network of the same shape, which loads from disk as it was saved.
+    """The law of every recipe: it returns a new network of the same shape, which can be saved and loaded.
 
     Attributes:
-        stage: a recipe as ``--compress`` takes it, or a list of recipes.
-        model: makes the network that is compressed, for digits of 8x8 pixels.
-        epochs: length of a stage's training unless the recipe says so.
+        stage: a value of ``--compress``, or a list of these.
+        model: constructs the network to compress, for digits of 8x8 pixels.
+        epochs: of a stage's training, unless the recipe sets them.
     """
 
     subject = "stage"
@@ -71,14 +71,14 @@ class RecipeContract(Contract):
     @pytest.fixture(scope="class")
     @classmethod
     def trained(cls, models: FixedModel, digits: Dataset) -> Network:
-        """The network that is compressed."""
+        """The trained network, to be compressed."""
         training = ImageTraining(digits, TrainingSettings(), seed=_SEED)
         return training.fit(Network(models.build(seed=_SEED)), epochs=_EPOCHS)
 
     @pytest.fixture(scope="class")
     @classmethod
     def training(cls, digits: Dataset, models: FixedModel, trained: Network) -> ImageTraining:
-        """How stages train."""
+        """The training of stages."""
         return ImageTraining(
             digits, TrainingSettings(), seed=_SEED, epochs=cls.epochs, teachers={"parent": trained, "best": trained},
             initial=lambda: models.build(seed=_SEED),
@@ -108,13 +108,13 @@ class StageContract(RecipeContract):
     """Laws of every stage.
 
     Attributes:
-        stage: a recipe as ``--compress`` takes it: the stage's name, with options if it needs any; or a list of these.
+        stage: a value of ``--compress``: the stage's name, with options if it needs any; or a list of these.
     """
 
     @pytest.fixture(scope="class")
     @classmethod
     def digits_directory(cls, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """The digits as workers find them: without their test split."""
+        """The data set as workers load it: without its test split."""
         folder = tmp_path_factory.mktemp("digits")
         digits.without_test().save(folder)
         return folder

@@ -1,4 +1,4 @@
-"""Laws of the storages of a study: what is recorded comes back, and of several drivers one has each candidate."""
+"""Laws of storages: recorded trials are read back unchanged, and one driver evaluates each candidate."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _SETTINGS: dict[str, Any] = {"options": {"trials": 12}, "choices": {}, "dataset"
 
 
 class OpenRun:
-    """A run directory that is open, with its record in a storage.
+    """An open run directory with its record.
 
     Args:
         url: of the storage; None: the journal in the run directory.
-        study: its name.
-        path: of the run directory.
+        study: name of the study.
+        path: the run directory.
     """
 
     record: Record
@@ -76,18 +76,18 @@ class OpenRun:
         self._stack.close()
 
     def start(self, position: int) -> int:
-        """The number of a new trial of the candidate at `position` of the space's grid."""
+        """Start a trial of the candidate at `position` of the grid; returns its number."""
         point = list(_SPACE.grid())[position]
         return self.record.start(Candidate(point), kind=SEARCH, fidelity=3, seed=5).number
 
     def search(self, trials: int = 12) -> ArchitectureSearch:
-        """A random search that is recorded here."""
+        """A random search in this record."""
         return ArchitectureSearch(
             _SPACE, load_sampler("random"), Ranking(_OBJECTIVES), self.record, self.directory, Budget(trials, 3), seed=0
         )
 
     def work(self, trials: int = 12, pause: float = 0.0) -> list[int]:
-        """Do all that a search asks for, as its only worker; the numbers of the trials."""
+        """Evaluate all tasks of a search; returns the numbers of the trials."""
         searching = self.search(trials)
         done: list[int] = []
         while True:
@@ -109,8 +109,8 @@ class StorageContract(Contract):
     """Laws of every storage, used by one run at a time.
 
     Attributes:
-        storage: a URL as ``--storage`` takes it, in which ``{folder}`` is a new folder for each test, or a function
-            that returns one; None: the journal in the run directory. Or a list of these. Each test makes a study.
+        storage: a value of ``--storage``, in which ``{folder}`` is a new folder for each test; a function that returns
+            one; or None for the journal in the run directory. Or a list of these. Each test creates a study.
     """
 
     subject = "storage"
@@ -124,12 +124,12 @@ class StorageContract(Contract):
 
     @pytest.fixture
     def study(self) -> str:
-        """The name of a study that nobody has used."""
+        """The name of a new study."""
         return f"study-{uuid.uuid4().hex[:12]}"
 
     @pytest.fixture
     def open_run(self, url: str | None, study: str, tmp_path: Path) -> Iterator[Open]:
-        """Opens the run directory of a name, until the end of the test."""
+        """Opens a run directory by its name, until the end of the test."""
         with ExitStack() as stack:
             yield lambda name: stack.enter_context(OpenRun(url, study, tmp_path / name))
 
@@ -187,7 +187,7 @@ class SharedStorageContract(StorageContract):
 
     @pytest.mark.parametrize("trials", [7, 100])
     def test_nothing_is_evaluated_twice_and_all_once(self, url: str, study: str, trials: int, tmp_path: Path) -> None:
-        """Three processes that begin at the same time, with the same seed: they propose the same candidates."""
+        """Three processes with the same seed start at the same time, so that they propose the same candidates."""
         context = multiprocessing.get_context("spawn")
         evaluated = context.Queue()
         processes = [
@@ -226,7 +226,7 @@ class SharedStorageContract(StorageContract):
         assert seeds[0] != seeds[1]
 
     def test_a_trial_that_was_recorded_twice_counts_once(self, open_run: Open, url: str, study: str) -> None:
-        """Optuna creates a trial once more where the connection breaks after the trial is there."""
+        """Optuna creates a trial twice if the connection breaks after the first write."""
         a, b = open_run("a"), open_run("b")
         a.start(0)
         stored = optuna.load_study(study_name=study, storage=url)
@@ -242,7 +242,7 @@ class SharedStorageContract(StorageContract):
         with OpenRun(url, study, tmp_path / "a") as run:
             lost = run.search().ask()
         assert lost is not None
-        # There are no heartbeats of it any more, and three drivers see so at about the same time.
+        # Its heartbeats have ended, and three drivers notice that at about the same time.
         answers: list[Task | None] = []
         runs = [open_run(name) for name in "bcd"]
         searches = [run.search(trials=1) for run in runs]
@@ -312,7 +312,7 @@ class SharedStorageContract(StorageContract):
         assert following.candidate != task.candidate
 
     def test_only_one_of_two_ends_a_trial(self, url: str, study: str) -> None:
-        """Again and again a driver finishes a trial while another one takes it for lost."""
+        """A driver finishes a trial while another one considers it lost, 20 times."""
         shared = [SharedStudy(url, study, _BEAT) for _ in range(2)]
         for opened in shared:
             opened.join(_OBJECTIVES, _SETTINGS)
@@ -395,7 +395,7 @@ class SharedStorageContract(StorageContract):
     def test_a_driver_may_join_while_another_one_begins_its_first_trial(
         self, open_run: Open, url: str, study: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The other one comes between the first look at the study and the agreement on what is searched."""
+        """The other driver starts it after the study was opened and before its settings are compared."""
         own = SharedStudy(url, study, _BEAT)
         write = own.artifacts.write
 
@@ -414,13 +414,12 @@ def _states(run: OpenRun) -> list[str]:
 
 
 def _synced(run: OpenRun) -> list[str]:
-    """The states of all trials, as the storage has them now."""
+    """The states of all trials in the storage."""
     run.record.sync()
     return _states(run)
 
 
 def _trial_id(shared: SharedStudy, number: int) -> int:
-    """The id by which the storage knows a trial."""
     study_id = shared.database.get_study_id_from_name(shared.name)
     return shared.database.get_trial_id_from_study_id_trial_number(study_id, number)
 
@@ -443,7 +442,7 @@ def _until(done: Callable[[], object], seconds: float = 20) -> None:
 
 
 def _together(*functions: Callable[[], object]) -> None:
-    """Call all of them, each in a thread."""
+    """Call all functions in parallel threads."""
     threads = [threading.Thread(target=function) for function in functions]
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""Laws of strategies: each task is told once, whatever happens to its worker."""
+"""Laws of strategies: each task gets one result, whatever happens to its worker."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from slimsearch.testing._contract import Contract
 
 
 class NamedBehavior:
-    """An evaluator that does what the architecture names."""
+    """An evaluator with the behavior that the architecture names."""
 
     space = ChoiceSpace({"what": ["fine", "raise", "stop", "die"]})
 
     def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
-        """Four epochs, unless the architecture names something else."""
+        """Report four epochs, unless the architecture names another behavior."""
         what = task.candidate.architecture["what"]
         print("said on standard output")
         if what == "raise":
@@ -47,7 +47,7 @@ class NamedBehavior:
 
 
 class ScriptedSearch:
-    """A search that hands out tasks, takes a number of offers, and remembers every call.
+    """A search that hands out fixed tasks, accepts a number of offers, and records every call.
 
     Args:
         folder: for the folders of the trials.
@@ -55,8 +55,8 @@ class ScriptedSearch:
         offers: number of candidates that a strategy may offer.
 
     Attributes:
-        results: what was told of each task, in that order.
-        reports: the numbers of trial and epoch of each report.
+        results: (trial, result) pairs, in the order of `tell`.
+        reports: (trial, epoch) pairs, in the order of `report`.
         closed: number of calls of `close`.
     """
 
@@ -111,7 +111,7 @@ class StrategyContract(Contract):
     """Laws of every strategy.
 
     Attributes:
-        strategy: a name as ``--strategy`` takes it, or a function of `StrategySettings` such as a class; or a list.
+        strategy: a value of ``--strategy``, or a function or class that takes `StrategySettings`; or a list of these.
     """
 
     subject = "strategy"
@@ -119,12 +119,12 @@ class StrategyContract(Contract):
 
     @pytest.fixture
     def new_strategy(self, strategy: Any) -> Callable[..., Strategy]:
-        """Makes the strategy, with these settings."""
+        """Constructs the strategy with the given fields of `StrategySettings`."""
 
         def new(**settings: Any) -> Strategy:
             given = StrategySettings(**settings)
-            made: Strategy = load_strategy(strategy, given) if isinstance(strategy, str) else strategy(given)
-            return made
+            found: Strategy = load_strategy(strategy, given) if isinstance(strategy, str) else strategy(given)
+            return found
 
         return new
 
@@ -161,7 +161,7 @@ class WorkerStrategyContract(StrategyContract):
     """Laws of strategies that evaluate in worker processes.
 
     Attributes:
-        trial_timeout: seconds that a trial may take, with the start of its process where each has one.
+        trial_timeout: seconds that a trial may take; includes the start of its process if each trial has one.
     """
 
     trial_timeout: ClassVar[float] = 3

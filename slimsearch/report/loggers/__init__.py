@@ -1,6 +1,6 @@
-"""Loggers for ``--log``: TensorBoard and MLflow, one file each; the record of a run stays its Optuna study.
+"""Loggers for ``--log``, one per file: TensorBoard and MLflow.
 
-The class of a logger is named like its file. It is constructed with the run's configuration, and is a `Display`.
+The class of a logger is named like its file. It is a `Display`, constructed with the configuration of the run.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _DisplayWithLoggers:
             for name, logger in list(self._loggers):
                 try:
                     opened.enter_context(logger.open(path))
-                except Exception as error:  # each tool raises exceptions of its own
+                except Exception as error:  # a logger may raise anything
                     self._drop(name, logger, error)
             yield
 
@@ -70,7 +70,7 @@ class _DisplayWithLoggers:
         for name, logger in list(self._loggers):
             try:
                 call(logger)
-            except Exception as error:  # each tool raises exceptions of its own
+            except Exception as error:  # a logger may raise anything
                 self._drop(name, logger, error)
 
     def _drop(self, name: str, logger: Display, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The base class of loggers, which finds new epochs and finished trials."""
+"""Base class of loggers, which detects new epochs and finished trials."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from slimsearch.report.run_summary import figures
 
 
 class Logger(Silent):
-    """Receives the events of a run and calls the methods below for each new epoch, trial and finalist.
-
-    Args:
-        configuration: of the run.
-    """
+    """Receives the events of a run and calls the abstract methods for each new epoch, trial and finalist."""
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration

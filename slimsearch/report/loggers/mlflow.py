@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "slimsearch"
 _TRIAL, _RUN = "slimsearch.trial", "slimsearch.run"
-_LONGEST = 500  # of a parameter
+_LONGEST = 500  # characters of a parameter
 
 
 class Mlflow(Logger):
@@ -44,7 +44,7 @@ class Mlflow(Logger):
 
     def begin(self, path: Path) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the run waits while a server is unreachable
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the run waits for an unreachable server
         from mlflow.tracking import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -98,7 +98,7 @@ class Mlflow(Logger):
         self._client.set_terminated(self._parent)
 
     def end(self) -> None:
-        """Does nothing: everything was sent at once."""
+        """Does nothing: metrics are sent immediately."""
 
     @property
     def _identity(self) -> str:

@@ -51,8 +51,8 @@ class Tensorboard(Logger):
             choices["recipe"] = recipe_text(trial.candidate.recipe)
         metrics = {f"file/{name}": value for name, value in trial.metrics.items()}
         file: Any = writer.file_writer
-        for part in hparams(choices, metrics):  # type: ignore[no-untyped-call]
-            file.add_summary(part)
+        for summary in hparams(choices, metrics):  # type: ignore[no-untyped-call]
+            file.add_summary(summary)
         for name, value in metrics.items():
             writer.add_scalar(name, value, 0)
         writer.add_text("state", trial.error or trial.reason or trial.state)
