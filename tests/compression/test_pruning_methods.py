@@ -166,7 +166,7 @@ def test_latency_is_measured_for_each_ratio(digits: Dataset, trained: Network) -
         ("prune:params=5", "pruning cannot reach params 5: the narrowest network has"),
         ("prune:params=1000000", "no more than 1e.06 params as it is"),
         ("prune:importance=slim:params=5", "cannot reach params 5"),
-        ("prune:latency_ms=1", "nothing measures latency here"),
+        ("prune:latency_ms=1", "latency cannot be measured"),
         ("prune,prune:importance=l1", "stands twice"),
         ("low_rank,prune:after=rewind", "only a network that nothing was cut from can go back"),
     ],
