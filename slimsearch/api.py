@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from slimsearch.compression import Network
     from slimsearch.evaluators import NetworkPipeline
     from slimsearch.evaluators.datasets import Dataset, Split
-    from slimsearch.report.report_files import Result
+    from slimsearch.record.trial import Result
 
 
 def search(

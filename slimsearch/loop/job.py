@@ -20,9 +20,9 @@ from slimsearch.record import environment
 from slimsearch.record.run_directory import RunDirectory, read_study
 from slimsearch.record.shared.storage import is_local, is_loopback, masked, normalised, without_password
 from slimsearch.record.shared.study import SharedStudy, study_settings
+from slimsearch.record.trial import Result
 from slimsearch.report.display import Display, Silent
 from slimsearch.report.loggers import with_loggers
-from slimsearch.report.report_files import Result
 
 
 def start(

@@ -30,9 +30,9 @@ from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.shared.driver import Driver
 from slimsearch.record.shared.storage import database_errors
 from slimsearch.record.shared.study import SharedStudy
-from slimsearch.record.trial import SUBNET, Trial
+from slimsearch.record.trial import SUBNET, Result, Trial
 from slimsearch.report.display import Display
-from slimsearch.report.report_files import Result, write_reports
+from slimsearch.report.report_files import write_reports
 from slimsearch.report.run_summary import figures
 from slimsearch.report.tables import shown
 

@@ -43,7 +43,7 @@ from slimsearch.report.tables import (
 )
 
 if TYPE_CHECKING:
-    from slimsearch.report.report_files import Result
+    from slimsearch.record.trial import Result
 
 
 class Display(Protocol):

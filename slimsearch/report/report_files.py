@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from slimsearch.record.lineage import steps_to
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
-from slimsearch.record.trial import COMPLETE, Trial
+from slimsearch.record.trial import COMPLETE, Result, Trial
 from slimsearch.report.display import Display, Silent
 from slimsearch.report.page_data import page_text
 from slimsearch.report.reliability import Significance, intervals, seed_statistics
@@ -122,25 +121,6 @@ def report_page(
         style=(folder / "style.css").read_text(encoding="utf-8"),
         script="\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS),
     )
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of a run.
-
-    Attributes:
-        directory: of the run; paths of artifacts are relative to it.
-        trials: all trials, by number.
-        models: the content of ``top_models.json``, the front first.
-    """
-
-    directory: Path
-    trials: tuple[Trial, ...]
-    models: tuple[dict[str, Any], ...]
-
-    def top_models(self, count: int) -> list[dict[str, Any]]:
-        """The first `count` models: dicts with ``architecture``, ``recipe``, ``metrics`` and ``artifact``."""
-        return [dict(model) for model in self.models[:count]]
 
 
 def rewrite_reports(path: Path, display: Display | None = None) -> Result:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from slimsearch.errors import SlimsearchError
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
-from slimsearch.record.trial import COMPLETE, Trial
+from slimsearch.record.trial import COMPLETE, Result, Trial
 from slimsearch.report.loggers._logger import Logger
-from slimsearch.report.report_files import Result
 from slimsearch.report.tables import recipe_text
 
 if TYPE_CHECKING:
