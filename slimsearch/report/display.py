@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import (
@@ -25,6 +25,7 @@ from slimsearch.record.trial import (
     SUBNET,
     SUPERSEDED,
     WITHDRAWN,
+    Result,
     Trial,
 )
 from slimsearch.report.run_summary import latency_predictions, savings
@@ -41,9 +42,6 @@ from slimsearch.report.tables import (
     seed_lines,
     shown,
 )
-
-if TYPE_CHECKING:
-    from slimsearch.record.trial import Result
 
 
 class Display(Protocol):
