@@ -1,4 +1,4 @@
-"""A trained network in, a smaller one out: one stage per file, and the export to the deploy runtime."""
+"""Compression of trained networks: one stage per file, recipes, and the export to the deploy runtime."""
 
 import os
 

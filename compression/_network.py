@@ -1,4 +1,4 @@
-"""A network between stages, stored as JSON (structure) and safetensors (weights)."""
+"""A network between compression stages, stored as JSON (structure) and safetensors (weights)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _WIDTHS = (
 
 @dataclass(frozen=True)
 class Network:
-    """A network with what is needed to build it again.
+    """A module with the description that rebuilds it.
 
     Attributes:
         module: (N, C, H, W) float32 -> (N, num_classes) logits.
-        structure: changes of stages to the module's shape, as JSON values; empty for a network as its space builds it.
-            "replaced" has the kinds of the layers that were replaced (see `make_replacement`), "widths" the shape of
-            every layer, "dropout" the rates of the dropout layers.
+        structure: changes to the module by stages, as JSON values; empty for a network as its space builds it.
+            "replaced" has the kinds of the replaced layers (see `make_replacement`), "widths" the shape of every layer,
+            "dropout" the rates of the dropout layers.
         quantization: how `export_onnx` stores and runs the weights, or None for a float32 file.
     """
 
@@ -96,12 +96,12 @@ class Network:
             for name, rate in structure.get("dropout", {}).items():
                 module.get_submodule(name).p = rate
             load_model(module, str(directory / "weights.safetensors"))
-        except Exception as error:  # safetensors and torch each have their own
+        except Exception as error:  # safetensors and torch raise many kinds
             raise SlimsearchError(f"cannot load the network in '{directory}': {error}") from error
         return cls(module.eval(), structure, quantization)
 
 
-# The form of network.json, as far as it does not depend on the architecture.
+# The schema of network.json.
 _DESCRIPTION = {
     "structure": {
         "replaced?": {str: str}, "widths?": {str: {"shapes": {str: [int]}}}, "dropout?": {str: float},
@@ -111,7 +111,7 @@ _DESCRIPTION = {
 
 
 def _refuse_too_large(structure: Mapping[str, Any], weights: Path) -> None:
-    """Refuse a description with larger tensors than the file of the weights has: they could take all memory."""
+    """Reject a description with more numbers than the weights file has bytes, which could take all memory."""
     stored = weights.stat().st_size
     shapes = [shape for layer in structure.get("widths", {}).values() for shape in layer["shapes"].values()]
     asked = sum(math.prod(map(abs, shape)) for shape in shapes)
@@ -140,7 +140,7 @@ def dropout_rates(module: nn.Module) -> dict[str, float]:
 
 
 def resize(module: nn.Module, recorded: Mapping[str, Mapping[str, Any]]) -> nn.Module:
-    """A copy of `module` whose layers have the recorded shapes, with uninitialised tensors where they changed."""
+    """A copy of `module` whose layers have the recorded shapes, with zeros in the tensors whose shapes changed."""
     import torch
 
     module = copy.deepcopy(module)

@@ -1,4 +1,4 @@
-"""Compression recipes: stages with their options, in the order in which they are applied."""
+"""Compression recipes: stages with their options, in the order of their application."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from slimsearch.names import absolute, load_class
 from slimsearch.reading import mismatch, read_yaml, yaml_value
 
 PlainRecipe = Mapping[str, Mapping[str, Any]]
-"""A recipe as records store it: the options of each stage by its name, with a ``+`` before the name of a joined one."""
+"""A stored recipe: the options of each stage by its name, with a ``+`` before the name of a joined stage."""
 
 _FOLDER = Path(__file__).parent / "recipes"
 _PLAIN: Mapping[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "None": type(None)}
@@ -34,7 +34,7 @@ class RecipeStage:
     Attributes:
         name: a built-in stage, ``path/to/file.py:Class`` or ``package.module:Class``.
         options: arguments of the stage's class; plain values.
-        joined: whether the recipe tells the stage to share the training run of the stage before it.
+        joined: whether the recipe joins the stage to the training run of the stage before it.
     """
 
     name: str
@@ -93,7 +93,7 @@ class StageGroup:
     stages: tuple[RecipeStage, ...]
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """The group's part of `Recipe.to_dict`."""
+        """The entries of `Recipe.to_dict` for this group."""
         return {stage.key: dict(stage.options) for stage in self.stages}
 
     @property
@@ -102,7 +102,7 @@ class StageGroup:
         return any(one.stage.changes_cost for one in self.stages)
 
     def training_share(self, epochs: int) -> float:
-        """Length of the group's training run, in trainings of `epochs` epochs; 0.0 without training."""
+        """Length of the group's training run relative to `epochs` epochs; 0.0 without training."""
         training = self._training
         return shared_epochs(training, epochs) / epochs if training else 0.0
 
@@ -124,7 +124,7 @@ class StageGroup:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """A checked recipe. Make it with `parse` or `from_dict`; ``Recipe()`` is the empty one.
+    """A validated recipe. Construct it with `parse` or `from_dict`; ``Recipe()`` is empty.
 
     Recipes are equal if they have the same stages with the same options in the same order.
 
@@ -136,7 +136,7 @@ class Recipe:
 
     @classmethod
     def parse(cls, words: str | PlainRecipe) -> Recipe:
-        """The recipe that a user's words stand for, with the paths of files made absolute.
+        """Parse a user's recipe, and make the paths of files absolute.
 
         Args:
             words: ``prune:sparsity=0.6:epochs=4,distill,quantize``, with a ``+`` in place of the comma before a stage
@@ -151,7 +151,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, plain: PlainRecipe) -> Recipe:
-        """The recipe whose `to_dict` is `plain`; paths stay as they are.
+        """The recipe whose `to_dict` is `plain`; paths stay unchanged.
 
         Raises:
             SlimsearchError: an unknown stage or option, a wrong value, or an order that is not possible.
@@ -214,7 +214,7 @@ class Recipe:
         return Recipe(_grouped(self.stages[len(done.stages) :]))
 
     def steps(self, epochs: int) -> list[tuple[StageGroup, float]]:
-        """The groups, each with the length of its training run: 1.0 is a training of `epochs` epochs."""
+        """The groups with their `StageGroup.training_share`."""
         return [(group, group.training_share(epochs)) for group in self.groups]
 
     def apply(self, network: Network, training: Training) -> Network:
@@ -242,10 +242,10 @@ def _identity(stages: Sequence[RecipeStage]) -> str:
 
 
 def _grouped(stages: Sequence[RecipeStage]) -> tuple[StageGroup, ...]:
-    """The stages in groups, each constructed and so checked.
+    """The stages in groups; constructs and so validates each.
 
     Raises:
-        SlimsearchError: a stage is wrong, stands twice, follows one that must be last, or has no training to share.
+        SlimsearchError: a stage is invalid, occurs twice, follows a last stage, or has no training to share.
     """
     groups: list[list[RecipeStage]] = []
     for position, stage in enumerate(stages):
@@ -285,9 +285,9 @@ def _stages_named_by(words: str | PlainRecipe) -> list[RecipeStage]:
     if text.endswith((".yaml", ".yml")) and "," not in text:
         return _read(Path(text).expanduser())
     return [
-        _stage_of(part, joined=position > 0)
+        _stage_of(word, joined=position > 0)
         for together in text.split(",")
-        for position, part in enumerate(_JOINED.split(together))
+        for position, word in enumerate(_JOINED.split(together))
     ]
 
 
@@ -340,7 +340,7 @@ def _with_absolute_paths(stage: RecipeStage) -> RecipeStage:
     found = RecipeStage(absolute(stage.name), options, stage.joined)
     if found == stage:
         return stage
-    _ = stage.stage  # a relative path is refused where it comes from a run directory, which an absolute one hides
+    _ = stage.stage  # fails for a relative path from a run directory, which an absolute path would hide
     return found
 
 

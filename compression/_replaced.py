@@ -1,4 +1,4 @@
-"""Replacements of layers by layers of another kind, built from the name of the kind; weights are loaded afterwards."""
+"""Replacement layers, built without weights from the name of their kind."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FACTORED, SIGN_INPUT = "factored", "sign-input"
 def make_replacement(kind: str, layer: nn.Module) -> nn.Module:
     """The layers that replace `layer`; the caller sets their widths and weights.
 
-    "factored": a Linear or a Conv2d of 1x1 as two, the first without a bias; another Conv2d as three, of 1x1, its own
-    kernel, and 1x1.
-    "sign-input": the signs of the input against thresholds, then `layer`.
+    "factored": two layers for a Linear or a 1x1 Conv2d, the first without bias; three for another Conv2d: 1x1, its
+    kernel, 1x1.
+    "sign-input": the signs of the input relative to thresholds, then `layer`.
 
     Raises:
-        SlimsearchError: there is no such kind.
+        SlimsearchError: the kind is unknown, or does not apply to the layer.
     """
     import torch
     from torch import nn

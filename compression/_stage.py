@@ -1,4 +1,4 @@
-"""The interface of compression stages, and training runs that several stages share."""
+"""The interfaces of compression stages and of their training, and training runs that several stages share."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class LossTerm(ABC):
-    """A term of the loss. The cross entropy with the labels gets the rest of a total weight of 1."""
+    """A loss term besides the cross entropy with the labels, which has the rest of a total weight of 1."""
 
     weight: float
 
     def attach(self, module: nn.Module) -> Sequence[nn.Parameter]:
-        """Called with the module before its first step; returns parameters of the term, to be trained with it."""
+        """Called with the module before the first step; returns the term's own parameters to train."""
         return ()
 
     def look_through(self, images: Iterable[Tensor]) -> None:  # noqa: B027 - optional
-        """Called before a training without augmentation, with batches of all its images in order, (N, C, H, W) each."""
+        """Called before a training without augmentation, with all its images in order, in batches (N, C, H, W)."""
 
     def see(self, chosen: Tensor) -> None:  # noqa: B027 - optional
         """Called before each step, after `look_through`, with the indices of the step's images, (N,) int64."""
@@ -35,7 +35,7 @@ class LossTerm(ABC):
         """(N, C, H, W), (N, num_classes) -> scalar; called right after the module's forward pass."""
 
     def detach(self) -> None:  # noqa: B027 - optional
-        """Called when the training is over."""
+        """Called after the training."""
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values for a checkpoint of the training."""
@@ -67,7 +67,7 @@ class AfterStep(ABC):
 
 
 class Training(Protocol):
-    """How a stage trains; an evaluator implements it."""
+    """The training that an evaluator provides to stages."""
 
     @property
     def seed(self) -> int:
@@ -75,32 +75,32 @@ class Training(Protocol):
 
     @property
     def epochs(self) -> int:
-        """Epochs that the network was trained for: the length of a stage's training unless the stage has its own."""
+        """Epochs of the network's training; the default for a stage's training."""
 
     def teacher(self, name: str) -> Network:
-        """The network to learn from: "parent", with which the recipe began, or "best", the most accurate of the run.
+        """The teacher network: "parent", the start of the recipe, or "best", the most accurate network of the run.
 
         Raises:
-            SlimsearchError: there is none of that name.
+            SlimsearchError: there is no teacher of that name.
         """
 
     @property
     def calibration(self) -> Tensor:
-        """(N, C, H, W) float32: normalised images of the training split."""
+        """Normalized images of the training split, (N, C, H, W) float32."""
 
     @property
     def examples(self) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) float32 and (N,) int64: normalised images of the training split and their labels."""
+        """Normalized images of the training split and their labels, (N, C, H, W) float32 and (N,) int64."""
 
     def initial(self) -> nn.Module:
-        """The architecture's module with the weights with which its training began.
+        """The architecture's module with its initial weights.
 
         Raises:
-            SlimsearchError: they are not known.
+            SlimsearchError: they are unknown.
         """
 
     def latency_ms(self, network: Network) -> float:
-        """Latency of the exported file of `network` for one batch, in ms."""
+        """Latency of the exported file of `network`, in ms."""
 
     def fit(
         self,
@@ -115,10 +115,10 @@ class Training(Protocol):
         """A trained copy of `network`.
 
         Args:
-            network: to train; stays as it is.
+            network: the start; stays unchanged.
             epochs: length of the training.
             learning_rate: peak of the schedule; None for that of the evaluator.
-            learning_rate_option: where the user sets it, for the message about a loss that is not finite.
+            learning_rate_option: how the user sets it, for the message about a loss that is not finite.
             losses: terms of the loss besides the cross entropy with the labels.
             after_step: callbacks after each step of the optimizer.
 
@@ -128,35 +128,35 @@ class Training(Protocol):
 
 
 class Stage(ABC):
-    """One method of compression. Its options are its constructor's arguments, all with defaults.
+    """A compression method. Its options are its constructor's arguments, all with defaults.
 
-    A stage keeps the shapes of input and output, returns a new network and leaves the given one as it was. Its
-    constructor raises a `SlimsearchError` for a wrong value of an option.
+    A stage preserves the shapes of input and output, and returns a new network without changing the given one. Its
+    constructor raises `SlimsearchError` for a wrong value of an option.
     """
 
     is_last: ClassVar[bool] = False
-    """No other stage can follow."""
+    """Whether no other stage can follow."""
     changes_cost: ClassVar[bool] = True
-    """Can lower latency or size; otherwise the stage is judged by accuracy alone."""
+    """Whether the stage can lower latency or size; otherwise only accuracy decides if its result is kept."""
 
     @abstractmethod
     def apply(self, network: Network, training: Training) -> Network:
         """The compressed network.
 
         Raises:
-            SlimsearchError: the network cannot be compressed so; the message names the layer and the reason.
+            SlimsearchError: the stage does not apply to this network; the message names the layer and the reason.
         """
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a stage adds to a training run.
+    """A stage's contribution to a training run.
 
     Attributes:
-        network: to train; the given one where the stage changes nothing before the training.
-        losses: terms added to the loss.
+        network: the network to train; the given one if the stage changes nothing before the training.
+        losses: loss terms.
         after_step: callbacks after each step of the optimizer.
-        finish: makes the result from the trained network.
+        finish: converts the trained network to the result.
     """
 
     network: Network
@@ -169,7 +169,7 @@ class TrainingStage(Stage):
     """A stage that trains; several can share one training run.
 
     Attributes:
-        epochs: length of the training; None for that of the network's own training.
+        epochs: length of the training; None for that of the network's training.
         learning_rate: peak of the training's schedule; None for that of the evaluator.
     """
 
@@ -178,10 +178,10 @@ class TrainingStage(Stage):
 
     @abstractmethod
     def begin(self, network: Network, training: Training) -> Part:
-        """What this stage adds to a training run that starts from `network`.
+        """This stage's contribution to a training run that starts from `network`.
 
         Raises:
-            SlimsearchError: the network cannot be compressed so; the message names the layer and the reason.
+            SlimsearchError: the stage does not apply to this network; the message names the layer and the reason.
         """
 
     @final
@@ -196,10 +196,10 @@ def require(condition: bool, message: str) -> None:
 
 
 def check_training(stage: TrainingStage, least_epochs: int = 1) -> None:
-    """Check the options that all stages that train have.
+    """Validate the common options of stages that train.
 
     Raises:
-        SlimsearchError: one has a wrong value.
+        SlimsearchError: an option has a wrong value.
     """
     epochs, rate = stage.epochs, stage.learning_rate
     require(epochs is None or epochs >= least_epochs, f"epochs {epochs} is less than {least_epochs}")
@@ -209,7 +209,7 @@ def check_training(stage: TrainingStage, least_epochs: int = 1) -> None:
 def train_together(stages: Sequence[TrainingStage], network: Network, training: Training) -> Network:
     """Apply stages in one training run: they begin in order, share one `Training.fit`, and finish in reverse order.
 
-    A stage that must be last begins last, and so finishes first. The learning rate is that of the first stage with one.
+    A last stage begins last, and so finishes first. The learning rate is that of the first stage with one.
 
     Raises:
         SlimsearchError: a stage cannot be applied, the weights of the loss terms exceed 1, or the loss is not finite.
@@ -241,12 +241,12 @@ def train_together(stages: Sequence[TrainingStage], network: Network, training: 
 
 
 def _name(stage: Stage) -> str:
-    """The name under which a user knows a stage, from its class: ``lsq_plus`` for LsqPlus."""
+    """The published name of a stage, such as ``lsq_plus`` for LsqPlus."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(stage).__name__).lower()
 
 
 def shared_epochs(stages: Sequence[TrainingStage], default: int) -> int:
-    """Length of the training run of `stages`: the most epochs that one of them has, or `default`."""
+    """Length of the training run of `stages`: the maximum of their epochs, or `default`."""
     given = [stage.epochs for stage in stages if stage.epochs is not None]
-    decides = given and (max(given) > 0 or len(given) == len(stages))  # 0 epochs of one stage hold for it alone
+    decides = given and (max(given) > 0 or len(given) == len(stages))  # 0 epochs apply to a stage alone
     return max(given) if decides else default

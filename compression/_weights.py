@@ -1,4 +1,4 @@
-"""Access to the weights of a module, through parametrizations too, and to the order of its layers."""
+"""Access to the weights of a module, including parametrized ones, and to the order of its layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ORIGINAL = ".parametrizations.weight.original"
 
 
 def parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter by the name that it has without parametrizations."""
+    """All parameters by their names without parametrizations."""
     return {name.replace(_ORIGINAL, ".weight"): parameter for name, parameter in module.named_parameters()}
 
 
@@ -21,16 +21,16 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:
-    """The gradients of all parameters with one, by name."""
+    """All gradients, detached, by parameter name."""
     return {name: p.grad.detach() for name, p in parameters(module).items() if p.grad is not None}
 
 
 def contiguous_copy(tensor: Tensor) -> Tensor:
     """A copy with the strides of a new tensor.
 
-    A tensor with a dimension of length 1 can count as contiguous and yet have the strides of channels_last: a weight
-    that was trained so, or an image with one channel. Flattening what follows then makes a copy, which analyses of the
-    graph take for another operation.
+    A tensor with a dimension of length 1 can count as contiguous and still have channels-last strides, such as a
+    trained weight or an image with one channel. Flattening a result then copies it, which graph analyses mistake for
+    another operation.
     """
     import torch
 
@@ -44,7 +44,7 @@ def make_contiguous(module: nn.Module) -> None:
 
 
 def layers_in_order(module: nn.Module, images: Tensor) -> list[str]:
-    """Names of the Conv2d and Linear layers in the order in which they run; the last gives the logits."""
+    """Names of the Conv2d and Linear layers in the order of their calls; the last one gives the logits."""
     import torch
 
     names = {layer: name for name, layer in module.named_modules()}

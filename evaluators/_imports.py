@@ -1,4 +1,4 @@
-"""Imports all libraries that train, export and measure networks; takes seconds. For the start of worker processes."""
+"""Import of all libraries that train, export and measure networks, for the start of worker processes; takes seconds."""
 
 import onnx
 import onnxruntime

@@ -216,16 +216,16 @@ def split(raw: Raw, name: str, image_size: int | None = None) -> Dataset:
 def _stratified(labels: Array, fractions: tuple[float, ...]) -> list[Array]:
     """Indices of the remaining images, then of one part per fraction, each with the same share of every class."""
     rng = np.random.default_rng(_SPLIT_SEED)
-    parts: list[list[Array]] = [[] for _ in range(len(fractions) + 1)]
+    indices: list[list[Array]] = [[] for _ in range(len(fractions) + 1)]
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
         start = 0
         for position, fraction in enumerate(fractions, start=1):
             size = max(1, round(len(members) * fraction))
-            parts[position].append(members[start : start + size])
+            indices[position].append(members[start : start + size])
             start += size
-        parts[0].append(members[start:])
-    return [np.sort(np.concatenate(part)) for part in parts]
+        indices[0].append(members[start:])
+    return [np.sort(np.concatenate(arrays)) for arrays in indices]
 
 
 def _statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -247,9 +247,9 @@ def _resized(images: Array, size: int) -> Array:
 
     if images.shape[2:] == (size, size):
         return images
-    parts = []
+    batches = []
     for start in range(0, len(images), 1024):
         batch = torch.from_numpy(np.ascontiguousarray(images[start : start + 1024])).float()
         batch = F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        parts.append(batch.round().clamp(0, 255).to(torch.uint8).numpy())
-    return np.concatenate(parts)
+        batches.append(batch.round().clamp(0, 255).to(torch.uint8).numpy())
+    return np.concatenate(batches)

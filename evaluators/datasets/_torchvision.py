@@ -23,7 +23,7 @@ def read(class_name: str, root: Path | None, download: bool, augmentation: str) 
     folder = root if root is not None else Path("data")
     dataset_class = getattr(torchvision.datasets, class_name)
     try:
-        train, test = (dataset_class(str(folder), train=part, download=download) for part in (True, False))
+        train, test = (dataset_class(str(folder), train=train, download=download) for train in (True, False))
     except Exception as error:  # missing, damaged, or no network
         advice = "" if download else "; set their folder with --data-root, or download them with --download"
         raise SlimsearchError(f"cannot read {class_name} below '{folder}': {first_line(error)}{advice}") from error

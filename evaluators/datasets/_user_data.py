@@ -69,8 +69,8 @@ class ImageFolder:
         if sizes[0][0] != sizes[0][1]:
             height, width = sizes[0]
             raise SlimsearchError(f"data set '{root}': images are {width}x{height}, not square; pass --image-size N")
-        grey = all(image.ndim == 2 for image in decoded)
-        if grey:
+        gray = all(image.ndim == 2 for image in decoded)
+        if gray:
             return np.stack(decoded)[:, None]
         return np.stack([np.stack([image] * 3) if image.ndim == 2 else image.transpose(2, 0, 1) for image in decoded])
 
@@ -100,8 +100,8 @@ def read_image(file: Path, size: tuple[int, int] | None = None, channels: int | 
             # Checked before decoding: a file of a few hundred bytes can expand to gigabytes.
             if image.width * image.height > _MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels, more than {_MAX_PIXELS:,}")
-            grey = channels == 1 if channels is not None else image.mode in ("1", "L", "I", "I;16", "F")
-            converted = image.convert("L" if grey else "RGB")
+            gray = channels == 1 if channels is not None else image.mode in ("1", "L", "I", "I;16", "F")
+            converted = image.convert("L" if gray else "RGB")
             if size is not None:
                 converted = converted.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             return np.asarray(converted, dtype=np.uint8)
@@ -148,11 +148,11 @@ def from_arrays(data: Any) -> Raw:
         SlimsearchError: `data` has another form.
     """
     if isinstance(data, tuple | list) and len(data) in (2, 4):
-        parts = [(data[i], data[i + 1]) for i in range(0, len(data), 2)]
+        arrays = [(data[i], data[i + 1]) for i in range(0, len(data), 2)]
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         try:
             pairs = [data[index] for index in range(len(data))]
-            parts = [(np.stack([np.asarray(image) for image, _ in pairs]), [int(label) for _, label in pairs])]
+            arrays = [(np.stack([np.asarray(image) for image, _ in pairs]), [int(label) for _, label in pairs])]
         except (TypeError, ValueError) as error:
             raise SlimsearchError(
                 f"the data set needs (image, label) pairs of one size: {first_line(error)}"
@@ -161,7 +161,7 @@ def from_arrays(data: Any) -> Raw:
         raise SlimsearchError(
             f"a data set is a name, a folder, (images, labels) or a PyTorch data set, not {type(data).__name__}"
         )
-    splits = [_as_split(images, labels) for images, labels in parts]
+    splits = [_as_split(images, labels) for images, labels in arrays]
     classes = int(max(split.labels.max() for split in splits)) + 1
     names = getattr(data, "classes", None)
     class_names = tuple(map(str, names)) if names is not None and len(names) == classes else None

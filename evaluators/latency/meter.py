@@ -1,4 +1,4 @@
-"""Exclusive use of the machine for latency measurements: one at a time, while Slimsearch's other processes pause.
+"""Exclusive use of the machine for one latency measurement at a time, while Slimsearch's other processes pause.
 
 Two lock files coordinate all processes and runs of a user. A process that trains holds `computing` shared and checks
 `measuring` between batches. A process that measures locks `measuring`, so that the others release `computing` at their

@@ -47,24 +47,24 @@ def _origin(template: Any, architecture: Mapping[str, Any], name: str) -> str:
 
     NNI replaces a `LayerChoice` by the chosen branch, and moves the blocks of a `Repeat` one level up.
     """
-    *parts, leaf = name.split(".")
+    *labels, leaf = name.split(".")
     node, path = _chosen(template, architecture, [])
     edge: list[str] = []
     last: Any = template
-    for position, part in enumerate(parts):
+    for position, label in enumerate(labels):
         if _is(node, "Repeat"):
             node, path = node.blocks, [*path, "blocks"]
-        elif _is(node, "Cell") and part == "ops":
-            row, column = map(int, parts[position + 1 : position + 3])
+        elif _is(node, "Cell") and label == "ops":
+            row, column = map(int, labels[position + 1 : position + 3])
             edge.append(f"from{architecture.get(node.inputs[row][column].label)}")
-        child = getattr(node, "_modules", {}).get(part)
+        child = getattr(node, "_modules", {}).get(label)
         last = child if _is(child, "MutableModule") else last
-        node, path = _chosen(child, architecture, [*path, part])
+        node, path = _chosen(child, architecture, [*path, label])
         if node is None:
             # A module that the space creates only for a given network: shared between equal choices only.
-            labels = sorted(label for label in last.simplify() if label in architecture)
-            edge.append(json.dumps({label: architecture[label] for label in labels}))
-            path += parts[position + 1 :]
+            choices = sorted(choice for choice in last.simplify() if choice in architecture)
+            edge.append(json.dumps({choice: architecture[choice] for choice in choices}))
+            path += labels[position + 1 :]
             break
     return ".".join([*path, *edge, leaf])
 
@@ -119,7 +119,7 @@ class _UseTrace:
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self.uses: dict[int, str] = {}
         self._parameters = {id(parameter) for parameter in parameters}
-        # The tensor is kept so that its id is not reused.
+        # The reference to the tensor prevents a reuse of its id.
         self._compositions: dict[int, tuple[Tensor, str]] = {}
 
     def record(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
@@ -165,10 +165,10 @@ class _UseTrace:
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: Sequence[Tensor], out: Tensor
     ) -> str:
         if name in ("cat", "concat", "concatenate"):
-            parts = args[0] if args else kwargs["tensors"]
+            joined = args[0] if args else kwargs["tensors"]
             along = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
-            if len(parts) > 1 and along % out.ndim == 1:
-                return "+(" + ",".join(f"{part.shape[1]}{self._composition(part)}" for part in parts) + ")"
+            if len(joined) > 1 and along % out.ndim == 1:
+                return "+(" + ",".join(f"{one.shape[1]}{self._composition(one)}" for one in joined) + ")"
             return ""
         for tensor in tensors:
             if tensor.ndim > out.ndim == 2 and tensor.numel() == out.numel():  # flattened

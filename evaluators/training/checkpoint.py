@@ -68,7 +68,7 @@ class Checkpoint:
     Args:
         module, optimizer: of the training.
         order: generator of the order of the images and of their augmentation.
-        parts: loss terms and callbacks, whose states belong to it.
+        stateful: loss terms and callbacks whose states belong to the checkpoint.
         path: of the file; None for none.
     """
 
@@ -77,10 +77,10 @@ class Checkpoint:
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
         order: np.random.Generator,
-        parts: Sequence[LossTerm | AfterStep],
+        stateful: Sequence[LossTerm | AfterStep],
         path: Path | None,
     ) -> None:
-        self._module, self._optimizer, self._order, self._parts = module, optimizer, order, parts
+        self._module, self._optimizer, self._order, self._stateful = module, optimizer, order, stateful
         self._file = CheckpointFile(path)
 
     def resume(self, steps: int) -> int:
@@ -116,7 +116,7 @@ class Checkpoint:
             "module": self._module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "order": self._order.bit_generator.state,
-            "parts": [part.state() for part in self._parts],
+            "parts": [one.state() for one in self._stateful],
             "random": torch.get_rng_state(),
         }
 
@@ -126,6 +126,6 @@ class Checkpoint:
         self._module.load_state_dict(state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._order.bit_generator.state = state["order"]
-        for part, saved in zip(self._parts, state["parts"], strict=True):
-            part.restore(saved)
+        for one, saved in zip(self._stateful, state["parts"], strict=True):
+            one.restore(saved)
         torch.set_rng_state(state["random"])

@@ -58,17 +58,17 @@ def _bare_layers(module: nn.Module, images: Tensor) -> list[str]:
     from torch import nn
 
     names = {layer: name for name, layer in module.named_modules()}
-    # By the id of an output; the output itself is kept so that its id is not reused.
+    # By the id of an output; the reference to the output prevents a reuse of its id.
     sources: dict[int, tuple[nn.Module, Tensor]] = {}
     calls: list[nn.Module] = []
-    normalised: set[nn.Module] = set()
+    normalized: set[nn.Module] = set()
 
     def after(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         calls.append(layer)
         sources[id(output)] = layer, output
 
     def before_norm(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        normalised.update(sources[id(one)][0] for one in inputs if id(one) in sources)
+        normalized.update(sources[id(one)][0] for one in inputs if id(one) in sources)
 
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
     hooks = [
@@ -91,7 +91,7 @@ def _bare_layers(module: nn.Module, images: Tensor) -> list[str]:
         names[layer]
         for layer in calls[:-1]
         if calls.count(layer) == 1
-        and layer not in normalised
+        and layer not in normalized
         and layer.bias is not None
         and names[layer]
         and outputs[layer].ndim == (4 if isinstance(layer, nn.Conv2d) else 2)

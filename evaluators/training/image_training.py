@@ -160,8 +160,7 @@ class ImageTraining:
             network: the start.
             epochs: passes over the images of an epoch.
             learning_rate: peak of the schedule; by default that of the settings.
-            learning_rate_option: where the user sets it, for the message about a loss that is not finite.
-            learning_rate_option: where the user sets it, for the message about a loss that is not finite.
+            learning_rate_option: how the user sets it, for the message about a loss that is not finite.
             losses: further terms of the loss; cross entropy has the rest of the total weight of 1.
             after_step: callbacks after each step of the optimizer.
 
@@ -282,7 +281,7 @@ class DryRunTraining(ImageTraining):
 
         module = network.copy_module().eval()
         if after_step:
-            images, labels = (part[:_DRY_RUN_IMAGES] for part in self.examples)
+            images, labels = (tensor[:_DRY_RUN_IMAGES] for tensor in self.examples)
             F.cross_entropy(module(images), labels).backward()  # type: ignore[no-untyped-call]
             for callback in after_step:
                 callback(module, 0, 1)

@@ -117,9 +117,9 @@ def copy_matching_weights(module: nn.Module, donor: Mapping[str, Tensor]) -> flo
 
 def _common_part(own: Sequence[int], donor: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Slices of the common part in both tensors."""
-    parts = []
+    slices = []
     for dimension, (a, b) in enumerate(zip(own, donor, strict=True)):
         size = min(a, b)
         first = ((a - size) // 2, (b - size) // 2) if dimension > 1 else (0, 0)  # kernels are centered
-        parts.append((slice(first[0], first[0] + size), slice(first[1], first[1] + size)))
-    return tuple(part for part, _ in parts), tuple(part for _, part in parts)
+        slices.append((slice(first[0], first[0] + size), slice(first[1], first[1] + size)))
+    return tuple(one for one, _ in slices), tuple(other for _, other in slices)
