@@ -27,30 +27,30 @@ if TYPE_CHECKING:
 class Adaptive1dLayerwise(Layerwise):
     """Train layers towards the teacher's features, through a linear map between their channels.
 
-    Source: `Adaptive1dLayerwiseDistiller` of NNI 3.0, an idea of FitNets (Romero et al. 2015): the output of a
-    student's layer is mapped to the width of the teacher's layer of the same name by a linear map that is trained
-    along and dropped afterwards; the loss is the mean squared error.
+    Source: `Adaptive1dLayerwiseDistiller` of NNI 3.0, after FitNets (Romero et al. 2015): a linear map, trained with
+    the student and dropped afterwards, maps the output of a student's layer to the width of the teacher's layer of the
+    same name; the loss is the mean squared error.
 
-    Different from it: the map is over the channels, which for a convolution are not the last dimension; where the
-    widths are equal it is not left out but begins as the identity, since channels that pruning sets to zero keep their
-    position during the training. The error of a layer is divided by the mean square of the teacher's features, so that
-    layers of any scale count alike, and the losses of the layers are averaged, not added up. The cross entropy with
-    the labels has the weight ``1 - weight``.
+    Differences: the map is over the channels, which are not the last dimension of a convolution's output. For equal
+    widths there is also a map, which begins as the identity, since gradual pruning zeroes channels without moving them.
+    The error of a layer is divided by the mean square of the teacher's features, so that layers of any scale have the
+    same influence, and the losses of the layers are averaged, not summed. The cross entropy with the labels has the
+    weight ``1 - weight``.
 
-    An ONNX file has no names of layers to rely on, so there position decides: a layer of the network is compared with
-    the layer of the file that is nearest to it in relative depth, among those of its kind (Conv; or Gemm and MatMul,
-    for a Linear) that differ from it in no size but the channels. The file's layers are the outputs of these operators,
-    where the file holds their weight, except the last, which gives the logits. BatchNorm is usually folded into the
-    Conv before it, whose output is then already normalised; the linear map learns to do the same.
+    An ONNX file has no reliable layer names, so positions decide: a layer of the network is compared with the file's
+    layer of nearest relative depth, among those of its kind (Conv; Gemm or MatMul for a Linear) with the same sizes
+    except the channels. The file's layers are the outputs of these operators whose weight is in the file, except the
+    last one, which gives the logits. BatchNorm is usually folded into the preceding Conv, whose output is then already
+    normalized; the linear map learns to do the same.
 
     Attributes:
-        teacher: "parent", the network that the recipe began with, "best", the most accurate one of the run, or the path
-            of an ONNX file (``.onnx``) that takes the same normalised images. ONNX Runtime runs it, on the CPU.
-        layers: how many of the Conv2d and Linear layers whose names both networks have (with a file: of the network's),
-            evenly over the order in which they run; the one that gives the logits is never among them.
+        teacher: "parent", the network that the recipe began with; "best", the most accurate one of the run; or the path
+            of an ONNX file (``.onnx``) that takes the same normalized images, run by ONNX Runtime on the CPU.
+        layers: number of Conv2d and Linear layers to compare, spread evenly over the layers with a common name (with a
+            file: over all of the network's), without the one that gives the logits.
         weight: share of the features in the loss, in (0, 1].
-        epochs: length of the training, by default as long as the network was trained; next to another stage that
-            trains, the longer of the two counts.
+        epochs: length of the training, by default that of the network's training; stages that share a training run
+            use the longest.
         learning_rate: peak of the schedule; by default that of the evaluator.
     """
 
@@ -99,14 +99,14 @@ class MappedFeatures(FeatureLoss):
         import torch.nn.functional as F
 
         (target,) = targets
-        scale = target.square().mean().clamp_min(1e-8)  # a layer may be silent
+        scale = target.square().mean().clamp_min(1e-8)  # a layer may output only zeros
         return F.mse_loss(self.maps[name](feature), target) / scale
 
 
 def _by_name(student: nn.Module, teacher: Teacher, images: Tensor, count: int) -> list[Pair]:
-    """Layers of the same name."""
+    """Pairs of layers of the same name."""
     others = teacher.shapes(images)
-    # A layer that was replaced by several keeps its name: that of the Sequential around them.
+    # The Sequential that replaces a layer has the layer's name.
     own = layer_shapes(student, images, also=others)
     names = evenly([name for name in others if name in own], count)
     if not names:
@@ -122,7 +122,7 @@ def _by_name(student: nn.Module, teacher: Teacher, images: Tensor, count: int) -
 
 
 def _by_depth(student: nn.Module, teacher: Teacher, images: Tensor, count: int) -> list[Pair]:
-    """Layers of the student, each with the nearest in relative depth of those that it can be compared with."""
+    """Layers of the student, each with the comparable layer of the teacher of nearest relative depth."""
     from torch.nn import Conv2d
 
     own, others = layer_shapes(student, images), teacher.shapes(images)
@@ -151,7 +151,7 @@ def _channel_axis(convolution: bool) -> int:
 
 
 def _sizes(shape: Sequence[int], convolution: bool) -> list[int]:
-    """All of `shape` but the channels, which are the second dimension of what a convolution gives, or the last."""
+    """All of `shape` except the channels."""
     sizes = list(shape)
     del sizes[_channel_axis(convolution)]
     return sizes

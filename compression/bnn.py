@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bnn(TrainingStage):
-    """Every layer but the first and the last multiplies signs by signs.
+    """Binarize the weights and inputs of all layers except the first and the last.
 
-    Source: Courbariaux et al. 2016, "Binarized neural networks", with the mean magnitude of the layer as its
-    scale (Rastegari et al. 2016, XNOR-Net), which a network that is already trained needs. Simulated: no CPU runtime
-    has kernels of one bit, so the file computes in float32 with weights of two values and the signs of
-    inputs; its packed size, with one bit a weight, is storage only.
+    Source: Courbariaux et al. 2016, "Binarized neural networks", with the layer's mean magnitude as its scale
+    (Rastegari et al. 2016, XNOR-Net), which a trained network needs. Simulated: no CPU runtime has one-bit kernels, so
+    the file computes in float32 with weights of two values and the signs of inputs; its packed size, with one bit per
+    weight, is for storage only.
 
     Attributes:
-        epochs: length of the training, by default as long as the network was trained.
+        epochs: length of the training, by default that of the network's training.
         learning_rate: peak of its schedule; by default that of the evaluator.
     """
 
@@ -61,10 +61,10 @@ class Bnn(TrainingStage):
 
 
 class Sign(torch.nn.Module):
-    """1 where the input is not below its channel's threshold, -1 elsewhere; the thresholds are learned.
+    """1 where the input is not below its channel's learned threshold, -1 elsewhere.
 
-    The gradient passes where the input is within 1 of it. Source: Courbariaux et al. 2016, section 1.3 (the "hard tanh"
-    estimator); thresholds as in ReActNet (Liu et al. 2020), without which every output of a ReLU becomes 1.
+    The gradient passes where the input is within 1 of the threshold. Source: Courbariaux et al. 2016, section 1.3 (the
+    "hard tanh" estimator); thresholds as in ReActNet (Liu et al. 2020), without which every ReLU output becomes 1.
 
     Args:
         channels: C of inputs (N, C, H, W) or (..., C).
@@ -75,16 +75,16 @@ class Sign(torch.nn.Module):
         self.threshold = torch.nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        centred = x - (self.threshold.view(-1, 1, 1) if x.ndim == 4 else self.threshold)
-        signs = torch.where(centred >= 0, 1.0, -1.0).to(x.dtype)
+        centered = x - (self.threshold.view(-1, 1, 1) if x.ndim == 4 else self.threshold)
+        signs = torch.where(centered >= 0, 1.0, -1.0).to(x.dtype)
         if not torch.is_grad_enabled():
             return signs
-        limited = centred.clamp(-1, 1)
+        limited = centered.clamp(-1, 1)
         return limited + (signs - limited).detach()
 
 
 class _Binary(torch.nn.Module):
-    """The sign of each weight times the mean magnitude of all."""
+    """The sign of each weight times the mean magnitude of the weights."""
 
     def forward(self, weight: Tensor) -> Tensor:
         signs = torch.where(weight >= 0, 1.0, -1.0) * weight.abs().mean()
@@ -93,17 +93,17 @@ class _Binary(torch.nn.Module):
 
 
 def _mean_inputs(module: nn.Module, images: Tensor, names: list[str]) -> dict[str, Tensor]:
-    """The mean of each channel of what the layers read: half of it should be above the threshold."""
+    """Channel means of the layers' inputs, as thresholds that about half of the inputs exceed."""
     means: dict[str, Tensor] = {}
 
-    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def observe(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             x = arguments[0]
             means[name] = x.mean(dim=(0, 2, 3)) if x.ndim == 4 else x.flatten(0, -2).mean(dim=0)
 
         return hook
 
-    hooks = [module.get_submodule(name).register_forward_pre_hook(look(name)) for name in names]
+    hooks = [module.get_submodule(name).register_forward_pre_hook(observe(name)) for name in names]
     with torch.no_grad():
         module(images)
     for handle in hooks:
@@ -112,7 +112,7 @@ def _mean_inputs(module: nn.Module, images: Tensor, names: list[str]) -> dict[st
 
 
 class _Clip(AfterStep):
-    """Real-valued weights stay in [-1, 1], beyond which their gradient vanishes."""
+    """Clips the real-valued weights to [-1, 1], beyond which their gradient vanishes."""
 
     def __call__(self, module: nn.Module, step: int, steps: int) -> None:
         with torch.no_grad():

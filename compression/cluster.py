@@ -1,4 +1,4 @@
-"""Weight sharing: each weight becomes one of a few values of its layer."""
+"""Weight clustering: each weight becomes one of a few values of its layer."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _ITERATIONS = 300
-_LEAST_WEIGHTS = 4  # for each value of the codebook; smaller tensors stay as they are
+_LEAST_WEIGHTS = 4  # per value of the codebook; smaller tensors stay unchanged
 
 
 @dataclass(frozen=True)
 class Cluster(TrainingStage):
-    """Give the weights of each layer 2^bits values, found by k-means, and train those values. Storage only.
+    """Cluster the weights of each layer to 2^bits values by k-means, and fine-tune the values. For storage only.
 
-    The runtime turns the file into float32 when it loads it, and is neither faster nor slower for it. The file has a
-    byte for each weight; `packed_kib` is the size of the packed one, which has `bits` or fewer and no runtime reads.
+    The runtime converts the file to float32 on loading, so its latency stays the same. The file has one byte per
+    weight; `packed_kib` is the size of the packed file, which has at most `bits` per weight and which no runtime reads.
 
-    Source: Deep Compression (Han et al. 2016): linear initialisation, k-means, then centroids that follow the summed
-    gradients of their weights. Here every weight takes the optimizer's step and then the mean of its cluster. Weights
-    of exactly zero have a centroid of their own that stays zero: what was pruned stays pruned.
+    Source: Deep Compression (Han et al. 2016): linear initialization, k-means, then centroids that follow the summed
+    gradients of their weights. Difference: every weight takes the optimizer's step and then the mean of its cluster.
+    Weights of exactly zero have their own centroid, which stays zero, so that pruned weights stay pruned.
 
     Attributes:
-        bits: a tensor gets 2^bits values (255 of 8 bits), in [1, 8].
-        epochs: length of the fine-tuning; by default as long as the network was trained, 0 for none.
+        bits: a tensor gets 2^bits values (255 for 8 bits), in [1, 8].
+        epochs: length of the fine-tuning; by default that of the network's training, 0 for none.
         learning_rate: peak of the fine-tuning's schedule; by default that of the evaluator.
     """
 
@@ -67,7 +67,7 @@ class SharedValues(AfterStep):
     """Sets every weight to the mean of its cluster; cluster 0 is zero, and weights that become zero join it.
 
     Args:
-        clusters: for each parameter, by name, the cluster of every weight, in the parameter's shape, uint8.
+        clusters: the cluster of every weight by parameter name, in the parameter's shape, uint8.
     """
 
     def __init__(self, clusters: Mapping[str, Tensor]) -> None:
@@ -96,7 +96,7 @@ class SharedValues(AfterStep):
 
 
 def _assign(weight: Tensor, bits: int) -> Tensor:
-    """The cluster of each weight, uint8: 0 for zeros, then by rising value."""
+    """The cluster of each weight, uint8: 0 for zeros, then by ascending value."""
     import numpy as np
     import torch
 
@@ -111,11 +111,11 @@ def _assign(weight: Tensor, bits: int) -> Tensor:
 
 
 def k_means(values: Any, number: int) -> Any:
-    """Centroids of the `number` clusters of numbers on a line, rising; fewer where there are fewer different numbers.
+    """Ascending centroids of `number` clusters of scalars; fewer if there are fewer distinct values.
 
-    They begin at equal distances between the least and the greatest; the cluster of the largest error is split where
-    another is empty. Lloyd's algorithm on sorted numbers: a cluster is a range of them, its mean a difference of
-    cumulated sums, which takes 0.1 s for two million weights and 32 clusters where scikit-learn takes 19.
+    Centroids begin at equal distances between the extremes; if a cluster is empty, the one with the largest error is
+    split. Lloyd's algorithm on sorted values: a cluster is a range, and its mean a difference of cumulative sums. Takes
+    0.1 s for two million weights and 32 clusters (scikit-learn: 19 s).
     """
     import numpy as np
 

@@ -24,17 +24,17 @@ class Distill(DistillationStage):
     Source: Hinton, Vinyals and Dean 2015: ``weight * T^2 * KL(teacher / T || student / T)`` plus
     ``(1 - weight)`` times the cross entropy with the labels.
 
-    Next to `prune` it is the loss of the fine-tuning, with the unpruned network as teacher. Alone, with the parent as
-    teacher, it is self-distillation (born-again networks, Furlanello et al. 2018).
+    Joined with `prune`, it is the loss of the fine-tuning, with the unpruned network as teacher. Alone, with the parent
+    as teacher, it is self-distillation (born-again networks, Furlanello et al. 2018).
 
     Attributes:
-        teacher: "parent", the network that the recipe began with, "best", the most accurate one of the run, or the path
-            of an ONNX file (``.onnx``) that gives logits of the same classes for the same normalised images. ONNX
-            Runtime runs it, on the CPU.
+        teacher: "parent", the network that the recipe began with; "best", the most accurate one of the run; or the path
+            of an ONNX file (``.onnx``) that gives logits of the same classes for the same normalized images, run by
+            ONNX Runtime on the CPU.
         temperature: T, above 0.
         weight: share of the soft labels in the loss, in (0, 1].
-        epochs: length of the training, by default as long as the network was trained; next to another stage that
-            trains, the longer of the two counts.
+        epochs: length of the training, by default that of the network's training; stages that share a training run
+            use the longest.
         learning_rate: peak of the schedule; by default that of the evaluator.
     """
 
@@ -55,14 +55,14 @@ class Distill(DistillationStage):
 
 @dataclass
 class SoftLabels(LossTerm):
-    """The loss term of `Distill`; without augmentation the teacher computes the logits of an image once."""
+    """The loss term of `Distill`; without augmentation the teacher computes each image's logits once."""
 
     teacher: Callable[[Tensor], Tensor]
     temperature: float
     weight: float
 
     def __post_init__(self) -> None:
-        self._known: Tensor | None = None  # (images, num_classes) logits
+        self._known: Tensor | None = None  # logits of all images, (N, num_classes)
         self._chosen: Tensor | None = None
 
     def attach(self, module: nn.Module) -> Sequence[nn.Parameter]:
@@ -103,7 +103,7 @@ class OnnxLogits(OnnxFile):
     Args:
         path: of the file.
         images: (N, C, H, W) float32, an input that the file must accept.
-        student: the network that learns; both must give equally many logits.
+        student: the network to train, which must have the same number of logits.
 
     Raises:
         SlimsearchError: the file is missing or damaged, or has another input or output.
@@ -122,5 +122,5 @@ class OnnxLogits(OnnxFile):
             )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) float32 -> (N, num_classes) logits, where the images are."""
+        """(N, C, H, W) float32 -> (N, num_classes) logits on the device of the images."""
         return self.run(images)[0]

@@ -1,4 +1,4 @@
-"""Weights through a hyperbolic tangent, inputs clipped."""
+"""DoReFa quantization: tanh-transformed weights and clipped inputs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dorefa(LearnedQuantization):
-    """Weights are tanh(w) / max|tanh(w)| on a grid; inputs are clipped to a fixed range.
+    """Train with weights tanh(w) / max|tanh(w)| on a grid, and with inputs clipped to a fixed range.
 
-    Source: Zhou et al. 2016, "DoReFa-Net", eq. 9 and 11, without the quantization of gradients. Three things differ,
-    so that a trained network can start from its weights and an int8 file can hold the result: the grid has a point at
-    0; the largest weight of a tensor keeps its size, where theirs becomes 1; inputs are clipped to the range that the
-    calibration images gave, where theirs is [0, 1]. One scale a tensor, as theirs.
+    Source: Zhou et al. 2016, "DoReFa-Net", eq. 9 and 11, without the quantization of gradients, with one scale per
+    tensor. Differences, for a start from trained weights and an int8 file: the grid has a point at 0; the largest
+    weight of a tensor stays unchanged instead of becoming 1; inputs are clipped to their range on the calibration
+    images instead of [0, 1].
     """
 
     def weight_quantizer(self, weight: Tensor, bits: int) -> WeightQuantizer:

@@ -1,4 +1,4 @@
-"""Distillation of features, each layer from whichever of the teacher's is nearest."""
+"""Distillation of features from the teacher's nearest layers."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class DynamicLayerwise(Layerwise):
     """Train layers towards the nearest features of the teacher's layers.
 
     Source: `DynamicLayerwiseDistiller` of NNI 3.0: a layer of the student is compared with several of the teacher by
-    the mean squared error of their outputs, and in each step the least of these is its loss.
+    the mean squared error of their outputs, and its loss in each step is the least of these.
 
-    Different from it: which layers these are is not configured, every Conv2d and Linear of the teacher whose output
-    has the same shape takes part; the losses of the layers are averaged, not added up; and the cross entropy with the
-    labels has the weight ``1 - weight``. As there, features are compared as they are: large ones weigh more.
+    Differences: the compared layers are not configured but all Conv2d and Linear layers of the teacher with the same
+    output shape; the losses of the layers are averaged, not summed; the cross entropy with the labels has the weight
+    ``1 - weight``. As in NNI, features are not scaled, so large ones have more influence.
 
-    Of an ONNX file the outputs of its Conv, Gemm and MatMul operators take part, those with a weight that the file
-    holds, except the last, which gives the logits. BatchNorm is usually folded into the Conv before it, whose output is
-    then already normalised, where the network's own layer is compared before its BatchNorm.
+    The layers of an ONNX file are the outputs of its Conv, Gemm and MatMul operators whose weight is in the file,
+    except the last one, which gives the logits. BatchNorm is usually folded into the preceding Conv, whose output is
+    then already normalized, while the network's layer is compared before its BatchNorm.
 
     Attributes:
-        teacher: "parent", the network that the recipe began with, "best", the most accurate one of the run, or the path
-            of an ONNX file (``.onnx``) that takes the same normalised images. ONNX Runtime runs it, on the CPU.
-        layers: how many of the network's Conv2d and Linear layers, evenly over the order in which they run; the one
-            that gives the logits is never among them.
+        teacher: "parent", the network that the recipe began with; "best", the most accurate one of the run; or the path
+            of an ONNX file (``.onnx``) that takes the same normalized images, run by ONNX Runtime on the CPU.
+        layers: number of the network's Conv2d and Linear layers to compare, spread evenly over all except the one that
+            gives the logits.
         weight: share of the features in the loss, in (0, 1].
-        epochs: length of the training, by default as long as the network was trained; next to another stage that
-            trains, the longer of the two counts.
+        epochs: length of the training, by default that of the network's training; stages that share a training run
+            use the longest.
         learning_rate: peak of the schedule; by default that of the evaluator.
     """
 

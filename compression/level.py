@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 class Level(PruningStage):
     """Set the least important weights to zero, and train the others.
 
-    Source: Han et al. 2015, "Learning both weights and connections for efficient neural networks". The shape of the
-    network stays, and with it latency and the size of the file: zeros gain where `cluster` packs them.
+    Source: Han et al. 2015, "Learning both weights and connections for efficient neural networks". Latency and the size
+    of the file stay the same, since shapes do; zeros only reduce the packed size after `cluster`.
 
     Attributes:
-        sparsity: share of the weights (of tensors with two dimensions or more) that become zero, in (0, 1).
-        importance: what to cut: l1, l2, taylor, movement with a gradual schedule, or your own class.
+        sparsity: share of the weights (of tensors with two or more dimensions) that become zero, in (0, 1).
+        importance: criterion of the cut: l1, l2, taylor, movement with a gradual schedule, or your own class.
         schedule: at_once, linear or agp.
         scope: "layer" for the same share of every layer, "network" for one threshold.
         events, ramp: number of cuts of a gradual schedule, and the share of the training over which they are spread.
-        epochs: length of the training; by default as long as the network was trained.
+        epochs: length of the training; by default that of the network's training.
         learning_rate: peak of the training's schedule; by default that of the evaluator.
 
     Raises:
@@ -59,7 +59,7 @@ class Level(PruningStage):
 
 
 def _remaining(scores: Mapping[str, Tensor], sparsity: float, together: bool) -> dict[str, Tensor]:
-    """Masks of the weights that stay, one for each tensor.
+    """Masks of the remaining weights by tensor name.
 
     Raises:
         SlimsearchError: there are no weights.

@@ -1,4 +1,4 @@
-"""Low-rank factors: a layer becomes two or three thinner ones."""
+"""Low-rank factorization of layers into two or three smaller ones."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _BISECTIONS = 50
 class LowRank(TrainingStage):
     """Factor every layer where that saves parameters, then fine-tune.
 
-    Linear layers and 1x1 convolutions by truncated singular value decomposition into two (Denton et al. 2014), other
-    convolutions by Tucker-2 into 1x1, a core with the kernel, and 1x1: truncated HOSVD of the two modes of channels
-    (Kim et al. 2016). The ranks come from the energy, in place of the paper's variational Bayes. The layer of the
-    logits and grouped convolutions stay whole.
+    Linear layers and 1x1 convolutions become two layers by truncated singular value decomposition (Denton et al. 2014).
+    Other convolutions become three by Tucker-2 (1x1, a core with the kernel, 1x1): truncated HOSVD of the two channel
+    modes (Kim et al. 2016), with ranks from the energy in place of variational Bayes. Grouped convolutions and the
+    layer of the logits stay unchanged.
 
     Attributes:
-        energy: share of the squared singular values that a factored layer keeps, in (0, 1]; of each mode in Tucker-2.
-        params: largest number of parameters of the whole network, instead of `energy`, which is then the largest that
-            leaves no more.
-        epochs: length of the fine-tuning; by default as long as the network was trained, 0 for none.
+        energy: share of the squared singular values that a factored layer preserves, in (0, 1]; per mode in Tucker-2.
+        params: maximum number of parameters of the network, reached with the largest possible energy; excludes
+            `energy`.
+        epochs: length of the fine-tuning; by default that of the network's training, 0 for none.
         round_to: ranks are rounded up to a multiple of it.
         learning_rate: peak of the fine-tuning's schedule; by default that of the evaluator.
     """
@@ -66,7 +66,7 @@ class LowRank(TrainingStage):
         try:
             with torch.no_grad():
                 module(images)
-        except Exception as error:  # a module that reaches into its layers may raise anything
+        except Exception as error:  # a module that accesses its layers' attributes may raise anything
             raise SlimsearchError(f"the network does not run with factored layers: {describe_error(error)}") from error
         structure = {
             **network.structure,
@@ -80,7 +80,7 @@ class LowRank(TrainingStage):
         return Part(Network(module, structure, plan))
 
     def _ranks(self, layers: Mapping[str, _Decomposition], params: int) -> dict[str, tuple[int, ...]]:
-        """The ranks of every layer that becomes smaller by them."""
+        """The ranks of all layers that become smaller."""
 
         def at(energy: float) -> dict[str, tuple[int, ...]]:
             found = {name: layer.ranks(energy, self.round_to) for name, layer in layers.items()}
@@ -108,11 +108,11 @@ class LowRank(TrainingStage):
 
 
 class _Decomposition(ABC):
-    """A layer's weight in the bases of its singular vectors.
+    """The decomposition of a layer's weight.
 
     Args:
-        layer: whose weight it is.
-        spectra: squared singular values of each mode, falling, (rank,) float64.
+        layer: the layer.
+        spectra: squared singular values of each mode, descending, (rank,) float64.
     """
 
     def __init__(self, layer: nn.Module, spectra: Sequence[Tensor]) -> None:
@@ -121,7 +121,7 @@ class _Decomposition(ABC):
         self._energies = [spectrum.cumsum(0) / spectrum.sum().clamp_min(1e-300) for spectrum in spectra]
 
     def ranks(self, energy: float, round_to: int) -> tuple[int, ...]:
-        """The least ranks that keep `energy` in each mode."""
+        """The least ranks that preserve `energy` in each mode."""
         enough = [int((share < energy - _ROUNDING).sum()) + 1 for share in self._energies]
         rounded = [math.ceil(rank / round_to) * round_to for rank in enough]
         return tuple(min(rank, length) for rank, length in zip(rounded, self._lengths, strict=True))
@@ -132,7 +132,7 @@ class _Decomposition(ABC):
         return int(own.weight.numel()) - self._size(ranks)
 
     def factors(self, ranks: tuple[int, ...]) -> nn.Module:
-        """The layers that replace the layer, in order."""
+        """The layers that replace the layer, as a sequence."""
         import torch
 
         own: Any = self._layer
@@ -158,7 +158,7 @@ class _Decomposition(ABC):
 
 
 class _Svd(_Decomposition):
-    """Of a Linear or a 1x1 convolution; each factor gets the square roots of the singular values."""
+    """Of a Linear or a 1x1 convolution; both factors contain the square roots of the singular values."""
 
     def __init__(self, layer: nn.Module) -> None:
         import torch
@@ -188,7 +188,7 @@ class _Tucker(_Decomposition):
         self._bases, spectra = [], []
         for mode in (0, 1):
             unfolded = self._weight.transpose(0, mode).flatten(1)
-            values, vectors = torch.linalg.eigh(unfolded @ unfolded.T)  # rising
+            values, vectors = torch.linalg.eigh(unfolded @ unfolded.T)  # ascending
             self._bases.append(vectors.flip(1))
             spectra.append(values.flip(0).clamp_min(0))
         super().__init__(layer, spectra)
@@ -206,7 +206,7 @@ class _Tucker(_Decomposition):
 
 
 def _decompose(module: nn.Module, images: Tensor) -> dict[str, _Decomposition]:
-    """Every layer that can be factored."""
+    """Decompositions of all layers that can be factored, by name."""
     import torch
 
     uses = Counter(id(parameter) for _, parameter in module.named_parameters(remove_duplicate=False))
@@ -214,9 +214,9 @@ def _decompose(module: nn.Module, images: Tensor) -> dict[str, _Decomposition]:
     found: dict[str, _Decomposition] = {}
     for name in layers_in_order(module, images)[:-1]:
         layer: Any = module.get_submodule(name)
-        # A subclass may use its weight in another way, and so may another layer that shares it.
+        # A subclass, or another layer with the same weight, may use the weight differently.
         if type(layer) not in kinds or uses[id(layer.weight)] > 1 or getattr(layer, "groups", 1) > 1:
             continue
-        whole = type(layer) is torch.nn.Linear or layer.kernel_size == (1, 1)
-        found[name] = _Svd(layer) if whole else _Tucker(layer)
+        is_matrix = type(layer) is torch.nn.Linear or layer.kernel_size == (1, 1)
+        found[name] = _Svd(layer) if is_matrix else _Tucker(layer)
     return found

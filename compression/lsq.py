@@ -1,4 +1,4 @@
-"""Learned step sizes."""
+"""LSQ: quantization with learned step sizes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lsq(LearnedQuantization):
-    """The scales of weights and inputs are parameters, trained with the rest.
+    """Train with the scales of weights and inputs as parameters.
 
-    Source: Esser et al. 2020, "Learned step size quantization". The logarithm of each scale is what is learned, so that
-    it stays above 0; their factor on its gradient is left out, to which Adam is indifferent. Inputs that can be
-    negative are symmetric around 0.
+    Source: Esser et al. 2020, "Learned step size quantization". Differences: the parameter is the logarithm of a scale,
+    so that the scale stays above 0; the factor on its gradient is omitted, since Adam is invariant to it. Inputs that
+    can be negative have a grid symmetric around 0.
     """
 
     def weight_quantizer(self, weight: Tensor, bits: int) -> WeightQuantizer:
         quantizer = LearnedScale(bits, self.per_channel)
-        # 2 <|w|> / sqrt(top), section 2.1; but all of a wide grid is used where that would cut the largest weights.
+        # 2 <|w|> / sqrt(top), section 2.1; above 4 bits at least the scale that includes the largest weights.
         flat = weight.abs().flatten(1)
         mean = flat.mean(dim=1) if self.per_channel else flat.mean().view(1)
         quantizer.start(torch.maximum(2 * mean / math.sqrt(quantizer.top), quantizer.largest(weight) / quantizer.top)
@@ -45,7 +45,7 @@ class LearnedScale(WeightQuantizer):
         self.log_scale = torch.nn.Parameter(torch.zeros(1))
 
     def start(self, scale: Tensor) -> None:
-        """Begin with `scale`, (C_out,) or (1,)."""
+        """Set the initial scale, (C_out,) or (1,)."""
         self.log_scale = torch.nn.Parameter(scale.clamp_min(1e-8).log())
 
     def scale(self, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Learned step sizes and offsets."""
+"""LSQ+: quantization with learned step sizes and offsets."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LsqPlus(LearnedQuantization):
-    """As `lsq`, with a learned offset for inputs that can be negative, and another start.
+    """`lsq` with a learned offset for inputs that can be negative, and with other initial scales.
 
-    Source: Bhalgat et al. 2020, "LSQ+": weights begin with max(|mean - 3 std|, |mean + 3 std|) / top (eq. 6), inputs
-    with the least and the largest value that the calibration images give. The offset is learned as a zero point, a
-    whole number when it is used; it stays 0 where nothing is negative, since a runtime drops the ReLU before such an
-    input.
+    Source: Bhalgat et al. 2020, "LSQ+": the scale of weights begins at max(|mean - 3 std|, |mean + 3 std|) / top (eq.
+    6), that of inputs with their range on the calibration images. The offset is a learned zero point, rounded for use;
+    it stays 0 for inputs that are never negative, since a runtime drops the ReLU before such an input.
     """
 
     def weight_quantizer(self, weight: Tensor, bits: int) -> WeightQuantizer:

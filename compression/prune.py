@@ -1,4 +1,4 @@
-"""Structured pruning: whole channels are removed, through every layer that depends on them."""
+"""Structured pruning: removal of whole channels from all layers that depend on them."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ _AFTER = ("fine-tune", "rewind", "scratch")
 
 @dataclass(frozen=True)
 class Prune(PruningStage):
-    """Remove the least important channels, then train what is left.
+    """Remove the least important channels, then train the remaining network.
 
-    Source: filter pruning (Li et al. 2017), with the layers that must be cut together found by DepGraph (Fang et al.
-    2023; torch-pruning): one score for a group of coupled channels.
+    Source: filter pruning (Li et al. 2017), with coupled layers found by DepGraph (Fang et al. 2023; torch-pruning):
+    one score per group of coupled channels.
 
     Attributes:
-        sparsity: share of the channels of each layer to remove, in (0, 1), 0.3 unless another target is given; the
-            layer of the logits stays whole.
-        early, middle, late: or that share for the first, the second and the last third of the layers, each in [0, 1),
-            0 where it is not given.
-        params: or the largest number of parameters that may be left.
-        macs: or the largest number of multiply-accumulates of one image.
-        latency_ms: or the longest latency of the float32 file, which is measured.
-        importance: what to cut: a name of `slimsearch.compression.pruning.importances`, or your own class.
-        schedule: at_once; or linear or agp, which cut while the network trains, and remove at the end.
-        scope: "layer" cuts the same share of every layer, "network" ranks the channels of all layers against each
-            other, for a target in params by their importance for each parameter.
+        sparsity: share of each layer's channels to remove, in (0, 1), 0.3 without another target; the layer of the
+            logits stays unchanged.
+        early, middle, late: target: that share for the first, second and last third of the layers, each in [0, 1), 0
+            by default.
+        params: target: maximum number of parameters.
+        macs: target: maximum number of multiply-accumulates per image.
+        latency_ms: target: maximum measured latency of the float32 file.
+        importance: criterion of the cut: a name in `slimsearch.compression.pruning.importances`, or your own class.
+        schedule: at_once; or linear or agp, which zero channels during the training and remove them at its end.
+        scope: "layer" cuts the same share of every layer; "network" ranks the channels of all layers together, with a
+            target in params by importance per parameter.
         events, ramp: number of cuts of a gradual schedule, and the share of the training over which they are spread.
-        after: "fine-tune" the weights that are left, "rewind" them to those with which their training began
-            (Frankle and Carbin 2019), or train the structure from "scratch" with new ones (Liu et al. 2019).
+        after: "fine-tune" the remaining weights, "rewind" them to their initial values (Frankle and Carbin 2019), or
+            train the structure from "scratch" with new ones (Liu et al. 2019).
         round_to: layers with at least four times as many channels get a width that is a multiple of it, since runtimes
-            work on blocks of channels (22 of 32 channels ran slower than all 32); 1 for any width.
+            process blocks of channels (22 of 32 channels ran slower than all 32); 1 for any width.
         dropout: factor on the dropout rates, in [0, 1]. 0 by default: less capacity needs less dropout (Han et al.
-            2015), and a short fine-tuning did best without.
-        epochs: length of that training; by default as long as the network was trained.
+            2015), and short fine-tunings gave the best accuracy without.
+        epochs: length of the training; by default that of the network's training.
         learning_rate: peak of the training's schedule; by default that of the evaluator.
 
     Raises:
-        SlimsearchError: an option has a wrong value, or two exclude each other.
+        SlimsearchError: an option has a wrong value, or two options exclude each other.
     """
 
     sparsity: float | None = None
@@ -102,24 +102,24 @@ class Prune(PruningStage):
         cuts = selection.final(importance.scores(weights(network.module)))
         module = network.copy_module() if initial is None else initial
         if self.after == "scratch":
-            _draw_anew(module, training.seed)
+            _reinitialize(module, training.seed)
         _scale_dropout(module, self.dropout)
         return Part(selection.remove(Network(module, network.structure, network.quantization), cuts))
 
 
 def _initial(network: Network, training: Training) -> nn.Module:
-    """The module with the weights with which its training began.
+    """The module with its initial weights.
 
     Raises:
-        SlimsearchError: they are not known, or do not fit what is left of the network.
+        SlimsearchError: they are unknown, or do not fit the network's shapes.
     """
     if "widths" in network.structure or "replaced" in network.structure:
         raise SlimsearchError("only a network that nothing was cut from can go back to its initial weights")
     return copy.deepcopy(training.initial()).eval()
 
 
-def _draw_anew(module: nn.Module, seed: int) -> None:
-    """New weights in every layer, in place."""
+def _reinitialize(module: nn.Module, seed: int) -> None:
+    """Initialize the weights of all layers again, in place."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

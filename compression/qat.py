@@ -17,11 +17,11 @@ _DECAY = 0.99  # of the moving average of an input's range, at each step
 
 @dataclass(frozen=True)
 class Qat(LearnedQuantization):
-    """Ranges of weights from their largest value, ranges of inputs from a moving average of theirs.
+    """Train with weight ranges from the largest value, and with input ranges from a moving average.
 
     Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only
-    inference", section 3, with symmetric weights for each channel and without their delay. The averages go on until
-    the end.
+    inference", section 3. Differences: weights are symmetric per channel, and quantization begins without a delay. The
+    averages continue until the end.
     """
 
     def weight_quantizer(self, weight: Tensor, bits: int) -> WeightQuantizer:
@@ -39,7 +39,7 @@ class _Largest(WeightQuantizer):
     def forward(self, weight: Tensor) -> Tensor:
         scale = self.scale(weight)
         zero = torch.zeros_like(scale, dtype=torch.int32)
-        # PyTorch's own kernels: one pass over the weight where the formula takes four.
+        # PyTorch's kernels need one pass over the weight, the formula four.
         if self.per_channel:
             return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -self.top, self.top)
         return torch.fake_quantize_per_tensor_affine(weight, scale[0], zero[0], -self.top, self.top)

@@ -16,17 +16,17 @@ _CALIBRATIONS = ("minmax", "entropy", "percentile")
 
 @dataclass(frozen=True)
 class Quantize(Stage):
-    """Plan int8 weights and uint8 activations; the exported file carries them as QDQ operators.
+    """Quantize weights to int8 and activations to uint8; the exported file has QDQ operators.
 
-    Source: integer-only inference (Jacob et al. 2018), as ONNX Runtime's static quantization does it.
+    Source: integer-only inference (Jacob et al. 2018), implemented by ONNX Runtime's static quantization.
 
     Attributes:
-        calibration: how ranges of activations are found on training images: minmax, entropy or percentile.
-        per_channel: one scale an output channel of each weight.
-        target: "any" for a file that answers alike on every x86 processor, "vnni" for the finer weights that
-            need a processor with VNNI instructions (elsewhere sums of products saturate, and answers change).
-        keep_float: layers that stay in float32, where integers cost more accuracy or time than they gain: none, first,
-            last, ends (both), depthwise, or names of layers, joined by spaces.
+        calibration: how activation ranges are determined on training images: minmax, entropy or percentile.
+        per_channel: one scale per output channel of each weight.
+        target: "any" for the same outputs on every x86 processor; "vnni" for finer weights, which need a processor
+            with VNNI instructions (on others, sums of products saturate and outputs change).
+        keep_float: layers that stay in float32: none, first, last, ends (both), depthwise, or names of layers joined by
+            spaces.
     """
 
     is_last: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Small weights in the file alone."""
+"""Weight-only quantization of the stored file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FORMS = {"int8": WEIGHTS_INT8, "fp16": WEIGHTS_FP16}
 
 @dataclass(frozen=True)
 class WeightOnly(Stage):
-    """Plan a file of small weights that the runtime turns into float32 when it loads it.
+    """Store the weights in int8 or fp16; the runtime converts them to float32 on loading.
 
-    The size falls to a quarter or a half; latency and memory are those of the float32 file. Int8 is symmetric and
-    rounded to the nearest, with one scale for each output channel; activations are not touched, nothing is calibrated.
+    The file shrinks to a quarter or a half; latency and memory are those of the float32 file. Int8 is symmetric and
+    rounded to nearest, with one scale per output channel. Activations stay in float32, so there is no calibration.
 
     Attributes:
         dtype: "int8" or "fp16".

@@ -1,4 +1,4 @@
-"""What the distillations share: options, the layers to compare, their outputs, and a loss over them."""
+"""Distillation stages and teachers: common options, layer features, and a loss over features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEACHERS = ("parent", "best")
 
 @dataclass(frozen=True)
 class DistillationStage(TrainingStage):
-    """The options of every distillation; see `slimsearch.compression.distill.Distill`."""
+    """A distillation with its common options; see `slimsearch.compression.distill.Distill`."""
 
     changes_cost: ClassVar[bool] = False
 
@@ -40,7 +40,7 @@ class DistillationStage(TrainingStage):
 
 @dataclass(frozen=True)
 class Layerwise(DistillationStage):
-    """The options of a distillation of features, those of `dynamic_layerwise`; a subclass gives the loss."""
+    """A distillation of features, with the options of `dynamic_layerwise`; a subclass gives the loss."""
 
     layers: int = 4
 
@@ -60,30 +60,30 @@ class Layerwise(DistillationStage):
 
     @abstractmethod
     def term(self, teacher: Teacher, images: Tensor) -> FeatureLoss:
-        """The loss; `images`, (2, C, H, W), serve to find the layers."""
+        """The loss term; `images`, (2, C, H, W), are for a forward pass that finds the layers."""
 
 
 class Teacher(Protocol):
-    """The features of a teacher's layers: of a module (`ModuleFeatures`) or of a file (`OnnxFeatures`)."""
+    """Features of a teacher's layers: a module (`ModuleFeatures`) or a file (`OnnxFeatures`)."""
 
     def shapes(self, images: Tensor) -> Mapping[str, torch.Size]:
-        """The shape of each layer's output for `images`, by name, in running order, without the logits."""
+        """Output shapes for `images` by layer name, in the order of the calls, without the logits."""
 
     def is_convolution(self, name: str) -> bool:
-        """Whether the layer's channels are the second dimension of its output; otherwise they are the last."""
+        """Whether the channels are the second dimension of the layer's output, not the last one."""
 
     def attach(self, names: Collection[str]) -> None:
-        """Set the layers whose features are wanted."""
+        """Select the layers whose features `__call__` returns."""
 
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
-        """The features of those layers, as float32."""
+        """The features of the selected layers, as float32."""
 
     def detach(self) -> None:
-        """Called when no more features are wanted."""
+        """Called after the last features."""
 
 
 class ModuleFeatures:
-    """The layers of a module, which is set to evaluation mode and moved to the device of the images."""
+    """Features of a module, which is set to evaluation mode and moved to the device of the images."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module.eval().requires_grad_(False)
@@ -113,12 +113,12 @@ class ModuleFeatures:
 
 
 class FeatureLoss(LossTerm):
-    """The mean, over layers of the student, of a distance in float32 from features of the teacher.
+    """The mean distance of features of the student from features of the teacher, in float32.
 
     Args:
-        teacher: the term's own.
-        images: (N, C, H, W), to find the layers with.
-        layers: how many layers of the student.
+        teacher: the teacher, not shared with other loss terms.
+        images: (N, C, H, W), for a forward pass that finds the layers.
+        layers: number of layers of the student.
         weight: share of the loss.
     """
 
@@ -130,7 +130,7 @@ class FeatureLoss(LossTerm):
         self._taps: Taps | None = None
 
     def attach(self, module: nn.Module) -> Sequence[nn.Parameter]:
-        # Not before: a stage that begins later may replace layers of the student.
+        # Not earlier, since a stage that begins later may replace layers of the student.
         self.links = self.link(module, self._teacher, self._images.to(device_of(module)))
         self._teacher.attach({name for names in self.links.values() for name in names})
         self._taps = Taps(module, self.links, training=True)
@@ -158,7 +158,7 @@ class FeatureLoss(LossTerm):
 
     @abstractmethod
     def link(self, student: nn.Module, teacher: Teacher, images: Tensor) -> Mapping[str, Sequence[str]]:
-        """Names of the student's layers, each with those of the teacher's that it is compared with.
+        """Names of the student's layers, each with the names of the teacher's layers to compare it with.
 
         Raises:
             SlimsearchError: a layer cannot be compared.
@@ -166,13 +166,13 @@ class FeatureLoss(LossTerm):
 
     @abstractmethod
     def distance(self, name: str, feature: Tensor, targets: Sequence[Tensor]) -> Tensor:
-        """Of the feature of the student's layer `name` from those of the teacher's layers, in the order of `links`."""
+        """Distance of the student's feature of layer `name` from the teacher's features, in the order of `links`."""
 
 
 class Taps:
-    """The newest outputs of layers of `module`, as float32, for as long as its training mode is `training`.
+    """Records the latest outputs of layers of `module`, as float32, while its training mode is `training`.
 
-    So the student's outputs are recorded while it trains and not while it is validated; a teacher never trains.
+    The mode excludes outputs of the student's validation; a teacher is always in evaluation mode.
     """
 
     def __init__(self, module: nn.Module, names: Collection[str], *, training: bool) -> None:
@@ -201,25 +201,25 @@ class Taps:
         return taken
 
     def remove(self) -> None:
-        """Leave the module as it was."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
         self._found.clear()
 
 
 def layer_shapes(module: nn.Module, images: Tensor, also: Collection[str] = ()) -> dict[str, torch.Size]:
-    """The output shape of each Conv2d and Linear for `images`, in the order in which they run.
+    """Output shapes of Conv2d and Linear layers for `images`, by name, in the order of their last calls.
 
-    The last layer, which gives the logits, is left out. A layer that runs more than once counts at its last run.
+    Without the last layer, which gives the logits.
 
     Args:
-        module: stays as it is; a copy runs.
+        module: stays unchanged; a copy runs.
         images: (N, C, H, W).
-        also: names of modules of other kinds to include, if the module has them.
+        also: names of modules of other kinds to include, if they exist.
     """
     import torch
 
-    # Evaluating a copy changes neither running means nor what quantization observes.
+    # A copy, so that running means and observers of quantization do not change.
     probe = copy.deepcopy(module).eval()
     shapes: dict[str, torch.Size] = {}
 
@@ -242,9 +242,9 @@ def layer_shapes(module: nn.Module, images: Tensor, also: Collection[str] = ()) 
 
 
 def evenly(names: Sequence[str], count: int) -> list[str]:
-    """The last of each of `count` equal parts of `names`; all of them where there are fewer."""
+    """The last name of each of `count` equal sections of `names`; all if there are fewer."""
     count = min(count, len(names))
-    return [names[(part + 1) * len(names) // count - 1] for part in range(count)]
+    return [names[(section + 1) * len(names) // count - 1] for section in range(count)]
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -255,7 +255,7 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def move_to(teacher: nn.Module, device: torch.device) -> None:
-    """Move `teacher` to `device`, with its convolutions in the layout of the images."""
+    """Move `teacher` to `device`, in the channels-last layout of the images."""
     import torch
 
     teacher.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""ONNX files as teachers: loaded, checked, and run for their logits or for the outputs of their layers."""
+"""ONNX files as teachers: loading, and inference of their logits or layer outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class OnnxFile:
-    """An ONNX file that takes the images, run by ONNX Runtime on the CPU with one thread.
+    """An ONNX file, run by ONNX Runtime on the CPU with one thread.
 
     Args:
         path: of the file.
@@ -44,7 +44,7 @@ class OnnxFile:
         try:
             model = self._model(read_onnx(path))
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnx and onnxruntime have an exception for every reason
+        except Exception as error:  # onnx and onnxruntime raise many kinds
             raise SlimsearchError(f"{self.name} cannot be loaded: {first_line(error)}") from error
         inputs = self._session.get_inputs()
         taken = [f"{entry.type} {entry.shape}" for entry in inputs]
@@ -61,10 +61,10 @@ class OnnxFile:
         return content
 
     def run(self, images: Tensor, outputs: Sequence[str] | None = None) -> list[Tensor]:
-        """The named outputs, all of them by default, for (N, C, H, W) float32 `images`, where the images are.
+        """The named outputs, by default all, for (N, C, H, W) float32 `images`, on the device of the images.
 
         Raises:
-            SlimsearchError: it cannot be run on them.
+            SlimsearchError: the file fails on the images.
         """
         import torch
 
@@ -76,15 +76,14 @@ class OnnxFile:
 
 
 class OnnxFeatures(OnnxFile):
-    """The outputs of the layers of an ONNX file, each known by the name of its tensor.
+    """The layer outputs of an ONNX file, by tensor name, in the order of its nodes, without the logits.
 
-    A layer is a Conv, Gemm or MatMul whose weight the file holds, in whatever form: as it is, or as what Cast, Mul,
-    Gather, DequantizeLinear and the like make of constants. A vector added to the product of a MatMul is the bias of
-    the layer. They come in the order of the file's nodes, without the last, which gives the logits.
+    A layer is a Conv, Gemm or MatMul whose weight is in the file, as an initializer or computed from constants (by
+    Cast, Mul, Gather, DequantizeLinear and others). A vector added to the product of a MatMul is the bias of the layer.
 
-    A BatchNorm is usually folded into the convolution before it when a file is made: what this convolution gives is
-    then already normalised. In an int8 file of QDQ operators what a layer gives is float32, from quantized inputs and
-    weights, and not yet quantized itself.
+    Exporters usually fold a BatchNorm into the preceding convolution, whose output is then already normalized. In an
+    int8 file with QDQ operators, a layer's output is float32, computed from quantized inputs and weights, before its
+    own quantization.
 
     Args:
         path: of the file.
@@ -102,7 +101,7 @@ class OnnxFeatures(OnnxFile):
             raise SlimsearchError(
                 f"{self.name} has no Conv, Gemm or MatMul with a weight of its own but the one that gives the logits"
             )
-        self.shapes(images)  # a file that cannot be run fails here, not in the training
+        self.shapes(images)  # fail here, not in the training, if the file cannot be run
 
     def _model(self, content: bytes) -> bytes:
         import onnx
@@ -110,38 +109,38 @@ class OnnxFeatures(OnnxFile):
         model = onnx.load_model_from_string(content)
         self._is_convolution = _layers(model.graph)
         if self._is_convolution:
-            # Instead of the logits, not beside them: the runtime leaves out operators without a use.
+            # Without the logits, so that the runtime omits operators without a use.
             del model.graph.output[:]
             model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._is_convolution)
         serialized: bytes = model.SerializeToString()
         return serialized
 
     def shapes(self, images: Tensor) -> Mapping[str, torch.Size]:
-        """The shape of what each layer gives for `images`, in the order of the file."""
+        """See `Teacher`."""
         names = [*self._is_convolution]
         return {name: given.shape for name, given in zip(names, self.run(images, names), strict=True)}
 
     def is_convolution(self, name: str) -> bool:
-        """Whether the channels of that layer are the second dimension; otherwise they are the last."""
+        """See `Teacher`."""
         return self._is_convolution[name]
 
     def attach(self, names: Collection[str]) -> None:
-        """Set the layers whose features are wanted."""
+        """See `Teacher`."""
         self._wanted = [*names]
 
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
-        """The features of those layers, as float32, where the images are."""
+        """See `Teacher`."""
         assert self._wanted, "attach comes first"
         given = self.run(images, self._wanted)
         return {name: tensor.float() for name, tensor in zip(self._wanted, given, strict=True)}
 
     def detach(self) -> None:
-        """Nothing to undo."""
+        """See `Teacher`."""
 
 
 def _layers(graph: onnx.GraphProto) -> dict[str, bool]:
     """Names of the layers' outputs, and whether the layer is a convolution; without the logits."""
-    # The dimensions of every constant, for what is computed of several those of the largest.
+    # The number of dimensions of every constant; the maximum for one that is computed from several.
     constants = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         inputs = [name for name in node.input if name]
@@ -167,7 +166,7 @@ def _layers(graph: onnx.GraphProto) -> dict[str, bool]:
 
 
 def _with_bias(product: str, readers: Mapping[str, Sequence[onnx.NodeProto]], constants: Mapping[str, int]) -> str:
-    """The sum of `product` and a constant vector, if that is the only use of it; otherwise `product`."""
+    """The sum of `product` and a constant vector, if that is its only use; otherwise `product`."""
     tensor = product
     while len(readers.get(tensor, ())) == 1:
         (node,) = readers[tensor]

@@ -17,7 +17,7 @@ _MOVES = ("Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Quantization) -> Path:
-    """The quantized file, written into `folder`; ranges of activations are those on `images`, (N, C, H, W) float32."""
+    """Write the quantized file into `folder`, with activation ranges from `images`, (N, C, H, W) float32."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -53,16 +53,16 @@ def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Qua
         reduce_range=plan.target == "any",
         calibrate_method=methods[plan.calibration],
         extra_options=options,
-        nodes_to_exclude=_kept_float(prepared, plan.keep_float),
+        nodes_to_exclude=_float_nodes(prepared, plan.keep_float),
     )
     return quantized
 
 
-def _kept_float(prepared: Path, which: str) -> list[str]:
+def _float_nodes(prepared: Path, which: str) -> list[str]:
     """Names of the nodes that stay in float32.
 
     Raises:
-        SlimsearchError: the file has no node for a layer that `which` names.
+        SlimsearchError: the file has no node for a layer in `which`.
     """
     import onnx
 
@@ -86,10 +86,10 @@ def _kept_float(prepared: Path, which: str) -> list[str]:
 
 
 def _overrides(prepared: Path, learned: Mapping[str, LearnedRange]) -> dict[str, list[dict[str, Any]]]:
-    """For ONNX Runtime: the scale and zero point of every weight, and of the tensor that its layer reads.
+    """ONNX Runtime's overrides: scale and zero point of every learned weight, and of its layer's input.
 
-    A layer is found by its weight, which is an initializer called like it; a matrix that the exporter has turned has
-    its channels on the other axis.
+    Layers are found by the names of their weights; a matrix that the exporter has transposed has its channels on the
+    other axis.
     """
     import numpy as np
     import onnx
@@ -119,7 +119,7 @@ def _overrides(prepared: Path, learned: Mapping[str, LearnedRange]) -> dict[str,
         zero_point = np.array(known.input_zero_point, dtype=np.uint8)
         tensor = node.input[0]
         found.setdefault(tensor, [{"scale": scale, "zero_point": zero_point}])
-        # What only moves values gives its output the range of its input, whatever is said of the output.
+        # ONNX Runtime gives outputs of operators that only move values the range of the input, despite overrides.
         while (producer := producers.get(tensor)) is not None and producer.op_type in _MOVES:
             tensor = producer.input[0]
             found.setdefault(tensor, [{"scale": scale, "zero_point": zero_point}])

@@ -1,10 +1,11 @@
-"""The packed form of weights with few different values, for storage only: no runtime reads it.
+"""Packed weights with few distinct values, for storage only: no runtime reads them.
 
-Source: Deep Compression (Han et al. 2016): a table of values, and indices by Huffman's code. Not stored as a sparse
-matrix: the zeros of a pruned weight get a code of one bit, instead of the distances between the others.
+Source: Deep Compression (Han et al. 2016): a table of values, and Huffman-coded indices. Difference: no sparse
+matrices; the zeros of a pruned weight get a one-bit code instead of distances between the other values.
 
-A file is a mark, the length of its header, the header (zlib over JSON, one list a tensor) and the tensors' bytes,
-little endian. Indices are written in a canonical code, whose lengths stand before them, or in one of equal lengths.
+A file consists of a magic string, the length of its header, the header (zlib over JSON, one list per tensor) and the
+tensors' bytes, little endian. Indices have a canonical Huffman code, preceded by its lengths, or a code of equal
+lengths.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ _MARK = b"slimsearch-packed-1\n"
 _RAW, _FIXED, _HUFFMAN = "raw", "fixed", "huffman"
 _LARGEST_TABLE = 256
 _LONGEST_CODE = 16
-_CHUNK = 1 << 18  # symbols or bytes that are unfolded into bits at a time
+_CHUNK = 1 << 18  # symbols or bytes that are expanded into bits at a time
 
 
 def pack(network: Network) -> bytes | None:
-    """Every tensor of the module, exactly; None for a network whose weights are not of few values.
+    """Pack all tensors of the module without loss; None if its weights do not have few values.
 
-    Those are networks whose plan has the form ``CODEBOOK``, or learned ranges of fewer bits than the file's int8.
+    They have few values if the plan's form is ``CODEBOOK``, or if its learned ranges have fewer bits than int8.
     """
     plan = network.quantization
     if plan is None or plan.kind not in ("simulated", "storage only"):
@@ -51,7 +52,7 @@ def pack(network: Network) -> bytes | None:
 
 
 def unpack(data: bytes) -> dict[str, Tensor]:
-    """The tensors that `pack` was given, by name, as ``load_state_dict`` takes them.
+    """The tensors of a packed network by name, for ``load_state_dict``.
 
     Raises:
         SlimsearchError: `data` is not what `pack` wrote.
@@ -67,13 +68,13 @@ def unpack(data: bytes) -> dict[str, Tensor]:
         header = json.loads(zlib.decompress(data[start:end]))
         found = {name: torch.from_numpy(_unpack(reader, *entry)) for name, *entry in header}
         reader.finish()
-    except Exception as error:  # zlib, JSON, struct and numpy each have their own
+    except Exception as error:  # zlib, JSON, struct and numpy raise many kinds
         raise SlimsearchError(f"this is no packed network: {error}") from error
     return found
 
 
 def _pack(array: Array, known: LearnedRange | None) -> tuple[list[Any], bytes]:
-    """The entry of a tensor in the header (see `_unpack`), and its bytes, in the shortest form."""
+    """A tensor's entry in the header (see `_unpack`), and its bytes, in the shortest coding."""
     import numpy as np
 
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -82,22 +83,23 @@ def _pack(array: Array, known: LearnedRange | None) -> tuple[list[Any], bytes]:
     if table is not None:
         values, scales, indices = table
         lengths = _code_lengths(np.bincount(indices))
-        for way, code, stored in ((_FIXED, _equal_lengths(len(values)), b""), (_HUFFMAN, lengths, lengths.tobytes())):
+        codes = (_FIXED, _equal_lengths(len(values)), b""), (_HUFFMAN, lengths, lengths.tobytes())
+        for coding, code, stored in codes:
             bits = _encode(indices, code)
-            entry = [way, values.dtype.str, len(values), len(scales), len(bits)]
+            entry = [coding, values.dtype.str, len(values), len(scales), len(bits)]
             forms.append((entry, b"".join([values.tobytes(), scales.tobytes(), stored, bits])))
     return min(forms, key=lambda one: len(one[1]))
 
 
-def _unpack(reader: _Reader, shape: list[int], way: str, dtype: str, *sizes: int) -> Array:
+def _unpack(reader: _Reader, shape: list[int], coding: str, dtype: str, *sizes: int) -> Array:
     import numpy as np
 
     count = int(np.prod(shape, dtype=np.int64))
-    if way == _RAW:
+    if coding == _RAW:
         return reader.array(dtype, count).reshape(shape).copy()
     number, scaled, length = sizes
     values, scales = reader.array(dtype, number), reader.array("<f4", scaled)
-    lengths = reader.array("|u1", number) if way == _HUFFMAN else _equal_lengths(number)
+    lengths = reader.array("|u1", number) if coding == _HUFFMAN else _equal_lengths(number)
     found = values[_decode(reader.take(length), lengths, count)].astype(np.float32, copy=False).reshape(shape)
     return found * _along_outputs(scales, found) if scaled else found
 
@@ -126,9 +128,9 @@ class _Reader:
 
 
 def _table(weight: Array, known: LearnedRange | None) -> tuple[Array, Array, Array] | None:
-    """The values of `weight`, scales of output channels that they are multiplied by, or none, and (N,) indices.
+    """The distinct values of `weight`, scales of its output channels (empty if unused), and (N,) indices.
 
-    None where there are too many, or where they would not give exactly the weight.
+    None if there are too many values.
     """
     import numpy as np
 
@@ -156,9 +158,9 @@ def _equal_lengths(number: int) -> Array:
 
 
 def _code_lengths(counts: Array) -> Array:
-    """Bits of each symbol in Huffman's code, (n,) uint8; 0 if there is but one.
+    """Bits of each symbol in a Huffman code, (n,) uint8; 0 if there is only one symbol.
 
-    Counts are evened out until no code is too long for the decoder's table, as bzip2 does it.
+    Counts are flattened until no code is too long for the decoder's table, as in bzip2.
     """
     import numpy as np
 
@@ -174,7 +176,7 @@ def _code_lengths(counts: Array) -> Array:
 
 
 def _canonical(lengths: Array) -> tuple[Array, list[int]]:
-    """Symbols in the order of their codes, and those codes: numbers of `lengths` bits each (RFC 1951, 3.2.2)."""
+    """Symbols in the order of their codes, and the codes, of `lengths` bits each (RFC 1951, 3.2.2)."""
     import numpy as np
 
     order = np.argsort(lengths, kind="stable")
@@ -187,7 +189,7 @@ def _canonical(lengths: Array) -> tuple[Array, list[int]]:
 
 
 def _encode(indices: Array, lengths: Array) -> bytes:
-    """The codes of all `indices`, one after the other, filled up to whole bytes."""
+    """The concatenated codes of `indices`, padded to whole bytes."""
     import numpy as np
 
     longest = int(lengths.max())
@@ -216,7 +218,7 @@ def _decode(data: bytes, lengths: Array, count: int) -> Array:
     padded = np.frombuffer(data + bytes(4), np.uint8).astype(np.uint32)
     found, position, left = [], 0, count
     for start in range(0, len(data), _CHUNK):
-        # What stands in the next `longest` bits, at every bit of the chunk; then from code to code.
+        # Read the next `longest` bits at every bit of the chunk, then jump from code to code.
         own = padded[start : start + _CHUNK + 3]
         words = own[:-3] << 24 | own[1:-2] << 16 | own[2:-1] << 8 | own[3:]
         words = words[: len(data) - start]

@@ -1,4 +1,4 @@
-"""Forms of storing weights that the runtime turns into float32 when it loads the file."""
+"""Compact storage of weights in ONNX files, which the runtime converts to float32 on loading."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _LARGEST_CODEBOOK = 256
 
 
 def store(model: onnx.ModelProto, form: str) -> onnx.ModelProto:
-    """`model`, float32, with its weights stored in `form`: a few operators on constants give them back.
+    """A copy of the float32 `model` with weights stored in `form`, and with operators that restore them.
 
-    ONNX Runtime computes such operators once, when it loads the file, and then runs what it would run for `model`. It
-    does so for Cast, Mul and Gather; DequantizeLinear it leaves in place for kernels that use it, and pays at each run.
+    ONNX Runtime evaluates Cast, Mul and Gather on constants once, on loading, and then runs the original model. It does
+    not do so for DequantizeLinear, which would cost time in each run.
 
-    A weight is a float32 initializer of two dimensions or more. It is left as it is where the file would not become
-    smaller, where it has values that float16 cannot hold, or more different ones than a codebook.
+    A weight is a float32 initializer of two or more dimensions. It stays unchanged if the file would not become
+    smaller, if float16 cannot represent its values, or if it has more distinct values than a codebook.
 
     Args:
         form: ``WEIGHTS_INT8``, ``WEIGHTS_FP16`` or ``CODEBOOK``.
@@ -59,7 +59,7 @@ def store(model: onnx.ModelProto, form: str) -> onnx.ModelProto:
 
 
 def _int8(name: str, prefix: str, weight: Array, axis: int) -> Stored:
-    """Whole multiples, -127 to 127, of one scale for each channel along `axis`."""
+    """Integers from -127 to 127, with one scale per channel along `axis`."""
     import numpy as np
     import onnx
     from onnx import helper, numpy_helper
@@ -87,7 +87,7 @@ def _fp16(name: str, prefix: str, weight: Array, axis: int) -> Stored | None:
 
 
 def _codebook(name: str, prefix: str, weight: Array, axis: int) -> Stored | None:
-    """The different values, and for each weight the index of its value."""
+    """The distinct values, and the index of each weight's value."""
     import numpy as np
     import onnx
     from onnx import helper, numpy_helper
@@ -105,7 +105,7 @@ def _codebook(name: str, prefix: str, weight: Array, axis: int) -> Stored | None
 
 
 def _channel_axis(graph: onnx.GraphProto, name: str) -> int:
-    """Where a weight has the channels of its operator's output."""
+    """The axis of a weight that holds its operator's output channels."""
     for node in graph.node:
         if name in node.input[1:]:
             transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)

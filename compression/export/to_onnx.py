@@ -29,18 +29,18 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
     """Write `network` to `path` as one ONNX file, ``images`` (N, C, H, W) float32 -> ``logits``, N free.
 
     Args:
-        network: its quantization plan says how the file stores and runs it; float32 without one.
-        path: of the file, which is written whole or not at all.
-        images: (N, C, H, W) float32, normalised training images: an example input, and the calibration set.
-        metadata: recorded in the file's ``metadata_props``, with a note on the quantization.
+        network: its quantization plan determines how the file stores and runs it; float32 without a plan.
+        path: of the file, which is written atomically.
+        images: normalized training images, (N, C, H, W) float32: an example input, and the calibration set.
+        metadata: stored in the file's ``metadata_props``, with a note on the quantization.
 
     Raises:
-        SlimsearchError: the network cannot be expressed in ONNX, or not be quantized.
+        SlimsearchError: the network cannot be exported to ONNX or quantized.
     """
     import onnx
 
     plan = network.quantization
-    # Layers of a plan are found by the names of their weights, which the exporter's own folding changes.
+    # The plan's layers are found by the names of their weights, which the exporter's folding changes.
     if plan is not None and (plan.learned or plan.keep_float not in KEPT_FLOAT):
         network = fold_batch_norm(network, images[:2])
         plan = network.quantization
@@ -54,7 +54,7 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
                 elif plan is not None:
                     onnx.save(store(onnx.load(str(file)), plan.form), str(file))
                 _tidy(file, {**(metadata or {}), **({"quantization": plan.note} if plan is not None else {})})
-        except Exception as error:  # the exporters raise anything
+        except Exception as error:  # the exporters raise many kinds
             raise SlimsearchError(f"export to ONNX failed: {describe_error(error)}") from error
         file.replace(path)
 
@@ -68,12 +68,12 @@ def _to_onnx(network: Network, file: Path, example: Tensor) -> None:
         "output_names": [OUTPUT],
         "opset_version": _OPSET,
     }
-    # A BatchNorm folded into a weight would multiply the values of the codebook by the channels; the runtime folds it.
+    # Folding a BatchNorm would multiply the number of values of the codebook by the channels; the runtime folds it.
     codebook = network.quantization is not None and network.quantization.form == CODEBOOK
     mode = torch.onnx.TrainingMode.PRESERVE if codebook else torch.onnx.TrainingMode.EVAL
     example = example.contiguous()
     try:
-        # The TorchScript exporter: a tenth of the time and half the bytes of the newer one (stack traces).
+        # The TorchScript exporter takes a tenth of the time of the newer one and writes half the bytes.
         axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
         torch.onnx.export(module, (example,), str(file), dynamo=False, dynamic_axes=axes, training=mode, **options)
     except Exception as first:
@@ -82,7 +82,7 @@ def _to_onnx(network: Network, file: Path, example: Tensor) -> None:
             torch.onnx.export(
                 module, (example,), str(file), dynamo=True, external_data=False, dynamic_shapes=shapes, **options
             )
-        except Exception:  # the older exporter's reason is the one that names the operator
+        except Exception:  # the older exporter's message names the operator
             raise first from None
 
 
@@ -113,12 +113,12 @@ def _tidy(file: Path, metadata: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the exporters' prints and warnings; errors are raised."""
+    """Silence the exporters' prints and warnings."""
     import torch
 
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    # The older exporter prints the graph of an unknown operation from C++, whatever its options say.
+    # The older exporter prints the graph of an unknown operation from C++, even if not verbose.
     log = getattr(torch._C, "_jit_onnx_log", None)
     if log is not None:
         torch._C._jit_onnx_log = lambda *message: None

@@ -10,20 +10,20 @@ from slimsearch.errors import SlimsearchError, first_line
 
 
 def read_onnx(path: Path) -> bytes:
-    """The content of an ONNX file that holds all its weights.
+    """Read an ONNX file, and check that it contains all its weights.
 
-    An ONNX file may name another file for a tensor, by a path that its author chose, or an address in memory. Load
-    the bytes that were checked, not the file again: it may have changed in between.
+    An ONNX file may refer to a tensor in another file, by a path that its author chose, or at a memory address. Load
+    the returned bytes, not the file again, which may have changed since.
 
     Raises:
-        SlimsearchError: the file cannot be read, is no ONNX, or refers to anything outside it.
+        SlimsearchError: the file cannot be read, is not an ONNX file, or refers to external data.
     """
     import onnx
 
     try:
         content = path.read_bytes()
         model = onnx.load_model_from_string(content)
-    except Exception as error:  # the file system and protobuf each have their own
+    except Exception as error:  # the file system and protobuf raise many kinds
         raise SlimsearchError(f"'{path}' is no ONNX file: {first_line(error)}") from error
     for tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
@@ -36,7 +36,7 @@ def read_onnx(path: Path) -> bytes:
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    """Every tensor anywhere in a protobuf message: initializers, attributes, subgraphs, functions, sparse ones."""
+    """All tensors in a protobuf message: initializers, attributes, subgraphs, functions, sparse tensors."""
     for field, value in message.ListFields():
         if field.message_type is None:
             continue

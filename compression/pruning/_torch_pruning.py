@@ -1,14 +1,14 @@
-"""Coupled channels, found and removed by torch-pruning: the one file that knows that library.
+"""The adapter to torch-pruning, which finds and removes coupled channels; no other file imports that library.
 
-Source: DepGraph (Fang et al. 2023). Relied on, in torch-pruning 1.5 and 1.6:
+Source: DepGraph (Fang et al. 2023). Used of torch-pruning 1.5 and 1.6:
 
 - its documented API: `DependencyGraph` with `build_dependency`, `get_all_groups`, `get_pruning_group`,
   `get_pruner_of_module`, `get_out_channels`, `get_in_channels` and `is_out_channel_pruning_fn`; a group's items `dep`
   and `idxs` with `dep.layer` and `dep.pruning_fn`; `Group.prune`; the functions ``prune_..._channels``.
-- `root_idxs` of an item, which it does not document: for each of the item's channels the channel of the group's root.
+- the undocumented `root_idxs` of an item: the channel of the group's root for each of the item's channels.
 - `dep.target.type` and the slice's `step`, to recognize slices that take every other channel.
-- the local variable ``node`` of the function in which an analysis fails, to name the layers in the message. Without it
-  the message has the reason alone.
+- the local variable ``node`` of the function in which an analysis fails, to name the layers in the message; without it
+  the message has only the reason.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Member:
     """The channels of one layer in a group.
 
     Attributes:
-        layer: a layer of the network, or what torch-pruning has for an operation or for a parameter without a layer.
-        outputs: whether they are output channels of it.
+        layer: a layer of the network, or torch-pruning's stand-in for an operation or for a parameter without a layer.
+        outputs: whether they are output channels of the layer.
         channels: their indices in the layer.
-        roots: for each of them the channel of the group's root.
-        is_scored: whether the layer's weights say what its channels are worth: a convolution that is not depthwise, a
-            Linear, a BatchNorm or a LayerNorm.
+        roots: the corresponding channels of the group's root.
+        is_scored: whether the layer's weights rate its channels: a convolution that is not depthwise, a Linear, a
+            BatchNorm or a LayerNorm.
     """
 
     layer: Any
@@ -43,7 +43,7 @@ class Member:
     is_scored: bool
 
     def weights(self) -> Tensor | None:
-        """The weights of each of the channels, (channels, weights per channel); None where there are none."""
+        """The weights of the channels, (channels, weights per channel); None if there are none."""
         import torch
 
         if not self.is_scored or self.layer.weight is None:
@@ -66,9 +66,9 @@ class Group:
     """Channels of several layers that must be removed together.
 
     Attributes:
-        layer: the root, whose channels the group is counted in.
-        outputs: whether these are output channels of it.
-        width: their number.
+        layer: the root, to whose channels those of all members are mapped.
+        outputs: whether they are output channels of the root.
+        width: number of channels of the root.
         members: all layers, the root first.
     """
 
@@ -79,11 +79,11 @@ class Group:
 
 
 class Dependencies:
-    """Which channels of a module depend on each other.
+    """The dependencies between the channels of a module.
 
     Args:
         module: in evaluation mode, with gradients enabled for its parameters, which the analysis follows.
-        images: (N, C, H, W) an input.
+        images: an input, (N, C, H, W).
 
     Raises:
         Exception: the analysis fails; see `blamed_layers`.
@@ -93,13 +93,13 @@ class Dependencies:
         import torch_pruning
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about parameters without a layer, which it handles
+            warnings.simplefilter("ignore")  # about parameters without a layer, which torch-pruning handles
             self._graph = torch_pruning.DependencyGraph().build_dependency(module, images)
 
     def groups(self, excluded: nn.Module) -> list[Group]:
-        """The groups whose channels can be followed through the network, without those of the layer `excluded`."""
+        """The groups whose channels can be traced through the network, without those of the layer `excluded`."""
         return [
-            self._read(one) for one in self._graph.get_all_groups(ignored_layers=[excluded]) if self._is_followed(one)
+            self._read(one) for one in self._graph.get_all_groups(ignored_layers=[excluded]) if self._is_traced(one)
         ]
 
     def remove(self, layer: nn.Module, channels: Sequence[int], *, outputs: bool) -> None:
@@ -132,11 +132,11 @@ class Dependencies:
         width = (self._graph.get_out_channels if outputs else self._graph.get_in_channels)(layer)
         return None if width is None else int(width)
 
-    def _is_followed(self, group: Any) -> bool:
-        """Whether the analysis knows how the channels go on through the network.
+    def _is_traced(self, group: Any) -> bool:
+        """Whether the analysis traces the channels correctly.
 
-        Where every other channel is taken, as in ShuffleNet, removing one moves all others to the wrong side; and an
-        operation that the analysis does not understand may seem to have more channels than it has.
+        It does not for slices that take every other channel, as in ShuffleNet, where removing one shifts all others,
+        nor for unknown operations, which may appear to have more channels than they have.
         """
         from torch_pruning import ops
 
@@ -151,7 +151,7 @@ class Dependencies:
 
 
 def blamed_layers(error: Exception, names: dict[nn.Module, str]) -> list[str]:
-    """Names of the layers that feed the operation at which the analysis failed; empty where this is not known."""
+    """Names of the layers before the operation at which the analysis failed; empty if unknown."""
     frames = list(traceback.walk_tb(error.__traceback__))
     nodes = [frame.f_locals["node"] for frame, _ in reversed(frames) if hasattr(frame.f_locals.get("node"), "inputs")]
     if not nodes:

@@ -1,4 +1,4 @@
-"""Channels of coupled layers: ranked, silenced and removed."""
+"""Ranking, zeroing and removal of the channels of coupled layers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _WIDE = 4  # a layer with at least this many times the rounding unit gets a roun
 
 @dataclass(frozen=True)
 class Cut:
-    """Channels of one layer, and with them all that depends on them.
+    """Channels to remove from a layer and from all layers that depend on it.
 
     Attributes:
-        layer: name of the layer at the root of the group.
-        output: whether they are output channels of it.
+        layer: name of the root of the group.
+        output: whether they are output channels of the root.
         channels: their indices.
-        silenced: for each layer of the group with these output channels, by name, their indices there.
+        silenced: indices of the corresponding output channels in all layers of the group, by name.
     """
 
     layer: str
@@ -41,13 +41,13 @@ class Cut:
 
 @dataclass(frozen=True)
 class _Ranked:
-    """A group with what ranking its channels needs.
+    """A group with the data to rank its channels.
 
     Attributes:
         group: the coupled layers.
         layer: name of the group's root.
-        blocks: number of equal blocks of the channels, each of which loses the same ones.
-        cost: parameters of one channel.
+        blocks: number of equal blocks of the channels; all lose the same ones.
+        cost: number of parameters per channel.
     """
 
     group: Group
@@ -64,12 +64,12 @@ class Channels:
     """The groups of channels of a module that can be removed.
 
     Args:
-        module: stays as it is; only its layers and shapes matter.
+        module: stays unchanged; only its layers and shapes matter.
         images: (N, C, H, W) float32, an input for the analysis.
-        round_to: layers with at least four times as many channels keep a multiple of it.
+        round_to: layers with at least four times as many channels get a multiple of it.
 
     Raises:
-        SlimsearchError: no channel of the module can be removed; the message says why.
+        SlimsearchError: no channel of the module can be removed; the message has the reason.
     """
 
     def __init__(self, module: nn.Module, images: Tensor, round_to: int = 1) -> None:
@@ -109,7 +109,7 @@ class Channels:
         return _Ranked(group, self._names[group.layer], blocks, parameters / group.width)
 
     def exclude_failing(self) -> None:
-        """Try every group alone on a copy, and exclude the groups with which removing channels fails.
+        """Test every group alone on a copy, and exclude the groups whose channels cannot be removed.
 
         Raises:
             SlimsearchError: no group is left; the message names the layers and the reasons.
@@ -137,15 +137,15 @@ class Channels:
         together: bool,
         by_cost: bool = False,
     ) -> list[Cut]:
-        """The least important channels, so that about the given shares are removed.
+        """The least important channels, about the given shares.
 
         Args:
-            importance: turns scores of weights into one number for each channel.
+            importance: converts scores of weights to one number per channel.
             scores: of weights, by parameter name.
-            ratios: the share of channels to remove, one for all layers; or n shares, one for each n-th of the layers in
-                the order in which they run.
-            together: rank the channels of all layers against each other, for the first of the ratios.
-            by_cost: with `together`, rank by importance divided by the number of parameters of a channel.
+            ratios: share of channels to remove, for all layers; or n shares, each for one n-th of the layers in the
+                order of their calls.
+            together: rank the channels of all layers together, for the first of the ratios.
+            by_cost: with `together`, rank by importance divided by the number of parameters per channel.
 
         Raises:
             SlimsearchError: an importance is not finite, or there is nothing to rank.
@@ -160,7 +160,7 @@ class Channels:
                     parameter.zero_()
         ranked: list[tuple[_Ranked, Tensor]] = []
         for group in self._groups:
-            found = _worth(group.group, importance)
+            found = _channel_importance(group.group, importance)
             if found is None:
                 continue
             values = found.view(group.blocks, -1).mean(dim=0)  # (channels of a block,)
@@ -178,7 +178,7 @@ class Channels:
     def _widths(
         self, ranked: Sequence[tuple[_Ranked, Tensor]], ratios: Sequence[float], together: bool, by_cost: bool
     ) -> list[float]:
-        """Number of channels that each group keeps, before rounding."""
+        """Number of remaining channels of each group, before rounding."""
         import torch
 
         if not together:
@@ -195,7 +195,7 @@ class Channels:
         return [group.blocks * int((v > threshold).sum()) for (group, _), v in zip(ranked, comparable, strict=True)]
 
     def _section(self, group: _Ranked, count: int) -> int:
-        """Index of the section of the network with the group, where all groups fall into `count` equal sections."""
+        """Index of the group's section, if the groups are divided into `count` equal sections in order."""
         positions = sorted(self._position(other) for other in self._groups)
         return positions.index(self._position(group)) * count // len(positions)
 
@@ -203,7 +203,7 @@ class Channels:
         return min((self._order[layer] for layer in self._layers(group) if layer in self._order), default=0)
 
     def _layers(self, group: _Ranked) -> list[str]:
-        """Names of the layers that produce the channels of a group or, without any, of those that read them."""
+        """Names of the layers that produce the channels of a group or, if there are none, that read them."""
         named = [(self._names.get(member.layer), member.outputs) for member in group.group.members]
         produced = [name for name, outputs in named if name is not None and outputs]
         return produced or [name for name, _ in named if name is not None]
@@ -213,7 +213,7 @@ class Channels:
         step = math.lcm(unit, group.blocks)
         if step >= group.width:
             step = group.blocks
-        # Wide layers get the nearest round width; narrow ones the width that the ratio leaves, rounded up.
+        # Wide layers get the nearest multiple; narrow ones the width of the ratio, rounded up.
         rounded = round(width / step) * step if unit > 1 else math.ceil(width / step - 1e-6) * step
         per_block = max(rounded, step) // group.blocks
         gone = len(values) - per_block
@@ -223,7 +223,7 @@ class Channels:
         return self._cut(group, tuple(block * len(values) + i for block in range(group.blocks) for i in least))
 
     def _cut(self, group: _Ranked, channels: tuple[int, ...]) -> Cut:
-        """The cut of these channels, with the outputs of every layer of the group that go."""
+        """The cut of these channels, with the corresponding output channels of all layers of the group."""
         chosen = set(channels)
         silenced: dict[str, tuple[int, ...]] = {}
         for member in group.group.members:
@@ -238,10 +238,10 @@ class Channels:
         """Remove the channels from `module`, in place.
 
         Returns:
-            the output channels that each layer lost, by name.
+            the removed output channels of each layer, by name.
 
         Raises:
-            SlimsearchError: the network does not run without them, or its output has another shape.
+            SlimsearchError: the network fails without them, or its output has another shape.
         """
         import torch
 
@@ -270,19 +270,19 @@ class Channels:
         self.cut(copy.deepcopy(self._shadow), cuts)
 
 
-def _worth(group: Group, importance: Importance) -> Tensor | None:
-    """Importance of each channel of a group's root, (width,): the mean over the layers with that channel.
+def _channel_importance(group: Group, importance: Importance) -> Tensor | None:
+    """Importance of each channel of a group's root, (width,): the mean over the scored layers.
 
-    None if the importance looks at none of the layers.
+    None if the importance scores none of the layers.
     """
     import torch
 
     total, layers = torch.zeros(group.width), 0
     for member in group.members:
         rows = member.weights()
-        worth = None if rows is None else importance.channels(member.layer, rows)
-        if worth is not None:
-            total.scatter_add_(0, torch.tensor(member.roots), worth.float())
+        scores = None if rows is None else importance.channels(member.layer, rows)
+        if scores is not None:
+            total.scatter_add_(0, torch.tensor(member.roots), scores.float())
             layers += 1
     return total / layers if layers else None
 
@@ -309,7 +309,7 @@ def silence(module: nn.Module, cuts: Sequence[Cut]) -> Callable[[], None]:
 
 
 def _blocks(layer: Any) -> int:
-    """Number of equal blocks of a layer's channels: groups of convolutions and norms, heads of attention."""
+    """Number of equal blocks of a layer's channels: groups of convolutions and norms, or attention heads."""
     import torch
 
     if isinstance(layer, torch.nn.Conv2d):

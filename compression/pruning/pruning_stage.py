@@ -1,4 +1,4 @@
-"""What `prune` and `level` share: options, gradients to look at, and cutting while the network trains."""
+"""The base of pruning stages: common options, observation of gradients, and gradual cuts during training."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 _SCOPES = ("layer", "network")
-_BATCH = 64  # images of a look at the gradients
+_BATCH = 64  # images per observation of gradients
 
 
 @dataclass(frozen=True)
 class PruningStage(TrainingStage):
-    """The options of a stage that prunes; see `slimsearch.compression.prune.Prune`."""
+    """A pruning stage with its common options; see `slimsearch.compression.prune.Prune`."""
 
     importance: str = "l1"
     schedule: str = "at_once"
@@ -45,17 +45,17 @@ class PruningStage(TrainingStage):
         )
 
     def new_importance(self) -> Importance:
-        """A new object for each pruning: it remembers what it observes."""
+        """A new importance object, since it stores observations."""
         importance_class = load_class("importance", self.importance, "slimsearch.compression.pruning.importances")
         return importance_class()  # type: ignore[no-any-return]
 
     def new_schedule(self) -> Schedule:
-        """The schedule by its name."""
+        """A new schedule object."""
         return load_class("schedule", self.schedule, "slimsearch.compression.pruning.schedules")()  # type: ignore[no-any-return]
 
 
 def observe(importance: Importance, module: nn.Module, training: Training) -> None:
-    """Have an importance observe the gradients of the loss on training images, a batch at a time."""
+    """Let an importance observe the gradients of the loss on batches of training images."""
     import torch
     import torch.nn.functional as F
 
@@ -70,11 +70,11 @@ def observe(importance: Importance, module: nn.Module, training: Training) -> No
 
 
 class GradualCut(AfterStep):
-    """Observes gradients, cuts a little more at each event, and keeps at zero what was cut.
+    """Observes gradients, cuts more at each event, and holds cut weights at zero.
 
     Args:
-        stage: its options.
-        importance: what to cut.
+        stage: gives the options.
+        importance: criterion of the cut.
     """
 
     def __init__(self, stage: PruningStage, importance: Importance) -> None:
@@ -89,7 +89,7 @@ class GradualCut(AfterStep):
         if done <= end:
             if self.importance.needs_gradients:
                 self.importance.observe(weights(module), gradients(module))
-            # Event k of n comes after the share k / n of the ramp.
+            # Event k of n happens after the share k / n of the ramp.
             before, now = (math.floor(d * events / end) for d in (step, done))
             if now > before:
                 self.cut(module, self._schedule.share(now / events), last=now == events)
@@ -97,11 +97,11 @@ class GradualCut(AfterStep):
 
     @abstractmethod
     def cut(self, module: nn.Module, share: float, last: bool) -> None:
-        """Choose what to cut, so that `share` of the final sparsity is reached."""
+        """Choose the cut that reaches `share` of the final sparsity."""
 
     @abstractmethod
     def hold(self, module: nn.Module) -> None:
-        """Set to zero what has been cut."""
+        """Set the cut weights to zero."""
 
     def state(self) -> dict[str, Any]:
         return {"importance": self.importance.state()}

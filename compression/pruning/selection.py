@@ -1,4 +1,4 @@
-"""Choice of the channels to remove, so that a target is met, at once or while the network trains."""
+"""Selection of the channels to remove for a target, at once or gradually."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SEARCH_STEPS = 14  # of the bisection for a target: to within 1 in 16,000 of th
 
 
 class Selection:
-    """The channels to remove from a network, by the options of a stage."""
+    """Selects the channels to remove from a network by the options of a stage."""
 
     def __init__(
         self, stage: Prune, channels: Channels, importance: Importance, network: Network, training: Training
@@ -56,7 +56,7 @@ class Selection:
         """The cuts that reach the target.
 
         Raises:
-            SlimsearchError: the target cannot be reached, or no layer has a channel to spare.
+            SlimsearchError: the target cannot be reached, or no channel can be removed.
         """
         name = next((n for n in TARGETS[1:] if getattr(self.stage, n) is not None), None)
         if name is not None:
@@ -130,13 +130,13 @@ class GradualChannels(GradualCut):
     def cut(self, module: nn.Module, share: float, last: bool) -> None:
         scores = self._zero_for_cut(self.importance.scores(weights(module)))
         if self._ratio is None:
-            self._selection.final(scores)  # finds the ratio that the target needs
+            self._selection.final(scores)  # determines the ratio for the target
             self._ratio = self._selection.ratio
         self._cuts = self._selection.final(scores) if last else self._selection.choose(scores, self._ratio * share)
         self._apply = None
 
     def _zero_for_cut(self, scores: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Scores of 0 for the channels that are cut already, so that they are cut again."""
+        """Scores with 0 for the channels that are already cut, so that they are cut again."""
         scores = {name: score.clone() for name, score in scores.items()}
         for one in self._cuts:
             for layer, channels in one.silenced.items():

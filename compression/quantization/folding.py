@@ -1,4 +1,4 @@
-"""Folding of BatchNorm into the convolution before it, with the convolution's learned scales."""
+"""Folding of BatchNorm into the preceding convolution and its learned scales."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _TOLERANCE = 1e-3
 
 
 def fold_batch_norm(network: Network, images: Tensor) -> Network:
-    """`network` with every BatchNorm2d folded into the Conv2d whose output it reads; learned scales change with it.
+    """`network` with every BatchNorm2d folded into the Conv2d before it, including the learned scales of its weight.
 
-    A BatchNorm stays where folding would change the logits: the convolution's output is also read elsewhere.
+    A BatchNorm stays if folding would change the logits because other layers read the convolution's output.
     """
     import torch
     from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -58,7 +58,7 @@ def _multiplied(plan: Quantization, name: str, norm: nn.BatchNorm2d) -> Quantiza
 
 
 def _pairs(module: nn.Module, images: Tensor) -> list[tuple[str, str]]:
-    """Names of convolutions and of the BatchNorm layers that read their outputs, where each runs once."""
+    """Names of convolutions and of the BatchNorm layers that read their outputs, if each runs once."""
     import torch
 
     order = layers_in_order(module, images)

@@ -1,7 +1,7 @@
-"""Training with simulated integers: quantizers of weights and inputs, and the stages that learn with them.
+"""Quantization-aware training: quantizers of weights and inputs, and the base of stages that train with them.
 
-A weight's quantizer is a parametrization of the layer, an input's runs before the layer; a tensor that several layers
-read has one quantizer for all of them, as it has one scale in the file.
+The quantizer of a weight is a parametrization of the layer; that of an input runs before the layer. Layers that read
+the same tensor share its quantizer, since the tensor has one scale in the file.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _SMALLEST = 1e-8
 
 
 def round_through(x: Tensor) -> Tensor:
-    """Rounded; the gradient passes as if it were not (Bengio et al. 2013)."""
+    """Round `x`, with the gradient of the identity (straight-through, Bengio et al. 2013)."""
     return x + (x.round() - x).detach()
 
 
 class WeightQuantizer(nn.Module):
-    """Puts a weight on a grid: whole multiples, in [-top, top], of a scale for each output channel, or of one.
+    """Rounds a weight to a grid: integers in [-top, top] times a scale.
 
     Args:
         bits: the grid has 2^bits - 1 points.
-        per_channel: one scale for each output channel.
+        per_channel: one scale per output channel, not one per tensor.
     """
 
     def __init__(self, bits: int, per_channel: bool) -> None:
@@ -44,7 +44,7 @@ class WeightQuantizer(nn.Module):
 
     @abstractmethod
     def scale(self, weight: Tensor) -> Tensor:
-        """(C_out,) or (1,), above 0."""
+        """The scale, (C_out,) or (1,), above 0."""
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight on its grid, (C_out, ...)."""
@@ -52,20 +52,20 @@ class WeightQuantizer(nn.Module):
         return round_through((weight / scale).clamp(-self.top, self.top)) * scale
 
     def largest(self, weight: Tensor) -> Tensor:
-        """The largest absolute value of each channel, or of all, (C_out,) or (1,), at least a little."""
+        """The largest absolute value per channel or tensor, (C_out,) or (1,), above 0."""
         flat = weight.detach().abs().flatten(1)
         return (flat.amax(dim=1) if self.per_channel else flat.max().view(1)).clamp_min(_SMALLEST)
 
 
 class InputQuantizer(nn.Module):
-    """Puts the input of layers on the grid of uint8."""
+    """Rounds the input of layers to a uint8 grid."""
 
     @abstractmethod
     def grid(self) -> tuple[Tensor, Tensor]:
-        """Scale and zero point, both of no dimension."""
+        """Scale and zero point, both scalars."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The input on its grid, any shape; computed in float32."""
+        """The input on its grid, in any shape; computed in float32."""
         scale, zero = self.grid()
         integers = (round_through(x.float() / scale) + zero).clamp(0, _TOP)
         return ((integers - zero) * scale).to(x.dtype)
@@ -73,32 +73,32 @@ class InputQuantizer(nn.Module):
 
 @dataclass(frozen=True)
 class InputRange:
-    """The smallest and the largest value of a tensor that layers read, on the calibration images."""
+    """The smallest and largest value of a layer input on the calibration images."""
 
     low: float
     high: float
 
     @property
     def is_positive(self) -> bool:
-        """Whether no value is below 0, as after a ReLU: the zero point must be 0, or the runtime drops the ReLU."""
+        """Whether no value is below 0, as after a ReLU; the zero point must then be 0, since runtimes drop the ReLU."""
         return self.low >= 0
 
 
 @dataclass(frozen=True)
 class LearnedQuantization(TrainingStage):
-    """Train with simulated integers, then hand the ranges that were learned to the file.
+    """Train with simulated integers, then export the learned ranges.
 
-    Weights of all convolutions and linear layers, and their inputs, are quantized; inputs to 8 bits, with which the
-    deployed file computes. BatchNorm stays as it is and is folded at the export. Below 8 bits the file still holds and
-    computes int8, on the coarser grid; the metric `packed_kib` is its size with so many bits a weight.
+    Quantizes the weights and inputs of all convolutions and linear layers; inputs to 8 bits, as in the deployed file.
+    BatchNorm stays unchanged and is folded on export. Below 8 bits the file still stores and computes int8, on the
+    coarser grid; the metric `packed_kib` is its size with `bits` per weight.
 
     Attributes:
-        bits: of weights, 2 to 8; below 8 the first and the last layer keep 8.
-        per_channel: one scale for each output channel of a weight.
-        target: "any" for a file that answers alike on every x86 processor (8 bits then means 7, so that sums of
-            two products do not saturate), "vnni" for the finer weights that need a processor with those instructions.
-        epochs: length of the training, by default as long as the network was trained.
-        learning_rate: peak of its schedule; by default a fifth of the evaluator's usual 5e-3.
+        bits: of weights, 2 to 8; below 8 the first and the last layer have 8.
+        per_channel: one scale per output channel of a weight.
+        target: "any" for the same outputs on every x86 processor (8 bits are then 7, so that sums of two products do
+            not saturate); "vnni" for finer weights, which need a processor with VNNI instructions.
+        epochs: length of the training, by default that of the network's training.
+        learning_rate: peak of the schedule, by default 1e-3, a fifth of that of training.
     """
 
     is_last: ClassVar[bool] = True
@@ -116,11 +116,11 @@ class LearnedQuantization(TrainingStage):
 
     @abstractmethod
     def weight_quantizer(self, weight: Tensor, bits: int) -> WeightQuantizer:
-        """A quantizer for a layer's weight, (C_out, ...), as it is before the training."""
+        """A quantizer for a layer's weight before the training, (C_out, ...)."""
 
     @abstractmethod
     def input_quantizer(self, observed: InputRange) -> InputQuantizer:
-        """A quantizer for a tensor that layers read."""
+        """A quantizer for a layer input."""
 
     @final
     def begin(self, network: Network, training: Training) -> Part:
@@ -154,8 +154,8 @@ def attach(
     Args:
         module: in evaluation mode.
         images: (N, C, H, W) for the calibration of inputs.
-        weight: a layer's name and its weight to its quantizer.
-        activation: the range of an input to its quantizer.
+        weight: constructs a quantizer from a layer's name and weight.
+        activation: constructs a quantizer from the range of an input.
     """
     order = layers_in_order(module, images[:2])
     readers, ranges = _inputs(module, images, order)
@@ -170,7 +170,7 @@ def attach(
 
 
 def detach(module: nn.Module) -> dict[str, LearnedRange]:
-    """Remove the quantizers, in place; weights stay on their grids. Returns the ranges of all layers, by name."""
+    """Remove the quantizers, in place; weights stay on their grids. Returns the learned ranges by layer name."""
     module.eval()
     learned: dict[str, LearnedRange] = {}
     for name, layer in list(module.named_modules()):
@@ -205,12 +205,12 @@ def _quantize_input(layer: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Te
 def _inputs(
     module: nn.Module, images: Tensor, order: list[str]
 ) -> tuple[Mapping[int, list[str]], Mapping[int, InputRange]]:
-    """The layers that read the same tensor, and its range, by the tensor."""
-    tensors: list[Tensor] = []  # kept alive, so that no two have the same id
+    """The layers that read each input tensor, and the tensor's range, by tensor."""
+    tensors: list[Tensor] = []  # references, so that no two tensors have the same id
     readers: dict[int, list[str]] = {}
     ranges: dict[int, InputRange] = {}
 
-    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def observe(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             x = arguments[0]
             tensors.append(x)
@@ -225,7 +225,7 @@ def _inputs(
 
         return hook
 
-    hooks = [module.get_submodule(name).register_forward_pre_hook(look(name)) for name in order]
+    hooks = [module.get_submodule(name).register_forward_pre_hook(observe(name)) for name in order]
     try:
         with torch.no_grad():
             module(images)

@@ -1,4 +1,4 @@
-"""Quantization plans: how an exported file stores and runs the weights; stages make them, networks carry them."""
+"""Quantization plans, which stages attach to networks: how an exported file stores and runs the weights."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ DEPLOYED_BITS = {"any": 7, "vnni": 8}
 """Bits of the weights of an int8 file, by its target: sums of two 8-bit products can saturate without VNNI."""
 
 KEPT_FLOAT = ("none", "first", "last", "ends", "depthwise")
-"""Words for the layers that stay in float32; a plan may name layers instead."""
+"""Keywords for layers that stay in float32; a plan may name layers instead."""
 
 STATIC, WEIGHTS_INT8, WEIGHTS_FP16, CODEBOOK = "static", "weights-int8", "weights-fp16", "codebook"
 
 
 @dataclass(frozen=True)
 class LearnedRange:
-    """The integers of one layer as a training learned them.
+    """The learned integer grids of one layer.
 
     Attributes:
-        weight_scales: one for each output channel, or a single one; the layer's weights are whole multiples of it.
-        weight_bits: the multiples are in ``[1 - 2^(bits - 1), 2^(bits - 1) - 1]``.
+        weight_scales: one per output channel, or a single one; the layer's weights are integer multiples of it.
+        weight_bits: the integers are in ``[1 - 2^(bits - 1), 2^(bits - 1) - 1]``.
         input_scale, input_zero_point: of the layer's input as uint8.
     """
 
@@ -33,18 +33,17 @@ class LearnedRange:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How `export` is to store and run the weights; the module itself stays in float32.
+    """How the exported file stores and runs the weights; the module itself stays in float32.
 
     Attributes:
-        form: "static", int8 weights and uint8 activations as QDQ operators; "weights-int8" and "weights-fp16", small
-            weights that the runtime turns into float32 when it loads the file; "codebook", indices into the few
-            values that each weight tensor has, likewise.
-        calibration: how activation ranges are found: "minmax", "entropy" or "percentile".
-        per_channel: one scale for each output channel of a weight, not one for the tensor.
-        target: "any" answers alike on every x86 processor (weights of 7 bits, so that products added in 16 bits
-            do not saturate); "vnni" uses all 8 bits and needs a processor with those instructions.
-        learned: ranges of layers, by name, that a training found; the others are calibrated.
-        keep_float: of the static form, layers that stay in float32: one of `KEPT_FLOAT`, or names joined by spaces.
+        form: "static": int8 weights and uint8 activations with QDQ operators. "weights-int8", "weights-fp16" and
+            "codebook" (indices into the distinct values of each tensor): the runtime converts to float32 on loading.
+        calibration: how activation ranges are determined: "minmax", "entropy" or "percentile".
+        per_channel: one scale per output channel of a weight, not one per tensor.
+        target: "any" gives the same outputs on every x86 processor (weights of 7 bits, so that sums of products in 16
+            bits do not saturate); "vnni" uses all 8 bits and needs a processor with VNNI instructions.
+        learned: ranges learned in training, by layer name; other layers are calibrated.
+        keep_float: layers that stay in float32 in the static form: one of `KEPT_FLOAT`, or names joined by spaces.
     """
 
     calibration: str = "minmax"
@@ -56,10 +55,10 @@ class Quantization:
 
     @property
     def kind(self) -> str:
-        """The arithmetic of the running file.
+        """The arithmetic of the file.
 
-        "int8" for integer arithmetic, "simulated" for fewer bits than it has, "weights only" and "storage only" for
-        weights that the runtime turns into float32 when it loads the file.
+        "int8" for integer arithmetic, "simulated" for fewer bits on int8, "weights only" and "storage only" for weights
+        that the runtime converts to float32 on loading.
         """
         if self.form == STATIC:
             deployed = DEPLOYED_BITS[self.target]
@@ -68,7 +67,7 @@ class Quantization:
 
     @property
     def note(self) -> str:
-        """A line for users who deploy the file."""
+        """A note for the file's metadata."""
         if self.form != STATIC:
             return "small weights that the runtime turns into float32 when it loads the file"
         if self.target == "any":
@@ -84,12 +83,12 @@ class Quantization:
         return replace(self, learned={**self.learned, layer: replace(known, weight_scales=scales)})
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The plan as plain values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Quantization:
-        """The plan of which `to_json` of this or an earlier version gave `values`."""
+        """The plan from `values` of `to_json`, also of an earlier version."""
         learned = {
             name: LearnedRange(**{**known, "weight_scales": tuple(known["weight_scales"])})
             for name, known in values.get("learned", {}).items()

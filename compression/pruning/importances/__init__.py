@@ -1,4 +1,4 @@
-"""Importances: how much each weight, or each channel, is worth; one criterion per file."""
+"""Importances: criteria that score weights or channels for pruning, one per file."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ if TYPE_CHECKING:
 class Importance(ABC):
     """Scores weights; those with the lowest scores are cut first.
 
-    A channel is worth the mean, over all layers that must be cut with it, of what `channels` gives for its weights
-    there. An object serves one pruning: it may remember what it observed.
+    The score of a channel is the mean of `channels` over all layers that are cut together. An object serves one
+    pruning, and may store what it observes.
     """
 
     needs_gradients: ClassVar[bool] = False
-    """`observe` must be called with gradients before `scores`."""
+    """Whether `observe` must be called with gradients before `scores`."""
     needs_training: ClassVar[bool] = False
-    """Gradients at one point of the training are not enough: the importance follows how weights move."""
+    """Whether the importance needs gradients of many training steps, not of one point."""
     of_channels: ClassVar[bool] = False
-    """Ranks channels alone, not single weights."""
+    """Whether the importance ranks channels only, not single weights."""
 
     def observe(self, weights: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:  # noqa: B027 - optional
-        """Look at the weights and the gradients of a training step, by parameter name."""
+        """Observe the weights and gradients of a training step, by parameter name."""
 
     @abstractmethod
     def scores(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A score of each weight, of the same shape and not negative; `channels` gets them in place of the weights."""
+        """Nonnegative scores of the weights, in their shapes; the input of `channels`."""
 
     def channels(self, layer: nn.Module, scores: Tensor) -> Tensor | None:
-        """What the channels of one layer are worth.
+        """Scores of the channels of one layer.
 
         Args:
             layer: a convolution, a Linear, a BatchNorm or a LayerNorm.
             scores: of the weights of each channel, (channels, weights per channel).
 
         Returns:
-            (channels,), or None if the importance does not look at such layers.
+            (channels,), or None if the importance ignores such layers.
         """
         return scores.abs().sum(dim=1)
 
     def state(self) -> dict[str, Any]:
-        """What was observed, for a checkpoint of the training."""
+        """The observations, for a checkpoint of the training."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:  # noqa: B027 - optional
-        """Put back what `state` gave."""
+        """Restore the result of `state`."""
 
 
 __all__ = ["Importance"]

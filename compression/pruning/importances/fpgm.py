@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Fpgm(Importance):
-    """The sum of a filter's distances from all others of its layer: a filter near their median can be replaced.
+    """The sum of a filter's distances from all others of its layer: filters near the median are redundant.
 
-    Source: He et al. 2019, "Filter pruning via geometric median". As in torch-pruning, the distances are Euclidean ones
-    between the squares of the weights, and the layers that read the channels count too. Norms do not count.
+    Source: He et al. 2019, "Filter pruning via geometric median". As in torch-pruning, the distances are Euclidean
+    distances between squared weights, and include the layers that read the channels. Norm layers are ignored.
     """
 
     of_channels: ClassVar[bool] = True

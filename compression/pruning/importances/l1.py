@@ -1,4 +1,4 @@
-"""Magnitude, by absolute value."""
+"""L1 magnitude."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Magnitude, by square."""
+"""L2 magnitude."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class L2(Importance):
-    """The square of each weight; for a channel its squared L2 norm, which ranks as the norm does.
+    """The square of each weight; for a channel its squared L2 norm.
 
     Source: He et al. 2018, "Soft filter pruning".
     """

@@ -11,11 +11,10 @@ if TYPE_CHECKING:
 
 
 class Movement(Importance):
-    """How far training moved a weight away from zero: minus the sum over steps of weight * gradient.
+    """The movement of a weight away from zero in training: minus the sum over steps of weight * gradient.
 
-    Source: Sanh et al. 2020, "Movement pruning", eq. 5, with the scores accumulated rather than learned, as their
-    section 3 shows to be the same up to the rate. Shifted so that the least of a layer is 0, which does not
-    change the order within it.
+    Source: Sanh et al. 2020, "Movement pruning", eq. 5, with accumulated instead of learned scores, which section 3
+    shows to be equivalent up to the rate. Shifted so that the least score of a layer is 0.
     """
 
     needs_gradients: ClassVar[bool] = True

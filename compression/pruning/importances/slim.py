@@ -1,4 +1,4 @@
-"""Scale of the batch normalization."""
+"""Batch normalization scale."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class Slim(Importance):
-    """The absolute scale that BatchNorm gives to a channel; layers without a BatchNorm are left whole.
+    """The absolute BatchNorm scale of a channel; layers without a BatchNorm are not pruned.
 
-    Source: Liu et al. 2017, "Network slimming", without the L1 penalty while the network is first trained.
+    Source: Liu et al. 2017, "Network slimming", without the L1 penalty in the network's training.
     """
 
     of_channels: ClassVar[bool] = True

@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 class Taylor(Importance):
-    """The squared change of the loss, to first order, if the weight were zero: (weight * gradient)^2, averaged.
+    """The squared first-order change of the loss if the weight were zero: (weight * gradient)^2, averaged.
 
-    Source: Molchanov et al. 2019, "Importance estimation for neural network pruning", eq. 8. Summed over the weights of
-    a channel, where they take the product with the channel's scale or output.
+    Source: Molchanov et al. 2019, "Importance estimation for neural network pruning", eq. 8. Difference: summed over
+    the weights of a channel instead of computed from the channel's scale or output.
     """
 
     needs_gradients: ClassVar[bool] = True
 
-    _DECAY = 0.97  # of the moving average, at each look
-    _EVERY = 4  # steps between looks, each of which passes over all weights
+    _DECAY = 0.97  # of the moving average, per observation
+    _EVERY = 4  # steps per observation, which passes over all weights
 
     def __init__(self) -> None:
         self._average: dict[str, Tensor] = {}

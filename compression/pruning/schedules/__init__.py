@@ -7,10 +7,10 @@ from typing import ClassVar
 
 
 class Schedule(ABC):
-    """The way from no sparsity to the final one."""
+    """The growth of sparsity from 0 to its final value."""
 
     gradual: ClassVar[bool] = True
-    """Cuts while the network trains; otherwise before."""
+    """Whether the cuts happen during the training, not before."""
 
     @abstractmethod
     def share(self, progress: float) -> float:

@@ -1,4 +1,4 @@
-"""One cut."""
+"""One cut before the training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from slimsearch.compression.pruning.schedules import Schedule
 
 
 class AtOnce(Schedule):
-    """Everything is cut before the training that follows."""
+    """A single cut before the training."""
 
     gradual: ClassVar[bool] = False
 

@@ -1,4 +1,4 @@
-"""Equal cuts."""
+"""Linear growth of sparsity."""
 
 from __future__ import annotations
 
