@@ -39,7 +39,7 @@ warnings.filterwarnings("ignore", message=r".*is found to be not a nn\.Module", 
 
 
 def __getattr__(name: str) -> Any:
-    # Every module of the package imports this one first: what is imported here would be imported everywhere.
+    # Lazy, since every module of the package imports this one first.
     if name in __all__:
         from slimsearch import api
 

@@ -69,22 +69,18 @@ def draw(found: SpaceCheck, path: Path) -> None:
     Raises:
         SlimsearchError: there is nothing to draw.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     costs = {name: values for name, values in found.costs.items() if values}
     if not costs:
         raise SlimsearchError("there is nothing to draw: no network runs")
-    figure, axes = plt.subplots(1, len(costs), figsize=(4 * len(costs), 3), squeeze=False)
-    for axis, (name, values) in zip(axes[0], costs.items(), strict=True):
-        axis.hist(values, bins=_BINS)
-        axis.set_xlabel(_UNITS[name])
-        axis.set_ylabel("networks")
-    figure.tight_layout()
+    figure = Figure(figsize=(4 * len(costs), 3), layout="constrained")
+    for column, (name, values) in enumerate(costs.items(), start=1):
+        axes = figure.add_subplot(1, len(costs), column)
+        axes.hist(values, bins=_BINS)
+        axes.set_xlabel(_UNITS[name])
+        axes.set_ylabel("networks")
     figure.savefig(path)
-    plt.close(figure)
 
 
 def _bars(values: Sequence[float]) -> str:

@@ -104,7 +104,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
         SlimsearchError: an option is invalid, or the space has no networks.
     """
     if configuration.evaluator != "network":
-        raise SlimsearchError("check is for networks: --evaluator has none")
+        raise SlimsearchError("check needs networks, and --evaluator has none")
     limits, recipe = Ranking.of(configuration).limits, compression.Recipe.parse(configuration.compress)
     space, data = networks(configuration, PythonObjects())
     found = check_space(space, data, samples, limits, seed=configuration.seed, predict=estimated)

@@ -30,10 +30,10 @@ class Fidelity:
     then.
 
     Args:
-        scheduler: decides which trials go on.
-        ranking: which trials are better.
+        scheduler: decides which trials continue.
+        ranking: of the trials.
         epochs: of a full training.
-        costs: metrics that are known before training.
+        costs: names of metrics that are known before training.
     """
 
     def __init__(self, scheduler: Scheduler, ranking: Ranking, epochs: int, costs: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ def start(
     if shared is not None:
         agreed = shared.join(setup.ranking.objectives, study_settings(setup.configuration, setup.environment))
         for line in environment.differences(agreed["environment"], setup.environment):
-            display.warn(f"not as where the study was begun: {line}")
+            display.warn(f"unlike on the machine that started the study: {line}")
     with RunDirectory(path, create=True) as directory:
         write_json(directory.path / "environment.json", setup.environment, indent=2)
         setup.configuration.replace(run_dir=None).write(directory.config)  # from here on it is a run
@@ -162,7 +162,7 @@ def _host(address: str) -> str:
 
 def _check_study(configuration: Configuration, path: Path) -> None:
     if configuration.storage is not None and configuration.study is None:
-        raise SlimsearchError(f"--storage: '{path}' was begun without it, its study is in its own folder")
+        raise SlimsearchError(f"--storage cannot be added to '{path}': its study is in the run directory")
 
 
 def _check_objects(configuration: Configuration, objects: PythonObjects, path: Path) -> None:
@@ -177,7 +177,7 @@ def _check_objects(configuration: Configuration, objects: PythonObjects, path: P
 
 def _check_data(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     if before["dataset"].get("fingerprint") != now["dataset"].get("fingerprint"):
-        raise SlimsearchError(f"the data set is not the one that '{path}' was begun with: its hash differs")
+        raise SlimsearchError(f"the data set is not that of '{path}': its hash differs")
 
 
 def _check_initial_weights(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
@@ -188,7 +188,7 @@ def _check_initial_weights(before: Mapping[str, Any], now: Mapping[str, Any], pa
 def _check_choices(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     if before["choices"] != now["choices"]:
         labels = environment.changed_choices(dict(before), dict(now))
-        raise SlimsearchError(f"the space is not the one that '{path}' was begun with: {labels}")
+        raise SlimsearchError(f"the space is not that of '{path}': {labels}")
 
 
 def _check_record(setup: Setup, directory: RunDirectory) -> None:

@@ -274,9 +274,8 @@ class ArchitectureSearch:
         )
         self._catch_up()
         if self._record.shared and trial.state == RUNNING and self._charged(trial.number) >= self._budget.trials:
-            self._update(
-                self._record.withdraw(trial.number, f"other drivers had begun the last of {self._budget.trials}")
-            )
+            reason = f"other drivers had started the last of {self._budget.trials} trials"
+            self._update(self._record.withdraw(trial.number, reason))
             return None
         return self._task(trial) if trial.state == RUNNING else None
 

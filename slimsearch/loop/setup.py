@@ -153,7 +153,7 @@ _RULES = (
     ),
     _Rule(
         lambda s: s.configuration.init is not None and s.traits.shares_weights,
-        "--init: networks of --strategy {strategy} begin with other weights",
+        "--init has no effect with --strategy {strategy}: its networks inherit the weights of a supernet",
     ),
     _Rule(
         lambda s: s.configuration.init is not None and s.problem.data is None,

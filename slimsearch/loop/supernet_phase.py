@@ -10,6 +10,7 @@ from slimsearch.loop.search import ArchitectureSearch
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.trial import COMPLETE, SEARCH, SUBNET, Trial
+from slimsearch.report.run_summary import spearman
 from slimsearch.search_spaces import Candidate
 from slimsearch.strategies import Failure
 
@@ -63,8 +64,6 @@ class FinalistTraining:
 
 def rank_correlation(trials: Iterable[Trial]) -> tuple[float, int] | None:
     """Spearman's correlation of inherited and trained accuracy, and the number of networks; None for fewer than 3."""
-    from scipy.stats import spearmanr
-
     recorded = tuple(trials)
 
     def complete(kind: str) -> dict[str, Trial]:
@@ -72,8 +71,6 @@ def rank_correlation(trials: Iterable[Trial]) -> tuple[float, int] | None:
 
     inherited, trained = complete(SUBNET), complete(SEARCH)
     both = sorted(inherited.keys() & trained.keys())
-    if len(both) < 3:
-        return None
     pairs = [(inherited[k].metrics["val_accuracy"], trained[k].metrics["val_accuracy"]) for k in both]
-    value = float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
-    return (0.0 if value != value else value), len(both)
+    correlation = spearman(pairs)
+    return None if correlation is None else (correlation, len(pairs))

@@ -279,7 +279,7 @@ class Configuration:
         except FileNotFoundError:
             raise SlimsearchError(f"'{path.parent}' is not a run directory: it has no {path.name}") from None
         if not isinstance(values, dict) or "format" not in values:
-            raise SlimsearchError(f"'{path}' is damaged: it says nothing about its format")
+            raise SlimsearchError(f"'{path}' is damaged: it has no format")
         found = values.pop("format")
         if found != FORMAT:
             shown = reprlib.repr(found)

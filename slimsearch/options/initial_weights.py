@@ -38,7 +38,7 @@ def initial_weights(source: str, space: ModelSpace, *, download: bool) -> bytes:
             state = arranged(state, space.input_shape[0])
         except (KeyError, IndexError, ValueError, RuntimeError) as error:
             name = space.space_class.__name__
-            raise SlimsearchError(f"--init {source}: it is no network of {name}: {first_line(error)}") from error
+            raise SlimsearchError(f"--init {source}: these are not weights of a {name}: {first_line(error)}") from error
     own = space.build(next(space.grid())).state_dict()
     state = _without_foreign_head(state, space.num_classes)
     if not state.keys() & own.keys():

@@ -106,7 +106,7 @@ def _problem(name: str, value: Any) -> str | None:
         allowed = ("auto", *_AUGMENTATIONS)
         return None if value in allowed else f"is none of {', '.join(allowed)}"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return "is no number"
+        return "is not a number"
     if name == "batch_size":
         return None if isinstance(value, int) and value >= 2 else "is not a whole number from 2 on"
     if name == "warm_up":

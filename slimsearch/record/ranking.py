@@ -115,13 +115,12 @@ class Ranking:
 
     def with_targets(self, trials: Sequence[Trial]) -> Ranking:
         """The ranking with fixed targets, once enough trials are complete."""
-        complete = [t for t in trials if t.kind not in (COMPRESSION, REPEAT, STEP) and t.state == COMPLETE]
-        if not self.weighted or self.targets is not None or len(complete) < TARGETS_FROM:
+        if not self.weighted or self.targets is not None or len(_first_complete(trials)) < TARGETS_FROM:
             return self
-        return replace(self, targets=self._medians(complete))
+        return replace(self, targets=self._medians(trials))
 
     def _medians(self, trials: Sequence[Trial]) -> dict[str, float] | None:
-        first = [t for t in trials if t.kind not in (COMPRESSION, REPEAT, STEP) and t.state == COMPLETE][:TARGETS_FROM]
+        first = _first_complete(trials)
         if not first:
             return None
         # 1 in place of a median of 0, which would divide by zero.
@@ -141,8 +140,8 @@ class Ranking:
         violation, curve = 0.0, dict[int, float]()
         if trial.state == COMPLETE and product is None:
             first = self.objectives[0]
-            told = trial.curve if trial.candidate.recipe else trial.curve[-1:]
-            curve = {int(known["epoch"]): first.loss(known) for known in told if first.metric in known}
+            points = trial.curve if trial.candidate.recipe else trial.curve[-1:]
+            curve = {int(known["epoch"]): first.loss(known) for known in points if first.metric in known}
         if trial.state == COMPLETE:
             losses = (
                 (-product.score(trial.metrics),)
@@ -158,3 +157,7 @@ class Ranking:
         """The search trials as a sampler sees them."""
         product = self.product(trials)
         return History(self.observation(trial, product) for trial in trials if trial.kind == kind)
+
+
+def _first_complete(trials: Sequence[Trial]) -> list[Trial]:
+    return [t for t in trials if t.kind not in (COMPRESSION, REPEAT, STEP) and t.state == COMPLETE][:TARGETS_FROM]

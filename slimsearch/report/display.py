@@ -33,9 +33,9 @@ from slimsearch.report.tables import (
     architecture_text,
     best_lines,
     busy_machine_line,
+    candidate_text,
     console,
     final_table,
-    marked_recipe,
     metrics_text,
     recipe_text,
     rejected_lines,
@@ -178,9 +178,6 @@ class Console:
 
     def _line(self, trial: Trial) -> str:
         done, total = len(self._done), max(self._length, len(self._done))
-        what = architecture_text(trial.candidate.architecture)
-        recipe = marked_recipe(trial)
-        what = f"{what} + {recipe}" if recipe else what
         outcome = {
             COMPLETE: metrics_text(trial.metrics),
             FAILED: f"[red]failed[/]: {_escape(trial.error or '')}",
@@ -192,7 +189,8 @@ class Console:
         }[trial.state]
         if trial.kind == COMPRESSION and trial.state == COMPLETE:
             outcome += f"  [green]kept[/]: {_escape(trial.reason or '')}"
-        return f"\\[{done}/{total}] trial {trial.number}: {_escape(what)}  {outcome}  [dim]{self._time_left()}[/]"
+        candidate = _escape(candidate_text(trial))
+        return f"\\[{done}/{total}] trial {trial.number}: {candidate}  {outcome}  [dim]{self._time_left()}[/]"
 
     def _time_left(self) -> str:
         fresh = len(self._done) - self._done_before

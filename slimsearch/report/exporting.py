@@ -103,7 +103,7 @@ def stored_network(folder: Path, model: Mapping[str, Any], *, space: Any = None)
     try:
         classes = len(json.loads(data["classes"]))
     except (ValueError, TypeError, RecursionError) as error:
-        raise SlimsearchError(f"'{folder / 'environment.json'}' is damaged: its classes are no list") from error
+        raise SlimsearchError(f"'{folder / 'environment.json'}' is damaged: its classes are not a list") from error
     with no_code_from(folder):
         named = Configuration.read(folder / "config.yaml").space if space is None else space
         given = space_from_python(named) if isinstance(named, str) else None
@@ -171,7 +171,7 @@ def _torchscript(network: Network, file: Path, images: Tensor, path: Path) -> tu
 def _float_note(network: Network, file: Path) -> str | None:
     if network.quantization is None:
         return None
-    return f"float32: the network that was quantized to make '{file}', whose accuracy, latency and size are others"
+    return f"float32: the network that was quantized to make '{file}', whose accuracy, latency and size differ"
 
 
 def _checked(network: Network, images: Tensor, run: Callable[[Tensor], Any], path: Path) -> float:

@@ -13,7 +13,7 @@ from slimsearch.options.configuration import flag
 from slimsearch.record import environment
 from slimsearch.record.trial import Trial
 from slimsearch.report.stored_run import ELSEWHERE, StoredRun
-from slimsearch.report.tables import CELLS, architecture_text, marked_recipe, shown
+from slimsearch.report.tables import candidate_text, metric_cells, metric_columns, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -130,23 +130,15 @@ def tables(found: Comparison) -> list[Table]:
     for name, values in found.differences.items():
         options.add_row(flag(name), *(escape(str(value)) for value in values))
     joint = Table(title="Joint Pareto front", title_justify="left")
-    metrics = [trial.metrics for _, trial in found.front]
-    columns = {name: cell for name, cell in CELLS.items() if all(name in m for m in metrics)}
-    for objective in found.objectives:
-        columns.setdefault(objective.metric, (objective.metric, "{:.6g}"))
+    columns = metric_columns([trial.metrics for _, trial in found.front], found.objectives)
     for heading in ("run", "trial", "architecture, compression"):
         joint.add_column(heading, overflow="fold", justify="right" if heading == "trial" else "left")
     for heading, _ in columns.values():
         joint.add_column(heading, justify="right", no_wrap=True)
     for run, trial in found.front:
-        recipe = marked_recipe(trial)
-        what = architecture_text(trial.candidate.architecture) + (f" + {recipe}" if recipe else "")
         joint.add_row(
-            escape(run.path.name), str(trial.number), escape(what),
-            *(
-                form.format(trial.metrics[name] * (100 if heading.endswith("%") else 1))
-                for name, (heading, form) in columns.items()
-            ),
+            escape(run.path.name), str(trial.number), escape(candidate_text(trial)),
+            *metric_cells(trial.metrics, columns),
         )  # fmt: skip
     return [runs, *([options] if found.differences else []), joint]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,9 +106,16 @@ def latency_predictions(trials: Sequence[Trial]) -> LatencyPredictions | None:
     predicted = [t for t in trials if t.metrics.get("latency_predicted") and "latency_ms" in t.final]
     if not predicted:
         return None
-    from scipy.stats import spearmanr
-
     pairs = [(t.metrics["latency_ms"], t.final["latency_ms"]) for t in predicted]
     errors = [abs(before - measured) / measured for before, measured in pairs]
-    correlation = float(spearmanr(*zip(*pairs, strict=True)).statistic) if len(pairs) > 2 else None
-    return LatencyPredictions(len(pairs), correlation, median(errors))
+    return LatencyPredictions(len(pairs), spearman(pairs), median(errors))
+
+
+def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Spearman's rank correlation; 0 if a side is constant, None for fewer than three pairs."""
+    if len(pairs) < 3:
+        return None
+    from scipy.stats import spearmanr
+
+    value = float(spearmanr(*zip(*pairs, strict=True)).statistic)
+    return 0.0 if math.isnan(value) else value

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimsearch.evaluators import Metrics, Objective
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import COMPLETE, REJECTED, REPEAT, STEP, Trial
 
@@ -38,6 +39,12 @@ def marked_recipe(trial: Trial) -> str:
     recipe = recipe_text({**training, **trial.candidate.recipe})
     packed = trial.metrics.get("packed_kib")
     return recipe if packed is None else f"{recipe} [storage only: packed {size_text(packed)}]"
+
+
+def candidate_text(trial: Trial) -> str:
+    """The architecture, and the recipe if there is one: ``feature=256 + prune(sparsity=0.6)``"""
+    architecture, recipe = architecture_text(trial.candidate.architecture), marked_recipe(trial)
+    return f"{architecture} + {recipe}" if recipe else architecture
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
@@ -89,6 +96,21 @@ CELLS = {
 }
 
 
+def metric_columns(rows: Sequence[Metrics], objectives: Sequence[Objective]) -> dict[str, tuple[str, str]]:
+    """Heading and format of the usual metrics that all `rows` have, and of the objectives."""
+    columns = {name: cell for name, cell in CELLS.items() if all(name in metrics for metrics in rows)}
+    for objective in objectives:
+        columns.setdefault(objective.metric, (objective.metric, "{:.6g}"))
+    return columns
+
+
+def metric_cells(metrics: Metrics, columns: Mapping[str, tuple[str, str]]) -> list[str]:
+    """`metrics` as text in `metric_columns`."""
+    return [
+        form.format(metrics[name] * (100 if heading.endswith("%") else 1)) for name, (heading, form) in columns.items()
+    ]
+
+
 def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
     """The finalists: those on the front first, marked with an asterisk."""
     from rich.markup import escape
@@ -101,26 +123,14 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
     table.add_column("trial", justify="right")
     table.add_column("architecture, compression", overflow="fold", min_width=20)
     finalists = [t for t in report_rows(trials, ranking) if t.state != REJECTED]
-    columns = {name: cell for name, cell in CELLS.items() if all(name in t.metrics for t in finalists)}
-    for objective in ranking.objectives:
-        columns.setdefault(objective.metric, (objective.metric, "{:.6g}"))
+    columns = metric_columns([t.metrics for t in finalists], ranking.objectives)
     for heading, _ in (*columns.values(), *([("score", "")] if product else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for trial in finalists:
-        m = trial.metrics
-        what = architecture_text(trial.candidate.architecture)
-        recipe = marked_recipe(trial)
-        cells = [
-            "*" if trial.number in front else "",
-            str(trial.number),
-            escape(f"{what} + {recipe}" if recipe else what),
-            *(
-                form.format(m[name] * (100 if heading.endswith("%") else 1))
-                for name, (heading, form) in columns.items()
-            ),
-        ]
+        mark = "*" if trial.number in front else ""
+        cells = [mark, str(trial.number), escape(candidate_text(trial)), *metric_cells(trial.metrics, columns)]
         if product is not None:
-            cells.append(f"{product.score(m):.4f}")
+            cells.append(f"{product.score(trial.metrics):.4f}")
         table.add_row(*cells, style="bold" if trial.number in front else None)
     return table
 

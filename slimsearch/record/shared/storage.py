@@ -198,9 +198,9 @@ def _lock_transactions(engine: Engine) -> None:
     def connected(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # Python's sqlite3 starts no transactions of its own
 
-    def begun(connection: Any) -> None:
+    def transaction_started(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     event.listen(engine, "connect", connected)
-    event.listen(engine, "begin", begun)
+    event.listen(engine, "begin", transaction_started)
     engine.dispose()

@@ -164,7 +164,7 @@ def disagreement(study: dict[str, Any], here: dict[str, Any]) -> str | None:
     if study["choices"] != here["choices"]:
         return f"its space differs: {changed_choices(study, here)}"
     if study["dataset"] != here["dataset"]:
-        return "the data set differs: its hash is another one here"
+        return "the data set has another hash here"
     return None
 
 
