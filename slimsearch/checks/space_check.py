@@ -93,12 +93,7 @@ class SpaceCheck:
 
 
 def checked(configuration: Configuration, samples: int, *, estimated: bool) -> tuple[SpaceCheck, Duration | None]:
-    """Check the space of a run that has not started.
-
-    Args:
-        configuration: of the run.
-        samples: number of random networks.
-        estimated: also estimate the duration of the search, and predict latencies.
+    """Check the space of a new run; if `estimated`, also estimate the duration of the search, and predict latencies.
 
     Raises:
         SlimsearchError: an option is invalid, or the space has no networks.
@@ -135,13 +130,7 @@ def check_space(
 ) -> SpaceCheck:  # fmt: skip
     """Check `samples` random networks of a space.
 
-    Args:
-        space: of networks for `data`.
-        data: for calibration images.
-        samples: number of networks.
-        limits: of the search.
-        seed: of the sample.
-        predict: also predict the latency of a few networks on this machine.
+    If `predict`, also predict the latency of a few networks on this machine.
     """
     rng = np.random.default_rng(seed)
     sampled = [space.sample(rng) for _ in range(samples)]

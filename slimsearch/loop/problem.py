@@ -139,12 +139,7 @@ def _name_of_space(space: Any) -> str:
 def prepare(
     configuration: Configuration, objects: PythonObjects, chosen: Sequence[Mapping[str, Any]] | None = None
 ) -> Problem:
-    """The problem that a configuration describes.
-
-    Args:
-        configuration: the options.
-        objects: passed from Python.
-        chosen: restrict the space to these architectures; None: all.
+    """The problem that a configuration describes, restricted to the `chosen` architectures if there are any.
 
     Raises:
         SlimsearchError: an option is invalid.

@@ -33,11 +33,8 @@ class Proposals:
     """Proposes new candidates: none twice, and few that break limits.
 
     Most samplers learn from trained candidates only. If limits rule out a share of the candidates before training, the
-    same share of the proposals are mutations of the candidates nearest to the limits.
-
-    Args:
-        space, sampler, objectives: of the search.
-        seed: of the run; it and the trial's number determine the random numbers of a trial.
+    same share of the proposals are mutations of the candidates nearest to the limits. The random numbers of a trial
+    follow from `seed`, that of the run, and the trial's number.
     """
 
     def __init__(self, space: Space, sampler: Sampler, objectives: Sequence[Objective], seed: int) -> None:
@@ -96,17 +93,11 @@ def _ruled_out(history: History) -> float:
 def dominated_on_cost(
     ranking: Ranking, candidate: Candidate, known: Mapping[str, float], trials: Iterable[Trial]
 ) -> str | None:
-    """Why a candidate is already dominated on cost, or None if training may be worthwhile.
+    """Why a candidate with `known` costs is already dominated on cost, or None if training may be worthwhile.
 
     If recipes are searched too, an architecture occurs with several recipes. Its accuracy is assumed to be at most the
     best of this architecture so far, with the same training and any recipe, plus two standard errors. Costs are exact
     except latency, which may have been measured 3% too high.
-
-    Args:
-        ranking: of the trials.
-        candidate: about to be trained.
-        known: its costs.
-        trials: of the run.
     """
     unknown = [objective for objective in ranking.objectives if objective.metric not in known]
     if ranking.weighted or [objective.metric for objective in unknown] != [_ACCURACY]:

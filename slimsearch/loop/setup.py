@@ -57,12 +57,7 @@ class Setup:
 
 
 def set_up(configuration: Configuration, objects: PythonObjects, run_directory: Path) -> Setup:
-    """Construct and check all components, the cheap ones first.
-
-    Args:
-        configuration: the options, with absolute paths.
-        objects: passed from Python.
-        run_directory: absolute path; need not exist.
+    """Construct and check all components, the cheap ones first; all paths are absolute.
 
     Raises:
         SlimsearchError: an option is invalid, or two options exclude each other.

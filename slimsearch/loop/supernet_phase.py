@@ -16,13 +16,7 @@ from slimsearch.strategies import Failure
 
 
 class FinalistTraining:
-    """Offers the best subnets to a search that trains them, until its budget is spent.
-
-    Args:
-        search: a search without a sampler, which records the trials.
-        ranking: of the subnets.
-        record: of the run.
-    """
+    """Offers the subnets that are best by `ranking` to a search without a sampler, until its budget is spent."""
 
     def __init__(self, search: ArchitectureSearch, ranking: Ranking, record: Record) -> None:
         self._search, self._ranking, self._record = search, ranking, record

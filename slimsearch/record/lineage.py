@@ -99,12 +99,7 @@ def check_record(record: Record, space: Space, recipe: Recipe, metrics: Sequence
     """Check that this run could have recorded every trial.
 
     A stage may name a Python file that a worker would run, so only stages of the run's own recipe are accepted.
-
-    Args:
-        record: as read from the study.
-        space: of the architectures.
-        recipe: of the run.
-        metrics: required of every complete trial.
+    Complete trials need all `metrics`.
 
     Raises:
         SlimsearchError: a trial does not belong to this run.

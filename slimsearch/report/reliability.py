@@ -39,11 +39,7 @@ def _latencies_differ(one: Trial, other: Trial) -> bool:
 
 
 class Significance:
-    """Tests whether finalists of a run differ significantly in a metric.
-
-    Args:
-        directory: of the run, which has the predictions of the finalists.
-    """
+    """Tests whether finalists of a run differ significantly in a metric."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -126,11 +126,7 @@ def _artifact_ids(attributes: Mapping[str, str]) -> dict[str, str]:
 
 
 class Heartbeat:
-    """Sends heartbeats of trials from a thread while this object is open, so that other drivers do not take them over.
-
-    Args:
-        database: of the study; defines the interval.
-    """
+    """Sends heartbeats of trials from a thread while this object is open, so that they do not become stale."""
 
     def __init__(self, database: RDBStorage) -> None:
         self._database = database

@@ -121,7 +121,7 @@ def open_database(url: str, heartbeat: int | None = None) -> RDBStorage:
 
     Args:
         url: of the database.
-        heartbeat: seconds between two heartbeats of a trial; without one for twice as long, a trial is stale.
+        heartbeat: seconds between two heartbeats; a trial without one for twice as long is stale.
 
     Raises:
         SlimsearchError: the database cannot be reached or used.

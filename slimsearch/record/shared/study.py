@@ -53,11 +53,7 @@ class SharedStudy:
         self.artifacts = DatabaseArtifacts(self.database.engine)
 
     def join(self, objectives: Sequence[Objective], settings: dict[str, Any]) -> dict[str, Any]:
-        """Open the study, created if missing; returns the settings of the driver that started it.
-
-        Args:
-            objectives: of the study.
-            settings: of this driver, see `study_settings`.
+        """Open the study, created if missing; returns the `study_settings` of the driver that started it.
 
         Raises:
             SlimsearchError: the study has other settings.
