@@ -15,11 +15,11 @@ else:
     from slimsearch.compression._stage import AfterStep, LossTerm, Part, Stage, Training, TrainingStage, train_together
     from slimsearch.compression.export.packing import pack, unpack
     from slimsearch.compression.export.to_onnx import export_onnx
-    from slimsearch.compression.export.untrusted import read_onnx
+    from slimsearch.compression.export.untrusted import read_onnx, session_options
     from slimsearch.compression.quantization.plan import LearnedRange, Quantization
 
     __all__ = [
         "SIGN_INPUT", "AfterStep", "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe", "Quantization",
         "Recipe", "RecipeStage", "Stage", "StageGroup", "Training", "TrainingStage", "export_onnx", "pack", "read_onnx",
-        "train_together", "unpack",
+        "session_options", "train_together", "unpack",
     ]  # fmt: skip

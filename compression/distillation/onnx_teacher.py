@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimsearch.compression.export.untrusted import read_onnx
+from slimsearch.compression.export.untrusted import read_onnx, session_options
 from slimsearch.errors import SlimsearchError, first_line
 
 if TYPE_CHECKING:
@@ -36,14 +36,9 @@ class OnnxFile:
         path = path.expanduser()
         if not path.is_file():
             raise SlimsearchError(f"{self.name}: there is no such file in '{path.absolute().parent}'")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # errors are raised as well as logged
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
             model = self._model(read_onnx(path))
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(model, session_options(1), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnx and onnxruntime raise many kinds
             raise SlimsearchError(f"{self.name} cannot be loaded: {first_line(error)}") from error
         inputs = self._session.get_inputs()

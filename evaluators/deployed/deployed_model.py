@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.compression import Network, read_onnx
+from slimsearch.compression import Network, read_onnx, session_options
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators.datasets import Dataset, Split
 
@@ -64,21 +64,6 @@ class DeployedModel:
         """Predicted class of each image of `split`, (N,) int64."""
         classes = [self(images.numpy()).argmax(axis=1) for images, _ in data.batches(split)]
         return np.concatenate(classes).astype(np.int64)
-
-
-def session_options(threads: int) -> Any:
-    """Options of an `onnxruntime.InferenceSession` on `threads` threads."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Without the warning that an optimized file fits this machine only.
-    options.log_severity_level = 4
-    # Threads that spin between calls slow down other processes.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    return options
 
 
 def onnxruntime_session(content: bytes, threads: int) -> _Run:

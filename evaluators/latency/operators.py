@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.compression import read_onnx
+from slimsearch.compression import read_onnx, session_options
 from slimsearch.errors import SlimsearchError, first_line
-from slimsearch.evaluators.deployed.deployed_model import session_options
 from slimsearch.evaluators.latency.reference import CallTimes, Reference, pinned, preemptions
 
 Array = np.ndarray[Any, np.dtype[Any]]

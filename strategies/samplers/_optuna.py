@@ -6,7 +6,7 @@ import datetime
 import json
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,43 +19,6 @@ if TYPE_CHECKING:
     import optuna
 
 _EPOCH = datetime.datetime(2000, 1, 1)
-
-
-def propose(
-    make: Callable[[int], optuna.samplers.BaseSampler],
-    space: Space,
-    objectives: Sequence[Objective],
-    history: History,
-    rng: np.random.Generator,
-    generation: Callable[[int], dict[str, Any]] = lambda position: {},
-) -> Point:
-    """The suggestion of an Optuna sampler after `history`.
-
-    Args:
-        make: constructs the sampler from a seed.
-        space: every choice becomes a categorical over the JSON texts of its values.
-        objectives: their losses are minimized.
-        history: finished trials are COMPLETE in the study, running ones RUNNING.
-        rng: gives the seed.
-        generation: gives the system attributes of a finished trial by its position, for samplers that use them.
-    """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sampler = make(int(rng.integers(2**31)))
-        study = optuna.create_study(directions=["minimize"] * len(objectives), sampler=sampler)
-        distributions = {choice.label: distribution(choice) for choice in space.choices}
-        position = 0
-        for observation in history.observations:
-            if observation.losses is None and not observation.running:
-                continue
-            attributes = generation(position) if observation.losses is not None else {}
-            position += observation.losses is not None
-            study.add_trial(_frozen(space, distributions, observation, attributes))
-        trial = study.ask(fixed_distributions=dict(distributions))
-    return {label: json.loads(text) for label, text in trial.params.items()}
 
 
 class OptunaSampler(ABC):
@@ -79,13 +42,33 @@ class OptunaSampler(ABC):
     ) -> Point:
         if history.finished_count < self.STARTUP:
             return new_point(space, history, lambda: space.sample(rng), rng)
-        return new_point(
-            space,
-            history,
-            lambda: propose(self.make, space, objectives, history, rng, self.generation),
-            rng,
-            self.DRAWS,
-        )
+        return new_point(space, history, lambda: self._suggest(space, objectives, history, rng), rng, self.DRAWS)
+
+    def _suggest(
+        self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
+    ) -> Point:
+        """The sampler's suggestion from a study of `history`.
+
+        Every choice becomes a categorical over the JSON texts of its values. Finished trials are COMPLETE, running ones
+        RUNNING.
+        """
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sampler = self.make(int(rng.integers(2**31)))
+            study = optuna.create_study(directions=["minimize"] * len(objectives), sampler=sampler)
+            distributions = {choice.label: distribution(choice) for choice in space.choices}
+            position = 0
+            for observation in history.observations:
+                if observation.losses is None and not observation.running:
+                    continue
+                attributes = self.generation(position) if observation.losses is not None else {}
+                position += observation.losses is not None
+                study.add_trial(_frozen(space, distributions, observation, attributes))
+            trial = study.ask(fixed_distributions=dict(distributions))
+        return {label: json.loads(text) for label, text in trial.params.items()}
 
 
 def distribution(choice: Choice) -> optuna.distributions.CategoricalDistribution:
