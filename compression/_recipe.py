@@ -55,7 +55,7 @@ class RecipeStage:
         """
         stage_class = load_class("stage", self.name, "slimsearch.compression")
         if Stage not in stage_class.__mro__:
-            raise SlimsearchError(f"stage '{self.name}' is no subclass of slimsearch.compression.Stage")
+            raise SlimsearchError(f"stage '{self.name}' is not a subclass of slimsearch.compression.Stage")
         if dataclasses.is_dataclass(stage_class):
             known = [f.name for f in dataclasses.fields(stage_class) if f.init]
             for option in self.options:

@@ -61,7 +61,7 @@ def unpack(data: bytes) -> dict[str, Tensor]:
 
     try:
         if not data.startswith(_MARK):
-            raise ValueError("it does not begin like one")
+            raise ValueError("it does not begin with the magic string")
         start = len(_MARK) + 4
         end = start + struct.unpack("<I", data[start - 4 : start])[0]
         reader = _Reader(data, end)
@@ -113,7 +113,7 @@ class _Reader:
     def take(self, length: int) -> bytes:
         piece = self._data[self._at : self._at + length]
         if len(piece) != length:
-            raise ValueError("its end is missing")
+            raise ValueError("it is truncated")
         self._at += length
         return piece
 
@@ -124,7 +124,7 @@ class _Reader:
 
     def finish(self) -> None:
         if self._at != len(self._data):
-            raise ValueError("something follows its end")
+            raise ValueError("it has trailing bytes")
 
 
 def _table(weight: Array, known: LearnedRange | None) -> tuple[Array, Array, Array] | None:
@@ -209,7 +209,7 @@ def _decode(data: bytes, lengths: Array, count: int) -> Array:
     if longest == 0:
         return np.zeros(count, np.uint8)
     if longest > _LONGEST_CODE:
-        raise ValueError("its code is too long")
+        raise ValueError("a code has more bits than allowed")
     order, _ = _canonical(lengths)
     symbols = np.zeros(1 << longest, np.uint8)  # by the next `longest` bits
     steps = np.full(1 << longest, longest, np.uint8)
@@ -231,5 +231,5 @@ def _decode(data: bytes, lengths: Array, count: int) -> Array:
         found.append(symbols[windows[positions]])
         position -= len(jumps)
     if left or position > 0:
-        raise ValueError("its end is missing")
+        raise ValueError("it is truncated")
     return np.concatenate(found)

@@ -123,7 +123,7 @@ class Channels:
                 working.append(group)
             except SlimsearchError as error:
                 reasons.append(f"'{group.layer}' ({error})")
-                _log.warning("layer '%s' and what depends on it keeps all channels: %s", group.layer, error)
+                _log.warning("layer '%s' and the layers that depend on it keep all channels: %s", group.layer, error)
         if not working:
             raise SlimsearchError(f"this network cannot be pruned: {'; '.join(reasons)}")
         self._groups = working

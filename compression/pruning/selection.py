@@ -63,7 +63,7 @@ class Selection:
             return self._reaching(name, float(getattr(self.stage, name)), scores)
         cuts, _ = self._at(scores, self.ratio)
         if not cuts:
-            raise SlimsearchError(f"no layer has a channel to spare at sparsity {self.ratio:g}")
+            raise SlimsearchError(f"sparsity {self.ratio:g} removes no channel: increase it, or lower round_to")
         return cuts
 
     def _reaching(self, name: str, target: float, scores: Mapping[str, Tensor]) -> list[Cut]:

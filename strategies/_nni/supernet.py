@@ -330,7 +330,7 @@ def _mixed(name: str, strategy: Any, space: ModelSpace) -> Any:
     mixed = {label for module in layers for label in module.simplify()}
     for choice in space.choices:
         if choice.label not in mixed:
-            raise _refusal(name, space, choice.label, "no layer takes it, so a supernet has nothing to choose by it")
+            raise _refusal(name, space, choice.label, "no layer uses it, so a supernet cannot learn its value")
     return supernet
 
 

@@ -261,7 +261,7 @@ def _ended(processes: list[BaseProcess], seconds: float) -> bool:
 def _end_of(exit_code: int | None, *, cut: bool) -> str:
     """How a process ended, in words."""
     if cut:
-        return "its line to the driver was cut"
+        return "its connection to the driver was closed"
     if exit_code == -signal.SIGKILL:
         return "killed by SIGKILL: perhaps the machine's memory was used up"
     if exit_code is not None and exit_code < 0:

@@ -34,7 +34,7 @@ def load_sampler(name: str) -> Sampler:
         return _FromOptuna(found)
     if any(base.__module__.startswith("ray.tune") for base in found.__mro__):
         raise SlimsearchError(f"sampler '{name}' is a searcher of Ray Tune: it needs --strategy ray")
-    raise SlimsearchError(f"sampler '{name}' has no method propose, and is none of Optuna's")
+    raise SlimsearchError(f"sampler '{name}' has no method propose, and is not a sampler of Optuna")
 
 
 class _FromOptuna(OptunaSampler):

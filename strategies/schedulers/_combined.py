@@ -80,7 +80,7 @@ def combine(*schedulers: Scheduler) -> Scheduler:
     leaders = [one for one in schedulers if not isinstance(one, Ending)]
     if len(leaders) > 1:
         names = " and ".join(f"'{type(one).__name__}'" for one in leaders)
-        raise SlimsearchError(f"schedulers {names} cannot be combined: only one can decide who pauses")
+        raise SlimsearchError(f"schedulers {names} cannot be combined: at most one may pause trials")
     leader = leaders[0] if leaders else Full()
     if ending and isinstance(leader, Exploiting):
         raise SlimsearchError(f"scheduler '{type(leader).__name__}' cannot be combined: it ends trials by itself")
