@@ -45,19 +45,15 @@ def search(
         SlimsearchError: an argument is invalid.
     """
     from slimsearch.loop import job
+    from slimsearch.loop.problem import PythonObjects
     from slimsearch.options.configuration import FROM_PYTHON, Configuration
     from slimsearch.report.display import Console
 
     named_space, named_data = isinstance(space, str), isinstance(dataset, str | Path)
     base = Configuration(space=space if named_space else FROM_PYTHON, evaluator=options.pop("evaluator", "network"))
     configuration = base.replace(**({"dataset": str(dataset)} if named_data else {}), **options)
-    return job.start(
-        configuration,
-        space=None if named_space else space,
-        data=None if named_data else dataset,
-        evaluate=evaluate,
-        display=Console() if show else None,
-    )
+    objects = PythonObjects(None if named_space else space, None if named_data else dataset, evaluate)
+    return job.start(configuration, objects, display=Console() if show else None)
 
 
 def resume(
@@ -81,10 +77,11 @@ def resume(
         SlimsearchError: the run cannot be resumed.
     """
     from slimsearch.loop import job
+    from slimsearch.loop.problem import PythonObjects
     from slimsearch.report.display import Console
 
-    display = Console() if show else None
-    return job.resume(Path(run_dir), options, space=space, data=dataset, evaluate=evaluate, display=display)
+    objects = PythonObjects(space, dataset, evaluate)
+    return job.resume(Path(run_dir), options, objects, display=Console() if show else None)
 
 
 def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:

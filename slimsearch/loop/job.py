@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,22 @@ from slimsearch.record.trial import Result
 from slimsearch.report.display import Display, Silent
 from slimsearch.report.loggers import with_loggers
 
+_NO_OBJECTS = PythonObjects()
+
 
 def start(
-    configuration: Configuration,
-    *,
-    space: Any = None,
-    data: Any = None,
-    evaluate: Callable[..., Mapping[str, float]] | None = None,
-    display: Display | None = None,
+    configuration: Configuration, objects: PythonObjects = _NO_OBJECTS, *, display: Display | None = None
 ) -> Result:
     """Start a new run and finish it.
 
     Args:
         configuration: the options.
-        space: an NNI ModelSpace class, in place of ``configuration.space``; with `evaluate` also a dict of choices.
-        data: arrays or a PyTorch data set, in place of ``configuration.dataset``.
-        evaluate: a function from a candidate to named numbers, in place of ``configuration.evaluator``.
+        objects: passed from Python.
         display: receives the events of the run; silent by default.
 
     Raises:
         SlimsearchError: an option is invalid (nothing is written then), or the run fails.
     """
-    objects = PythonObjects(space, data, evaluate)
     configuration = objects.named_in(configuration).absolute()
     missing = objects.missing(configuration)  # options may come from a run that was started from Python
     if missing is not None:
@@ -68,10 +62,8 @@ def start(
 def resume(
     path: Path,
     changes: Mapping[str, Any] | None = None,
+    objects: PythonObjects = _NO_OBJECTS,
     *,
-    space: Any = None,
-    data: Any = None,
-    evaluate: Callable[..., Mapping[str, float]] | None = None,
     display: Display | None = None,
 ) -> Result:
     """Resume a run: trials that were running are run again, finished ones are kept.
@@ -79,13 +71,13 @@ def resume(
     Args:
         path: the run directory.
         changes: new values of options in `RESUMABLE`.
-        space, data, evaluate: the Python objects that the run was started with, if any.
+        objects: those passed from Python when the run was started.
         display: receives the events of the run; silent by default.
 
     Raises:
         SlimsearchError: the run cannot be resumed (nothing is changed then), or it fails.
     """
-    changes, objects = changes or {}, PythonObjects(space, data, evaluate)
+    changes = changes or {}
     # A run directory is untrusted: no code in it is run.
     with RunDirectory(path, create=False) as directory, no_code_from(directory.path):
         _check_changes(changes)

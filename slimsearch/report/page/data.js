@@ -50,7 +50,7 @@ const LABELS = {
   params: "Parameters", macs: "MACs", training_seconds: "Training, seconds", seconds: "Seconds",
 };
 const MAIN = ["val_accuracy", "test_accuracy", "latency_ms", "size_kib", "params", "macs"];
-// What is told of a trial: the objectives, whatever they are, and what every exported file has.
+// Metrics shown of a trial: the objectives, and those of every exported file.
 const TOLD = [...objectives.map(one => one.metric).filter(name => !MAIN.includes(name)), ...MAIN];
 const label = name => LABELS[name] || name;
 const isAccuracy = name => /accuracy$/.test(name);
@@ -82,7 +82,7 @@ const interval = trial => {
   const [low, high] = spreadOf(trial);
   return low === null || high === null ? "" : `${significant(low)} – ${significant(high)}`;
 };
-// As [unit, seconds in it]; of a whole axis, so that its ticks compare.
+// [unit, seconds per unit]; one unit for a whole axis.
 const unitOf = seconds => seconds >= 3 * 3600 ? ["h", 3600] : seconds >= 180 ? ["min", 60] : ["s", 1];
 const duration = seconds => {
   const [unit, size] = unitOf(seconds);
@@ -92,7 +92,7 @@ const plural = (count, one, many = one + "s") => `${thousands(count)} ${count ==
 const stateText = trial => trial.kind === "compression" && trial.state === "complete" ? "kept" : trial.state;
 const why = trial => trial.error || trial.reason || "";
 
-// ---- elements: text is always a text node, whatever it holds
+// ---- elements: text is always a text node
 
 const fill = (node, attributes, inside) => {
   for (const [name, value] of Object.entries(attributes || {})) {
@@ -115,6 +115,6 @@ const shape = (group, size = 1) => draw("path", {class: "shape", d: SHAPES[group
 const mark = group => draw("svg", {
   class: `mark g-${group}`, width: 16, height: 16, viewBox: "-8 -8 16 16", "aria-hidden": "true", style: "flex:none",
 }, draw("g", {class: `g-${group}`}, shape(group)));
-// Encoded piece by piece and kept relative: a name with a colon in it must not become another scheme.
+// Each segment is encoded and the link is relative, so that a name with a colon does not become a scheme.
 const fileLink = (path, text) =>
   el("a", {href: "./" + String(path).split("/").map(encodeURIComponent).join("/")}, text);

@@ -1,6 +1,6 @@
-// ---- one trial in full, or the front in short
+// ---- details of one trial, or a summary of the front
 
-// Three figures are enough to know a trial by.
+// Three metrics identify a trial.
 const figuresOf = trial => {
   const units = {latency_ms: " ms", size_kib: " KiB", val_accuracy: ""};
   const names = [...new Set([...objectives.map(one => one.metric), "val_accuracy", "latency_ms", "size_kib"])].filter(name => metric(trial, name) !== null).slice(0, 3);
@@ -26,7 +26,7 @@ const renderDetail = () => {
   const parent = byNumber.get(trial.parent);
   const change = name => {
     if (!parent) return null;
-    // Latencies compare where they were measured side by side: finalists at the end, the others when the stage was judged.
+    // Latencies are comparable if measured together: those of finalists at the end, others with their stage.
     const start = trial.finalist && parent.finalist ? null : metric(trial, `start_${name}`);
     const now = metric(trial, name), then = start ?? metric(parent, name);
     if (now === null || then === null) return el("td", {}, "");

@@ -1,4 +1,4 @@
-// ---- every finalist: its layers, its stages, what it confuses, and how sure its numbers are
+// ---- finalists: layers, stages, confusion matrices and confidence intervals
 
 const classNames = (() => {
   try { return list(typeof dataset.classes === "string" ? JSON.parse(dataset.classes) : dataset.classes).map(String); } catch (error) { return []; }
@@ -25,7 +25,7 @@ const layerView = (host, one) => {
   host.replaceChildren(el("div", {class: "wired"}, rows, wires));
   const place = () => {
     const items = [...rows.children], at = items.map(item => [item.offsetTop, item.offsetTop + item.offsetHeight]);
-    // A long way round is further out than those that it passes.
+    // A long skip connection is drawn outside the shorter ones.
     const jumps = one.layers.flatMap((layer, i) => layer.inputs.filter(from => from !== i - 1).map(from => ({from: from + 1, to: i + 1})))
       .sort((a, b) => (a.to - a.from) - (b.to - b.from));
     const depth = [];

@@ -9,7 +9,7 @@ let zoomed = false, placed = [];
 
 const values = name => trials.map(trial => metric(trial, name)).filter(value => value !== null);
 const canLog = name => isAccuracy(name) ? values(name).every(value => value <= 1) : values(name).every(value => value > 0);
-// A few trials that learned nothing would press all the others into a line.
+// A few trials that learned nothing would compress a linear scale.
 const lopsided = all => {
   const sorted = [...all].sort((a, b) => a - b), most = sorted[sorted.length - 1];
   return most - sorted[sorted.length >> 1] < .15 * (most - sorted[0]);
@@ -20,7 +20,7 @@ const setAxis = (which, name) => {
 };
 const kindOf = one => !one.log ? "linear" : isAccuracy(one.name) ? "error" : "log";
 
-// Those of the front that lead on the two axes shown; the others are on it for the sake of another objective.
+// Members of the front that are not dominated on the two axes shown.
 const leading = points => {
   const [dx, dy] = [sense(axis.x.name), sense(axis.y.name)];
   if (!dx || !dy || axis.x.name === axis.y.name) return [];
@@ -33,12 +33,12 @@ const leading = points => {
 };
 const ancestors = trial => {
   const found = [];
-  // Guarded: a record that was edited by hand may name a circle of parents.
+  // Guard against a cycle of parents in a record that was edited by hand.
   while (trial && byNumber.has(trial.parent) && found.length < 50) { found.push([byNumber.get(trial.parent), trial]); trial = byNumber.get(trial.parent); }
   return found;
 };
 
-// How large a mark is for the third metric: its area from the least to the most, on a logarithm where all are above 0.
+// Area of a mark for the third metric, logarithmic if all values are above 0.
 const sizer = () => {
   const all = third ? values(third) : [];
   if (!all.length) return null;
@@ -97,7 +97,7 @@ const renderScatter = (host, width) => {
   if (lead.length > 1) {
     const path = [[lead[0].px, lead[0].py]];
     for (let i = 1; i < lead.length; i++) {
-      // A corner is what the front has at hand between two members: the worse of both values.
+      // A corner between two members has the worse of both values.
       const [a, b] = [lead[i - 1], lead[i]];
       path.push([b.px, a.py], [b.px, b.py]);
     }
@@ -126,7 +126,7 @@ const renderScatter = (host, width) => {
   }
   svg.append(layer);
 
-  // Numbers of the front's members, where there is room for them.
+  // Numbers of the members of the front, if they fit.
   const taken = placed.map(one => [one.px - 5, one.py - 5, one.px + 5, one.py + 5]);
   const numbers = draw("g", {"aria-hidden": "true"});
   for (const one of placed.filter(one => one.trial.on_front)) {
@@ -157,7 +157,7 @@ const renderScatter = (host, width) => {
     let best = null, least = 22 ** 2;
     for (const one of placed) {
       const distance = (one.px - px) ** 2 + (one.py - py) ** 2;
-      // Between equals the one drawn on top.
+      // Of equally near marks, the topmost.
       if (distance <= least) { best = one; least = distance; }
     }
     return best;
@@ -178,7 +178,7 @@ const renderScatter = (host, width) => {
   });
   svg.addEventListener("pointerleave", () => { point(null); hideTip(); });
   svg.addEventListener("click", event => {
-    // Assistive technology clicks an element, with no place.
+    // Clicks of assistive technology have no coordinates.
     const one = event.clientX || event.clientY ? nearest(event) : under(event);
     if (!one) return;
     select(one.trial.number, {scroll: true});
@@ -244,7 +244,7 @@ onRanges.push(overlayScatter);
 let redrawScatter = () => {};
 if (ordered.length) {
   const pick = (wanted, other) => ordered.includes(wanted) ? wanted : ordered.find(name => name !== other) || ordered[0];
-  // The objectives first, whatever they are.
+  // The objectives first.
   const goals = objectives.map(one => one.metric).filter(name => ordered.includes(name));
   setAxis("y", pick(goals.includes("val_accuracy") || !goals.length ? "val_accuracy" : goals[0], "latency_ms"));
   setAxis("x", pick(goals.includes("latency_ms") || goals.length < 2 ? "latency_ms" : goals.find(name => name !== axis.y.name), axis.y.name));

@@ -42,7 +42,7 @@
 {
   const root = document.documentElement, button = byId("theme"), names = ["auto", "light", "dark"];
   let theme = "auto";
-  // A page that is opened from a disk may have no storage: the choice then holds until it is closed.
+  // A page opened from disk may have no storage: the choice is then lost when it is closed.
   try { theme = localStorage.getItem("slimsearch-colours") || "auto"; } catch (error) { theme = "auto"; }
   const put = () => {
     if (theme === "auto") root.removeAttribute("data-theme"); else root.setAttribute("data-theme", theme);

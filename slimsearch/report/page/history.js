@@ -65,7 +65,7 @@ const strip = ({title, key, dots = () => [], scaleOf, explain}) => {
       showTip([el("p", {}, el("b", {}, explain(one))), el("p", {class: "why"}, when(one))], edge.left + x.at(one.place), edge.top + y.at(one.value));
     };
     svg.addEventListener("pointermove", event => {
-      // The step that holds there: the last change before it.
+      // The last change before the pointer.
       const px = event.clientX - svg.getBoundingClientRect().left;
       let last = 0;
       marked.forEach((one, index) => { if (x.at(one.place) <= px + 1) last = index; });
@@ -118,7 +118,7 @@ const renderCurves = (host, width) => {
   const all = withCurve.flatMap(one => one.points.map(([, value]) => value));
   const longest = withCurve.reduce((most, one) => Math.max(most, one.points[one.points.length - 1][0]), 1);
   const x = wholeScale(1, longest, box.left + 8, width - box.right - 8);
-  // By reduce, not by spreading thousands of values as arguments.
+  // `reduce`, since thousands of values cannot be arguments.
   const ends = [all.reduce((a, b) => Math.min(a, b)), all.reduce((a, b) => Math.max(a, b))];
   const floor = all.filter(value => value < 1).reduce((a, b) => Math.max(a, b), ends[0]);
   const y = makeScale(accuracyKind(ends), "val_accuracy", [...ends, floor], height - box.bottom, box.top, {gap: 28});
@@ -127,7 +127,7 @@ const renderCurves = (host, width) => {
   svg.append(frame(width, height, box, x, y, {x: ["Epoch"]}));
   const layer = draw("g", {class: withCurve.length > 60 ? "many" : null}), top = draw("g", {"pointer-events": "none"});
   const lines = withCurve.map(one => ({trial: one.trial, at: one.points.map(([epoch, value]) => [x.at(epoch), y.at(value)])}));
-  // Fine-tuning starts where the search ended: its few short lines are drawn above the many long ones.
+  // The few short curves of fine-tuning are drawn above the many long ones.
   for (const one of [...lines].sort((a, b) => (a.trial.kind === "compression") - (b.trial.kind === "compression"))) {
     const end = one.at[one.at.length - 1];
     layer.append(draw("path", {class: `curve g-${one.trial.group}`, d: polyline(one.at)}), draw("circle", {class: `curve-end g-${one.trial.group}`, cx: end[0], cy: end[1], r: 2.2}));
@@ -153,7 +153,7 @@ const renderCurves = (host, width) => {
     let best = null, place = null, least = 30 ** 2;
     lines.forEach((one, index) => {
       for (let j = 0; j < one.at.length; j++) {
-        // To the segment, not to its ends: with few epochs they are far apart.
+        // Distance to the segment, since its ends are far apart with few epochs.
         const [ax, ay] = one.at[Math.max(0, j - 1)], [bx, by] = one.at[j], length = (bx - ax) ** 2 + (by - ay) ** 2;
         const along = length ? Math.max(0, Math.min(1, ((px - ax) * (bx - ax) + (py - ay) * (by - ay)) / length)) : 0;
         const [qx, qy] = [ax + along * (bx - ax), ay + along * (by - ay)], distance = (qx - px) ** 2 + (qy - py) ** 2;

@@ -26,7 +26,7 @@ const parallelAxes = (() => {
   return {axes, left: varied.length - kept.size};
 })();
 
-// The ends of what is kept on an axis, from 0 (bottom) to 1 (top).
+// The selected range of an axis, from 0 (bottom) to 1 (top).
 const kept = new Map();
 let redrawBrushes = () => {};
 const renderParallel = (host, room) => {
@@ -44,7 +44,7 @@ const renderParallel = (host, room) => {
       one.at = trial => { const place = one.of(trial); return place === null ? null : (place + .5) * step; };
       one.ticks = one.values.map((text, place) => ({at: (place + .5) * step, text}));
     } else {
-      // The better end is at the top of each.
+      // Better values are at the top.
       const all = parallelTrials.map(one.of).filter(value => value !== null), way = sense(one.metric) < 0;
       const kind = isAccuracy(one.metric) ? lopsided(all) && all.every(value => value <= 1) ? "error" : "linear" : isCost(one.metric) && all.every(value => value > 0) ? "log" : "linear";
       const scale = makeScale(kind, one.metric, all, way ? 1 : 0, way ? 0 : 1, {pad: .03, gap: .09});
@@ -53,7 +53,7 @@ const renderParallel = (host, room) => {
     }
   }
   const down = t => bottom - t * tall;
-  // Trials with the same choice do not cover each other quite.
+  // Jitter, so that trials with the same choice do not cover each other.
   const lines = parallelTrials.map(trial => ({trial, at: axes.map(one => {
     const t = one.at(trial);
     if (t === null) return null;
@@ -103,7 +103,7 @@ const renderParallel = (host, room) => {
     group.append(draw("line", {class: "pole", y1: box.top, y2: bottom}));
     const room = Math.max(8, Math.floor((gap - 12) / 6.2));
     for (const tick of one.ticks) {
-      // A long recipe is broken between its stages.
+      // A long recipe wraps between its stages.
       const rows = [""];
       for (const piece of tick.text.split(/(?<=, )/)) if (rows[rows.length - 1] && (rows[rows.length - 1] + piece).length > room) rows.push(piece); else rows[rows.length - 1] += piece;
       group.append(draw("text", {class: "tick", y: down(tick.at) + 4 - 6.5 * (rows.length - 1), "aria-hidden": "true"}, rows.map((row, i) => draw("tspan", {x: 6, dy: i ? 13 : null}, cut(row.trim(), room)))));
@@ -163,7 +163,7 @@ const renderParallel = (host, room) => {
     for (const one of lines) {
       const [a, b] = [one.at[i], one.at[i + 1]];
       if (!a || !b || !matches(one.trial)) continue;
-      // The curve's height there, for a cubic with level ends.
+      // Height of a cubic curve with horizontal ends.
       let low = 0, high = 1;
       const w = (px - a[0]) / gap;
       for (let k = 0; k < 16; k++) { const s = (low + high) / 2, x = 1.5 * s * (1 - s) ** 2 + 1.5 * s * s * (1 - s) + s ** 3; if (x < w) low = s; else high = s; }

@@ -8,7 +8,7 @@ const compact = value => {
   const [unit, suffix] = Math.abs(value) >= 1e9 ? [1e9, "G"] : Math.abs(value) >= 1e6 ? [1e6, "M"] : Math.abs(value) >= 1e4 ? [1e3, "k"] : [1, ""];
   return Number((value / unit).toPrecision(4)) + suffix;
 };
-// kind: "linear", "log", or "error": the logarithm of 1 - accuracy, which sets 98 % and 99 % well apart.
+// kind: "linear", "log", or "error": the logarithm of 1 - accuracy, which separates 98 % and 99 %.
 const makeScale = (kind, name, values, from, to, {pad = .06, gap = 34, zero = false} = {}) => {
   const errors = values.map(value => 1 - value).filter(value => value > 1e-9);
   const floor = errors.length ? Math.min(...errors) / 2 : .001;
@@ -20,7 +20,7 @@ const makeScale = (kind, name, values, from, to, {pad = .06, gap = 34, zero = fa
   const span = high - low;
   if (!zero) low -= pad * span;
   high += pad * span;
-  // No room for what cannot be, but enough for a point that is at 100 %.
+  // The axis ends at the bounds of the metric, with a margin for a point at 100 %.
   if (kind === "linear" && isAccuracy(name)) high = Math.min(high, Math.max(...values, 1) + .03 * span);
   const at = value => from + (forward(value) - low) / (high - low) * (to - from);
   const accuracy = isAccuracy(name), count = Math.max(2, Math.floor(Math.abs(to - from) / (gap * 1.25)));
@@ -42,7 +42,7 @@ const makeScale = (kind, name, values, from, to, {pad = .06, gap = 34, zero = fa
     ticks = [];
     for (let i = Math.ceil(least / step); i * step <= most + step * 1e-6; i++) if (inside(i * step)) ticks.push(i * step);
   }
-  // From the better end, which is the one that is read.
+  // From the better end.
   const order = kind === "error" ? [...ticks].reverse() : ticks, placed = [];
   for (const tick of order) if (placed.every(other => Math.abs(at(other) - at(tick)) >= gap)) placed.push(tick);
   const digits = scale => step === null ? null : Math.max(0, -Math.floor(Math.log10(step * scale) + 1e-9));
@@ -51,14 +51,14 @@ const makeScale = (kind, name, values, from, to, {pad = .06, gap = 34, zero = fa
     : step !== null && Math.abs(most) < 1e4 ? value.toFixed(digits(1)) : compact(Number(value.toPrecision(6)));
   return {at, inside: value => forward(value) >= low && forward(value) <= high, ticks: placed.map(value => ({at: at(value), text: text(value)}))};
 };
-// A tick of a whole-numbered axis (trials, epochs) is never a fraction.
+// Ticks of an integer axis (trials, epochs).
 const wholeScale = (low, high, from, to) => {
   const at = value => high === low ? (from + to) / 2 : from + (value - low) / (high - low) * (to - from);
   const step = Math.max(1, niceStep(Math.max(1, high - low), Math.max(2, (to - from) / 70))), ticks = [];
   for (let value = Math.ceil(low / step) * step; value <= high; value += step) ticks.push({at: at(value), text: String(value)});
   return {at, ticks};
 };
-// Seconds from 0, in the unit that fits; `unit` is for the axis' title.
+// Seconds from 0 in a suitable unit; `unit` is for the title of the axis.
 const timeScale = (high, from, to) => {
   const [unit, size] = unitOf(high), most = Math.max(high, 1e-9) / size;
   const step = niceStep(most, Math.max(2, (to - from) / 80)), at = value => from + value / size / most * (to - from);

@@ -1,4 +1,4 @@
-// ---- what is pointed at and what is selected, shared by all views
+// ---- hovered and selected trials, shared by all views
 
 const views = [];
 let selected = null, pointed = null;
@@ -12,7 +12,7 @@ const select = (number, {scroll = false} = {}) => {
   if (scroll && selected !== null) reveal(selected);
 };
 
-// Ranges that were set on the axes of the parallel coordinates: the name of an axis, and what a trial must fulfil there.
+// Selected ranges of the parallel coordinates: name of an axis -> condition on a trial.
 const ranges = new Map();
 const matches = trial => { for (const keeps of ranges.values()) if (!keeps(trial)) return false; return true; };
 const onRanges = [];
@@ -50,7 +50,7 @@ const placeTip = (x, y) => {
   tip.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
 };
 const hideTip = () => tip.classList.remove("on");
-// A key that moves the focus scrolls the page to it: the tip goes along. A wheel takes the pointer off the mark.
+// The tooltip follows a scroll caused by moving the focus; a scroll with the wheel leaves the mark.
 addEventListener("scroll", () => {
   if (!document.activeElement || !document.activeElement.matches(":focus-visible")) hideTip();
   else if (tip.classList.contains("on")) placeTip(tipMark[0] - scrollX, tipMark[1] - scrollY);
@@ -62,7 +62,7 @@ addEventListener("keydown", event => {
   if (selected !== null) select(selected); else point(null);
 });
 
-// A chart is drawn for the width that it has, so that its text keeps its size.
+// A chart is redrawn for its width, so that the size of its text does not change.
 const chart = (where, render) => {
   const host = typeof where === "string" ? byId(where) : where;
   let width = 0;

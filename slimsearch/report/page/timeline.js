@@ -1,4 +1,4 @@
-// ---- the timeline: which trial had which lane when
+// ---- timeline of trials in lanes
 
 const timed = trials.filter(trial => trial.bar).sort((a, b) => a.bar[0] - b.bar[0] || a.bar[2] - b.bar[2]);
 let overlayTimeline = () => {};

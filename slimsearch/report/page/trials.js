@@ -1,4 +1,4 @@
-// ---- the table
+// ---- table of trials
 
 const goal = objectives[0];
 const place = trial => trial.on_front ? 0 : trial.finalist ? 1 : {complete: 2, rejected: 3, running: 4, failed: 5, "ruled out": 6}[trial.state] ?? 7;
@@ -55,7 +55,7 @@ const renderRows = () => {
   const {column, down} = sorting, sign = down ? -1 : 1;
   const compare = column.compare ? (a, b) => sign * column.compare(a, b) : (a, b) => {
     const [u, v] = [column.value(a), column.value(b)];
-    // What is missing comes last, whichever way.
+    // Missing values come last in both directions.
     if (u === null || v === null) return (u === null) - (v === null) || a.number - b.number;
     return sign * (typeof u === "number" ? u - v : String(u).localeCompare(String(v), "en", {numeric: true})) || standing(a, b);
   };
@@ -77,7 +77,7 @@ views.push(() => {
     row.querySelector("button").setAttribute("aria-pressed", String(number === selected));
   }
 });
-// Within the table's own box: the page stays where the reader is.
+// Scrolls the table only, not the page.
 const reveal = number => {
   const box = byId("scroll"), row = rowOf.get(number);
   if (!row || !row.isConnected) return;
