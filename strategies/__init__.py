@@ -4,8 +4,8 @@ from slimsearch.strategies._pool.fork_server import begin as begin_workers
 from slimsearch.strategies._proposer import Exhausted, Proposer, ProposerSearch
 from slimsearch.strategies._strategy import (
     Failure,
-    Figures,
     Recorded,
+    RunStatus,
     Search,
     Strategy,
     StrategySettings,
@@ -16,6 +16,18 @@ from slimsearch.strategies._strategy import (
 )
 
 __all__ = [
-    "Exhausted", "Failure", "Figures", "Proposer", "ProposerSearch", "Recorded", "Search", "Strategy",
-    "StrategySettings", "TaskSource", "Traits", "begin_workers", "load_strategy", "traits_of",
+    "Exhausted",
+    "Failure",
+    "Proposer",
+    "ProposerSearch",
+    "Recorded",
+    "RunStatus",
+    "Search",
+    "Strategy",
+    "StrategySettings",
+    "TaskSource",
+    "Traits",
+    "begin_workers",
+    "load_strategy",
+    "traits_of",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Protocol
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Outcome, Task
 from slimsearch.search_spaces import Point, Space
-from slimsearch.strategies._strategy import Failure, Figures, Search
+from slimsearch.strategies._strategy import Failure, RunStatus, Search
 
 _log = logging.getLogger(__name__)
 
@@ -96,9 +96,9 @@ class ProposerSearch:
         elif (recorded := self._search.recorded(number)) is not None:
             self._finish(number, recorded.losses)
 
-    def figures(self) -> Figures:
+    def status(self) -> RunStatus:
         """See `TaskSource`."""
-        return self._search.figures()
+        return self._search.status()
 
     def _finish(self, number: int, losses: tuple[float, ...] | None) -> None:
         """Tell the proposer the result of all its proposals that share a trial."""

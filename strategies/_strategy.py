@@ -46,7 +46,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Figures:
+class RunStatus:
     """The state of a run.
 
     Attributes:
@@ -72,7 +72,7 @@ class TaskSource(Protocol):
     def tell(self, number: int, result: Outcome | Failure) -> None:
         """Record the result of a task."""
 
-    def figures(self) -> Figures:
+    def status(self) -> RunStatus:
         """The state of the run, for displays."""
 
 

@@ -22,9 +22,9 @@ from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import Trial
-from slimsearch.report.run_summary import figures
+from slimsearch.report.run_summary import run_status
 from slimsearch.search_spaces import Point
-from slimsearch.strategies import Failure, Figures, Recorded, Search, StrategySettings
+from slimsearch.strategies import Failure, Recorded, RunStatus, Search, StrategySettings
 from slimsearch.strategies.ray import Ray
 from slimsearch.strategies.samplers import load_sampler
 
@@ -69,8 +69,8 @@ class WatchedSearch:
     def recorded(self, number: int) -> Recorded | None:
         return self._search.recorded(number)
 
-    def figures(self) -> Figures:
-        return self._search.figures()
+    def status(self) -> RunStatus:
+        return self._search.status()
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         return self._noted(REPORT, lambda: self._search.report(number, epoch, metrics))
@@ -126,7 +126,7 @@ def search_on_ray(
             problem.space, load_sampler(configuration.sampler), ranking, record, directory,
             Budget(configuration.trials, configuration.epochs), seed=configuration.seed,
         )  # fmt: skip
-        watched = WatchedSearch(Phases(search, iter(()), lambda: figures(ranking, record.trials)))
+        watched = WatchedSearch(Phases(search, iter(()), lambda: run_status(ranking, record.trials)))
         evaluator = around(problem.evaluator(directory))
         settings = StrategySettings(
             workers=configuration.workers, cpus_per_trial=configuration.cpus_per_trial, run_directory=directory.path

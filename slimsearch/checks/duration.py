@@ -15,7 +15,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import NetworkEvaluator, Outcome, Task
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.search_spaces import Candidate, Point
-from slimsearch.strategies import Failure, Figures, Recorded, Strategy
+from slimsearch.strategies import Failure, Recorded, RunStatus, Strategy
 
 _STEPS = (4, 16)
 _EPOCHS = 3
@@ -181,5 +181,5 @@ class _Probe:
     def recorded(self, number: int) -> Recorded | None:
         return None
 
-    def figures(self) -> Figures:
-        return Figures({}, {}, None)
+    def status(self) -> RunStatus:
+        return RunStatus({}, {}, None)

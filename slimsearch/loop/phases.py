@@ -13,7 +13,7 @@ from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import LOST, RUNNING, Trial
 from slimsearch.search_spaces import Point
-from slimsearch.strategies import Failure, Figures, Recorded
+from slimsearch.strategies import Failure, Recorded, RunStatus
 
 # A trial that is lost with this many machines is assumed to crash them.
 _LOST_MACHINES = 10
@@ -62,17 +62,17 @@ class Phases:
     Args:
         first: the search; if the strategy proposes, it lasts until the strategy closes it.
         others: the later phases, each constructed when it begins.
-        figures: returns the progress of the run.
+        status: returns the status of the run.
         wait: waits for other drivers.
     """
 
     def __init__(
-        self, first: OpenPhase, others: Iterator[Phase], figures: Callable[[], Figures],
+        self, first: OpenPhase, others: Iterator[Phase], status: Callable[[], RunStatus],
         wait: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._search = first
         self._others = others
-        self.figures = figures
+        self.status = status
         self._wait = wait
         self._current: Phase = first
         self._running: set[int] = set()

@@ -33,7 +33,7 @@ from slimsearch.record.shared.study import SharedStudy
 from slimsearch.record.trial import SUBNET, Result, Trial
 from slimsearch.report.display import Display
 from slimsearch.report.report_files import write_reports
-from slimsearch.report.run_summary import figures
+from slimsearch.report.run_summary import run_status
 from slimsearch.report.tables import shown
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def _search(run: RunContext) -> None:
     """Run all phases with the strategy."""
     phases = _phases(run)
     next(phases)  # run.first
-    search = Phases(run.first, phases, lambda: figures(run.ranking, run.record.trials), run.record.wait)
+    search = Phases(run.first, phases, lambda: run_status(run.ranking, run.record.trials), run.record.wait)
     run.setup.strategy.run(search, _evaluator(run))
     if run.first.exhausted:
         run.display.note("every candidate of the space has been tried")

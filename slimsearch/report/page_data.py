@@ -116,7 +116,7 @@ def history(ranking: Ranking, trials: Sequence[Trial]) -> dict[str, Any]:
 
     The position is the number of the trial under "trials", and the run's clock at its end, in seconds, under "seconds".
     Values were recorded during the search; the scale is that of the whole run, so that the last hypervolume is that of
-    `figures`.
+    `run_status`.
     """
     clock = Clock.of(trials)
     first = ranking.objectives[0]

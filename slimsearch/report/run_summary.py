@@ -12,10 +12,10 @@ from slimsearch.evaluators import Metrics, hypervolume, hypervolumes
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import COMPLETE, RULED_OUT, SEARCH, SUBNET, Trial
 from slimsearch.report.tables import seconds_text
-from slimsearch.strategies import Figures
+from slimsearch.strategies import RunStatus
 
 
-def figures(ranking: Ranking, trials: Sequence[Trial]) -> Figures:
+def run_status(ranking: Ranking, trials: Sequence[Trial]) -> RunStatus:
     """Best values and hypervolume over all feasible trials, compressed ones included, auxiliary ones excluded."""
     feasible = [t.metrics for t in ranking.feasible(trials)]
     best = {
@@ -24,11 +24,11 @@ def figures(ranking: Ranking, trials: Sequence[Trial]) -> Figures:
         if feasible
     }
     volume = hypervolume(ranking.objectives, feasible, _scale(trials)) if feasible else None
-    return Figures(dict(Counter(t.state for t in trials)), best, volume)
+    return RunStatus(dict(Counter(t.state for t in trials)), best, volume)
 
 
 def hypervolume_history(ranking: Ranking, trials: Sequence[Trial]) -> list[float]:
-    """The hypervolume of `figures` after the first of the feasible `trials`, after the first two, and so on."""
+    """The hypervolume of `run_status` after the first of the feasible `trials`, after the first two, and so on."""
     return hypervolumes(ranking.objectives, [t.metrics for t in ranking.feasible(trials)], _scale(trials))
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from slimsearch.evaluators import Outcome, ReportEpoch, Task
 from slimsearch.search_spaces import Candidate, ChoiceSpace, Point
-from slimsearch.strategies import Failure, Figures, Recorded, Strategy, StrategySettings, load_strategy, traits_of
+from slimsearch.strategies import Failure, Recorded, RunStatus, Strategy, StrategySettings, load_strategy, traits_of
 from slimsearch.testing._contract import Contract
 
 
@@ -103,8 +103,8 @@ class ScriptedSearch:
     def tell(self, number: int, result: Outcome | Failure) -> None:
         self.results.append((number, result))
 
-    def figures(self) -> Figures:
-        return Figures({"running": 1}, {"epochs": 4.0}, None)
+    def status(self) -> RunStatus:
+        return RunStatus({"running": 1}, {"epochs": 4.0}, None)
 
 
 class StrategyContract(Contract):

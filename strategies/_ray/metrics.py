@@ -77,13 +77,13 @@ class Metrics:
             return
         self._updated = time.monotonic()
         self._pass()
-        figures = self._search.figures()
-        for state, count in figures.states.items():
+        status = self._search.status()
+        for state, count in status.states.items():
             self._set("slimsearch_trials", count, state=state)
-        for metric, value in figures.best.items():
+        for metric, value in status.best.items():
             self._set("slimsearch_best", value, metric=metric)
-        if figures.hypervolume is not None:
-            self._set("slimsearch_hypervolume", figures.hypervolume)
+        if status.hypervolume is not None:
+            self._set("slimsearch_hypervolume", status.hypervolume)
         for number, known in self._running.items():
             for name, value in known.items():
                 self._set(f"slimsearch_trial_{name}", value, trial=str(number))

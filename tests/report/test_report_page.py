@@ -30,7 +30,7 @@ from slimsearch.report import page_data, plots
 from slimsearch.report.importances import LEAST, importances
 from slimsearch.report.onnx_layers import INPUT, Layer, compact, read_layers
 from slimsearch.report.report_files import report_page, rewrite_reports
-from slimsearch.report.run_summary import figures
+from slimsearch.report.run_summary import run_status
 from slimsearch.report.timeline import Clock, Timeline
 from slimsearch.search_spaces import Candidate
 from tests.conftest import ROOT
@@ -73,13 +73,13 @@ class TestHypervolume:
         for along in ("trials", "seconds"):
             series = [value for _, value, _ in history[along]["volume"]]
             assert series == sorted(series)
-            assert series[-1] == pytest.approx(figures(ranking, record.trials).hypervolume, rel=1e-5)
+            assert series[-1] == pytest.approx(run_status(ranking, record.trials).hypervolume, rel=1e-5)
 
     def test_each_is_that_of_the_trials_so_far(self, golden: Path) -> None:
         record, ranking = record_of(golden)
         for place, value, _ in page_data.history(ranking, record.trials)["trials"]["volume"]:
             so_far = [t if t.number <= place else replace(t, kind=STEP) for t in record.trials]  # a step is on no front
-            assert figures(ranking, so_far).hypervolume == pytest.approx(value)
+            assert run_status(ranking, so_far).hypervolume == pytest.approx(value)
 
 
 class TestTimeline:

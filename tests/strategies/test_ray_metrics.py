@@ -15,7 +15,7 @@ import yaml
 
 from slimsearch.evaluators import Outcome, Task
 from slimsearch.search_spaces import Candidate
-from slimsearch.strategies import Failure, Figures
+from slimsearch.strategies import Failure, RunStatus
 from slimsearch.strategies._ray.metrics import NAMES, Metrics
 from tests.conftest import ROOT
 
@@ -25,8 +25,8 @@ MONITORING = ROOT / "docs" / "monitoring"
 class Search:
     """Of a search only its figures."""
 
-    def figures(self) -> Figures:
-        return Figures({"running": 1, "complete": 2}, {"val_accuracy": 0.9, "latency_ms": 0.1}, 0.5)
+    def status(self) -> RunStatus:
+        return RunStatus({"running": 1, "complete": 2}, {"val_accuracy": 0.9, "latency_ms": 0.1}, 0.5)
 
 
 @pytest.fixture

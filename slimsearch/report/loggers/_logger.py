@@ -11,7 +11,7 @@ from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import COMPLETE, Result, Trial
 from slimsearch.report.display import Silent
-from slimsearch.report.run_summary import figures
+from slimsearch.report.run_summary import run_status
 
 
 class Logger(Silent):
@@ -60,7 +60,7 @@ class Logger(Silent):
         """The best value of each objective and the hypervolume."""
         if self._ranking is None:
             return {}
-        now = figures(self._ranking, list(self._trials.values()))
+        now = run_status(self._ranking, list(self._trials.values()))
         volume = {} if now.hypervolume is None else {"hypervolume": now.hypervolume}
         return {**{f"best_{metric}": value for metric, value in now.best.items()}, **volume}
 
