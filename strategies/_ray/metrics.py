@@ -24,7 +24,6 @@ NAMES = {
 }
 """Metric -> description; Ray puts ``ray_`` in front of each."""
 
-_SECONDS_BETWEEN_UPDATES = 2.0
 _OF_A_TRIAL = {"train_loss", "val_accuracy", "latency_ms"}
 
 
@@ -35,12 +34,13 @@ class Metrics:
         run: name of the run, a tag of every series.
         search: gives the state of the run.
         workers: number of concurrent trials.
+        interval: least seconds between two updates.
     """
 
-    def __init__(self, run: str, search: TaskSource, workers: int) -> None:
+    def __init__(self, run: str, search: TaskSource, workers: int, interval: float = 2.0) -> None:
         from ray.util.metrics import Gauge
 
-        self._search, self._workers = search, workers
+        self._search, self._workers, self._interval = search, workers, interval
         tags = {"slimsearch_trials": ("state",), "slimsearch_best": ("metric",)}
         self._gauges: dict[str, Any] = {}
         for name, text in NAMES.items():
@@ -72,8 +72,8 @@ class Metrics:
             self._latency = event.metrics.get("latency_ms", self._latency)
 
     def refresh(self) -> None:
-        """Update the gauges, at most every two seconds."""
-        if time.monotonic() - self._updated < _SECONDS_BETWEEN_UPDATES:
+        """Update the gauges, at most once in `interval`."""
+        if time.monotonic() - self._updated < self._interval:
             return
         self._updated = time.monotonic()
         self._pass()

@@ -52,17 +52,15 @@ def exported(url: str, wanted: str, deadline: float) -> str:
 
 
 def test_a_cluster_exports_them(cluster: str, tmp_path: Path) -> None:
-    metrics = Metrics("mine", Search(), 2)  # type: ignore[arg-type]
+    metrics = Metrics("mine", Search(), 2, interval=0)  # type: ignore[arg-type]
     task = Task(7, Candidate({}), 3, 0, tmp_path)
     metrics.begin(task)
     metrics.report(task, 0, {"latency_ms": 0.2, "size_kib": 4.0})
-    metrics._looked = -float("inf")
     metrics.report(task, 2, {"train_loss": 0.3, "val_accuracy": 0.8, "val_loss": 0.4})
     other = Task(8, Candidate({}), 3, 0, tmp_path)
     metrics.begin(other)
     metrics.end(other, Outcome({"latency_ms": 0.15}))
     metrics.end(Task(9, Candidate({}), 3, 0, tmp_path), Failure("so it is"))
-    metrics._looked = -float("inf")
     metrics.refresh()
     text = exported(cluster, "ray_slimsearch_latency_ms", time.monotonic() + 60)
     series = {}
