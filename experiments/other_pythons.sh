@@ -23,11 +23,11 @@ for file in /etc/pip.conf /etc/xdg/pip ~/.pip ~/.config/pip; do
     if [ -e "$file" ]; then mkdir -p "$folder$(dirname "$file")" && cp -r "$file" "$folder$(dirname "$file")/"; fi
 done
 
-rm -rf "$folder/root/slimsearch"
+mkdir -p "$folder/srv" && rm -rf "$folder/srv/slimsearch"
 cd "$(dirname "$0")/.."
-git clone -q . "$folder/root/slimsearch"
+git clone -q . "$folder/srv/slimsearch"
 for words in 'experiments/run.py --space mnist_cnn --strategy optuna' '-m pytest'; do
     command=$(grep -m 1 -F -- "$words" README.md)
     printf '\n== %s: %s\n' "$(chroot "$folder" python3 --version)" "$command"
-    time chroot "$folder" bash -c "cd /root/slimsearch && $command"
+    time chroot "$folder" bash -c "cd /srv/slimsearch && $command"
 done
