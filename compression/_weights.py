@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
 
 _ORIGINAL = ".parametrizations.weight.original"
 
@@ -54,10 +56,17 @@ def layers_in_order(module: nn.Module, images: Tensor) -> list[str]:
         for layer in names
         if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
     ]
+    run_hooked(module, images, hooks)
+    return list(dict.fromkeys(ran))
+
+
+def run_hooked(module: nn.Module, images: Tensor, hooks: Sequence[RemovableHandle]) -> None:
+    """Run `module` once on `images`, (N, C, H, W), without gradients; then remove `hooks`."""
+    import torch
+
     try:
         with torch.no_grad():
             module(images)
     finally:
         for hook in hooks:
             hook.remove()
-    return list(dict.fromkeys(ran))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from slimsearch.compression._network import Network
 from slimsearch.compression._replaced import replace_layer
-from slimsearch.compression._weights import layers_in_order
+from slimsearch.compression._weights import layers_in_order, run_hooked
 from slimsearch.compression.quantization.plan import Quantization
 
 if TYPE_CHECKING:
@@ -74,12 +74,7 @@ def _pairs(module: nn.Module, images: Tensor) -> list[tuple[str, str]]:
                 pairs.extend((conv, name) for conv, out in written if out is arguments[0])
 
             hooks.append(layer.register_forward_pre_hook(read))
-    try:
-        with torch.no_grad():
-            module(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    run_hooked(module, images, hooks)
     ran = [conv for conv, _ in written]
     norms = [norm for _, norm in pairs]
     return [(conv, norm) for conv, norm in pairs if ran.count(conv) == 1 and norms.count(norm) == 1]

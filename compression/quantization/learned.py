@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from slimsearch.compression._network import Network
 from slimsearch.compression._stage import Part, Training, TrainingStage, check_training, require
-from slimsearch.compression._weights import layers_in_order
+from slimsearch.compression._weights import layers_in_order, run_hooked
 from slimsearch.compression.quantization.plan import DEPLOYED_BITS, LearnedRange, Quantization
 
 INPUT = "input_quantizer"
@@ -226,10 +226,5 @@ def _inputs(
         return hook
 
     hooks = [module.get_submodule(name).register_forward_pre_hook(observe(name)) for name in order]
-    try:
-        with torch.no_grad():
-            module(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    run_hooked(module, images, hooks)
     return readers, ranges

@@ -100,4 +100,4 @@ def _bare_layers(module: nn.Module, images: Tensor) -> list[str]:
 
 def _put(module: nn.Module, name: str, layer: nn.Module) -> None:
     parent, _, own = name.rpartition(".")
-    setattr(module.get_submodule(parent) if parent else module, own, layer)
+    setattr(module.get_submodule(parent), own, layer)
