@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -80,6 +81,33 @@ def test_the_dashboard_of_a_run_is_on_this_machine_alone(small_run: Path, tmp_pa
     assert listening == {"0100007F"}, "127.0.0.1, as the kernel writes it"
 
 
+def test_ctrl_c_during_a_request_ends_the_dashboard(small_run: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "slimsearch.cli.main", "dashboard", str(small_run), "--port", str(port)]
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as answer,
+            ):
+                answer.read()
+
+    with serving(words, tmp_path) as process:
+        _answer(f"http://127.0.0.1:{port}/", process)
+        threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        _answer(f"http://127.0.0.1:{port}/api/studies", process)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert process.returncode == 130
+
+
 @contextlib.contextmanager
 def serving(words: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     with (folder / "said.txt").open("wb") as said:
@@ -88,7 +116,10 @@ def serving(words: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]
             yield process
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            try:
+                process.wait(30)
+            finally:
+                process.kill()
 
 
 def _answer(url: str, process: subprocess.Popen[bytes]) -> str:

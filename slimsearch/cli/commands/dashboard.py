@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +39,26 @@ def run(options: dict[str, Any]) -> None:
         with socket.socket() as free:  # fails before the server announces its address
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             free.bind(("127.0.0.1", port))
-        run_server(opened, host="127.0.0.1", port=port, artifact_store=artifacts)
+        _in_a_thread(lambda: run_server(opened, host="127.0.0.1", port=port, artifact_store=artifacts))
     except OSError as error:
         raise SlimsearchError(f"cannot serve on port {port}: {error.strerror}; choose another with --port") from error
+
+
+def _in_a_thread(serve: Callable[[], None]) -> None:
+    """Serve in a daemon thread: in the main thread wsgiref answers a request that Ctrl-C meets, and forgets Ctrl-C."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            serve()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="dashboard", daemon=True)
+    thread.start()
+    thread.join()
+    for error in errors:
+        raise error
 
 
 def _study(path: Path, given: str | None) -> tuple[BaseStorage, DatabaseArtifacts | None]:
