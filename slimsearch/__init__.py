@@ -26,10 +26,11 @@ if TYPE_CHECKING:
         search,
         train,
     )
+    from slimsearch.optuna_sampler import GraphGPSampler
 
 __all__ = [
-    "SlimsearchError", "accuracy", "build", "compress", "export", "load_dataset", "load_network", "plot", "resume",
-    "search", "train",
+    "GraphGPSampler", "SlimsearchError", "accuracy", "build", "compress", "export", "load_dataset", "load_network",
+    "plot", "resume", "search", "train",
 ]  # fmt: skip
 
 _import_fixes.install()
@@ -40,6 +41,10 @@ warnings.filterwarnings("ignore", message=r".*is found to be not a nn\.Module", 
 
 def __getattr__(name: str) -> Any:
     # Lazy, since every module of the package imports this one first.
+    if name == "GraphGPSampler":
+        from slimsearch.optuna_sampler import GraphGPSampler
+
+        return GraphGPSampler
     if name in __all__:
         from slimsearch import api
 

@@ -51,7 +51,7 @@ BEFORE = {found[1]: text for text in PYTHON if (found := re.match(r"# NNI: (\w+)
 AFTER = {found[1]: text for text in PYTHON if (found := re.match(r"# Slimsearch: (\w+)\n", text))}
 SCRIPTS = {
     "search": "slimsearch.search(Mlp", "score": "trials/00000", "evaluation": "def evaluate(candidate)",
-    "compression": 'compress(trained, "prune:sparsity',
+    "compression": 'compress(trained, "prune:sparsity', "sampler": "GraphGPSampler(space",
 }  # fmt: skip
 """Text by which each script that a test below runs is known."""
 SMALL = ["--epochs", "1", "--trials", "2", "--top-k", "1"]
@@ -124,6 +124,10 @@ def test_a_search_from_python(tmp_path: Path) -> None:
 
 def test_an_evaluation_of_ones_own(tmp_path: Path) -> None:
     assert "'trees':" in output(script("evaluation"), tmp_path)
+
+
+def test_the_sampler_in_an_optuna_study(tmp_path: Path) -> None:
+    assert "'width': 40" in output(script("sampler"), tmp_path)
 
 
 def test_a_model_of_ones_own(tmp_path: Path) -> None:
