@@ -6,10 +6,9 @@ import inspect
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators.objective import check_finite
+from slimsearch.evaluators.objective import finite_numbers
 from slimsearch.evaluators.task import Outcome, ReportEpoch, Task
 from slimsearch.search_spaces import Space
 
@@ -50,7 +49,7 @@ class FunctionEvaluator:
         metrics = self.function(dict(task.candidate.architecture), **arguments)
         if checked.stopped:
             return Outcome(known)
-        return Outcome({**known, **_numbers(metrics)})
+        return Outcome({**known, **finite_numbers(metrics)})
 
 
 class _CheckedReport:
@@ -67,21 +66,5 @@ class _CheckedReport:
             number = 0
         if number < 1:
             raise SlimsearchError(f"report(epoch, metrics): epochs are counted from 1, not {epoch!r}")
-        self.stopped = self.stopped or not self._report(number, _numbers(metrics))
+        self.stopped = self.stopped or not self._report(number, finite_numbers(metrics))
         return not self.stopped
-
-
-def _numbers(values: Any) -> dict[str, float]:
-    if not isinstance(values, Mapping):
-        raise SlimsearchError(f"evaluate returned {type(values).__name__}, not a dict of named numbers")
-    metrics = {}
-    for name, value in values.items():
-        try:
-            if isinstance(value, str | bytes):
-                raise TypeError
-            metrics[str(name)] = float(value)
-        except (TypeError, ValueError, OverflowError, RuntimeError):  # the last one: a tensor of several elements
-            one_line = " ".join(repr(value).split())
-            raise SlimsearchError(f"evaluate returned '{name}': {one_line:.80}, which is not a number") from None
-    check_finite(metrics)
-    return metrics

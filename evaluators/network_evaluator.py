@@ -17,7 +17,7 @@ from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.deployed.deployed_model import DeployedModel, check_parity, size_kib
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.network_pipeline import FileLatencies, LatencySettings, NetworkPipeline
-from slimsearch.evaluators.objective import check_finite
+from slimsearch.evaluators.objective import finite_numbers
 from slimsearch.evaluators.task import Artifact, Outcome, ReportEpoch, Task
 from slimsearch.evaluators.training.image_training import ImageTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.training.reuse import NetworkCache, copy_matching_weights
@@ -151,13 +151,14 @@ class NetworkEvaluator:
             metrics = self._score(network, task, pipeline, _patience(seconds))
         if cache is not None:
             metrics["seconds_saved"] = cache.seconds_saved
-        metrics |= {"training_seconds": seconds, **inherited}
-        check_finite(metrics)
+        metrics = finite_numbers({**metrics, "training_seconds": seconds, **inherited})
         # A later compression stage starts from these files, and is compared with them.
         artifacts = {
             "model": MODEL, "predictions": PREDICTIONS, "network": "network.json", "weights": "weights.safetensors"
         }  # fmt: skip
-        return Outcome(metrics, {**artifacts, "packed": PACKED} if "packed_kib" in metrics else artifacts)
+        return Outcome(
+            finite_numbers(metrics), {**artifacts, "packed": PACKED} if "packed_kib" in metrics else artifacts
+        )
 
     def _initialized(self, architecture: Mapping[str, Any], seed: int) -> tuple[nn.Module, float]:
         """An untrained network, and the share of its parameters that comes from `initial`."""

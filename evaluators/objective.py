@@ -207,12 +207,30 @@ def select(
     return chosen
 
 
-def check_finite(metrics: Metrics) -> None:
-    """Check that all metrics are finite numbers.
+def finite_numbers(values: Any) -> dict[str, float]:
+    """The metrics that an evaluation returns or reports, as finite numbers.
 
     Raises:
-        SlimsearchError: one is not.
+        SlimsearchError: `values` are no dict of finite numbers.
     """
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise SlimsearchError(f"metric '{name}' is {value}, not a finite number")
+    if not isinstance(values, Mapping):
+        raise SlimsearchError(f"evaluate returned {type(values).__name__}, not a dict of named numbers")
+    metrics = {}
+    for name, value in values.items():
+        try:
+            if isinstance(value, str | bytes):
+                raise TypeError
+            metrics[str(name)] = number = float(value)
+        except Exception:  # a tensor of several elements, or any class of the user's
+            one_line = " ".join(_shown(value).split())
+            raise SlimsearchError(f"evaluate returned '{name}': {one_line:.80}, which is not a number") from None
+        if not math.isfinite(number):
+            raise SlimsearchError(f"metric '{name}' is {number}, not a finite number")
+    return metrics
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # of a user's class
+        return type(value).__name__

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.objective import finite_numbers
 from slimsearch.search_spaces import Candidate
 
 
@@ -65,6 +67,23 @@ class Outcome:
 
     metrics: Mapping[str, float]
     artifacts: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def checked(cls, result: Any) -> Outcome:
+        """The outcome that an evaluator returned.
+
+        Raises:
+            SlimsearchError: it is none, a metric is not a finite number, or a file is not in the task's directory.
+        """
+        if not isinstance(result, Outcome):
+            raise SlimsearchError(f"the evaluator returned {type(result).__name__}, not an Outcome")
+        metrics, artifacts = finite_numbers(result.metrics), result.artifacts
+        if not isinstance(artifacts, Mapping):
+            raise SlimsearchError(f"the evaluator's artifacts are {type(artifacts).__name__}, not a dict of file names")
+        for kind, name in artifacts.items():
+            if not (isinstance(kind, str) and isinstance(name, str)) or name in ("", "..") or set(name) & set("/\\"):
+                raise SlimsearchError(f"the evaluator's artifact {kind!r} is {name!r}, not a file name")
+        return cls(metrics, dict(artifacts))
 
 
 class ReportEpoch(Protocol):

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
+# Longer lines of a message are cut: a message may show a whole array.
+_LONGEST = 300
+
 
 class SlimsearchError(Exception):
     """An error that its message explains in one line: what is wrong, and what is allowed.
@@ -11,15 +17,39 @@ class SlimsearchError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message; its class name where there is none."""
+    """The first line of an exception's message, with control characters escaped; its class name where there is none."""
     try:
-        message = str(error)
-    except Exception:  # a user's exception may fail to describe itself
+        message = str(error).strip().partition("\n")[0].strip()
+    except BaseException:  # a user's exception may fail to describe itself
         message = ""
-    return message.strip().partition("\n")[0].strip() or type(error).__name__
+    if len(message) > _LONGEST:
+        message = f"{message[:_LONGEST]} ..."
+    return escaped(message) or type(error).__name__
+
+
+def escaped(text: str) -> str:
+    """`text` with characters that do not print, such as those that control a terminal, as ``\\x1b``."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def describe_error(error: BaseException) -> str:
     """The class name of an exception and the first line of its message: ``ValueError: no such layer``."""
     name, line = type(error).__name__, first_line(error)
     return name if line == name else f"{name}: {line}"
+
+
+def related_errors(error: BaseException) -> Iterator[BaseException]:
+    """An exception, its causes, those that were being handled, and the members of groups; each once.
+
+    Causes may form a cycle, and a user's exception may override its attributes.
+    """
+    cause, context = (BaseException.__dict__[name].__get__ for name in ("__cause__", "__context__"))
+    found, seen = deque([error]), {id(error)}
+    while found:
+        one = found.popleft()
+        yield one
+        members = BaseExceptionGroup.__dict__["exceptions"].__get__(one) if isinstance(one, BaseExceptionGroup) else ()
+        for other in (cause(one), context(one), *members):
+            if other is not None and id(other) not in seen:
+                seen.add(id(other))
+                found.append(other)

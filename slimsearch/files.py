@@ -1,13 +1,28 @@
-"""Atomic writes: a file is written under a temporary name in the same folder, then renamed."""
+"""Atomic writes, and why files cannot be written.
+
+A file is written under a temporary name in the same folder, then renamed.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from slimsearch.errors import describe_error, first_line, related_errors
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+# Native code raises exceptions without an error number.
+_FULL_TEXTS = ("no space left", "disk quota exceeded", "no usable temporary directory")
+# Some of it writes a part of a file without an error, and whoever reads the file complains. That part may be removed by
+# now, so that there is room for a little again.
+_TORN_TEXTS = ("protobuf", "corrupt", "parsing", "unexpected pos", "header", "truncated", "not a zip", "end of file")
+_ROOM, _MORE_ROOM = 64 * 2**10, 64 * 2**20
 
 
 @contextlib.contextmanager
@@ -50,3 +65,39 @@ def remove_temporary(folder: Path) -> None:
     """Remove the temporary files that killed processes have left anywhere below `folder`."""
     for path in folder.rglob("*.[0-9]*.part*"):
         path.unlink(missing_ok=True)
+
+
+def unwritable(folder: Path, error: BaseException) -> str | None:
+    """Why a task that raised `error` could not write its files, in one line; None if that is not the reason.
+
+    Args:
+        folder: of the task's files. The task also writes to the temporary folder.
+        error: of any kind, as libraries raise their own exceptions for a full disk.
+    """
+    errors = list(related_errors(error))
+    for one in errors:
+        if (isinstance(one, OSError) and one.errno in _FULL) or _says(one, _FULL_TEXTS):
+            return f"cannot write files: {describe_error(one)}"
+    room = _MORE_ROOM if any(_says(one, _TORN_TEXTS) for one in errors) else _ROOM
+    for tried in (folder, Path(tempfile.gettempdir())):
+        reason = _refused(tried, room)
+        if reason is not None:
+            return f"cannot write to '{tried}': {reason}"
+    return None
+
+
+def _says(error: BaseException, texts: Sequence[str]) -> bool:
+    line = first_line(error).lower()
+    return any(text in line for text in texts)
+
+
+def _refused(folder: Path, room: int) -> str | None:
+    """Why `room` bytes cannot be written to `folder`; None if they can, or if the reason is not the disk."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(room))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as found:
+        return os.strerror(found.errno) if found.errno in {*_FULL, errno.EROFS, errno.EIO} else None
+    return None

@@ -134,7 +134,9 @@ def _module(kind: str, location: str) -> ModuleType:
         _refuse_module_in(data, kind, location)
     try:
         return importlib.import_module(location)
-    except Exception as error:  # a user's module may raise anything while it is imported
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's module may raise anything while it is imported
         raise SlimsearchError(f"{kind}: cannot import '{location}': {describe_error(error)}") from error
 
 

@@ -155,7 +155,11 @@ class ProposerSearch:
         if isinstance(answer, Task):
             self._keys[answer.number] = [key]
             return answer
-        self._proposer.tell(key, answer.losses)
+        if answer.running is not None:  # paused, or interrupted in an earlier process
+            self._trials[candidate] = answer.running
+            self._keys.setdefault(answer.running, []).append(key)
+        else:
+            self._proposer.tell(key, answer.losses)
         return None
 
     def _close(self) -> Task | None:

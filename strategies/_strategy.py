@@ -38,11 +38,14 @@ class Recorded:
     Attributes:
         metrics: empty if it failed.
         losses: the objectives, or the weighted product alone; less is better. None if it failed, was ruled out or
-            was stopped early.
+            was stopped early, or has no result yet.
+        running: number of its trial if it has no result yet: it is evaluated, paused or waits for a retry. None if it
+            has ended.
     """
 
     metrics: Mapping[str, float]
     losses: tuple[float, ...] | None
+    running: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,9 @@ class Search(TaskSource, Protocol):
 
     def offer(self, architecture: Point) -> Task | Recorded | None:
         """Propose a candidate; returns its task, its recorded result, or None if the budget is spent.
+
+        A candidate that is proposed while it is evaluated has no result yet, see `Recorded.running`; `recorded` gives
+        it later.
 
         Raises:
             SlimsearchError: it is not in the space.

@@ -117,7 +117,7 @@ def _quiet() -> Iterator[None]:
     import torch
 
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     # The older exporter prints the graph of an unknown operation from C++, even if not verbose.
     log = getattr(torch._C, "_jit_onnx_log", None)
     if log is not None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, escaped
 
 MISTAKE, INTERRUPTED = 2, 130
 
@@ -42,8 +42,7 @@ def exit_code(run: Callable[[], object], advice: str = "") -> int:
 
 def say(message: object) -> int:
     """Print an error as one line, with control characters escaped, and return its exit code."""
-    line = " ".join(str(message).split())
-    print("error: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
+    print("error: " + escaped(" ".join(str(message).split())), file=sys.stderr)
     return MISTAKE
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, Protocol
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Artifact, Outcome, Task
+from slimsearch.evaluators import Artifact, Outcome, Task, finite_numbers
 from slimsearch.record.lineage import artifact
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
@@ -76,6 +76,7 @@ class Phases:
         self._wait = wait
         self._current: Phase = first
         self._running: set[int] = set()
+        self._wrong: dict[int, str] = {}  # trial that has reported no numbers -> its error
 
     def ask(self) -> Task | None:
         while True:
@@ -94,10 +95,21 @@ class Phases:
             self._current = following
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        return self._current.report(number, epoch, metrics)
+        try:
+            checked = finite_numbers(metrics)
+        except SlimsearchError as error:  # a strategy may have workers of its own, which do not check this
+            self._wrong.setdefault(number, str(error))
+            return False
+        return self._current.report(number, epoch, checked)
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
         self._running.discard(number)
+        wrong = self._wrong.pop(number, None)
+        if not isinstance(result, Failure):
+            try:
+                result = Outcome.checked(result) if wrong is None else Failure(wrong)
+            except SlimsearchError as error:
+                result = Failure(str(error))
         self._current.tell(number, result)
 
     def offer(self, architecture: Point) -> Task | Recorded | None:

@@ -278,7 +278,7 @@ class Record:
         self, number: int, outcome: Outcome, *, state: str = COMPLETE, reason: str | None = None,
         violations: Sequence[float] = (),
     ) -> Trial:  # fmt: skip
-        """Record the end of a trial with an outcome.
+        """Record the end of a trial with an outcome; it has failed if it is complete without one of the objectives.
 
         Args:
             number: of a running trial.
@@ -287,6 +287,10 @@ class Record:
             reason: why the trial ended in this state.
             violations: amount by which each hard limit is exceeded; 0 or less where it is met.
         """
+        missing = [o.metric for o in self._objectives if o.metric not in outcome.metrics]
+        if missing and state == COMPLETE:
+            known = ", ".join(sorted(outcome.metrics)) or "none"
+            return self.fail(number, f"objective '{missing[0]}' is not among the recorded metrics: {known}")
         trial = replace(
             self._trials[number],
             state=state,

@@ -34,6 +34,16 @@ class NamedBehavior:
                 pass
 
             raise Local("cannot travel")
+        if what == "cycle":
+            first, second = ValueError("first"), KeyError("second")
+            first.__cause__, second.__context__ = second, first
+            raise first
+        if what == "generator":
+            raise GeneratorExit("leaves")
+        if what == "nothing":
+            return None  # type: ignore[return-value]
+        if what == "not a number":
+            report(0, {"val_accuracy": float("nan")})
         if what == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "exit":
@@ -82,8 +92,9 @@ class ScriptedSearch:
     def offer(self, architecture: Point) -> Task | Recorded | None:
         assert not self.closed, "a candidate is offered after `close`"
         candidate = NamedBehavior.space.candidate(architecture)
-        if any(task.candidate == candidate for task in self.tasks):
-            return Recorded({}, None)
+        number = next((task.number for task in self.tasks if task.candidate == candidate), None)
+        if number is not None:
+            return self.recorded(number) or Recorded({}, None, running=number)
         if not self.offers:
             return None
         self.offers -= 1
@@ -93,7 +104,9 @@ class ScriptedSearch:
         self.closed += 1
 
     def recorded(self, number: int) -> Recorded | None:
-        result = dict(self.results)[number]
+        result = dict(self.results).get(number)
+        if result is None:
+            return None
         return Recorded({}, (-result.metrics["epochs"],) if isinstance(result, Outcome) else None)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -167,11 +180,16 @@ class WorkerStrategyContract(StrategyContract):
     trial_timeout: ClassVar[float] = 3
 
     def test_everything_is_told_once(self, new_strategy: Callable[..., Strategy], tmp_path: Path) -> None:
-        behaviors = ["fine", "raise", "die", "fine", "exit", "unpicklable", "stop", "hang", "fine", "fine"]
+        failing = ["raise", "die", "exit", "unpicklable", "hang", "cycle", "generator", "nothing", "not a number"]
+        behaviors = ["fine", *failing, "stop", "fine", "fine"]
         search = ScriptedSearch(tmp_path, behaviors)
         new_strategy(workers=2, trial_timeout=self.trial_timeout).run(search, NamedBehavior())
         assert sorted(number for number, _ in search.results) == list(range(len(behaviors)))
         results = dict(search.results)
+        said = {
+            "unpicklable": "cannot travel", "cycle": "ValueError: first", "generator": "GeneratorExit: leaves",
+            "nothing": "returned NoneType", "not a number": "'val_accuracy' is nan",
+        }  # fmt: skip
         for number, behavior in enumerate(behaviors):
             result = results[number]
             if behavior in ("fine", "stop"):
@@ -185,8 +203,8 @@ class WorkerStrategyContract(StrategyContract):
                 assert result.error == "ValueError: first line"
             elif behavior == "hang":
                 assert f"longer than --trial-timeout {self.trial_timeout:g} s" in result.error
-            elif behavior == "unpicklable":
-                assert "cannot travel" in result.error
+            elif behavior in said:
+                assert said[behavior] in result.error
 
     def test_output_goes_to_the_log_of_the_trial(
         self, new_strategy: Callable[..., Strategy], tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import multiprocessing
+import operator
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -16,22 +16,19 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import cloudpickle
 
-from slimsearch.errors import describe_error
-from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task, use_one_thread
+from slimsearch.errors import describe_error, related_errors
+from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task, finite_numbers, use_one_thread
+from slimsearch.files import unwritable
 from slimsearch.strategies._pool.trial_log import output_to
 from slimsearch.strategies._strategy import Failure
 
 BEGUN, REPORT, DONE = "begun", "report", "done"
 """Messages of a worker: a task begins; it has finished an epoch and waits for an answer; it has ended."""
 
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-# A disk with less free space counts as full: removing the file that did not fit has freed some.
-_SCARCE = 64 * 2**20
-_PROBE_BYTES = 64 * 1024
+_OPEN_FILES = {errno.EMFILE, errno.ENFILE}
 
 
 def serve(line: Connection, evaluator: bytes, environment: Mapping[str, str]) -> None:
@@ -54,6 +51,8 @@ def serve(line: Connection, evaluator: bytes, environment: Mapping[str, str]) ->
                 raise
             except Exception as error:  # it cannot be pickled
                 line.send((DONE, Failure(describe_error(error))))
+            if isinstance(result, Failure) and result.worker_died:
+                return
 
 
 def evaluated(evaluator: Evaluator, task: Task, report: ReportEpoch) -> Outcome | Failure:
@@ -61,21 +60,26 @@ def evaluated(evaluator: Evaluator, task: Task, report: ReportEpoch) -> Outcome 
     try:
         with output_to(task.directory / "log.txt"):
             try:
-                return evaluator.evaluate(task, report=report)
-            except Exception as error:  # a candidate may raise anything
-                with contextlib.suppress(OSError):  # the log's disk may be full
+                return Outcome.checked(evaluator.evaluate(task, report=_checked(report)))
+            except BaseException as error:  # a candidate may raise anything
+                with contextlib.suppress(Exception):  # the log's disk may be full, the exception may not print
                     traceback.print_exc()
+                if isinstance(error, SystemExit):
+                    return Failure(f"{describe_error(error)}, in the middle of the trial")
                 return _failure(error, task)
-            except SystemExit as error:
-                return Failure(f"SystemExit: {error.code}, in the middle of the trial")
     except OSError as error:  # there is no log
         return _failure(error, task)
+
+
+def _checked(report: ReportEpoch) -> ReportEpoch:
+    """`report`, for an evaluator of the user's: raises an exception there if the metrics are no numbers."""
+    return lambda epoch, metrics: report(operator.index(epoch), finite_numbers(metrics))
 
 
 def _loaded(evaluator: bytes) -> Evaluator | Failure:
     try:
         return cloudpickle.loads(evaluator)  # type: ignore[no-any-return]
-    except Exception as error:  # user code may fail to load; each task then reports it
+    except BaseException as error:  # user code may fail to load; each task then reports it
         return Failure(f"a worker cannot load the evaluator: {describe_error(error)}")
 
 
@@ -107,35 +111,13 @@ def _only_in_this_process() -> Callable[[], None]:
     return check
 
 
-def _failure(error: Exception, task: Task) -> Failure:
-    reason = _unwritable(task.directory, error)
+def _failure(error: BaseException, task: Task) -> Failure:
+    reason = unwritable(task.directory, error)
     if reason is not None:
-        return Failure(f"cannot write to '{task.directory}': {reason}", unwritable=True)
-    return Failure(describe_error(error))
-
-
-def _unwritable(folder: Path, error: BaseException) -> str | None:
-    """Why `folder` is not writable, or None.
-
-    Tests it by writing, since libraries raise their own exceptions for a full disk.
-
-    Args:
-        folder: folder of the trial's files.
-        error: the exception of the trial.
-    """
-    try:
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(bytes(_PROBE_BYTES))
-            probe.flush()
-            os.fsync(probe.fileno())
-    except OSError as found:
-        return os.strerror(found.errno) if found.errno in _UNWRITABLE else None
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC and shutil.disk_usage(folder).free < _SCARCE:
-            return os.strerror(cause.errno)
-        cause = cause.__cause__ or cause.__context__
-    return None
+        return Failure(reason, unwritable=True)
+    # Earlier tasks of this process may have left files open, so the task may succeed in another one.
+    used_up = any(isinstance(one, OSError) and one.errno in _OPEN_FILES for one in related_errors(error))
+    return Failure(describe_error(error), worker_died=used_up)
 
 
 def _reset_state(environment: Mapping[str, str]) -> None:
