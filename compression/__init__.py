@@ -13,13 +13,15 @@ else:
     from slimsearch.compression._recipe import PlainRecipe, Recipe, RecipeStage, StageGroup
     from slimsearch.compression._replaced import SIGN_INPUT
     from slimsearch.compression._stage import AfterStep, LossTerm, Part, Stage, Training, TrainingStage, train_together
+    from slimsearch.compression.export.agreement import EXACT, exact_error, parity_error
     from slimsearch.compression.export.packing import pack, unpack
     from slimsearch.compression.export.to_onnx import export_onnx
-    from slimsearch.compression.export.untrusted import read_onnx, session_options
+    from slimsearch.compression.export.untrusted import onnxruntime_session, read_onnx, session_options
     from slimsearch.compression.quantization.plan import LearnedRange, Quantization
 
     __all__ = [
-        "SIGN_INPUT", "AfterStep", "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe", "Quantization",
-        "Recipe", "RecipeStage", "Stage", "StageGroup", "Training", "TrainingStage", "export_onnx", "pack", "read_onnx",
-        "session_options", "train_together", "unpack",
+        "EXACT", "SIGN_INPUT", "AfterStep", "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe",
+        "Quantization", "Recipe", "RecipeStage", "Stage", "StageGroup", "Training", "TrainingStage", "exact_error",
+        "export_onnx", "onnxruntime_session", "pack", "parity_error", "read_onnx", "session_options", "train_together",
+        "unpack",
     ]  # fmt: skip

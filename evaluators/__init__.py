@@ -2,14 +2,7 @@
 
 from slimsearch.evaluators.deployed.accuracy import PairedDrop, confusion, judge, significantly_different, wilson
 from slimsearch.evaluators.deployed.classifier import Classifier
-from slimsearch.evaluators.deployed.deployed_model import (
-    EXACT,
-    RUNTIMES,
-    DeployedModel,
-    exact_error,
-    runtime_version,
-    size_kib,
-)
+from slimsearch.evaluators.deployed.deployed_model import RUNTIMES, DeployedModel, runtime_version, size_kib
 from slimsearch.evaluators.function_evaluator import FunctionEvaluator
 from slimsearch.evaluators.latency.measurement import Latency, measure_latency
 from slimsearch.evaluators.latency.meter import Meter, user_folder
@@ -44,12 +37,11 @@ from slimsearch.evaluators.training.hardware import device_for, precision_for, p
 from slimsearch.evaluators.training.image_training import DryRunTraining, ImageTraining, StoppedEarly, TrainingSettings
 
 __all__ = [
-    "CHECKPOINT", "DIRECTIONS", "EXACT", "IMPORTS", "MODEL", "RUNTIMES", "Architectures", "Artifact", "Classifier",
+    "CHECKPOINT", "DIRECTIONS", "IMPORTS", "MODEL", "RUNTIMES", "Architectures", "Artifact", "Classifier",
     "DeployedModel", "DryRunTraining", "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency",
     "LatencyPredictor", "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator", "NetworkPipeline",
     "Objective", "Outcome", "PairedDrop", "ReportEpoch", "StoppedEarly", "TableEvaluator", "Task", "TrainingSettings",
-    "UserMetric", "WeightSharingEvaluator", "WeightedProduct", "confusion", "device_for", "exact_error",
-    "finite_numbers", "front",
+    "UserMetric", "WeightSharingEvaluator", "WeightedProduct", "confusion", "device_for", "finite_numbers", "front",
     "hypervolume", "hypervolumes", "judge", "load_correct", "load_predictions", "measure_latency", "precision_for",
     "processor", "runtime_version", "select", "significantly_different", "size_kib", "use_one_thread", "user_folder",
     "wilson",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._network import Network
+from slimsearch.compression.export.agreement import FixedBatchSize, check_agreement, example_of, logits_of
 from slimsearch.compression.export.int8 import to_int8
 from slimsearch.compression.export.storage import store
 from slimsearch.compression.quantization.folding import fold_batch_norm
@@ -19,14 +21,18 @@ from slimsearch.compression.quantization.plan import CODEBOOK, KEPT_FLOAT, STATI
 from slimsearch.errors import SlimsearchError, describe_error
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 INPUT, OUTPUT = "images", "logits"
-_OPSET = 17
+# The lowest operator set that both exporters write, and the version of the file format that came with it.
+_OPSET, _IR_VERSION = 18, 8
+_OPTIONS: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": _OPSET}
 
 
 def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[str, str] | None = None) -> None:
     """Write `network` to `path` as one ONNX file, ``images`` (N, C, H, W) float32 -> ``logits``, N free.
+
+    The float32 file is run in batches of several sizes and compared with the network.
 
     Args:
         network: its quantization plan determines how the file stores and runs it; float32 without a plan.
@@ -35,7 +41,7 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
         metadata: stored in the file's ``metadata_props``, with a note on the quantization.
 
     Raises:
-        SlimsearchError: the network cannot be exported to ONNX or quantized.
+        SlimsearchError: the network cannot be exported to ONNX or quantized, or its file would fix the batch size.
     """
     import onnx
 
@@ -48,42 +54,63 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
         file = Path(folder) / "model.onnx"
         try:
             with _quiet():
-                _to_onnx(network, file, images[:2])
+                _to_onnx(network, file, images)
                 if plan is not None and plan.form == STATIC:
                     file = to_int8(file, Path(folder), INPUT, images, plan)
                 elif plan is not None:
                     onnx.save(store(onnx.load(str(file)), plan.form), str(file))
                 _tidy(file, {**(metadata or {}), **({"quantization": plan.note} if plan is not None else {})})
+                if plan is not None:
+                    check_agreement(file, images, None, quantized=True)
+        except SlimsearchError as error:
+            raise SlimsearchError(f"export to ONNX failed: {error}") from error
         except Exception as error:  # the exporters raise many kinds
             raise SlimsearchError(f"export to ONNX failed: {describe_error(error)}") from error
         file.replace(path)
 
 
-def _to_onnx(network: Network, file: Path, example: Tensor) -> None:
+def _to_onnx(network: Network, file: Path, images: Tensor) -> None:
+    """Write the float32 file by the first exporter whose file agrees with the network.
+
+    The TorchScript exporter takes a tenth of the time of the newer one and writes half the bytes. The newer one can
+    analyze the module's bytecode ("strict"), and then keeps a batch size free that is used as a Python number.
+    """
+    module = network.copy_module().eval().cpu().float()
+    example, expected, plan = example_of(images), logits_of(module, images), network.quantization
+    failures: list[Exception] = []
+    for write in (_by_torchscript, _by_torch_export, functools.partial(_by_torch_export, strict=True)):
+        try:
+            write(module, example, file, plan is not None and plan.form == CODEBOOK)
+            check_agreement(file, images, expected, quantized=plan is not None)
+            return
+        except Exception as error:  # the exporters raise many kinds
+            failures.append(error)
+    # The oldest exporter's message names the operator.
+    raise next((error for error in failures if isinstance(error, FixedBatchSize)), failures[0]) from None
+
+
+def _by_torchscript(module: nn.Module, example: Tensor, file: Path, codebook: bool) -> None:
     import torch
 
-    module = network.copy_module().eval().cpu().float()
-    options: dict[str, Any] = {
-        "input_names": [INPUT],
-        "output_names": [OUTPUT],
-        "opset_version": _OPSET,
-    }
     # Folding a BatchNorm would multiply the number of values of the codebook by the channels; the runtime folds it.
-    codebook = network.quantization is not None and network.quantization.form == CODEBOOK
     mode = torch.onnx.TrainingMode.PRESERVE if codebook else torch.onnx.TrainingMode.EVAL
-    example = example.contiguous()
+    axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
+    torch.onnx.export(module, (example,), str(file), dynamo=False, dynamic_axes=axes, training=mode, **_OPTIONS)
+
+
+def _by_torch_export(module: nn.Module, example: Tensor, file: Path, codebook: bool, *, strict: bool = False) -> None:
+    import torch
+
+    shapes = ({0: torch.export.Dim("batch")},)
     try:
-        # The TorchScript exporter takes a tenth of the time of the newer one and writes half the bytes.
-        axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
-        torch.onnx.export(module, (example,), str(file), dynamo=False, dynamic_axes=axes, training=mode, **options)
-    except Exception as first:
-        shapes = ({0: torch.export.Dim("batch")},)
-        try:
-            torch.onnx.export(
-                module, (example,), str(file), dynamo=True, external_data=False, dynamic_shapes=shapes, **options
-            )
-        except Exception:  # the older exporter's message names the operator
-            raise first from None
+        program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=strict)
+    except torch._dynamo.exc.UserError as error:
+        if "Constraints violated" in str(error):
+            raise FixedBatchSize from error
+        raise
+    torch.onnx.export(
+        program, (example,), str(file), dynamo=True, external_data=False, optimize=not codebook, **_OPTIONS
+    )
 
 
 def _tidy(file: Path, metadata: Mapping[str, str]) -> None:
@@ -91,6 +118,7 @@ def _tidy(file: Path, metadata: Mapping[str, str]) -> None:
     import onnx
 
     model = onnx.load(str(file))
+    model.ir_version = _IR_VERSION
     del model.metadata_props[:]
     model.doc_string = ""
     for node in model.graph.node:
@@ -113,7 +141,7 @@ def _tidy(file: Path, metadata: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters' prints and warnings."""
+    """Silence the exporters' prints, warnings and logs: what failed is raised."""
     import torch
 
     disabled = logging.root.manager.disable

@@ -1,12 +1,17 @@
-"""Loading of untrusted ONNX files: reads files without external data, and configures ONNX Runtime sessions."""
+"""Loading of untrusted ONNX files: reads files without external data, and makes ONNX Runtime sessions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError, first_line
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def read_onnx(path: Path) -> bytes:
@@ -49,6 +54,15 @@ def session_options(threads: int) -> Any:
     # Not the runtime's own format, which `read_onnx` cannot check.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
+
+
+def onnxruntime_session(content: bytes, threads: int) -> Callable[[Array], Array]:
+    """The serialized model in ONNX Runtime on the CPU: a function from its input to its first output."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, session_options(threads), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
 
 
 def _tensors(message: Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.compression import Network, read_onnx, session_options
+from slimsearch.compression import Network, onnxruntime_session, parity_error, read_onnx
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators.datasets import Dataset, Split
 
@@ -20,13 +20,6 @@ _Run = Callable[[Array], Array]
 
 RUNTIMES = ("onnxruntime", "openvino")
 
-EXACT = 1e-3
-"""Largest allowed error of a logit of a float32 file, relative to the largest logit of the network."""
-
-# Largest allowed root mean square error of the logits of a file with rounded weights or activations, relative to the
-# standard deviation of the network's logits. Correct rounding stays far below it; a lost activation or a scale of the
-# wrong channel exceeds it.
-_QUANTIZED = 0.3
 _PARITY_IMAGES = 64
 
 
@@ -64,15 +57,6 @@ class DeployedModel:
         """Predicted class of each image of `split`, (N,) int64."""
         classes = [self(images.numpy()).argmax(axis=1) for images, _ in data.batches(split)]
         return np.concatenate(classes).astype(np.int64)
-
-
-def onnxruntime_session(content: bytes, threads: int) -> _Run:
-    """The serialized model in ONNX Runtime: a function from input to output arrays."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, session_options(threads), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
 
 
 def _openvino(content: bytes, threads: int) -> _Run:
@@ -130,13 +114,8 @@ def size_kib(path: Path) -> float:
     return path.stat().st_size / 1024
 
 
-def exact_error(expected: Array, actual: Array) -> float:
-    """Largest absolute difference of two networks' logits, relative to the largest logit; see `EXACT`."""
-    return float(np.abs(actual - expected).max()) / max(1.0, float(np.abs(expected).max()))
-
-
 def check_parity(network: Network, model: DeployedModel, data: Dataset) -> float:
-    """Error of the file's logits on validation images: `exact_error`, or relative RMS error if it is quantized.
+    """`parity_error` of the file's logits on validation images.
 
     Raises:
         SlimsearchError: the error is larger than allowed.
@@ -146,15 +125,4 @@ def check_parity(network: Network, model: DeployedModel, data: Dataset) -> float
     images = data.normalise(data.validation.images[:_PARITY_IMAGES])
     with torch.no_grad():
         expected = network.module.eval()(images).numpy()
-    actual = model(images.numpy())
-    if network.quantization is None:
-        error, allowed = exact_error(expected, actual), EXACT
-    else:
-        spread = float(np.sqrt(np.mean((expected - expected.mean()) ** 2)))
-        error, allowed = float(np.sqrt(np.mean((actual - expected) ** 2))) / max(spread, 1e-9), _QUANTIZED
-    if not error <= allowed:
-        raise SlimsearchError(
-            f"the exported file disagrees with the network: relative error of the logits {error:.3g}, "
-            f"allowed {allowed:.3g}"
-        )
-    return error
+    return parity_error(expected, model(images.numpy()), quantized=network.quantization is not None)

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.evaluators.deployed.deployed_model import Array, onnxruntime_session
+from slimsearch.compression import onnxruntime_session
+from slimsearch.evaluators.deployed.deployed_model import Array
 from slimsearch.evaluators.latency.meter import user_folder
 from slimsearch.files import write_json
 

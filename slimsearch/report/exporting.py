@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression import Network
+from slimsearch.compression import EXACT, Network, exact_error
 from slimsearch.errors import SlimsearchError, first_line
-from slimsearch.evaluators import EXACT, DeployedModel, exact_error
+from slimsearch.evaluators import DeployedModel
 from slimsearch.files import atomic, write_json
 from slimsearch.names import no_code_from
 from slimsearch.options.chosen import models

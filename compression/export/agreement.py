@@ -1,0 +1,133 @@
+"""Agreement of an exported file with its network, at several batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimsearch.compression.export.untrusted import onnxruntime_session
+from slimsearch.errors import SlimsearchError, describe_error
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+EXACT = 1e-3
+"""Largest allowed error of a logit of a float32 file, relative to the largest logit of the network."""
+
+# Largest allowed root mean square error of the logits of a network with rounded weights or activations, relative to
+# the standard deviation of the network's logits. Correct rounding stays far below it; a lost activation or a scale of
+# the wrong channel exceeds it.
+_QUANTIZED = 0.3
+
+EXAMPLE_IMAGES = 2
+"""Images of the batch that exporters trace."""
+_OTHER_SIZES = (1, 3)
+
+
+class FixedBatchSize(SlimsearchError):
+    """A file is right for the batch size of the exporter's example only."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"the file would be right for batches of {EXAMPLE_IMAGES} images only: forward uses the batch size as a "
+            "Python number, as in len(x), int(x.shape[0]) or a loop over the images; use -1, x.shape[0] or x.flatten(1)"
+        )
+
+
+def exact_error(expected: Array, actual: Array) -> float:
+    """Largest absolute difference of two networks' logits, relative to the largest logit; see `EXACT`."""
+    import numpy as np
+
+    return float(np.abs(actual - expected).max()) / max(1.0, float(np.abs(expected).max()))
+
+
+def parity_error(expected: Array, actual: Array, *, quantized: bool) -> float:
+    """`exact_error` of a file's logits; relative root mean square error for a quantized network.
+
+    Raises:
+        SlimsearchError: the error is larger than allowed.
+    """
+    import numpy as np
+
+    if quantized:
+        spread = float(np.sqrt(np.mean((expected - expected.mean()) ** 2)))
+        error, allowed = float(np.sqrt(np.mean((actual - expected) ** 2))) / max(spread, 1e-9), _QUANTIZED
+    else:
+        error, allowed = exact_error(expected, actual), EXACT
+    if not error <= allowed:
+        raise SlimsearchError(
+            f"the exported file disagrees with the network: relative error of the logits {error:.3g}, "
+            f"allowed {allowed:.3g}"
+        )
+    return error
+
+
+def example_of(images: Tensor, size: int = EXAMPLE_IMAGES) -> Tensor:
+    """A batch of `size` of the (N, C, H, W) images, repeated if there are fewer."""
+    import torch
+
+    return images[torch.arange(size) % len(images)].contiguous()
+
+
+def logits_of(module: nn.Module, images: Tensor) -> list[Array]:
+    """The logits of `module`, in evaluation mode on the CPU, for the batches of `check_agreement`.
+
+    Raises:
+        SlimsearchError: it fails on a batch.
+    """
+    import torch
+
+    found = []
+    for batch in _batches(images):
+        try:
+            with torch.no_grad():
+                found.append(module(batch).numpy())
+        except Exception as error:  # a user's module may raise anything
+            raise SlimsearchError(f"the network fails on a batch of {len(batch)}: {describe_error(error)}") from error
+    return found
+
+
+def check_agreement(file: Path, images: Tensor, expected: Sequence[Array] | None, *, quantized: bool) -> None:
+    """Run a file in batches of the example's size and of others, and compare it with its module.
+
+    Args:
+        file: ONNX, run by ONNX Runtime.
+        images: (N, C, H, W) float32.
+        expected: `logits_of` the module; None: the file has only to give a row of logits for each image.
+        quantized: whether the module rounds.
+
+    Raises:
+        FixedBatchSize: the file is right in batches of the example's size only.
+        SlimsearchError: file and module disagree.
+    """
+    run = onnxruntime_session(file.read_bytes(), 1)
+    for position, batch in enumerate(_batches(images)):
+        try:
+            actual = run(batch.numpy())
+            if len(actual) != len(batch):
+                raise SlimsearchError(f"the file gives {actual.shape} for a batch of {len(batch)}")
+            if expected is not None:
+                _compare(expected[position], actual, quantized)
+        except Exception as error:  # ONNX Runtime raises many kinds
+            if position > 0:
+                raise FixedBatchSize from error
+            raise
+
+
+def _batches(images: Tensor) -> list[Tensor]:
+    return [example_of(images, size) for size in (EXAMPLE_IMAGES, *_OTHER_SIZES)]
+
+
+def _compare(expected: Array, actual: Array, quantized: bool) -> None:
+    import numpy as np
+
+    if actual.size != expected.size:
+        raise SlimsearchError(f"the file gives {actual.shape}, the network {expected.shape}")
+    finite = np.isfinite(expected)
+    if finite.any():
+        # A module that squeezes its output loses the dimension of a batch of one image; its file does not.
+        parity_error(expected[finite], actual.reshape(expected.shape)[finite], quantized=quantized)
