@@ -1,6 +1,6 @@
 """Worker processes on this machine: the default strategy, published as ``optuna``.
 
-Optuna keeps the record (an Optuna study) and provides the samplers ``tpe``, ``gp``, ``nsga2`` and ``nsga3``.
+Optuna keeps the record (an Optuna study) and provides the samplers ``tpe`` and ``nsga2``.
 """
 
 from __future__ import annotations

@@ -248,5 +248,5 @@ PEERS: dict[str, Callable[[LookupTable, int, Sequence[int]], Rows]] = {
 
 SINGLE = ("nni-evolution", "nni-tpe")
 """Searchers for one objective only."""
-SLOW = ("gp", "optuna-gp", "ray-optuna")
+SLOW = ("optuna-gp", "ray-optuna")
 """Searchers with fewer seeds and evaluations."""

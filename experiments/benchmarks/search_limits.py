@@ -29,7 +29,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.loop.proposals import Proposals
 from slimsearch.strategies.samplers import History, Observation, load_sampler
 
-SAMPLERS = ("graph_gp", "bananas", "regularized_evolution", "tpe", "random")
+SAMPLERS = ("graph_gp", "regularized_evolution", "tpe", "random")
 _PARAMS = 1  # column of the losses
 _MOST_RULED_OUT = 50  # for each network to train; then the search ends
 

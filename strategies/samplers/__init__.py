@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 __all__ = ["History", "Observation", "Sampler", "distribution", "keeps_limits", "load_sampler"]
 
 
+# In configurations of older runs.
+_REPLACED = {
+    "bananas": "graph_gp", "gp": "optuna.samplers:GPSampler", "nsga3": "optuna.samplers:NSGAIIISampler",
+    "quasi_random": "optuna.samplers:QMCSampler",
+}  # fmt: skip
+
+
 def load_sampler(name: str) -> Sampler:
     """The sampler called `name`: a built-in, a user's class, or a class of Optuna (``optuna.samplers:QMCSampler``).
 
     Raises:
         SlimsearchError: it does not exist, or cannot be constructed without arguments.
     """
-    found = load_class("sampler", name, "slimsearch.strategies.samplers")
+    found = load_class("sampler", _REPLACED.get(name, name), "slimsearch.strategies.samplers")
     if callable(getattr(found, "propose", None)):
         try:
             return found()  # type: ignore[no-any-return]

@@ -17,7 +17,7 @@ import pytest
 import slimsearch
 from slimsearch.evaluators import DeployedModel
 from slimsearch.evaluators.datasets import Dataset
-from tests.conftest import ROOT, SPACES, TINY, Run, environment, recorded
+from tests.conftest import DOZEN, ROOT, SPACES, TINY, Run, environment, recorded
 
 FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
 
@@ -118,7 +118,7 @@ def test_limits_and_the_weighted_objective(run: Run, tmp_path: Path) -> None:
 
 def test_the_targets_of_the_weighted_objective_are_written_down(run: Run, tmp_path: Path) -> None:
     # One worker: which ten candidates are the first does not depend on who finishes first.
-    words = ("--space", "lenet", "--dataset", "digits", "--image-size", "20", "--epochs", "1", "--trials", "11")
+    words = ("--space", DOZEN, "--dataset", "digits", "--epochs", "1", "--trials", "11")
     more = ("--compress", "none", "--objective", "weighted", "--sampler", "random", "--workers", "1")
     done = run(*words, *more, "--run-dir", "run")
     assert done.returncode == 0, done.stderr

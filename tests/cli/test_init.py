@@ -31,10 +31,10 @@ def test_a_search_from_the_weights_of_a_file(run: Run, tmp_path: Path) -> None:
     words = ("--architectures", '[{"act": 0, "width": 24}]', "--run-dir", "first")
     assert run(*WORDS, "--epochs", "8", *words).returncode == 0
     weights = tmp_path / "first" / "trials" / "00000" / "weights.safetensors"
-    done = run(*WORDS, "--trials", "6", "--init", weights, "--run-dir", "again")
+    done = run(*WORDS, "--trials", "4", "--init", weights, "--run-dir", "again")
     assert done.returncode == 0, done.stderr
     assert all(metrics["inherited_share"] == 1.0 for metrics in _results(tmp_path / "again"))
-    assert run(*WORDS, "--trials", "6", "--run-dir", "drawn").returncode == 0
+    assert run(*WORDS, "--trials", "4", "--run-dir", "drawn").returncode == 0
     begun, drawn = (np.mean([m["val_accuracy"] for m in _results(tmp_path / name)]) for name in ("again", "drawn"))
     assert begun > drawn
     model = json.loads((tmp_path / "again" / "top_models.json").read_text())[0]

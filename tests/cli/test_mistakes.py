@@ -26,7 +26,7 @@ FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
         (["--space", f"{SPACES}:FailsToRun"], "the forward pass gave up"),
         (["--space", "lenet", "--dataset", "digits"], "lenet.*20x20.*8x8"),
         (["--space", TINY, "--strategy", "optun"], "'optun'.*optuna, ray"),
-        (["--space", TINY, "--sampler", "tpee"], "'tpee'.*bananas.*tpe"),
+        (["--space", TINY, "--sampler", "tpee"], "'tpee'.*graph_gp.*tpe"),
         (["--space", TINY, "--dataset", "mnits"], "'mnits'.*mnist5k"),
         (["--space", TINY, "--compress", "prun"], "'prun'.*prune.*quantize"),
         (["--space", TINY, "--objectives", "val_accuracy,energy"], "'energy'"),

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from slimsearch.names import built_in_names
 from slimsearch.search_spaces import ModelSpace, Space
-from slimsearch.strategies.samplers import Sampler
 from slimsearch.testing import LearningSamplerContract, SamplerContract, UntriedSamplerContract
 from slimsearch.testing.samplers import Conditional
 from tests.conftest import SPACES
 
-NOT_LEARNING = ("random", "grid", "quasi_random")
-# A proposal of Optuna's GP takes tenths of a second, one of bananas tens of milliseconds; both learn from few trials.
-SLOW = ("gp", "bananas")
+NOT_LEARNING = ("random", "grid")
 NESTED = ModelSpace.load(f"{SPACES}:Nested", (1, 8, 8), 10)
 
 
@@ -37,21 +31,4 @@ class TestNotLearning(OfNni, UntriedSamplerContract):
 
 
 class TestLearning(OfNni, LearningSamplerContract):
-    sampler = tuple(n for n in built_in_names("slimsearch.strategies.samplers") if n not in (*NOT_LEARNING, *SLOW))
-
-
-class TestBananas(OfNni, LearningSamplerContract):
-    sampler = "bananas"
-    searched, searches = 30, 3
-
-
-class TestGp(TestBananas):
-    sampler = "gp"
-    trials, proposals = 14, 6
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("count", ["one", "several"])
-    def test_infeasible_trials_are_not_followed(
-        self, new_sampler: Callable[[], Sampler], count: str, networks: Any
-    ) -> None:
-        super().test_infeasible_trials_are_not_followed(new_sampler, count, networks)
+    sampler = tuple(n for n in built_in_names("slimsearch.strategies.samplers") if n not in NOT_LEARNING)

@@ -293,20 +293,25 @@ def test_mistakes_are_one_clear_line(
 
 def test_overhead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(overhead, "HISTORIES", (20, 40))
-    monkeypatch.setattr(overhead, "TRIALS", (6,))
     words = ["--samplers", "random,pareto_mutation", "--json", str(tmp_path / "found.json")]
     assert overhead.main([*words, "--parts", "proposals"]) == 0
     found = json.loads((tmp_path / "found.json").read_text())
     assert [(r["sampler"], r["history"]) for r in found["proposals"]] == [
         ("random", 20), ("random", 40), ("pareto_mutation", 20), ("pareto_mutation", 40),
     ]  # fmt: skip
-    assert overhead.main(["--samplers", "random", "--parts", "trials", *words[2:]]) == 0
-    (row,) = json.loads((tmp_path / "found.json").read_text())["trials"]
-    assert row["trials"] == 6
-    assert 0 < row["search_seconds"] < row["seconds"]
     capsys.readouterr()
     assert overhead.main(["--samplers", "randm"]) == 2
     assert "'randm'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_overhead_of_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overhead, "TRIALS", (6,))
+    words = ["--samplers", "random", "--parts", "trials", "--json", str(tmp_path / "found.json")]
+    assert overhead.main(words) == 0
+    (row,) = json.loads((tmp_path / "found.json").read_text())["trials"]
+    assert row["trials"] == 6
+    assert 0 < row["search_seconds"] < row["seconds"]
 
 
 def test_below_a_limit(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NetworkFolder, "latencies", lambda self, files, batch=1: [float(batch)] * len(files))
 
 
+@pytest.mark.slow
 def test_rows(comparison: Comparison, digits: Dataset) -> None:
     rows = comparison.rows
     assert list(rows) == ["base", "half", "too-much", "coarse"], "the order is that of the recipes"
@@ -80,6 +81,7 @@ def test_rows(comparison: Comparison, digits: Dataset) -> None:
         assert 0 < rows[name]["latency_ms"] < rows[name]["latency_batch64_ms"]
 
 
+@pytest.mark.slow
 def test_table_and_plot(comparison: Comparison) -> None:
     for name, row in comparison.rows.items():
         if row["reason"] is None:
@@ -91,6 +93,7 @@ def test_table_and_plot(comparison: Comparison) -> None:
     assert plot.count("<!-- coarse -->") == 2, "once a panel"
 
 
+@pytest.mark.slow
 def test_a_method_that_cannot_be_applied(comparison: Comparison) -> None:
     row = comparison.rows["too-much"]
     assert row["reason"].startswith("low-rank factors")
@@ -99,6 +102,7 @@ def test_a_method_that_cannot_be_applied(comparison: Comparison) -> None:
     assert "│ too-much:" in comparison.shown
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_second_run_makes_what_is_missing(
     comparison: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -118,6 +122,7 @@ def test_a_second_run_makes_what_is_missing(
         }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_base_from_elsewhere(
     comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -212,6 +217,7 @@ def test_mistakes_are_one_clear_line(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_another_comparison_in_the_same_folder(
     comparison: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,6 +47,7 @@ def test_search_first_and_compression_then(monkeypatch: pytest.MonkeyPatch, rng:
     assert any(o.point.get("prune.use") for o in history.observations)
 
 
+@pytest.mark.slow
 def test_runs_are_timed_and_gone_on_with(tmp_path: Path) -> None:
     words = ("run", "--space", TINY, "--dataset", "digits", "--epochs", 1, "--trials", 2, "--compress", "none")
     run = CommandRun(tmp_path / "deep" / "run", *words).begin().wait()
@@ -61,6 +62,7 @@ def test_runs_are_timed_and_gone_on_with(tmp_path: Path) -> None:
         CommandRun(tmp_path / "wrong", "run", "--space", TINY, "--trials", 0).begin().wait()
 
 
+@pytest.mark.slow
 def test_a_trick_is_compared(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "page.md").write_text("<!-- table: tricks -->\n<!-- end -->\n")
     words = ["--networks", "1", "--only", "one kernel", "--json", f"{tmp_path}/t.json", "--page", f"{tmp_path}/page.md"]

@@ -14,6 +14,7 @@ PAGE = ROOT / "docs" / "latency.md"
 RESULTS = ROOT / "experiments" / "benchmarks" / "results" / "latency_predictor.json"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("calm")
 def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)

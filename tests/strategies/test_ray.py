@@ -106,7 +106,7 @@ def evaluate(candidate: Mapping[str, Any]) -> dict[str, float]:
 
 def found(folder: Path, strategy: str, **options: Any) -> list[tuple[Mapping[str, Any], Mapping[str, float]]]:
     result = slimsearch.search(
-        CHOICES, evaluate=evaluate, objectives="score:max,cost:min", strategy=strategy, trials=24, workers=1,
+        CHOICES, evaluate=evaluate, objectives="score:max,cost:min", strategy=strategy, trials=12, workers=1,
         show=False, run_dir=str(folder / strategy), **options,
     )  # fmt: skip
     return [(trial.candidate.architecture, trial.metrics) for trial in result.trials]
@@ -126,13 +126,13 @@ def test_an_actor_that_is_killed_where_memory_is_short_does_not_end_the_run(
     steps, step = iter(range(10**6)), TuneController.step
 
     def killed(controller: TuneController) -> None:
-        if next(steps) == 40:
+        if next(steps) == 20:
             raise RuntimeError("Caught unexpected exception") from OutOfMemoryError("killed")
         step(controller)
 
     monkeypatch.setattr(TuneController, "step", killed)
     trials = found(tmp_path, "ray")
-    assert next(steps) > 40
+    assert next(steps) > 20
     assert sorted(json.dumps(trial) for trial in trials) == sorted(json.dumps(t) for t in found(tmp_path, "optuna"))
 
 
@@ -158,14 +158,14 @@ def test_an_early_end_of_tune_is_not_ctrl_c(tmp_path: Path, cluster: None, monke
     from ray.tune.execution.tune_controller import TuneController
 
     looks = iter(range(10**6))
-    monkeypatch.setattr(TuneController, "is_finished", lambda controller: next(looks) >= 40)
+    monkeypatch.setattr(TuneController, "is_finished", lambda controller: next(looks) >= 20)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)]
     with pytest.raises(SlimsearchError, match=r"Ray Tune ended before the search did.*go on with --resume"):
         found(tmp_path, "ray")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)] == before
     monkeypatch.undo()
     resumed = slimsearch.resume(tmp_path / "ray", space=CHOICES, evaluate=evaluate, show=False)
-    assert len(resumed.trials) == 24
+    assert len(resumed.trials) == 12
 
 
 def test_ctrl_c_while_tune_runs_is_ctrl_c(tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_ctrl_c_while_tune_runs_is_ctrl_c(tmp_path: Path, cluster: None, monkeyp
     ("sampler", "objectives"),
     [
         ("ray.tune.search.optuna:OptunaSearch", "score:max,cost:min"),
-        ("ray.tune.search.basic_variant:BasicVariantGenerator", "score:max"),
+        pytest.param("ray.tune.search.basic_variant:BasicVariantGenerator", "score:max", marks=pytest.mark.slow),
         ("mine.py:Descending", "score:max"),
     ],
 )
