@@ -1,4 +1,10 @@
-"""The journal of a run: Optuna's journal file with a checksum in each line, to detect damage."""
+"""The journal of a run: Optuna's journal file with checksums in each line, to detect damage.
+
+A line ends with two members that Optuna ignores: ``after``, the CRC-32 of all bytes before it, and ``crc32``, that
+of the line itself. So a line that is changed, removed, repeated or moved is detected, except where the last lines are
+missing: the file is then as it was before they were written. Lines of other programs and of version 0.1 have no
+checksum; the next line covers them.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +20,16 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_bytes
 
-# The last member of a line, which Optuna ignores.
-_CHECKSUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}$')
+_CHECKSUM = re.compile(rb'((?:,"after":"([0-9a-f]{8})")?),"crc32":"([0-9a-f]{8})"}$')
+_UNCONNECTED = "lines at this place were removed, repeated, moved or changed"
 
 
 class Journal(JournalFileBackend):
-    """A journal that any Optuna program can read and write; lines without a checksum are not checked."""
+    """A journal that any Optuna program can read and write."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._writing = path, JournalFileSymlinkLock(str(path))
+        self._size, self._crc = 0, 0  # of the bytes that are in the file
         super().__init__(str(path), self._writing)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -31,11 +38,20 @@ class Journal(JournalFileBackend):
         Raises:
             OSError: they cannot be written.
         """
-        content = b"".join(_line(log) for log in logs)
         self._writing.acquire()
         try:
-            with self._path.open("ab", buffering=0) as file:
-                before = file.seek(0, os.SEEK_END)
+            with self._path.open("ab+", buffering=0) as file:
+                if file.seek(0, os.SEEK_END) < self._size:
+                    self._size, self._crc = 0, 0
+                file.seek(self._size)  # other programs may have written since
+                written = file.readall()
+                before, crc = self._size + len(written), zlib.crc32(written, self._crc)
+                content = bytearray()
+                for log in logs:
+                    line = _line(log, crc)
+                    content += line
+                    crc = zlib.crc32(line, crc)
+                size = before + len(content)
                 try:
                     while content:
                         content = content[file.write(content) :]
@@ -43,6 +59,7 @@ class Journal(JournalFileBackend):
                 except OSError:
                     file.truncate(before)
                     raise
+                self._size, self._crc = size, crc
         finally:
             self._writing.release()
 
@@ -56,10 +73,10 @@ def repair(path: Path, aside: Path) -> bool:
         SlimsearchError: the journal is damaged elsewhere; nothing was changed.
     """
     whole, newline, rest = path.read_bytes().rpartition(b"\n")
-    _check(path, whole)
+    crc = _check(path, whole)
     if not rest:
         return False
-    complete = _CHECKSUM.search(rest) is not None and _wrong(rest) is None
+    complete = _CHECKSUM.search(rest) is not None and _wrong(rest, crc) is None
     if not complete:
         with aside.open("ab") as file:
             file.write(rest + b"\n")
@@ -78,26 +95,34 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.split(b"\n")] if whole else []
 
 
-def _check(path: Path, whole: bytes) -> None:
+def _check(path: Path, whole: bytes) -> int:
+    """Check all lines; returns the CRC-32 of `whole` and its last newline."""
+    crc, unchecked = 0, None  # the first of the last lines without a checksum
     for position, line in enumerate(whole.split(b"\n") if whole else [], start=1):
-        wrong = _wrong(line)
+        wrong = _wrong(line, crc)
         if wrong is not None:
-            raise SlimsearchError(f"'{path}' is damaged in line {position}: {wrong}; nothing was changed")
+            first = position if wrong != _UNCONNECTED or unchecked is None else unchecked
+            raise SlimsearchError(f"'{path}' is damaged in line {first}: {wrong}; nothing was changed")
+        unchecked = (unchecked or position) if _CHECKSUM.search(line) is None else None
+        crc = zlib.crc32(line + b"\n", crc)
+    return crc
 
 
-def _line(log: dict[str, Any]) -> bytes:
+def _line(log: dict[str, Any], before: int) -> bytes:
     text = json.dumps(log, separators=(",", ":")).encode()
+    text = b'%s,"after":"%08x"}' % (text[:-1], before)
     return b'%s,"crc32":"%08x"}\n' % (text[:-1], zlib.crc32(text))
 
 
-def _wrong(line: bytes) -> str | None:
-    """The damage of a line, or None."""
+def _wrong(line: bytes, before: int) -> str | None:
+    """The damage of a line, or None; `before` is the CRC-32 of all bytes before it."""
     found = _CHECKSUM.search(line)
-    if found is not None and zlib.crc32(line[: found.start()] + b"}") != int(found[1], 16):
+    if found is not None and zlib.crc32(line[: found.end(1)] + b"}") != int(found[3], 16):
         return "its checksum does not match"
     try:
-        if isinstance(json.loads(line), dict):
-            return None
+        if not isinstance(json.loads(line), dict):
+            return "it is not JSON"
     except (ValueError, RecursionError):
-        pass
-    return "it is not JSON"
+        return "it is not JSON"
+    connected = found is None or found[2] is None or int(found[2], 16) == before
+    return None if connected else _UNCONNECTED

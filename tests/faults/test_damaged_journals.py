@@ -106,6 +106,23 @@ def test_any_bit_flipped(whole: Path, space: ModelSpace, tmp_path: Path, counts:
     counts.add("flipped bits found", refused)
 
 
+def test_whole_lines_removed_repeated_or_moved(whole: Path, space: ModelSpace, tmp_path: Path, counts: Counts) -> None:
+    """Each is refused; without its last lines the journal is what it was before they were written."""
+    objectives = Ranking.of(Configuration.read(whole / "config.yaml")).objectives
+    lines = (whole / "study.journal").read_bytes().splitlines(keepends=True)
+    copy = copy_of(whole, tmp_path / "run")
+    for i in range(len(lines)):
+        removed, repeated = [*lines[:i], *lines[i + 1 :]], [*lines[: i + 1], *lines[i:]]
+        for changed in (removed, repeated, [*removed, lines[i]]):
+            if changed in (lines, lines[:-1]):
+                continue
+            (copy / "study.journal").write_bytes(b"".join(changed))
+            _, _, said = tried(copy, space, objectives)
+            assert said is not None, i
+            assert re.search(r"damaged in line \d+: .*; nothing was changed", said), (i, said)
+            counts.add("moved lines found", 1)
+
+
 def test_a_run_without_checksums(tmp_path: Path, counts: Counts) -> None:
     """As version 0.1.0 wrote it: it is read; what is damaged so that it cannot be, is refused in a line."""
     configuration = Configuration.read(GOLDEN / "config.yaml")

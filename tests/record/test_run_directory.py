@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective, Outcome
 from slimsearch.record.record import Record
-from slimsearch.record.run_directory import RunDirectory
+from slimsearch.record.run_directory import RunDirectory, read_study
 from slimsearch.record.trial import COMPLETE, FAILED, RULED_OUT, RUNNING, SEARCH
 from slimsearch.search_spaces import Candidate, ModelSpace
 from tests.conftest import SPACES
@@ -155,3 +161,93 @@ def test_what_is_no_run_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(SlimsearchError, match="exists already"):
         RunDirectory(tmp_path / "file", create=True)
+
+
+EDITS = st.tuples(st.sampled_from(["remove", "repeat", "move"]), st.integers(0), st.integers(0))
+
+
+def edited(lines: list[bytes], edits: list[tuple[str, int, int]]) -> list[bytes]:
+    lines = list(lines)
+    for edit, first, second in edits:
+        i, j = first % (len(lines) - 1), second % len(lines)  # a missing last line is as if it was never written
+        if edit == "remove":
+            del lines[i]
+        elif edit == "repeat":
+            lines.insert(j, lines[i])
+        else:
+            lines[i], lines[j] = lines[j], lines[i]
+    return lines
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, space: ModelSpace) -> Path:
+    path = tmp_path_factory.mktemp("filled") / "run"
+    with create(path) as directory:
+        fill(directory, space).record_final({0: {"test_accuracy": 0.88}})
+    return path
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(EDITS, min_size=1, max_size=3))
+def test_whole_lines_that_are_removed_repeated_or_moved_are_noticed(
+    filled: Path, edits: list[tuple[str, int, int]]
+) -> None:
+    journal = filled / "study.journal"
+    whole = journal.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    changed = edited(lines, edits)
+    kept = len(changed) < len(lines) and changed == lines[: len(changed)]
+    if kept or changed == lines:
+        return
+    try:
+        journal.write_bytes(b"".join(changed))
+        refused = pytest.raises(SlimsearchError, match=r"damaged in line \d+: .*nothing was changed")
+        with refused:
+            read_study(filled, OBJECTIVES)
+        with RunDirectory(filled, create=False) as directory, refused:
+            directory.open_study(OBJECTIVES)
+        assert journal.read_bytes() == b"".join(changed)
+    finally:
+        journal.write_bytes(whole)
+
+
+def without_checksums(lines: list[bytes]) -> list[bytes]:
+    """As version 0.1 wrote them."""
+    return [re.sub(rb'(,"after":"\w+")?,"crc32":"\w+"}', b"}", line) for line in lines]
+
+
+def with_single_checksums(lines: list[bytes]) -> list[bytes]:
+    plain = (line.rstrip() for line in without_checksums(lines))
+    return [b'%s,"crc32":"%08x"}\n' % (line[:-1], zlib.crc32(line)) for line in plain]
+
+
+@pytest.mark.parametrize("older", [without_checksums, with_single_checksums])
+def test_lines_of_older_versions_are_covered_by_the_next_one(
+    tmp_path: Path, filled: Path, space: ModelSpace, older: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    shutil.copytree(filled, tmp_path / "run")
+    journal = tmp_path / "run" / "study.journal"
+    before = b"".join(older(journal.read_bytes().splitlines(keepends=True)))
+    journal.write_bytes(before)
+    with RunDirectory(tmp_path / "run", create=False) as directory:
+        Record(directory.open_study(OBJECTIVES), space, OBJECTIVES).fail(3, "goes on")
+    assert journal.read_bytes().startswith(before)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:5], *lines[6:]]))
+    with RunDirectory(tmp_path / "run", create=False) as directory, pytest.raises(SlimsearchError, match="damaged in"):
+        directory.open_study(OBJECTIVES)
+
+
+def test_another_program_may_write_between_two_lines(tmp_path: Path, space: ModelSpace) -> None:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    with create(tmp_path / "run") as directory:
+        record = fill(directory, space)
+        other = optuna.storages.JournalStorage(JournalFileBackend(str(directory.journal)))
+        optuna.load_study(study_name=None, storage=other).set_user_attr("note", "of a dashboard")
+        record.fail(3, "goes on")
+    with RunDirectory(tmp_path / "run", create=False) as directory:
+        study = directory.open_study(OBJECTIVES)
+        assert study.user_attrs["note"] == "of a dashboard"
+        assert Record(study, space, OBJECTIVES).trials[3].error == "goes on"
