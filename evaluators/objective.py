@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, did_you_mean
 
 Metrics = Mapping[str, float]
 
@@ -45,7 +45,7 @@ class Objective:
         if direction is None:
             raise SlimsearchError(
                 f"objective '{text}' needs a direction ('{metric or 'name'}:min' or '{metric or 'name'}:max'); "
-                f"without one: {', '.join(DIRECTIONS)}"
+                f"without one: {', '.join(DIRECTIONS)}{did_you_mean(metric, DIRECTIONS)}"
             )
         return cls(metric, direction)
 
@@ -78,9 +78,10 @@ class Limit:
         return f"{self.metric} {value:.6g} {'exceeds' if self.upper else 'is below'} {self.flag} {self.bound:g}"
 
     def excess(self, metrics: Metrics) -> float:
-        """Signed distance of `metrics` beyond the limit; positive if it is violated."""
+        """Signed distance of `metrics` beyond the limit, as a fraction of the limit; positive if it is violated."""
         value = metrics.get(self.metric, self.bound)
-        return value - self.bound if self.upper else self.bound - value
+        beyond = value - self.bound if self.upper else self.bound - value
+        return beyond / (abs(self.bound) or 1.0)
 
 
 def losses(objectives: Sequence[Objective], metrics: Sequence[Metrics]) -> np.ndarray[Any, np.dtype[np.float64]]:

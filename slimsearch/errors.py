@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 # Longer lines of a message are cut: a message may show a whole array.
 _LONGEST = 300
@@ -14,6 +15,13 @@ class SlimsearchError(Exception):
 
     The command line prints the message and exits with code 2.
     """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'tpe'?`` with the most similar one of the `known` names, or nothing."""
+    names = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    return f"; did you mean '{names[found[0]]}'?" if found and names[found[0]] != word else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -56,7 +56,7 @@ class Fidelity:
             costs = {**trial.metrics, **trial.known}
             exact = {name: value for name, value in costs.items() if name in self._costs}
             losses = tuple(self._losses({**exact, **point}) for point in _every_epoch(trial.curve))
-            violation = sum(max(0.0, excess) for excess in self._ranking.violations(costs))
+            violation = self._ranking.violation(costs)
             self._trials[trial.number] = TrialProgress(trial.number, losses, state, violation)
 
     def after_epoch(self, trial: Trial) -> Decision:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from slimsearch.evaluators import MODEL, DeployedModel, LatencySettings, Meter, confusion, measure_latency, size_kib
 from slimsearch.evaluators.datasets import Dataset
@@ -14,7 +14,7 @@ from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.shared.study import SharedStudy
-from slimsearch.record.trial import COMPRESSION, SEARCH, Trial
+from slimsearch.record.trial import AUXILIARY, COMPRESSION, SEARCH, Trial
 from slimsearch.report.display import Display
 
 _BLOCKS = 45
@@ -31,7 +31,7 @@ class Measurements:
     """Measurements of finalists, by trial number.
 
     Attributes:
-        metrics: see `measure_finalists`.
+        metrics: see `measure_finalists`; with ``test_accuracy`` and ``test_images``.
         confusions: on the test split: (true class, predicted class, images), most images first.
     """
 
@@ -39,77 +39,129 @@ class Measurements:
     confusions: dict[int, Cells] = field(default_factory=dict)
 
 
-def finalists(ranking: Ranking, record: Record, top_k: int) -> list[Trial]:
-    """The Pareto front of all trials, the best `top_k` search trials, and their compressed networks."""
-    searched = [t for t in record.trials if t.kind == SEARCH]
-    compressed = ranking.feasible([t for t in record.trials if t.kind == COMPRESSION])
-    chosen = {t.number: t for t in (*ranking.front(record.trials), *ranking.select(searched, top_k), *compressed)}
-    return [chosen[number] for number in sorted(chosen)]
-
-
-def finish(
-    chosen: Sequence[Trial],
-    problem: Problem,
-    record: Record,
-    directory: RunDirectory,
-    display: Display,
-    shared: SharedStudy | None,
-) -> None:
-    """Measure the finalists `chosen` and record the measurements, unless an earlier process has done so.
+@dataclass(frozen=True)
+class FinalMeasurement:
+    """The selection and measurement of the finalists of a run.
 
     Of several drivers of a `shared` study, the first to get here measures for all.
+
+    Attributes:
+        ranking: of the trials.
+        top_k: number of search trials that are finalists in any case.
+        problem, record, directory, display, shared: of the run.
     """
-    again = [repetition for trial in chosen for repetition in repetitions(trial, record.trials)]
-    both = [*chosen, *again]
-    for trial in both:
-        record.fetch(trial)
-    if problem.data is None:
-        record.record_final({trial.number: trial.metrics for trial in both})
-        return
-    if {trial.number for trial in both} == record.finalists:
-        return
-    data, took = problem.data, sum(trial.seconds for trial in record.trials)
 
-    def measure() -> Measurements:
-        display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
-        return measure_finalists(chosen, again, directory, data, problem.latency, took)
+    ranking: Ranking
+    top_k: int
+    problem: Problem
+    record: Record
+    directory: RunDirectory
+    display: Display
+    shared: SharedStudy | None
 
-    if shared is None:
-        measurements = measure()
-    else:
-        key = f"finalists {','.join(str(trial.number) for trial in both)}"
-        waiting = "another driver measures the finalists; waiting for its results"
-        agreed = shared.once(
-            key, directory.identity(), lambda: dataclasses.asdict(measure()), lambda: display.note(waiting)
+    def finalists(self) -> list[Trial]:
+        """The finalists, measured together, unless an earlier process has done so.
+
+        Measured latencies differ from those of the search. A trial that is on the front because of that is measured
+        too, together with all others, until the front consists of finalists.
+        """
+        chosen, more = self._chosen(), set[int]()
+        while not chosen <= self.record.finalists:
+            if more:
+                numbers = ", ".join(map(str, sorted(more)))
+                self.display.note(f"with the latencies measured together, these trials are on the front too: {numbers}")
+            self._measure(chosen)
+            more = self._chosen() - chosen
+            chosen |= more
+        return [t for t in self.record.trials if t.final and t.kind not in AUXILIARY]
+
+    def finish(self) -> None:
+        """Measure the finalists, and test their repetitions with other seeds."""
+        found = self.finalists()
+        again = [repetition for trial in found for repetition in repetitions(trial, self.record.trials)]
+        if not {trial.number for trial in again} <= self.record.finalists:
+            self._record("repetitions", again, lambda data: self._test(again, data))
+
+    def _chosen(self) -> set[int]:
+        """The Pareto front of all trials, the best search trials, and their compressed networks."""
+        trials, ranking = [t.with_final_metrics() for t in self.record.trials], self.ranking
+        searched = [t for t in self.record.trials if t.kind == SEARCH]
+        compressed = ranking.feasible([t for t in self.record.trials if t.kind == COMPRESSION])
+        before = ranking.front(self.record.trials)
+        chosen = (*before, *ranking.front(trials), *ranking.select(searched, self.top_k), *compressed)
+        return {t.number for t in chosen}
+
+    def _measure(self, numbers: set[int]) -> None:
+        chosen = [self.record.trials[number] for number in sorted(numbers)]
+        took = sum(trial.seconds for trial in self.record.trials)
+
+        def measure(data: Dataset) -> Measurements:
+            self.display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
+            measured = self._test(chosen, data)
+            latencies = measure_finalists(chosen, self.directory, data, self.problem.latency, took)
+            return replace(measured, metrics={n: {**latencies[n], **found} for n, found in measured.metrics.items()})
+
+        self._record("finalists", chosen, measure)
+
+    def _test(self, trials: Sequence[Trial], data: Dataset) -> Measurements:
+        measurements = Measurements()
+        for trial in trials:
+            accuracy, cells = _test(trial, self.directory, data, self.problem.latency.runtime)
+            measurements.metrics[trial.number] = accuracy
+            if cells:
+                measurements.confusions[trial.number] = cells
+        return measurements
+
+    def _record(self, name: str, trials: Sequence[Trial], measure: Callable[[Dataset], Measurements]) -> None:
+        """Record the measurements of finalists or of repetitions, in place of earlier ones of the same kind.
+
+        Another driver may have measured them; without a data set, they are the recorded metrics.
+        """
+        for trial in trials:
+            self.record.fetch(trial)
+        if self.problem.data is None:
+            found = Measurements({trial.number: dict(trial.metrics) for trial in trials})
+        elif self.shared is None:
+            found = measure(self.problem.data)
+        else:
+            found = self._agreed(self.shared, f"{name} {_numbers(trials)}", measure, self.problem.data)
+        kept = [t for t in self.record.trials if t.final and (t.kind in AUXILIARY or trials[0].kind in AUXILIARY)]
+        self.record.record_final(
+            {**{t.number: t.final for t in kept}, **found.metrics},
+            {**{t.number: t.confusion for t in kept if t.confusion}, **found.confusions},
         )
+
+    def _agreed(
+        self, shared: SharedStudy, key: str, measure: Callable[[Dataset], Measurements], data: Dataset
+    ) -> Measurements:
+        agreed = shared.once(
+            key, self.directory.identity(), lambda: dataclasses.asdict(measure(data)),
+            lambda: self.display.note("another driver measures the finalists; waiting for its results"),
+        )  # fmt: skip
         # JSON in the database turns trial numbers into text.
-        measurements = Measurements(
+        return Measurements(
             *({int(number): one for number, one in agreed[name].items()} for name in ("metrics", "confusions"))
         )
-    record.record_final(measurements.metrics, measurements.confusions)
+
+
+def _numbers(trials: Sequence[Trial]) -> str:
+    return ",".join(str(trial.number) for trial in trials)
 
 
 def measure_finalists(
-    chosen: Sequence[Trial],
-    again: Sequence[Trial],
-    directory: RunDirectory,
-    data: Dataset,
-    latency: LatencySettings,
-    took: float,
-) -> Measurements:
-    """Measure the latencies of all finalists, interleaved, and their accuracy on the test split.
+    chosen: Sequence[Trial], directory: RunDirectory, data: Dataset, latency: LatencySettings, took: float
+) -> dict[int, dict[str, float]]:
+    """Measure the latencies of all finalists, interleaved.
 
     Args:
         chosen: the finalists.
-        again: their repetitions with other seeds, for which only the accuracy is measured.
         directory: of the run.
-        data: with its test split.
+        data: the data set.
         latency: threads, batch size and runtime.
         took: seconds of all trials; a longer run waits longer for an idle machine.
 
     Returns:
-        ``latency_ms`` with its interval, ``size_kib``, ``test_accuracy``, ``test_images`` and confusion matrix of each.
-        Test results of an earlier process are reused: the test split is read once.
+        ``latency_ms`` with its interval, and ``size_kib`` of each, by number of the trial.
     """
     paths = [directory.trial_directory(trial.number) / MODEL for trial in chosen]
     patience = min(_LONGEST_PATIENCE, max(_LEAST_PATIENCE, _PATIENCE * took))
@@ -118,20 +170,14 @@ def measure_finalists(
             paths, data.input_shape, batch=latency.batch, threads=latency.threads, runtime=latency.runtime,
             blocks=_BLOCKS, patience=patience,
         )  # fmt: skip
-    measurements = Measurements()
-    for trial, path, measured in zip(chosen, paths, latencies, strict=True):
-        measurements.metrics[trial.number] = {
-            **measured.metrics(), "latency_alone": float(alone), "size_kib": size_kib(path),
-        }  # fmt: skip
-    for trial in (*chosen, *again):
-        accuracy, cells = _test(trial, directory, data, latency.runtime)
-        measurements.metrics.setdefault(trial.number, {}).update(accuracy)
-        if cells:
-            measurements.confusions[trial.number] = cells
-    return measurements
+    return {
+        trial.number: {**measured.metrics(), "latency_alone": float(alone), "size_kib": size_kib(path)}
+        for trial, path, measured in zip(chosen, paths, latencies, strict=True)
+    }
 
 
 def _test(trial: Trial, directory: RunDirectory, data: Dataset, runtime: str) -> tuple[dict[str, float], Cells]:
+    """Accuracy and confusion matrix on the test split, which is read once: results of an earlier process are reused."""
     assert data.test is not None
     accuracy, cells = trial.final.get("test_accuracy"), list(trial.confusion)
     if accuracy is None:

@@ -15,7 +15,7 @@ from slimsearch.evaluators import Evaluator, NetworkEvaluator, WeightSharingEval
 from slimsearch.loop.compression_phase import CompressionPhase
 from slimsearch.loop.fidelity import Fidelity
 from slimsearch.loop.finalist_phases import IntermediateScores, RepeatPhase
-from slimsearch.loop.finalists import finalists, finish
+from slimsearch.loop.finalists import FinalMeasurement
 from slimsearch.loop.phases import Phase, Phases
 from slimsearch.loop.problem import NETWORK_METRICS
 from slimsearch.loop.search import ArchitectureSearch, Budget
@@ -30,7 +30,7 @@ from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.shared.driver import Driver
 from slimsearch.record.shared.storage import database_errors
 from slimsearch.record.shared.study import SharedStudy
-from slimsearch.record.trial import SUBNET, Result, Trial
+from slimsearch.record.trial import SUBNET, Result
 from slimsearch.report.display import Display
 from slimsearch.report.report_files import write_reports
 from slimsearch.report.run_summary import run_status
@@ -76,9 +76,12 @@ class RunContext:
         return self.search if self.subnets is None else self.subnets
 
     @property
-    def finalists(self) -> list[Trial]:
-        """The finalists according to the current record."""
-        return finalists(self.ranking, self.record, self.configuration.top_k)
+    def final(self) -> FinalMeasurement:
+        """The measurement of the finalists, according to the current ranking."""
+        return FinalMeasurement(
+            self.ranking, self.configuration.top_k, self.setup.problem, self.record, self.directory, self.display,
+            self.shared,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def _compression(run: RunContext) -> Phase:
 
 def _intermediate_scores(run: RunContext) -> Phase:
     return IntermediateScores(
-        run.finalists, record=run.record, directory=run.directory, seed=run.configuration.seed,
+        run.final.finalists(), record=run.record, directory=run.directory, seed=run.configuration.seed,
         retries=run.configuration.retries, teacher=teacher(run.ranking, run.record, run.directory),
     )  # fmt: skip
 
@@ -121,7 +124,7 @@ def _intermediate_scores(run: RunContext) -> Phase:
 def _repeats(run: RunContext) -> Phase:
     networks = run.setup.problem.data is not None
     return RepeatPhase(
-        run.finalists, run.configuration.repeats, record=run.record, directory=run.directory,
+        run.final.finalists(), run.configuration.repeats, record=run.record, directory=run.directory,
         seed=run.configuration.seed, retries=run.configuration.retries,
         teacher=teacher(run.ranking, run.record, run.directory) if networks else None,
     )  # fmt: skip
@@ -215,7 +218,7 @@ def _run(run: RunContext) -> Result:
         try:
             _search(run)
             refuse_if_nothing_is_left(run.ranking, run.record)
-            finish(run.finalists, run.setup.problem, run.record, run.directory, run.display, run.shared)
+            run.final.finish()
         except KeyboardInterrupt:
             run.display.warn(f"interrupted; go on with --resume {shown(run.directory.path)}")
             raise

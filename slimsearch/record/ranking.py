@@ -85,8 +85,12 @@ class Ranking:
         return next((reason for limit in self.limits if (reason := limit.broken(metrics))), None)
 
     def violations(self, metrics: Metrics) -> list[float]:
-        """The amount by which each limit is exceeded."""
+        """The excess over each limit, as a fraction of the limit; 0 or less where it is met."""
         return [limit.excess(metrics) for limit in self.limits]
+
+    def violation(self, metrics: Metrics) -> float:
+        """The total excess over all limits; 0 for none. Relative, so that limits of different units count alike."""
+        return sum(max(0.0, excess) for excess in self.violations(metrics))
 
     def feasible(self, trials: Sequence[Trial]) -> list[Trial]:
         """Complete trials that meet every limit. Excludes subnet, repeat and step trials."""
@@ -97,6 +101,14 @@ class Ranking:
         found = self.feasible(trials)
         on_front = [found[i] for i in front(self.objectives, [t.metrics for t in found])]
         return sorted(on_front, key=lambda t: (self.objectives[0].loss(t.metrics), t.number))
+
+    def run_front(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The Pareto front of a run, as every report shows it, with final metrics.
+
+        It consists of finalists; until these are measured, of the feasible trials so far.
+        """
+        measured = self.feasible([t.with_final_metrics() for t in trials if t.final])
+        return self.front(measured or trials)
 
     def select(self, trials: Sequence[Trial], count: int) -> list[Trial]:
         """The best `count` feasible trials, the best first."""
@@ -149,7 +161,7 @@ class Ranking:
                 else tuple(objective.loss(trial.metrics) for objective in self.objectives)
             )
         if trial.state in (COMPLETE, RULED_OUT):
-            violation = sum(max(0.0, excess) for excess in self.violations(trial.metrics))
+            violation = self.violation(trial.metrics)
         running = trial.state in (RUNNING, PAUSED)
         return Observation(trial.point, losses, violation, running, curve, trial.fidelity)
 

@@ -285,7 +285,7 @@ class Record:
             outcome: artifacts are relative to the trial's folder.
             state: "complete", "ruled out", "stopped early" or "rejected".
             reason: why the trial ended in this state.
-            violations: amount by which each hard limit is exceeded; 0 or less where it is met.
+            violations: relative excess over each hard limit; 0 or less where it is met.
         """
         missing = [o.metric for o in self._objectives if o.metric not in outcome.metrics]
         if missing and state == COMPLETE:

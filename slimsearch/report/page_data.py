@@ -57,8 +57,8 @@ def page_data(
 ) -> dict[str, Any]:  # fmt: skip
     """The data of the report of a run; `models` is the result of `top_models`."""
     recorded, predicted, saved = trials, latency_predictions(trials), savings(trials)
+    front = {t.number for t in ranking.run_front(trials)}
     trials = [t.with_final_metrics() for t in trials]
-    front = {t.number for t in ranking.front(trials)}
     timeline = Timeline.of(recorded)
     bars = {bar.trial: bar for bar in timeline.bars}
     labels = list(dict.fromkeys(label for t in trials for label in t.point))

@@ -51,7 +51,7 @@ def write_reports(
 def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Ranking) -> list[dict[str, Any]]:
     """The finalists as plain dicts: those on the front first, then by the first objective."""
     finalists = [t for t in report_rows(trials, ranking) if t.state == COMPLETE]
-    front = ranking.front(finalists)
+    front = [t for t in ranking.run_front(trials) if t.final]
     members = {t.number for t in front}
     significance = Significance(directory.path)
     models = []

@@ -32,7 +32,7 @@ class Comparison:
         runs: in the given order.
         objectives: of the first run; all runs have these metrics.
         hypervolumes: of each run's finalists, on the scale of the finalists of all runs.
-        front: (run, finalist) pairs that no finalist of any run dominates, the best in the first objective first.
+        joint_front: (run, finalist) pairs that no finalist of any run dominates, the best in the first objective first.
         differences: options that differ, with the value in each run.
         warnings: other reasons why metrics may differ, one line each.
         measured: whether all latencies were measured again for the comparison, interleaved.
@@ -41,7 +41,7 @@ class Comparison:
     runs: tuple[StoredRun, ...]
     objectives: tuple[Objective, ...]
     hypervolumes: tuple[float, ...]
-    front: tuple[tuple[StoredRun, Trial], ...]
+    joint_front: tuple[tuple[StoredRun, Trial], ...]
     differences: dict[str, list[Any]]
     warnings: tuple[str, ...]
     measured: bool
@@ -60,7 +60,7 @@ class Comparison:
             "differences": self.differences,
             "warnings": list(self.warnings),
             "latency_measured_together": self.measured,
-            "front": [
+            "joint_front": [
                 {
                     "run": str(run.path), "trial": trial.number,
                     "architecture": dict(trial.candidate.architecture),
@@ -68,7 +68,7 @@ class Comparison:
                     "metrics": dict(trial.metrics),
                     "artifact": trial.artifacts.get("model"),
                 }
-                for run, trial in self.front
+                for run, trial in self.joint_front
             ],
         }  # fmt: skip
 
@@ -114,11 +114,11 @@ def tables(found: Comparison) -> list[Table]:
     runs = Table(title="Runs", title_justify="left")
     for heading, justify in (
         ("run", "left"), ("state", "left"), ("searched", "right"), ("minutes", "right"), ("finalists", "right"),
-        ("on the front", "right"), ("hypervolume", "right"),
+        ("on the joint front", "right"), ("hypervolume", "right"),
     ):  # fmt: skip
         runs.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for run, volume in zip(found.runs, found.hypervolumes, strict=True):
-        members = sum(one is run for one, _ in found.front)
+        members = sum(one is run for one, _ in found.joint_front)
         runs.add_row(
             escape(run.path.name), run.state, str(run.searched), f"{_seconds(run) / 60:.1f}",
             str(len(run.finalists)), str(members), f"{volume:.3f}",
@@ -129,13 +129,13 @@ def tables(found: Comparison) -> list[Table]:
         options.add_column(escape(run.path.name), overflow="fold")
     for name, values in found.differences.items():
         options.add_row(flag(name), *(escape(str(value)) for value in values))
-    joint = Table(title="Joint Pareto front", title_justify="left")
-    columns = metric_columns([trial.metrics for _, trial in found.front], found.objectives)
+    joint = Table(title="Joint front of these runs", title_justify="left")
+    columns = metric_columns([trial.metrics for _, trial in found.joint_front], found.objectives)
     for heading in ("run", "trial", "architecture, compression"):
         joint.add_column(heading, overflow="fold", justify="right" if heading == "trial" else "left")
     for heading, _ in columns.values():
         joint.add_column(heading, justify="right", no_wrap=True)
-    for run, trial in found.front:
+    for run, trial in found.joint_front:
         joint.add_row(
             escape(run.path.name), str(trial.number), escape(candidate_text(trial)),
             *metric_cells(trial.metrics, columns),

@@ -138,7 +138,7 @@ def _described(run: StoredRun) -> dict[str, Any]:
         "searched": run.searched,
         "trials": options.trials,
         "best_val_accuracy": max(accuracies, default=None),
-        "on_front": len(run.ranking.front([t.with_final_metrics() for t in run.trials])),
+        "on_front": len(run.ranking.run_front(run.trials)),
         "started": min((t.started for t in run.trials), default=None),
     }
 

@@ -116,7 +116,7 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    front = {t.number for t in ranking.front(_finalists(trials))}
+    front = {t.number for t in ranking.run_front(trials)}
     product = ranking.product(trials)
     table = Table(title="Finalists (*: on the Pareto front)", title_justify="left")
     table.add_column("")
@@ -202,7 +202,7 @@ def busy_machine_line(trials: Sequence[Trial]) -> str | None:
 def report_rows(trials: Sequence[Trial], ranking: Ranking) -> list[Trial]:
     """Finalists, those on the front first, each group by the first objective; then rejected compression stages."""
     finalists = _finalists(trials)
-    front = ranking.front(finalists)
+    front = [t for t in ranking.run_front(trials) if t.final]
     numbers = {t.number for t in front}
     others = sorted(
         (t for t in finalists if t.number not in numbers),

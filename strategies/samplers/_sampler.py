@@ -23,7 +23,7 @@ class Observation:
     Attributes:
         point: canonical.
         losses: one per objective, less is better; None while it runs, or if it failed or was ruled out.
-        violation: total violation of hard limits; 0 for none.
+        violation: total violation of hard limits, each relative to its limit; 0 for none.
         running: whether it is under evaluation.
         curve: first loss by epoch, counted across the trainings of this trial; empty if the first objective is measured
             on the exported file only.

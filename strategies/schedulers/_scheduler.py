@@ -24,7 +24,7 @@ class TrialProgress:
             are the same after every epoch.
         state: "running", or waiting for a worker that continues or retries it; "paused", may continue from its
             checkpoint; "complete"; "stopped" early.
-        violation: total violation of hard limits; 0 for none.
+        violation: total violation of hard limits, each relative to its limit; 0 for none.
     """
 
     number: int

@@ -153,7 +153,7 @@ def test_the_front_of_several_runs(run: Run, finished: Finished, other: Path, tm
     for one, entry in zip(runs, found["runs"], strict=True):
         own = [t.metrics for t in one.finalists]
         assert entry["hypervolume"] == pytest.approx(hypervolume(objectives, own, everything))
-    for member in found["front"]:
+    for member in found["joint_front"]:
         for metrics in everything:
             losses = [(o.loss(metrics), o.loss(member["metrics"])) for o in objectives]
             assert not all(a <= b for a, b in losses) or all(a == b for a, b in losses)

@@ -103,3 +103,12 @@ def test_hypervolumes_are_those_of_every_prefix(count: int) -> None:
     expected = [hypervolume(objectives, metrics[: i + 1], metrics) for i in range(len(metrics))]
     assert hypervolumes(objectives, metrics) == pytest.approx(expected)
     assert hypervolumes(objectives, []) == []
+
+
+@given(st.floats(0.01, 100), st.sampled_from([1e-3, 1.0, 1e6]), st.sampled_from([1e-3, 1.0, 1e6]))
+def test_limits_of_different_units_count_alike(factor: float, one: float, other: float) -> None:
+    """Twice the latency is as bad as twice the parameters; half the accuracy as bad as half more of either."""
+    found = [Limit("m", bound, True, "--max").excess({"m": factor * bound}) for bound in (one, other)]
+    assert found == pytest.approx([factor - 1] * 2)
+    assert Limit("val_accuracy", 0.8, False, "--min-accuracy").excess({"val_accuracy": 0.4}) == pytest.approx(0.5)
+    assert Limit("val_accuracy", 0.0, False, "--min-accuracy").excess({"val_accuracy": 0.0}) == 0

@@ -8,7 +8,7 @@ from typing import Any
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.files import write_json
 
-HELP = "compare runs on the same data: options, hypervolumes, and their joint Pareto front"
+HELP = "compare runs on the same data: options, hypervolumes, and their joint front"
 _EXAMPLES = (
     "runs/mnist_cnn-20260101-120000 runs/lenet-20260101-130000",
     "runs/mnist_cnn-20260101-120000 runs/lenet-20260101-130000 --measure --json comparison.json",
