@@ -15,8 +15,8 @@ from typing import Any
 
 from slimsearch.compression._network import Network
 from slimsearch.compression._stage import Stage, Training, TrainingStage, shared_epochs, train_together
-from slimsearch.errors import SlimsearchError
-from slimsearch.names import absolute, load_class
+from slimsearch.errors import SlimsearchError, did_you_mean
+from slimsearch.names import absolute, check_name, load_class
 from slimsearch.reading import mismatch, read_yaml, yaml_value
 
 PlainRecipe = Mapping[str, Mapping[str, Any]]
@@ -60,7 +60,8 @@ class RecipeStage:
             known = [f.name for f in dataclasses.fields(stage_class) if f.init]
             for option in self.options:
                 if option not in known:
-                    raise SlimsearchError(f"stage '{self.name}' has no option '{option}'; it has {', '.join(known)}")
+                    similar, listed = did_you_mean(option, known), ", ".join(known)
+                    raise SlimsearchError(f"stage '{self.name}' has no option '{option}'{similar}; it has {listed}")
             self._check_types(stage_class)
         try:
             json.dumps(dict(self.options))
@@ -144,10 +145,22 @@ class Recipe:
                 file; "none" for the empty recipe; or stages with their options, as JSON or as a mapping.
 
         Raises:
-            SlimsearchError: a file that cannot be read, an unknown stage or option, a wrong value, or an order in which
-                the stages cannot be applied.
+            SlimsearchError: a file that cannot be read, an unknown stage or option, a wrong value, an order in which
+                the stages cannot be applied, or different learning rates for one training run.
         """
-        return cls(_grouped([_with_absolute_paths(stage) for stage in _stages_named_by(words)]))
+        found = cls(_grouped([_with_absolute_paths(stage) for stage in _stages_named_by(words)]))
+        found._check_learning_rates()
+        return found
+
+    @staticmethod
+    def check_names(words: str) -> None:
+        """Check that the stages of a user's recipe exist, without importing them.
+
+        Raises:
+            SlimsearchError: a file cannot be read, or there is no stage of a name.
+        """
+        for stage in _stages_named_by(words):
+            check_name("stage", stage.name, "slimsearch.compression")
 
     @classmethod
     def from_dict(cls, plain: PlainRecipe) -> Recipe:
@@ -157,6 +170,28 @@ class Recipe:
             SlimsearchError: an unknown stage or option, a wrong value, or an order that is not possible.
         """
         return cls(_grouped(_stages_in(plain, "recipe")))
+
+    def check(self) -> None:
+        """Check that the recipe can be applied on this machine.
+
+        Raises:
+            SlimsearchError: the file of a teacher is missing, or stages that share a training run have different
+                learning rates, which earlier versions accepted.
+        """
+        self._check_learning_rates()
+        for stage in self.stages:
+            for label, value in stage.options.items():
+                if isinstance(value, str) and value.endswith(".onnx") and not Path(value).expanduser().is_file():
+                    raise SlimsearchError(f"stage '{stage.name}': {label}: there is no file '{value}'")
+
+    def _check_learning_rates(self) -> None:
+        for group in self.groups:
+            rates = {one.name: rate for one in group.stages if (rate := getattr(one.stage, "learning_rate", None))}
+            if len(set(rates.values())) > 1:
+                raise SlimsearchError(
+                    f"stages {', '.join(rates)} share one training run: give them the same learning_rate, "
+                    f"not {', '.join(f'{rate:g}' for rate in rates.values())}"
+                )
 
     @staticmethod
     def shipped() -> list[str]:

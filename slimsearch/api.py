@@ -63,6 +63,7 @@ def resume(
     dataset: Any = None,
     evaluate: Callable[..., Mapping[str, float]] | None = None,
     show: bool = True,
+    accept_changes: bool = False,
     **options: Any,
 ) -> Result:
     """Resume a run.
@@ -71,6 +72,7 @@ def resume(
         run_dir: the run directory.
         space, dataset, evaluate: the Python objects that the run was started with, if any.
         show: show the live display of the command line.
+        accept_changes: go on with code that was edited and classes that were renamed since the run was started.
         options: new values of options that ``--help`` marks "also with --resume", such as ``trials=40``.
 
     Raises:
@@ -81,7 +83,8 @@ def resume(
     from slimsearch.report.display import Console
 
     objects = PythonObjects(space, dataset, evaluate)
-    return job.resume(Path(run_dir), options, objects, display=Console() if show else None)
+    display = Console() if show else None
+    return job.resume(Path(run_dir), options, objects, display=display, accept_changes=accept_changes)
 
 
 def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
@@ -156,10 +159,12 @@ def compress(
     """
     from slimsearch.compression import Network, Recipe
 
+    stages = Recipe.parse(recipe)
+    stages.check()
     network = model if isinstance(model, Network) else Network(copy.deepcopy(model).eval())
     best = network if teacher is None else Network(copy.deepcopy(teacher).eval())
     pipeline = _pipeline(dataset, seed, epochs, **settings)
-    return pipeline.compress(network, Recipe.parse(recipe), teachers={"parent": network, "best": best}, initial=initial)
+    return pipeline.compress(network, stages, teachers={"parent": network, "best": best}, initial=initial)
 
 
 def export(network: nn.Module | Network, path: str | Path, dataset: Any) -> Path:

@@ -5,6 +5,7 @@ Built-ins are the modules of a package whose names have no leading underscore. T
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import hashlib
@@ -15,11 +16,13 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from slimsearch.errors import SlimsearchError, describe_error
+from slimsearch.errors import SlimsearchError, describe_error, did_you_mean
+from slimsearch.source import bound_names, own_files
 
 # Top-level packages of version 0.1, which configurations of its runs may name.
 _MOVED = {
@@ -34,6 +37,10 @@ _MOVED = {
 
 # Published names of built-ins that differ from the names of their files; both are accepted.
 _ALIASES = {"slimsearch.strategies": {"optuna": "local", "supernet": "weight_sharing"}}
+
+# Folders of users' files in `sys.path`, the latest first, and hashes of their neighbors when they were last imported.
+_folders: list[str] = []
+_neighbor_contents: dict[Path, bytes] = {}
 
 _data_only: ContextVar[Path | None] = ContextVar("_data_only", default=None)
 
@@ -83,12 +90,7 @@ def load_class(kind: str, name: str, package: str) -> type[Any]:
     if ":" in name:
         named: type[Any] = _attribute(kind, name)
         return named
-    known = built_in_names(package)
-    aliases = _ALIASES.get(package, {})
-    module_name = name.replace("-", "_")
-    module_name = aliases.get(module_name, module_name)
-    if module_name not in known and module_name not in aliases.values():
-        raise SlimsearchError(f"unknown {kind} '{name}'; known: {', '.join(known)}, or path/to/file.py:ClassName")
+    module_name = _built_in(kind, name, package)
     module = importlib.import_module(f"{package}.{module_name}")
     wanted = module_name.replace("_", "")
     for member in vars(module).values():
@@ -96,6 +98,59 @@ def load_class(kind: str, name: str, package: str) -> type[Any]:
             found: type[Any] = member
             return found
     raise SlimsearchError(f"{module.__name__} has no class named like its file")
+
+
+def check_name(kind: str, name: str, package: str = "") -> None:
+    """Check that `load_class` or `load_function` can find `name`, without importing anything.
+
+    Raises:
+        SlimsearchError: there is no such built-in, file or module, or the file cannot be parsed or binds no such name.
+    """
+    location, colon, attribute = name.rpartition(":")
+    if not colon:
+        if package:
+            _built_in(kind, name, package)
+        return
+    if not location.endswith(".py"):
+        if _data_only.get() is None:
+            _check_module(kind, _current_name(location))
+        return
+    path = _file(kind, Path(location))
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, ValueError, SyntaxError, RecursionError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise SlimsearchError(f"{kind}: {path}{line}: {describe_error(error)}") from error
+    bound = bound_names(tree)
+    if bound is not None and attribute not in bound:
+        defined = [name for name, is_defined in bound.items() if is_defined]
+        similar = did_you_mean(attribute, bound)
+        raise SlimsearchError(f"{location} has no '{attribute}'{similar}; it has {', '.join(defined) or 'none'}")
+
+
+def _built_in(kind: str, name: str, package: str) -> str:
+    """The module of a built-in in `package`."""
+    known, aliases = built_in_names(package), _ALIASES.get(package, {})
+    module_name = name.replace("-", "_")
+    module_name = aliases.get(module_name, module_name)
+    if module_name not in known and module_name not in aliases.values():
+        similar = did_you_mean(name, known)
+        raise SlimsearchError(
+            f"unknown {kind} '{name}'{similar}; known: {', '.join(known)}, or path/to/file.py:ClassName"
+        )
+    return module_name
+
+
+def _check_module(kind: str, location: str) -> None:
+    package = location.partition(".")[0]
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # as for python -m
+    try:
+        found = package in sys.modules or importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        raise SlimsearchError(f"{kind}: cannot import '{location}': there is no module '{package}'")
 
 
 def load_function(kind: str, name: str) -> Any:
@@ -118,7 +173,8 @@ def _attribute(kind: str, name: str, any_object: bool = False) -> Any:
         wanted = callable if any_object else inspect.isclass
         own = [n for n, v in vars(module).items() if wanted(v) and getattr(v, "__module__", "") == module.__name__]
         kinds = "functions" if any_object else "classes"
-        raise SlimsearchError(f"{location} has no '{attribute}'; its {kinds}: {', '.join(own) or 'none'}")
+        similar = did_you_mean(attribute, own)
+        raise SlimsearchError(f"{location} has no '{attribute}'{similar}; its {kinds}: {', '.join(own) or 'none'}")
     found = getattr(module, attribute)
     if not any_object and not inspect.isclass(found):
         raise SlimsearchError(f"{kind} '{name}' is a {type(found).__name__}, not a class")
@@ -174,7 +230,8 @@ def _refuse_module_in(data: Path, kind: str, location: str) -> None:
         raise SlimsearchError(f"{kind}: module '{location}' is in '{data}': code in a run directory is not run")
 
 
-def _module_from_file(kind: str, path: Path) -> ModuleType:
+def _file(kind: str, path: Path) -> Path:
+    """The resolved path of a user's file, if it may be run."""
     data = _data_only.get()
     if data is not None and not path.is_absolute():
         raise SlimsearchError(f"{kind}: '{path}' is not an absolute path, as run directories need")
@@ -182,24 +239,40 @@ def _module_from_file(kind: str, path: Path) -> ModuleType:
     if data is not None and path.is_relative_to(data):
         raise SlimsearchError(f"{kind}: '{path}' is in '{data}': code in a run directory is not run")
     if not path.is_file():
-        raise SlimsearchError(f"{kind}: there is no file '{path}'")
-    # The module name includes a hash of the path, so that two files named model.py do not replace each other.
-    module_name = f"slimsearch_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        raise SlimsearchError(f"{kind}: there is no file '{path}'{_similar_file(path)}")
+    return path
+
+
+def _similar_file(path: Path) -> str:
+    try:
+        return did_you_mean(path.name, [entry.name for entry in path.parent.glob("*.py")])
+    except OSError:
+        return ""
+
+
+def _module_from_file(kind: str, path: Path) -> ModuleType:
+    path = _file(kind, path)
+    _search_beside(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SlimsearchError(f"{kind}: cannot read '{path}': {error.strerror}") from error
+    # The module name includes a hash of the path, so that two files named model.py do not replace each other, and of
+    # the content with that of its neighbors, so that an edited file is read again.
+    key = hashlib.sha256(str(path).encode("utf-8", "surrogateescape") + content + _neighbors(path))
+    module_name = f"slimsearch_user_{path.stem}_{key.hexdigest()[:8]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise SlimsearchError(f"{kind}: '{path}' is not a Python file")
+    loader = SourceFileLoader(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # so that the file can import its neighbors, as in a script
     sys.modules[module_name] = module
     import cloudpickle
 
     cloudpickle.register_pickle_by_value(module)  # other processes cannot import it by name
     try:
-        spec.loader.exec_module(module)
+        exec(loader.source_to_code(content, str(path)), vars(module))  # not from a cache, which goes by time and size
     except BaseException as error:
         del sys.modules[module_name]
         if isinstance(error, KeyboardInterrupt):
@@ -208,6 +281,36 @@ def _module_from_file(kind: str, path: Path) -> ModuleType:
         where = f"{path}, line {line}" if line else str(path)
         raise SlimsearchError(f"{kind}: {where}: {describe_error(error)}") from error
     return module
+
+
+def _search_beside(path: Path) -> None:
+    """Let a file import its neighbors, as in a script; the folders of earlier files are searched after its own."""
+    importlib.invalidate_caches()
+    folder = str(path.parent)
+    if folder in sys.path and folder not in _folders:
+        return
+    others = [other for other in _folders if other != folder]
+    sys.path[:] = [*(other for other in sys.path if other not in _folders), folder, *others]
+    _folders[:] = [folder, *others]
+
+
+def _neighbors(path: Path) -> bytes:
+    """A hash of the user's modules that a file imports.
+
+    Where one was edited since it was imported, or is another file with the same name, all are imported anew.
+    """
+    files = {name: file for name, file in own_files(str(path)).items() if file != path}
+    contents = {file: hashlib.sha256(file.read_bytes()).digest() for file in files.values() if file.is_file()}
+    edited = [file for file, content in contents.items() if _neighbor_contents.get(file, content) != content]
+    imported = {name: getattr(sys.modules[name], "__file__", None) for name in files if name in sys.modules}
+    if edited or any(file is not None and Path(file).resolve() != files[name] for name, file in imported.items()):
+        for name in imported:
+            del sys.modules[name]
+        for file in edited:
+            with contextlib.suppress(OSError):  # it goes by time and size
+                Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
+    _neighbor_contents.update(contents)
+    return b"".join(sorted(contents.values()))
 
 
 def _line_in(error: BaseException, path: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,15 +19,28 @@ _YAML = (yaml.YAMLError, ValueError, RecursionError)
 _JSON = (ValueError, RecursionError)
 
 
-def read_yaml(path: Path) -> Any:
+class _WithExponents(yaml.SafeLoader):
+    """Reads ``1e-3`` as a number, as YAML 1.2 and JSON do; PyYAML reads it as text."""
+
+
+_WithExponents.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(path: Path, *, exponents: bool = True) -> Any:
     """Read a YAML file as plain values.
+
+    Args:
+        path: of the file.
+        exponents: read ``1e-3`` as a number; False for files that PyYAML writes, where it is text.
 
     Raises:
         FileNotFoundError: the file is missing.
         SlimsearchError: the file cannot be read or is not YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"), exponents)
     except FileNotFoundError:
         raise
     except (OSError, *_YAML) as error:
@@ -34,15 +48,19 @@ def read_yaml(path: Path) -> Any:
 
 
 def yaml_value(text: str) -> Any:
-    """Parse a plain value such as ``0.5``, ``true`` or ``[1, 2]``.
+    """Parse a plain value such as ``0.5``, ``1e-3``, ``true`` or ``[1, 2]``.
 
     Raises:
         SlimsearchError: the text is not YAML.
     """
     try:
-        return yaml.safe_load(text)
+        return _parsed(text)
     except _YAML as error:
         raise SlimsearchError(f"cannot read {reprlib.repr(text)}: {first_line(error)}") from None
+
+
+def _parsed(text: str, exponents: bool = True) -> Any:
+    return yaml.load(text, Loader=_WithExponents if exponents else yaml.SafeLoader)
 
 
 def read_json(path: Path) -> Any:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from slimsearch.errors import SlimsearchError, describe_error
-from slimsearch.names import load_class
+from slimsearch.names import check_name, load_class
 from slimsearch.search_spaces._graph import Graph
 from slimsearch.search_spaces._nni.activity import Activity, Recording
 from slimsearch.search_spaces._nni.cells import graph_of
@@ -75,6 +75,7 @@ class ModelSpace(Space):
     @classmethod
     def load(cls, name: str, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpace:
         """The space called `name`: a built-in, ``path/to/file.py:Class`` or ``package.module:Class``."""
+        check_name("space", name, "slimsearch.search_spaces")  # in less time than the import of NNI
         import_nni()  # suppresses its warnings, before a user's file imports it
         return cls(load_class("space", name, "slimsearch.search_spaces"), input_shape, num_classes)
 

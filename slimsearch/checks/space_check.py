@@ -20,6 +20,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import LatencyPredictor, Limit
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.loop.problem import PythonObjects, network_evaluator, networks
+from slimsearch.options.check_names import check_names
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.run_directory import RunDirectory
@@ -101,6 +102,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
     if configuration.evaluator != "network":
         raise SlimsearchError("check needs networks, and --evaluator has none")
     limits, recipe = Ranking.of(configuration).limits, compression.Recipe.parse(configuration.compress)
+    check_names(configuration)
     space, data = networks(configuration, PythonObjects())
     found = check_space(space, data, samples, limits, seed=configuration.seed, predict=estimated)
     if not estimated or found.works < found.sampled:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from slimsearch.cli.exit_code import MISTAKE, say
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, did_you_mean
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -21,6 +23,7 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def __init__(self, description: str, program: str | None = None, examples: Sequence[str] = ()) -> None:
+        self._flags: list[str] = []
         lines = "".join(f"  {program} {example}\n" for example in examples)
         super().__init__(
             prog=program,
@@ -32,13 +35,15 @@ class CommandParser(argparse.ArgumentParser):
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         """As in argparse, with the default added to the help."""
         default = settings.get("default")
-        if default not in (None, False, "", argparse.SUPPRESS):
+        if default is not None and default is not False and default not in ("", argparse.SUPPRESS):
             words = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
             settings["help"] = f"{settings.get('help', '')} (default: {words})".replace("%", "%%").strip()
+        self._flags += [name for name in names if name.startswith("--")]
         return super().add_argument(*names, **settings)
 
     def error(self, message: str) -> NoReturn:
-        say(message.removeprefix("argument "))
+        unknown = re.match(r"unrecognized arguments: .*?(--[^\s=]+)", message)
+        say(message.removeprefix("argument ") + (did_you_mean(unknown[1], self._flags) if unknown else ""))
         sys.exit(MISTAKE)
 
 
@@ -46,6 +51,9 @@ def whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
+        with contextlib.suppress(ValueError):
+            if (value := float(text)).is_integer():  # 1e3
+                return int(value)
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import reprlib
 import signal
 import sys
 import threading
@@ -35,6 +36,8 @@ def exit_code(run: Callable[[], object], advice: str = "") -> int:
         return 0
     except OSError as error:
         return say(f"{error}{advice}")
+    except UnicodeError as error:
+        return say(f"a name or text is not UTF-8: {reprlib.repr(getattr(error, 'object', ''))}{advice}")
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from slimsearch.cli.exit_code import MISTAKE, exit_code, say
+from slimsearch.errors import did_you_mean
 from slimsearch.names import built_in_names
 
 _PACKAGE = "slimsearch.cli.commands"
 # In order of use; others follow.
 _ORDER = ("check", "run", "retrain", "report", "compare", "ls", "predict", "export", "dashboard", "completion")
+_RESUMABLE = ("run", "retrain")
 _ADVICE = "; what was finished is kept, go on with --resume"
 
 
@@ -38,13 +40,17 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         shown = exit_code(lambda: print(_help()))
         return shown if words else MISTAKE
     if words[0] not in built_in_names(_PACKAGE):
-        return say(f"unknown command '{words[0]}'; known: {', '.join(commands())}")
+        return say(f"unknown command '{words[0]}'{did_you_mean(words[0], commands())}; known: {', '.join(commands())}")
+
+    for word in words:
+        if word != word.encode("utf-8", "ignore").decode():
+            return say(f"'{word}' is not UTF-8")
 
     def run() -> None:
         command = importlib.import_module(f"{_PACKAGE}.{words[0]}")
         command.run(vars(command.parser(program or f"slimsearch {words[0]}").parse_args(words[1:])))
 
-    return exit_code(run, _ADVICE)
+    return exit_code(run, _ADVICE if words[0] in _RESUMABLE else "")
 
 
 def _help() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from slimsearch.cli.command_parser import CommandParser, number, whole_number
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.names import built_in_names
 from slimsearch.options.configuration import RESUMABLE, Configuration, flag, option_type
 from slimsearch.reading import read_yaml
@@ -48,7 +49,7 @@ def run_parser(program: str, description: str, examples: Sequence[str]) -> Comma
         text = option.metadata["help"]
         if option.name in _BUILT_INS:
             text += f" (built in: {', '.join(built_ins(option.name))})"
-        if option.default not in (None, "", False):
+        if option.default is not None and option.default is not False and option.default != "":
             text += f" (default: {option.default})"
         if option.name in RESUMABLE:
             text += " [also with --resume]"
@@ -87,6 +88,10 @@ def as_yaml(configuration: Configuration) -> str:
     lines = []
     for option in dataclasses.fields(configuration):
         value = getattr(configuration, option.name)
+        if option.name == "storage" and value:
+            from slimsearch.record.shared.storage import without_password
+
+            value = without_password(value)
         lines += [f"# {option.metadata['help']}", yaml.safe_dump({option.name: value}, allow_unicode=True).rstrip()]
     return "\n".join(lines) + "\n"
 
@@ -101,24 +106,27 @@ def _from_file(name: str) -> dict[str, Any]:
     if not path.is_file() and name in presets():
         path = _PRESETS / f"{name}.yaml"
     try:
-        values = read_yaml(path)
+        values = read_yaml(path, exponents=False)
     except FileNotFoundError:
-        raise SlimsearchError(f"--config: there is no file '{path}', presets: {', '.join(presets())}") from None
+        similar, listed = did_you_mean(str(path), presets()), ", ".join(presets())
+        raise SlimsearchError(f"--config: there is no file '{path}'{similar}; presets: {listed}") from None
     if values is None:
         return {}
     kinds = {option.name: option_type(option) for option in dataclasses.fields(Configuration)} | {"resume": str}
-    if not isinstance(values, dict) or not values.keys() <= kinds.keys():
-        found = (
-            reprlib.repr(values) if not isinstance(values, dict) else reprlib.repr(next(iter(values.keys() - kinds)))
-        )
-        raise SlimsearchError(f"--config '{path}': {found} is not an option; options: {', '.join(kinds)}")
+    if not isinstance(values, dict):
+        raise SlimsearchError(f"--config '{path}': {reprlib.repr(values)} is no mapping from options to values")
+    for name in values:
+        if name not in kinds:
+            similar = did_you_mean(str(name).replace("-", "_"), kinds)
+            found = f"--config '{path}': {reprlib.repr(name)} is not an option{similar}"
+            raise SlimsearchError(f"{found}; options: {', '.join(kinds)}")
     options: dict[str, Any] = {}
     for name, value in values.items():
         kind = kinds[name]
-        try:  # YAML reads 1e-3 as a string
-            options[name] = kind(value) if kind in (int, float) and isinstance(value, str) else value
-        except ValueError:
-            raise SlimsearchError(f"--config '{path}': {name} {reprlib.repr(value)} is not a number") from None
+        try:  # PyYAML reads 1e-3 as text
+            options[name] = _NUMBERS[kind](value) if kind in _NUMBERS and isinstance(value, str) else value
+        except argparse.ArgumentTypeError as error:
+            raise SlimsearchError(f"--config '{path}': {name} {error}") from None
     if not isinstance(options.get("resume", ""), str):
         raise SlimsearchError(f"--config '{path}': resume {reprlib.repr(options['resume'])} is not a path")
     return {name: value for name, value in options.items() if value is not None}

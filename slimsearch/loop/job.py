@@ -17,8 +17,15 @@ from slimsearch.loop.setup import Setup, set_up
 from slimsearch.names import no_code_from
 from slimsearch.options.configuration import RESUMABLE, Configuration, flag
 from slimsearch.record import environment
-from slimsearch.record.run_directory import RunDirectory, read_study
-from slimsearch.record.shared.storage import is_local, is_loopback, masked, normalised, without_password
+from slimsearch.record.run_directory import RunDirectory, read_study, refuse_existing
+from slimsearch.record.shared.storage import (
+    check_reachable,
+    is_local,
+    is_loopback,
+    masked,
+    normalised,
+    without_password,
+)
 from slimsearch.record.shared.study import SharedStudy, study_settings
 from slimsearch.record.trial import Result
 from slimsearch.report.display import Display, Silent
@@ -45,10 +52,14 @@ def start(
     if missing is not None:
         what, argument = missing
         raise SlimsearchError(f"{flag(argument)} was {what}, given from Python: begin this run there, with it")
-    display = with_loggers(display or Silent(), configuration)
     path = Path(configuration.run_dir) if configuration.run_dir else default_directory(configuration.space)
-    shared = _shared_study(configuration, path)  # first, since the database may be unreachable
-    setup = set_up(_naming(configuration, shared), objects, path.expanduser().resolve())
+    refuse_existing(path)
+    if configuration.storage is not None:
+        check_reachable(normalised(configuration.storage))
+    named = _naming(configuration, path)
+    display = with_loggers(display or Silent(), named)
+    setup = set_up(named, objects, path.expanduser().resolve())
+    shared = _shared_study(configuration, path)
     if shared is not None:
         agreed = shared.join(setup.ranking.objectives, study_settings(setup.configuration, setup.environment))
         for line in environment.differences(agreed["environment"], setup.environment):
@@ -65,6 +76,7 @@ def resume(
     objects: PythonObjects = _NO_OBJECTS,
     *,
     display: Display | None = None,
+    accept_changes: bool = False,
 ) -> Result:
     """Resume a run: trials that were running are run again, finished ones are kept.
 
@@ -73,6 +85,7 @@ def resume(
         changes: new values of options in `RESUMABLE`.
         objects: those passed from Python when the run was started.
         display: receives the events of the run; silent by default.
+        accept_changes: go on with code that was edited and classes that were renamed since the run was started.
 
     Raises:
         SlimsearchError: the run cannot be resumed (nothing is changed then), or it fails.
@@ -85,19 +98,25 @@ def resume(
         _check_machines(stored, changes, path)
         _check_study(stored, path)
         _check_objects(stored, objects, path)
-        display = with_loggers(display or Silent(), stored)
+        configuration = _naming(stored, path)
+        display = with_loggers(display or Silent(), configuration)
         shared = _shared_study(stored, path)
         if shared is not None:
             shared.reopen()
         before = environment.read(directory.path)
-        configuration = _naming(stored, shared)
         # Device and precision were chosen when the run was started.
         chosen = configuration.replace(device=before["device"], precision=before["precision"])
         setup = set_up(chosen, objects, directory.path)
         for check in (_check_data, _check_initial_weights, _check_choices):
             check(before, setup.environment, path)
+        changed = environment.changed_meaning(before, setup.environment)
+        if changed is not None and not accept_changes:
+            raise SlimsearchError(f"'{path}' was begun with others: {changed}; go on with these by --accept-changes")
         if shared is None:
             _check_record(setup, directory)
+        if changed is not None:
+            display.warn(f"the run goes on with changes in {changed}")
+            _accept(before, setup.environment, directory)
         for line in environment.differences(before, setup.environment):
             display.warn(f"the environment has changed: {line}")
         configuration.write(directory.config)
@@ -121,11 +140,12 @@ def _shared_study(configuration: Configuration, path: Path) -> SharedStudy | Non
     return SharedStudy(normalised(configuration.storage), configuration.study or path.name, configuration.heartbeat)
 
 
-def _naming(configuration: Configuration, shared: SharedStudy | None) -> Configuration:
+def _naming(configuration: Configuration, path: Path) -> Configuration:
     """The options to store: with the study's name, and without the password of its database."""
-    if shared is None:
+    if configuration.storage is None:
         return configuration
-    return configuration.replace(storage=without_password(shared.url), study=shared.name)
+    storage = without_password(normalised(configuration.storage))
+    return configuration.replace(storage=storage, study=configuration.study or path.name)
 
 
 def _check_changes(changes: Mapping[str, Any]) -> None:
@@ -181,6 +201,13 @@ def _check_choices(before: Mapping[str, Any], now: Mapping[str, Any], path: Path
     if before["choices"] != now["choices"]:
         labels = environment.changed_choices(dict(before), dict(now))
         raise SlimsearchError(f"the space is not that of '{path}': {labels}")
+
+
+def _accept(before: dict[str, Any], now: Mapping[str, Any], directory: RunDirectory) -> None:
+    """Write the current code and names of classes to environment.json."""
+    classes = {name: value for name, value in now["dataset"].items() if name == "classes"}
+    accepted = {**before, "code": now["code"], "dataset": {**before["dataset"], **classes}}
+    write_json(directory.path / "environment.json", accepted, indent=2)
 
 
 def _check_record(setup: Setup, directory: RunDirectory) -> None:

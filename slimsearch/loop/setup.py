@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import IMPORTS
 from slimsearch.loop.problem import Problem, PythonObjects, prepare
 from slimsearch.loop.stopping import Stopping
+from slimsearch.options.check_names import check_names
 from slimsearch.options.chosen import architectures
-from slimsearch.options.configuration import Configuration
+from slimsearch.options.configuration import FROM_PYTHON, Configuration
 from slimsearch.options.recipe_choices import text_of
 from slimsearch.record.ranking import Ranking
-from slimsearch.search_spaces import JointSpace, RecipeSpace
+from slimsearch.search_spaces import JointSpace, RecipeSpace, Space
+from slimsearch.source import fingerprints, object_fingerprints
 from slimsearch.strategies import Strategy, StrategySettings, Traits, begin_workers, load_strategy, traits_of
 from slimsearch.strategies.samplers import Sampler, load_sampler
 from slimsearch.strategies.schedulers import Exploiting, Scheduler, load_scheduler
@@ -62,6 +64,7 @@ def set_up(configuration: Configuration, objects: PythonObjects, run_directory: 
     Raises:
         SlimsearchError: an option is invalid, or two options exclude each other.
     """
+    check_names(configuration)
     ranking = Ranking.of(configuration)
     recipe = _recipe(configuration)
     scheduler = None if configuration.scheduler == "none" else load_scheduler(configuration.scheduler)
@@ -77,7 +80,7 @@ def set_up(configuration: Configuration, objects: PythonObjects, run_directory: 
     resolved = _with_content(configuration, chosen, recipe, problem)
     setup = Setup(
         resolved, ranking, recipe, problem, sampler, scheduler, stopping, strategy, traits,
-        problem.environment(resolved),
+        problem.environment(resolved) | {"code": _code(resolved, objects, recipe, problem)},
     )  # fmt: skip
     _check_combinations(setup)
     _check_objectives(setup)
@@ -89,6 +92,7 @@ def _recipe(configuration: Configuration) -> compression.Recipe:
     recipe = compression.Recipe.parse(configuration.compress)
     if configuration.co_search is not None:
         return compression.Recipe()
+    recipe.check()
     if configuration.int8_target != "any":
         recipe = recipe.with_option("target", configuration.int8_target)
     return recipe
@@ -117,6 +121,33 @@ def _with_content(
         compress=recipe.text(),
         co_search=co_search,
     )
+
+
+def _code(
+    configuration: Configuration, objects: PythonObjects, recipe: compression.Recipe, problem: Problem
+) -> dict[str, str]:
+    """Fingerprints of the user's code that recorded metrics depend on: space, evaluation, metrics and stages."""
+    recipes = problem.space.recipes.content if isinstance(problem.space, JointSpace) else {}
+    metrics = [entry.partition("=")[2].strip() for entry in (configuration.metrics or "").split(",")]
+    names = [configuration.space, configuration.evaluator, *metrics, *_texts(recipe.to_dict()), *_texts(recipes)]
+    locations = dict.fromkeys(name.rpartition(":")[0] for name in names if ":" in name)
+    found = fingerprints(location for location in locations if not location.startswith(FROM_PYTHON))
+    for given in (objects.space, objects.evaluate):
+        if given is not None and not isinstance(given, Mapping):
+            found |= object_fingerprints(type(given) if isinstance(given, Space) else given)
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in plain values, names included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, inside in value.items():
+            yield from (*_texts(name), *_texts(inside))
+    elif isinstance(value, list | tuple):
+        for inside in value:
+            yield from _texts(inside)
 
 
 @dataclass(frozen=True)

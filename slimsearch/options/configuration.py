@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.files import write_text
 from slimsearch.names import absolute as absolute_code
 from slimsearch.reading import mismatch, read_yaml
@@ -220,7 +220,8 @@ class Configuration:
             object.__setattr__(self, option.name, _plain(option, getattr(self, option.name)))
         for name, allowed in _ALLOWED.items():
             if getattr(self, name) not in allowed:
-                raise SlimsearchError(f"{flag(name)} '{getattr(self, name)}' is none of {', '.join(allowed)}")
+                similar = did_you_mean(getattr(self, name), allowed)
+                raise SlimsearchError(f"{flag(name)} '{getattr(self, name)}' is none of {', '.join(allowed)}{similar}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -250,7 +251,8 @@ class Configuration:
         known = [f.name for f in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
-                raise SlimsearchError(f"there is no option '{name}'; options: {', '.join(known)}")
+                similar = did_you_mean(name, known)
+                raise SlimsearchError(f"there is no option '{name}'{similar}; options: {', '.join(known)}")
         return dataclasses.replace(self, **changes)
 
     def absolute(self) -> Configuration:
@@ -275,7 +277,7 @@ class Configuration:
             SlimsearchError: the file is damaged, or of another version.
         """
         try:
-            values = read_yaml(path)
+            values = read_yaml(path, exponents=False)
         except FileNotFoundError:
             raise SlimsearchError(f"'{path.parent}' is not a run directory: it has no {path.name}") from None
         if not isinstance(values, dict) or "format" not in values:
@@ -356,7 +358,8 @@ def _plain(option: dataclasses.Field[Any], value: Any) -> Any:
     if isinstance(value, int | float) and not _representable(value):
         raise SlimsearchError(f"{flag(option.name)} {reprlib.repr(value)} is no finite number")
     if isinstance(value, str) and ("\0" in value or value != value.encode("utf-8", "ignore").decode()):
-        raise SlimsearchError(f"{flag(option.name)} {reprlib.repr(value)} is no text in UTF-8")
+        shown = "" if option.name == "storage" else f" {reprlib.repr(value)}"  # it may have a password
+        raise SlimsearchError(f"{flag(option.name)}{shown} is no text in UTF-8")
     return value
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch import compression
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.evaluators import TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.options.configuration import Configuration
@@ -28,7 +28,7 @@ def recipe_choices(configuration: Configuration, data: Dataset) -> RecipeSpace |
     """
     if configuration.co_search is None and not configuration.search_hyperparameters:
         return None
-    content = dict(_read(configuration.co_search).content) if configuration.co_search is not None else {}
+    content = dict(read_choices(configuration.co_search).content) if configuration.co_search is not None else {}
     if configuration.search_hyperparameters and _TRAINING not in content:
         rate = configuration.learning_rate
         content = {
@@ -52,7 +52,12 @@ def text_of(space: RecipeSpace) -> str:
     return json.dumps(space.content)
 
 
-def _read(text: str) -> RecipeSpace:
+def read_choices(text: str) -> RecipeSpace:
+    """The choices of ``--co-search``; stages and values are not checked.
+
+    Raises:
+        SlimsearchError: the file is missing or invalid.
+    """
     if text.lstrip().startswith("{"):
         try:
             return RecipeSpace(json.loads(text), _source(text))
@@ -91,11 +96,12 @@ def _check(candidate: Candidate) -> None:
                 f"--co-search: '{stage}' cannot learn from the best network, which is not known yet; it can from the "
                 "parent, or from a file"
             )
-    compression.Recipe.from_dict(candidate.recipe)
+    compression.Recipe.from_dict(candidate.recipe).check()
     known = {field.name for field in dataclasses.fields(TrainingSettings)}
     for name, value in candidate.training.items():
         if name not in _HYPERPARAMETERS or name not in known:
-            raise SlimsearchError(f"training has no '{name}' to search; it has {', '.join(_HYPERPARAMETERS)}")
+            similar, listed = did_you_mean(name, _HYPERPARAMETERS), ", ".join(_HYPERPARAMETERS)
+            raise SlimsearchError(f"training has no '{name}' to search{similar}; it has {listed}")
         problem = _problem(name, value)
         if problem is not None:
             raise SlimsearchError(f"training: {name} {value!r} {problem}")

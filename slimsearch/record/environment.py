@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import reprlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ _PACKAGES = (
 # The entries of environment.json that a resumed run reads.
 _READ = {
     "packages": {str: str | None}, "device": str, "precision": str, "choices": {str: [str]},
-    "initial_weights?": str,
-    "dataset": {"name": str, "fingerprint?": str},
+    "initial_weights?": str, "code?": {str: str},
+    "dataset": {"name": str, "fingerprint?": str, "classes?": str},
 }  # fmt: skip
 
 
@@ -59,6 +61,28 @@ def changed_choices(before: dict[str, Any], now: dict[str, Any]) -> str:
         for label in sorted(old.keys() | new.keys())
         if old.get(label) != new.get(label)
     )
+
+
+def changed_meaning(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Changes of the user's code and of the names of classes, or None; older runs do not know their code."""
+    changes = []
+    if "code" in before:
+        old, new = before["code"], now["code"]
+        files = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        if files:
+            changes.append(f"the code of {', '.join(files)}")
+    old, new = (one["dataset"].get("classes") for one in (before, now))
+    if old is not None and old != new:
+        changes.append(f"the names of the classes: {_renamed(old, new)}")
+    return " and ".join(changes) or None
+
+
+def _renamed(before: str, now: str | None) -> str:
+    try:
+        old, new = json.loads(before), json.loads(now or "[]")
+        return "; ".join(f"'{one}' is '{other}' now" for one, other in zip(old, new, strict=True) if one != other)
+    except (ValueError, TypeError, RecursionError):  # environment.json may have been edited
+        return f"{reprlib.repr(before)} was {reprlib.repr(now)}"
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -47,6 +47,19 @@ def refuse_unsafe_files(path: Path) -> None:
                 raise SlimsearchError(f"'{file}' is not a file or folder, which a run directory may not contain")
 
 
+def refuse_existing(path: Path) -> None:
+    """Refuse to start a run in a directory that has files, except those of a run that never started.
+
+    Raises:
+        SlimsearchError: it exists.
+    """
+    found = path.expanduser().resolve()
+    if not found.exists() or (found.is_dir() and all(_LEFTOVERS.fullmatch(entry.name) for entry in found.iterdir())):
+        return
+    advice = f"continue it with --resume {path}" if (found / "config.yaml").is_file() else "choose another one"
+    raise SlimsearchError(f"--run-dir '{path}' exists already; {advice}")
+
+
 def in_use(path: Path) -> bool:
     """Whether a process is writing to the run directory."""
     from filelock import FileLock, Timeout
@@ -83,10 +96,7 @@ class RunDirectory:
         self.path = path.expanduser().resolve()
         self.torn = False
         if create:
-            if self.path.exists() and not (
-                self.path.is_dir() and all(_LEFTOVERS.fullmatch(entry.name) for entry in self.path.iterdir())
-            ):
-                raise SlimsearchError(f"--run-dir '{path}' exists already; continue it with --resume {path}")
+            refuse_existing(path)
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:

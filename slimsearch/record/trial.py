@@ -205,10 +205,15 @@ def _checked(value: Any, wanted: Any, where: str) -> Any:
     return value
 
 
+def _text_of(frozen: optuna.trial.FrozenTrial) -> str:
+    return json.dumps([frozen.params, frozen.user_attrs, frozen.system_attrs], ensure_ascii=False, default=str)
+
+
 def _convert(frozen: optuna.trial.FrozenTrial) -> Trial:
     from optuna.trial import TrialState
 
     attributes = _checked(frozen.user_attrs, _TRIAL, "it")
+    _text_of(frozen).encode()  # lone surrogates raise a ValueError
     labels = {label: json.loads(text) for label, text in frozen.params.items()}
     architecture = labels
     if "architecture" in attributes:  # with --co-search the space has more labels

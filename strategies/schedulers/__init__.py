@@ -6,7 +6,7 @@ import inspect
 import re
 from typing import Any
 
-from slimsearch.errors import SlimsearchError, describe_error
+from slimsearch.errors import SlimsearchError, describe_error, did_you_mean
 from slimsearch.names import load_class
 from slimsearch.reading import yaml_value
 from slimsearch.strategies.schedulers._combined import Combined, combine
@@ -88,7 +88,8 @@ def _make(name: str, found: type[Any], options: dict[str, Any]) -> Scheduler:
     known = _options(found)
     for option in options:
         if option not in known:
-            raise SlimsearchError(f"scheduler '{name}' has no option '{option}'; {_listed(known)}")
+            similar = did_you_mean(option, known)
+            raise SlimsearchError(f"scheduler '{name}' has no option '{option}'{similar}; {_listed(known)}")
     try:
         return found(**options)  # type: ignore[no-any-return]
     except SlimsearchError as error:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from slimsearch.record.run_directory import RunDirectory
-from tests.conftest import SPACES, TINY, Run, recorded
+from tests.conftest import SPACES, TINY, Run, environment, recorded
 
 FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
 
@@ -55,6 +58,86 @@ def test_mistakes_are_one_clear_line(words: list[str], said: str, run: Run, tmp_
     assert lines[0].startswith("error: ")
     assert "Traceback" not in done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == [], "nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["--space", "mnist_cn"], "mnist_cnn"),
+        (["--space", f"{SPACES}:Tinny"], "Tiny"),
+        (["--space", str(SPACES.with_name("space.py")) + ":Tiny"], "spaces.py"),
+        (["--space", TINY, "--dataset", "fashion-mnist"], "fashion_mnist"),
+        (["--space", TINY, "--strategy", "optun"], "optuna"),
+        (["--space", TINY, "--sampler", "tpee"], "tpe"),
+        (["--space", TINY, "--scheduler", "ashaa"], "asha"),
+        (["--space", TINY, "--scheduler", "asha:etta=3"], "eta"),
+        (["--space", TINY, "--compress", "prune,distil"], "distill"),
+        (["--space", TINY, "--log", "tensorbord"], "tensorboard"),
+        (["--space", TINY, "--objectives", "val_acuracy"], "val_accuracy"),
+        (["--space", TINY, "--trails", "3"], "--trials"),
+        (["--space", TINY, "--learning_rate", "3"], "--learning-rate"),
+        (["--config", "quik"], "quick"),
+        (["--config", "mine.yaml"], "learning_rate"),
+    ],
+)  # fmt: skip
+def test_what_was_meant_is_proposed(words: list[str], meant: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("learning-rate: 1e-3\n")
+    done = run(*words)
+    assert done.returncode == 2
+    assert re.search(f"did you mean '{meant}'", done.stderr), done.stderr
+
+
+def test_mistakes_are_answered_before_pytorch_and_nni_are_imported(tmp_path: Path) -> None:
+    """Which takes most of a minute on a busy machine."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    base = ["run", "--space", "mnist_cnn"]
+    tried = [
+        ["run", "--space", "mnist_cn"], ["check", "--space", "mnist_cn"], ["run", "--space", f"{SPACES}:Tinny"],
+        ["run", "--space", "nowhere.py:Net"], ["run", "--space", "nowhere:Net"], [*base, "--dataset", "mnits"],
+        [*base, "--strategy", "optun"], [*base, "--sampler", "tpee"], [*base, "--scheduler", "ashaa"],
+        [*base, "--compress", "prune,distil"], [*base, "--metrics", "a=none.py:f"], [*base, "--evaluator", "none.csv"],
+        [*base, "--init", "none.pth"], [*base, "--co-search", "none.yaml"], [*base, "--architectures", "none.json"],
+        [*base, "--run-dir", "taken"], ["retrain", "taken"], ["run", "--resume", "taken"],
+    ]  # fmt: skip
+    (tmp_path / "try.py").write_text(
+        "import sys\nfrom slimsearch.cli.main import main\n"
+        f"for words in {tried!r}:\n    assert main(words) == 2, words\n"
+        "    assert not {'torch', 'nni'} & sys.modules.keys(), words\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "try.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == len(tried), done.stderr
+
+
+@pytest.mark.parametrize("words", [["report", b"b\xff"], ["run", "--space", b"\xff.py:Net"], ["ls", b"\xff"]])
+def test_names_that_are_not_utf_8_are_one_line(words: list[str | bytes], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "slimsearch.cli.main", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "\\udcff" in line
+
+
+def test_numbers_may_have_exponents(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("trials: 1e1\nlearning_rate: 1e-3\nmax_params: 2E5\nstudy: 1e3\nstorage: a\n")
+    done = run(
+        "--space", TINY, "--epochs", "2e0", "--config", "mine.yaml", "--print-config", "--storage", "sqlite:///a"
+    )
+    assert done.returncode == 0, done.stderr
+    found = yaml.safe_load(done.stdout)
+    assert (found["trials"], found["epochs"], found["learning_rate"], found["max_params"]) == (10, 2, 1e-3, 2e5)
+    (tmp_path / "again.yaml").write_text(done.stdout)
+    assert run("--config", "again.yaml", "--print-config").stdout == done.stdout, "a text stays a text"
+    assert found["study"] == "1e3"
+    assert "is not a whole number" in run("--space", TINY, "--trials", "1e-1").stderr
+
+
+def test_defaults_of_zero_are_shown(run: Run) -> None:
+    for option in ("workers", "seed", "gpus-per-trial"):
+        assert re.search(rf"--{option} [^-]*\(default: 0(\.0)?\)", run("--help").stdout), option
 
 
 def test_nothing_else_is_said_in_a_process_of_its_own(run_apart: Run) -> None:

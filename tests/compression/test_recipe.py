@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,40 @@ def test_steps_and_how_long_they_train() -> None:
         (["prune", "distill"], 1.5), (["quantize"], 0.0),
     ]  # fmt: skip
     assert [share for _, share in Recipe.parse("low_rank:epochs=0,cluster").steps(4)] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "prune:learning_rate=1e-3+distill:learning_rate=1e-2",
+        "prune:learning_rate=1e-3,distill:learning_rate=1e-2",
+        {"prune": {"learning_rate": 1e-3}, "+dynamic_layerwise": {}, "+qat": {"learning_rate": 2e-3}},
+    ],
+)
+def test_one_training_run_has_one_learning_rate(recipe: str | dict[str, dict[str, float]]) -> None:
+    with pytest.raises(SlimsearchError, match="share one training run"):
+        Recipe.parse(recipe)
+    assert Recipe.parse("prune:learning_rate=1e-3+distill:learning_rate=1e-3+qat")
+    assert Recipe.parse("prune:learning_rate=1e-3,qat:learning_rate=1e-2"), "of two training runs"
+
+
+@given(st.floats(1e-9, 1e9, exclude_min=True).map(repr) | st.sampled_from(["1e-3", "1E-3", "5.e-4", ".5e+0", "2e2"]))
+def test_numbers_with_exponents_are_numbers(text: str) -> None:
+    recipe = Recipe.parse(f"distill:temperature={text}")
+    assert recipe.to_dict() == {"distill": {"temperature": float(text)}}
+    assert Recipe.parse(recipe.text()) == recipe
+    assert Recipe.parse(json.dumps(recipe.to_dict())) == recipe
+
+
+def test_texts_that_look_like_numbers_stay_texts(tmp_path: Path) -> None:
+    assert Recipe.parse({"distill": {"teacher": "1e5.onnx"}}).stages[0].options["teacher"].endswith("/1e5.onnx")
+    (tmp_path / "recipe.yaml").write_text("distill: {temperature: 1e0}\nquantize:\n")
+    assert Recipe.parse(str(tmp_path / "recipe.yaml")).to_dict()["distill"] == {"temperature": 1.0}
+
+
+def test_a_teacher_that_is_not_there(tmp_path: Path) -> None:
+    recipe = Recipe.parse(f"distill:teacher={tmp_path}/teacher.onnx")
+    with pytest.raises(SlimsearchError, match=r"stage 'distill': .*there is no file '.*teacher.onnx'"):
+        recipe.check()
+    (tmp_path / "teacher.onnx").touch()
+    recipe.check()

@@ -21,10 +21,16 @@ _EXAMPLES = (
 
 
 def parser(program: str) -> CommandParser:
-    return run_parser(program, HELP, _EXAMPLES)
+    found = run_parser(program, HELP, _EXAMPLES)
+    found.add_argument(
+        "--accept-changes", action="store_true",
+        help="with --resume: go on although code was edited, or classes of an image folder renamed",
+    )  # fmt: skip
+    return found
 
 
 def run(options: dict[str, Any]) -> None:
+    accept_changes = options.pop("accept_changes")
     chosen = given(options)
     resume = chosen.pop("resume", None)
     if options["print_config"]:
@@ -32,6 +38,8 @@ def run(options: dict[str, Any]) -> None:
             raise SlimsearchError(f"--print-config is for a new run; the options of '{resume}' are in its config.yaml")
         print(as_yaml(Configuration(**chosen)), end="")
         return
+    if accept_changes and resume is None:
+        raise SlimsearchError("--accept-changes is for --resume")
     if resume is None:
         configuration = Configuration(**chosen)
     elif not (Path(resume) / "config.yaml").is_file():
@@ -40,6 +48,6 @@ def run(options: dict[str, Any]) -> None:
     from slimsearch.report.display import Console
 
     if resume is not None:
-        job.resume(Path(resume), chosen, display=Console())
+        job.resume(Path(resume), chosen, display=Console(), accept_changes=accept_changes)
     else:
         job.start(configuration, display=Console())

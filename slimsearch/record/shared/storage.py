@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators import Objective
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
     from sqlalchemy import URL, Engine
 
+# Names of parameters in a URL that hold passwords, or other URLs and connection strings.
+_SECRET = re.compile("pass|pwd|secret|token|credential|odbc_connect|dsn|conninfo", re.IGNORECASE)
 _CONNECT_SECONDS = 5
 # Seconds that writers to SQLite wait for each other.
 _SQLITE_SECONDS = 60
@@ -34,11 +37,13 @@ def normalised(url: str) -> str:
     from sqlalchemy.exc import NoSuchModuleError
 
     parsed = _parsed(url)
+    if url.partition("?")[0].partition("//")[2].count("@") > 1:
+        raise SlimsearchError(f"--storage '{masked(url)}': write %40 for an @ in the password, and %2F for a /")
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "sqlite":
         if parsed.database in (None, "", ":memory:"):
-            raise SlimsearchError(f"--storage '{url}' names no file; write sqlite:///path/to/study.db")
+            raise SlimsearchError(f"--storage '{masked(url)}' names no file; write sqlite:///path/to/study.db")
         parsed = parsed.set(database=str(Path(str(parsed.database)).expanduser().resolve()))
     try:
         parsed.get_dialect().import_dbapi()
@@ -54,14 +59,40 @@ def normalised(url: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """`url` without the password, to be written to files; psycopg finds it in PGPASSWORD or ~/.pgpass."""
-    parsed = _parsed(url)._replace(password=None).difference_update_query(["password"])
-    return parsed.render_as_string(hide_password=False)
+    """`url` without passwords, to be written to files; psycopg finds one in PGPASSWORD or ~/.pgpass."""
+    parsed = _parsed(url)
+    secret = [name for name in parsed.query if _SECRET.search(name)]
+    return parsed._replace(password=None).difference_update_query(secret).render_as_string(hide_password=False)
 
 
 def masked(url: str) -> str:
-    """`url` with the password masked, to be shown."""
-    return re.sub(r"(//[^/@:]*:|[?&]password=)[^@&]*", r"\1***", url) if re.search("@|password=", url) else url
+    """`url` with all passwords masked, to be shown, also where it is not well formed."""
+    # A password may contain any of : / ? @ &, unescaped.
+    shown = re.sub(r"^([^/]*//)?([^:@/?]*):.*@", r"\1\2:***@", url, flags=re.DOTALL)
+    address, mark, query = shown.partition("?")
+    return address + mark + "&".join(_masked_parameter(piece) for piece in query.split("&"))
+
+
+def _masked_parameter(text: str) -> str:
+    name, equals, _ = text.partition("=")
+    if equals and not _SECRET.search(unquote(name)):
+        return text
+    return f"{name}=***" if equals else "***" if text else ""
+
+
+def _redacted(message: str, url: str) -> str:
+    """`message` without the passwords in `url`, which the library of a database may quote."""
+    try:
+        parsed = _parsed(url)
+    except SlimsearchError:
+        return message
+    secrets = {str(parsed.password or ""), parsed.password and quote(str(parsed.password), safe="")}
+    for name, value in parsed.query.items():
+        if _SECRET.search(name):
+            secrets |= {value} if isinstance(value, str) else {*value}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        message = message.replace(secret, "***")
+    return message
 
 
 def is_local(url: str) -> bool:
@@ -112,8 +143,27 @@ def database_errors(url: str, advice: str = "") -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-        message = first_line(getattr(cause, "orig", None) or cause)
+        message = _redacted(first_line(getattr(cause, "orig", None) or cause), url)
         raise SlimsearchError(f"database '{masked(url)}': {message}{advice}") from error
+
+
+def check_reachable(url: str) -> None:
+    """Connect to the database of a `normalised` URL once; writes nothing.
+
+    Raises:
+        SlimsearchError: the database cannot be reached.
+    """
+    from sqlalchemy import create_engine
+
+    if _parsed(url).get_backend_name() == "sqlite":
+        folder = Path(str(_parsed(url).database)).parent
+        if not folder.is_dir():
+            raise SlimsearchError(f"database '{masked(url)}': there is no folder '{folder}'")
+        return
+    with database_errors(url):
+        engine = create_engine(url, **_engine_options(url))
+        engine.connect().close()
+        engine.dispose()
 
 
 def open_database(url: str, heartbeat: int | None = None) -> RDBStorage:
@@ -146,7 +196,7 @@ def open_database(url: str, heartbeat: int | None = None) -> RDBStorage:
                     raise
                 time.sleep(0.2 * attempt)
             except RuntimeError as error:  # another version of Optuna created the tables
-                raise SlimsearchError(f"database '{masked(url)}': {error}") from error
+                raise SlimsearchError(f"database '{masked(url)}': {_redacted(str(error), url)}") from error
             else:
                 _lock_transactions(storage.engine)
                 return storage

@@ -15,7 +15,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective
 from slimsearch.options.configuration import RESUMABLE, Configuration, flag
 from slimsearch.record._optuna_private import study_id
-from slimsearch.record.environment import changed_choices
+from slimsearch.record.environment import changed_choices, changed_meaning
 from slimsearch.record.shared.artifact_store import DatabaseArtifacts
 from slimsearch.record.shared.storage import database_errors, masked, name_metrics, open_database, open_study
 
@@ -161,7 +161,7 @@ def disagreement(study: dict[str, Any], here: dict[str, Any]) -> str | None:
         return f"its space differs: {changed_choices(study, here)}"
     if study["dataset"] != here["dataset"]:
         return "the data set has another hash here"
-    return None
+    return changed_meaning(study["environment"], here["environment"])
 
 
 def _without_folders(text: str) -> str:

@@ -1,0 +1,55 @@
+"""Checks of the names and files in the options, before PyTorch and NNI are imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slimsearch.compression import Recipe
+from slimsearch.errors import SlimsearchError, did_you_mean
+from slimsearch.names import built_in_names, check_name
+from slimsearch.options.configuration import FROM_PYTHON, TORCHVISION, Configuration
+from slimsearch.options.recipe_choices import read_choices
+
+_DATASETS = "slimsearch.evaluators.datasets"
+_BUILT_INS = {
+    "space": "slimsearch.search_spaces",
+    "strategy": "slimsearch.strategies",
+    "sampler": "slimsearch.strategies.samplers",
+}
+
+
+def check_names(configuration: Configuration) -> None:
+    """Check that what the options name exists, as far as that takes no time.
+
+    Raises:
+        SlimsearchError: there is no built-in, file, module, class or function of a name; similar names are proposed.
+    """
+    names = [(kind, getattr(configuration, kind), package) for kind, package in _BUILT_INS.items()]
+    names += [("logger", log.strip(), "slimsearch.report.loggers") for log in (configuration.log or "").split(",")]
+    names += [("evaluator", configuration.evaluator, "")] if ":" in configuration.evaluator else []
+    names += [("metric", entry.partition("=")[2].strip(), "") for entry in (configuration.metrics or "").split(",")]
+    for kind, name, package in names:
+        if name and not name.startswith(FROM_PYTHON) and name != "none":
+            check_name(kind, name, package)
+    _check_data(configuration.dataset)
+    for option, path in (("init", configuration.init), ("evaluator", configuration.evaluator)):
+        is_file = path is not None and not path.startswith(TORCHVISION) and (option == "init" or path.endswith(".csv"))
+        if path is not None and is_file and not Path(path).expanduser().is_file():
+            raise SlimsearchError(f"--{option}: there is no file '{path}'")
+    if configuration.co_search is not None:
+        read_choices(configuration.co_search)
+    else:
+        Recipe.check_names(configuration.compress)
+
+
+def _check_data(name: str) -> None:
+    known = built_in_names(_DATASETS)
+    if name in known or name == FROM_PYTHON:
+        return
+    try:
+        found = Path(name).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):
+        found = False
+    if not found:
+        similar, listed = did_you_mean(name, known), ", ".join(known)
+        raise SlimsearchError(f"unknown data set '{name}'{similar}; known: {listed}, or the path of an image folder")
