@@ -61,7 +61,7 @@ class RecipeStage:
             for option in self.options:
                 if option not in known:
                     similar, listed = did_you_mean(option, known), ", ".join(known)
-                    raise SlimsearchError(f"stage '{self.name}' has no option '{option}'{similar}; it has {listed}")
+                    raise SlimsearchError(f"stage '{self.name}' has no option '{option}'; it has {listed}{similar}")
             self._check_types(stage_class)
         try:
             json.dumps(dict(self.options))

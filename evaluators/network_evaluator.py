@@ -70,7 +70,7 @@ class NetworkEvaluator:
       paused during the measurement; ``latency_predicted``: 1 if it is predicted;
     - ``size_kib``, ``params``, ``macs``; ``packed_kib`` for networks with a packed form that no runtime executes, see
       `pack`;
-    - ``training_seconds``; ``seconds_saved`` by the cache;
+    - ``training_seconds``, of training alone; ``seconds_saved`` by the cache;
     - ``start_latency_ms`` and others for a task with a start: the latency of its file, measured together with the new
       one;
     - ``inherited_share``: share of the parameters copied from ``--init``;
@@ -119,7 +119,7 @@ class NetworkEvaluator:
     def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
         """Train the architecture of `task` or load its start, apply the rest of the recipe, export and score."""
         with self._meter.computing():
-            started = time.perf_counter()
+            started, trained = time.perf_counter(), self._meter.training_seconds
             report = _ContinuousEpochs(report)
             pipeline = NetworkPipeline(
                 self.data, replace(self.training, **task.candidate.training), task.seed, task.fidelity, self._meter,
@@ -146,11 +146,12 @@ class NetworkEvaluator:
                 network = self._compressed(network, task, pipeline, cache)
             except StoppedEarly:
                 return Outcome(known if task.start is None else {})
-            seconds = time.perf_counter() - started
+            patience = _patience(time.perf_counter() - started)
             network.save(task.directory)
-            metrics = self._score(network, task, pipeline, _patience(seconds))
+            metrics = self._score(network, task, pipeline, patience)
         if cache is not None:
             metrics["seconds_saved"] = cache.seconds_saved
+        seconds = self._meter.training_seconds - trained
         metrics = finite_numbers({**metrics, "training_seconds": seconds, **inherited})
         # A later compression stage starts from these files, and is compared with them.
         artifacts = {

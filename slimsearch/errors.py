@@ -21,7 +21,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'tpe'?`` with the most similar one of the `known` names, or nothing."""
     names = {name.lower(): name for name in known}
     found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
-    return f"; did you mean '{names[found[0]]}'?" if found and names[found[0]] != word else ""
+    return f"; did you mean '{names[found[0]]}'?" if found else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -125,7 +125,9 @@ def check_name(kind: str, name: str, package: str = "") -> None:
     if bound is not None and attribute not in bound:
         defined = [name for name, is_defined in bound.items() if is_defined]
         similar = did_you_mean(attribute, bound)
-        raise SlimsearchError(f"{location} has no '{attribute}'{similar}; it has {', '.join(defined) or 'none'}")
+        raise SlimsearchError(
+            f"{location} has no '{attribute}'; its classes and functions: {', '.join(defined) or 'none'}{similar}"
+        )
 
 
 def _built_in(kind: str, name: str, package: str) -> str:
@@ -136,7 +138,7 @@ def _built_in(kind: str, name: str, package: str) -> str:
     if module_name not in known and module_name not in aliases.values():
         similar = did_you_mean(name, known)
         raise SlimsearchError(
-            f"unknown {kind} '{name}'{similar}; known: {', '.join(known)}, or path/to/file.py:ClassName"
+            f"unknown {kind} '{name}'; known: {', '.join(known)}, or path/to/file.py:ClassName{similar}"
         )
     return module_name
 
@@ -174,7 +176,7 @@ def _attribute(kind: str, name: str, any_object: bool = False) -> Any:
         own = [n for n, v in vars(module).items() if wanted(v) and getattr(v, "__module__", "") == module.__name__]
         kinds = "functions" if any_object else "classes"
         similar = did_you_mean(attribute, own)
-        raise SlimsearchError(f"{location} has no '{attribute}'{similar}; its {kinds}: {', '.join(own) or 'none'}")
+        raise SlimsearchError(f"{location} has no '{attribute}'; its {kinds}: {', '.join(own) or 'none'}{similar}")
     found = getattr(module, attribute)
     if not any_object and not inspect.isclass(found):
         raise SlimsearchError(f"{kind} '{name}' is a {type(found).__name__}, not a class")

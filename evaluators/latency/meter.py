@@ -30,12 +30,27 @@ _IMPATIENT, _REMEMBERED = 0.5, 60.0  # seconds
 
 
 class Meter:
-    """The locks of one process. Not thread-safe."""
+    """The locks of one process. Not thread-safe.
+
+    Attributes:
+        training_seconds: time that this process has trained, without pauses for measurements of others.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._files: tuple[IO[bytes], IO[bytes]] | None = None
         self._computing = False
+        self._paused_seconds = 0.0
+        self.training_seconds = 0.0
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Context in which this process trains."""
+        started, paused = time.perf_counter(), self._paused_seconds
+        try:
+            yield
+        finally:
+            self.training_seconds += time.perf_counter() - started - (self._paused_seconds - paused)
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
@@ -60,10 +75,12 @@ class Meter:
             fcntl.flock(measuring, fcntl.LOCK_SH | fcntl.LOCK_NB)
             fcntl.flock(measuring, fcntl.LOCK_UN)
         except BlockingIOError:
+            started = time.perf_counter()
             _unlock(computing)
             _lock_shared(measuring)
             _unlock(measuring)
             _lock_shared(computing)
+            self._paused_seconds += time.perf_counter() - started
 
     @contextlib.contextmanager
     def exclusive(self, patience: float = 5.0) -> Iterator[bool]:

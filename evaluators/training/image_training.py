@@ -168,7 +168,7 @@ class ImageTraining:
             SlimsearchError: the loss is not finite.
             StoppedEarly: `on_epoch` returned False.
         """
-        with threads(self._settings.threads), reuse_freed_memory():
+        with threads(self._settings.threads), reuse_freed_memory(), self._meter.training():
             return self._fit(network, epochs, learning_rate, learning_rate_option, losses, after_step)
 
     def _fit(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,7 @@ class NetworkCache:
     def __init__(self, folder: Path, meter: Meter) -> None:
         self._folder, self._meter = folder, meter
         self.seconds_saved = 0.0
-        """Time that the networks found in the cache took to make."""
+        """Time of the training of the networks found in the cache."""
 
     def get(
         self, depends_on: Mapping[str, Any], fresh: Callable[[], nn.Module], make: Callable[[], Network]
@@ -67,10 +66,10 @@ class NetworkCache:
         if seconds is not None:
             self.seconds_saved += seconds
             return Network.load(fresh(), folder)
-        started = time.perf_counter()
+        before = self._meter.training_seconds
         network = make()
         network.save(folder)
-        write_json(done, {"seconds": time.perf_counter() - started, "depends_on": depends_on})
+        write_json(done, {"seconds": self._meter.training_seconds - before, "depends_on": depends_on})
         return network
 
 

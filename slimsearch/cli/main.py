@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         shown = exit_code(lambda: print(_help()))
         return shown if words else MISTAKE
     if words[0] not in built_in_names(_PACKAGE):
-        return say(f"unknown command '{words[0]}'{did_you_mean(words[0], commands())}; known: {', '.join(commands())}")
+        return say(f"unknown command '{words[0]}'; known: {', '.join(commands())}{did_you_mean(words[0], commands())}")
 
     for word in words:
         if word != word.encode("utf-8", "ignore").decode():

@@ -109,7 +109,7 @@ def _from_file(name: str) -> dict[str, Any]:
         values = read_yaml(path, exponents=False)
     except FileNotFoundError:
         similar, listed = did_you_mean(str(path), presets()), ", ".join(presets())
-        raise SlimsearchError(f"--config: there is no file '{path}'{similar}; presets: {listed}") from None
+        raise SlimsearchError(f"--config: there is no file '{path}', presets: {listed}{similar}") from None
     if values is None:
         return {}
     kinds = {option.name: option_type(option) for option in dataclasses.fields(Configuration)} | {"resume": str}
@@ -118,8 +118,8 @@ def _from_file(name: str) -> dict[str, Any]:
     for name in values:
         if name not in kinds:
             similar = did_you_mean(str(name).replace("-", "_"), kinds)
-            found = f"--config '{path}': {reprlib.repr(name)} is not an option{similar}"
-            raise SlimsearchError(f"{found}; options: {', '.join(kinds)}")
+            found = f"--config '{path}': {reprlib.repr(name)} is not an option"
+            raise SlimsearchError(f"{found}; options: {', '.join(kinds)}{similar}")
     options: dict[str, Any] = {}
     for name, value in values.items():
         kind = kinds[name]

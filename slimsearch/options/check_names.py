@@ -52,4 +52,4 @@ def _check_data(name: str) -> None:
         found = False
     if not found:
         similar, listed = did_you_mean(name, known), ", ".join(known)
-        raise SlimsearchError(f"unknown data set '{name}'{similar}; known: {listed}, or the path of an image folder")
+        raise SlimsearchError(f"unknown data set '{name}'; known: {listed}, or the path of an image folder{similar}")

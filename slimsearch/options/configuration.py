@@ -252,7 +252,7 @@ class Configuration:
         for name in changes:
             if name not in known:
                 similar = did_you_mean(name, known)
-                raise SlimsearchError(f"there is no option '{name}'{similar}; options: {', '.join(known)}")
+                raise SlimsearchError(f"there is no option '{name}'; options: {', '.join(known)}{similar}")
         return dataclasses.replace(self, **changes)
 
     def absolute(self) -> Configuration:

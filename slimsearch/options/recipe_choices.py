@@ -101,7 +101,7 @@ def _check(candidate: Candidate) -> None:
     for name, value in candidate.training.items():
         if name not in _HYPERPARAMETERS or name not in known:
             similar, listed = did_you_mean(name, _HYPERPARAMETERS), ", ".join(_HYPERPARAMETERS)
-            raise SlimsearchError(f"training has no '{name}' to search{similar}; it has {listed}")
+            raise SlimsearchError(f"training has no '{name}' to search; it has {listed}{similar}")
         problem = _problem(name, value)
         if problem is not None:
             raise SlimsearchError(f"training: {name} {value!r} {problem}")

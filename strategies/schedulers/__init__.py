@@ -89,7 +89,7 @@ def _make(name: str, found: type[Any], options: dict[str, Any]) -> Scheduler:
     for option in options:
         if option not in known:
             similar = did_you_mean(option, known)
-            raise SlimsearchError(f"scheduler '{name}' has no option '{option}'{similar}; {_listed(known)}")
+            raise SlimsearchError(f"scheduler '{name}' has no option '{option}'; {_listed(known)}{similar}")
     try:
         return found(**options)  # type: ignore[no-any-return]
     except SlimsearchError as error:

@@ -136,8 +136,10 @@ def test_numbers_may_have_exponents(run: Run, tmp_path: Path) -> None:
 
 
 def test_defaults_of_zero_are_shown(run: Run) -> None:
+    shown = run("--help").stdout.partition("options:")[2]
     for option in ("workers", "seed", "gpus-per-trial"):
-        assert re.search(rf"--{option} [^-]*\(default: 0(\.0)?\)", run("--help").stdout), option
+        (text,) = re.findall(rf"^  --{option} .*?(?=^  -|\Z)", shown, re.MULTILINE | re.DOTALL)
+        assert re.search(r"\(default:\s+0(\.0)?\)", text), text
 
 
 def test_nothing_else_is_said_in_a_process_of_its_own(run_apart: Run) -> None:

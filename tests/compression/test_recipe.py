@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimsearch.compression import Network, Part, Recipe, Training, TrainingStage, train_together
@@ -193,6 +193,7 @@ def test_one_training_run_has_one_learning_rate(recipe: str | dict[str, dict[str
     assert Recipe.parse("prune:learning_rate=1e-3,qat:learning_rate=1e-2"), "of two training runs"
 
 
+@settings(deadline=None)  # imports PyTorch
 @given(st.floats(1e-9, 1e9, exclude_min=True).map(repr) | st.sampled_from(["1e-3", "1E-3", "5.e-4", ".5e+0", "2e2"]))
 def test_numbers_with_exponents_are_numbers(text: str) -> None:
     recipe = Recipe.parse(f"distill:temperature={text}")

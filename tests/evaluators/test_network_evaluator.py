@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,26 @@ def test_same_seed_same_accuracy(evaluator: NetworkEvaluator, tmp_path: Path) ->
     deterministic = ("val_accuracy", "size_kib", "params", "macs")
     assert [found[0][name] for name in deterministic] == [found[1][name] for name in deterministic]
     assert np.array_equal(load_predictions(tmp_path / "0"), load_predictions(tmp_path / "1"))
+
+
+def test_seconds_of_training_are_those_of_training_alone(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
+    """Not of what is before the first step and after the last one, and not of stages that do not train."""
+    epochs: list[float] = []
+
+    def slow(epoch: int, metrics: Mapping[str, float]) -> bool:
+        if epoch == 0:
+            time.sleep(1)  # as a measurement or a wait for the machine
+        epochs.append(time.perf_counter())
+        return True
+
+    started = time.perf_counter()
+    seconds = evaluator.evaluate(task(tmp_path / "parent"), report=slow).metrics["training_seconds"]
+    assert 0 < epochs[-1] - epochs[-2] <= seconds < time.perf_counter() - started - 1
+    start = Artifact(tmp_path / "parent", ARCHITECTURE)
+    quantized = task(tmp_path / "child", compression.Recipe.parse("quantize").to_dict(), start=start)
+    assert evaluator.evaluate(quantized, report=always).metrics["training_seconds"] == 0
+    pruned = task(tmp_path / "pruned", compression.Recipe.parse("prune:epochs=1").to_dict(), start=start)
+    assert evaluator.evaluate(pruned, report=always).metrics["training_seconds"] > 0
 
 
 def test_a_recipe_from_the_start_and_from_a_trained_parent(evaluator: NetworkEvaluator, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimsearch.errors import SlimsearchError
@@ -22,12 +22,14 @@ FORMS = (
 PARAMETERS = ("password", "sslpassword", "passwd", "PassWord", "oauth_client_secret", "token")
 
 
+@settings(deadline=None)  # imports SQLAlchemy
 @given(WORDS, st.sampled_from(FORMS))
 def test_a_password_before_the_host_is_masked_however_it_is_written(secret: str, form: str) -> None:
     secret = f"Q{secret}Q"
     assert masked(form.format(secret)) == form.format("***")
 
 
+@settings(deadline=None)  # imports SQLAlchemy
 @given(WORDS, st.sampled_from(PARAMETERS), st.booleans())
 def test_a_password_among_the_parameters_is_masked_and_not_kept(secret: str, name: str, user: bool) -> None:
     secret = quote(f"Q{secret}Q", safe="")

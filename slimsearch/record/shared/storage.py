@@ -158,7 +158,7 @@ def check_reachable(url: str) -> None:
     if _parsed(url).get_backend_name() == "sqlite":
         folder = Path(str(_parsed(url).database)).parent
         if not folder.is_dir():
-            raise SlimsearchError(f"database '{masked(url)}': there is no folder '{folder}'")
+            raise SlimsearchError(f"database '{masked(url)}': unable to open: there is no folder '{folder}'")
         return
     with database_errors(url):
         engine = create_engine(url, **_engine_options(url))
