@@ -11,7 +11,7 @@ from slimsearch.checks.duration import Duration
 from slimsearch.checks.space_check import SpaceCheck
 from slimsearch.errors import SlimsearchError
 from slimsearch.options.configuration import Configuration
-from slimsearch.report.tables import console, seconds_text
+from slimsearch.report.tables import console, plain, seconds_text
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 24
@@ -21,13 +21,12 @@ _FORMS = {"params": "{:,.0f}", "macs": "{:,.0f}", "latency_ms": "{:.3g}"}
 
 def show(found: SpaceCheck, duration: Duration | None, configuration: Configuration) -> None:
     """Print the result of ``slimsearch check``."""
-    from rich.markup import escape
     from rich.table import Table
 
     out = console()
     count = "" if found.different is None else f", {found.different:,} different networks"
     out.print(
-        f"{escape(configuration.space)}: {found.combinations:,} combinations of {len(found.choices)} choices{count}"
+        f"{plain(configuration.space)}: {found.combinations:,} combinations of {len(found.choices)} choices{count}"
     )
     table = Table()
     for heading in ("choice", "values", "layers", "active in", ""):
@@ -35,13 +34,13 @@ def show(found: SpaceCheck, duration: Duration | None, configuration: Configurat
     for choice in found.choices:
         remark = "changes nothing" if choice.dead else "never active" if not choice.active else ""
         values = ", ".join(map(str, choice.values[:12])) + (", ..." if len(choice.values) > 12 else "")
-        table.add_row(escape(choice.label), escape(values), str(choice.layers), f"{100 * choice.active:.0f}%", remark)
+        table.add_row(plain(choice.label), plain(values), str(choice.layers), f"{100 * choice.active:.0f}%", remark)
     out.print(table)
     out.print(f"{found.works} of {found.sampled} random networks can be built and run")
     for failure in found.failures:
         always = " and ".join(f"{label}={value}" for label, value in failure.always.items())
         reason = f": exactly those with {always}" if always else ""
-        out.print(f"{failure.count} cannot{reason}: {failure.message}", markup=False, style="red")
+        out.print(plain(f"{failure.count} cannot{reason}: {failure.message}"), style="red")
     costs = Table()
     for heading in ("", "minimum", "median", "maximum", "distribution"):
         costs.add_column(heading, justify="left" if heading in ("", "distribution") else "right")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from slimsearch.errors import escaped
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import (
     COMPLETE,
@@ -37,6 +38,7 @@ from slimsearch.report.tables import (
     console,
     final_table,
     metrics_text,
+    plain,
     recipe_text,
     rejected_lines,
     seed_lines,
@@ -105,7 +107,7 @@ class Console:
     def open(self, path: Path) -> Iterator[None]:
         from rich.live import Live
 
-        self._print(f"run directory: {_escape(shown(path))}")
+        self._print(f"run directory: {plain(shown(path))}")
         if not self._console.is_terminal:
             yield
             return
@@ -131,16 +133,16 @@ class Console:
             self._print(self._line(trial))
 
     def note(self, text: str) -> None:
-        self._print(_escape(text))
+        self._print(plain(text))
 
     def warn(self, text: str) -> None:
-        self._print(f"[yellow]warning:[/] {_escape(text)}")
+        self._print(f"[yellow]warning:[/] {plain(text)}")
 
     def result(self, result: Result, ranking: Ranking) -> None:
         self._console.print(final_table(result.trials, ranking))
         saved = savings(result.trials)
         if saved is not None:
-            self._print(_escape(str(saved)))
+            self._print(plain(str(saved)))
         predicted = latency_predictions(result.trials)
         if predicted is not None:
             self._print(str(predicted))
@@ -149,14 +151,14 @@ class Console:
             self._print(f"[yellow]{busy}[/]")
         lines = best_lines(result.models, ranking) + seed_lines(result.models) + rejected_lines(result.trials)
         for line in lines:
-            self._print(_escape(line))
+            self._print(plain(line))
         self._console.print("\nTop models:")
         for model in result.models:
             if model["on_front"]:
                 recipe = recipe_text(model["recipe"])
                 comment = f"  # {recipe}" if recipe else ""
-                self._print(_escape(f"{model['architecture']}{comment}"))
-        folder = _escape(shown(result.directory))
+                self._print(plain(f"{model['architecture']}{comment}"))
+        folder = plain(shown(result.directory))
         self._print(f"\nmodels:    {folder}/top_models.json")
         self._print(f"report:    {folder}/report.html")
         self._print(f"dashboard: slimsearch dashboard {folder}")
@@ -180,16 +182,16 @@ class Console:
         done, total = len(self._done), max(self._length, len(self._done))
         outcome = {
             COMPLETE: metrics_text(trial.metrics),
-            FAILED: f"[red]failed[/]: {_escape(trial.error or '')}",
-            RULED_OUT: f"[yellow]ruled out before training[/]: {_escape(trial.reason or '')}",
-            STOPPED: f"[dim]stopped early[/]: {_escape(trial.reason or '')}",
-            LOST: f"[yellow]lost[/]: {_escape(trial.error or '')}",
-            WITHDRAWN: f"[dim]withdrawn[/]: {_escape(trial.reason or '')}",
-            REJECTED: f"[yellow]rejected[/]: {_escape(trial.reason or '')}",
+            FAILED: f"[red]failed[/]: {plain(trial.error or '')}",
+            RULED_OUT: f"[yellow]ruled out before training[/]: {plain(trial.reason or '')}",
+            STOPPED: f"[dim]stopped early[/]: {plain(trial.reason or '')}",
+            LOST: f"[yellow]lost[/]: {plain(trial.error or '')}",
+            WITHDRAWN: f"[dim]withdrawn[/]: {plain(trial.reason or '')}",
+            REJECTED: f"[yellow]rejected[/]: {plain(trial.reason or '')}",
         }[trial.state]
         if trial.kind == COMPRESSION and trial.state == COMPLETE:
-            outcome += f"  [green]kept[/]: {_escape(trial.reason or '')}"
-        candidate = _escape(candidate_text(trial))
+            outcome += f"  [green]kept[/]: {plain(trial.reason or '')}"
+        candidate = plain(candidate_text(trial))
         return f"\\[{done}/{total}] trial {trial.number}: {candidate}  {outcome}  [dim]{self._time_left()}[/]"
 
     def _time_left(self) -> str:
@@ -223,8 +225,10 @@ class Console:
         )
         lines = [
             Text(
-                f"  trial {t.number}: {architecture_text(t.candidate.architecture)} "
-                + " ".join(filter(None, (recipe_text(t.candidate.recipe), _progress(t))))
+                escaped(
+                    f"  trial {t.number}: {architecture_text(t.candidate.architecture)} "
+                    + " ".join(filter(None, (recipe_text(t.candidate.recipe), _progress(t))))
+                )
             )
             for t in running
         ]
@@ -252,9 +256,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

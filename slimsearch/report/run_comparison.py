@@ -13,7 +13,7 @@ from slimsearch.options.configuration import flag
 from slimsearch.record import environment
 from slimsearch.record.trial import Trial
 from slimsearch.report.stored_run import ELSEWHERE, StoredRun
-from slimsearch.report.tables import candidate_text, metric_cells, metric_columns, shown
+from slimsearch.report.tables import candidate_text, metric_cells, metric_columns, plain, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,7 +108,6 @@ def compare(runs: Sequence[StoredRun], *, measure: bool = False) -> Comparison:
 
 def tables(found: Comparison) -> list[Table]:
     """Tables of the runs, the options that differ, and the joint front."""
-    from rich.markup import escape
     from rich.table import Table
 
     runs = Table(title="Runs", title_justify="left")
@@ -120,15 +119,15 @@ def tables(found: Comparison) -> list[Table]:
     for run, volume in zip(found.runs, found.hypervolumes, strict=True):
         members = sum(one is run for one, _ in found.joint_front)
         runs.add_row(
-            escape(run.path.name), run.state, str(run.searched), f"{_seconds(run) / 60:.1f}",
+            plain(run.path.name), run.state, str(run.searched), f"{_seconds(run) / 60:.1f}",
             str(len(run.finalists)), str(members), f"{volume:.3f}",
         )  # fmt: skip
     options = Table(title="Options that differ", title_justify="left")
     options.add_column("option")
     for run in found.runs:
-        options.add_column(escape(run.path.name), overflow="fold")
+        options.add_column(plain(run.path.name), overflow="fold")
     for name, values in found.differences.items():
-        options.add_row(flag(name), *(escape(str(value)) for value in values))
+        options.add_row(flag(name), *(plain(str(value)) for value in values))
     joint = Table(title="Joint front of these runs", title_justify="left")
     columns = metric_columns([trial.metrics for _, trial in found.joint_front], found.objectives)
     for heading in ("run", "trial", "architecture, compression"):
@@ -137,7 +136,7 @@ def tables(found: Comparison) -> list[Table]:
         joint.add_column(heading, justify="right", no_wrap=True)
     for run, trial in found.joint_front:
         joint.add_row(
-            escape(run.path.name), str(trial.number), escape(candidate_text(trial)),
+            plain(run.path.name), str(trial.number), plain(candidate_text(trial)),
             *metric_cells(trial.metrics, columns),
         )  # fmt: skip
     return [runs, *([options] if found.differences else []), joint]

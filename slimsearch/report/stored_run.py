@@ -18,7 +18,7 @@ from slimsearch.record.shared.storage import database_errors, normalised
 from slimsearch.record.shared.study import SharedStudy
 from slimsearch.record.trial import COMPLETE, FAILED, SEARCH, Trial
 from slimsearch.record.trial import STOPPED as STOPPED_EARLY
-from slimsearch.report.tables import report_rows
+from slimsearch.report.tables import plain, report_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -92,7 +92,6 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
 
 def runs_table(entries: Sequence[dict[str, Any]]) -> Table:
     """The entries of `list_runs` as a table."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table()
@@ -106,11 +105,11 @@ def runs_table(entries: Sequence[dict[str, Any]]) -> Table:
             continue
         accuracy, started = entry["best_val_accuracy"], entry["started"]
         table.add_row(
-            escape(Path(entry["run"]).name),
+            plain(Path(entry["run"]).name),
             entry["state"],
-            escape(entry["space"]),
-            escape(entry["dataset"]),
-            escape(entry["by"]),
+            plain(entry["space"]),
+            plain(entry["dataset"]),
+            plain(entry["by"]),
             f"{entry['searched']} / {entry['trials']}",
             "" if accuracy is None else f"{100 * accuracy:.2f}",
             str(entry["on_front"] or ""),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimsearch.errors import escaped
 from slimsearch.evaluators import Metrics, Objective
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import COMPLETE, REJECTED, REPEAT, STEP, Trial
@@ -87,6 +88,13 @@ def shown(path: Path) -> str:
         return str(path)
 
 
+def plain(text: str) -> str:
+    """`text` for tables and lines of rich: no markup, and characters that control a terminal are escaped."""
+    from rich.markup import escape
+
+    return escape(escaped(text))
+
+
 CELLS = {
     "val_accuracy": ("val %", "{:.2f}"),
     "test_accuracy": ("test %", "{:.2f}"),
@@ -113,7 +121,6 @@ def metric_cells(metrics: Metrics, columns: Mapping[str, tuple[str, str]]) -> li
 
 def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
     """The finalists: those on the front first, marked with an asterisk."""
-    from rich.markup import escape
     from rich.table import Table
 
     front = {t.number for t in ranking.run_front(trials)}
@@ -128,7 +135,7 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for trial in finalists:
         mark = "*" if trial.number in front else ""
-        cells = [mark, str(trial.number), escape(candidate_text(trial)), *metric_cells(trial.metrics, columns)]
+        cells = [mark, str(trial.number), plain(candidate_text(trial)), *metric_cells(trial.metrics, columns)]
         if product is not None:
             cells.append(f"{product.score(trial.metrics):.4f}")
         table.add_row(*cells, style="bold" if trial.number in front else None)

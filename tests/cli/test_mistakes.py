@@ -121,6 +121,22 @@ def test_names_that_are_not_utf_8_are_one_line(words: list[str | bytes], tmp_pat
     assert "\\udcff" in line
 
 
+def test_names_that_control_a_terminal_are_escaped(run: Run, tmp_path: Path) -> None:
+    """Of choices, run directories, folders and files."""
+    (tmp_path / "table.csv").write_text("a\x1b[31m,loss:min\n1,0.5\n2,0.25\n")
+    words = ("--evaluator", "table.csv", "--objectives", "loss:min", "--trials", "2", "--workers", "1")
+    for folder in ("runs/b\x1b[31m", "runs/c\x9b1m\x07"):
+        done = run(*words, "--run-dir", folder)
+        assert done.returncode == 0, done.stderr
+        assert "a\\x1b[31m=2" in done.stdout
+        shown = [
+            done, run(folder, command="report"), run("runs", command="ls"), run("--resume", f"{folder}x"),
+            run(*words, "--run-dir", folder), run("--space", "\x1b[31m"), run("--dataset", "\x1b]0;x\x07", *words[:2]),
+        ]  # fmt: skip
+        for done in shown:
+            assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", done.stdout + done.stderr), done
+
+
 def test_numbers_may_have_exponents(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("trials: 1e1\nlearning_rate: 1e-3\nmax_params: 2E5\nstudy: 1e3\nstorage: a\n")
     done = run(

@@ -28,13 +28,13 @@ def parser(program: str) -> CommandParser:
 def run(options: dict[str, Any]) -> None:
     from slimsearch.report.run_comparison import compare, tables
     from slimsearch.report.stored_run import stored_run
-    from slimsearch.report.tables import console
+    from slimsearch.report.tables import console, plain
 
     found = compare([stored_run(Path(path)) for path in options["runs"]], measure=options["measure"])
     shown = console()
     for table in tables(found):
         shown.print(table)
     for line in found.warnings:
-        shown.print(line, markup=False)
+        shown.print(plain(line))
     if options["json"] is not None:
         write_json(Path(options["json"]), found.to_json())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch.cli.command_parser import CommandParser, trial_numbers
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, escaped
 
 HELP = "export models of a run as ONNX, torch.export or TorchScript files, each checked against its network"
 _EXAMPLES = (
@@ -32,4 +32,4 @@ def run(options: dict[str, Any]) -> None:
     numbers = trial_numbers(options["models"])
     for file in export(Path(options["run_dir"]), numbers, options["format"], Path(options["to"])):
         parity = "checked by the run" if file.error is None else f"logits within {file.error:.1e} of the network's"
-        print(f"{file.path}  {parity}" + (f"; {file.note}" if file.note else ""))
+        print(escaped(f"{file.path}  {parity}" + (f"; {file.note}" if file.note else "")))

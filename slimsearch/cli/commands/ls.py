@@ -21,7 +21,7 @@ def parser(program: str) -> CommandParser:
 
 def run(options: dict[str, Any]) -> None:
     from slimsearch.report.stored_run import list_runs, runs_table
-    from slimsearch.report.tables import console
+    from slimsearch.report.tables import console, plain
 
     found = list_runs(Path(options["folder"]))
     if options["json"]:
@@ -31,4 +31,4 @@ def run(options: dict[str, Any]) -> None:
     shown.print(runs_table(found))
     for entry in found:
         if "error" in entry:
-            shown.print(f"damaged: {entry['error']}", markup=False)
+            shown.print(plain(f"damaged: {entry['error']}"))
