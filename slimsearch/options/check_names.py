@@ -32,10 +32,9 @@ def check_names(configuration: Configuration) -> None:
         if name and not name.startswith(FROM_PYTHON) and name != "none":
             check_name(kind, name, package)
     _check_data(configuration.dataset)
-    for option, path in (("init", configuration.init), ("evaluator", configuration.evaluator)):
-        is_file = path is not None and not path.startswith(TORCHVISION) and (option == "init" or path.endswith(".csv"))
-        if path is not None and is_file and not Path(path).expanduser().is_file():
-            raise SlimsearchError(f"--{option}: there is no file '{path}'")
+    init = configuration.init
+    if init is not None and not init.startswith(TORCHVISION) and not Path(init).expanduser().is_file():
+        raise SlimsearchError(f"--init: cannot read the weights '{init}': there is no such file")
     if configuration.co_search is not None:
         read_choices(configuration.co_search)
     else:

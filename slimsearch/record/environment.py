@@ -66,7 +66,7 @@ def changed_choices(before: dict[str, Any], now: dict[str, Any]) -> str:
 def changed_meaning(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     """Changes of the user's code and of the names of classes, or None; older runs do not know their code."""
     changes = []
-    if "code" in before:
+    if "code" in before and "code" in now:
         old, new = before["code"], now["code"]
         files = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         if files:

@@ -222,6 +222,12 @@ class TestOfAFinishedRun:
         assert done.returncode == 0, done.stderr
         assert "trials: 50" in (copy / "config.yaml").read_text()
 
+    def test_a_file_that_cannot_be_exported_is_no_run_to_resume(self, run: Run, copy: Path) -> None:
+        done = run(copy, "--to", "/proc/nowhere", command="export")
+        assert done.returncode == 2
+        assert "/proc/nowhere" in done.stderr
+        assert "--resume" not in done.stderr
+
     def test_another_version_of_a_package_is_said(self, run: Run, copy: Path) -> None:
         text = (copy / "environment.json").read_text()
         (copy / "environment.json").write_text(re.sub(r'"torch": "[^"]+"', '"torch": "1.0"', text))

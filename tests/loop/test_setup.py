@@ -67,3 +67,19 @@ def test_options_that_do_not_go_together(
             **{"scheduler": "none", **options},
         )  # fmt: skip
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_strategy_is_constructed_once(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from pathlib import Path\n"
+        "from slimsearch.strategies.local import Local\n\n\n"
+        "class Own(Local):\n"
+        "    def __post_init__(self):\n"
+        "        with Path(__file__).with_suffix('.log').open('a') as log:\n"
+        "            log.write('constructed\\n')\n"
+    )
+    slimsearch.search(
+        {"width": [1, 2]}, evaluate=lambda candidate: {"score": 1.0}, objectives="score:max", show=False, trials=1,
+        workers=1, strategy=f"{tmp_path}/own.py:Own", run_dir=tmp_path / "run",
+    )  # fmt: skip
+    assert (tmp_path / "own.log").read_text() == "constructed\n"

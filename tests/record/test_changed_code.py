@@ -18,7 +18,7 @@ from PIL import Image
 
 import slimsearch
 from slimsearch.source import fingerprint, own_files
-from tests.conftest import Run
+from tests.conftest import Run, environment
 
 NET = """
 import torch
@@ -155,6 +155,48 @@ def test_a_function_from_python_is_known_by_its_code(tmp_path: Path, monkeypatch
         slimsearch.resume(path, space=space, evaluate=function(2), trials=2, show=False)
     slimsearch.resume(path, space=space, evaluate=function(1), trials=2, show=False)
     slimsearch.resume(path, space=space, evaluate=function(2), trials=3, show=False, accept_changes=True)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import slimsearch
+
+FACTOR = 1
+
+
+def scaled(value):
+    return FACTOR * value
+
+
+def evaluate(candidate):
+    return {"loss": float(scaled(candidate["a"]))}
+
+
+if __name__ == "__main__":
+    options = {"evaluate": evaluate, "trials": 1, "show": False}
+    space = {"a": [1, 2, 3]}
+    if Path("run").exists():
+        slimsearch.resume("run", space=space, **options)
+    else:
+        slimsearch.search(space, objectives="loss:min", workers=1, run_dir="run", **options)
+"""
+
+
+def test_a_function_of_a_script_is_known_with_what_it_uses(tmp_path: Path) -> None:
+    def run_script(*changes: tuple[str, str]) -> subprocess.CompletedProcess[str]:
+        text = SCRIPT
+        for before, after in changes:
+            text = text.replace(before, after)
+        (tmp_path / "script.py").write_text(text)
+        command = [sys.executable, "script.py"]
+        return subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240)
+
+    assert run_script().returncode == 0
+    done = run_script(('"trials": 1', '"trials": 2'), ("import sys\n", "# A comment.\n"))
+    assert done.returncode == 0, done.stderr
+    for change in (("FACTOR = 1", "FACTOR = 2"), ("FACTOR * value", "value")):
+        assert "--accept-changes" in run_script(change).stderr.splitlines()[-1]
 
 
 def test_one_process_reads_edited_files_anew(code: Path) -> None:
