@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimsearch.compression._plain_module import copy_module, fold_parametrizations, has_parametrizations, unwrapped
 from slimsearch.compression._replaced import make_replacement, replace_layer
 from slimsearch.compression.quantization.plan import Quantization
 from slimsearch.errors import SlimsearchError
@@ -30,20 +30,36 @@ class Network:
     """A module with the description that rebuilds it.
 
     Attributes:
-        module: (N, C, H, W) float32 -> (N, num_classes) logits.
+        module: (N, C, H, W) float32 -> (N, num_classes) logits; without `torch.compile` and DataParallel, which are
+            removed from the one that is given.
         structure: changes to the module by stages, as JSON values; empty for a network as its space builds it.
             "replaced" has the kinds of the replaced layers (see `make_replacement`), "widths" the shape of every layer,
-            "dropout" the rates of the dropout layers.
+            "dropout" the rates of the dropout layers; "folded" is true if weights that were computed from others, as by
+            a weight norm, are plain ones now.
         quantization: how `export_onnx` stores and runs the weights, or None for a float32 file.
+
+    Raises:
+        SlimsearchError: the module, or a part of it, is a TorchScript module.
     """
 
     module: nn.Module
     structure: Mapping[str, Any] = field(default_factory=dict)
     quantization: Quantization | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "module", unwrapped(self.module))
+
     def copy_module(self) -> nn.Module:
         """A copy of the module for a stage to change."""
-        return copy.deepcopy(self.module)
+        return copy_module(self.module)
+
+    def folded(self) -> Network:
+        """This network, with plain weights in place of those that are computed from others, as by a weight norm."""
+        if not has_parametrizations(self.module):
+            return self
+        module = self.copy_module()
+        fold_parametrizations(module)
+        return Network(module, {**self.structure, "folded": True}, self.quantization)
 
     @property
     def params(self) -> int:
@@ -89,7 +105,9 @@ class Network:
             structure, plan = description["structure"], description["quantization"]
             _refuse_too_large(structure, directory / "weights.safetensors")
             quantization = Quantization.from_json(plan) if plan else None
-            module = copy.deepcopy(fresh)
+            module = copy_module(unwrapped(fresh))
+            if structure.get("folded"):
+                fold_parametrizations(module)
             for name, kind in structure.get("replaced", {}).items():
                 replace_layer(module, name, make_replacement(kind, module.get_submodule(name)))
             module = resize(module, structure.get("widths", {}))
@@ -104,7 +122,7 @@ class Network:
 # The schema of network.json.
 _DESCRIPTION = {
     "structure": {
-        "replaced?": {str: str}, "widths?": {str: {"shapes": {str: [int]}}}, "dropout?": {str: float},
+        "replaced?": {str: str}, "widths?": {str: {"shapes": {str: [int]}}}, "dropout?": {str: float}, "folded?": bool,
     },
     "quantization": dict | None,
 }  # fmt: skip
@@ -143,7 +161,7 @@ def resize(module: nn.Module, recorded: Mapping[str, Mapping[str, Any]]) -> nn.M
     """A copy of `module` whose layers have the recorded shapes, with zeros in the tensors whose shapes changed."""
     import torch
 
-    module = copy.deepcopy(module)
+    module = copy_module(module)
     layers = dict(module.named_modules())
     for name, sizes in recorded.items():
         if name not in layers:

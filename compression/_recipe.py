@@ -116,7 +116,7 @@ class StageGroup:
         together = self._training
         if together:
             return train_together(together, network, training)
-        return self.stages[0].stage.apply(network, training)
+        return self.stages[0].stage.apply(network.folded(), training)
 
     @property
     def _training(self) -> list[TrainingStage]:

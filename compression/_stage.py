@@ -48,6 +48,9 @@ class LossTerm(ABC):
 class AfterStep(ABC):
     """A callback after each step of the optimizer."""
 
+    def attach(self, module: nn.Module) -> None:  # noqa: B027 - optional
+        """Called with the module before the first step, and before `restore`."""
+
     @abstractmethod
     def __call__(self, module: nn.Module, step: int, steps: int) -> None:
         """Called while the module still has the gradients of the step.
@@ -216,6 +219,7 @@ def train_together(stages: Sequence[TrainingStage], network: Network, training: 
     """
     stages = sorted(stages, key=lambda stage: stage.is_last)
     begun = []
+    network = network.folded()
     for stage in stages:
         begun.append(stage.begin(network, training))
         network = begun[-1].network

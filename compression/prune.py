@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -115,7 +114,7 @@ def _initial(network: Network, training: Training) -> nn.Module:
     """
     if "widths" in network.structure or "replaced" in network.structure:
         raise SlimsearchError("only a network that nothing was cut from can go back to its initial weights")
-    return copy.deepcopy(training.initial()).eval()
+    return Network(training.initial()).folded().copy_module().eval()
 
 
 def _reinitialize(module: nn.Module, seed: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,8 +160,8 @@ def compress(
 
     stages = Recipe.parse(recipe)
     stages.check()
-    network = model if isinstance(model, Network) else Network(copy.deepcopy(model).eval())
-    best = network if teacher is None else Network(copy.deepcopy(teacher).eval())
+    network = model if isinstance(model, Network) else Network(_network(model).copy_module().eval())
+    best = network if teacher is None else Network(_network(teacher).copy_module().eval())
     pipeline = _pipeline(dataset, seed, epochs, **settings)
     return pipeline.compress(network, stages, teachers={"parent": network, "best": best}, initial=initial)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from slimsearch.compression._network import Network
+from slimsearch.compression._plain_module import copy_module
 from slimsearch.compression._stage import LossTerm, Part, Training, TrainingStage, check_training, require
 from slimsearch.compression.distillation.onnx_teacher import OnnxFeatures
 
@@ -220,7 +220,7 @@ def layer_shapes(module: nn.Module, images: Tensor, also: Collection[str] = ()) 
     import torch
 
     # A copy, so that running means and observers of quantization do not change.
-    probe = copy.deepcopy(module).eval()
+    probe = copy_module(module).eval()
     shapes: dict[str, torch.Size] = {}
 
     def hook(name: str) -> Callable[[nn.Module, object, object], None]:

@@ -2,25 +2,31 @@
 
 Source: DepGraph (Fang et al. 2023). Used of torch-pruning 1.5 and 1.6:
 
-- its documented API: `DependencyGraph` with `build_dependency`, `get_all_groups`, `get_pruning_group`,
+- its documented API: `DependencyGraph` with `build_dependency`, `module2node`, `get_pruning_group`,
   `get_pruner_of_module`, `get_out_channels`, `get_in_channels` and `is_out_channel_pruning_fn`; a group's items `dep`
   and `idxs` with `dep.layer` and `dep.pruning_fn`; `Group.prune`; the functions ``prune_..._channels``.
 - the undocumented `root_idxs` of an item: the channel of the group's root for each of the item's channels.
 - `dep.target.type` and the slice's `step`, to recognize slices that take every other channel.
+- the class `Group` that `get_pruning_group` makes, with `add_dep`, to end a search that would not end.
 - the local variable ``node`` of the function in which an analysis fails, to name the layers in the message; without it
   the message has only the reason.
 """
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+# Most channels of all layers in a group: ViT-B has 390,000. The limit is halved with each group that exceeds it.
+_MOST_CHANNELS, _LEAST_LIMIT = 1_000_000, 100_000
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,14 @@ class Member:
         weight: Tensor = self.layer.weight.detach()
         if isinstance(self.layer, torch.nn.Linear | torch.nn.modules.conv._ConvNd):
             if self.outputs == bool(getattr(self.layer, "transposed", False)):
-                weight = weight.transpose(0, 1)
+                # The channels are in the second dimension, of each group of a convolution.
+                groups: Any = getattr(self.layer, "groups", 1)
+                weight = weight.view(groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
             weight = weight.flatten(1)
-            groups: Any = getattr(self.layer, "groups", 1)
-            if not self.outputs and groups not in (1, getattr(self.layer, "in_channels", 1)):
-                weight = weight.repeat(groups, 1)
-        else:
+        elif weight.ndim == 1:
             weight = weight.unsqueeze(1)
+        else:
+            return None
         return weight[list(self.channels)]
 
 
@@ -69,12 +76,14 @@ class Group:
         layer: the root, to whose channels those of all members are mapped.
         outputs: whether they are output channels of the root.
         width: number of channels of the root.
+        blocks: number of equal blocks of the root's channels that lose the same ones, as the halves of a gated unit.
         members: all layers, the root first.
     """
 
     layer: nn.Module
     outputs: bool
     width: int
+    blocks: int
     members: tuple[Member, ...]
 
 
@@ -92,28 +101,69 @@ class Dependencies:
     def __init__(self, module: nn.Module, images: Tensor) -> None:
         import torch_pruning
 
+        self._most = _MOST_CHANNELS
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about parameters without a layer, which torch-pruning handles
             self._graph = torch_pruning.DependencyGraph().build_dependency(module, images)
 
-    def groups(self, excluded: nn.Module) -> list[Group]:
-        """The groups whose channels can be traced through the network, without those of the layer `excluded`."""
-        return [
-            self._read(one) for one in self._graph.get_all_groups(ignored_layers=[excluded]) if self._is_traced(one)
-        ]
+    def groups(self, excluded: nn.Module) -> tuple[list[Group], list[nn.Module]]:
+        """The groups whose channels can be followed through the network, and the roots of the others.
+
+        Groups of output channels of the layer `excluded` are left out.
+
+        Raises:
+            Exception: no group can be found; see `blamed_layers`.
+        """
+        from torch_pruning.ops import TORCH_CONV, TORCH_LINEAR
+
+        found: list[Group] = []
+        lost: list[nn.Module] = []
+        grouped: list[Any] = [excluded]
+        failure: Exception | None = None
+        for layer in list(self._graph.module2node):
+            if not isinstance(layer, TORCH_CONV | TORCH_LINEAR) or layer in grouped:
+                continue
+            try:
+                group = self._pruning_group(layer, range(self._width(layer, outputs=True) or 0))
+            except Exception as error:  # torch-pruning raises whatever it runs into
+                failure = failure or error
+                lost.append(layer)
+                continue
+            members = tuple(self._member(item) for item in group)
+            written = [member.layer for member in members if member.outputs]
+            grouped += written
+            if any(self._takes_every_other(item) for item in group):
+                lost.append(layer)
+            elif excluded not in written:
+                found.append(self._group(members))
+        if failure is not None and not found and not isinstance(failure, _NotFollowedError):
+            raise failure
+        return found, lost
 
     def remove(self, layer: nn.Module, channels: Sequence[int], *, outputs: bool) -> None:
         """Remove channels of `layer`, and those that depend on them, from the module, in place."""
+        self._pruning_group(layer, channels, outputs=outputs).prune()
+
+    def _pruning_group(self, layer: nn.Module, channels: Sequence[int], *, outputs: bool = True) -> Any:
         pruner = self._graph.get_pruner_of_module(layer)
         function = pruner.prune_out_channels if outputs else pruner.prune_in_channels
-        self._graph.get_pruning_group(layer, function, list(channels)).prune()
+        with self._bounded():
+            return self._graph.get_pruning_group(layer, function, list(channels))
 
-    def _read(self, group: Any) -> Group:
-        members = tuple(self._member(item) for item in group)
+    def _group(self, members: tuple[Member, ...]) -> Group:
         root = members[0]
         width = self._width(root.layer, outputs=root.outputs)
         assert width is not None
-        return Group(root.layer, root.outputs, width, members)
+        with_first = {
+            int(i)
+            for item in self._pruning_group(root.layer, [0])
+            if item.dep.layer is root.layer and self._member(item).outputs
+            for i in item.idxs
+        }
+        blocks = len(with_first)
+        if width % blocks or with_first != set(range(0, width, width // blocks)):
+            blocks = 1
+        return Group(root.layer, root.outputs, width, blocks, members)
 
     def _member(self, item: Any) -> Member:
         import torch_pruning as tp
@@ -132,22 +182,52 @@ class Dependencies:
         width = (self._graph.get_out_channels if outputs else self._graph.get_in_channels)(layer)
         return None if width is None else int(width)
 
-    def _is_traced(self, group: Any) -> bool:
-        """Whether the analysis traces the channels correctly.
-
-        It does not for slices that take every other channel, as in ShuffleNet, where removing one shifts all others,
-        nor for unknown operations, which may appear to have more channels than they have.
-        """
+    def _takes_every_other(self, item: Any) -> bool:
+        """Whether it is a slice of every other channel, as in ShuffleNet, where removing one shifts all others."""
         from torch_pruning import ops
 
-        for item in group:
-            target = item.dep.target
-            if target.type == ops.OPTYPE.SLICE and target.module.step != 1:
-                return False
-            width = self._width(item.dep.layer, outputs=self._graph.is_out_channel_pruning_fn(item.dep.pruning_fn))
-            if width is not None and item.idxs and max(item.idxs) >= width:
-                return False
-        return True
+        target = item.dep.target
+        return bool(target.type == ops.OPTYPE.SLICE and target.module.step != 1)
+
+    @contextlib.contextmanager
+    def _bounded(self) -> Iterator[None]:
+        """Ends a search for dependent channels that finds more of them than a layer has.
+
+        Unknown operations may appear to have more channels than they have, and some forms of attention ever more, so
+        that the search would not end.
+
+        Raises:
+            _NotFollowedError: in the context, when it has found too many.
+        """
+        import torch_pruning
+
+        names = torch_pruning.DependencyGraph.get_pruning_group.__globals__
+        unbounded, dependencies = names["Group"], self
+
+        class Bounded(unbounded):  # type: ignore[misc, valid-type]
+            found = 0
+
+            def add_dep(self, dep: Any, idxs: Any) -> None:
+                self.found += len(idxs)
+                outputs = dependencies._graph.is_out_channel_pruning_fn(dep.pruning_fn)
+                width = dependencies._width(dep.target, outputs=outputs)
+                too_many = width is not None and max((i.idx for i in idxs), default=0) >= width
+                if self.found > dependencies._most:
+                    dependencies._most = max(dependencies._most // 2, _LEAST_LIMIT)
+                    too_many = True
+                if too_many:
+                    raise _NotFollowedError
+                super().add_dep(dep, idxs)
+
+        names["Group"] = Bounded
+        try:
+            yield
+        finally:
+            names["Group"] = unbounded
+
+
+class _NotFollowedError(Exception):
+    """The channels of a layer cannot be followed to the layers that read them."""
 
 
 def blamed_layers(error: Exception, names: dict[nn.Module, str]) -> list[str]:

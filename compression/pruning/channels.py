@@ -1,17 +1,19 @@
-"""Ranking, zeroing and removal of the channels of coupled layers."""
+"""Ranking and removal of the channels of coupled layers."""
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from slimsearch.compression._weights import contiguous_copy, layers_in_order, make_contiguous, weights
+from slimsearch.compression._plain_module import copy_module
+from slimsearch.compression._weights import contiguous_copy, layers_in_order, make_contiguous
 from slimsearch.compression.pruning._torch_pruning import Dependencies, Group, blamed_layers
 from slimsearch.compression.pruning.importances import Importance
+from slimsearch.compression.pruning.silencing import Cut, end_silence, silence
 from slimsearch.errors import SlimsearchError, describe_error
 
 if TYPE_CHECKING:
@@ -20,23 +22,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _WIDE = 4  # a layer with at least this many times the rounding unit gets a round width
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Channels to remove from a layer and from all layers that depend on it.
-
-    Attributes:
-        layer: name of the root of the group.
-        output: whether they are output channels of the root.
-        channels: their indices.
-        silenced: indices of the corresponding output channels in all layers of the group, by name.
-    """
-
-    layer: str
-    output: bool
-    channels: tuple[int, ...]
-    silenced: Mapping[str, tuple[int, ...]]
+_COMPARED = 16  # images on which a network without channels is compared with the one that has them at zero
+_TRIALS = 100  # most cuts tried in the search for the groups that fail
+# Largest difference of outputs from rounding, relative to their spread over the images and to the largest of them.
+_OF_SPREAD, _OF_LARGEST = 5e-4, 1e-5
 
 
 @dataclass(frozen=True)
@@ -64,8 +53,8 @@ class Channels:
     """The groups of channels of a module that can be removed.
 
     Args:
-        module: stays unchanged; only its layers and shapes matter.
-        images: (N, C, H, W) float32, an input for the analysis.
+        module: stays unchanged.
+        images: (N, C, H, W) float32, real ones: inputs for the analysis and for the comparison of outputs.
         round_to: layers with at least four times as many channels get a multiple of it.
 
     Raises:
@@ -73,29 +62,50 @@ class Channels:
     """
 
     def __init__(self, module: nn.Module, images: Tensor, round_to: int = 1) -> None:
-        self._images = contiguous_copy(images[:2])
+        self._images = contiguous_copy(images[:_COMPARED])
         self._round_to = round_to
-        self._shadow = copy.deepcopy(module).eval().float()
+        self._module = copy_module(module).eval().float()
+        self._shadow = copy_module(self._module)  # its weights become scores
         make_contiguous(self._shadow)
         for parameter in self._shadow.parameters():
             parameter.requires_grad_(True)  # the analysis follows gradients
-        order = layers_in_order(self._shadow, self._images)
+        order = layers_in_order(self._shadow, self._images[:2])
         if not order:
             raise SlimsearchError("this network has neither a Linear nor a Conv2d layer to prune")
         self._order = {layer: position for position, layer in enumerate(order)}
         self._last = order[-1]
         self._names = {layer: name for name, layer in self._shadow.named_modules()}
         try:
-            found = Dependencies(self._shadow, self._images).groups(self._shadow.get_submodule(self._last))
+            last = self._shadow.get_submodule(self._last)
+            groups, lost = Dependencies(self._shadow, self._images[:2]).groups(last)
         except Exception as error:  # torch-pruning raises whatever its analysis runs into
             layers = " and ".join(repr(layer) for layer in blamed_layers(error, self._names)[:3])
             raise SlimsearchError(
                 "this network cannot be pruned: its channels cannot be followed through an operation"
                 f"{' after ' if layers else ''}{layers} ({describe_error(error)})"
             ) from error
-        self._groups = [one for one in map(self._ranked, found) if one.width // one.blocks > 1]
+        self._whole: list[str] = []  # layers that keep all channels, with the reasons
+        self._keep([self._names[layer] for layer in lost], "they cannot be followed to the layers that read them")
+        ranked = [one for one in map(self._ranked, groups) if one.width // one.blocks > 1]
+        tied = _tied_layers(self._shadow)
+        self._groups = [group for group in ranked if not tied & set(self._member_names(group))]
+        self._keep([group.layer for group in ranked if group not in self._groups],
+                   f"layers share a weight: {', '.join(sorted(tied))}")  # fmt: skip
         if not self._groups:
-            raise SlimsearchError(f"this network cannot be pruned: no layer before '{self._last}' has two channels")
+            self._refuse()
+
+    def _keep(self, layers: Sequence[str], reason: str) -> None:
+        """Report layers that keep all channels, in one line."""
+        if not layers:
+            return
+        names = ", ".join(f"'{layer}'" for layer in layers)
+        self._whole.append(f"{names} ({reason})")
+        _log.warning("%s and the layers that depend on %s keep all channels: %s", names,
+                     "it" if len(layers) == 1 else "them", reason)  # fmt: skip
+
+    def _refuse(self) -> NoReturn:
+        reasons = "; ".join(self._whole) or f"no layer before '{self._last}' has two channels"
+        raise SlimsearchError(f"this network cannot be pruned: {reasons}")
 
     def _ranked(self, group: Group) -> _Ranked:
         layers = {member.layer for member in group.members}
@@ -105,28 +115,36 @@ class Channels:
             if hasattr(layer, "parameters")
             for parameter in layer.parameters(recurse=False)
         )
-        blocks = math.lcm(*(_blocks(layer) for layer in layers))
+        blocks = math.lcm(group.blocks, *(_blocks(layer) for layer in layers))
         return _Ranked(group, self._names[group.layer], blocks, parameters / group.width)
 
-    def exclude_failing(self) -> None:
-        """Test every group alone on a copy, and exclude the groups whose channels cannot be removed.
+    def exclude_failing(self, cuts: Sequence[Cut] | None = None, module: nn.Module | None = None) -> list[Cut]:
+        """Exclude the groups that cannot be cut, found by bisection; a line of the log names each.
+
+        Args:
+            cuts: of groups; by default a random half of each group's channels.
+            module: the module to cut, which stays unchanged; by default the analyzed one.
+
+        Returns:
+            the cuts that can be made.
 
         Raises:
             SlimsearchError: no group is left; the message names the layers and the reasons.
         """
-        working, reasons = [], []
-        for group in self._groups:
-            per_block = group.width // group.blocks
-            trial = tuple(block * per_block for block in range(group.blocks))
-            try:
-                self._run([self._cut(group, trial)])
-                working.append(group)
-            except SlimsearchError as error:
-                reasons.append(f"'{group.layer}' ({error})")
-                _log.warning("layer '%s' and the layers that depend on it keep all channels: %s", group.layer, error)
-        if not working:
-            raise SlimsearchError(f"this network cannot be pruned: {'; '.join(reasons)}")
-        self._groups = working
+        cuts = [self._half(group) for group in self._groups] if cuts is None else cuts
+        failing = _Failing(lambda tried: self.cut(copy_module(module or self._module), tried)).among(cuts)
+        for one, reason in failing:
+            self._keep([one.layer], reason)
+        gone = {one.layer for one, _ in failing}
+        self._groups = [group for group in self._groups if group.layer not in gone]
+        if not self._groups:
+            self._refuse()
+        return [one for one in cuts if one.layer not in gone]
+
+    def _half(self, group: _Ranked) -> Cut:
+        per_block = group.width // group.blocks
+        chosen = sorted(random.Random(0).sample(range(per_block), per_block // 2))
+        return self._cut(group, tuple(block * per_block + i for block in range(group.blocks) for i in chosen))
 
     def choose(
         self,
@@ -202,6 +220,9 @@ class Channels:
     def _position(self, group: _Ranked) -> int:
         return min((self._order[layer] for layer in self._layers(group) if layer in self._order), default=0)
 
+    def _member_names(self, group: _Ranked) -> list[str]:
+        return [self._names[member.layer] for member in group.group.members if member.layer in self._names]
+
     def _layers(self, group: _Ranked) -> list[str]:
         """Names of the layers that produce the channels of a group or, if there are none, that read them."""
         named = [(self._names.get(member.layer), member.outputs) for member in group.group.members]
@@ -223,16 +244,18 @@ class Channels:
         return self._cut(group, tuple(block * len(values) + i for block in range(group.blocks) for i in least))
 
     def _cut(self, group: _Ranked, channels: tuple[int, ...]) -> Cut:
-        """The cut of these channels, with the corresponding output channels of all layers of the group."""
+        """The cut of these channels, with the corresponding ones of all layers of the group."""
         chosen = set(channels)
-        silenced: dict[str, tuple[int, ...]] = {}
+        written: dict[str, tuple[int, ...]] = {}
+        read: dict[str, tuple[int, ...]] = {}
         for member in group.group.members:
             name = self._names.get(member.layer)
-            if name is None or not member.outputs or not member.roots:
+            if name is None or not member.roots:
                 continue
+            found = written if member.outputs else read
             own = (i for i, root in zip(member.channels, member.roots, strict=True) if root in chosen)
-            silenced[name] = tuple(sorted({*silenced.get(name, ()), *own}))
-        return Cut(group.layer, group.group.outputs, channels, silenced)
+            found[name] = tuple(sorted({*found.get(name, ()), *own}))
+        return Cut(group.layer, group.group.outputs, channels, written, read)
 
     def cut(self, module: nn.Module, cuts: Sequence[Cut]) -> dict[str, tuple[int, ...]]:
         """Remove the channels from `module`, in place.
@@ -241,33 +264,130 @@ class Channels:
             the removed output channels of each layer, by name.
 
         Raises:
-            SlimsearchError: the network fails without them, or its output has another shape.
+            SlimsearchError: the network fails without them, or its outputs differ from those with the channels at zero.
         """
         import torch
 
-        module.eval()
+        end_silence(module.eval())
         make_contiguous(module)
         trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
         for parameter in module.parameters():
             parameter.requires_grad_(True)
         try:
-            before = module(self._images).shape
-            dependencies = Dependencies(module, self._images)
-            for one in cuts:
-                dependencies.remove(module.get_submodule(one.layer), one.channels, outputs=one.output)
+            silenced = copy_module(module)
+            silence(silenced, cuts)()
+            with torch.enable_grad():
+                dependencies = Dependencies(module, self._images[:2])
+                for one in cuts:
+                    dependencies.remove(module.get_submodule(one.layer), one.channels, outputs=one.output)
+            _keep_attention(module, silenced, cuts)
             with torch.no_grad():
-                after = module(self._images).shape
+                expected, outputs = silenced(self._images), module(self._images)
+            _check_widths(module, silenced, cuts)
+            _check_equal(module, expected, outputs)
+        except SlimsearchError:
+            raise
         except Exception as error:  # torch-pruning raises whatever its analysis runs into
             raise SlimsearchError(describe_error(error)) from error
-        if after != before:
-            raise SlimsearchError(f"pruning changed the output from {tuple(before)} to {tuple(after)}")
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(trained[name])
             parameter.grad = None
         return {layer: channels for one in cuts for layer, channels in one.silenced.items()}
 
-    def _run(self, cuts: Sequence[Cut]) -> None:
-        self.cut(copy.deepcopy(self._shadow), cuts)
+
+class _Failing:
+    """The search for the cuts that fail.
+
+    Args:
+        cut: applies cuts to a copy of the network; raises `SlimsearchError` if the result is wrong.
+    """
+
+    def __init__(self, cut: Callable[[Sequence[Cut]], object]) -> None:
+        self._cut, self._trials = cut, 0
+        self._found: list[tuple[Cut, str]] = []
+
+    def among(self, cuts: Sequence[Cut]) -> list[tuple[Cut, str]]:
+        """The cuts without which the others can be made together, each with its reason."""
+        self._grow([], list(cuts))
+        return self._found
+
+    def _grow(self, good: list[Cut], cuts: list[Cut]) -> list[Cut]:
+        """`good`, which can be made together, and those of `cuts` that can be made too."""
+        if self._trials >= _TRIALS:
+            self._found += [(one, f"not tried, after {_TRIALS} trials of other layers") for one in cuts]
+            return good
+        self._trials += 1
+        try:
+            self._cut([*good, *cuts])
+        except SlimsearchError as error:
+            if len(cuts) == 1:
+                self._found.append((cuts[0], str(error)))
+                return good
+        else:
+            return [*good, *cuts]
+        half = len(cuts) // 2
+        return self._grow(self._grow(good, cuts[:half]), cuts[half:])
+
+
+def _check_equal(module: nn.Module, expected: Tensor, outputs: Tensor) -> None:
+    """Compare the outputs without channels with `expected`, those with the channels at zero.
+
+    Raises:
+        SlimsearchError: they differ by more than rounding, or a layer has no channels left.
+    """
+    if outputs.shape != expected.shape:
+        raise SlimsearchError(f"pruning changed the output from {tuple(expected.shape)} to {tuple(outputs.shape)}")
+    empty = next((name for name, parameter in module.named_parameters() if parameter.numel() == 0), None)
+    if empty is not None:
+        raise SlimsearchError(f"nothing is left of '{empty}'")
+    difference, largest = float((outputs - expected).abs().max()), float(expected.abs().max())
+    spread = float((expected - expected.mean(dim=0)).abs().max()) if len(expected) > 1 else largest
+    if not difference <= _OF_SPREAD * spread + _OF_LARGEST * largest:
+        raise SlimsearchError(
+            f"without the channels, outputs differ by up to {difference:.2g} from those with the channels at zero"
+        )
+
+
+def _check_widths(module: nn.Module, before: nn.Module, cuts: Sequence[Cut]) -> None:
+    """Raise a `SlimsearchError` if a layer has lost more channels than the chosen ones, as others depend on them."""
+    import torch
+
+    chosen: dict[str, int] = {}
+    for one in cuts:
+        for name, channels in one.silenced.items():
+            chosen[name] = chosen.get(name, 0) + len(channels)
+    for name, count in chosen.items():
+        layer = before.get_submodule(name)
+        if isinstance(layer, torch.nn.modules.conv._ConvNd | torch.nn.Linear):
+            label = "out_features" if isinstance(layer, torch.nn.Linear) else "out_channels"
+            gone = getattr(layer, label) - getattr(module.get_submodule(name), label)
+            if gone != count:
+                raise SlimsearchError(
+                    f"with {count} channels of '{name}', {gone} are removed, as others depend on them"
+                )
+
+
+def _keep_attention(module: nn.Module, before: nn.Module, cuts: Sequence[Cut]) -> None:
+    """Scale the queries of attention layers, which divide by the root of their width, to give the same attention."""
+    import torch
+
+    for name in {name for one in cuts for name in one.silenced}:
+        layer, wide = module.get_submodule(name), before.get_submodule(name)
+        if isinstance(layer, torch.nn.MultiheadAttention) and isinstance(wide, torch.nn.MultiheadAttention):
+            factor = math.sqrt(layer.head_dim / wide.head_dim)
+            with torch.no_grad():
+                layer.in_proj_weight[: layer.embed_dim] *= factor
+                if layer.in_proj_bias is not None:
+                    layer.in_proj_bias[: layer.embed_dim] *= factor
+
+
+def _tied_layers(module: nn.Module) -> set[str]:
+    """Names of the layers that share a parameter with another layer."""
+    owners: dict[int, set[str]] = {}
+    for name, layer in module.named_modules():
+        for parameter in layer.parameters(recurse=False):
+            owners.setdefault(id(parameter), set()).add(name)
+    return {name for names in owners.values() if len(names) > 1 for name in names}
 
 
 def _channel_importance(group: Group, importance: Importance) -> Tensor | None:
@@ -287,32 +407,11 @@ def _channel_importance(group: Group, importance: Importance) -> Tensor | None:
     return total / layers if layers else None
 
 
-def silence(module: nn.Module, cuts: Sequence[Cut]) -> Callable[[], None]:
-    """A function that sets the weights and biases that produce the chosen channels of `module` to zero."""
-    import torch
-
-    named, targets = weights(module), []
-    for one in cuts:
-        for layer, channels in one.silenced.items():
-            index = torch.tensor(channels, dtype=torch.long)
-            for label in ("weight", "bias"):
-                tensor = named.get(f"{layer}.{label}")
-                if tensor is not None and (not channels or tensor.shape[0] > max(channels)):
-                    targets.append((tensor, index.to(tensor.device)))
-
-    def apply() -> None:
-        with torch.no_grad():
-            for tensor, index in targets:
-                tensor.index_fill_(0, index, 0.0)
-
-    return apply
-
-
 def _blocks(layer: Any) -> int:
     """Number of equal blocks of a layer's channels: groups of convolutions and norms, or attention heads."""
     import torch
 
-    if isinstance(layer, torch.nn.Conv2d):
+    if isinstance(layer, torch.nn.modules.conv._ConvNd):
         return 1 if layer.groups == layer.out_channels else layer.groups
     if isinstance(layer, torch.nn.GroupNorm):
         return layer.num_groups

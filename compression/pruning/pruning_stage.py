@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+from slimsearch.compression._plain_module import copy_module
 from slimsearch.compression._stage import AfterStep, Training, TrainingStage, check_training, require
 from slimsearch.compression._weights import gradients, weights
 from slimsearch.compression.pruning.importances import Importance
@@ -59,7 +59,7 @@ def observe(importance: Importance, module: nn.Module, training: Training) -> No
     import torch
     import torch.nn.functional as F
 
-    module = copy.deepcopy(module).eval()
+    module = copy_module(module).eval()
     images, labels = training.examples
     for start in range(0, len(images), _BATCH):
         module.zero_grad()

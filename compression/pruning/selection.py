@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from slimsearch.compression._network import Network, dropout_rates, widths
 from slimsearch.compression._stage import Training
 from slimsearch.compression._weights import weights
-from slimsearch.compression.pruning.channels import Channels, Cut, silence
+from slimsearch.compression.pruning.channels import Channels
 from slimsearch.compression.pruning.importances import Importance
 from slimsearch.compression.pruning.pruning_stage import GradualCut
+from slimsearch.compression.pruning.silencing import Cut, silence, zero_masks
 from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -90,26 +91,25 @@ class Selection:
         return found
 
     def _at(self, scores: Mapping[str, Tensor], ratio: float) -> tuple[list[Cut], Network]:
-        """The cuts at a ratio, and the network without them; groups that fail are excluded at the first failure."""
-        cuts = self.choose(scores, ratio)
-        try:
-            return cuts, self._without(cuts)
-        except SlimsearchError:
-            if self._excluded:
-                raise
-            self._excluded = True
-            self.channels.exclude_failing()
-            return self._at(scores, ratio)
-
-    def _without(self, cuts: list[Cut]) -> Network:
-        module = self._network.copy_module()
-        self.channels.cut(module, cuts)
-        return Network(module)
+        """The cuts at a ratio, and the network without them; groups that fail are excluded."""
+        while True:
+            cuts = self.choose(scores, ratio)
+            module = self._network.copy_module()
+            try:
+                self.channels.cut(module, cuts)
+            except SlimsearchError:
+                self.channels.exclude_failing(cuts)
+            else:
+                return cuts, Network(module)
 
     def remove(self, network: Network, cuts: list[Cut]) -> Network:
         """`network` without the channels of `cuts`."""
         module = network.copy_module()
-        removed = self.channels.cut(module, cuts)
+        try:
+            removed = self.channels.cut(module, cuts)
+        except SlimsearchError:  # only with the trained weights: what can be cut is cut, and the training is not lost
+            module = network.copy_module()
+            removed = self.channels.cut(module, self.channels.exclude_failing(cuts, module))
         plan = network.quantization
         for layer, gone in removed.items():
             plan = plan.without_channels(layer, gone) if plan is not None else None
@@ -124,26 +124,23 @@ class GradualChannels(GradualCut):
         super().__init__(selection.stage, selection.importance)
         self._selection = selection
         self._cuts: list[Cut] = []
+        self._module: nn.Module | None = None
         self._apply: Callable[[], None] | None = None
         self._ratio: float | None = None
 
+    def attach(self, module: nn.Module) -> None:
+        self._module = module
+
     def cut(self, module: nn.Module, share: float, last: bool) -> None:
-        scores = self._zero_for_cut(self.importance.scores(weights(module)))
+        scores = self.importance.scores(weights(module))
+        masks = zero_masks(module, self._cuts)  # so that channels that are already cut are cut again
+        scores = {name: own.masked_fill(masks[name].to(own.device), 0.0) if name in masks else own
+                  for name, own in scores.items()}  # fmt: skip
         if self._ratio is None:
             self._selection.final(scores)  # determines the ratio for the target
             self._ratio = self._selection.ratio
         self._cuts = self._selection.final(scores) if last else self._selection.choose(scores, self._ratio * share)
         self._apply = None
-
-    def _zero_for_cut(self, scores: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Scores with 0 for the channels that are already cut, so that they are cut again."""
-        scores = {name: score.clone() for name, score in scores.items()}
-        for one in self._cuts:
-            for layer, channels in one.silenced.items():
-                for label in ("weight", "bias"):
-                    if (score := scores.get(f"{layer}.{label}")) is not None and score.shape[0] > max(channels):
-                        score[list(channels)] = 0
-        return scores
 
     def hold(self, module: nn.Module) -> None:
         if not self._cuts:
@@ -157,13 +154,15 @@ class GradualChannels(GradualCut):
         return self._selection.remove(network, self._cuts)
 
     def state(self) -> dict[str, Any]:
-        cuts = [[c.layer, c.output, list(c.channels), {k: list(v) for k, v in c.silenced.items()}] for c in self._cuts]
+        cuts = [[c.layer, c.output, list(c.channels), dict(c.silenced), dict(c.unread)] for c in self._cuts]
         return {**super().state(), "cuts": cuts, "ratio": self._ratio}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
-        self._ratio = state["ratio"]
+        self._ratio, self._apply = state["ratio"], None
         self._cuts = [
-            Cut(layer, output, tuple(channels), {k: tuple(v) for k, v in silenced.items()})
-            for layer, output, channels, silenced in state["cuts"]
+            Cut(layer, output, tuple(channels), *({k: tuple(v) for k, v in named.items()} for named in layers))
+            for layer, output, channels, *layers in state["cuts"]
         ]
+        if self._module is not None:
+            self._apply = silence(self._module, self._cuts)

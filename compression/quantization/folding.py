@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from slimsearch.compression._network import Network
+from slimsearch.compression._plain_module import copy_module
 from slimsearch.compression._replaced import replace_layer
 from slimsearch.compression._weights import layers_in_order, run_hooked
 from slimsearch.compression.quantization.plan import Quantization
@@ -31,7 +31,7 @@ def fold_batch_norm(network: Network, images: Tensor) -> Network:
         layer, norm = module.get_submodule(name), module.get_submodule(norm_name)
         assert isinstance(layer, torch.nn.Conv2d)
         assert isinstance(norm, torch.nn.BatchNorm2d)
-        trial = copy.deepcopy(module)
+        trial = copy_module(module)
         with torch.no_grad():
             replace_layer(trial, name, fuse_conv_bn_eval(layer, norm))
             replace_layer(trial, norm_name, torch.nn.Identity())

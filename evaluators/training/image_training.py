@@ -188,6 +188,8 @@ class ImageTraining:
         if settings.normalise and not losses and not after_step:
             inserted = insert(module, example.to(device))
         attached = [term.attach(module) for term in losses]
+        for callback in after_step:
+            callback.attach(module)
         undo_speedups = [speed_up_dropout(module), keep_channels_last(module)] if settings.device == "cpu" else []
         order = np.random.default_rng(self._seed)
         count = min(len(train), settings.epoch_images or len(train))
