@@ -5,7 +5,7 @@ from slimsearch.evaluators.deployed.classifier import Classifier
 from slimsearch.evaluators.deployed.deployed_model import RUNTIMES, DeployedModel, runtime_version, size_kib
 from slimsearch.evaluators.function_evaluator import FunctionEvaluator
 from slimsearch.evaluators.latency.measurement import Latency, measure_latency
-from slimsearch.evaluators.latency.meter import Meter, user_folder
+from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.latency.predictor import LatencyPredictor
 from slimsearch.evaluators.network_evaluator import (
     CHECKPOINT,
@@ -43,6 +43,5 @@ __all__ = [
     "Objective", "Outcome", "PairedDrop", "ReportEpoch", "StoppedEarly", "TableEvaluator", "Task", "TrainingSettings",
     "UserMetric", "WeightSharingEvaluator", "WeightedProduct", "confusion", "device_for", "finite_numbers", "front",
     "hypervolume", "hypervolumes", "judge", "load_correct", "load_predictions", "measure_latency", "precision_for",
-    "processor", "runtime_version", "select", "significantly_different", "size_kib", "use_one_thread", "user_folder",
-    "wilson",
+    "processor", "runtime_version", "select", "significantly_different", "size_kib", "use_one_thread", "wilson",
 ]  # fmt: skip

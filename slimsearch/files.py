@@ -9,12 +9,16 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimsearch.errors import describe_error, first_line, related_errors
+from slimsearch.errors import first_line, related_errors
+
+EXPORT_PREFIX = ".export-"
+"""Beginning of the names of temporary folders of exports."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Native code raises exceptions without an error number.
@@ -65,6 +69,8 @@ def remove_temporary(folder: Path) -> None:
     """Remove the temporary files that killed processes have left anywhere below `folder`."""
     for path in folder.rglob("*.[0-9]*.part*"):
         path.unlink(missing_ok=True)
+    for path in folder.rglob(f"{EXPORT_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def unwritable(folder: Path, error: BaseException) -> str | None:
@@ -74,10 +80,10 @@ def unwritable(folder: Path, error: BaseException) -> str | None:
         folder: of the task's files. The task also writes to the temporary folder.
         error: of any kind, as libraries raise their own exceptions for a full disk.
     """
-    errors = list(related_errors(error))
+    errors = sorted(related_errors(error), key=lambda one: not isinstance(one, OSError))  # these name the file
     for one in errors:
         if (isinstance(one, OSError) and one.errno in _FULL) or _says(one, _FULL_TEXTS):
-            return f"cannot write files: {describe_error(one)}"
+            return f"cannot write files: {first_line(one)}"
     room = _MORE_ROOM if any(_says(one, _TORN_TEXTS) for one in errors) else _ROOM
     for tried in (folder, Path(tempfile.gettempdir())):
         reason = _refused(tried, room)

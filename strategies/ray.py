@@ -20,6 +20,7 @@ from slimsearch.strategies._proposer import ProposerSearch
 from slimsearch.strategies._ray.cluster import cluster, node_lost
 from slimsearch.strategies._ray.tune_proposer import TuneProposer, tune_searcher
 from slimsearch.strategies._strategy import Search, StrategySettings, TaskSource, Traits, space_of
+from slimsearch.temporary import process_folder
 
 if TYPE_CHECKING:
     from slimsearch.strategies._ray.tune_tasks import TaskSearcher
@@ -116,7 +117,10 @@ class Ray:
         settings = self.settings
         name = settings.run_directory.name if settings.run_directory is not None else ""
         resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
-        with self._driver() as (mailbox, files), tempfile.TemporaryDirectory(prefix="slimsearch-tune-") as folder:
+        with (
+            self._driver() as (mailbox, files),
+            tempfile.TemporaryDirectory(prefix="slimsearch-tune-", dir=process_folder()) as folder,
+        ):
             run = ray.put(RunContext.of(name, evaluator, files, mailbox))
             # Warm up processes with all imports before the first trial; Ray reuses them.
             begin = ray.remote(warm_up).options(

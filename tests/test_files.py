@@ -1,12 +1,18 @@
-"""Atomic writes."""
+"""Atomic writes, disks that are full, and temporary folders."""
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from slimsearch.files import atomic, remove_temporary, write_bytes, write_json, write_text
+from slimsearch.files import atomic, remove_temporary, unwritable, write_bytes, write_json, write_text
+from tests.conftest import environment
 
 
 def test_a_file_is_there_whole_and_nothing_else(tmp_path: Path) -> None:
@@ -38,5 +44,69 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     with atomic(left / "training.pt") as temporary:
         temporary.touch()
     temporary.touch()
+    (left / ".export-abc").mkdir()
+    (left / ".export-abc" / "model.onnx").touch()
     remove_temporary(tmp_path)
     assert [path.name for path in left.iterdir()] == ["training.pt"]
+
+
+def caused_by(error: Exception) -> Exception:
+    wrapper = ValueError("export failed")
+    wrapper.__context__, error.__context__ = error, wrapper
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.onnx"),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+        FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+    ],
+)
+def test_a_full_disk_is_found_in_any_chain(error: Exception, tmp_path: Path) -> None:
+    for found in (error, caused_by(error), ExceptionGroup("several", [ValueError(), caused_by(error)])):
+        reason = unwritable(tmp_path, found)
+        assert reason is not None
+        assert "\n" not in reason
+    for other in (ValueError("shapes differ"), FileNotFoundError("data.csv"), PermissionError("data.csv")):
+        assert unwritable(tmp_path, caused_by(other)) is None
+
+
+LEAVES = """
+import sys, tempfile
+from slimsearch.temporary import process_folder, user_folder
+folder = process_folder()
+assert folder == process_folder() and folder.parent == user_folder()
+tempfile.mkdtemp(dir=folder)
+print(folder, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_temporary_files_of_killed_processes_are_removed_by_the_next_one(tmp_path: Path) -> None:
+    def start() -> tuple[subprocess.Popen[str], Path]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", LEAVES], env={**environment(), "TMPDIR": str(tmp_path)}, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        return process, Path(process.stdout.readline().strip())
+
+    def end(process: subprocess.Popen[str]) -> None:
+        process.communicate(timeout=30)
+
+    killed, left = start()
+    alive, kept = start()
+    killed.send_signal(signal.SIGKILL)
+    end(killed)
+    assert left.is_dir()
+    new, own = start()
+    assert not left.exists()
+    assert kept.is_dir()
+    assert own.is_dir()
+    for process in (alive, new):
+        end(process)
+    assert not kept.exists()
+    assert not own.exists()

@@ -19,6 +19,7 @@ from slimsearch.compression.export.storage import store
 from slimsearch.compression.quantization.folding import fold_batch_norm
 from slimsearch.compression.quantization.plan import CODEBOOK, KEPT_FLOAT, STATIC
 from slimsearch.errors import SlimsearchError, describe_error
+from slimsearch.files import EXPORT_PREFIX
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,7 +51,7 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
     if plan is not None and (plan.learned or plan.keep_float not in KEPT_FLOAT):
         network = fold_batch_norm(network, images[:2])
         plan = network.quantization
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=EXPORT_PREFIX) as folder:
         file = Path(folder) / "model.onnx"
         try:
             with _quiet():

@@ -8,15 +8,12 @@ next batch, and waits until `computing` is free. The kernel releases the locks o
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.temporary import user_folder
 
 try:
     import fcntl
@@ -128,21 +125,6 @@ class Meter:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._files = (folder / "measuring").open("ab"), (folder / "computing").open("ab")
         return self._files
-
-
-def user_folder() -> Path:
-    """The temporary folder that all processes of one user share, accessible to that user alone; created if missing.
-
-    Raises:
-        SlimsearchError: it belongs to another user, or is a link.
-    """
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    folder = Path(tempfile.gettempdir()) / f"slimsearch-{user}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or (user != "user" and status.st_uid != user):
-        raise SlimsearchError(f"'{folder}' belongs to another user: remove it, or set TMPDIR to another folder")
-    return folder
 
 
 def _lock_shared(file: IO[bytes]) -> None:

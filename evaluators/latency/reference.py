@@ -20,8 +20,8 @@ import numpy as np
 
 from slimsearch.compression import onnxruntime_session
 from slimsearch.evaluators.deployed.deployed_model import Array
-from slimsearch.evaluators.latency.meter import user_folder
 from slimsearch.files import write_json
+from slimsearch.temporary import user_folder
 
 TOLERANCE = 0.05
 """Relative excess over the best time of the reference up to which a measurement counts as undisturbed."""

@@ -16,6 +16,7 @@ from slimsearch.evaluators import NetworkEvaluator, Outcome, Task
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.search_spaces import Candidate, Point
 from slimsearch.strategies import Failure, Recorded, RunStatus, Strategy
+from slimsearch.temporary import process_folder
 
 _STEPS = (4, 16)
 _EPOCHS = 3
@@ -80,7 +81,7 @@ def estimate(
     images = min(len(data.train), settings.epoch_images or len(data.train))
     batch = min(settings.batch_size, images)
     short = [min(steps, max(1, images // batch)) for steps in _STEPS]
-    with tempfile.TemporaryDirectory(prefix="slimsearch-") as folder:
+    with tempfile.TemporaryDirectory(prefix="slimsearch-", dir=process_folder()) as folder:
         probe = _Probe([(point, steps * batch) for point in architectures for steps in short], Path(folder))
         began = time.perf_counter()
         strategy.run(probe, evaluator)

@@ -27,6 +27,7 @@ from slimsearch.record.run_directory import RunDirectory
 from slimsearch.search_spaces import ModelSpace
 from slimsearch.strategies import StrategySettings
 from slimsearch.strategies.local import Local
+from slimsearch.temporary import process_folder
 
 # Largest number of combinations for which different networks are counted.
 _COUNTED = 20_000
@@ -109,7 +110,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
         return found, None
     workers = configuration.worker_count
     with (
-        tempfile.TemporaryDirectory(prefix="slimsearch-") as folder,
+        tempfile.TemporaryDirectory(prefix="slimsearch-", dir=process_folder()) as folder,
         RunDirectory(Path(folder) / "check", create=True) as directory,
     ):
         duration = estimate(
@@ -207,7 +208,7 @@ def _latencies(space: ModelSpace, data: Dataset, architectures: Sequence[Mapping
     images = data.normalise(data.train.images[:2])
     predictor = LatencyPredictor()
     found = []
-    with tempfile.TemporaryDirectory(prefix="slimsearch-") as folder:
+    with tempfile.TemporaryDirectory(prefix="slimsearch-", dir=process_folder()) as folder:
         for number, architecture in enumerate(architectures):
             path = Path(folder) / f"{number}.onnx"
             compression.export_onnx(Network(space.build(architecture).eval()), path, images)

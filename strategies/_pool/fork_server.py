@@ -11,29 +11,49 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
+
+from slimsearch.errors import SlimsearchError
+from slimsearch.temporary import process_folder, socket_folder
+
+SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} if hasattr(signal, "SIGHUP") else {signal.SIGINT}
+"""Signals that end a run; a terminal or a job scheduler sends them to all of its processes."""
 
 _SECONDS_UNTIL_GONE = 1.0
 _imports = ["slimsearch.strategies._pool.bound_to_driver", "slimsearch.strategies._pool.worker"]
 
 
 def begin(*imports: str) -> None:
-    """Start the fork server unless it is running; it also imports the modules `imports`. Returns at once."""
+    """Start the fork server unless it is running; it also imports the modules `imports`. Returns at once.
+
+    Raises:
+        SlimsearchError: the temporary folder cannot be used.
+    """
     _imports.extend(name for name in imports if name not in _imports)
     multiprocessing.get_context("forkserver").set_forkserver_preload(_imports)
-    with _worker_environment():
-        forkserver.ensure_running()
+    resource_tracker.ensure_running()  # which unblocks SIGINT
+    folder = socket_folder()
+    try:
+        with _worker_environment(), _temporary_files_in(folder):
+            forkserver.ensure_running()
+    except OSError as error:
+        raise SlimsearchError(f"no worker process can be started with sockets in '{folder}': {error}") from error
 
 
 def start(target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
     """Start a process that calls `target`, a module-level function, with `args` and the driver's environment.
 
-    SIGINT is blocked when `target` is called: Ctrl-C in a terminal reaches all processes, even during their imports.
+    `SIGNALS` are blocked when `target` is called: they may arrive during the imports of the process.
+
+    Raises:
+        SlimsearchError: the temporary folder cannot be used.
     """
     try:
         return _started(target, args)
@@ -46,6 +66,8 @@ def _started(target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
     begin()
     context = multiprocessing.get_context("forkserver")
     driver_environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    with contextlib.suppress(OSError):  # a full disk is found by those that write to it
+        driver_environment["TMPDIR"] = str(process_folder())
     process = context.Process(target=target, args=(*args, driver_environment))
     with _worker_environment(), _no_main_script():
         process.start()
@@ -54,7 +76,7 @@ def _started(target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
 
 @contextlib.contextmanager
 def _worker_environment() -> Iterator[None]:
-    """Block SIGINT and set the environment for a worker's imports; both are restored for the driver."""
+    """Block `SIGNALS` and set the environment for a worker's imports; both are restored for the driver."""
     # OpenMP reads its number of threads when torch is imported. A worker has the driver's search path, which need not
     # include the working directory.
     imports = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
@@ -65,11 +87,21 @@ def _worker_environment() -> Iterator[None]:
         "PYTHONWARNINGS": filters,
     }  # fmt: skip
     with environment(settings):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             yield
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Context in which Python's temporary files are created in `folder`."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import cloudpickle
 from slimsearch.errors import describe_error, related_errors
 from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task, finite_numbers, use_one_thread
 from slimsearch.files import unwritable
+from slimsearch.strategies._pool.fork_server import SIGNALS
 from slimsearch.strategies._pool.trial_log import output_to
 from slimsearch.strategies._strategy import Failure
 
@@ -34,7 +35,7 @@ _OPEN_FILES = {errno.EMFILE, errno.ENFILE}
 def serve(line: Connection, evaluator: bytes, environment: Mapping[str, str]) -> None:
     """Evaluate the tasks that arrive on `line`, in the driver's environment, until the driver ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C and stops its workers
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by `fork_server.start`
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked by `fork_server.start`
     threading.Thread(target=_end_with_driver, args=(os.getppid(),), daemon=True).start()
     _reset_state(environment)
     use_one_thread()

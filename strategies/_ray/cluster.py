@@ -14,6 +14,7 @@ from typing import Any
 
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.strategies._pool.fork_server import environment
+from slimsearch.temporary import process_folder
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,11 @@ def cluster(address: str | None, cpus: int) -> Iterator[Mapping[str, float]]:
     # With more processes than processors, actors included, Ray would end the idle ones that were just warmed up.
     variables = {"RAY_num_workers_soft_limit": str(3 * cpus + 4), "RAY_USAGE_STATS_ENABLED": usage}
     loopback = _on_loopback() if address is None else nullcontext()
-    with tempfile.TemporaryDirectory(prefix="slimsearch-code-") as folder, environment(variables), loopback:
+    with (
+        tempfile.TemporaryDirectory(prefix="slimsearch-code-", dir=process_folder()) as folder,
+        environment(variables),
+        loopback,
+    ):
         if address is None:
             options |= {
                 "address": "local", "num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1",

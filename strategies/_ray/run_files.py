@@ -22,8 +22,8 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from slimsearch.evaluators import user_folder
 from slimsearch.files import atomic
+from slimsearch.temporary import user_folder
 
 Contents = dict[str, NDArray[np.uint8]]
 """Bytes by path below a folder; as arrays, which processes read from Ray's store without a copy."""

@@ -19,8 +19,8 @@ import yaml
 import slimsearch
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import user_folder
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.temporary import user_folder
 from tests.conftest import ROOT, SPACES, TINY, Run, environment
 from tests.inputs.tried import command, content, forged
 
