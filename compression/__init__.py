@@ -9,6 +9,7 @@ else:
     # ONNX Runtime for Linux reports sessions to Microsoft since version 1.32, unless this is set when it is imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+    from slimsearch.compression._layout import layout_for, set_layout
     from slimsearch.compression._network import Network
     from slimsearch.compression._recipe import PlainRecipe, Recipe, RecipeStage, StageGroup
     from slimsearch.compression._replaced import SIGN_INPUT
@@ -22,6 +23,6 @@ else:
     __all__ = [
         "EXACT", "SIGN_INPUT", "AfterStep", "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe",
         "Quantization", "Recipe", "RecipeStage", "Stage", "StageGroup", "Training", "TrainingStage", "exact_error",
-        "export_onnx", "onnxruntime_session", "pack", "parity_error", "read_onnx", "session_options", "train_together",
-        "unpack",
+        "export_onnx", "layout_for", "onnxruntime_session", "pack", "parity_error", "read_onnx", "session_options",
+        "set_layout", "train_together", "unpack",
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from slimsearch.compression._plain_module import copy_module, fold_parametrizations, has_parametrizations, unwrapped
 from slimsearch.compression._replaced import make_replacement, replace_layer
 from slimsearch.compression.quantization.plan import Quantization
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.files import atomic, write_json
 from slimsearch.reading import mismatch, read_json
 
@@ -49,6 +49,27 @@ class Network:
     def __post_init__(self) -> None:
         object.__setattr__(self, "module", unwrapped(self.module))
 
+    @classmethod
+    def of(cls, module: Any) -> Network:
+        """A copy of a user's module, on the CPU, in float32 and in evaluation mode.
+
+        Raises:
+            SlimsearchError: it is no module, cannot be copied, or has layers that cannot be changed.
+        """
+        import torch
+
+        if not isinstance(module, torch.nn.Module):
+            what = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
+            raise SlimsearchError(f"a model is a torch.nn.Module or a slimsearch Network, not {what}")
+        for name, layer in module.named_modules():
+            if any(torch.nn.parameter.is_lazy(parameter) for parameter in layer.parameters(recurse=False)):
+                raise SlimsearchError(f"layer '{name}' has no sizes yet; call the model on a batch of images first")
+        copied = copy_module(unwrapped(module))
+        try:
+            return cls(copied.cpu().float().eval())
+        except NotImplementedError as error:  # on the meta device
+            raise SlimsearchError(f"the model cannot be copied: {first_line(error)}") from error
+
     def copy_module(self) -> nn.Module:
         """A copy of the module for a stage to change."""
         return copy_module(self.module)
@@ -79,17 +100,26 @@ class Network:
             self.module.eval()(torch.zeros_like(images[:1]))
         return int(counter.get_total_flops()) // 2
 
-    def save(self, directory: Path) -> None:
-        """Write ``network.json`` and ``weights.safetensors`` into `directory`."""
+    def save(self, directory: str | Path) -> None:
+        """Write ``network.json`` and ``weights.safetensors`` into `directory`, which is created if missing.
+
+        Raises:
+            SlimsearchError: they cannot be written.
+        """
         from safetensors.torch import save_model
 
-        with atomic(directory / "weights.safetensors") as temporary:
-            save_model(self.module, str(temporary))
         plan = self.quantization.to_json() if self.quantization else None
-        write_json(directory / "network.json", {"structure": dict(self.structure), "quantization": plan})
+        try:
+            directory = Path(directory)
+            directory.mkdir(parents=True, exist_ok=True)
+            with atomic(directory / "weights.safetensors") as temporary:
+                save_model(self.module, str(temporary))
+            write_json(directory / "network.json", {"structure": dict(self.structure), "quantization": plan})
+        except Exception as error:  # safetensors and the file system raise many kinds
+            raise SlimsearchError(f"cannot save the network in '{directory}': {first_line(error)}") from error
 
     @classmethod
-    def load(cls, fresh: nn.Module, directory: Path) -> Network:
+    def load(cls, fresh: nn.Module, directory: str | Path) -> Network:
         """The network saved in `directory`; `fresh` is the module of its architecture as its space builds it.
 
         Raises:
@@ -98,6 +128,7 @@ class Network:
         from safetensors.torch import load_model
 
         try:
+            directory = Path(directory)
             description = read_json(directory / "network.json")
             wrong = mismatch(description, _DESCRIPTION, "network.json")
             if wrong is not None:
@@ -115,7 +146,7 @@ class Network:
                 module.get_submodule(name).p = rate
             load_model(module, str(directory / "weights.safetensors"))
         except Exception as error:  # safetensors and torch raise many kinds
-            raise SlimsearchError(f"cannot load the network in '{directory}': {error}") from error
+            raise SlimsearchError(f"cannot load the network in '{directory}': {first_line(error)}") from error
         return cls(module.eval(), structure, quantization)
 
 

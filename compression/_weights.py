@@ -36,7 +36,7 @@ def contiguous_copy(tensor: Tensor) -> Tensor:
     """
     import torch
 
-    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor.detach())
 
 
 def make_contiguous(module: nn.Module) -> None:

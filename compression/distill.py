@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimsearch.compression._network import Network
 from slimsearch.compression._stage import LossTerm, Part, Training, require
-from slimsearch.compression.distillation.features import TEACHERS, DistillationStage, device_of, move_to
+from slimsearch.compression.distillation.features import TEACHERS, DistillationStage, TeacherModule
 from slimsearch.compression.distillation.onnx_teacher import OnnxFile
 from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Distill(DistillationStage):
     def begin(self, network: Network, training: Training) -> Part:
         teacher: Callable[[Tensor], Tensor]
         if self.teacher in TEACHERS:
-            teacher = training.teacher(self.teacher).copy_module().eval()
+            images = training.calibration[:2]
+            teacher = TeacherModule(training.teacher(self.teacher).copy_module(), images)
+            _require_logits(f"teacher '{self.teacher}'", teacher(images), images, network)
         else:
             teacher = OnnxLogits(Path(self.teacher), training.calibration[:2], network)
         return Part(network, losses=[SoftLabels(teacher, self.temperature, self.weight)])
@@ -64,13 +66,6 @@ class SoftLabels(LossTerm):
     def __post_init__(self) -> None:
         self._known: Tensor | None = None  # logits of all images, (N, num_classes)
         self._chosen: Tensor | None = None
-
-    def attach(self, module: nn.Module) -> Sequence[nn.Parameter]:
-        import torch
-
-        if isinstance(self.teacher, torch.nn.Module):
-            move_to(self.teacher, device_of(module))
-        return ()
 
     def __call__(self, images: Tensor, logits: Tensor) -> Tensor:
         import torch
@@ -110,17 +105,21 @@ class OnnxLogits(OnnxFile):
     """
 
     def __init__(self, path: Path, images: Tensor, student: Network) -> None:
-        import torch
-
         super().__init__(path, images)
-        with torch.no_grad():
-            wanted = student.copy_module().eval()(images).shape
-        found = self(images).shape
-        if found != wanted:
-            raise SlimsearchError(
-                f"{self.name} gives {tuple(found)} for {len(images)} images, the network {tuple(wanted)}"
-            )
+        _require_logits(self.name, self(images), images, student)
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, C, H, W) float32 -> (N, num_classes) logits on the device of the images."""
         return self.run(images)[0]
+
+
+def _require_logits(name: str, given: Tensor, images: Tensor, student: Network) -> None:
+    """Check that a teacher gives as many logits for `images` as the network to train."""
+    import torch
+
+    with torch.no_grad():
+        wanted = student.copy_module().eval()(images).shape
+    if given.shape != wanted:
+        raise SlimsearchError(
+            f"{name} gives {tuple(given.shape)} for {len(images)} images, the network {tuple(wanted)}"
+        )

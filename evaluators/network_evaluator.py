@@ -132,6 +132,7 @@ class NetworkEvaluator:
                 network = Network(module.eval())
                 if self.initial is not None:
                     inherited["inherited_share"] = share
+                pipeline.image_training().check(network)
                 known, continues = self._before_training(network, task, pipeline, report)
                 if not continues:
                     return Outcome(known)

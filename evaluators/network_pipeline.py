@@ -17,6 +17,7 @@ from slimsearch.evaluators.latency.measurement import Latency, measure_latency
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.latency.predictor import LatencyPredictor
 from slimsearch.evaluators.training.image_training import DryRunTraining, ImageTraining, OnEpoch, TrainingSettings
+from slimsearch.evaluators.training.probe import TrainingProbe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,11 +126,19 @@ class NetworkPipeline:
             latency=self.latency_ms, checkpoint=self.checkpoint,
         )  # fmt: skip
 
+    def check_outputs(self, network: Network) -> None:
+        """Check that a network gives logits for the data set.
+
+        Raises:
+            SlimsearchError: see `TrainingProbe.check_outputs`.
+        """
+        TrainingProbe(network, self.data).check_outputs()
+
     def train(self, network: Network, epochs: int) -> Network:
         """A trained copy of `network`.
 
         Raises:
-            SlimsearchError: the loss is not finite.
+            SlimsearchError: the network cannot be trained, or the loss is not finite.
             StoppedEarly: `on_epoch` returned False.
         """
         return self.image_training().fit(network, epochs=epochs)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, describe_error
 
 if TYPE_CHECKING:
     from torch import nn
@@ -119,8 +119,11 @@ def build(
 def train(model: nn.Module | Network, dataset: Any, *, epochs: int = 5, seed: int = 0, **settings: Any) -> Network:
     """A trained copy of your own model; arguments as for `compress`.
 
+    Of a model that gives more than logits in training mode, such as those of auxiliary heads, the first output is
+    trained.
+
     Raises:
-        SlimsearchError: the loss is not finite.
+        SlimsearchError: an argument is invalid, the model cannot be trained, or the loss is not finite.
     """
     return _pipeline(dataset, seed, epochs, **settings).train(_network(model), epochs)
 
@@ -132,15 +135,15 @@ def compress(
     *,
     epochs: int = 5,
     seed: int = 0,
-    teacher: nn.Module | None = None,
+    teacher: nn.Module | Network | None = None,
     initial: Callable[[], nn.Module] | None = None,
     **settings: Any,
 ) -> Network:
     """Compress your own trained model; `model` is not changed.
 
     Args:
-        model: (N, C, H, W) float32, normalized like `dataset` -> (N, num_classes) logits; or a result of this
-            function.
+        model: (N, C, H, W) float32, normalized like `dataset` -> (N, num_classes) logits, copied and converted to
+            float32; or a result of this function.
         recipe: as for ``--compress``, or a dict from stages to their options.
         dataset: as for `search`, or a result of `load_dataset`; the test split is not used.
         epochs: of the training of each stage that does not set its own.
@@ -156,43 +159,55 @@ def compress(
     Raises:
         SlimsearchError: an argument is invalid, or the model does not support a stage.
     """
-    from slimsearch.compression import Network, Recipe
+    from slimsearch.compression import Recipe
 
     stages = Recipe.parse(recipe)
     stages.check()
-    network = model if isinstance(model, Network) else Network(_network(model).copy_module().eval())
-    best = network if teacher is None else Network(_network(teacher).copy_module().eval())
+    network = _network(model)
+    best = network if teacher is None else _network(teacher)
+    first = None if initial is None else lambda: _network(initial()).module
     pipeline = _pipeline(dataset, seed, epochs, **settings)
-    return pipeline.compress(network, stages, teachers={"parent": network, "best": best}, initial=initial)
+    pipeline.check_outputs(network)
+    return pipeline.compress(network, stages, teachers={"parent": network, "best": best}, initial=first)
 
 
 def export(network: nn.Module | Network, path: str | Path, dataset: Any) -> Path:
     """Write the ONNX file of a network, int8 where its recipe said so, calibrated on training images of `dataset`.
 
     Raises:
-        SlimsearchError: ONNX cannot express the network.
+        SlimsearchError: an argument is invalid, ONNX cannot express the network for every batch size, or the file
+            cannot be written.
     """
     from slimsearch.evaluators import NetworkPipeline
 
-    return NetworkPipeline(_dataset(dataset)).export(_network(network), Path(path))
+    pipeline, converted = NetworkPipeline(_dataset(dataset)), _network(network)
+    pipeline.check_outputs(converted)
+    try:
+        return pipeline.export(converted, Path(path))
+    except (OSError, TypeError, ValueError) as error:
+        raise SlimsearchError(f"cannot write '{path}': {describe_error(error)}") from error
 
 
 def _network(model: nn.Module | Network) -> Network:
     from slimsearch.compression import Network
 
-    return model if isinstance(model, Network) else Network(model)
+    return model if isinstance(model, Network) else Network.of(model)
 
 
 def _pipeline(dataset: Any, seed: int, epochs: int, **settings: Any) -> NetworkPipeline:
     from slimsearch.evaluators import NetworkPipeline, TrainingSettings, device_for, precision_for
 
-    device = device_for("auto")
-    chosen = {"device": device, "precision": precision_for("auto", device), **settings}
+    for name, value in {"epochs": epochs, "seed": seed}.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise SlimsearchError(f"{name} {value!r} is not a whole number from 0 on")
+    device = device_for(settings.pop("device", "auto"))
+    chosen = {"device": device, **settings, "precision": precision_for(settings.get("precision", "auto"), device)}
     try:
         training = TrainingSettings(**chosen)
     except TypeError as error:
         known = ", ".join(TrainingSettings.__dataclass_fields__)
         raise SlimsearchError(f"{str(error).partition(') ')[2] or error}; settings: {known}") from None
+    training.check()
     return NetworkPipeline(_dataset(dataset).without_test(), training, seed, epochs)
 
 

@@ -199,3 +199,40 @@ class Diverges(Tiny):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x) * float("nan")
+
+
+class _Head(nn.Module):
+    def __init__(self, fault: str, num_classes: int) -> None:
+        super().__init__()
+        self.fault, self.fc = fault, nn.Linear(8 * 36, num_classes)
+        if fault == "nan":
+            self.fc.weight.data.fill_(float("nan"))
+
+    def forward(self, x: torch.Tensor) -> object:
+        logits = self.fc(x.view(x.size(0), -1))
+        if self.fault == "detached":
+            return logits.detach()
+        if self.fault == "auxiliary" and self.training:
+            return logits, x
+        return logits[:, :3] if self.fault == "narrow" and self.training else logits
+
+
+class OneOfManyFaults(ModelSpace):
+    """The usual flattening, an auxiliary head, and networks that cannot be trained, each for one reason."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3)
+        faults = ("view", "auxiliary", "detached", "narrow", "nan")
+        self.head = LayerChoice({fault: _Head(fault, num_classes) for fault in faults}, label="fault")
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.head(torch.relu(self.conv(x)))
+
+
+class Viewed(Tiny):
+    """As `Tiny`, with images and maps that are flattened in place, which needs contiguous memory."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.act(self.conv(x.view(-1).view(x.shape)))
+        return self.fc(self.pool(x.view(x.size(0), -1).view(x.shape)).view(x.size(0), -1))

@@ -5,19 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import slimsearch
+from slimsearch.compression import Network
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.loop import job
 from slimsearch.options.chosen import retraining
 from slimsearch.search_spaces import ChoiceSpace
-from tests.conftest import TINY, environment
+from tests.conftest import SPACES, TINY, environment
 
 PROGRAM = textwrap.dedent(
     """
@@ -206,3 +209,138 @@ def test_a_model_of_ones_own_stays_as_it_was(digits: Dataset, tmp_path: Path) ->
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert file.stat().st_size != (tmp_path / "fp32.onnx").stat().st_size
+
+
+class Pooled(torch.nn.Module):
+    """A small classifier; `change` is done to its logits."""
+
+    def __init__(self, classes: int = 10, change: Callable[..., Any] = lambda logits: logits) -> None:
+        super().__init__()
+        self.conv, self.fc, self.change = torch.nn.Conv2d(1, 8, 3), torch.nn.Linear(8, classes), change
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.change(self.fc(torch.relu(self.conv(x)).mean((2, 3))))
+
+
+def lazy() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(10))
+
+
+def scripted() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.jit.script(torch.nn.Conv2d(1, 8, 8)), torch.nn.Flatten(), torch.nn.Linear(8, 10))
+
+
+def locked() -> torch.nn.Module:
+    model = Pooled()
+    model.lock = threading.Lock()
+    return model
+
+
+NO_MODELS: list[tuple[Callable[[], Any], str]] = [
+    (lambda: Pooled, "not the class Pooled"), (lambda: "resnet18", "not a str"), (lazy, "layer '1' has no sizes yet"),
+    (scripted, "'0' is a TorchScript module"), (locked, "cannot be copied"), (lambda: Pooled(5), r"\(2, 5\)"),
+    (lambda: Pooled(change=lambda logits: {"logits": logits}), "a dict"), (torch.nn.Identity, r"\(2, 1, 8, 8\)"),
+    (lambda: Pooled().to("meta"), "cannot be copied"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "said"), NO_MODELS)
+def test_what_is_no_model_for_the_data_is_one_line(
+    make: Callable[[], Any], said: str, digits: Dataset, tmp_path: Path
+) -> None:
+    model = make()
+    for use in (
+        lambda: slimsearch.train(model, digits, epochs=1),
+        lambda: slimsearch.compress(model, "quantize", digits),
+        lambda: slimsearch.export(model, tmp_path / "x.onnx", digits),
+    ):
+        with pytest.raises(slimsearch.SlimsearchError, match=said) as caught:
+            use()
+        assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Pooled().double(), lambda: Pooled().half(), lambda: torch.nn.DataParallel(Pooled()),
+        lambda: torch.compile(Pooled()), lambda: torch.nn.Sequential(torch.compile(Pooled())),
+    ],
+)  # fmt: skip
+def test_other_number_formats_and_wrappers_are_taken_off(
+    make: Callable[[], torch.nn.Module], digits: Dataset, tmp_path: Path
+) -> None:
+    model = make()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trained = slimsearch.compress(slimsearch.train(model, digits, epochs=1), "prune:epochs=1", digits, teacher=model)
+    slimsearch.accuracy(slimsearch.export(trained, tmp_path / "x.onnx", digits), digits, digits.validation)
+    assert {parameter.dtype for parameter in trained.module.parameters()} == {torch.float32}
+    after = model.state_dict()
+    assert all(torch.equal(value, after[name]) and value.dtype == after[name].dtype for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch_size": 0}, "batch_size 0"), ({"batch_size": 1.5}, "batch_size 1.5"), ({"epochs": -1}, "epochs -1"),
+        ({"epochs": "3"}, "epochs '3'"), ({"seed": None}, "seed None"), ({"learning_rate": -1}, "learning_rate -1"),
+        ({"learning_rate": "fast"}, "learning_rate 'fast'"), ({"learning_rate": float("nan")}, "learning_rate nan"),
+        ({"augmentation": "flip"}, "augmentation 'flip' is unknown"), ({"device": "tpu"}, "device 'tpu' is unknown"),
+        ({"precision": "fp8"}, "precision 'fp8' is unknown"), ({"warm_up": 1}, "warm_up 1"), ({"rate": 1}, "'rate'"),
+    ],
+)  # fmt: skip
+def test_settings_out_of_range_are_one_line(settings: dict[str, Any], said: str, digits: Dataset) -> None:
+    with pytest.raises(slimsearch.SlimsearchError, match=said):
+        slimsearch.train(Pooled(), digits, **settings)
+    with pytest.raises(slimsearch.SlimsearchError, match=said):
+        slimsearch.compress(Pooled(), "prune", digits, **settings)
+
+
+def test_a_teacher_with_other_logits_is_one_line(digits: Dataset) -> None:
+    for teacher, said in ((Pooled(5), r"\(2, 5\)"), (Pooled(change=lambda logits: [logits]), "list"), (3, "not a int")):
+        with pytest.raises(slimsearch.SlimsearchError, match=said):
+            slimsearch.compress(Pooled(), "distill:teacher=best", digits, epochs=1, teacher=teacher)
+
+
+def test_networks_are_saved_and_loaded_by_paths_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = Network(Pooled().eval())
+    network.save("new/folder")
+    loaded = Network.load(Pooled(), "new/folder")
+    assert torch.equal(loaded.module.fc.weight, network.module.fc.weight)
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below", "a\0b", None, 3):
+        with pytest.raises(slimsearch.SlimsearchError, match="cannot save the network in"):
+            network.save(place)
+    for place in ("file", "nowhere", "a\0b", None):
+        with pytest.raises(slimsearch.SlimsearchError, match="cannot load the network in"):
+            Network.load(Pooled(), place)
+
+
+def test_a_file_that_cannot_be_written_or_run_is_one_line(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for place in ("folder", "nowhere/x.onnx", "a\0b.onnx", None, 3):
+        with pytest.raises(slimsearch.SlimsearchError, match="cannot write"):
+            slimsearch.export(Pooled(), place, digits)
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+    colors = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    other = slimsearch.load_dataset((colors, np.arange(40) % 2))
+    slimsearch.export(Pooled(), "x.onnx", digits)
+    with pytest.raises(slimsearch.SlimsearchError, match=r"'x.onnx' fails on .* images"):
+        slimsearch.accuracy("x.onnx", other, other.validation)
+
+
+def test_a_search_names_what_is_wrong_with_each_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    space = f"{SPACES}:OneOfManyFaults"
+    result = slimsearch.search(
+        space, "digits", trials=5, epochs=1, sampler="grid", compress="none", run_dir="run", show=False, retries=0
+    )
+    errors = {trial.candidate.architecture["fault"]: trial.error for trial in result.trials}
+    assert {fault for fault, error in errors.items() if error is None} == {"view", "auxiliary"}
+    assert "depend on no parameter with requires_grad" in errors["detached"]
+    assert "in training mode" in errors["narrow"]
+    assert "'head.fc.weight' is not finite" in errors["nan"]

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from slimsearch.compression._layout import layout_for, set_layout
 from slimsearch.compression._network import Network
 from slimsearch.compression._plain_module import copy_module
 from slimsearch.compression._stage import LossTerm, Part, Training, TrainingStage, check_training, require
 from slimsearch.compression.distillation.onnx_teacher import OnnxFeatures
+from slimsearch.errors import SlimsearchError, describe_error
 
 if TYPE_CHECKING:
     import torch
@@ -82,15 +84,58 @@ class Teacher(Protocol):
         """Called after the last features."""
 
 
+class TeacherModule:
+    """A module in evaluation mode without gradients, on the device of its images, in its fastest memory layout.
+
+    Args:
+        module: changed in place.
+        images: (N, C, H, W) float32, for the choice of the layout.
+
+    Raises:
+        SlimsearchError: the module fails on the images.
+    """
+
+    def __init__(self, module: nn.Module, images: Tensor) -> None:
+        self.module = module.eval().requires_grad_(False)
+
+        def run(layout: torch.memory_format) -> list[Tensor]:
+            set_layout(self.module, layout)
+            self._layout = layout
+            return [self(images)]
+
+        try:
+            layout = layout_for(run)
+        except Exception as error:  # a user's module may raise anything
+            raise SlimsearchError(
+                f"the teacher fails on the images of the data set: {describe_error(error)}"
+            ) from error
+        set_layout(self.module, layout)
+        self._layout = layout
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """What the module gives for (N, C, H, W) float32 `images`."""
+        import torch
+
+        if device_of(self.module) != images.device:
+            self.module.to(images.device)
+        with torch.no_grad():
+            outputs = self.module(images.to(memory_format=self._layout))
+        if not isinstance(outputs, torch.Tensor):
+            raise TypeError(f"its forward returns a {type(outputs).__name__}, not a tensor of logits")
+        return outputs
+
+
 class ModuleFeatures:
-    """Features of a module, which is set to evaluation mode and moved to the device of the images."""
+    """Features of a module."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._module = module.eval().requires_grad_(False)
+        self._module = module
+        self._teacher: TeacherModule | None = None
         self._taps: Taps | None = None
 
     def shapes(self, images: Tensor) -> Mapping[str, torch.Size]:
-        move_to(self._module, images.device)
+        self._module.to(images.device)
+        self._teacher = TeacherModule(self._module, images)
         return layer_shapes(self._module, images)
 
     def is_convolution(self, name: str) -> bool:
@@ -102,8 +147,9 @@ class ModuleFeatures:
         self._taps = Taps(self._module, names, training=False)
 
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        assert self._teacher is not None, "shapes comes first"
         assert self._taps is not None, "attach comes first"
-        self._module(images)
+        self._teacher(images)
         return self._taps.take()
 
     def detach(self) -> None:
@@ -252,10 +298,3 @@ def device_of(module: nn.Module) -> torch.device:
     import torch
 
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-
-
-def move_to(teacher: nn.Module, device: torch.device) -> None:
-    """Move `teacher` to `device`, in the channels-last layout of the images."""
-    import torch
-
-    teacher.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -66,11 +66,9 @@ def parity_error(expected: Array, actual: Array, *, quantized: bool) -> float:
     return error
 
 
-def example_of(images: Tensor, size: int = EXAMPLE_IMAGES) -> Tensor:
-    """A batch of `size` of the (N, C, H, W) images, repeated if there are fewer."""
-    import torch
-
-    return images[torch.arange(size) % len(images)].contiguous()
+def example_of(images: Tensor) -> Tensor:
+    """The batch that exporters trace."""
+    return _batch(images, 0, EXAMPLE_IMAGES)
 
 
 def logits_of(module: nn.Module, images: Tensor) -> list[Array]:
@@ -119,7 +117,15 @@ def check_agreement(file: Path, images: Tensor, expected: Sequence[Array] | None
 
 
 def _batches(images: Tensor) -> list[Tensor]:
-    return [example_of(images, size) for size in (EXAMPLE_IMAGES, *_OTHER_SIZES)]
+    """Batches of other images than the exporters', of their batch's size first."""
+    return [_batch(images, EXAMPLE_IMAGES, size) for size in (EXAMPLE_IMAGES, *_OTHER_SIZES)]
+
+
+def _batch(images: Tensor, first: int, size: int) -> Tensor:
+    """`size` of the (N, C, H, W) images, from the beginning again after the last."""
+    import torch
+
+    return images[torch.arange(first, first + size) % len(images)].contiguous()
 
 
 def _compare(expected: Array, actual: Array, quantized: bool) -> None:

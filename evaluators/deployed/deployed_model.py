@@ -40,6 +40,7 @@ class DeployedModel:
             raise SlimsearchError(f"unknown runtime '{runtime}'; known: {', '.join(RUNTIMES)}")
         load = onnxruntime_session if runtime == "onnxruntime" else _openvino
         content = read_onnx(path)
+        self._path = path
         try:
             self._run = load(content, threads)
         except ImportError as error:
@@ -50,8 +51,17 @@ class DeployedModel:
             raise SlimsearchError(f"{runtime} cannot load '{path}': {first_line(error)}") from error
 
     def __call__(self, images: Array) -> Array:
-        """(N, C, H, W) float32, normalized -> (N, num_classes) logits."""
-        return self._run(images)
+        """(N, C, H, W) float32, normalized -> (N, num_classes) logits.
+
+        Raises:
+            SlimsearchError: the file fails on the images.
+        """
+        try:
+            return self._run(images)
+        except Exception as error:  # a runtime has an exception for every reason
+            raise SlimsearchError(
+                f"'{self._path}' fails on {' x '.join(map(str, images.shape))} images: {first_line(error)}"
+            ) from error
 
     def predict(self, data: Dataset, split: Split) -> Array:
         """Predicted class of each image of `split`, (N,) int64."""

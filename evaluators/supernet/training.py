@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimsearch.compression import Network
+from slimsearch.compression import Network, layout_for
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.meter import Meter
@@ -29,6 +29,7 @@ from slimsearch.evaluators.training.image_training import (
     training_batch,
     validate,
 )
+from slimsearch.evaluators.training.probe import first_output
 from slimsearch.search_spaces import Choice, ModelSpace
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def train_supernet(
         "peak": peak,
         "space": describe(space),
     }
+    layout = _layout(weights, paths, data)
     state = _SupernetCheckpoint(weights, paths, order, identity, checkpoint)
     optimizer, before = state.resume(settings.weight_decay)
     for epoch in range(before + 1, epochs + 1):
@@ -125,7 +127,7 @@ def train_supernet(
         total = torch.zeros((), device=device)
         for step in range(steps):
             chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
-            images, labels = training_batch(data, chosen, augment, order, device)
+            images, labels = training_batch(data, chosen, augment, order, device, layout)
             architectures = paths.draw()
             for architecture in architectures:
                 _add_tensors(optimizer, weights, weights.extend(architecture, seed), settings.weight_decay)
@@ -149,15 +151,33 @@ def train_supernet(
             state.save(optimizer, epoch)
         if on_epoch is not None:
             network = Supernet(weights).subnet(paths.largest, calibration_images(data)).to(device)
-            if not on_epoch(epoch, {"train_loss": train_loss, **validate(network, data, settings, meter)}):
+            if not on_epoch(epoch, {"train_loss": train_loss, **validate(network, data, settings, meter, layout)}):
                 raise StoppedEarly
     state.remove()
     return Supernet(weights.on("cpu"), facts)
 
 
-def _run(weights: SharedWeights, architecture: Mapping[str, Any], images: Tensor) -> Tensor:
+def _layout(weights: SharedWeights, paths: PathSampler, data: Dataset) -> torch.memory_format:
+    """The faster layout of images in which the architectures of `paths` compute the same."""
+    import torch
+
+    images = data.normalise(data.train.images[:2]).contiguous().to(weights.device)
+    trained = [tensor for tensor in weights.tensors.values() if tensor.requires_grad]
+
+    def run(layout: torch.memory_format) -> list[Tensor]:
+        batch = images.to(memory_format=layout)
+        with torch.no_grad():
+            logits = [_run(weights, architecture, batch, training=False) for architecture in paths.covering]
+        loss = _run(weights, paths.largest, batch, training=False).logsumexp(dim=1).sum()
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True) if loss.requires_grad else ()
+        return [*logits, *(gradient for gradient in gradients if gradient is not None)]
+
+    return layout_for(run)
+
+
+def _run(weights: SharedWeights, architecture: Mapping[str, Any], images: Tensor, *, training: bool = True) -> Tensor:
     try:
-        return weights(architecture, images)
+        return first_output(weights(architecture, images, training=training))  # type: ignore[no-any-return]
     except Exception as error:  # a user's module may raise anything
         name, canonical = weights.space.space_class.__name__, weights.space.canonical(architecture)
         raise SlimsearchError(f"{name} {canonical} fails in training: {describe_error(error)}") from error
@@ -181,8 +201,10 @@ class PathSampler:
         self._sizes = _sizes(weights, points)
         self.largest = self._sized(points[0], -1)
         one_at_a_time = [variant for choice in self._choices for variant in _variants(weights, points, choice)]
-        for point in [*points, *one_at_a_time]:
-            weights.extend(self._sized(point, -1), seed)
+        self.covering = [self._sized(point, -1) for point in [*points, *one_at_a_time]]
+        """Architectures that have every value of every choice."""
+        for architecture in self.covering:
+            weights.extend(architecture, seed)
         # Combinations of choices can have their own tensors: sample until many in a row add none.
         without_new = drawn = 0
         while without_new < _WITHOUT_NEW and drawn < MAX_COVERING:

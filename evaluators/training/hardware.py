@@ -24,10 +24,12 @@ def device_for(name: str) -> str:
     """The device to train on, "cpu" or "cuda"; "auto" takes CUDA if it is available.
 
     Raises:
-        SlimsearchError: "cuda" is asked for and not available.
+        SlimsearchError: the name is unknown, or "cuda" is asked for and not available.
     """
     import torch
 
+    if name not in ("auto", "cpu", "cuda"):
+        raise SlimsearchError(f"device {name!r} is unknown; known: auto, cpu, cuda")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slimsearch.compression import AfterStep, LossTerm, Network
+from slimsearch.compression import AfterStep, LossTerm, Network, set_layout
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.meter import Meter
@@ -18,6 +18,7 @@ from slimsearch.evaluators.training.checkpoint import Checkpoint
 from slimsearch.evaluators.training.cpu_speedups import keep_channels_last, reuse_freed_memory, speed_up_dropout
 from slimsearch.evaluators.training.folded_norm import fold, insert
 from slimsearch.evaluators.training.hardware import autocast, network_precision, threads
+from slimsearch.evaluators.training.probe import TrainingProbe, first_output
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _CALIBRATION_IMAGES = 256
 _EVALUATION_BATCH = 512
 _DRY_RUN_IMAGES = 64
+AUGMENTATIONS = ("none", "shift", "shift-flip", "auto")
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 """Called with the epoch, from 1, and its metrics; returns whether the training continues."""
@@ -63,6 +65,24 @@ class TrainingSettings:
     normalise: bool = False
     epoch_images: int | None = None
     threads: int = 1
+
+    def check(self) -> None:
+        """Check settings that come from Python.
+
+        Raises:
+            SlimsearchError: a value is out of range.
+        """
+        for name, known in {"augmentation": AUGMENTATIONS, "precision": ("auto", "fp32", "bf16", "mixed")}.items():
+            if getattr(self, name) not in known:
+                raise SlimsearchError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(known)}")
+        for name in ("batch_size", "threads", *([] if self.epoch_images is None else ["epoch_images"])):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise SlimsearchError(f"{name} {value!r} is not a whole number above 0")
+        for name, most in {"learning_rate": math.inf, "weight_decay": math.inf, "warm_up": 1.0}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < most or (value == 0 and name != "weight_decay"):
+                raise SlimsearchError(f"{name} {value!r} is not a number above 0{' and below 1' if most == 1 else ''}")
 
 
 class ImageTraining:
@@ -142,6 +162,14 @@ class ImageTraining:
             raise SlimsearchError("latency cannot be measured in this training")
         return self._latency(network)
 
+    def check(self, network: Network) -> None:
+        """Try the first step of a training.
+
+        Raises:
+            SlimsearchError: the network cannot be trained, see `TrainingProbe`.
+        """
+        TrainingProbe(network, self._data).check_training()
+
     def fit(
         self,
         network: Network,
@@ -165,7 +193,7 @@ class ImageTraining:
             after_step: callbacks after each step of the optimizer.
 
         Raises:
-            SlimsearchError: the loss is not finite.
+            SlimsearchError: the network cannot be trained, or the loss is not finite.
             StoppedEarly: `on_epoch` returned False.
         """
         with threads(self._settings.threads), reuse_freed_memory(), self._meter.training():
@@ -181,16 +209,27 @@ class ImageTraining:
         settings, train = self._settings, self._data.train
         device = torch.device(settings.device)
         example = self._data.normalise(train.images[:2])
-        settings = replace(settings, precision=network_precision(settings.precision, network, example))
+        module = network.copy_module().to(device)
+        probe = TrainingProbe(Network(module), self._data, settings.device)
+        probe.check_training()
+        layout = probe.layout()
+        precision = network_precision(settings.precision, network, example)
+        if precision == "bf16" and not probe.runs_in(precision, layout):
+            precision = "fp32"
+        settings = replace(settings, precision=precision)
         torch.manual_seed(self._seed)
-        module = _to(network.copy_module(), device, torch.channels_last).train()
+        set_layout(module.train(), layout)
         inserted: list[str] = []
         if settings.normalise and not losses and not after_step:
             inserted = insert(module, example.to(device))
         attached = [term.attach(module) for term in losses]
         for callback in after_step:
             callback.attach(module)
-        undo_speedups = [speed_up_dropout(module), keep_channels_last(module)] if settings.device == "cpu" else []
+        undo_speedups = []
+        if settings.device == "cpu":
+            undo_speedups.append(speed_up_dropout(module))
+            if layout == torch.channels_last:
+                undo_speedups.append(keep_channels_last(module))
         order = np.random.default_rng(self._seed)
         count = min(len(train), settings.epoch_images or len(train))
         steps = max(1, count // settings.batch_size)  # the last, smaller batch of an epoch is left out
@@ -203,7 +242,7 @@ class ImageTraining:
         if augment == "none":
             with autocast(settings.precision, settings.device):
                 for term in losses:
-                    term.look_through(self._in_order(device))
+                    term.look_through(self._in_order(device, layout))
         checkpoint = Checkpoint(module, optimizer, order, [*losses, *after_step], self._checkpoint)
         for epoch in range(checkpoint.resume(epochs * steps) + 1, epochs + 1):
             permutation = self._order_of(epoch, count, order)
@@ -212,12 +251,12 @@ class ImageTraining:
                 done = (epoch - 1) * steps + step
                 set_rate(optimizer, peak, done, epochs * steps, settings.warm_up)
                 chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
-                images, labels = training_batch(self._data, chosen, augment, order, device)
+                images, labels = training_batch(self._data, chosen, augment, order, device, layout)
                 if augment == "none":
                     for term in losses:
                         term.see(torch.from_numpy(chosen))
                 with autocast(settings.precision, settings.device):
-                    logits = module(images)
+                    logits = first_output(module(images))
                     loss = F.cross_entropy(logits.float(), labels) * own_weight
                     for term in losses:
                         loss = loss + term.weight * term(images, logits)
@@ -237,7 +276,7 @@ class ImageTraining:
             if epoch < epochs:
                 checkpoint.save(epoch, epochs * steps)
             if self._on_epoch is not None:
-                scores = {"train_loss": train_loss, **validate(module, self._data, settings, self._meter)}
+                scores = {"train_loss": train_loss, **validate(module, self._data, settings, self._meter, layout)}
                 if not self._on_epoch(epoch, scores):
                     raise StoppedEarly
         for term in losses:
@@ -246,7 +285,8 @@ class ImageTraining:
         for undo in undo_speedups:
             undo()
         fold(module, inserted)
-        module = _to(module, torch.device("cpu"), torch.contiguous_format).eval()
+        module = module.cpu().eval()
+        set_layout(module, torch.contiguous_format)  # all other code expects it
         return Network(module, network.structure, network.quantization)
 
     def _order_of(
@@ -262,11 +302,9 @@ class ImageTraining:
         first = (epoch - 1) * count - passes[0] * total
         return images[first : first + count]
 
-    def _in_order(self, device: torch.device) -> Iterator[Tensor]:
-        import torch
-
+    def _in_order(self, device: torch.device, layout: torch.memory_format) -> Iterator[Tensor]:
         for images, _ in self._data.batches(self._data.train, _EVALUATION_BATCH):
-            yield images.to(device, memory_format=torch.channels_last)
+            yield images.to(device, memory_format=layout)
             self._meter.pause_if_measuring()
 
 
@@ -298,7 +336,7 @@ def augmentation_of(settings: TrainingSettings, data: Dataset) -> str:
 
 def training_batch(
     data: Dataset, chosen: np.ndarray[tuple[int], np.dtype[np.int64]], augment: str, order: np.random.Generator,
-    device: torch.device,
+    device: torch.device, layout: torch.memory_format,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Augmented, normalized training images (N, C, H, W) float32 and labels (N,) int64 at the indices `chosen`."""
     import torch
@@ -306,11 +344,13 @@ def training_batch(
     images = data.train.images[chosen]
     if augment != "none":
         images = _shift(images, order, flip=augment == "shift-flip")
-    batch = data.normalise(images).to(device, memory_format=torch.channels_last)
+    batch = data.normalise(images).to(device, memory_format=layout)
     return batch, torch.from_numpy(data.train.labels[chosen]).to(device)
 
 
-def validate(module: nn.Module, data: Dataset, settings: TrainingSettings, meter: Meter) -> dict[str, float]:
+def validate(
+    module: nn.Module, data: Dataset, settings: TrainingSettings, meter: Meter, layout: torch.memory_format
+) -> dict[str, float]:
     """``val_accuracy`` and ``val_loss`` of `module` on the validation split; leaves it in training mode."""
     import torch
     import torch.nn.functional as F
@@ -319,7 +359,7 @@ def validate(module: nn.Module, data: Dataset, settings: TrainingSettings, meter
     right, loss, validation = 0, 0.0, data.validation
     with torch.no_grad(), autocast(settings.precision, settings.device):
         for images, labels in data.batches(validation, _EVALUATION_BATCH):
-            batch = images.to(settings.device, memory_format=torch.channels_last)
+            batch = images.to(settings.device, memory_format=layout)
             logits = module(batch).float().cpu()
             targets = torch.from_numpy(labels)
             right += int((logits.argmax(dim=1) == targets).sum())
@@ -327,11 +367,6 @@ def validate(module: nn.Module, data: Dataset, settings: TrainingSettings, meter
             meter.pause_if_measuring()
     module.train()
     return {"val_accuracy": right / len(validation), "val_loss": loss / len(validation)}
-
-
-def _to(module: nn.Module, device: torch.device, layout: torch.memory_format) -> nn.Module:
-    """`module`, moved in place. Convolutions train fastest in channels_last; all other code expects contiguous."""
-    return module.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
 def parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:

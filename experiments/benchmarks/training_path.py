@@ -172,7 +172,9 @@ def compared(trick: Trick, space_name: str, networks: int) -> dict[str, Any]:
             taken, trained = trained_by(variant, network, data, seed)
             seconds[on].append(taken)
             if trick.accuracy:
-                scores = training_path.validate(trained.module, data, variant.settings, Meter())
+                scores = training_path.validate(
+                    trained.module, data, variant.settings, Meter(), torch.contiguous_format
+                )
                 accuracies[on].append(scores["val_accuracy"])
     ratios = [a / b for a, b in zip(seconds[False], seconds[True], strict=True)]
     row: dict[str, Any] = {

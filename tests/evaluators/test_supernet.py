@@ -271,6 +271,16 @@ def test_a_loss_that_is_not_finite_is_an_error(digits: Dataset) -> None:
         train_supernet(space, few(digits, 64), SETTINGS, epochs=1, seed=0)
 
 
+def test_networks_that_need_contiguous_memory_are_trained(digits: Dataset) -> None:
+    space = ModelSpace.load(f"{SPACES}:Viewed", (1, 8, 8), 10)
+    losses: list[float] = []
+    train_supernet(
+        space, few(digits, 256), SETTINGS, epochs=2, seed=0,
+        on_epoch=lambda epoch, scores: losses.append(scores["train_loss"]) or True,
+    )  # fmt: skip
+    assert losses[1] < losses[0]
+
+
 def test_a_network_that_fails_in_training_is_named(digits: Dataset) -> None:
     space = ModelSpace.load(f"{SPACES}:SometimesFails", (1, 8, 8), 10)
     with pytest.raises(SlimsearchError, match=r"'width': 16} fails in training: RuntimeError: width 16 gave up"):
@@ -418,7 +428,7 @@ def test_candidates_inherit_and_are_scored_by_their_file(
     assert found[0]["val_accuracy"] == found[1]["val_accuracy"]
     data = Dataset.load(digits_directory)
     subnet = trained.subnet({"width": 16}, calibration_images(data)).train()
-    expected = validate(subnet, data, SETTINGS, Meter())
+    expected = validate(subnet, data, SETTINGS, Meter(), torch.contiguous_format)
     assert found[0]["val_accuracy"] == pytest.approx(expected["val_accuracy"], abs=1e-9)
     assert found[0]["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-4)
     (tmp_path / "trained").mkdir()
