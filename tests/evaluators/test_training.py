@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from slimsearch import compression
-from slimsearch.compression import LossTerm, Network
+from slimsearch.compression import AfterStep, LossTerm, Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import ImageTraining, Meter, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset, Split
@@ -118,8 +118,12 @@ def test_loss_terms_and_callbacks_are_used(digits: Dataset, network: Network) ->
         def __call__(self, images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
             return logits.square().mean()  # pulls all logits to zero, against the labels' will
 
+    class Record(AfterStep):
+        def __call__(self, module: nn.Module, step: int, total: int) -> None:
+            steps.append((step, total))
+
     trained = ImageTraining(digits, TrainingSettings(), 0).fit(
-        network, epochs=2, losses=[Term()], after_step=[lambda module, step, total: steps.append((step, total))]
+        network, epochs=2, losses=[Term()], after_step=[Record()]
     )
     count = 2 * (len(digits.train) // 64)
     assert steps == [(step, count) for step in range(count)]
