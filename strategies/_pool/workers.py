@@ -244,7 +244,8 @@ def _stop(processes: list[BaseProcess]) -> None:
     for number, seconds in ((signal.SIGTERM, _SECONDS_TO_END), (signal.SIGKILL, float("inf"))):
         for process in processes:
             if process.is_alive() and process.pid is not None:
-                os.kill(process.pid, number)
+                with contextlib.suppress(ProcessLookupError):  # it has ended since
+                    os.kill(process.pid, number)
         _ended(processes, seconds)
 
 
