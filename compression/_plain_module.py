@@ -18,7 +18,7 @@ def copy_module(module: nn.Module) -> nn.Module:
     Raises:
         SlimsearchError: the module cannot be copied.
     """
-    results = {id(tensor): tensor.detach() for layer in module.modules() for tensor in _results(vars(layer), 2)}
+    results = {id(tensor): tensor.detach() for layer in module.modules() for tensor in _results(vars(layer), 3)}
     try:
         return copy.deepcopy(module, dict(results))
     except Exception as error:  # whatever the parts of a module raise
@@ -96,6 +96,10 @@ def fold_parametrizations(module: nn.Module) -> None:
                 torch.nn.utils.remove_weight_norm(layer, hook.name)
             elif isinstance(hook, SpectralNorm):
                 torch.nn.utils.remove_spectral_norm(layer, hook.name)
+                for hooks in (layer._state_dict_hooks, layer._load_state_dict_pre_hooks):  # PyTorch leaves its own
+                    for key, own in list(hooks.items()):
+                        if "spectral_norm" in type(getattr(own, "hook", own)).__module__:
+                            del hooks[key]
             else:
                 prune.remove(layer, hook._tensor_name)  # type: ignore[no-untyped-call]
         if parametrize.is_parametrized(layer):
@@ -103,7 +107,8 @@ def fold_parametrizations(module: nn.Module) -> None:
             kind = type(layer)
             layer.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
             for name in list(layer.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+                with torch.enable_grad():  # a weight without gradient would become a buffer
+                    parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
 
 
 def _weight_hooks(layer: nn.Module) -> Iterator[Any]:

@@ -53,7 +53,7 @@ def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Qua
         reduce_range=plan.target == "any",
         calibrate_method=methods[plan.calibration],
         extra_options=options,
-        nodes_to_exclude=_float_nodes(prepared, plan.keep_float),
+        nodes_to_exclude=[*_float_nodes(prepared, plan.keep_float), *_wide_norms(prepared)],
     )
     return quantized
 
@@ -83,6 +83,15 @@ def _float_nodes(prepared: Path, which: str) -> list[str]:
     if missing:
         raise SlimsearchError(f"layer '{missing[0]}' cannot stay in float32: the file has no layer of that name")
     return [found[name] for name in wanted]
+
+
+def _wide_norms(prepared: Path) -> list[str]:
+    """Names of the norms over several dimensions, whose scales ONNX Runtime cannot quantize."""
+    import onnx
+
+    graph = onnx.load(str(prepared)).graph
+    dimensions = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    return [n.name for n in graph.node if n.op_type == "LayerNormalization" and dimensions.get(n.input[1]) != 1]
 
 
 def _overrides(prepared: Path, learned: Mapping[str, LearnedRange]) -> dict[str, list[dict[str, Any]]]:

@@ -62,6 +62,8 @@ class Channels:
     """
 
     def __init__(self, module: nn.Module, images: Tensor, round_to: int = 1) -> None:
+        import torch
+
         self._images = contiguous_copy(images[:_COMPARED])
         self._round_to = round_to
         self._module = copy_module(module).eval().float()
@@ -77,7 +79,8 @@ class Channels:
         self._names = {layer: name for name, layer in self._shadow.named_modules()}
         try:
             last = self._shadow.get_submodule(self._last)
-            groups, lost = Dependencies(self._shadow, self._images[:2]).groups(last)
+            with torch.enable_grad():
+                groups, lost = Dependencies(self._shadow, self._images[:2]).groups(last)
         except Exception as error:  # torch-pruning raises whatever its analysis runs into
             layers = " and ".join(repr(layer) for layer in blamed_layers(error, self._names)[:3])
             raise SlimsearchError(

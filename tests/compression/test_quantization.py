@@ -223,3 +223,29 @@ def test_a_layer_that_is_not_there_cannot_stay_in_float32(space: ModelSpace, tra
     network = Network(space.build({"width": 32}).eval())
     with pytest.raises(SlimsearchError, match="there is no layer 'nothing'; layers: "):
         compression.Recipe.parse({"quantize": {"keep_float": "nothing"}}).apply(network, training)
+
+
+@pytest.mark.parametrize("norm", [[8, 8, 8], [8, 8], [8]], ids=str)
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("recipe", ["quantize", "qat:epochs=1"])
+def test_norms_over_several_dimensions(
+    norm: list[int], affine: bool, recipe: str, digits: Dataset, tmp_path: Path
+) -> None:
+    from torch import nn
+
+    class Untrained(ImageTraining):
+        def fit(self, network: Network, **settings: object) -> Network:  # type: ignore[override]
+            return network
+
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.LayerNorm(norm, elementwise_affine=affine), nn.ReLU(), nn.Conv2d(8, 8, 3),
+        nn.Flatten(), nn.Linear(288, 10),
+    )  # fmt: skip
+    training = Untrained(digits, TrainingSettings(), seed=0)
+    network = compression.Recipe.parse(recipe).apply(Network(module.eval()), training)
+    compression.export_onnx(network, tmp_path / "int8.onnx", training.calibration)
+    with torch.no_grad():
+        expected = network.module(training.calibration).numpy()
+    found = DeployedModel(tmp_path / "int8.onnx")(training.calibration.numpy())
+    assert np.abs(found - expected).max() < 0.15 * np.abs(expected).max()
