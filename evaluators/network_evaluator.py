@@ -19,6 +19,7 @@ from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.network_pipeline import FileLatencies, LatencySettings, NetworkPipeline
 from slimsearch.evaluators.objective import finite_numbers
 from slimsearch.evaluators.task import Artifact, Outcome, ReportEpoch, Task
+from slimsearch.evaluators.training.hardware import memory_errors
 from slimsearch.evaluators.training.image_training import ImageTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.training.reuse import NetworkCache, copy_matching_weights
 from slimsearch.files import atomic
@@ -118,7 +119,7 @@ class NetworkEvaluator:
 
     def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
         """Train the architecture of `task` or load its start, apply the rest of the recipe, export and score."""
-        with self._meter.computing():
+        with memory_errors(), self._meter.computing():
             started, trained = time.perf_counter(), self._meter.training_seconds
             report = _ContinuousEpochs(report)
             pipeline = NetworkPipeline(

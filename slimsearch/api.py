@@ -236,12 +236,13 @@ def load_network(run_dir: str | Path, model: dict[str, Any], *, space: Any = Non
 
 
 def load_dataset(
-    data: Any, *, root: str | Path | None = None, download: bool = False, image_size: int | None = None
-) -> Dataset:
+    data: Any, *, root: str | Path | None = None, download: bool = False, image_size: int | None = None,
+    drop_duplicates: bool = False,
+) -> Dataset:  # fmt: skip
     """A data set with its splits, as a run reads it (see `slimsearch.evaluators.datasets.load_dataset`)."""
     from slimsearch.evaluators.datasets import load_dataset as load
 
-    return load(data, root=root, download=download, image_size=image_size)
+    return load(data, root=root, download=download, image_size=image_size, drop_duplicates=drop_duplicates)
 
 
 def accuracy(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> float:

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# The same for every run, whatever its seed: runs on one data set are comparable.
-_SPLIT_SEED = 0
-_VALIDATION_OF_TRAIN = 0.1  # if the source has its own test set
-_VALIDATION_OF_ALL = _TEST_OF_ALL = 0.15  # otherwise
-_DESCRIPTION = {"name": str, "classes": [str], "mean": [float], "std": [float], "augmentation": str}
+WHITE = 65535
+"""Value of white in images of integers with more than 8 bits, unless the images of a data set have fewer bits."""
+
+_DESCRIPTION = {"name": str, "classes": [str], "mean": [float], "std": [float], "augmentation": str, "white?": int}
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,9 @@ class Raw:
     Attributes:
         images, labels: (N, C, H, W) uint8 and (N,) int64.
         classes: class names, in the order of the labels.
-        test: the source's own test set, or None.
+        validation, test: the source's own splits, or None.
         augmentation: "none", "shift" or "shift-flip", as far as it keeps the labels valid.
+        white: value of white in image files with more than 8 bits.
     """
 
     images: Array
@@ -53,6 +53,8 @@ class Raw:
     classes: tuple[str, ...]
     test: Split | None = None
     augmentation: str = "shift"
+    validation: Split | None = None
+    white: int = WHITE
 
 
 class Source(Protocol):
@@ -75,6 +77,7 @@ class Dataset:
         test: None in workers, so that a search cannot use it.
         mean, std: per channel of the training images, of pixel / 255.
         augmentation: "none", "shift" or "shift-flip".
+        white: value of white in image files with more than 8 bits.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: str
+    white: int = WHITE
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -98,8 +102,8 @@ class Dataset:
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             if split is not None:
-                digest.update(np.ascontiguousarray(split.images).tobytes())
-                digest.update(np.ascontiguousarray(split.labels).tobytes())
+                digest.update(np.ascontiguousarray(split.images).data)
+                digest.update(np.ascontiguousarray(split.labels).data)
         return digest.hexdigest()[:16]
 
     def normalise(self, images: Array) -> Tensor:
@@ -127,6 +131,7 @@ class Dataset:
             "mean": json.dumps([round(m, 6) for m in self.mean]),
             "std": json.dumps([round(s, 6) for s in self.std]),
             "classes": json.dumps(list(self.classes)),
+            **({} if self.white == WHITE else {"white": json.dumps(self.white)}),
         }
 
     def save(self, directory: Path) -> None:
@@ -137,7 +142,7 @@ class Dataset:
             np.save(directory / f"{label}_labels.npy", split.labels, allow_pickle=False)
         rest = {
             "name": self.name, "classes": self.classes, "mean": self.mean, "std": self.std,
-            "augmentation": self.augmentation,
+            "augmentation": self.augmentation, "white": self.white,
         }  # fmt: skip
         (directory / "dataset.json").write_text(json.dumps(rest), encoding="utf-8")
 
@@ -165,91 +170,5 @@ class Dataset:
         return cls(
             name=rest["name"], classes=tuple(rest["classes"]), train=train, validation=validation, test=None,
             mean=tuple(rest["mean"]), std=tuple(rest["std"]), augmentation=rest["augmentation"],
+            white=rest.get("white", WHITE),
         )  # fmt: skip
-
-
-def split(raw: Raw, name: str, image_size: int | None = None) -> Dataset:
-    """Split a data set, stratified by class; the same split for every run.
-
-    If the source has its own test set, 10% of the rest is for validation; otherwise 15% each for validation and test.
-
-    Args:
-        raw: the images.
-        name: of the data set.
-        image_size: side in pixels that images are resized to; None: unchanged.
-
-    Raises:
-        SlimsearchError: there are fewer than 2 classes, or fewer than 3 images of a class.
-    """
-    images, test = raw.images, raw.test
-    if image_size is not None:
-        images = _resized(images, image_size)
-        test = Split(_resized(test.images, image_size), test.labels) if test is not None else None
-    if test is not None and test.images.shape[1:] != images.shape[1:]:
-        raise SlimsearchError(
-            f"data set '{name}': images have the shape {images.shape[1:]}, test images {test.images.shape[1:]}"
-        )
-    counts = np.bincount(raw.labels, minlength=len(raw.classes))
-    if len(raw.classes) < 2:
-        raise SlimsearchError(f"data set '{name}' has {len(raw.classes)} class; at least 2 are needed")
-    if counts.min() < 3:
-        scarce = raw.classes[int(counts.argmin())]
-        raise SlimsearchError(f"data set '{name}': class '{scarce}' has {counts.min()} images; at least 3 are needed")
-    fractions = (_VALIDATION_OF_TRAIN,) if test is not None else (_VALIDATION_OF_ALL, _TEST_OF_ALL)
-    train, *held_out = _stratified(raw.labels, fractions)
-    train_images = images[train]
-    mean, std = _statistics(train_images)
-    if test is None:
-        test = Split(images[held_out[1]], raw.labels[held_out[1]])
-    return Dataset(
-        name=name,
-        classes=raw.classes,
-        train=Split(train_images, raw.labels[train]),
-        validation=Split(images[held_out[0]], raw.labels[held_out[0]]),
-        test=test,
-        mean=mean,
-        std=std,
-        augmentation=raw.augmentation,
-    )
-
-
-def _stratified(labels: Array, fractions: tuple[float, ...]) -> list[Array]:
-    """Indices of the remaining images, then of one part per fraction, each with the same share of every class."""
-    rng = np.random.default_rng(_SPLIT_SEED)
-    indices: list[list[Array]] = [[] for _ in range(len(fractions) + 1)]
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        start = 0
-        for position, fraction in enumerate(fractions, start=1):
-            size = max(1, round(len(members) * fraction))
-            indices[position].append(members[start : start + size])
-            start += size
-        indices[0].append(members[start:])
-    return [np.sort(np.concatenate(arrays)) for arrays in indices]
-
-
-def _statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, of pixel / 255."""
-    mean, std = [], []
-    for channel in range(images.shape[1]):
-        counts = np.bincount(images[:, channel].ravel(), minlength=256)
-        values = np.arange(256) / 255
-        average = float((counts * values).sum() / counts.sum())
-        variance = float((counts * (values - average) ** 2).sum() / counts.sum())
-        mean.append(average)
-        std.append(max(variance**0.5, 1e-3))
-    return tuple(mean), tuple(std)
-
-
-def _resized(images: Array, size: int) -> Array:
-    import torch
-    import torch.nn.functional as F
-
-    if images.shape[2:] == (size, size):
-        return images
-    batches = []
-    for start in range(0, len(images), 1024):
-        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + 1024])).float()
-        batch = F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        batches.append(batch.round().clamp(0, 255).to(torch.uint8).numpy())
-    return np.concatenate(batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from slimsearch.compression import read_onnx
-from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators.datasets import read_image
+from slimsearch.errors import SlimsearchError, escaped
+from slimsearch.evaluators.datasets import WHITE, read_header, read_image
 from slimsearch.evaluators.deployed.deployed_model import DeployedModel
 from slimsearch.reading import mismatch
+
+_log = logging.getLogger(__name__)
 
 _BATCH = 64
 _METADATA = {"classes": [str], "mean": [float], "std": [float]}
@@ -54,12 +57,15 @@ class Classifier:
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         try:
             facts = {name: json.loads(metadata[name]) for name in _METADATA}
+            facts |= {"white": json.loads(metadata.get("white", str(WHITE)))}
         except (KeyError, ValueError, RecursionError) as error:
             raise SlimsearchError(
                 f"'{path}': the metadata has no {', '.join(_METADATA)} as JSON; export the model with Slimsearch"
             ) from error
         shape = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim][1:]
-        wrong = mismatch(facts, _METADATA, "metadata")
+        wrong = mismatch(facts, _METADATA | {"white": int}, "metadata")
+        if wrong is None and facts["white"] < 1:
+            wrong = f"white is {facts['white']}"
         if wrong is None and (len(shape) != 3 or min(shape) < 1 or shape[0] not in (1, 3)):
             wrong = f"the input has the shape {shape}, not (C, H, W) with 1 or 3 channels"
         if wrong is None and not len(facts["mean"]) == len(facts["std"]) == shape[0]:
@@ -68,6 +74,7 @@ class Classifier:
             raise SlimsearchError(f"'{path}': {wrong}")
         self.classes = tuple(facts["classes"])
         self.input_shape = tuple(shape)
+        self._white = facts["white"]
         self._mean, self._std = (np.array(facts[name], np.float32)[:, None, None] for name in ("mean", "std"))
         self._model = DeployedModel(path, threads, runtime)
 
@@ -98,5 +105,7 @@ class Classifier:
     def _input(self, path: Path) -> Any:
         """(C, H, W) float32, normalized."""
         channels, height, width = self.input_shape
-        pixels = read_image(path, (height, width), channels).reshape(height, width, channels)
+        if (frames := read_header(path).frames) > 1:
+            _log.warning("'%s' has %d frames or pages, of which the first is classified", escaped(str(path)), frames)
+        pixels = read_image(path, (height, width), channels, self._white).reshape(height, width, channels)
         return ((pixels.transpose(2, 0, 1).astype(np.float32) / 255) - self._mean) / self._std

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimsearch.compression import Network
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,6 +18,24 @@ _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16
 
 # Minimum MACs per output element; above it, bfloat16 was not slower in any network that was measured.
 _DENSE = 10.0
+_OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad allocation", "bad_alloc")
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """A context in which running out of memory, also that of a GPU, is one line that says what would need less.
+
+    Raises:
+        SlimsearchError: memory runs out in this context.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            raise SlimsearchError(
+                f"out of memory ({first_line(error)}); pass a smaller --image-size or --batch-size, or fewer --workers"
+            ) from error
+        raise
 
 
 def device_for(name: str) -> str:

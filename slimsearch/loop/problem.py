@@ -285,6 +285,7 @@ def _dataset(configuration: Configuration, data: Any) -> Dataset:
         root=configuration.data_root,
         download=configuration.download,
         image_size=configuration.image_size,
+        drop_duplicates=configuration.drop_duplicates,
     )
 
 

@@ -102,6 +102,9 @@ class Configuration:
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
     download: bool = _option(False, "fetch the data set into --data-root if it is not there")
     image_size: int | None = _option(None, "resize every image to a square of this many pixels")
+    drop_duplicates: bool = _option(
+        False, "drop training images that are copies of others, and validation images that are copies of test images"
+    )
     objectives: str = _option(
         "val_accuracy,latency_ms,size_kib",
         "one or more metrics, comma separated; your own with a direction, such as energy:min",

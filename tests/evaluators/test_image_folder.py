@@ -1,11 +1,15 @@
-"""A user's own images: folders, arrays, and errors."""
+"""Image folders: layouts, the files that are read, those that are skipped, and mistakes."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from slimsearch.errors import SlimsearchError
@@ -16,7 +20,7 @@ def write(
     folder: Path, count: int = 10, size: tuple[int, int] = (9, 9), mode: str = "RGB", suffix: str = "png"
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(count)
+    rng = np.random.default_rng([count, *str(folder).encode()])
     shape = (*reversed(size), 3) if mode == "RGB" else tuple(reversed(size))
     for i in range(count):
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{i}.{suffix}")
@@ -84,6 +88,167 @@ def test_mistakes(make: object, said: str, tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
+TRAIN = st.sampled_from(["train", "training", "Train"])
+VALIDATION = st.sampled_from([None, "val", "valid", "validation", "dev", "VAL"])
+TEST = st.sampled_from([None, "test", "testing", "Test"])
+JUNK = [
+    "._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", ".hidden/0.png", "__MACOSX/a/._0.png", "@eaDir/0.png",
+    ".ipynb_checkpoints/0.png",
+]  # fmt: skip
+FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+@FEW
+@given(
+    TRAIN, VALIDATION, TEST, st.tuples(st.integers(10, 14), st.integers(3, 6), st.integers(3, 6)),
+    st.lists(st.tuples(st.sampled_from(["", "train", "train/a", "train/b"]), st.sampled_from(JUNK)), max_size=4),
+    st.booleans(),
+)  # fmt: skip
+def test_layouts(
+    tmp_path_factory: pytest.TempPathFactory, train: str, validation: str | None, test: str | None,
+    counts: tuple[int, int, int], junk: list[tuple[str, str]], nested: bool,
+) -> None:  # fmt: skip
+    root = tmp_path_factory.mktemp("layout")
+    for part, count in zip((train, validation, test), counts, strict=True):
+        for name in ("a", "b"):
+            if part is not None:
+                write(root / part / name / ("2023/may" if nested else ""), count)
+    for folder, name in junk:
+        path = root / folder.replace("train", train) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes([0, 5, 22, 7]) + b"Mac OS X")
+    data = load_dataset(root)
+    assert data.classes == ("a", "b")
+    assert data.test is not None
+    of_train = 2 * counts[0]
+    held = (
+        1 if validation or test else max(1, round(counts[0] * 0.15))
+    )  # of each class, for each split without a folder
+    sizes = [2 * counts[position] if part else 2 * held for position, part in ((1, validation), (2, test))]
+    assert [len(data.validation), len(data.test)] == sizes
+    assert len(data.train) == of_train - 2 * held * [validation, test].count(None)
+
+
+@pytest.mark.parametrize("parts", [["val"], ["test"], ["test", "valid"], ["testing", "validation"]])
+def test_without_training_images(parts: list[str], tmp_path: Path) -> None:
+    for part in parts:
+        write(tmp_path / part / "a")
+        write(tmp_path / part / "b")
+    with pytest.raises(SlimsearchError, match=f"has {'.*, '.join(parts)}.* but no train/ .*expected train/<class>"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["car", "train"], ["invalid", "valid"], ["dev", "test", "x"]])
+def test_classes_that_are_called_like_splits(names: list[str], tmp_path: Path) -> None:
+    for name in names:
+        write(tmp_path / name)
+    assert load_dataset(tmp_path).classes == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (["val/a", "val/b", "valid/a", "valid/b"], "has val/ and valid/, both for validation"),
+        (["test"], "'test' has no class folders"),
+        (["val/a"], "train and val have different classes .b in only one"),
+        (["test/A", "test/b"], "A, a in only one"),
+    ],
+)
+def test_splits_that_do_not_fit(others: list[str], said: str, tmp_path: Path) -> None:
+    for folder in ("train/a", "train/b", *others):
+        write(tmp_path / folder)
+    with pytest.raises(SlimsearchError, match=said):
+        load_dataset(tmp_path)
+
+
+def test_one_folder_too_high(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        write(tmp_path / "pets" / name)
+    with pytest.raises(SlimsearchError, match=r"has 1 class, 'pets'; for 2 classes pass '.*pets'"):
+        load_dataset(tmp_path)
+
+
+def said_of(root: Path, caplog: pytest.LogCaptureFixture) -> str:
+    with caplog.at_level(logging.WARNING):
+        load_dataset(root)
+    assert all(message.isprintable() for message in caplog.messages)
+    return "\n".join(caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a/x.heic": 3, "b/y.HEIC": 2, "b/deep/z.txt": 1}, "6 files skipped: .heic 5, .txt 1"),
+        ({"a/README": 1}, "1 file skipped: no ending 1"),
+        ({"a/x.he\x1bic": 1}, r"1 file skipped: .he\x1bic 1"),
+        ({f"a/x.{ending}": 1 for ending in "abcdefghij"}, "and 2 other endings"),
+    ],
+)
+def test_files_that_are_not_read_are_counted(
+    files: dict[str, int], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    for name, count in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        for number in range(count):
+            path.with_stem(f"{path.stem}{number}" if path.suffix else path.stem).write_bytes(b"x")
+    assert said in said_of(tmp_path, caplog)
+
+
+def test_other_folders_links_and_loose_images_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("train/a", "train/b", "test/a", "test/b", "holdout/a"):
+        write(tmp_path / name)
+    write(tmp_path / "train", 2)
+    (tmp_path / "train" / "a" / "more").symlink_to(tmp_path / "holdout")
+    said = said_of(tmp_path, caplog)
+    assert "are not read: holdout" in said
+    assert "2 images are not in a class folder" in said
+    assert "linked folder 1" in said
+
+
+def test_nothing_is_said_of_a_plain_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    assert said_of(tmp_path, caplog) == ""
+
+
+def test_a_class_whose_files_are_not_read(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x.heic").write_bytes(b"x")
+    with pytest.raises(SlimsearchError, match=r"'.*b' has no images .1 file skipped: .heic 1"):
+        load_dataset(tmp_path)
+
+
+def test_more_images_than_memory(tmp_path: Path) -> None:
+    """Two thousand links to one file, whose pixels would need 300 GiB, are refused by their headers alone."""
+    Image.new("1", (9000, 9000)).save(tmp_path / "white.png")
+    for number in range(2000):
+        link = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.hardlink_to(tmp_path / "white.png")
+    with pytest.raises(
+        SlimsearchError, match=r"2,000 images of 9000x9000 .* need \d+.\d GiB .* pass --image-size \d+ or less"
+    ):
+        load_dataset(tmp_path / "images")
+    with pytest.raises(SlimsearchError, match=r"need .* GiB of memory"):
+        load_dataset("digits", image_size=50_000)
+
+
+@pytest.mark.parametrize("name", ["", "~nobody/images", "x" * 5000, "a\0b"])
+def test_names_that_are_no_path(name: str) -> None:
+    with pytest.raises(SlimsearchError, match="unknown data set"):
+        load_dataset(name)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "8"])
+def test_wrong_sizes(size: Any) -> None:
+    with pytest.raises(SlimsearchError, match="is not a whole number from 1"):
+        load_dataset("digits", image_size=size)
+
+
 def test_unknown_names() -> None:
     with pytest.raises(SlimsearchError, match=r"unknown data set 'mnits'; known: cifar10, digits, .*mnist5k"):
         load_dataset("mnits")
@@ -94,51 +259,3 @@ def test_missing_files_of_a_named_data_set(tmp_path: Path) -> None:
         SlimsearchError, match=r"cannot read MNIST below '.*'.*--data-root, or download them with --download"
     ):
         load_dataset("mnist", root=tmp_path)
-
-
-LABELS = np.arange(40) % 4
-
-
-@pytest.mark.parametrize(
-    "images",
-    [
-        np.zeros((40, 8, 8), np.uint8),
-        np.zeros((40, 1, 8, 8), np.uint8),
-        np.zeros((40, 8, 8, 3), np.uint8),
-        np.ones((40, 8, 8), np.float32),
-    ],
-)
-def test_arrays(images: np.ndarray) -> None:
-    data = load_dataset((images, LABELS))
-    assert data.input_shape[1:] == (8, 8)
-    assert data.train.images.dtype == np.uint8
-    assert data.train.images.max() == (255 if images.dtype == np.float32 else 0)
-
-
-def test_a_pytorch_data_set() -> None:
-    pairs = [(np.full((8, 8), i, np.uint8), i % 2) for i in range(40)]
-    data = load_dataset(pairs)
-    assert data.classes == ("0", "1")
-    assert data.input_shape == (1, 8, 8)
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (3, "a data set is a name, a folder"),
-        ((np.zeros((4, 8, 8, 5)), LABELS[:4]), "images have the shape"),
-        ((np.zeros((40, 8, 8), np.uint8), LABELS[:30]), "needed: 40 integers"),
-        ((np.zeros((40, 8, 8), np.uint8), LABELS.astype(float)), "labels are float64"),
-        ((np.full((40, 8, 8), 7.5), LABELS), r"needed: uint8, or floats in \[0, 1\]"),
-        ((np.full((40, 8, 8), np.nan), LABELS), r"needed: uint8, or floats in \[0, 1\]"),
-        ((np.zeros((40, 8, 8), np.uint8), LABELS - 1), "label -1 is negative"),
-        (([[1], [1, 2]], LABELS), "not an array"),
-        ((np.full((40, 8, 8), "x"), LABELS), "images are <U1"),
-        ([(np.zeros((8, 8)), "x")], "pairs of one size"),
-        ([(np.zeros((side, 8)), 0) for side in (8, 8, 9)], "pairs of one size"),
-        ((*[np.zeros((40, 8, 8), np.uint8), LABELS], *[np.zeros((40, 9, 9), np.uint8), LABELS]), "test images"),
-    ],
-)
-def test_wrong_arrays(data: object, said: str) -> None:
-    with pytest.raises(SlimsearchError, match=said):
-        load_dataset(data)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from slimsearch.cli.command_parser import CommandParser, whole_number
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, escaped
 
 HELP = "classify images with an exported file"
 _DESCRIPTION = (
@@ -33,7 +34,7 @@ def parser(program: str) -> CommandParser:
 
 def run(options: dict[str, Any]) -> None:
     from slimsearch.evaluators import RUNTIMES, Classifier
-    from slimsearch.evaluators.datasets import image_files
+    from slimsearch.evaluators.datasets import image_files, skipped_files
 
     if options["top"] < 1:
         raise SlimsearchError(f"--top {options['top']} is less than 1")
@@ -41,19 +42,25 @@ def run(options: dict[str, Any]) -> None:
         raise SlimsearchError(f"--runtime '{options['runtime']}' is none of {', '.join(RUNTIMES)}")
     paths: list[Path] = []
     for named in map(Path, options["images"]):
-        found = image_files(named, "**/*") if named.is_dir() else [named]
+        found, skipped = image_files(named) if named.is_dir() else ([named], Counter())
         if not found:
-            raise SlimsearchError(f"there are no images in '{named}'")
+            raise SlimsearchError(f"there are no images in '{named}'{f': {skipped_files(skipped)}' if skipped else ''}")
+        if skipped:
+            print(f"warning: '{escaped(str(named))}': {skipped_files(skipped)}", file=sys.stderr)
         paths += found
     unread = 0
     for prediction in Classifier(Path(options["file"]), options["runtime"]).predict(paths):
         top = dict(list(prediction.shares.items())[: options["top"]])
         if prediction.error is not None:
             unread += 1
-            print(f"error: {prediction.error}", file=sys.stderr)
+            print(f"error: {escaped(prediction.error)}", file=sys.stderr)
         elif options["json"]:
             print(json.dumps({"image": str(prediction.path), "classes": top}))
         else:
-            print(prediction.path, *(f"{name} {100 * share:.1f}%" for name, share in top.items()), sep="  ")
+            print(
+                escaped(str(prediction.path)),
+                *(f"{escaped(name)} {100 * share:.1f}%" for name, share in top.items()),
+                sep="  ",
+            )
     if unread:
         raise SlimsearchError(f"{unread} of {len(paths)} images could not be read")
