@@ -153,7 +153,7 @@ class Recipe:
         return found
 
     @staticmethod
-    def check_names(words: str) -> None:
+    def check_names(words: str | PlainRecipe) -> None:
         """Check that the stages of a user's recipe exist, without importing them.
 
         Raises:

@@ -8,7 +8,7 @@ from slimsearch.compression import Recipe
 from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.names import built_in_names, check_name
 from slimsearch.options.configuration import FROM_PYTHON, TORCHVISION, Configuration
-from slimsearch.options.recipe_choices import read_choices
+from slimsearch.options.recipe_choices import TRAINING, read_choices
 
 _DATASETS = "slimsearch.evaluators.datasets"
 _BUILT_INS = {
@@ -36,7 +36,8 @@ def check_names(configuration: Configuration) -> None:
     if init is not None and not init.startswith(TORCHVISION) and not Path(init).expanduser().is_file():
         raise SlimsearchError(f"--init: cannot read the weights '{init}': there is no such file")
     if configuration.co_search is not None:
-        read_choices(configuration.co_search)
+        content = read_choices(configuration.co_search).content
+        Recipe.check_names({stage: {} for stage in content if stage != TRAINING})
     else:
         Recipe.check_names(configuration.compress)
 

@@ -15,7 +15,8 @@ from slimsearch.evaluators.datasets import Dataset
 from slimsearch.options.configuration import Configuration
 from slimsearch.search_spaces import Candidate, RecipeSpace
 
-_TRAINING = "training"
+TRAINING = "training"
+"""The entry of training hyper-parameters among the stages."""
 _HYPERPARAMETERS = ("learning_rate", "batch_size", "weight_decay", "augmentation", "warm_up")
 _AUGMENTATIONS = {"none": ["none"], "shift": ["none", "shift"], "shift-flip": ["none", "shift", "shift-flip"]}
 
@@ -29,10 +30,10 @@ def recipe_choices(configuration: Configuration, data: Dataset) -> RecipeSpace |
     if configuration.co_search is None and not configuration.search_hyperparameters:
         return None
     content = dict(read_choices(configuration.co_search).content) if configuration.co_search is not None else {}
-    if configuration.search_hyperparameters and _TRAINING not in content:
+    if configuration.search_hyperparameters and TRAINING not in content:
         rate = configuration.learning_rate
         content = {
-            _TRAINING: {
+            TRAINING: {
                 "learning_rate": [rate / 2.5, rate, rate * 2],
                 "augmentation": _AUGMENTATIONS[data.augmentation],
                 "warm_up": [0.1, 0.25, 0.4],

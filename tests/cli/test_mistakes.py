@@ -76,12 +76,14 @@ def test_mistakes_are_one_clear_line(words: list[str], said: str, run: Run, tmp_
         (["--space", TINY, "--objectives", "val_acuracy"], "val_accuracy"),
         (["--space", TINY, "--trails", "3"], "--trials"),
         (["--space", TINY, "--learning_rate", "3"], "--learning-rate"),
+        (["--space", TINY, "--co-search", "recipe.yaml"], "quantize"),
         (["--config", "quik"], "quick"),
         (["--config", "mine.yaml"], "learning_rate"),
     ],
 )  # fmt: skip
 def test_what_was_meant_is_proposed(words: list[str], meant: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("learning-rate: 1e-3\n")
+    (tmp_path / "recipe.yaml").write_text("training: {learning_rate: [1e-3, 2e-3]}\nquantise: {use: [true, false]}\n")
     done = run(*words)
     assert done.returncode == 2
     assert re.search(f"did you mean '{meant}'", done.stderr), done.stderr

@@ -61,6 +61,13 @@ def test_everything_comes_back(tmp_path: Path, space: ModelSpace) -> None:
     assert again.trials[0].artifacts == {"model": "trials/00000/model.onnx"}
 
 
+def test_a_record_with_text_that_is_no_unicode_is_refused(tmp_path: Path, space: ModelSpace) -> None:
+    with create(tmp_path / "run") as directory:
+        fill(directory, space).fail(3, "\ud800")
+    with RunDirectory(tmp_path / "run", create=False) as directory, pytest.raises(SlimsearchError, match="trial 3 "):
+        Record(directory.open_study(OBJECTIVES), space, OBJECTIVES)
+
+
 def test_finalists_are_one_write(tmp_path: Path, space: ModelSpace) -> None:
     with create(tmp_path / "run") as directory:
         record = fill(directory, space)
