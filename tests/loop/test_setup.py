@@ -74,7 +74,8 @@ def test_a_strategy_is_constructed_once(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from slimsearch.strategies.local import Local\n\n\n"
         "class Own(Local):\n"
-        "    def __post_init__(self):\n"
+        "    def __init__(self, settings):\n"
+        "        super().__init__(settings)\n"
         "        with Path(__file__).with_suffix('.log').open('a') as log:\n"
         "            log.write('constructed\\n')\n"
     )
