@@ -1,9 +1,9 @@
-"""The journal of a run: Optuna's journal file with checksums in each line, to detect damage.
+"""The journal of a run: Optuna's journal file with a checksum in each line, to detect damage.
 
-A line ends with two members that Optuna ignores: ``after``, the CRC-32 of all bytes before it, and ``crc32``, that
-of the line itself. So a line that is changed, removed, repeated or moved is detected, except where the last lines are
-missing: the file is then as it was before they were written. Lines of other programs and of version 0.1 have no
-checksum; the next line covers them.
+The last member of a line, which Optuna ignores, is the CRC-32 of all bytes before the line and of the line itself. So a
+line that is changed, removed, repeated or moved is detected, except where the last lines are missing: the file is then
+as it was before they were written. In runs of older versions, a checksum covers its own line only; lines of other
+programs and of version 0.1 have none. The next line covers them all.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_bytes
 
-_CHECKSUM = re.compile(rb'((?:,"after":"([0-9a-f]{8})")?),"crc32":"([0-9a-f]{8})"}$')
-_UNCONNECTED = "lines at this place were removed, repeated, moved or changed"
+_CHECKSUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}$')
+_START = 1  # of the checksums; not 0, with which the first line would have that of its text alone
+_WRONG_CHECKSUM = "its checksum does not match"
 
 
 class Journal(JournalFileBackend):
@@ -29,7 +30,7 @@ class Journal(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         self._path, self._writing = path, JournalFileSymlinkLock(str(path))
-        self._size, self._crc = 0, 0  # of the bytes that are in the file
+        self._size, self._crc = 0, _START  # of the bytes that are in the file
         super().__init__(str(path), self._writing)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -42,7 +43,7 @@ class Journal(JournalFileBackend):
         try:
             with self._path.open("ab+", buffering=0) as file:
                 if file.seek(0, os.SEEK_END) < self._size:
-                    self._size, self._crc = 0, 0
+                    self._size, self._crc = 0, _START
                 file.seek(self._size)  # other programs may have written since
                 written = file.readall()
                 before, crc = self._size + len(written), zlib.crc32(written, self._crc)
@@ -97,11 +98,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _check(path: Path, whole: bytes) -> int:
     """Check all lines; returns the CRC-32 of `whole` and its last newline."""
-    crc, unchecked = 0, None  # the first of the last lines without a checksum
+    crc, unchecked = _START, None  # the first of the last lines without a checksum
     for position, line in enumerate(whole.split(b"\n") if whole else [], start=1):
         wrong = _wrong(line, crc)
         if wrong is not None:
-            first = position if wrong != _UNCONNECTED or unchecked is None else unchecked
+            first = unchecked if wrong == _WRONG_CHECKSUM and unchecked is not None else position
             raise SlimsearchError(f"'{path}' is damaged in line {first}: {wrong}; nothing was changed")
         unchecked = (unchecked or position) if _CHECKSUM.search(line) is None else None
         crc = zlib.crc32(line + b"\n", crc)
@@ -110,19 +111,17 @@ def _check(path: Path, whole: bytes) -> int:
 
 def _line(log: dict[str, Any], before: int) -> bytes:
     text = json.dumps(log, separators=(",", ":")).encode()
-    text = b'%s,"after":"%08x"}' % (text[:-1], before)
-    return b'%s,"crc32":"%08x"}\n' % (text[:-1], zlib.crc32(text))
+    return b'%s,"crc32":"%08x"}\n' % (text[:-1], zlib.crc32(text, before))
 
 
 def _wrong(line: bytes, before: int) -> str | None:
     """The damage of a line, or None; `before` is the CRC-32 of all bytes before it."""
     found = _CHECKSUM.search(line)
-    if found is not None and zlib.crc32(line[: found.end(1)] + b"}") != int(found[3], 16):
-        return "its checksum does not match"
+    if found is not None:
+        text = line[: found.start()] + b"}"
+        if int(found[1], 16) not in (zlib.crc32(text, before), zlib.crc32(text)):
+            return _WRONG_CHECKSUM
     try:
-        if not isinstance(json.loads(line), dict):
-            return "it is not JSON"
+        return None if isinstance(json.loads(line), dict) else "it is not JSON"
     except (ValueError, RecursionError):
         return "it is not JSON"
-    connected = found is None or found[2] is None or int(found[2], 16) == before
-    return None if connected else _UNCONNECTED

@@ -180,7 +180,7 @@ def edited(lines: list[bytes], edits: list[tuple[str, int, int]]) -> list[bytes]
         if edit == "remove":
             del lines[i]
         elif edit == "repeat":
-            lines.insert(j, lines[i])
+            lines.insert(second % (len(lines) + 1), lines[i])
         else:
             lines[i], lines[j] = lines[j], lines[i]
     return lines
@@ -220,7 +220,7 @@ def test_whole_lines_that_are_removed_repeated_or_moved_are_noticed(
 
 def without_checksums(lines: list[bytes]) -> list[bytes]:
     """As version 0.1 wrote them."""
-    return [re.sub(rb'(,"after":"\w+")?,"crc32":"\w+"}', b"}", line) for line in lines]
+    return [re.sub(rb',"crc32":"\w+"}', b"}", line) for line in lines]
 
 
 def with_single_checksums(lines: list[bytes]) -> list[bytes]:

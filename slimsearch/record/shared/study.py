@@ -161,7 +161,8 @@ def disagreement(study: dict[str, Any], here: dict[str, Any]) -> str | None:
         return f"its space differs: {changed_choices(study, here)}"
     if study["dataset"] != here["dataset"]:
         return "the data set has another hash here"
-    return changed_meaning(study["environment"], here["environment"])
+    theirs, ours = study.get("environment"), here.get("environment")
+    return changed_meaning(theirs, ours) if theirs and ours else None
 
 
 def _without_folders(text: str) -> str:
