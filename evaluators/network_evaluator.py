@@ -119,6 +119,7 @@ class NetworkEvaluator:
 
     def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
         """Train the architecture of `task` or load its start, apply the rest of the recipe, export and score."""
+        self._meter.owner = str(task.directory)
         with memory_errors(), self._meter.computing():
             started, trained = time.perf_counter(), self._meter.training_seconds
             report = _ContinuousEpochs(report)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import Evaluator
-from slimsearch.strategies._pool.fork_server import environment
+from slimsearch.strategies._pool.fork_server import SIGNALS, environment
 from slimsearch.strategies._proposer import ProposerSearch
 from slimsearch.strategies._ray.cluster import cluster, node_lost
 from slimsearch.strategies._ray.tune_proposer import TuneProposer, tune_searcher
@@ -228,6 +228,8 @@ def _run_tune(fit: Callable[[int], Any], searcher: TaskSearcher) -> None:
 def _interruptible() -> Iterator[threading.Event]:
     """Context in which Ctrl-C ends Tune by SIGUSR1, which Tune handles; yields an event that is set by Ctrl-C.
 
+    SIGTERM and SIGHUP do the same, unless they are ignored, as by nohup.
+
     Tune's own handler does not tell that Ctrl-C was pressed, and stays installed. A second Ctrl-C, or one before Tune
     handles SIGUSR1, raises KeyboardInterrupt at once.
     """
@@ -235,16 +237,20 @@ def _interruptible() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield pressed
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGUSR1)}
 
     def interrupt(number: int, frame: Any) -> None:
         again = pressed.is_set()
+        if again and number != signal.SIGINT:
+            return
         pressed.set()
         if again or signal.getsignal(signal.SIGUSR1) == before[signal.SIGUSR1]:
             raise KeyboardInterrupt
         signal.raise_signal(signal.SIGUSR1)
 
-    signal.signal(signal.SIGINT, interrupt)
+    for number in SIGNALS:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         yield pressed
     finally:

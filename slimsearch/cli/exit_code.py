@@ -1,4 +1,7 @@
-"""Exit codes of commands and scripts: 0, 2 after an error (one line on stderr), and 130 after Ctrl-C."""
+"""Exit codes of commands and scripts: 0, 2 after an error (one line on stderr), and 128 + its number after a signal.
+
+Ctrl-C (SIGINT, 130), SIGTERM (143) and SIGHUP (129) end a run in the same way.
+"""
 
 from __future__ import annotations
 
@@ -25,56 +28,84 @@ def exit_code(run: Callable[[], object], advice: str = "") -> int:
         run: the command or script.
         advice: ends the line about a full disk or a missing directory.
     """
+    received: list[int] = []
     try:
-        with _second_interrupt_ends():
+        with _signals_interrupt(received):
             run()
         sys.stdout.flush()
-    except SlimsearchError as error:
+    except BaseException as error:
+        if received:  # libraries may have turned the interrupt into another exception
+            return 128 + received[0]
+        return _code(error, advice)
+    return 0
+
+
+def _code(error: BaseException, advice: str) -> int:
+    """The exit code after an exception.
+
+    Raises:
+        BaseException: `error`, if it is none that a user can mend.
+    """
+    if isinstance(error, SlimsearchError):
         return say(error)
-    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
+    if isinstance(error, BrokenPipeError):  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails when it flushes at the exit
         return 0
-    except OSError as error:
+    if isinstance(error, OSError):
         return say(f"{error}{advice}")
-    except UnicodeError as error:
+    if isinstance(error, UnicodeError):
         return say(f"a name or text is not UTF-8: {reprlib.repr(getattr(error, 'object', ''))}{advice}")
-    except KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    return 0
+    raise error
 
 
 def say(message: object) -> int:
     """Print an error as one line, with control characters escaped, and return its exit code."""
-    print("error: " + escaped(" ".join(str(message).split())), file=sys.stderr)
+    with contextlib.suppress(OSError):  # its reader may have ended
+        print("error: " + escaped(" ".join(str(message).split())), file=sys.stderr)
     return MISTAKE
 
 
 @contextlib.contextmanager
-def _second_interrupt_ends() -> Iterator[None]:
-    """In this context the first Ctrl-C raises KeyboardInterrupt, and a second one kills the process.
+def _signals_interrupt(received: list[int]) -> Iterator[None]:
+    """In this context the first signal raises KeyboardInterrupt and is added to `received`; a second Ctrl-C kills.
 
-    The run can be resumed, as after ``kill -9``. The handler stays until the process ends. If another handler for
-    Ctrl-C is installed, it is kept.
+    The run can be resumed, as after ``kill -9``. The handlers stay until the process ends. If another handler for
+    Ctrl-C is installed, it is kept, and signals that are ignored, as by nohup, stay so.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    interrupted = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if interrupted:
+        if received and number != signal.SIGINT:
+            return  # schedulers send several
+        if received:
             _end()
-        interrupted = True
+        received.append(number)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, handle)
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        """Python drops exceptions in callbacks, such as those of the garbage collector: interrupt once more."""
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt) or not received:
+            hook(unraisable)
+            return
+        number = received.pop()
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+
+    others = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))
+    handled = [signal.SIGINT, *(n for n in others if n is not None and signal.getsignal(n) is signal.SIG_DFL)]
+    before = {number: signal.signal(number, handle) for number in handled}
+    hook, sys.unraisablehook = sys.unraisablehook, again
     try:
         yield
     finally:
-        if not interrupted:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = hook
+        if not received:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _end() -> None:

@@ -165,7 +165,9 @@ def measure_finalists(
     """
     paths = [directory.trial_directory(trial.number) / MODEL for trial in chosen]
     patience = min(_LONGEST_PATIENCE, max(_LEAST_PATIENCE, _PATIENCE * took))
-    with Meter().exclusive() as alone:
+    meter = Meter()
+    meter.owner = str(directory.path)
+    with meter.exclusive() as alone:
         latencies = measure_latency(
             paths, data.input_shape, batch=latency.batch, threads=latency.threads, runtime=latency.runtime,
             blocks=_BLOCKS, patience=patience,

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import platform
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -35,6 +34,7 @@ from slimsearch.report.display import Display
 from slimsearch.report.report_files import write_reports
 from slimsearch.report.run_summary import run_status
 from slimsearch.report.tables import shown
+from slimsearch.running_time import running_seconds
 
 if TYPE_CHECKING:
     import optuna
@@ -180,7 +180,7 @@ def _context(
     setup: Setup, directory: RunDirectory, record: Record, display: Display, shared: SharedStudy | None
 ) -> RunContext:
     configuration, ranking, problem = setup.configuration, setup.ranking, setup.problem
-    deadline = time.monotonic() + configuration.timeout if configuration.timeout is not None else None
+    deadline = running_seconds() + configuration.timeout if configuration.timeout is not None else None
     budget = Budget(configuration.trials, configuration.epochs, deadline, configuration.retries)
     fidelity = None
     if setup.scheduler is not None:

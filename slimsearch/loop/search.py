@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -30,6 +29,7 @@ from slimsearch.record.trial import (
     SUPERSEDED,
     Trial,
 )
+from slimsearch.running_time import running_seconds
 from slimsearch.search_spaces import Candidate, JointSpace, Point, Space
 from slimsearch.strategies import Failure, Recorded
 from slimsearch.strategies.samplers import History, Sampler
@@ -46,7 +46,7 @@ class Budget:
     Attributes:
         trials: candidates to train, by all drivers together, excluding those ruled out before training.
         epochs: of training, for each candidate.
-        deadline: value of `time.monotonic` after which no trial starts.
+        deadline: value of `running_seconds` after which no trial starts.
         retries: of a trial whose worker died.
     """
 
@@ -58,7 +58,7 @@ class Budget:
     @property
     def late(self) -> bool:
         """Whether the deadline has passed."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
+        return self.deadline is not None and running_seconds() >= self.deadline
 
 
 class ArchitectureSearch:

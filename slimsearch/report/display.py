@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 from slimsearch.errors import escaped
 from slimsearch.record.ranking import Ranking
@@ -90,11 +92,52 @@ class Silent:
         pass
 
 
+class _Output:
+    """Standard output; when its reader has gone, such as `head` or a terminal, the rest goes to the run's log.
+
+    Attributes:
+        log: path of the log; None before there is a run directory.
+    """
+
+    def __init__(self) -> None:
+        self.log: Path | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stdout, name)
+
+    def write(self, text: str) -> int:
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+        self._attempt(lambda: sys.stdout.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt(sys.stdout.flush)
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._redirect()
+                sys.stdout.flush()  # what the reader has not read
+
+    def _redirect(self) -> None:
+        """Connect the file descriptor of standard output to the log, or to nothing if it cannot be written."""
+        with contextlib.ExitStack() as opened:
+            try:
+                file = opened.enter_context(open(self.log or os.devnull, "ab"))
+            except OSError:
+                file = opened.enter_context(open(os.devnull, "ab"))
+            os.dup2(file.fileno(), sys.stdout.fileno())
+
+
 class Console:
     """A line for every finished trial; on a terminal also a progress bar and the running trials."""
 
     def __init__(self) -> None:
-        self._console = console()
+        self._output = _Output()
+        self._console = console(cast(IO[str], self._output))
         self._phase = ""
         self._length = 0
         self._began = 0.0
@@ -107,6 +150,7 @@ class Console:
     def open(self, path: Path) -> Iterator[None]:
         from rich.live import Live
 
+        self._output.log = path / "log.txt"
         self._print(f"run directory: {plain(shown(path))}")
         if not self._console.is_terminal:
             yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from slimsearch.errors import escaped
 from slimsearch.evaluators import Metrics, Objective
@@ -73,11 +73,11 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def console() -> Console:
-    """The console for tables; 120 columns wide if the output is not a terminal."""
+def console(file: IO[str] | None = None) -> Console:
+    """The console for tables on `file`, by default stdout; 120 columns wide if stdout is not a terminal."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    return Console(file=file, highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def shown(path: Path) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import cloudpickle
 
 from slimsearch.evaluators import Evaluator, Outcome, Task
+from slimsearch.running_time import is_suspended, running_seconds
 from slimsearch.strategies._pool import fork_server as _fork_server
 from slimsearch.strategies._pool import worker as _worker
 from slimsearch.strategies._strategy import Failure, TaskSource
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 # Interval of checks for dead processes, whose forked children may keep the connection open.
 _LOOK_SECONDS = 0.5
 _SECONDS_TO_END = 1.0
+_FROM_OUTSIDE = {-number for number in _fork_server.SIGNALS}
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class _Worker:
         line: the driver's end of its connection.
         task: number of its task, or None.
         timeout: of the task, in seconds.
-        began: `time.monotonic` at the start of the task's code; None before.
+        began: `running_seconds` at the start of the task's code, later if it was suspended; None before.
         lost: whether its connection is closed or unusable.
     """
 
@@ -76,7 +78,7 @@ class _Worker:
         """Seconds until its task times out."""
         if self.timeout is None or self.began is None:
             return float("inf")
-        return max(0.0, self.began + self.timeout - time.monotonic())
+        return max(0.0, self.began + self.timeout - running_seconds())
 
 
 class Workers:
@@ -97,6 +99,7 @@ class Workers:
         self._workers: list[_Worker] = []
         self._events: deque[EpochEnd | Done] = deque()
         self._context = contextlib.ExitStack()
+        self._looked = running_seconds()
 
     def __enter__(self) -> Workers:
         with self._context as context:
@@ -169,7 +172,11 @@ class Workers:
             for line in wait([*lines, *(worker.process.sentinel for worker in self._workers)], seconds):
                 if isinstance(line, Connection):
                     self._listen(lines[line])
+            now, before = running_seconds(), self._looked
+            self._looked = now
             for worker in list(self._workers):
+                if worker.began is not None and worker.process.pid is not None and is_suspended(worker.process.pid):
+                    worker.began += now - max(before, worker.began)
                 self._look_after(worker)
         return self._events.popleft()
 
@@ -191,7 +198,7 @@ class Workers:
         if worker.task is None:
             worker.lost = True
         elif kind == _worker.BEGUN:
-            worker.began = time.monotonic()
+            worker.began = running_seconds()
         elif kind == _worker.REPORT:
             epoch, metrics = content
             self._events.append(EpochEnd(worker.task, epoch, metrics, worker.line))
@@ -211,6 +218,7 @@ class Workers:
     def _lose(self, worker: _Worker, error: str, failed: bool = False) -> None:
         """End a worker and its task; an idle worker is replaced when it is needed."""
         number, begun = worker.task, worker.began is not None
+        ended_by = worker.process.exitcode
         cut = worker.lost and not _ended([worker.process], _LOOK_SECONDS)  # a process that ends also closes its line
         _stop([worker.process])
         worker.line.close()
@@ -222,7 +230,9 @@ class Workers:
         text = error.format(end)
         # Its reports no longer need an answer.
         self._events = deque(e for e in self._events if isinstance(e, Done) or e.number != number)
-        self._events.append(Done(number, Failure(text, worker_died=not failed, blameless=not failed and not begun)))
+        # A job scheduler or a terminal that closes may end workers before this process.
+        blameless = not failed and (not begun or ended_by in _FROM_OUTSIDE)
+        self._events.append(Done(number, Failure(text, worker_died=not failed, blameless=blameless)))
         self._start()
 
     def _discard_dead(self) -> None:

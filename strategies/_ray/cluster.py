@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -53,8 +55,11 @@ def cluster(address: str | None, cpus: int) -> Iterator[Mapping[str, float]]:
         else:
             options |= {"address": address, "runtime_env": {"working_dir": _code(Path(folder))}}
         before = ray.is_initialized()
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             context = ray.init(**options)
+            if threading.current_thread() is threading.main_thread() and handler is not None:
+                signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process without a report
         except Exception as error:
             where = address or "on this machine"
             raise SlimsearchError(f"no Ray cluster {where}: {describe_error(error)}") from error

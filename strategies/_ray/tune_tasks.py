@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import Outcome, Task
+from slimsearch.running_time import running_seconds
 from slimsearch.strategies._ray import evaluation as _evaluation
 from slimsearch.strategies._ray.evaluation import EpochReport
 from slimsearch.strategies._ray.metrics import Metrics
@@ -221,8 +222,10 @@ class TaskTrainable(tune.Trainable):
 
     def _next(self) -> EpochReport | Outcome | Failure | OutOfMemory:
         while True:
-            left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+            left = None if self._deadline is None else max(0.0, self._deadline - running_seconds())
             ready, _ = ray.wait([self._report, self._running], timeout=left)
+            if not ready and self._deadline is not None and running_seconds() < self._deadline:
+                continue  # this process was suspended
             if self._report not in ready:
                 break
             report: EpochReport | None = ray.get(self._report)
@@ -230,7 +233,7 @@ class TaskTrainable(tune.Trainable):
             if report is not None:
                 return report
             # The time limit starts now that the task has resources and a process.
-            self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
+            self._deadline = None if self._timeout is None else running_seconds() + self._timeout
         if not ready:
             ray.cancel(self._running, force=True)
             return Failure(f"took longer than --trial-timeout {self._timeout:g} s")

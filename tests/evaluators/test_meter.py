@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from slimsearch.evaluators import Meter
 from tests.conftest import ROOT, environment
@@ -98,3 +102,47 @@ def test_later_waits_for_a_process_that_hangs_are_short(tmp_path: Path) -> None:
         with meter.exclusive(patience=1.5) as alone:
             assert not alone
         assert time.monotonic() - started >= 1.5  # in between, it had paused
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from slimsearch.evaluators import Meter
+meter = Meter(Path(sys.argv[1]))
+meter.owner = "run/trials/00007"
+with meter.exclusive():
+    print("measuring", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_suspended_while_it_measures_is_named_and_not_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    locks = tmp_path / "locks"
+    process = subprocess.Popen(
+        [sys.executable, "-c", MEASURE, locks], cwd=ROOT, env=environment(), stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"measuring\n"
+        process.send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        meter = Meter(locks)
+        with caplog.at_level(logging.WARNING), meter.computing():
+            for _ in range(100):
+                meter.pause_if_measuring()
+            with meter.exclusive() as alone:
+                assert not alone
+        with Meter(locks).exclusive() as alone:
+            assert not alone
+        assert time.monotonic() - started < 20
+        assert f"process {process.pid} (run/trials/00007) is suspended" in caplog.text
+        process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=30)
+        with meter.exclusive() as alone:
+            assert alone
+    finally:
+        process.kill()
+        process.wait()
