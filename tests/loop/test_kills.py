@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import TINY, Run, environment, recorded
 
 
@@ -60,3 +62,39 @@ def test_ctrl_c_and_resume(tmp_path: Path, run: Run) -> None:
     after = recorded(tmp_path / "run")
     assert {number: after[number] for number in before} == before
     assert [t["state"] for t in after.values() if t["kind"] == "search"] == ["COMPLETE"] * 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_of_schedulers_and_terminals_end_a_run_in_order(number: signal.Signals, tmp_path: Path) -> None:
+    words = ["--space", TINY, "--dataset", "digits", "--epochs", "20", "--run-dir", "run", "--compress", "none"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "slimsearch.cli.main", "run", *words], cwd=tmp_path, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[1/6]"):
+            break
+    os.killpg(process.pid, number)  # all of its processes, as a scheduler does
+    rest, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert errors == ""
+    assert "interrupted; go on with --resume run" in rest
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert all(trial["state"] == "COMPLETE" for trial in recorded(tmp_path / "run").values())
+
+
+def test_a_reader_that_goes_away_ends_nothing(tmp_path: Path) -> None:
+    words = ["--space", TINY, "--dataset", "digits", "--epochs", "1", "--run-dir", "run", "--compress", "none"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "slimsearch.cli.main", "run", *words], cwd=tmp_path, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "run directory: run\n"
+    process.stdout.close()
+    assert process.wait(240) == 0
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert "Top models:" in (tmp_path / "run" / "log.txt").read_text()
+    assert [trial["state"] for trial in recorded(tmp_path / "run").values()] == ["COMPLETE"] * 6
