@@ -227,6 +227,8 @@ def finite_numbers(values: Any) -> dict[str, float]:
             raise SlimsearchError(f"evaluate returned '{name}': {one_line:.80}, which is not a number") from None
         if not math.isfinite(number):
             raise SlimsearchError(f"metric '{name}' is {number}, not a finite number")
+        if not str(name).isprintable():  # such as half of a surrogate pair, which the record cannot hold
+            raise SlimsearchError(f"metric {name!a} has a name that does not print")
     return metrics
 
 

@@ -80,6 +80,7 @@ RETURNED = {
     "omitted": {"other": 1.0}, "empty": {}, "none": None, "no number": {"loss": None}, "nan": {"loss": float("nan")},
     "infinite": {"loss": np.inf}, "text": {"loss": "0.5"}, "tensor": {"loss": torch.ones(2)}, "list": [1.0],
     "complex": {"loss": 1j}, "outcome": Outcome({"loss": 1.0}), "shaped": {"loss": np.ones((2, 2))},
+    "half a pair": {"loss": 1.0, "\ud800": 1.0}, "control name": {"loss": 1.0, "\x1b[2J": 1.0},
 }  # fmt: skip
 WELL = {"well": FINE, "tensor of one": {"loss": torch.ones(1)}, "truth": {"loss": True}, "also well": FINE}
 
