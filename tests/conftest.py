@@ -52,8 +52,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    # A background job of a shell ignores Ctrl-C, and so would the processes that tests interrupt.
+    # A background job of a shell ignores Ctrl-C, one of nohup SIGHUP, and so would the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if hasattr(session.config, "workerinput"):  # one of the processes of -n
         _measure_apart()
         _compute_apart()
