@@ -113,12 +113,20 @@ def _only_in_this_process() -> Callable[[], None]:
 
 
 def _failure(error: BaseException, task: Task) -> Failure:
-    reason = unwritable(task.directory, error)
-    if reason is not None:
-        return Failure(reason, unwritable=True)
     # Earlier tasks of this process may have left files open, so the task may succeed in another one.
-    used_up = any(isinstance(one, OSError) and one.errno in _OPEN_FILES for one in related_errors(error))
-    return Failure(describe_error(error), worker_died=used_up)
+    if _no_file_opens() or any(isinstance(e, OSError) and e.errno in _OPEN_FILES for e in related_errors(error)):
+        return Failure(describe_error(error), worker_died=True)
+    reason = unwritable(task.directory, error)
+    return Failure(describe_error(error)) if reason is None else Failure(reason, unwritable=True)
+
+
+def _no_file_opens() -> bool:
+    """Whether too many files are open; libraries then raise errors that speak of something else."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in _OPEN_FILES
+    return False
 
 
 def _reset_state(environment: Mapping[str, str]) -> None:

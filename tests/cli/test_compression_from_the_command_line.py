@@ -101,8 +101,9 @@ def test_mistakes_are_one_line(recipe: str, said: str, run: Run, tmp_path: Path)
     assert said in line
 
 
-def test_a_missing_teacher_fails_its_stage_alone(run: Run) -> None:
+def test_a_missing_teacher_is_refused_beforehand(run: Run, tmp_path: Path) -> None:
     done = run(*SMALL, "--compress", "prune,distill:teacher=none.onnx", "--run-dir", "run")
-    assert done.returncode == 0
-    assert "none.onnx" in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "none.onnx" in line
+    assert not (tmp_path / "run").exists()

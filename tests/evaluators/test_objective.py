@@ -71,7 +71,7 @@ def test_limits() -> None:
     assert limit.broken({"latency_ms": 2.5}) == "latency_ms 2.5 exceeds --max-latency-ms 2"
     least = Limit("val_accuracy", 0.9, False, "--min-accuracy")
     assert least.broken({"val_accuracy": 0.85}) == "val_accuracy 0.85 is below --min-accuracy 0.9"
-    assert least.excess({"val_accuracy": 0.85}) == pytest.approx(0.05)
+    assert least.excess({"val_accuracy": 0.85}) == pytest.approx(0.05 / 0.9)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_choice_of_several_becomes_a_choice_among_subsets() -> None:
         ("NotASpace", "'NotASpace' is not an NNI ModelSpace"),
         ("NoChoices", "'NoChoices' has no choices"),
         ("FailsToBuild", "the constructor gave up"),
-        ("Missing", "has no 'Missing'; its classes: .*Tiny"),
+        ("Missing", "has no 'Missing'; its classes and functions: .*Tiny"),
     ],
 )
 def test_an_invalid_class_is_a_clear_error(name: str, said: str) -> None:
@@ -77,7 +77,7 @@ def test_an_invalid_network_is_a_clear_error(name: str, said: str) -> None:
 
 def test_an_error_in_a_file_has_its_line(tmp_path) -> None:
     file = tmp_path / "broken.py"
-    file.write_text("x = 1\ny = 1 / 0\n")
+    file.write_text("x = 1\ny = 1 / 0\n\n\nclass Net: ...\n")
     with pytest.raises(SlimsearchError, match=r"broken\.py, line 2: ZeroDivisionError"):
         ModelSpace.load(f"{file}:Net", (1, 8, 8), 10)
 
