@@ -155,7 +155,7 @@ class NetworkEvaluator:
         if cache is not None:
             metrics["seconds_saved"] = cache.seconds_saved
         seconds = self._meter.training_seconds - trained
-        metrics = finite_numbers({**metrics, "training_seconds": seconds, **inherited})
+        metrics |= {"training_seconds": seconds, **inherited}
         # A later compression stage starts from these files, and is compared with them.
         artifacts = {
             "model": MODEL, "predictions": PREDICTIONS, "network": "network.json", "weights": "weights.safetensors"

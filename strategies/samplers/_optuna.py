@@ -18,6 +18,8 @@ from slimsearch.strategies.samplers._sampler import History, Observation, new_po
 if TYPE_CHECKING:
     import optuna
 
+# Maximum number of draws from the sampler for one proposal; each builds a study.
+_DRAWS = 3
 _EPOCH = datetime.datetime(2000, 1, 1)
 
 
@@ -26,8 +28,6 @@ class OptunaSampler(ABC):
 
     STARTUP: ClassVar[int] = 0
     """Number of finished trials before the sampler proposes."""
-    DRAWS: ClassVar[int] = 3
-    """Maximum number of draws from the sampler for one proposal; each builds a study."""
 
     @abstractmethod
     def make(self, seed: int) -> optuna.samplers.BaseSampler:
@@ -42,7 +42,7 @@ class OptunaSampler(ABC):
     ) -> Point:
         if history.finished_count < self.STARTUP:
             return new_point(space, history, lambda: space.sample(rng), rng)
-        return new_point(space, history, lambda: self._suggest(space, objectives, history, rng), rng, self.DRAWS)
+        return new_point(space, history, lambda: self._suggest(space, objectives, history, rng), rng, _DRAWS)
 
     def _suggest(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator

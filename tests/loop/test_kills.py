@@ -39,17 +39,23 @@ def test_kill_9_and_resume_lose_and_repeat_nothing(tmp_path: Path, run_apart: Ru
     assert len(searched) == len({json.dumps(t["params"], sort_keys=True) for t in searched}) == 6
 
 
-def test_ctrl_c_and_resume(tmp_path: Path, run: Run) -> None:
-    words = ["--space", TINY, "--dataset", "digits", "--epochs", "20", "--run-dir", "run"]
-    words += ["--compress", "none"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "slimsearch.cli.main", "run", *words], cwd=tmp_path, env=environment(), text=True,
+def begun(folder: Path, epochs: int) -> subprocess.Popen[str]:
+    """A run of six trials in a session of its own."""
+    words = ["--space", TINY, "--dataset", "digits", "--epochs", str(epochs), "--run-dir", "run", "--compress", "none"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "slimsearch.cli.main", "run", *words], cwd=folder, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
+
+
+def until_a_trial_has_ended(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("[1/6]"):
-            break
+    assert any(line.startswith("[1/6]") for line in process.stdout)
+
+
+def test_ctrl_c_and_resume(tmp_path: Path, run: Run) -> None:
+    process = begun(tmp_path, epochs=20)
+    until_a_trial_has_ended(process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
     rest, errors = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -66,15 +72,8 @@ def test_ctrl_c_and_resume(tmp_path: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_of_schedulers_and_terminals_end_a_run_in_order(number: signal.Signals, tmp_path: Path) -> None:
-    words = ["--space", TINY, "--dataset", "digits", "--epochs", "20", "--run-dir", "run", "--compress", "none"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "slimsearch.cli.main", "run", *words], cwd=tmp_path, env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("[1/6]"):
-            break
+    process = begun(tmp_path, epochs=20)
+    until_a_trial_has_ended(process)
     os.killpg(process.pid, number)  # all of its processes, as a scheduler does
     rest, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number
@@ -85,11 +84,7 @@ def test_signals_of_schedulers_and_terminals_end_a_run_in_order(number: signal.S
 
 
 def test_a_reader_that_goes_away_ends_nothing(tmp_path: Path) -> None:
-    words = ["--space", TINY, "--dataset", "digits", "--epochs", "1", "--run-dir", "run", "--compress", "none"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "slimsearch.cli.main", "run", *words], cwd=tmp_path, env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = begun(tmp_path, epochs=1)
     assert process.stdout is not None
     assert process.stdout.readline() == "run directory: run\n"
     process.stdout.close()
