@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimsearch.compression._dead_taps import LiveTaps, live_taps, remove_taps
 from slimsearch.compression._plain_module import copy_module, fold_parametrizations, has_parametrizations, unwrapped
 from slimsearch.compression._replaced import make_replacement, replace_layer
 from slimsearch.compression.quantization.plan import Quantization
@@ -24,6 +25,9 @@ _WIDTHS = (
     "num_groups", "normalized_shape", "embed_dim", "kdim", "vdim", "head_dim", "num_heads",
 )  # fmt: skip
 
+# Largest difference of results without dead taps, relative to the largest result: other kernels round differently.
+_ROUNDING = 1e-4
+
 
 @dataclass(frozen=True)
 class Network:
@@ -34,8 +38,8 @@ class Network:
             removed from the one that is given.
         structure: changes to the module by stages, as JSON values; empty for a network as its space builds it.
             "replaced" has the kinds of the replaced layers (see `make_replacement`), "widths" the shape of every layer,
-            "dropout" the rates of the dropout layers; "folded" is true if weights that were computed from others, as by
-            a weight norm, are plain ones now.
+            "dropout" the rates of the dropout layers, "taps" what remains of kernels for an input shape (see
+            `LiveTaps`); "folded" is true if weights that were computed from others, as by a weight norm, are plain now.
         quantization: how `export_onnx` stores and runs the weights, or None for a float32 file.
 
     Raises:
@@ -81,6 +85,46 @@ class Network:
         module = self.copy_module()
         fold_parametrizations(module)
         return Network(module, {**self.structure, "folded": True}, self.quantization)
+
+    def without_dead_taps(self, input_shape: Sequence[int]) -> Network:
+        """This network without the taps of kernels that only meet padding (see `live_taps`), which gives the same.
+
+        Layers keep all taps in a network that fails on such an input, gives other results without the taps, since it
+        uses a weight in another way too, or has replaced layers.
+
+        Args:
+            input_shape: (C, H, W) of all inputs.
+
+        Raises:
+            SlimsearchError: taps were removed for another shape.
+        """
+        import torch
+
+        known = self.structure.get("taps")
+        if known is not None and list(known["input_shape"]) != list(input_shape):
+            made, asked = ("x".join(map(str, shape)) for shape in (known["input_shape"], input_shape))
+            raise SlimsearchError(f"the network was compressed for inputs of {made}, not {asked}")
+        if known is not None or "replaced" in self.structure:
+            return self
+        device = next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
+        generator = None if device.type == "meta" else torch.Generator(device).manual_seed(0)
+        images = torch.randn(2, *input_shape, device=device, generator=generator)
+        whole, module = self.copy_module().eval(), self.copy_module().eval()
+        try:
+            live = live_taps(module, images)
+            if not live:
+                return self
+            remove_taps(module, live)
+            with torch.no_grad():
+                expected, outputs = whole(images), module(images)
+                if not expected.is_meta:
+                    difference, largest = float((outputs - expected).abs().max()), float(expected.abs().max())
+                    if difference > _ROUNDING * max(1.0, largest):
+                        return self
+        except Exception:  # a user's module may raise anything, and is reported where it is trained or exported
+            return self
+        taps = {"input_shape": list(input_shape), "layers": {name: own.to_json() for name, own in live.items()}}
+        return Network(module, {**self.structure, "taps": taps}, self.quantization)
 
     @property
     def params(self) -> int:
@@ -139,6 +183,8 @@ class Network:
             module = copy_module(unwrapped(fresh))
             if structure.get("folded"):
                 fold_parametrizations(module)
+            taps = structure.get("taps", {}).get("layers", {})
+            remove_taps(module, {name: LiveTaps.from_json(own) for name, own in taps.items()})
             for name, kind in structure.get("replaced", {}).items():
                 replace_layer(module, name, make_replacement(kind, module.get_submodule(name)))
             module = resize(module, structure.get("widths", {}))
@@ -154,6 +200,7 @@ class Network:
 _DESCRIPTION = {
     "structure": {
         "replaced?": {str: str}, "widths?": {str: {"shapes": {str: [int]}}}, "dropout?": {str: float}, "folded?": bool,
+        "taps?": {"input_shape": [int], "layers": {str: {"taps": [[int]], "padding": [int]}}},
     },
     "quantization": dict | None,
 }  # fmt: skip

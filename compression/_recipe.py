@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch.compression._network import Network
-from slimsearch.compression._stage import Stage, Training, TrainingStage, shared_epochs, train_together
+from slimsearch.compression._stage import Stage, Training, TrainingStage, plain, shared_epochs, train_together
 from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.names import absolute, check_name, load_class
 from slimsearch.reading import mismatch, read_yaml, yaml_value
@@ -116,7 +116,7 @@ class StageGroup:
         together = self._training
         if together:
             return train_together(together, network, training)
-        return self.stages[0].stage.apply(network.folded(), training)
+        return self.stages[0].stage.apply(plain(network, training), training)
 
     @property
     def _training(self) -> list[TrainingStage]:

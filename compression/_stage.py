@@ -192,6 +192,11 @@ class TrainingStage(Stage):
         return train_together([self], network, training)
 
 
+def plain(network: Network, training: Training) -> Network:
+    """`network` with plain weights and without dead taps, as stages get it."""
+    return network.folded().without_dead_taps(training.calibration.shape[1:])
+
+
 def require(condition: bool, message: str) -> None:
     """Raise a `SlimsearchError` with `message` unless `condition` holds."""
     if not condition:
@@ -219,7 +224,7 @@ def train_together(stages: Sequence[TrainingStage], network: Network, training: 
     """
     stages = sorted(stages, key=lambda stage: stage.is_last)
     begun = []
-    network = network.folded()
+    network = plain(network, training)
     for stage in stages:
         begun.append(stage.begin(network, training))
         network = begun[-1].network

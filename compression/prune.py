@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slimsearch.compression._network import Network, dropout_rates
-from slimsearch.compression._stage import Part, Training, require
+from slimsearch.compression._stage import Part, Training, plain, require
 from slimsearch.compression._weights import weights
 from slimsearch.compression.pruning.channels import Channels
 from slimsearch.compression.pruning.pruning_stage import PruningStage, observe
@@ -114,7 +114,7 @@ def _initial(network: Network, training: Training) -> nn.Module:
     """
     if "widths" in network.structure or "replaced" in network.structure:
         raise SlimsearchError("only a network that nothing was cut from can go back to its initial weights")
-    return Network(training.initial()).folded().copy_module().eval()
+    return plain(Network(training.initial()), training).copy_module().eval()
 
 
 def _reinitialize(module: nn.Module, seed: int) -> None:

@@ -235,6 +235,7 @@ class NetworkEvaluator:
         return torch.zeros(1, *self.data.input_shape)
 
     def _costs(self, network: Network) -> dict[str, float]:
+        network = network.without_dead_taps(self.data.input_shape)  # as its file
         return {"params": float(network.params), "macs": float(network.macs(self._example()))}
 
     def _score(self, network: Network, task: Task, pipeline: NetworkPipeline, patience: float) -> dict[str, float]:

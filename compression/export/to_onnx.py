@@ -33,6 +33,7 @@ _OPTIONS: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "o
 def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[str, str] | None = None) -> None:
     """Write `network` to `path` as one ONNX file, ``images`` (N, C, H, W) float32 -> ``logits``, N free.
 
+    The file has no dead taps (see `Network.without_dead_taps`), since it is for images of one size.
     The float32 file is run in batches of several sizes and compared with the network.
 
     Args:
@@ -46,6 +47,7 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
     """
     import onnx
 
+    network = network.without_dead_taps(images.shape[1:])
     plan = network.quantization
     # The plan's layers are found by the names of their weights, which the exporter's folding changes.
     if plan is not None and (plan.learned or plan.keep_float not in KEPT_FLOAT):

@@ -195,7 +195,7 @@ def _costs(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[int, int
     import torch
 
     def counted(device: str) -> tuple[int, int]:
-        network = Network(space.check(architecture, device))
+        network = Network(space.check(architecture, device)).without_dead_taps(space.input_shape)
         return network.params, network.macs(torch.zeros(1, *space.input_shape, device=device))
 
     try:
