@@ -39,7 +39,8 @@ class Network:
         structure: changes to the module by stages, as JSON values; empty for a network as its space builds it.
             "replaced" has the kinds of the replaced layers (see `make_replacement`), "widths" the shape of every layer,
             "dropout" the rates of the dropout layers, "taps" what remains of kernels for an input shape (see
-            `LiveTaps`); "folded" is true if weights that were computed from others, as by a weight norm, are plain now.
+            `LiveTaps`), "pruned" the "share" of all channels that the last pruning removed and the one "asked" for;
+            "folded" is true if weights that were computed from others, as by a weight norm, are plain now.
         quantization: how `export_onnx` stores and runs the weights, or None for a float32 file.
 
     Raises:
@@ -200,6 +201,7 @@ class Network:
 _DESCRIPTION = {
     "structure": {
         "replaced?": {str: str}, "widths?": {str: {"shapes": {str: [int]}}}, "dropout?": {str: float}, "folded?": bool,
+        "pruned?": {"share": float, "asked?": float},
         "taps?": {"input_shape": [int], "layers": {str: {"taps": [[int]], "padding": [int]}}},
     },
     "quantization": dict | None,

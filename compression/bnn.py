@@ -80,16 +80,16 @@ class Sign(torch.nn.Module):
         if not torch.is_grad_enabled():
             return signs
         limited = centered.clamp(-1, 1)
-        return limited + (signs - limited).detach()
+        return signs + (limited - limited.detach())  # exactly two values, with the gradient of `limited`
 
 
 class _Binary(torch.nn.Module):
     """The sign of each weight times the mean magnitude of the weights."""
 
     def forward(self, weight: Tensor) -> Tensor:
-        signs = torch.where(weight >= 0, 1.0, -1.0) * weight.abs().mean()
+        signs = torch.where(weight >= 0, 1.0, -1.0) * weight.detach().abs().mean()
         limited = weight.clamp(-1, 1)
-        return limited + (signs - limited).detach()
+        return signs + (limited - limited.detach())
 
 
 def _mean_inputs(module: nn.Module, images: Tensor, names: list[str]) -> dict[str, Tensor]:

@@ -29,7 +29,8 @@ class Level(PruningStage):
         importance: criterion of the cut: l1, l2, taylor, movement with a gradual schedule, or your own class.
         schedule: at_once, linear or agp.
         scope: "layer" for the same share of every layer, "network" for one threshold.
-        events, ramp: number of cuts of a gradual schedule, and the share of the training over which they are spread.
+        events, ramp: number of cuts of a gradual schedule, and the share of the training over which they are spread;
+            with movement there is one after each step.
         epochs: length of the training; by default that of the network's training.
         learning_rate: peak of the training's schedule; by default that of the evaluator.
 
@@ -73,7 +74,7 @@ def _remaining(scores: Mapping[str, Tensor], sparsity: float, together: bool) ->
     masks: list[Tensor] = []
     for pool in pools:
         mask = torch.ones_like(pool, dtype=torch.bool)
-        mask[pool.argsort(stable=True)[: round(sparsity * len(pool))]] = False
+        mask[pool.topk(round(sparsity * len(pool)), largest=False, sorted=False).indices] = False
         masks.append(mask)
     sizes = [score.numel() for score in scores.values()]
     masks = list(torch.split(masks[0], sizes)) if together else masks
@@ -100,24 +101,39 @@ class _GradualMask(GradualCut):
     """Sets more weights to zero at each event."""
 
     def __init__(self, stage: Level, importance: Importance) -> None:
-        super().__init__(stage, importance)
+        # Between distant cuts, scores of a network that lacks a few weights would bring all of them back at once.
+        super().__init__(stage, importance, every_step=importance.recovers)
         self._stage = stage
         self._mask: dict[str, Tensor] = {}
+        self._values: dict[str, Tensor] = {}  # of weights before they were cut, if they can come back
 
     def cut(self, module: nn.Module, share: float, last: bool) -> None:
-        scores = self.importance.scores(weights(module))
-        scores = {n: s.masked_fill(~self._mask[n], -1.0) if n in self._mask else s for n, s in scores.items()}
+        known = weights(module)
+        scores = self.importance.scores(known)
+        if self.importance.recovers:
+            self._values = {name: value.clone() for name, value in self.before_cuts(known).items()}
+        else:
+            scores = {n: s.masked_fill(~self._mask[n], -1.0) if n in self._mask else s for n, s in scores.items()}
         self._mask = _remaining(scores, self._stage.sparsity * share, self._stage.scope == "network")
+        for name, value in self._values.items():
+            known[name].copy_(value)
+
+    def before_cuts(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: weight.where(self._mask[name].to(weight.device), self._values[name].to(weight.device))
+            if name in self._mask and name in self._values else weight
+            for name, weight in weights.items()
+        }  # fmt: skip
 
     def hold(self, module: nn.Module) -> None:
         _apply_mask(module, self._mask)
 
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "kept": self._mask}
+        return {**super().state(), "kept": self._mask, "values": self._values}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
-        self._mask = state["kept"]
+        self._mask, self._values = state["kept"], state["values"]
 
 
 def _apply_mask(module: nn.Module, mask: Mapping[str, Tensor]) -> None:

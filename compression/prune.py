@@ -52,6 +52,7 @@ class Prune(PruningStage):
         SlimsearchError: an option has a wrong value, or two options exclude each other.
     """
 
+    importance: str = "group_l1"
     sparsity: float | None = None
     early: float | None = None
     middle: float | None = None

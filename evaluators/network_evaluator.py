@@ -37,6 +37,8 @@ IMPORTS = "slimsearch.evaluators._imports"
 _MIN_PATIENCE, _MAX_PATIENCE = 0.1, 10.0
 _PATIENCE_PER_SECOND = 0.1  # of training
 
+_PRUNED = {"share": "removed", "asked": "asked"}
+
 UserMetric = Callable[[Path, Dataset], float]
 """A user's metric: a function of the exported file and the data set (without test split) that returns a number."""
 
@@ -70,7 +72,7 @@ class NetworkEvaluator:
     - ``latency_ms`` and the others of `Latency.metrics`; ``latency_alone``: 1 if all other processes of Slimsearch
       paused during the measurement; ``latency_predicted``: 1 if it is predicted;
     - ``size_kib``, ``params``, ``macs``; ``packed_kib`` for networks with a packed form that no runtime executes, see
-      `pack`;
+      `pack`; ``channels_removed`` and ``channels_asked`` of pruned networks, shares of all channels;
     - ``training_seconds``, of training alone; ``seconds_saved`` by the cache;
     - ``start_latency_ms`` and others for a task with a start: the latency of its file, measured together with the new
       one;
@@ -256,6 +258,8 @@ class NetworkEvaluator:
             "size_kib": size_kib(path),
             **self._costs(network),
         }
+        pruned = network.structure.get("pruned", {})
+        metrics |= {f"channels_{label}": pruned[key] for key, label in _PRUNED.items() if key in pruned}
         packed = compression.pack(network)
         if packed is not None:
             (task.directory / PACKED).write_bytes(packed)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimsearch.compression.export.entropy import entropy_ranges
 from slimsearch.compression.quantization.plan import LearnedRange, Quantization
 from slimsearch.errors import SlimsearchError
 
@@ -18,6 +19,7 @@ _MOVES = ("Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Quantization) -> Path:
     """Write the quantized file into `folder`, with activation ranges from `images`, (N, C, H, W) float32."""
+    import numpy as np
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -29,19 +31,21 @@ def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Qua
 
     prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
     quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
-    options = {"TensorQuantOverrides": _overrides(prepared, plan.learned)} if plan.learned else {}
-    batches = iter(images.numpy()[start : start + 64] for start in range(0, len(images), 64))
+
+    def batches() -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+        return ({input_name: images.numpy()[start : start + 64]} for start in range(0, len(images), 64))
+
+    left = batches()
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
-            batch = next(batches, None)
-            return None if batch is None else {input_name: batch}
+            return next(left, None)
 
-    methods = {
-        "minmax": CalibrationMethod.MinMax,
-        "entropy": CalibrationMethod.Entropy,
-        "percentile": CalibrationMethod.Percentile,
-    }
+    overrides = _overrides(prepared, plan.learned)
+    if plan.calibration == "entropy":
+        for name, (low, high) in entropy_ranges(prepared, batches()).items():
+            overrides.setdefault(name, [{"rmin": np.float32(low), "rmax": np.float32(high)}])
+    methods = {"percentile": CalibrationMethod.Percentile}
     quantize_static(
         str(prepared),
         str(quantized),
@@ -51,8 +55,8 @@ def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Qua
         weight_type=QuantType.QInt8,
         per_channel=plan.per_channel,
         reduce_range=plan.target == "any",
-        calibrate_method=methods[plan.calibration],
-        extra_options=options,
+        calibrate_method=methods.get(plan.calibration, CalibrationMethod.MinMax),
+        extra_options={"TensorQuantOverrides": overrides} if overrides else {},
         nodes_to_exclude=[*_float_nodes(prepared, plan.keep_float), *_wide_norms(prepared)],
     )
     return quantized

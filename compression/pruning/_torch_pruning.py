@@ -48,6 +48,14 @@ class Member:
     roots: tuple[int, ...]
     is_scored: bool
 
+    @property
+    def is_filters(self) -> bool:
+        """Whether the layer is a convolution or Linear that writes the channels, each by a filter of its own."""
+        import torch
+
+        kinds = torch.nn.Linear | torch.nn.modules.conv._ConvNd
+        return self.is_scored and self.outputs and isinstance(self.layer, kinds)
+
     def weights(self) -> Tensor | None:
         """The weights of the channels, (channels, weights per channel); None if there are none."""
         import torch

@@ -106,6 +106,23 @@ class Channels:
         _log.warning("%s and the layers that depend on %s keep all channels: %s", names,
                      "it" if len(layers) == 1 else "them", reason)  # fmt: skip
 
+    def count(self, module: nn.Module) -> int:
+        """Number of output channels of the convolutions and Linear layers of `module`, without the last layer."""
+        import torch
+
+        last = module.get_submodule(self._last)
+        return sum(
+            int(layer.out_channels if isinstance(layer, torch.nn.modules.conv._ConvNd) else layer.out_features)
+            for layer in module.modules()
+            if isinstance(layer, torch.nn.Linear | torch.nn.modules.conv._ConvNd) and layer is not last
+        )
+
+    def report(self, pruned: Mapping[str, float]) -> None:
+        """Report the removed share of the channels, see `Network.structure`: a warning if layers keep all of theirs."""
+        asked = f", {pruned['asked']:.0%} asked" if "asked" in pruned else ""
+        level = logging.WARNING if self._whole else logging.INFO
+        _log.log(level, "%.0f%% of all channels are removed%s", 100 * pruned["share"], asked)
+
     def _refuse(self) -> NoReturn:
         reasons = "; ".join(self._whole) or f"no layer before '{self._last}' has two channels"
         raise SlimsearchError(f"this network cannot be pruned: {reasons}")
@@ -157,6 +174,7 @@ class Channels:
         *,
         together: bool,
         by_cost: bool = False,
+        first: Sequence[Cut] = (),
     ) -> list[Cut]:
         """The least important channels, about the given shares.
 
@@ -167,6 +185,7 @@ class Channels:
                 order of their calls.
             together: rank the channels of all layers together, for the first of the ratios.
             by_cost: with `together`, rank by importance divided by the number of parameters per channel.
+            first: cuts whose channels are less important than all others.
 
         Raises:
             SlimsearchError: an importance is not finite, or there is nothing to rank.
@@ -187,6 +206,8 @@ class Channels:
             values = found.view(group.blocks, -1).mean(dim=0)  # (channels of a block,)
             if not bool(torch.isfinite(values).all()):
                 raise SlimsearchError(f"the importance of '{group.layer}' is not finite")
+            gone = [channel for cut in first if cut.layer == group.layer for channel in cut.channels]
+            values[[channel % len(values) for channel in gone]] = -math.inf
             ranked.append((group, values))
         if not ranked:
             raise SlimsearchError(f"'{type(importance).__name__.lower()}' finds nothing to rank in this network")
@@ -207,7 +228,8 @@ class Channels:
         ratio = ratios[0]
         comparable = []
         for group, values in ranked:
-            value = values / values.mean().clamp_min(1e-12) if not by_cost else values / group.cost
+            mean = values[values.isfinite()].mean().clamp_min(1e-12)
+            value = values / mean if not by_cost else values / group.cost
             comparable.append(value)
         counts = torch.cat([torch.full_like(v, g.blocks) for (g, _), v in zip(ranked, comparable, strict=True)])
         pooled, order = torch.cat(comparable).sort()
@@ -400,8 +422,9 @@ def _channel_importance(group: Group, importance: Importance) -> Tensor | None:
     """
     import torch
 
+    members = [member for member in group.members if member.is_filters] if importance.of_filters else []
     total, layers = torch.zeros(group.width), 0
-    for member in group.members:
+    for member in members or group.members:
         rows = member.weights()
         scores = None if rows is None else importance.channels(member.layer, rows)
         if scores is not None:

@@ -16,7 +16,7 @@ from slimsearch.compression.pruning.schedules import Schedule
 from slimsearch.names import load_class
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 _SCOPES = ("layer", "network")
 _BATCH = 64  # images per observation of gradients
@@ -75,20 +75,21 @@ class GradualCut(AfterStep):
     Args:
         stage: gives the options.
         importance: criterion of the cut.
+        every_step: cut after every step of the ramp, in place of the stage's events.
     """
 
-    def __init__(self, stage: PruningStage, importance: Importance) -> None:
-        self.importance = importance
+    def __init__(self, stage: PruningStage, importance: Importance, *, every_step: bool = False) -> None:
+        self.importance, self._every_step = importance, every_step
         self._schedule, self._events, self._ramp = stage.new_schedule(), stage.events, stage.ramp
 
     @final
     def __call__(self, module: nn.Module, step: int, steps: int) -> None:
         end = min(steps, max(self._events, math.floor(self._ramp * steps)))
-        events = min(self._events, end)
+        events = end if self._every_step else min(self._events, end)
         done = step + 1
         if done <= end:
-            if self.importance.needs_gradients:
-                self.importance.observe(weights(module), gradients(module))
+            if self.importance.needs_gradients and step % self.importance.observe_every == 0:
+                self.importance.observe(self.before_cuts(weights(module)), gradients(module))
             # Event k of n happens after the share k / n of the ramp.
             before, now = (math.floor(d * events / end) for d in (step, done))
             if now > before:
@@ -98,6 +99,10 @@ class GradualCut(AfterStep):
     @abstractmethod
     def cut(self, module: nn.Module, share: float, last: bool) -> None:
         """Choose the cut that reaches `share` of the final sparsity."""
+
+    def before_cuts(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`weights`, with those that were cut as they were before, if they can come back."""
+        return weights
 
     @abstractmethod
     def hold(self, module: nn.Module) -> None:

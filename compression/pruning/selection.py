@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._network import Network, dropout_rates, widths
@@ -11,7 +11,7 @@ from slimsearch.compression._weights import weights
 from slimsearch.compression.pruning.channels import Channels
 from slimsearch.compression.pruning.importances import Importance
 from slimsearch.compression.pruning.pruning_stage import GradualCut
-from slimsearch.compression.pruning.silencing import Cut, silence, zero_masks
+from slimsearch.compression.pruning.silencing import Cut, silence
 from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ class Selection:
         given = [getattr(stage, name) for name in THIRDS]
         thirds = [share or 0.0 for share in given] if any(share is not None for share in given) else None
         self.ratio = max(thirds) if thirds is not None else stage.sparsity or _DEFAULT_SPARSITY
+        has_target = thirds is not None or any(getattr(stage, name) is not None for name in TARGETS[1:])
+        self.asked = None if has_target else self.ratio
         # Of each third of the layers, relative to `ratio`.
         self._shares = [1.0] if thirds is None else [share / self.ratio for share in thirds]
-        self._excluded = False
+        self.already: Sequence[Cut] = ()  # cuts that were made before and stay
 
     def choose(self, scores: Mapping[str, Tensor], ratio: float) -> list[Cut]:
         """The cuts at a ratio.
@@ -50,7 +52,7 @@ class Selection:
         together = stage.scope == "network"
         return self.channels.choose(
             self.importance, scores, [ratio * share for share in self._shares], together=together,
-            by_cost=together and stage.params is not None,
+            by_cost=together and stage.params is not None, first=self.already,
         )  # fmt: skip
 
     def final(self, scores: Mapping[str, Tensor]) -> list[Cut]:
@@ -110,11 +112,14 @@ class Selection:
         except SlimsearchError:  # only with the trained weights: what can be cut is cut, and the training is not lost
             module = network.copy_module()
             removed = self.channels.cut(module, self.channels.exclude_failing(cuts, module))
+        share = 1 - self.channels.count(module) / self.channels.count(network.module)
+        pruned = {"share": round(share, 4), **({} if self.asked is None else {"asked": self.asked})}
+        self.channels.report(pruned)
         plan = network.quantization
         for layer, gone in removed.items():
             plan = plan.without_channels(layer, gone) if plan is not None else None
-        structure = {**network.structure, "widths": widths(module), "dropout": dropout_rates(module)}
-        return Network(module, structure, plan)
+        changed = {"widths": widths(module), "dropout": dropout_rates(module), "pruned": pruned}
+        return Network(module, {**network.structure, **changed}, plan)
 
 
 class GradualChannels(GradualCut):
@@ -133,9 +138,7 @@ class GradualChannels(GradualCut):
 
     def cut(self, module: nn.Module, share: float, last: bool) -> None:
         scores = self.importance.scores(weights(module))
-        masks = zero_masks(module, self._cuts)  # so that channels that are already cut are cut again
-        scores = {name: own.masked_fill(masks[name].to(own.device), 0.0) if name in masks else own
-                  for name, own in scores.items()}  # fmt: skip
+        self._selection.already = self._cuts
         if self._ratio is None:
             self._selection.final(scores)  # determines the ratio for the target
             self._ratio = self._selection.ratio

@@ -102,6 +102,7 @@ def judge(
     limits: Sequence[Limit] = (),
     product: WeightedProduct | None = None,
     changes_cost: bool = True,
+    size_counts: bool = True,
 ) -> Verdict:
     """Keep a compression stage if it loses at most `max_drop` points of accuracy and improves its target.
 
@@ -113,6 +114,7 @@ def judge(
         product: with a weighted objective, the score must rise too.
         changes_cost: whether latency or size is the target: one of them must improve, latency by more than its
             interval. Otherwise accuracy must improve by more than its interval.
+        size_counts: whether a smaller file is worth being slower: not if size is neither an objective nor limited.
     """
     violated = [reason for limit in limits if (reason := limit.broken(after))]
     if violated:
@@ -125,6 +127,10 @@ def judge(
     size = f"{before['size_kib'] / after['size_kib']:.2f}x smaller"
     if changes_cost and not (faster or smaller):
         return Verdict(False, f"neither faster ({speed}) nor smaller ({size})")
+    if changes_cost and not size_counts and after["latency_low_ms"] > before["latency_high_ms"]:
+        return Verdict(
+            False, f"{size} but {speed}, and size is no objective; if it counts, weight_only keeps the speed"
+        )
     if not changes_cost and not drop.high < 0:
         return Verdict(False, f"accuracy {drop}: no gain beyond its interval")
     if product is not None and product.score(after) <= product.score(before):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -94,12 +94,14 @@ class CompressionPhase(PlannedPhase):
             limits=self._ranking.limits,
             product=self._ranking.product(self._record.trials),
             changes_cost=recipe.remainder(before).changes_cost,
+            size_counts=any(one.metric == "size_kib" for one in self._ranking.objectives)
+            or any(one.metric == "size_kib" for one in self._ranking.limits),
         )
         self._record.finish(
             number,
             outcome,
             state=COMPLETE if verdict.kept else REJECTED,
-            reason=verdict.reason,
+            reason=verdict.reason + _pruned(outcome.metrics, parent.metrics),
             violations=self._ranking.violations(outcome.metrics),
         )
 
@@ -124,3 +126,11 @@ class CompressionPhase(PlannedPhase):
     def _find(self, parent: int, candidate: Candidate) -> Trial | None:
         trials: Sequence[Trial] = self._record.standing
         return next((t for t in trials if t.parent == parent and t.candidate == candidate), None)
+
+
+def _pruned(metrics: Mapping[str, float], before: Mapping[str, float]) -> str:
+    """The share of channels that a pruning has removed, and the one asked for."""
+    if "channels_removed" not in metrics or metrics["channels_removed"] == before.get("channels_removed"):
+        return ""
+    asked = f", {metrics['channels_asked']:.0%} asked" if "channels_asked" in metrics else ""
+    return f"; {metrics['channels_removed']:.0%} of the channels removed{asked}"

@@ -152,3 +152,83 @@ def test_each_third_of_the_layers_has_its_share(options: dict[str, float], width
     if made.finish is not None:
         network = made.finish(network)
     assert [layer.out_channels for layer in network.module.body] == widths
+
+
+class ShuffledGroups(nn.Module):
+    """Channels are reordered between two grouped convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.shuffle = nn.Conv2d(1, 32, 3, padding=1), nn.ChannelShuffle(4)
+        self.a, self.b = nn.Conv2d(32, 32, 3, groups=4), nn.Conv2d(32, 32, 3, groups=4)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.b(self.shuffle(self.a(self.stem(x).relu()).relu())).relu().mean((2, 3)))
+
+
+class Ghost(nn.Module):
+    """Half of the channels are made of the others by a depthwise convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 16, 1)
+        self.b, self.fc = nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(self.stem(x).relu()).relu()
+        return self.fc(torch.cat([y, self.b(y).relu()], 1).mean((2, 3)))
+
+
+class GatedChunks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3)
+        self.b, self.fc = nn.Conv2d(32, 32, 3), nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, gate = self.a(self.stem(x).relu()).chunk(2, 1)
+        return self.fc(self.b(y * gate.sigmoid()).relu().mean((2, 3)))
+
+
+class Scales(nn.Module):
+    """Parts of the channels go through convolutions that read each other, as in Res2Net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 32, 1)
+        self.parts = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+        self.b, self.fc = nn.Conv2d(32, 32, 1), nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, *others = self.a(self.stem(x).relu()).relu().chunk(4, 1)
+        found, before = [first], torch.zeros_like(first)
+        for layer, part in zip(self.parts, others, strict=True):
+            before = layer(part + before).relu()
+            found.append(before)
+        return self.fc(self.b(torch.cat(found, 1)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("make", "widths", "whole"),
+    [
+        (ShuffledGroups, {"stem": 16, "a": 32, "b": 16}, {"a"}),
+        (Ghost, {"stem": 16, "a": 8, "b": 8}, set()),
+        (GatedChunks, {"stem": 16, "a": 32, "b": 16}, set()),
+        (Scales, {"stem": 16, "a": 32, "parts.0": 8, "parts.1": 8, "parts.2": 8, "b": 16}, {"a", "parts.0", "parts.2"}),
+    ],
+)
+def test_the_share_that_is_reached_is_told(
+    make: Callable[[], nn.Module], widths: dict[str, int], whole: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    module = make().eval()
+    with caplog.at_level("INFO", "slimsearch"):
+        pruned = Prune(sparsity=0.5, round_to=1).apply(Network(module), _NoTraining(1, 12, 12))
+    convolutions = {n: m for n, m in module.named_modules() if isinstance(m, nn.Conv2d)}
+    assert {name: pruned.module.get_submodule(name).out_channels for name in convolutions} == widths
+    share = 1 - sum(widths.values()) / sum(layer.out_channels for layer in convolutions.values())
+    assert pruned.structure["pruned"] == {"share": round(share, 4), "asked": 0.5}
+    assert f"{share:.0%} of all channels are removed, 50% asked" in caplog.text
+    assert all(f"'{name}'" in caplog.text for name in whole)
+    assert ("keep all channels" in caplog.text) == bool(whole)

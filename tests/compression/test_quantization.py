@@ -178,7 +178,7 @@ def test_a_pruned_layer_loses_the_scales_of_its_channels() -> None:
         ("quantize+prune", "has no training to share with 'quantize'"),
         ("prune:importance=movement", "must see weights move: choose schedule linear or agp"),
         ("prune:after=rewind:schedule=agp", "schedule agp cuts while the trained weights go on"),
-        ("prune:importance=most", "unknown importance 'most'; known: fpgm, l1"),
+        ("prune:importance=most", "unknown importance 'most'; known: fpgm, group_l1"),
         ("prune:sparsity=0.5:params=100", "sparsity and params are given; one target is enough"),
         ("prune:schedule=never", "unknown schedule 'never'; known: agp, at_once, linear"),
         ("level:importance=fpgm", "importance fpgm is of channels"),

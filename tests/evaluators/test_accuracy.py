@@ -82,6 +82,15 @@ def test_kept_when_faster_or_smaller(after: dict[str, float]) -> None:
     assert verdict.kept
 
 
+def test_a_smaller_file_that_is_slower_is_kept_where_size_counts() -> None:
+    slower = {**SMALLER, "latency_ms": 2.0, "latency_low_ms": 1.9, "latency_high_ms": 2.1}
+    assert judge(BEFORE, slower, NO_DROP, max_drop=0.5).kept
+    verdict = judge(BEFORE, slower, NO_DROP, max_drop=0.5, size_counts=False)
+    assert not verdict.kept
+    assert "weight_only" in verdict.reason
+    assert judge(BEFORE, SMALLER, NO_DROP, max_drop=0.5, size_counts=False).kept, "no slower"
+
+
 @pytest.mark.parametrize(("points", "kept"), [(0.5, True), (0.51, False), (-1.0, True)])
 def test_the_drop_itself_is_compared(points: float, kept: bool) -> None:
     verdict = judge(BEFORE, FASTER, PairedDrop(points, points - 1, points + 1), max_drop=0.5)

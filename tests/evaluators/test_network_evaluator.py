@@ -90,7 +90,10 @@ def test_seconds_of_training_are_those_of_training_alone(evaluator: NetworkEvalu
     quantized = task(tmp_path / "child", compression.Recipe.parse("quantize").to_dict(), start=start)
     assert evaluator.evaluate(quantized, report=always).metrics["training_seconds"] == 0
     pruned = task(tmp_path / "pruned", compression.Recipe.parse("prune:epochs=1").to_dict(), start=start)
-    assert evaluator.evaluate(pruned, report=always).metrics["training_seconds"] > 0
+    metrics = evaluator.evaluate(pruned, report=always).metrics
+    assert metrics["training_seconds"] > 0
+    assert 0 < metrics["channels_removed"] < 1
+    assert metrics["channels_asked"] == 0.3
 
 
 def test_a_recipe_from_the_start_and_from_a_trained_parent(evaluator: NetworkEvaluator, tmp_path: Path) -> None:

@@ -74,8 +74,11 @@ def test_what_is_kept_is_gone_on_from_and_what_is_not_is_skipped(directory, spac
     assert first.teacher is not None
     assert first.teacher.directory == directory.trial_directory(0), "the most accurate network of the run"
 
-    phase.tell(first.number, leave(directory, first.number, digits, 1, 50.0))
+    pruned = leave(directory, first.number, digits, 1, 50.0)
+    shares = {"channels_removed": 0.25, "channels_asked": 0.5}
+    phase.tell(first.number, Outcome({**pruned.metrics, **shares}, pruned.artifacts))
     assert record.trials[first.number].state == COMPLETE
+    assert "25% of the channels removed, 50% asked" in (record.trials[first.number].reason or "")
     third = phase.ask()
     assert third is not None
     assert stages(third) == ["prune", "distill", "quantize"]

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 class Importance(ABC):
     """Scores weights; those with the lowest scores are cut first.
 
-    The score of a channel is the mean of `channels` over all layers that are cut together. An object serves one
-    pruning, and may store what it observes.
+    The score of a channel is the mean of `channels` over all layers that are cut together, or with `of_filters` over
+    those that write the channel. An object serves one pruning, and may store what it observes.
     """
 
     needs_gradients: ClassVar[bool] = False
@@ -22,13 +22,22 @@ class Importance(ABC):
     """Whether the importance needs gradients of many training steps, not of one point."""
     of_channels: ClassVar[bool] = False
     """Whether the importance ranks channels only, not single weights."""
+    of_filters: ClassVar[bool] = False
+    """Whether a channel's score is that of its filter: the weights of the convolution or Linear that writes it."""
+    observe_every: ClassVar[int] = 1
+    """Training steps per call of `observe` in a gradual schedule."""
+    recovers: ClassVar[bool] = False
+    """Whether single weights that were cut go on being scored, and come back if others become less important."""
 
     def observe(self, weights: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:  # noqa: B027 - optional
-        """Observe the weights and gradients of a training step, by parameter name."""
+        """Observe the weights and gradients of a training step, by parameter name.
+
+        Weights that are cut have the values that they had before, if the importance `recovers`, and otherwise 0.
+        """
 
     @abstractmethod
     def scores(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Nonnegative scores of the weights, in their shapes; the input of `channels`."""
+        """Scores of the weights, in their shapes; the input of `channels`."""
 
     def channels(self, layer: nn.Module, scores: Tensor) -> Tensor | None:
         """Scores of the channels of one layer.

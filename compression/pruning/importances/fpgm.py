@@ -11,13 +11,14 @@ if TYPE_CHECKING:
 
 
 class Fpgm(Importance):
-    """The sum of a filter's distances from all others of its layer: filters near the median are redundant.
+    """The sum of a filter's Euclidean distances from all others of its layer: filters near the median are redundant.
 
-    Source: He et al. 2019, "Filter pruning via geometric median". As in torch-pruning, the distances are Euclidean
-    distances between squared weights, and include the layers that read the channels. Norm layers are ignored.
+    Source: He et al. 2019, "Filter pruning via geometric median", eq. 6. Filters that are cut together, as at the ends
+    of a residual block, have the mean of their sums.
     """
 
     of_channels: ClassVar[bool] = True
+    of_filters: ClassVar[bool] = True
 
     def scores(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return weights
@@ -25,7 +26,5 @@ class Fpgm(Importance):
     def channels(self, layer: nn.Module, scores: Tensor) -> Tensor | None:
         import torch
 
-        if not isinstance(layer, torch.nn.Linear | torch.nn.modules.conv._ConvNd):
-            return None
-        squares = scores.square()[None]
-        return torch.cdist(squares, squares)[0].sum(dim=0)
+        # Without the shortcut through a matrix product, whose rounding hides small distances.
+        return torch.cdist(scores, scores, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=0)

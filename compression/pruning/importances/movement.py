@@ -14,11 +14,14 @@ class Movement(Importance):
     """The movement of a weight away from zero in training: minus the sum over steps of weight * gradient.
 
     Source: Sanh et al. 2020, "Movement pruning", eq. 5, with accumulated instead of learned scores, which section 3
-    shows to be equivalent up to the rate. Shifted so that the least score of a layer is 0.
+    shows to be equivalent up to the rate; the weight is that after the step. Single weights that are cut keep their
+    values, are scored on by the gradient at 0 (straight-through, section 4), and can come back. Channels cannot, since
+    they have no gradient without the layers that read them. Shifted so that the least score of a layer is 0.
     """
 
     needs_gradients: ClassVar[bool] = True
     needs_training: ClassVar[bool] = True
+    recovers: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._moved: dict[str, Tensor] = {}
