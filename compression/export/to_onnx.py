@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._network import Network
 from slimsearch.compression.export.agreement import FixedBatchSize, check_agreement, example_of, logits_of
+from slimsearch.compression.export.branches import merge_branches
 from slimsearch.compression.export.int8 import to_int8
 from slimsearch.compression.export.storage import store
 from slimsearch.compression.quantization.folding import fold_batch_norm
@@ -33,7 +34,8 @@ _OPTIONS: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "o
 def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[str, str] | None = None) -> None:
     """Write `network` to `path` as one ONNX file, ``images`` (N, C, H, W) float32 -> ``logits``, N free.
 
-    The file has no dead taps (see `Network.without_dead_taps`), since it is for images of one size.
+    The file has no dead taps (see `Network.without_dead_taps`), since it is for images of one size, and no parallel
+    linear branches (see `merge_branches`), unless its quantization was learned.
     The float32 file is run in batches of several sizes and compared with the network.
 
     Args:
@@ -78,12 +80,18 @@ def _to_onnx(network: Network, file: Path, images: Tensor) -> None:
     The TorchScript exporter takes a tenth of the time of the newer one and writes half the bytes. The newer one can
     analyze the module's bytecode ("strict"), and then keeps a batch size free that is used as a Python number.
     """
+    import onnx
+
     module = network.copy_module().eval().cpu().float()
     example, expected, plan = example_of(images), logits_of(module, images), network.quantization
     failures: list[Exception] = []
     for write in (_by_torchscript, _by_torch_export, functools.partial(_by_torch_export, strict=True)):
         try:
             write(module, example, file, plan is not None and plan.form == CODEBOOK)
+            if plan is None or not (plan.learned or plan.form == CODEBOOK or plan.keep_float not in KEPT_FLOAT):
+                exported = onnx.load(str(file))  # without a plan that needs the layers' names or values
+                if merge_branches(exported):
+                    onnx.save(exported, str(file))
             check_agreement(file, images, expected, quantized=plan is not None)
             return
         except Exception as error:  # the exporters raise many kinds
