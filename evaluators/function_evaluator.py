@@ -17,6 +17,8 @@ from slimsearch.search_spaces import Space
 class FunctionEvaluator:
     """Calls ``evaluate(candidate)``, which returns a dict of named numbers.
 
+    The candidate is a dict from label to value, with the training hyper-parameters that the space has.
+
     The function also gets those of these arguments that it has: ``epochs`` (the fidelity of the trial), ``seed``,
     ``directory`` (a folder for the trial's files) and ``report``. ``report(epoch, metrics)`` records the metrics of an
     epoch, from 1, and returns False if the trial should end.
@@ -46,7 +48,7 @@ class FunctionEvaluator:
         except (TypeError, ValueError):  # a function without a signature, written in C
             parameters = []
         arguments = {name: value for name, value in offered.items() if name in parameters}
-        metrics = self.function(dict(task.candidate.architecture), **arguments)
+        metrics = self.function({**task.candidate.architecture, **task.candidate.training}, **arguments)
         if checked.stopped:
             return Outcome(known)
         return Outcome({**known, **finite_numbers(metrics)})

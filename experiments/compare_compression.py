@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__.partition("\n")[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", help="torchvision.models:resnet18, or path/to/file.py:function_or_class")
-    what.add_argument("--space", help="a built-in space, or path/to/file.py:Class (an NNI ModelSpace)")
+    what.add_argument("--space", help="a built-in space, or path/to/file.py:name")
     parser.add_argument("--architecture", metavar="JSON", help="of the space; by default its DEFAULT or first one")
     parser.add_argument("--dataset", default="mnist5k", help="a built-in data set, or the path of an image folder")
     parser.add_argument("--data-root", type=Path, help="folder with the files of a named data set")
@@ -203,7 +203,7 @@ def _model(options: argparse.Namespace, data: Dataset) -> tuple[FixedModel | Mod
         return model, {}
     space = ModelSpace.load(options.space, shape, classes)
     if options.architecture is None:
-        architecture = space.canonical(getattr(space.space_class, "DEFAULT", None) or next(space.grid()))
+        architecture = space.canonical(getattr(space.code, "DEFAULT", None) or next(space.grid()))
     else:
         try:
             given = json.loads(options.architecture)

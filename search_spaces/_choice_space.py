@@ -85,6 +85,9 @@ class Subset(Space):
     def __init__(self, space: Space, points: Sequence[Point]) -> None:
         self._space = space
         self._points: dict[str, dict[str, Any]] = {}
+        for point in points:
+            if space.contains(point):
+                space.confirmed(space.canonical(point))
         for position, point in enumerate(points, start=1):
             try:
                 canonical = space.canonical(point)
@@ -107,6 +110,10 @@ class Subset(Space):
         if Candidate(canonical).key not in self._points:
             raise SlimsearchError(f"{canonical} is not one of the {self.size} chosen architectures")
         return canonical
+
+    @property
+    def revision(self) -> int:
+        return self._space.revision
 
     def candidate(self, point: Point) -> Candidate:
         return self._space.candidate(self.canonical(point))

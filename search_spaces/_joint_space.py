@@ -40,16 +40,23 @@ class JointSpace(Space):
         if both:
             raise SlimsearchError(f"the architecture and the recipe both have a choice '{min(both)}'")
         self.architectures, self.recipes, self.steps = architectures, recipes, steps
-        self._choices = (*architectures.choices, *recipes.choices)
         self._labels = {c.label for c in recipes.choices}
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        return self._choices
+        return (*self.architectures.choices, *self.recipes.choices)
 
     def canonical(self, point: Point) -> dict[str, Any]:
         architecture, recipe = self._split(point)
         return {**self.architectures.canonical(architecture), **self.recipes.canonical(recipe)}
+
+    @property
+    def revision(self) -> int:
+        return self.architectures.revision
+
+    def confirmed(self, point: Point) -> dict[str, Any]:
+        architecture, recipe = self._split(point)
+        return {**self.architectures.confirmed(architecture), **recipe}
 
     def candidate(self, point: Point) -> Candidate:
         architecture, recipe = self._split(point)

@@ -77,6 +77,11 @@ class Choice:
         plain = {(type(value), value): i for i, value in enumerate(self.values) if type(value) in (bool, int, str)}
         object.__setattr__(self, "_plain", plain)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All values as JSON text."""
+        return tuple(self._positions)  # type: ignore[attr-defined]
+
     def text(self, value: Any) -> str:
         """`value` as JSON text, as it is recorded."""
         return json.dumps(value)
@@ -146,6 +151,19 @@ class Space(ABC):
     def related_points(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
         """Points that share networks with `point`, possibly repeated; newly active choices are random."""
         return iter(())
+
+    @property
+    def revision(self) -> int:
+        """Number of changes of the space by `confirmed`; what was cached of it before one no longer holds."""
+        return 0
+
+    def confirmed(self, point: Point) -> dict[str, Any]:
+        """A canonical point, looked at once more before its trial begins.
+
+        A space whose choices are learned may learn here of further ones, which the result has with their first values.
+        What it learns follows from the points that it was given, in their order.
+        """
+        return dict(point)
 
     def contains(self, point: Point) -> bool:
         """Whether `point` is in the space."""

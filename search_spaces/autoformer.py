@@ -5,7 +5,7 @@ from __future__ import annotations
 from nni.nas.hub import pytorch as hub
 
 from slimsearch.search_spaces._nni.layers import check_size
-from slimsearch.search_spaces._nni.model_space import FromSample
+from slimsearch.search_spaces._nni.nni_space import FromSample
 
 _MIN_PATCHES, _MAX_PATCH = 7, 16  # patches a side, and pixels a side of a patch
 

@@ -11,7 +11,7 @@ from nni.nas.space import current_model
 from torch import nn
 
 from slimsearch.search_spaces._nni.layers import check_size, stem_pooling, with_in_channels, with_out_features
-from slimsearch.search_spaces._nni.model_space import FromSample
+from slimsearch.search_spaces._nni.nni_space import FromSample
 
 
 class DARTS(FromSample, hub.DARTS):  # type: ignore[misc]

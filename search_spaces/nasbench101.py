@@ -15,7 +15,7 @@ from torch import nn
 
 from slimsearch.search_spaces._graph import Edge, Graph
 from slimsearch.search_spaces._nni.layers import check_size, stem_pooling
-from slimsearch.search_spaces._nni.model_space import FromSample
+from slimsearch.search_spaces._nni.nni_space import FromSample
 
 _VERTICES, _MOST_EDGES = 7, 9
 _IN, _OUT = 0, _VERTICES - 1

@@ -6,7 +6,7 @@ from nni.nas.hub import pytorch as hub
 from torch import nn
 
 from slimsearch.search_spaces._nni.layers import check_size, stem_pooling, with_in_channels
-from slimsearch.search_spaces._nni.model_space import FromSample
+from slimsearch.search_spaces._nni.nni_space import FromSample
 
 
 class NasBench201(FromSample, hub.NasBench201):  # type: ignore[misc]

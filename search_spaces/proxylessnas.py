@@ -6,7 +6,7 @@ from nni.nas.hub import pytorch as hub
 from nni.nas.hub.pytorch.proxylessnas import reset_parameters
 
 from slimsearch.search_spaces._nni.layers import check_size, halvings, remove_strides, with_in_channels
-from slimsearch.search_spaces._nni.model_space import FromSample
+from slimsearch.search_spaces._nni.nni_space import FromSample
 
 
 class ProxylessNAS(FromSample, hub.ProxylessNAS):  # type: ignore[misc]

@@ -8,7 +8,7 @@ from nni.nas.hub.pytorch.shufflenet import ShuffleNetBlock
 from torch import nn
 
 from slimsearch.search_spaces._nni.layers import check_size, halvings, remove_strides, with_in_channels
-from slimsearch.search_spaces._nni.model_space import FromSample
+from slimsearch.search_spaces._nni.nni_space import FromSample
 
 
 class ShuffleNet(FromSample, hub.ShuffleNetSpace):  # type: ignore[misc]

@@ -21,6 +21,7 @@ def search(
     space: Any,
     dataset: Any = "mnist5k",
     *,
+    build: Callable[..., nn.Module] | None = None,
     evaluate: Callable[..., Mapping[str, float]] | None = None,
     show: bool = True,
     **options: Any,
@@ -28,10 +29,12 @@ def search(
     """Search `space` on `dataset`, compress the best networks and rank the files; or search with your own evaluation.
 
     Args:
-        space: an NNI ModelSpace class, or a name as on the command line; with `evaluate` also a dict from label to
-            values, or a `slimsearch.search_spaces.Space`.
+        space: a function ``define(trial)`` that returns a network, an NNI ModelSpace class, or a name as on the command
+            line; with `build` or `evaluate` also a dict from label to values, with `evaluate` also a
+            `slimsearch.search_spaces.Space`.
         dataset: a name, the path of an image folder, ``(images, labels)`` (and ``test_images, test_labels``), or a
             PyTorch data set of ``(image, label)`` pairs.
+        build: a function that makes the network of one value for each label of `space`, given by name.
         evaluate: a function from a candidate, as a dict, to named numbers. Nothing is trained, exported or compressed
             then; ``objectives`` names its metrics. See `slimsearch.evaluators.FunctionEvaluator`.
         show: show the live display of the command line.
@@ -51,7 +54,7 @@ def search(
     named_space, named_data = isinstance(space, str), isinstance(dataset, str | Path)
     base = Configuration(space=space if named_space else FROM_PYTHON, evaluator=options.pop("evaluator", "network"))
     configuration = base.replace(**({"dataset": str(dataset)} if named_data else {}), **options)
-    objects = PythonObjects(None if named_space else space, None if named_data else dataset, evaluate)
+    objects = PythonObjects(None if named_space else space, None if named_data else dataset, evaluate, build)
     return job.start(configuration, objects, display=Console() if show else None)
 
 
@@ -60,6 +63,7 @@ def resume(
     *,
     space: Any = None,
     dataset: Any = None,
+    build: Callable[..., nn.Module] | None = None,
     evaluate: Callable[..., Mapping[str, float]] | None = None,
     show: bool = True,
     accept_changes: bool = False,
@@ -69,7 +73,7 @@ def resume(
 
     Args:
         run_dir: the run directory.
-        space, dataset, evaluate: the Python objects that the run was started with, if any.
+        space, dataset, build, evaluate: the Python objects that the run was started with, if any.
         show: show the live display of the command line.
         accept_changes: go on with code that was edited and classes that were renamed since the run was started.
         options: new values of options that ``--help`` marks "also with --resume", such as ``trials=40``.
@@ -81,7 +85,7 @@ def resume(
     from slimsearch.loop.problem import PythonObjects
     from slimsearch.report.display import Console
 
-    objects = PythonObjects(space, dataset, evaluate)
+    objects = PythonObjects(space, dataset, evaluate, build)
     display = Console() if show else None
     return job.resume(Path(run_dir), options, objects, display=display, accept_changes=accept_changes)
 
@@ -107,13 +111,18 @@ def build(
 ) -> nn.Module:
     """The untrained network of an architecture: (N, C, H, W) float32 -> (N, num_classes) logits.
 
+    Args:
+        space: as for `search`: a function ``define(trial)``, an NNI ModelSpace class, or a name.
+        architecture: a dict from label to value, such as ``model["architecture"]`` of an entry of ``top_models.json``.
+        input_shape: (C, H, W) of one image.
+        num_classes: number of logits.
+
     Raises:
         SlimsearchError: the architecture is not in the space.
     """
     from slimsearch.search_spaces import ModelSpace
 
-    make_space = ModelSpace.load if isinstance(space, str) else ModelSpace
-    return make_space(space, input_shape, num_classes).build(architecture)
+    return ModelSpace.load(space, input_shape, num_classes).build(architecture)
 
 
 def train(model: nn.Module | Network, dataset: Any, *, epochs: int = 5, seed: int = 0, **settings: Any) -> Network:
@@ -217,7 +226,9 @@ def _dataset(dataset: Any) -> Dataset:
     return dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
 
 
-def load_network(run_dir: str | Path, model: dict[str, Any], *, space: Any = None) -> nn.Module:
+def load_network(
+    run_dir: str | Path, model: dict[str, Any], *, space: Any = None, build: Callable[..., nn.Module] | None = None
+) -> nn.Module:
     """The trained (and pruned) network of an exported file, as a PyTorch module.
 
     For an int8 file, this is the float32 network that was quantized.
@@ -225,14 +236,14 @@ def load_network(run_dir: str | Path, model: dict[str, Any], *, space: Any = Non
     Args:
         run_dir: the run directory.
         model: an entry of ``top_models.json``.
-        space: the class of the space, if the run was started with one from Python.
+        space, build: those that the run was started with, if from Python.
 
     Raises:
         SlimsearchError: the network cannot be built or loaded.
     """
     from slimsearch.report.exporting import stored_network
 
-    return stored_network(Path(run_dir), model, space=space).module
+    return stored_network(Path(run_dir), model, space=space, build=build).module
 
 
 def load_dataset(

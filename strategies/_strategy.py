@@ -150,6 +150,7 @@ class Traits:
         runs_sampler: its proposals come from the searcher that ``--sampler`` names.
         shares_weights: candidates are first scored with weights from one supernet; the best are then trained.
         needs_networks: it works on networks only, not on tables or functions.
+        needs_nni: it works on spaces that are NNI `ModelSpace` classes only.
         remote_workers: its workers run on a cluster; unless ``--workers`` is given, it runs as many trials as the
             cluster has room for.
     """
@@ -158,6 +159,7 @@ class Traits:
     runs_sampler: bool = False
     shares_weights: bool = False
     needs_networks: bool = False
+    needs_nni: bool = False
     remote_workers: bool = False
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from slimsearch.search_spaces import ModelSpace
+from slimsearch.search_spaces import NniSpace
 from slimsearch.strategies._nni.oneshot import OneShot
 
 
@@ -18,7 +18,7 @@ class NniDarts(OneShot):
 
     NAME: ClassVar[str] = "nni-darts"
 
-    def strategy(self, space: ModelSpace) -> Any:
+    def strategy(self, space: NniSpace) -> Any:
         from nni.nas.strategy import DARTS
 
         from slimsearch.strategies._nni.supernet import MixedDropout

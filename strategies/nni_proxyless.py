@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from slimsearch.search_spaces import ModelSpace
+from slimsearch.search_spaces import NniSpace
 from slimsearch.strategies._nni.oneshot import OneShot
 
 
@@ -19,7 +19,7 @@ class NniProxyless(OneShot):
 
     NAME: ClassVar[str] = "nni-proxyless"
 
-    def strategy(self, space: ModelSpace) -> Any:
+    def strategy(self, space: NniSpace) -> Any:
         from nni.nas.strategy import Proxyless
 
         from slimsearch.strategies._nni.supernet import MixedDropout

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from slimsearch.search_spaces import ModelSpace
+from slimsearch.search_spaces import NniSpace
 from slimsearch.strategies._nni.oneshot import OneShot
 
 
@@ -23,7 +23,7 @@ class NniRandomOneshot(OneShot):
     OFFERED: ClassVar[int] = 5
     RANKED: ClassVar[int] = 100
 
-    def strategy(self, space: ModelSpace) -> Any:
+    def strategy(self, space: NniSpace) -> Any:
         from slimsearch.strategies._nni.supernet import SeededRandomOneShot
 
         return SeededRandomOneShot(space, self.settings.seed)

@@ -35,7 +35,7 @@ class WeightSharing:
     The supernet's log is ``supernet/log.txt`` in the run directory. ``--trial-timeout`` does not limit its training.
     """
 
-    traits: ClassVar[Traits] = Traits(shares_weights=True, needs_networks=True)
+    traits: ClassVar[Traits] = Traits(shares_weights=True, needs_networks=True, needs_nni=True)
 
     settings: StrategySettings
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACES = ROOT / "tests" / "spaces.py"
+DEFINED = ROOT / "tests" / "defined.py"
 TINY, DOZEN, VARIOUS = f"{SPACES}:Tiny", f"{SPACES}:Dozen", f"{SPACES}:Various"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -20,6 +20,7 @@ from slimsearch.evaluators.datasets import Dataset
 from slimsearch.loop import job
 from slimsearch.options.chosen import retraining
 from slimsearch.search_spaces import ChoiceSpace
+from tests import defined
 from tests.conftest import SPACES, TINY, environment
 
 PROGRAM = textwrap.dedent(
@@ -91,7 +92,7 @@ def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "slimsearch.cli.main", "run", "--resume", "run"]
     refused = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    said = "error: 'run' was begun from Python with the class Mlp; resume it there: slimsearch.resume('run', space=...)"
+    said = "error: 'run' was begun from Python with the space Mlp; resume it there: slimsearch.resume('run', space=...)"
     assert refused.stderr.startswith(said)
 
 
@@ -125,6 +126,45 @@ def test_resume_with_class_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         slimsearch.resume("run", space=space)
 
 
+@pytest.mark.parametrize(
+    ("space", "build"),
+    [(defined.with_training, None), ({"width": [8, 16], "batch_size": [32, 64]}, defined.no_space)],
+    ids=["a function", "choices"],
+)
+def test_functions_from_python(space: Any, build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given, options = {"space": space, "build": build}, {"compress": "none", "show": False}
+    result = slimsearch.search(space, "digits", build=build, trials=2, epochs=1, run_dir="run", seed=1, **options)
+    model = result.top_models(1)[0]
+    assert model["training"].keys() == ({"batch_size"} if build else {"learning_rate", "batch_size", "augmentation"})
+    assert not model["architecture"].keys() & model["training"].keys()
+    network = slimsearch.load_network("run", model, **given)
+    fresh = build(**model["architecture"]) if build else slimsearch.build(space, model["architecture"])
+    assert [(name, value.shape) for name, value in network.state_dict().items()] == [
+        (name, value.shape) for name, value in fresh.state_dict().items()
+    ]
+    more = slimsearch.resume("run", **given, trials=3, show=False)
+    assert [trial.metrics for trial in more.trials[:2]] == [trial.metrics for trial in result.trials]
+    assert len(more.trials) == 3
+
+
+def test_training_hyperparameters_of_a_function_reach_an_evaluation_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def score(candidate: dict[str, Any]) -> dict[str, float]:
+        return {"score": candidate["learning_rate"] * candidate["width"], "batch": candidate["batch_size"]}
+
+    result = slimsearch.search(
+        defined.with_training, "digits", evaluate=score, objectives="score:max,batch:min", trials=3, run_dir="run",
+        show=False,
+    )  # fmt: skip
+    for trial in result.trials:
+        rate, width = trial.candidate.training["learning_rate"], trial.candidate.architecture["width"]
+        assert trial.metrics["score"] == rate * width
+
+
 def test_networks_of_a_class_from_python_are_loaded_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from slimsearch.names import load_class
 
@@ -133,9 +173,9 @@ def test_networks_of_a_class_from_python_are_loaded_with_it(tmp_path: Path, monk
     result = slimsearch.search(space, "digits", trials=1, epochs=1, run_dir="run", compress="none", show=False)
     model = result.top_models(1)[0]
     assert isinstance(slimsearch.load_network("run", model, space=space), torch.nn.Module)
-    with pytest.raises(slimsearch.SlimsearchError, match=f"from Python with the class {space.__name__}; .*space=..."):
+    with pytest.raises(slimsearch.SlimsearchError, match=f"from Python with the space {space.__name__}; .*space=..."):
         slimsearch.load_network("run", model)
-    with pytest.raises(slimsearch.SlimsearchError, match=f"--space was the class {space.__name__}, given from Python"):
+    with pytest.raises(slimsearch.SlimsearchError, match=f"--space was the space {space.__name__}, given from Python"):
         job.start(retraining("run", [], {"trials": 1}))
 
 
@@ -165,8 +205,8 @@ def test_resume_says_what_was_given_from_python(
     [
         (TINY, {"trails": 3}, "there is no option 'trails'; options: space, architectures, strategy"),
         (TINY, {"trials": 0}, "--trials 0 is less than 1"),
-        (str, {}, "'str' is not an NNI ModelSpace"),
-        (3, {}, "a space is an NNI ModelSpace class, a dict of choices or a Space, not 3"),
+        (str, {}, "'str' is not a space of networks"),
+        (3, {}, "a space is an NNI ModelSpace class, a function define.trial., a dict of choices or a Space, not 3"),
     ],
 )
 def test_mistakes(space: object, options: dict[str, object], said: str) -> None:

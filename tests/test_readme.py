@@ -50,7 +50,7 @@ FILES = {found[1]: text for text in PYTHON if (found := re.match(r"# (my_\w+\.py
 BEFORE = {found[1]: text for text in PYTHON if (found := re.match(r"# NNI: (\w+)\n", text))}
 AFTER = {found[1]: text for text in PYTHON if (found := re.match(r"# Slimsearch: (\w+)\n", text))}
 SCRIPTS = {
-    "search": "slimsearch.search(Mlp", "score": "trials/00000", "evaluation": "def evaluate(candidate)",
+    "search": "slimsearch.search(define", "score": "trials/00000", "evaluation": "def evaluate(candidate)",
     "compression": 'compress(trained, "prune:sparsity', "sampler": "GraphGPSampler(space",
 }  # fmt: skip
 """Text by which each script that a test below runs is known."""

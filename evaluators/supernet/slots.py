@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError, describe_error
-from slimsearch.search_spaces import ModelSpace
+from slimsearch.search_spaces import NniSpace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Slot:
     shape: tuple[int, ...]
 
 
-def slots_of(space: ModelSpace, architecture: Mapping[str, Any], module: nn.Module) -> dict[str, Slot]:
+def slots_of(space: NniSpace, architecture: Mapping[str, Any], module: nn.Module) -> dict[str, Slot]:
     """The slot of each parameter of `module`, the network of `architecture`, by name.
 
     Raises:
@@ -83,7 +83,7 @@ def _is(node: Any, name: str) -> bool:
 
 
 def _uses(
-    space: ModelSpace, architecture: Mapping[str, Any], module: nn.Module, parameters: Iterable[Tensor]
+    space: NniSpace, architecture: Mapping[str, Any], module: nn.Module, parameters: Iterable[Tensor]
 ) -> dict[int, str]:
     """How each parameter is used, by its id; part of its key. Found by one forward pass on zeros."""
     import torch
@@ -103,7 +103,7 @@ def _uses(
             module(torch.zeros(2, *space.input_shape))
     except Exception as error:  # a user's module may raise anything
         raise SlimsearchError(
-            f"{space.space_class.__name__} {dict(architecture)} fails on images of "
+            f"{space.name} {dict(architecture)} fails on images of "
             f"{'x'.join(map(str, space.input_shape))}: {describe_error(error)}"
         ) from error
     return trace.uses

@@ -16,7 +16,7 @@ from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.supernet.slots import Slot, slots_of
 from slimsearch.files import atomic, write_json
 from slimsearch.reading import mismatch, read_json
-from slimsearch.search_spaces import ModelSpace
+from slimsearch.search_spaces import NniSpace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,7 +65,7 @@ class SharedWeights:
         device: of the tensors.
     """
 
-    def __init__(self, space: ModelSpace, device: str = "cpu") -> None:
+    def __init__(self, space: NniSpace, device: str = "cpu") -> None:
         self.space = space
         self.device = device
         self.tensors: dict[str, nn.Parameter] = {}
@@ -219,7 +219,7 @@ class Supernet:
         write_json(directory / DESCRIPTION, description)
 
     @classmethod
-    def load(cls, directory: Path, space: ModelSpace) -> Supernet:
+    def load(cls, directory: Path, space: NniSpace) -> Supernet:
         """Load a saved supernet of `space`.
 
         Raises:
@@ -289,10 +289,10 @@ def recalibrate(module: nn.Module, images: Tensor) -> None:
     module.eval()
 
 
-def describe(space: ModelSpace) -> dict[str, Any]:
+def describe(space: NniSpace) -> dict[str, Any]:
     """Identity of the space of a supernet, as plain JSON values."""
     description = {
-        "name": space.space_class.__name__,
+        "name": space.name,
         "input_shape": space.input_shape,
         "num_classes": space.num_classes,
         "choices": {choice.label: choice.values for choice in space.choices},

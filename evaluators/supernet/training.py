@@ -30,7 +30,7 @@ from slimsearch.evaluators.training.image_training import (
     validate,
 )
 from slimsearch.evaluators.training.probe import first_output
-from slimsearch.search_spaces import Choice, ModelSpace
+from slimsearch.search_spaces import Choice, NniSpace
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ Architecture = dict[str, Any]
 
 @reuse_freed_memory()
 def train_supernet(
-    space: ModelSpace,
+    space: NniSpace,
     data: Dataset,
     settings: TrainingSettings,
     *,
@@ -179,7 +179,7 @@ def _run(weights: SharedWeights, architecture: Mapping[str, Any], images: Tensor
     try:
         return first_output(weights(architecture, images, training=training))  # type: ignore[no-any-return]
     except Exception as error:  # a user's module may raise anything
-        name, canonical = weights.space.space_class.__name__, weights.space.canonical(architecture)
+        name, canonical = weights.space.name, weights.space.canonical(architecture)
         raise SlimsearchError(f"{name} {canonical} fails in training: {describe_error(error)}") from error
 
 

@@ -19,7 +19,7 @@ from slimsearch.evaluators.supernet.training import train_supernet
 from slimsearch.evaluators.task import Outcome, ReportEpoch, Task
 from slimsearch.evaluators.training.hardware import threads
 from slimsearch.evaluators.training.image_training import ImageTraining
-from slimsearch.search_spaces import ModelSpace
+from slimsearch.search_spaces import NniSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,7 @@ class WeightSharingEvaluator:
 
     def __post_init__(self) -> None:
         networks = self.networks
-        if not isinstance(networks.space, ModelSpace):
+        if not isinstance(networks.space, NniSpace):
             raise SlimsearchError("weight sharing needs an NNI ModelSpace")
         self._space = networks.space
         self._inherited = NetworkEvaluator(
@@ -82,7 +82,7 @@ class WeightSharingEvaluator:
 class _InheritWeights:
     """Gives a new network the weights of a supernet, which each process loads at first use."""
 
-    def __init__(self, space: ModelSpace, supernet: Path, data_directory: Path) -> None:
+    def __init__(self, space: NniSpace, supernet: Path, data_directory: Path) -> None:
         self._space, self._directory, self._data_directory = space, supernet, data_directory
         self._loaded: tuple[Supernet, Tensor] | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +33,10 @@ from slimsearch.options.configuration import (
     space_from_python,
 )
 from slimsearch.options.initial_weights import initial_weights
-from slimsearch.options.recipe_choices import recipe_choices
+from slimsearch.options.recipe_choices import TRAINING, recipe_choices
 from slimsearch.record.environment import machine
 from slimsearch.record.run_directory import RunDirectory
-from slimsearch.search_spaces import ChoiceSpace, JointSpace, ModelSpace, Space, Subset
+from slimsearch.search_spaces import ChoiceSpace, JointSpace, ModelSpace, RecipeSpace, Space, Subset, name_of
 
 COSTS = ("latency_ms", "size_kib", "params", "macs")
 """Metrics of a network that are known before training."""
@@ -54,6 +53,7 @@ class Problem:
     Attributes:
         space: of the candidates.
         evaluator: constructs the evaluator for a run directory.
+        networks: builds the networks of the candidates; None if only points are evaluated.
         metrics: possible objectives; None if only the evaluator knows them.
         costs: metrics that are known before a candidate is evaluated.
         data: the data set of networks; None for a table or function, which has no files to compress and measure.
@@ -67,6 +67,7 @@ class Problem:
     metrics: tuple[str, ...] | None
     costs: tuple[str, ...]
     data: Dataset | None = None
+    networks: ModelSpace | None = None
     device: str = "cpu"
     precision: str = "fp32"
     latency: LatencySettings = field(default_factory=LatencySettings)
@@ -95,14 +96,17 @@ class PythonObjects:
     """Objects passed from Python in place of names in a configuration.
 
     Attributes:
-        space: an NNI ModelSpace class, a dict of choices or a `Space`, in place of ``configuration.space``.
+        space: what `ModelSpace.load` takes, or without networks a dict of choices or a `Space`; in place of
+            ``configuration.space``.
         data: arrays or a PyTorch data set, in place of ``configuration.dataset``.
         evaluate: a function from a candidate to named numbers, in place of ``configuration.evaluator``.
+        build: makes the networks of a dict of choices.
     """
 
     space: Any = None
     data: Any = None
     evaluate: Callable[..., Mapping[str, float]] | None = None
+    build: Callable[..., Any] | None = None
 
     def named_in(self, configuration: Configuration) -> Configuration:
         """The options with placeholders for these objects.
@@ -129,11 +133,13 @@ class PythonObjects:
 
 
 def _name_of_space(space: Any) -> str:
-    if inspect.isclass(space):
-        return space.__qualname__
     if isinstance(space, Space | Mapping):
         return SPACE_OBJECT if isinstance(space, Space) else CHOICES
-    raise SlimsearchError(f"a space is an NNI ModelSpace class, a dict of choices or a Space, not {space!r}")
+    if callable(space):
+        return name_of(space)
+    raise SlimsearchError(
+        f"a space is an NNI ModelSpace class, a function define(trial), a dict of choices or a Space, not {space!r}"
+    )
 
 
 def prepare(
@@ -159,7 +165,9 @@ def _networks(
     space, dataset = networks(configuration, objects)
     space.check(next(space.grid()))
     metrics = user_metrics(configuration.metrics)
-    recipes = recipe_choices(configuration, dataset)
+    # Chosen architectures are trained with the options of the run.
+    own = space.training if chosen is None or configuration.search_hyperparameters else {}
+    recipes = recipe_choices(configuration, dataset, own)
     compressing = recipes is not None and recipes.compresses
     searched: Space = space if chosen is None else Subset(space, chosen)
     if recipes is not None:
@@ -177,6 +185,7 @@ def _networks(
         (*_METRICS, *metrics),
         COSTS,
         dataset,
+        space,
         training.device,
         training.precision,
         latency_settings(configuration),
@@ -205,7 +214,7 @@ def networks(configuration: Configuration, objects: PythonObjects) -> tuple[Mode
     training_settings(configuration)  # checks the device
     runtime_version(configuration.runtime)  # checks the runtime
     dataset = _dataset(configuration, objects.data)
-    return _model_space(configuration.space, objects.space, dataset), dataset
+    return _model_space(configuration.space, objects, dataset), dataset
 
 
 def network_evaluator(
@@ -243,6 +252,8 @@ def training_settings(configuration: Configuration) -> TrainingSettings:
     return TrainingSettings(
         batch_size=configuration.batch_size,
         learning_rate=configuration.learning_rate,
+        warm_up=configuration.warm_up,
+        weight_decay=configuration.weight_decay,
         augmentation=configuration.augment,
         epoch_images=configuration.epoch_images,
         normalise=configuration.normalise == "folded",
@@ -274,7 +285,9 @@ def _own_evaluation(configuration: Configuration, objects: PythonObjects) -> Pro
     elif isinstance(objects.space, Mapping):
         space = ChoiceSpace(objects.space)
     else:
-        space = _model_space(configuration.space, objects.space, _dataset(configuration, None))
+        space = networks = _model_space(configuration.space, objects, _dataset(configuration, objects.data))
+        if networks.training:
+            space = JointSpace(networks, RecipeSpace({TRAINING: networks.training}, "the training of the space"))
     costs = tuple(space.known(next(space.grid())))
     return Problem(space, lambda directory: FunctionEvaluator(function, space), None, costs)
 
@@ -289,9 +302,9 @@ def _dataset(configuration: Configuration, data: Any) -> Dataset:
     )
 
 
-def _model_space(name: str, space: Any, data: Dataset) -> ModelSpace:
-    shape, classes = data.input_shape, len(data.classes)
-    return ModelSpace(space, shape, classes) if space is not None else ModelSpace.load(name, shape, classes)
+def _model_space(name: str, objects: PythonObjects, data: Dataset) -> ModelSpace:
+    space = name if objects.space is None else objects.space
+    return ModelSpace.load(space, data.input_shape, len(data.classes), objects.build)
 
 
 def user_metrics(text: str | None) -> dict[str, UserMetric]:

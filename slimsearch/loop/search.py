@@ -115,6 +115,7 @@ class ArchitectureSearch:
         self._kind = kind
         self._running: set[int] = set()
         self._ruled_out: set[int] = set()
+        self._revision = space.revision
         self._index()
         self._interrupted = [n for n in self._numbers if record.trials[n].state == RUNNING and record.is_own(n)]
         self._changes_read = len(record.changed)
@@ -147,7 +148,7 @@ class ArchitectureSearch:
         if not self.open and more and (self._fidelity is None or self._fidelity.may_begin(more)):
             candidate = next(iter(self._lost.values()), None)
             if candidate is None:
-                candidate = self._proposals.next(self._history, len(self._record.trials))
+                candidate = self._proposed()
             if candidate is not None:
                 return self._begin(candidate) or self.ask()
             self.exhausted = True
@@ -156,13 +157,26 @@ class ArchitectureSearch:
             self._end_paused()
         return None
 
+    def _proposed(self) -> Candidate | None:
+        """The sampler's next candidate, of which the space may learn."""
+        while True:
+            if self._revision != self._space.revision:
+                self._revision = self._space.revision
+                self._history.memo.clear()
+            candidate = self._proposals.next(self._history, len(self._record.trials))
+            if candidate is None:
+                return None
+            confirmed = self._space.candidate(self._space.confirmed(self._space.point(candidate)))
+            if confirmed.key not in self._number_of or self._revision == self._space.revision:
+                return confirmed
+
     def waits(self) -> bool:
         """Whether another driver has unfinished trials, after which others may be due."""
         return self._record.others_have(self._kind, RUNNING, PAUSED)
 
     def offer(self, architecture: Point) -> Task | Recorded | None:
         """See `slimsearch.strategies.Search`."""
-        candidate = self._space.candidate(architecture)
+        candidate = self._space.candidate(self._space.confirmed(self._space.canonical(architecture)))
         number = self._number_of.get(candidate.key)
         if number is not None:
             return self.recorded(number) or Recorded({}, None, running=number)

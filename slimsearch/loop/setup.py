@@ -18,7 +18,7 @@ from slimsearch.options.chosen import architectures
 from slimsearch.options.configuration import FROM_PYTHON, Configuration
 from slimsearch.options.recipe_choices import text_of
 from slimsearch.record.ranking import Ranking
-from slimsearch.search_spaces import JointSpace, RecipeSpace, Space
+from slimsearch.search_spaces import JointSpace, NniSpace, RecipeSpace, Space
 from slimsearch.source import fingerprints, object_fingerprints
 from slimsearch.strategies import Strategy, StrategySettings, Traits, begin_workers, load_strategy, traits_of
 from slimsearch.strategies.samplers import Sampler, load_sampler
@@ -132,7 +132,7 @@ def _code(
     names = [configuration.space, configuration.evaluator, *metrics, *_texts(recipe.to_dict()), *_texts(recipes)]
     locations = dict.fromkeys(name.rpartition(":")[0] for name in names if ":" in name)
     found = fingerprints(location for location in locations if not location.startswith(FROM_PYTHON))
-    for given in (objects.space, objects.evaluate):
+    for given in (objects.space, objects.evaluate, objects.build):
         if given is not None and not isinstance(given, Mapping):
             found |= object_fingerprints(type(given) if isinstance(given, Space) else given)
     return found
@@ -168,6 +168,13 @@ _RULES = (
     _Rule(
         lambda s: s.problem.data is None and s.traits.needs_networks,
         "--strategy {strategy} trains networks, and --evaluator has none",
+    ),
+    _Rule(
+        lambda s: (
+            s.traits.needs_nni and s.problem.networks is not None and not isinstance(s.problem.networks, NniSpace)
+        ),
+        "--strategy {strategy} trains a supernet of an NNI ModelSpace, and {space} is plain PyTorch: search it by "
+        "--strategy optuna, ray, nni_evolution, nni_grid, nni_random or nni_tpe",
     ),
     _Rule(
         lambda s: s.configuration.storage is not None and s.traits.runs_sampler,
@@ -212,10 +219,13 @@ _RULES = (
 
 
 def _check_combinations(setup: Setup) -> None:
-    joint_option = "--co-search" if setup.configuration.co_search is not None else "--search-hyperparameters"
+    configuration = setup.configuration
+    joint_option = "--co-search" if configuration.co_search is not None else "--search-hyperparameters"
+    if setup.problem.networks is not None and setup.problem.networks.training:
+        joint_option = f"the space with its {' and '.join(setup.problem.networks.training)}"
     for rule in _RULES:
         if rule.broken(setup):
-            raise SlimsearchError(rule.message.format(**vars(setup.configuration), joint_option=joint_option))
+            raise SlimsearchError(rule.message.format(**vars(configuration), joint_option=joint_option))
 
 
 def _check_objectives(setup: Setup) -> None:

@@ -18,7 +18,8 @@ _INHERITED = (
     "space", "dataset", "data_root", "download", "image_size", "drop_duplicates", "objectives", "objective", "weights",
     "targets",
     "max_latency_ms", "max_size_kib", "max_params", "max_macs", "min_accuracy", "metrics", "compress", "int8_target",
-    "max_drop", "device", "precision", "training_threads", "batch_size", "learning_rate", "init",
+    "max_drop", "device", "precision", "training_threads", "batch_size", "learning_rate", "warm_up",
+    "weight_decay", "init",
     "epoch_images", "normalise", "augment", "latency_batch", "latency_threads", "latency", "runtime",
 )  # fmt: skip
 _COSTS = ("max_latency_ms", "max_size_kib", "max_params", "max_macs")

@@ -78,7 +78,10 @@ class Configuration:
     """The resolved options of a run."""
 
     space: str = _option(
-        "", "a built-in space, path/to/file.py:Class, or package.module:Class (an NNI ModelSpace)", absolute_code
+        "",
+        "a built-in space, path/to/file.py:name or package.module:name (a function define(trial) or of choices, "
+        "or an NNI ModelSpace)",
+        absolute_code,
     )
     architectures: str | None = _option(
         None,
@@ -171,6 +174,8 @@ class Configuration:
     )
     batch_size: int = _option(64, "images per training step")
     learning_rate: float = _option(5e-3, "peak learning rate of the one-cycle schedule")
+    warm_up: float = _option(0.25, "share of the training in which the learning rate rises to its peak")
+    weight_decay: float = _option(0.01, "of AdamW, on weights with more than one dimension")
     init: str | None = _option(
         None,
         "initial weights of every network, where shapes match: torchvision:resnet18, whose file must be on disk "
@@ -316,7 +321,7 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
 _LEAST = {
     "trials": 1, "epochs": 1, "subnets": 1, "supernet_epochs": 1, "seed": 0, "workers": 0, "retries": 0, "top_k": 0,
     "repeats": 1, "batch_size": 2, "latency_batch": 1, "latency_threads": 1, "max_drop": 0, "gpus_per_trial": 0,
-    "heartbeat": 1, "training_threads": 1, "epoch_images": 2, "patience": 1,
+    "heartbeat": 1, "training_threads": 1, "epoch_images": 2, "patience": 1, "weight_decay": 0,
 }  # fmt: skip
 _ABOVE_ZERO = (
     "timeout", "trial_timeout", "max_latency_ms", "max_size_kib", "max_params", "max_macs", "learning_rate",
@@ -332,13 +337,14 @@ _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
         lambda c: c.min_accuracy is not None and not 0 <= c.min_accuracy <= 1,
         "--min-accuracy {min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)",
     ),
+    (lambda c: not 0 < c.warm_up < 1, "--warm-up {warm_up:g} is not between 0 and 1"),
     (
         lambda c: c.study is not None and c.storage is None,
         "--study '{study}' is the name of a study in --storage, which is missing",
     ),
     (
         lambda c: not c.space and not c.evaluator.endswith(".csv"),
-        "--space is missing: a built-in space, or path/to/file.py:ClassName",
+        "--space is missing: a built-in space, or path/to/file.py:name",
     ),
 )
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
@@ -389,7 +395,7 @@ def space_from_python(name: str) -> str | None:
     python, _, kind = name.partition(":")
     if python != FROM_PYTHON:
         return None
-    return {CHOICES: "a dict of choices", SPACE_OBJECT: "a Space object"}.get(kind, f"the class {kind}")
+    return {CHOICES: "a dict of choices", SPACE_OBJECT: "a Space object"}.get(kind, f"the space {kind}")
 
 
 def pairs(name: str, text: str | None) -> dict[str, float]:

@@ -32,12 +32,12 @@ def initial_weights(source: str, space: ModelSpace, *, download: bool) -> bytes:
     from safetensors.torch import save
 
     state = _of_torchvision(source, download) if source.startswith(TORCHVISION) else _of_file(Path(source))
-    arranged = getattr(space.space_class, "arranged", None)
+    arranged = getattr(space.code, "arranged", None)
     if arranged is not None:
         try:
             state = arranged(state, space.input_shape[0])
         except (KeyError, IndexError, ValueError, RuntimeError) as error:
-            name = space.space_class.__name__
+            name = space.name
             raise SlimsearchError(f"--init {source}: these are not weights of a {name}: {first_line(error)}") from error
     own = space.build(next(space.grid())).state_dict()
     state = _without_foreign_head(state, space.num_classes)

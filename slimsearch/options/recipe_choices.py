@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,25 @@ from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.evaluators import TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.options.configuration import Configuration
-from slimsearch.search_spaces import Candidate, RecipeSpace
+from slimsearch.search_spaces import HYPERPARAMETERS, Candidate, RecipeSpace
 
 TRAINING = "training"
 """The entry of training hyper-parameters among the stages."""
-_HYPERPARAMETERS = ("learning_rate", "batch_size", "weight_decay", "augmentation", "warm_up")
 _AUGMENTATIONS = {"none": ["none"], "shift": ["none", "shift"], "shift-flip": ["none", "shift", "shift-flip"]}
 
 
-def recipe_choices(configuration: Configuration, data: Dataset) -> RecipeSpace | None:
+def recipe_choices(configuration: Configuration, data: Dataset, own: Mapping[str, Sequence[Any]]) -> RecipeSpace | None:
     """The space of recipes that is searched besides the architecture, or None.
+
+    Args:
+        configuration: the options.
+        data: the data set.
+        own: training hyper-parameters of the space of architectures, with their values.
 
     Raises:
         SlimsearchError: the file cannot be read, or has an unknown stage, option or value.
     """
-    if configuration.co_search is None and not configuration.search_hyperparameters:
+    if configuration.co_search is None and not configuration.search_hyperparameters and not own:
         return None
     content = dict(read_choices(configuration.co_search).content) if configuration.co_search is not None else {}
     if configuration.search_hyperparameters and TRAINING not in content:
@@ -40,9 +44,13 @@ def recipe_choices(configuration: Configuration, data: Dataset) -> RecipeSpace |
             },
             **content,
         }
-    space = RecipeSpace(content, _source(configuration.co_search))
+    source = _source(configuration.co_search)
+    if own:
+        content = {TRAINING: {**content.get(TRAINING, {}), **own}, **content}
+        source = f"{source} with the training of the space" if len(content) > 1 else "the training of the space"
+    space = RecipeSpace(content, source)
     if not space.choices:
-        raise SlimsearchError(f"{_source(configuration.co_search)} leaves nothing to choose")
+        raise SlimsearchError(f"{source} leaves nothing to choose")
     for candidate in _each_value(space):
         _check(candidate)
     return space
@@ -100,8 +108,8 @@ def _check(candidate: Candidate) -> None:
     compression.Recipe.from_dict(candidate.recipe).check()
     known = {field.name for field in dataclasses.fields(TrainingSettings)}
     for name, value in candidate.training.items():
-        if name not in _HYPERPARAMETERS or name not in known:
-            similar, listed = did_you_mean(name, _HYPERPARAMETERS), ", ".join(_HYPERPARAMETERS)
+        if name not in HYPERPARAMETERS or name not in known:
+            similar, listed = did_you_mean(name, HYPERPARAMETERS), ", ".join(HYPERPARAMETERS)
             raise SlimsearchError(f"training has no '{name}' to search; it has {listed}{similar}")
         problem = _problem(name, value)
         if problem is not None:

@@ -78,7 +78,6 @@ class Record:
         self._storage, self._study_id = storage_of(study), study_id(study)
         self._space = space
         choices = space.choices if space is not None else ()
-        self._distributions = {choice.label: distribution(choice) for choice in choices}
         self._choices = {choice.label: choice for choice in choices}
         self._objectives = tuple(objectives)
         self._on_change = on_change
@@ -183,6 +182,8 @@ class Record:
         number = len(self._trials)
         assert self._space is not None
         labels = dict(point) if point is not None else self._space.point(candidate)
+        if not labels.keys() <= self._choices.keys():  # the space has learned of others
+            self._choices = {choice.label: choice for choice in self._space.choices}
         own_seed = trial_seed(seed, 0 if common_seed else number)
         attributes = {
             "kind": kind, "recipe": json.dumps(candidate.recipe), "fidelity": fidelity,
@@ -200,7 +201,7 @@ class Record:
             number=-1, trial_id=-1, state=TrialState.RUNNING, value=None, values=None, datetime_start=now,
             datetime_complete=None,
             params={label: self._choices[label].text(value) for label, value in labels.items()},
-            distributions={label: self._distributions[label] for label in labels},
+            distributions={label: distribution(self._choices[label]) for label in labels},
             user_attrs=attributes, system_attrs={}, intermediate_values={},
         )  # fmt: skip
         key = self._storage.create_new_trial(self._study_id, template_trial=template)
@@ -383,6 +384,8 @@ class Record:
         return next((n for n in claims if self._trials[n].state not in SUPERSEDED), number)
 
     def _append(self, key: int, trial: Trial) -> None:
+        if self._space is not None:
+            self._space.confirmed(trial.point)
         self._ids.append(key)
         self._trials.append(trial)
         self._claims.setdefault(_claim(trial), []).append(trial.number)

@@ -77,13 +77,15 @@ def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> It
         yield Exported(model["trial"], path, error, note)
 
 
-def stored_network(folder: Path, model: Mapping[str, Any], *, space: Any = None) -> Network:
+def stored_network(
+    folder: Path, model: Mapping[str, Any], *, space: Any = None, build: Callable[..., Any] | None = None
+) -> Network:
     """The network of an entry of ``top_models.json``; for an int8 file, the float32 network that was quantized.
 
     Args:
         folder: the run directory.
         model: the entry.
-        space: the class of the space, if the run was started with one from Python.
+        space, build: the objects of the space, if the run was started with them from Python.
 
     Raises:
         SlimsearchError: the network cannot be built or loaded.
@@ -113,10 +115,7 @@ def stored_network(folder: Path, model: Mapping[str, Any], *, space: Any = None)
                 "slimsearch.load_network(run, model, space=...)"
             )
         shape = tuple(data["input_shape"])
-        networks = (
-            ModelSpace.load(named, shape, classes) if isinstance(named, str) else ModelSpace(named, shape, classes)
-        )
-        fresh = networks.build(model["architecture"])
+        fresh = ModelSpace.load(named, shape, classes, build).build(model["architecture"])
     return Network.load(fresh, file.parent)
 
 

@@ -98,7 +98,7 @@ class ModelSpaceContract(SpaceContract):
     """Laws of spaces of networks.
 
     Attributes:
-        space: a value of ``--space``, or an NNI `ModelSpace` class; or a list of these.
+        space: a value of ``--space``, a function, or an NNI `ModelSpace` class; or a list of these.
         input_shape: (C, H, W) of one image.
         num_classes: number of logits.
     """
@@ -110,9 +110,7 @@ class ModelSpaceContract(SpaceContract):
     @classmethod
     def searched(cls, space: Any) -> ModelSpace:
         """The space under test."""
-        if isinstance(space, str):
-            return ModelSpace.load(space, cls.input_shape, cls.num_classes)
-        return ModelSpace(space, cls.input_shape, cls.num_classes)
+        return ModelSpace.load(space, cls.input_shape, cls.num_classes)
 
     def test_networks_train(self, searched: ModelSpace, rng: np.random.Generator) -> None:
         import torch

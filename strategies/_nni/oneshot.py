@@ -15,7 +15,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task
 from slimsearch.files import write_json
 from slimsearch.reading import mismatch, read_json
-from slimsearch.search_spaces import Candidate, ModelSpace, Point
+from slimsearch.search_spaces import Candidate, NniSpace, Point
 from slimsearch.strategies._pool.workers import Workers
 from slimsearch.strategies._proposer import Exhausted, ProposerSearch
 from slimsearch.strategies._strategy import (
@@ -59,7 +59,7 @@ class ImageEvaluator(Evaluator, Protocol):
     """An evaluator with a space of networks and training data."""
 
     @property
-    def space(self) -> ModelSpace:
+    def space(self) -> NniSpace:
         """The space of the networks."""
 
     @property
@@ -81,7 +81,7 @@ class OneShot(ABC):
     """
 
     NAME: ClassVar[str]
-    traits: ClassVar[Traits] = Traits(proposes=True, needs_networks=True)
+    traits: ClassVar[Traits] = Traits(proposes=True, needs_networks=True, needs_nni=True)
     HELD_OUT: ClassVar[float] = 0.5
     """Share of the training split that trains or scores architectures, not weights."""
     OFFERED: ClassVar[int] = 1
@@ -106,7 +106,7 @@ class OneShot(ABC):
             KeyboardInterrupt: after the workers were stopped.
         """
         space = space_of(self.NAME, evaluator)
-        if not (isinstance(space, ModelSpace) and isinstance(evaluator, ImageEvaluator)):
+        if not (isinstance(space, NniSpace) and isinstance(evaluator, ImageEvaluator)):
             raise SlimsearchError(
                 f"{self.NAME} trains a supernet, and {type(evaluator).__name__} has not what that needs: a `space` "
                 "that is an NNI ModelSpace, and `data`"
@@ -125,7 +125,7 @@ class OneShot(ABC):
             workers.evaluate(ProposerSearch(search, proposer, space))
 
     @abstractmethod
-    def strategy(self, space: ModelSpace) -> Any:
+    def strategy(self, space: NniSpace) -> Any:
         """A new NNI strategy."""
 
     def best(self, supernet: OneShotSupernet) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from slimsearch.errors import SlimsearchError, describe_error
-from slimsearch.search_spaces import ModelSpace, Point, Space
+from slimsearch.search_spaces import NniSpace, Point, Space
 from slimsearch.strategies._proposer import Exhausted
 
 with warnings.catch_warnings():
@@ -42,7 +42,7 @@ def choices_of(space: Space) -> tuple[dict[str, Any], Callable[[Mapping[str, Any
     Difference from NNI: a choice of k out of n becomes a choice among the subsets that the space lists, and a range a
     choice among its values, so that every strategy can search both. NNI's constraints are included.
     """
-    if not isinstance(space, ModelSpace):
+    if not isinstance(space, NniSpace):
         # By position, since NNI cannot tell 1, 1.0 and True apart.
         by_position = {c.label: Categorical(range(len(c.values)), label=c.label) for c in space.choices}
         return by_position, lambda sample: {c.label: c.values[sample[c.label]] for c in space.choices}

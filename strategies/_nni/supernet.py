@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from slimsearch.errors import SlimsearchError, describe_error, first_line
 from slimsearch.evaluators import Meter, ReportEpoch
-from slimsearch.search_spaces import ModelSpace, Point
+from slimsearch.search_spaces import NniSpace, Point
 from slimsearch.strategies._nni.oneshot import ImageData
 
 with warnings.catch_warnings():
@@ -78,7 +78,7 @@ class MixedDropout(MixedOperation, nn.Dropout):  # type: ignore[misc]
 class SeededRandomOneShot(RandomOneShot):  # type: ignore[misc]
     """NNI's `RandomOneShot` with seeded samples, all from the space."""
 
-    def __init__(self, space: ModelSpace, seed: int) -> None:
+    def __init__(self, space: NniSpace, seed: int) -> None:
         super().__init__(mutation_hooks=[MixedDropout.mutate])
         self._space, self._rng = space, np.random.default_rng(seed)
 
@@ -112,7 +112,7 @@ class OneShotSupernet:
     """
 
     module: Any
-    space: ModelSpace
+    space: NniSpace
     held_out: _Batches
     seed: int
 
@@ -160,7 +160,7 @@ class OneShotSupernet:
         return right / total
 
 
-def check(name: str, strategy: Any, space: ModelSpace, seed: int) -> None:
+def check(name: str, strategy: Any, space: NniSpace, seed: int) -> None:
     """Build the supernet of `strategy`, and run it forward and backward on noise.
 
     Raises:
@@ -185,8 +185,8 @@ def check(name: str, strategy: Any, space: ModelSpace, seed: int) -> None:
 
 
 def train(
-    make: Callable[[ModelSpace], Any],
-    space: ModelSpace,
+    make: Callable[[NniSpace], Any],
+    space: NniSpace,
     data: ImageData,
     *,
     epochs: int,
@@ -306,7 +306,7 @@ class _Trace:
         return _label(module) if module is not None else None
 
 
-def _mixed(name: str, strategy: Any, space: ModelSpace) -> Any:
+def _mixed(name: str, strategy: Any, space: NniSpace) -> Any:
     supernet = space._construct()
     for label, mutable in supernet.simplify().items():
         if isinstance(mutable, MutableAnnotation):
@@ -334,8 +334,8 @@ def _mixed(name: str, strategy: Any, space: ModelSpace) -> Any:
     return supernet
 
 
-def _refusal(name: str, space: ModelSpace, label: str | None, why: str) -> SlimsearchError:
-    space_name = space.space_class.__name__
+def _refusal(name: str, space: NniSpace, label: str | None, why: str) -> SlimsearchError:
+    space_name = space.name
     what = f"'{label}' of {space_name}" if label is not None else space_name
     return SlimsearchError(f"{name} cannot search {what}: {why}")
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from slimsearch.record.run_directory import RunDirectory
-from tests.conftest import SPACES, TINY, Run, environment, recorded
+from tests.conftest import DEFINED, SPACES, TINY, Run, environment, recorded
 
 FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
 
@@ -46,6 +46,15 @@ FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
         (["--space", TINY, "--device", "tpu"], "--device 'tpu'.*auto, cpu, cuda"),
         (["--space", TINY, "--metrics", "x"], "--metrics 'x'"),
         (["--space", TINY, "--dataset", "digits", "--run-dir", "/proc/run"], "/proc/run"),
+        (["--space", f"{DEFINED}:no_space"], r"'no_space' is not a space of networks, .*define\(trial\)"),
+        (["--space", f"{DEFINED}:fails", *FAST], r"\(defined.py, line \d+\): RuntimeError: the function gave up"),
+        (["--space", f"{DEFINED}:smal", *FAST], "has no 'smal'; .*did you mean 'small'"),
+        (["--space", f"{DEFINED}:two_meanings", *FAST], "'last' is asked for with different values"),
+        (
+            ["--space", f"{DEFINED}:small", "--strategy", "nni-darts", *FAST],
+            "nni-darts trains a supernet of an NNI ModelSpace, and .*:small is plain PyTorch: search it by",
+        ),
+        (["--space", f"{DEFINED}:of_choices", "--strategy", "supernet", *FAST], "is plain PyTorch: search it by"),
         (["--resume", "nowhere"], "'nowhere'.*config.yaml"),
     ],
 )  # fmt: skip

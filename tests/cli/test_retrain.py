@@ -11,7 +11,7 @@ from slimsearch import compression
 from slimsearch.errors import SlimsearchError
 from slimsearch.options.chosen import retraining
 from slimsearch.options.configuration import Configuration
-from tests.conftest import TINY, Run, recorded
+from tests.conftest import DEFINED, TINY, Run, recorded
 
 WORDS = ("--space", TINY, "--dataset", "digits", "--epochs", "2", "--compress", "quantize")
 
@@ -78,6 +78,35 @@ def test_mistakes_are_one_line(found: str, words: tuple[str, ...], message: str,
     assert line.startswith("error: ")
     assert message in line
     assert not (tmp_path / "again").exists()
+
+
+def test_a_function_of_a_trial_is_trained_again_with_the_hyperparameters_it_was_found_with(
+    run: Run, tmp_path: Path
+) -> None:
+    words = ("--space", f"{DEFINED}:with_training", "--dataset", "digits", "--epochs", "1", "--compress", "none")
+    assert run(*words, "--trials", "2", "--run-dir", "found").returncode == 0
+    model = json.loads((tmp_path / "found" / "top_models.json").read_text())[0]
+    done = run("found", "--models", model["trial"], "--run-dir", "again", command="retrain")
+    assert done.returncode == 0, done.stderr
+    (again,) = json.loads((tmp_path / "again" / "top_models.json").read_text())
+    assert again["architecture"] == model["architecture"]
+    chosen = Configuration.read(tmp_path / "again" / "config.yaml")
+    assert model["training"] == {
+        "learning_rate": chosen.learning_rate, "batch_size": chosen.batch_size, "augmentation": chosen.augment
+    }  # fmt: skip
+    done = run("again", "--to", "files", command="export")
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_searched_hyperparameters_are_taken_over(tmp_path: Path) -> None:
+    Configuration(space=TINY, search_hyperparameters=True).write(tmp_path / "config.yaml")
+    training = {"learning_rate": 0.01, "warm_up": 0.4, "weight_decay": 0.05, "augmentation": "none", "batch_size": 32}
+    models = [
+        {"trial": 0, "on_front": True, "architecture": {"act": 0, "width": 8}, "recipe": {}, "training": training}
+    ]
+    (tmp_path / "top_models.json").write_text(json.dumps(models))
+    found = retraining(str(tmp_path), [], {})
+    assert {name: getattr(found, {"augmentation": "augment"}.get(name, name)) for name in training} == training
 
 
 def test_what_was_found_with_a_recipe_is_compressed_by_it(tmp_path: Path) -> None:

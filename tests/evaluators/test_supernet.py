@@ -23,7 +23,7 @@ from slimsearch.evaluators.supernet import training
 from slimsearch.evaluators.supernet.supernet import SharedWeights, Supernet, calibration_images, recalibrate
 from slimsearch.evaluators.supernet.training import SAMPLINGS, PathSampler, train_supernet
 from slimsearch.evaluators.training.image_training import OnEpoch, validate
-from slimsearch.search_spaces import Candidate, ModelSpace
+from slimsearch.search_spaces import Candidate, ModelSpace, NniSpace
 from tests.conftest import SPACES, TINY, VARIOUS
 
 SETTINGS = TrainingSettings()
@@ -139,7 +139,7 @@ def test_trained_values_stay_when_a_tensor_grows(tiny: ModelSpace) -> None:
 
 
 def test_branches_share_nothing() -> None:
-    space = ModelSpace(Dilated, (1, 8, 8), 10)
+    space = NniSpace(Dilated, (1, 8, 8), 10)
     near, far = (keys(space, {"conv": branch}) for branch in ("near", "far"))
     assert near["conv.weight"] != far["conv.weight"]
     assert near["fc.weight"] == far["fc.weight"]
@@ -162,7 +162,7 @@ def test_kernels_and_positions_have_separate_weights() -> None:
 
 
 def test_compositions_of_a_concatenation_have_separate_weights() -> None:
-    space = ModelSpace(TwoParts, (1, 8, 8), 10)
+    space = NniSpace(TwoParts, (1, 8, 8), 10)
     narrow, wide = (keys(space, {"width": width}) for width in (4, 8))
     assert narrow["mix.weight"] == "mix.weight@1x1+(4,4)"
     assert wide["mix.weight"] == "mix.weight@1x1+(8,8)"
@@ -172,7 +172,7 @@ def test_compositions_of_a_concatenation_have_separate_weights() -> None:
 
 
 def test_every_edge_of_a_cell_has_weights_of_its_own() -> None:
-    space = ModelSpace(Celled, (1, 8, 8), 10)
+    space = NniSpace(Celled, (1, 8, 8), 10)
     architecture = {"cell/op_1_0": "0", "cell/op_2_0": "0", "cell/input_2_0": [0]}
     point = {choice.label: architecture.get(choice.label, choice.values[0]) for choice in space.choices}
     one, other = (keys(space, {**point, "cell/input_2_0": edge}) for edge in ([0], [1]))
@@ -358,7 +358,7 @@ def test_tensors_added_during_training_are_trained_and_saved_in_checkpoints(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "MAX_COVERING", 0)
-    space = ModelSpace(Concatenated, (1, 8, 8), 10)
+    space = NniSpace(Concatenated, (1, 8, 8), 10)
 
     def run(on_epoch: OnEpoch | None, path: Path | None) -> Supernet:
         return train_supernet(

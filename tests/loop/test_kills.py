@@ -12,11 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY, Run, environment, recorded
+from tests.conftest import DEFINED, TINY, Run, environment, recorded
 
 
-def test_kill_9_and_resume_lose_and_repeat_nothing(tmp_path: Path, run_apart: Run) -> None:
-    words = ["--space", TINY, "--dataset", "digits", "--epochs", "20", "--run-dir", "run", "--seed", "3"]
+@pytest.mark.parametrize("space", [TINY, pytest.param(f"{DEFINED}:with_training", marks=pytest.mark.slow)])
+def test_kill_9_and_resume_lose_and_repeat_nothing(space: str, tmp_path: Path, run_apart: Run) -> None:
+    words = [
+        "--space",
+        space,
+        "--trials",
+        "6",
+        "--dataset",
+        "digits",
+        "--epochs",
+        "20",
+        "--run-dir",
+        "run",
+        "--seed",
+        "3",
+    ]
     words += ["--compress", "quantize", "--top-k", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "slimsearch.cli.main", "run", *words],
@@ -37,6 +51,28 @@ def test_kill_9_and_resume_lose_and_repeat_nothing(tmp_path: Path, run_apart: Ru
     assert {number: after[number] for number in before} == before
     searched = [t for t in after.values() if t["kind"] == "search"]
     assert len(searched) == len({json.dumps(t["params"], sort_keys=True) for t in searched}) == 6
+
+
+@pytest.mark.slow
+def test_a_function_of_a_trial_is_resumed_with_the_same_proposals(tmp_path: Path, run_apart: Run) -> None:
+    words = ["--space", f"{DEFINED}:with_training", "--trials", "13", "--dataset", "digits", "--workers", "1"]
+    words += ["--epochs", "4", "--objectives", "val_accuracy,params", "--compress", "none"]
+    whole = run_apart(*words, "--run-dir", "whole")
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(
+        [sys.executable, "-m", "slimsearch.cli.main", "run", *words, "--run-dir", "run"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert any(line.startswith("[11/13]") for line in process.stdout)
+    process.kill()
+    process.wait()
+    time.sleep(1)  # its workers notice within half a second
+    again = run_apart("--resume", "run")
+    assert again.returncode == 0, again.stderr
+    proposed = [[trial["params"] for trial in recorded(tmp_path / name).values()] for name in ("whole", "run")]
+    assert len(proposed[0]) == 13
+    assert proposed[0] == proposed[1]
 
 
 def begun(folder: Path, epochs: int) -> subprocess.Popen[str]:

@@ -17,7 +17,7 @@ from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel, DryRunTraining, TrainingSettings
 from slimsearch.evaluators.datasets import load_dataset
-from slimsearch.search_spaces import ModelSpace
+from slimsearch.search_spaces import ModelSpace, NniSpace
 from tests.conftest import Run
 
 Shape = tuple[int, int, int]
@@ -139,7 +139,7 @@ def test_all_parameters_are_used(space: ModelSpace, rng: np.random.Generator) ->
 def test_weights_depend_on_the_seed_alone(space: ModelSpace, rng: np.random.Generator) -> None:
     point = light(space, space.sample(rng))
     states = [
-        ModelSpace(space.space_class, (3, 32, 32), 10).build(point, 3).state_dict(),
+        NniSpace(space.code, (3, 32, 32), 10).build(point, 3).state_dict(),
         space.build(point, 3).state_dict(),
     ]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -282,7 +282,7 @@ def test_the_published_darts_network_has_the_published_number_of_parameters() ->
         for i, (operation, source) in enumerate(zip(operations, sources[cell], strict=True)):
             point[f"{cell}/op_{2 + i // 2}_{i % 2}"] = operation
             point[f"{cell}/input_{2 + i // 2}_{i % 2}"] = [source]
-    assert Network(ModelSpace(Published, (3, 32, 32), 10).build(point)).params == 3_349_342
+    assert Network(NniSpace(Published, (3, 32, 32), 10).build(point)).params == 3_349_342
 
 
 def test_unused_darts_cells_are_left_out() -> None:

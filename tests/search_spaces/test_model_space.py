@@ -54,7 +54,7 @@ def test_a_choice_of_several_becomes_a_choice_among_subsets() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("NotASpace", "'NotASpace' is not an NNI ModelSpace"),
+        ("NotASpace", "'NotASpace' is not a space of networks, which is an NNI ModelSpace"),
         ("NoChoices", "'NoChoices' has no choices"),
         ("FailsToBuild", "the constructor gave up"),
         ("Missing", "has no 'Missing'; its classes and functions: .*Tiny"),

@@ -37,7 +37,7 @@ def _largest(space: ModelSpace) -> dict[str, Any]:
 
 def test_the_largest_network_is_the_published_one(space: ModelSpace, trained: torch.nn.Module) -> None:
     module = space.build(_largest(space)).eval()
-    assert copy_matching_weights(module, space.space_class.arranged(trained.state_dict(), 3)) == 1.0
+    assert copy_matching_weights(module, space.code.arranged(trained.state_dict(), 3)) == 1.0
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(module(images), trained(images), atol=1e-4)
@@ -46,7 +46,7 @@ def test_the_largest_network_is_the_published_one(space: ModelSpace, trained: to
 def test_a_narrower_network_starts_with_the_largest_channels(space: ModelSpace, trained: torch.nn.Module) -> None:
     state = trained.state_dict()
     module = space.build({**_largest(space), "width4": 128, "depth4": 1})
-    assert copy_matching_weights(module, space.space_class.arranged(state, 3)) == 1.0
+    assert copy_matching_weights(module, space.code.arranged(state, 3)) == 1.0
     inner = state["layer4.0.conv1.weight"].abs().sum(dim=(1, 2, 3)).sort(descending=True).values
     # Its inputs are those of a stage that is as wide as ever, in another order.
     assert torch.allclose(module.layer4[0].conv1.weight.abs().sum(dim=(1, 2, 3)), inner[:128], rtol=1e-4)
@@ -55,7 +55,7 @@ def test_a_narrower_network_starts_with_the_largest_channels(space: ModelSpace, 
 def test_grayscale_images_get_the_sum_of_the_color_channels(trained: torch.nn.Module) -> None:
     space = ModelSpace.load("resnet18", (1, 64, 64), 1000)
     module = space.build(_largest(space)).eval()
-    copy_matching_weights(module, space.space_class.arranged(trained.state_dict(), 1))
+    copy_matching_weights(module, space.code.arranged(trained.state_dict(), 1))
     images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(module(images), trained(images.expand(2, 3, 64, 64)), atol=1e-4)

@@ -20,7 +20,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Outcome, ReportEpoch, Task
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.names import load_class
-from slimsearch.search_spaces import ChoiceSpace, ModelSpace
+from slimsearch.search_spaces import ChoiceSpace, ModelSpace, NniSpace
 from slimsearch.strategies import Exhausted, ProposerSearch, StrategySettings
 from slimsearch.strategies._nni import multi_trial as _multi_trial
 from slimsearch.strategies._nni import oneshot as _oneshot
@@ -372,7 +372,7 @@ def test_refusal_names_the_choice(message: str) -> None:
     from slimsearch.strategies._nni import supernet as _nni_supernet
 
     pattern, (name, space_class) = next(item for item in _spaces().items() if item[0].startswith(message))
-    strategy, space = make(name), ModelSpace(space_class, (1, 8, 8), 10)  # type: ignore[arg-type]
+    strategy, space = make(name), NniSpace(space_class, (1, 8, 8), 10)  # type: ignore[arg-type]
     with pytest.raises(SlimsearchError, match=f"{strategy.NAME} cannot search {pattern}"):
         _nni_supernet.check(strategy.NAME, strategy.strategy(space), space, 0)
 

@@ -10,35 +10,32 @@ import inspect
 import itertools
 import logging
 import reprlib
-import traceback
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
 from slimsearch.errors import SlimsearchError, describe_error
-from slimsearch.names import check_name, load_class
 from slimsearch.search_spaces._graph import Graph
+from slimsearch.search_spaces._model_space import ModelSpace
 from slimsearch.search_spaces._nni.activity import Activity, Recording
 from slimsearch.search_spaces._nni.cells import graph_of
-from slimsearch.search_spaces._space import Choice, Point, Space
+from slimsearch.search_spaces._space import Choice, Point
 
 if TYPE_CHECKING:
     from torch import nn
 
 _MAX_SUBSETS = 4096  # of a choice of k out of n, which becomes a choice among all subsets
-_MAX_SIZE = 1 << 16  # channels, pixels or classes
 _RANGE_VALUES = 9  # of a continuous range, evenly spaced on NNI's scale
 
 
-class ModelSpace(Space):
+class NniSpace(ModelSpace):
     """The networks that an NNI `ModelSpace` class describes, for images of one shape.
 
     Args:
-        space_class: the NNI class. Its constructor gets those of ``in_channels``, ``num_classes`` (or
-            ``num_labels``), ``image_size`` and ``input_shape`` that it has; others keep their defaults.
+        code: the NNI class. Its constructor gets those of ``in_channels``, ``num_classes`` (or ``num_labels``),
+            ``image_size`` and ``input_shape`` that it has; others keep their defaults.
         input_shape: (C, H, W) of one image.
         num_classes: number of logits of the networks.
 
@@ -46,19 +43,13 @@ class ModelSpace(Space):
         SlimsearchError: the class is not an NNI `ModelSpace`, its constructor fails, or it has no choices.
     """
 
-    def __init__(self, space_class: type[Any], input_shape: tuple[int, int, int], num_classes: int) -> None:
-        for size in (*input_shape, num_classes) if isinstance(input_shape, tuple | list) else ():
-            if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= _MAX_SIZE:
-                raise SlimsearchError(f"{reprlib.repr(size)} is not a number of channels, pixels or classes")
-        if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
-            raise SlimsearchError(f"{reprlib.repr(input_shape)} is not the shape (C, H, W) of an image")
-        self.space_class = space_class
-        self.input_shape = input_shape
-        self.num_classes = num_classes
+    def __init__(self, code: type[Any], input_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__(code, input_shape, num_classes)
         nni_model_space = import_nni()
-        if not (inspect.isclass(space_class) and issubclass(space_class, nni_model_space)):
-            name = getattr(space_class, "__name__", repr(space_class))
-            raise SlimsearchError(f"'{name}' is not an NNI ModelSpace (a subclass of nni.nas.nn.pytorch.ModelSpace)")
+        if not (inspect.isclass(code) and issubclass(code, nni_model_space)):
+            raise SlimsearchError(
+                f"'{self.name}' is not an NNI ModelSpace (a subclass of nni.nas.nn.pytorch.ModelSpace)"
+            )
         self._template = self._construct()
         self._choices = tuple(
             _as_choice(label, mutable)
@@ -67,27 +58,20 @@ class ModelSpace(Space):
         )
         self._activity = Activity(self._template)
         # A class can define its own `graph(point)`, which gets a value for every label.
-        self._graph = getattr(space_class, "graph", None) or graph_of(self._template)
+        self._graph = getattr(code, "graph", None) or graph_of(self._template)
         if not self._choices:
-            raise SlimsearchError(f"'{space_class.__name__}' has no choices: there is nothing to search")
+            raise SlimsearchError(f"'{self.name}' has no choices: there is nothing to search")
         self._by_label = {choice.label: choice for choice in self._choices}
-
-    @classmethod
-    def load(cls, name: str, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpace:
-        """The space called `name`: a built-in, ``path/to/file.py:Class`` or ``package.module:Class``."""
-        check_name("space", name, "slimsearch.search_spaces")  # in less time than the import of NNI
-        import_nni()  # suppresses its warnings, before a user's file imports it
-        return cls(load_class("space", name, "slimsearch.search_spaces"), input_shape, num_classes)
 
     def __getstate__(self) -> dict[str, Any]:
         # By value, since other processes cannot import a class from a notebook, a script or a file.
-        pickled = cloudpickle.dumps(self.space_class)
-        return {"space_class": pickled, "input_shape": self.input_shape, "num_classes": self.num_classes}
+        pickled = cloudpickle.dumps(self.code)
+        return {"code": pickled, "input_shape": self.input_shape, "num_classes": self.num_classes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         import_nni()
         self.__init__(  # type: ignore[misc]
-            cloudpickle.loads(state["space_class"]), state["input_shape"], state["num_classes"]
+            cloudpickle.loads(state["code"]), state["input_shape"], state["num_classes"]
         )
 
     @property
@@ -95,7 +79,6 @@ class ModelSpace(Space):
         return self._choices
 
     def affected_layers(self) -> dict[str, list[str]]:
-        """Label to the names of the layers (as in ``named_modules``) that the choice affects."""
         from nni.nas.nn.pytorch import LayerChoice
         from nni.nas.nn.pytorch.base import MutableModule
 
@@ -120,15 +103,13 @@ class ModelSpace(Space):
             raise SlimsearchError(f"an architecture is a dict from label to value, not {reprlib.repr(point)}")
         unknown = [label for label in point if label not in self._by_label]
         if unknown:
-            raise SlimsearchError(
-                f"unknown label '{unknown[0]}'; {self.space_class.__name__} has {', '.join(self._by_label)}"
-            )
+            raise SlimsearchError(f"unknown label '{unknown[0]}'; {self.name} has {', '.join(self._by_label)}")
         for label, value in point.items():
             self._by_label[label].index(value)
         is_inside, active = self._activity.look(point)
         if not is_inside:
             problem = self._template.check_contains(Recording(point))
-            raise SlimsearchError(f"not in {self.space_class.__name__}: {problem}")
+            raise SlimsearchError(f"not in {self.name}: {problem}")
         return {c.label: point[c.label] for c in self._choices if c.label in active}
 
     def _resolved(self, point: Point) -> tuple[dict[str, Any] | None, Collection[str]]:
@@ -139,89 +120,33 @@ class ModelSpace(Space):
         return None if self._graph is None else self._graph(self.complete(point))
 
     def build(self, architecture: Mapping[str, Any], seed: int = 0) -> nn.Module:
-        """The network of `architecture`: (N, C, H, W) float32 -> (N, num_classes), weights initialized from `seed`.
-
-        Raises:
-            SlimsearchError: `architecture` is not in the space, or the class cannot build it.
-        """
         import torch
 
         canonical = self.canonical(architecture)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             # `FromSample` runs the constructor again, so that the template can be reused.
-            instance = self._template if issubclass(self.space_class, FromSample) else self._construct()
+            instance = self._template if issubclass(self.code, FromSample) else self._construct()
             try:
                 with _quiet():
                     module: nn.Module = instance.freeze(dict(canonical))
             except Exception as error:  # a user's constructor may raise anything
                 raise SlimsearchError(
-                    f"{self.space_class.__name__} cannot build {canonical}{self._line(error)}: {describe_error(error)}"
+                    f"{self.name} cannot build {canonical}{self._line(error)}: {describe_error(error)}"
                 ) from error
         return module
 
-    def check(self, architecture: Mapping[str, Any], device: str = "cpu") -> nn.Module:
-        """Build `architecture` and run it on two images of zeros.
-
-        Args:
-            architecture: a point of the space.
-            device: to run on; "meta" computes shapes only.
-
-        Returns:
-            the network, in evaluation mode.
-
-        Raises:
-            SlimsearchError: it fails, or the shape of its output is not (N, num_classes).
-        """
-        import torch
-
-        with torch.device(device):
-            module = self.build(architecture).eval()
-        images = torch.zeros(2, *self.input_shape, device=device)
-        name, shape = self.space_class.__name__, "x".join(map(str, self.input_shape))
-        try:
-            with torch.no_grad():
-                logits = module(images)
-        except Exception as error:
-            raise SlimsearchError(
-                f"{name} {dict(architecture)} fails on images of {shape}{self._line(error)}: {describe_error(error)}"
-            ) from error
-        output = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        if output != (2, self.num_classes):
-            raise SlimsearchError(
-                f"{name} {dict(architecture)} gives {output} for 2 images of {shape}; the data set needs "
-                f"(2, {self.num_classes}) logits"
-            )
-        return module
-
-    def _line(self, error: BaseException) -> str:
-        """The file and line of the space class that raised `error`, in parentheses, or nothing."""
-        try:
-            file = inspect.getsourcefile(self.space_class)
-        except TypeError:  # a class from a notebook or an interactive session
-            file = None
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        return f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
-
     def _construct(self) -> Any:
-        name = self.space_class.__name__
-        parameters = inspect.signature(getattr(self.space_class, "_init_wrapped", self.space_class.__init__)).parameters
-        offered = {
-            "in_channels": self.input_shape[0],
-            "image_size": self.input_shape[1],
-            "input_shape": self.input_shape,
-            "num_classes": self.num_classes,
-            "num_labels": self.num_classes,
-        }
-        arguments = {label: value for label, value in offered.items() if label in parameters}
+        parameters = inspect.signature(getattr(self.code, "_init_wrapped", self.code.__init__)).parameters
+        arguments = self._offered(parameters)
         try:
             with _quiet():
-                return self.space_class(**arguments)
+                return self.code(**arguments)
         except SlimsearchError:
             raise
         except Exception as error:  # a user's constructor may raise anything
             raise SlimsearchError(
-                f"space '{name}' cannot be constructed with {arguments or 'no arguments'}{self._line(error)}: "
+                f"space '{self.name}' cannot be constructed with {arguments or 'no arguments'}{self._line(error)}: "
                 f"{describe_error(error)}"
             ) from error
 

@@ -1,0 +1,1 @@
+"""Spaces from plain PyTorch: functions ``define(trial)``, and functions of choices."""
