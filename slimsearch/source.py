@@ -89,10 +89,13 @@ def fingerprint(source: bytes) -> str:
 
 
 def object_fingerprints(found: Any) -> dict[str, str]:
-    """`fingerprints` of a class or function from Python; empty if its source is not known.
+    """`fingerprints` of a class, function or callable object from Python; empty if its source is not known.
 
     Of a script or notebook, these are the class and what it refers to, as the rest has other purposes.
     """
+    found = getattr(found, "func", found)  # of a functools.partial
+    if not (inspect.isclass(found) or inspect.isroutine(found)):
+        found = type(found)
     if getattr(found, "__module__", None) != "__main__":
         return fingerprints(_locations(found))
     sources: dict[str, str] = {}

@@ -96,13 +96,49 @@ def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     assert refused.stderr.startswith(said)
 
 
-def test_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+FUNCTION = textwrap.dedent(
+    """
+    import slimsearch
+    from sklearn.datasets import load_digits
+    from torch import nn
+
+    print("this line runs once")
+    kinds = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+    def define(trial):
+        width = trial.suggest_int("width", 16, 32, step=16)
+        act = kinds[trial.suggest_categorical("act", list(kinds))]()
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, width), act, nn.Linear(width, 10))
+
+    digits = load_digits()
+    result = slimsearch.search(
+        define, (digits.images / 16, digits.target), trials=3, epochs=3, run_dir="run", compress="quantize", top_k=1
+    )
+    for model in result.top_models(3):
+        print(sorted(model), model["metrics"]["test_accuracy"] > 0.5)
+    more = slimsearch.resume("run", space=define, dataset=(digits.images / 16, digits.target), trials=4, show=False)
+    assert [trial.metrics for trial in more.trials[:3]] == [trial.metrics for trial in result.trials[:3]]
+    kinds = {"tanh": nn.Tanh, "relu": nn.ReLU}
+    try:
+        slimsearch.resume("run", space=define, dataset=(digits.images / 16, digits.target))
+    except slimsearch.SlimsearchError as error:
+        assert "act" in str(error)
+    else:
+        raise AssertionError("another order of the values is another space")
+    """
+)
+
+
+@pytest.mark.parametrize(
+    "program", [PROGRAM, pytest.param(FUNCTION, marks=pytest.mark.slow)], ids=["class", "function"]
+)
+def test_a_notebook(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbclient
     import nbformat
 
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    cells = [nbformat.v4.new_code_cell(PROGRAM)]
+    cells = [nbformat.v4.new_code_cell(program)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     kernel = nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
     kernel.execute()

@@ -18,7 +18,7 @@ from slimsearch.options.chosen import architectures
 from slimsearch.options.configuration import FROM_PYTHON, Configuration
 from slimsearch.options.recipe_choices import text_of
 from slimsearch.record.ranking import Ranking
-from slimsearch.search_spaces import JointSpace, NniSpace, RecipeSpace, Space
+from slimsearch.search_spaces import JointSpace, NniSpace, RecipeSpace
 from slimsearch.source import fingerprints, object_fingerprints
 from slimsearch.strategies import Strategy, StrategySettings, Traits, begin_workers, load_strategy, traits_of
 from slimsearch.strategies.samplers import Sampler, load_sampler
@@ -134,7 +134,7 @@ def _code(
     found = fingerprints(location for location in locations if not location.startswith(FROM_PYTHON))
     for given in (objects.space, objects.evaluate, objects.build):
         if given is not None and not isinstance(given, Mapping):
-            found |= object_fingerprints(type(given) if isinstance(given, Space) else given)
+            found |= object_fingerprints(given)
     return found
 
 
