@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,6 +18,7 @@ from slimsearch import compression
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.recipe_choices import recipe_choices
+from slimsearch.search_spaces import ModelSpace
 from tests.conftest import ROOT, Run, environment
 
 PAGES = {
@@ -96,6 +98,13 @@ def test_commands(command: str, run: Run, folder: Path) -> None:
         assert done.returncode == 0, done.stderr
         again = run("--resume", "run")
         assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("name", ["my_define.py:define", "my_choices.py:make_net"])
+def test_functions_that_are_spaces(name: str, folder: Path) -> None:
+    space = ModelSpace.load(f"{folder}/{name}", (3, 32, 32), 3)
+    for point in (next(space.grid()), space.sample(np.random.default_rng(0))):
+        space.check(point)
 
 
 def test_recipe_choices(tmp_path: Path, digits: Dataset) -> None:

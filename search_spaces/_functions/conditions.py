@@ -51,6 +51,7 @@ class Conditions:
         self._active: dict[str, dict[tuple[int, ...], bool]] = {}
         self._calls: dict[frozenset[tuple[str, int]], frozenset[str]] = {}
         self._new: deque[str] = deque()
+        self._searching = False
         self._surprises: list[Point] = []  # points of look-ups at which there are unknown choices
         for choice in choices:
             self._add(choice.label, choice, {}, next(reversed(self.choices), None))
@@ -70,6 +71,7 @@ class Conditions:
                 or for other values of the same choice.
         """
         conditions = cls(call)
+        conditions._searching = True
         conditions.learn({})
         conditions._same_again(name, {})
         conditions._flip()
@@ -82,6 +84,7 @@ class Conditions:
             if number < _TWICE:
                 conditions._same_again(name, point)
             conditions._flip()
+        conditions._searching = False
         return conditions
 
     def active(self, point: Point) -> set[str]:
@@ -149,7 +152,7 @@ class Conditions:
             if len(self._calls) >= _REMEMBERED:
                 self._calls.clear()
             self._calls[key] = frozenset(found)
-            if not found.keys() <= self._parents.keys():
+            if self._searching and not found.keys() <= self._parents.keys():
                 self._surprises.append(dict(point))
         return frozenset(found)
 

@@ -156,7 +156,8 @@ class _Rule:
 
     Attributes:
         broken: whether a setup violates the rule.
-        message: a format string over the options, and `joint_option`, the flag that adds recipes to the search.
+        message: a format string over the options, `joint_option`, the flag that adds recipes to the search, and
+            `space_name`.
     """
 
     broken: Callable[[Setup], bool]
@@ -173,7 +174,7 @@ _RULES = (
         lambda s: (
             s.traits.needs_nni and s.problem.networks is not None and not isinstance(s.problem.networks, NniSpace)
         ),
-        "--strategy {strategy} trains a supernet of an NNI ModelSpace, and {space} is plain PyTorch: search it by "
+        "--strategy {strategy} trains a supernet of an NNI ModelSpace, and {space_name} is plain PyTorch: search it by "
         "--strategy optuna, ray, nni_evolution, nni_grid, nni_random or nni_tpe",
     ),
     _Rule(
@@ -219,13 +220,18 @@ _RULES = (
 
 
 def _check_combinations(setup: Setup) -> None:
-    configuration = setup.configuration
+    configuration, networks = setup.configuration, setup.problem.networks
     joint_option = "--co-search" if configuration.co_search is not None else "--search-hyperparameters"
-    if setup.problem.networks is not None and setup.problem.networks.training:
-        joint_option = f"the space with its {' and '.join(setup.problem.networks.training)}"
+    if networks is not None and networks.training:
+        joint_option = f"the space with its {' and '.join(networks.training)}"
+    words = {
+        **vars(configuration),
+        "joint_option": joint_option,
+        "space_name": "" if networks is None else networks.name,
+    }
     for rule in _RULES:
         if rule.broken(setup):
-            raise SlimsearchError(rule.message.format(**vars(configuration), joint_option=joint_option))
+            raise SlimsearchError(rule.message.format(**words))
 
 
 def _check_objectives(setup: Setup) -> None:

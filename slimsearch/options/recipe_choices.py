@@ -26,7 +26,7 @@ def recipe_choices(configuration: Configuration, data: Dataset, own: Mapping[str
     Args:
         configuration: the options.
         data: the data set.
-        own: training hyper-parameters of the space of architectures, with their values.
+        own: training hyper-parameters of the space of architectures, with their values, which take precedence.
 
     Raises:
         SlimsearchError: the file cannot be read, or has an unknown stage, option or value.
