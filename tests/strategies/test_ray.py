@@ -104,9 +104,22 @@ def evaluate(candidate: Mapping[str, Any]) -> dict[str, float]:
     return {"score": -((candidate["a"] - 5) ** 2) - (candidate["b"] - 2) ** 2, "cost": candidate["a"] + candidate["b"]}
 
 
-def found(folder: Path, strategy: str, **options: Any) -> list[tuple[Mapping[str, Any], Mapping[str, float]]]:
+def define(trial: Any) -> Any:
+    from torch import nn
+
+    first = trial.suggest_int("a", 0, 7)
+    return nn.Linear(first + 1, 1 + (trial.suggest_int("b", 0, 7) if first % 2 == 0 else 0))
+
+
+def evaluate_some(candidate: Mapping[str, Any]) -> dict[str, float]:
+    return evaluate({"b": 3, **candidate})
+
+
+def found(
+    folder: Path, strategy: str, space: Any = CHOICES, evaluate: Any = evaluate, **options: Any
+) -> list[tuple[Mapping[str, Any], Mapping[str, float]]]:
     result = slimsearch.search(
-        CHOICES, evaluate=evaluate, objectives="score:max,cost:min", strategy=strategy, trials=12, workers=1,
+        space, "digits", evaluate=evaluate, objectives="score:max,cost:min", strategy=strategy, trials=12, workers=1,
         show=False, run_dir=str(folder / strategy), **options,
     )  # fmt: skip
     return [(trial.candidate.architecture, trial.metrics) for trial in result.trials]
@@ -114,6 +127,12 @@ def found(folder: Path, strategy: str, **options: Any) -> list[tuple[Mapping[str
 
 def test_the_same_candidates_as_without(tmp_path: Path, cluster: None) -> None:
     assert found(tmp_path, "ray") == found(tmp_path, "optuna")
+
+
+def test_a_function_of_a_trial(tmp_path: Path, cluster: None) -> None:
+    trials = found(tmp_path, "ray", define, evaluate_some)
+    assert trials == found(tmp_path, "optuna", define, evaluate_some)
+    assert all(("b" in architecture) == (architecture["a"] % 2 == 0) for architecture, _ in trials)
 
 
 def test_an_actor_that_is_killed_where_memory_is_short_does_not_end_the_run(
