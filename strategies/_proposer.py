@@ -139,6 +139,7 @@ class ProposerSearch:
     def _offer(self, key: str, point: Point) -> Task | None:
         """The task of a proposal; None if it was answered or shares a trial, or if the budget is spent."""
         try:
+            point = self._space.confirmed(self._space.canonical(point))
             candidate = self._space.candidate(point).key
         except SlimsearchError:  # a proposer need not know all constraints of the space
             self._proposer.tell(key, None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import CHECKPOINT, Outcome, Task
 from slimsearch.files import atomic
 from slimsearch.loop.fidelity import Fidelity
@@ -166,7 +167,12 @@ class ArchitectureSearch:
             candidate = self._proposals.next(self._history, len(self._record.trials))
             if candidate is None:
                 return None
-            confirmed = self._space.candidate(self._space.confirmed(self._space.point(candidate)))
+            try:
+                confirmed = self._space.candidate(self._space.confirmed(self._space.point(candidate)))
+            except SlimsearchError:
+                if self._revision == self._space.revision:
+                    raise
+                continue  # the space has learned that it is ruled out
             if confirmed.key not in self._number_of or self._revision == self._space.revision:
                 return confirmed
 

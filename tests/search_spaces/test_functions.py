@@ -186,8 +186,10 @@ class _Rare:
     """Proposes the point at which `rare` has one choice more, then neighbors of it."""
 
     def propose(self, space: Space, objectives: Any, history: Any, rng: np.random.Generator) -> Mapping[str, Any]:
-        point = space.canonical({"digit0": 7, "digit1": 11, "digit2": 13 if len(history.observations) % 3 else 12})
-        return space.mutate(point, rng) if history.tried(point) else point
+        point = {"digit0": 7, "digit1": 11, "digit2": 13 if len(history.observations) % 3 else 12}
+        if not space.contains(point) or history.tried(space.canonical(point)):
+            return space.mutate({**point, "digit2": 12}, rng)
+        return space.canonical(point)
 
 
 def test_a_choice_that_appears_late_is_taken_in(tmp_path: Path) -> None:
@@ -208,6 +210,17 @@ def test_a_choice_that_appears_late_is_taken_in(tmp_path: Path) -> None:
     assert Subset(space_of(defined.rare), [late]).size == 1
     with pytest.raises(SlimsearchError, match="width"):
         space_of(defined.rare).canonical({**late, "digit2": 12, "height": 8})
+
+
+def test_a_point_that_is_ruled_out_late_is_not_tried(tmp_path: Path) -> None:
+    space, wrong = space_of(defined.limited), {"digit0": 7, "digit1": 11, "digit2": 13}
+    assert space.contains(wrong)
+    whole = proposals(space, _Rare(), tmp_path / "whole", 6)
+    assert len(whole) == 6
+    assert wrong not in whole
+    assert not space.contains(wrong)
+    proposals(space_of(defined.limited), _Rare(), tmp_path / "cut", 3)
+    assert proposals(space_of(defined.limited), _Rare(), tmp_path / "cut", 3) == whole
 
 
 @pytest.mark.parametrize(
