@@ -20,7 +20,9 @@ TRAINING = "training"
 _AUGMENTATIONS = {"none": ["none"], "shift": ["none", "shift"], "shift-flip": ["none", "shift", "shift-flip"]}
 
 
-def recipe_choices(configuration: Configuration, data: Dataset, own: Mapping[str, Sequence[Any]]) -> RecipeSpace | None:
+def recipe_choices(
+    configuration: Configuration, data: Dataset, own: Mapping[str, Sequence[Any]] | None = None
+) -> RecipeSpace | None:
     """The space of recipes that is searched besides the architecture, or None.
 
     Args:
