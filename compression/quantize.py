@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from slimsearch.compression._network import Network
 from slimsearch.compression._stage import Stage, Training, require
 from slimsearch.compression._weights import layers_in_order
+from slimsearch.compression.export.sensitivity import sensitive_layers
 from slimsearch.compression.quantization.plan import DEPLOYED_BITS, KEPT_FLOAT, Quantization
 from slimsearch.errors import SlimsearchError
 
@@ -27,6 +28,9 @@ class Quantize(Stage):
             with VNNI instructions (on others, sums of products saturate and outputs change).
         keep_float: layers that stay in float32: none, first, last, ends (both), depthwise, or names of layers joined by
             spaces.
+        max_drop: in place of `keep_float`: the layers that suffer most stay in float32, as many as it takes so that at
+            most these percentage points of the calibration images get another answer than in float32 (see
+            `sensitive_layers`). Takes as many exports as there are layers.
     """
 
     is_last: ClassVar[bool] = True
@@ -35,12 +39,17 @@ class Quantize(Stage):
     per_channel: bool = True
     target: str = "any"
     keep_float: str = "none"
+    max_drop: float | None = None
 
     def __post_init__(self) -> None:
         calibrations, targets = ", ".join(_CALIBRATIONS), ", ".join(DEPLOYED_BITS)
         require(self.calibration in _CALIBRATIONS, f"calibration '{self.calibration}' is none of {calibrations}")
         require(bool(self.keep_float.strip()), f"keep_float is empty: {', '.join(KEPT_FLOAT)}, or names of layers")
         require(self.target in DEPLOYED_BITS, f"target '{self.target}' is none of {targets}")
+
+        drop = self.max_drop
+        require(drop is None or 0 <= drop < 100, f"max_drop {drop} is not in [0, 100) percentage points")
+        require(drop is None or self.keep_float == "none", "keep_float and max_drop exclude each other")
 
     def apply(self, network: Network, training: Training) -> Network:
         if self.keep_float not in KEPT_FLOAT:
@@ -49,4 +58,7 @@ class Quantize(Stage):
                 if name not in known:
                     raise SlimsearchError(f"keep_float: there is no layer '{name}'; layers: {', '.join(known)}")
         plan = Quantization(self.calibration, self.per_channel, self.target, keep_float=self.keep_float)
+        if self.max_drop is not None:
+            names = sensitive_layers(network, training.calibration, plan, self.max_drop / 100)
+            plan = replace(plan, keep_float=" ".join(names) or "none")
         return Network(network.copy_module(), network.structure, plan)

@@ -12,6 +12,7 @@ from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
     from torch import Tensor
 
 _MOVES = ("Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -74,19 +75,28 @@ def _float_nodes(prepared: Path, which: str) -> list[str]:
         return []
     graph = onnx.load(str(prepared)).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    layers = [n for n in graph.node if n.op_type in ("Conv", "Gemm", "MatMul") and n.input[1] in shapes]
+    layers = _weighted(graph)
     if which in ("first", "last", "ends"):
         return [n.name for n in (*(layers[:1] if which != "last" else ()), *(layers[-1:] if which != "first" else ()))]
     if which == "depthwise":
         return [
             n.name for n in layers if any(a.name == "group" and a.i == shapes[n.input[1]][0] > 1 for a in n.attribute)
         ]
-    wanted = which.split()
-    found = {n.input[1].removesuffix(".weight"): n.name for n in layers}
+    wanted, found = which.split(), weighted_layers(graph)
     missing = [name for name in wanted if name not in found]
     if missing:
         raise SlimsearchError(f"layer '{missing[0]}' cannot stay in float32: the file has no layer of that name")
     return [found[name] for name in wanted]
+
+
+def weighted_layers(graph: onnx.GraphProto) -> dict[str, str]:
+    """The names of the nodes with weights of a layer, by the layer's name, in the order of the file."""
+    return {n.input[1].removesuffix(".weight"): n.name for n in _weighted(graph) if n.input[1].endswith(".weight")}
+
+
+def _weighted(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    constants = {tensor.name for tensor in graph.initializer}
+    return [n for n in graph.node if n.op_type in ("Conv", "Gemm", "MatMul") and n.input[1] in constants]
 
 
 def _wide_norms(prepared: Path) -> list[str]:

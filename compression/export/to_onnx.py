@@ -58,8 +58,8 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=EXPORT_PREFIX) as folder:
         file = Path(folder) / "model.onnx"
         try:
-            with _quiet():
-                _to_onnx(network, file, images)
+            with quiet():
+                float_file(network, file, images)
                 if plan is not None and plan.form == STATIC:
                     file = to_int8(file, Path(folder), INPUT, images, plan)
                 elif plan is not None:
@@ -74,7 +74,7 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
         file.replace(path)
 
 
-def _to_onnx(network: Network, file: Path, images: Tensor) -> None:
+def float_file(network: Network, file: Path, images: Tensor) -> None:
     """Write the float32 file by the first exporter whose file agrees with the network.
 
     The TorchScript exporter takes a tenth of the time of the newer one and writes half the bytes. The newer one can
@@ -151,7 +151,7 @@ def _tidy(file: Path, metadata: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporters' prints, warnings and logs: what failed is raised."""
     import torch
 
