@@ -130,16 +130,18 @@ class NetworkEvaluator:
                 self._latencies, report, task.directory / CHECKPOINT, task.directory,
             )  # fmt: skip
             cache = None if self.cache is None else NetworkCache(self.cache, self._meter)
-            inherited: dict[str, float] = {}
+            known, inherited, rehearsed = dict[str, float](), dict[str, float](), True
             if task.start is None:
                 module, share = self._initialized(task.candidate.architecture, task.seed)
                 network = Network(module.eval())
                 if self.initial is not None:
                     inherited["inherited_share"] = share
-                pipeline.image_training().check(network)
-                known, continues = self._before_training(network, task, pipeline, report)
-                if not continues:
-                    return Outcome(known)
+                rehearsed = cache is None or not self._is_trained(cache, task)
+                if rehearsed:
+                    pipeline.image_training().check(network)
+                    known, continues = self._before_training(network, task, pipeline, report)
+                    if not continues:
+                        return Outcome(known)
             try:
                 if task.start is None:
                     untrained = network
@@ -150,10 +152,13 @@ class NetworkEvaluator:
                     network = self._load(task, task.start)
                 network = self._compressed(network, task, pipeline, cache)
             except StoppedEarly:
-                return Outcome(known if task.start is None else {})
+                return Outcome(known)
             patience = _patience(time.perf_counter() - started)
             network.save(task.directory)
-            metrics = self._score(network, task, pipeline, patience)
+            # Nothing was trained: the file itself shows whether the candidate is ruled out.
+            metrics, continues = self._score(network, task, pipeline, patience, _no_report if rehearsed else report)
+            if not continues:
+                return Outcome(metrics)
         if cache is not None:
             metrics["seconds_saved"] = cache.seconds_saved
         seconds = self._meter.training_seconds - trained
@@ -181,12 +186,21 @@ class NetworkEvaluator:
         """The task's network after the stages of `recipe`, from the cache or from `make`."""
         if cache is None:
             return make()
-        candidate = task.candidate
-        depends_on = {
-            "architecture": dict(candidate.architecture), "training": dict(candidate.training), "seed": task.seed,
-            "epochs": task.fidelity, "recipe": [[stage, dict(options)] for stage, options in recipe.items()],
-        }  # fmt: skip
-        return cache.get(depends_on, lambda: self._initialized(candidate.architecture, task.seed)[0].eval(), make)
+        architecture = task.candidate.architecture
+        return cache.get(
+            _depends_on(task, recipe), lambda: self._initialized(architecture, task.seed)[0].eval(), make
+        )
+
+    @staticmethod
+    def _is_trained(cache: NetworkCache, task: Task) -> bool:
+        """Whether the cache has the network of the task after the last stage with training."""
+        trained: dict[str, Mapping[str, Any]] = {}
+        stages: dict[str, Mapping[str, Any]] = {}
+        for group, trainings in compression.Recipe.from_dict(task.candidate.recipe).steps(task.fidelity):
+            stages |= group.to_dict()
+            if trainings > 0:
+                trained = dict(stages)
+        return _depends_on(task, trained) in cache
 
     def _compressed(
         self, network: Network, task: Task, pipeline: NetworkPipeline, cache: NetworkCache | None
@@ -240,23 +254,33 @@ class NetworkEvaluator:
         network = network.without_dead_taps(self.data.input_shape)  # as its file
         return {"params": float(network.params), "macs": float(network.macs(self._example()))}
 
-    def _score(self, network: Network, task: Task, pipeline: NetworkPipeline, patience: float) -> dict[str, float]:
+    def _score(
+        self, network: Network, task: Task, pipeline: NetworkPipeline, patience: float, report: ReportEpoch
+    ) -> tuple[dict[str, float], bool]:
+        """The metrics of the exported file, and whether the evaluation continued to its end.
+
+        Reports the costs of the file as metrics before training.
+        """
         path, data = pipeline.export(network, task.directory / MODEL), self.data
+        known = {"size_kib": size_kib(path), **self._costs(network)}
+        if not report(0, known):
+            return known, False
+        files = [path] if task.start is None else [path, task.start.directory / MODEL]
+        latencies, latency_source = self._latencies.of(files, data.input_shape, patience)
+        known |= latencies[0].metrics()
+        if not report(0, known):
+            return known, False
         model = DeployedModel(path, runtime=self.latency.runtime)
         parity = check_parity(network, model, data)
         self._meter.pause_if_measuring()
         predictions = model.predict(data, data.validation)
         _save_predictions(predictions, data.validation.labels, task.directory / PREDICTIONS)
-        files = [path] if task.start is None else [path, task.start.directory / MODEL]
-        latencies, latency_source = self._latencies.of(files, data.input_shape, patience)
         metrics = {
             "val_accuracy": float((predictions == data.validation.labels).mean()),
             "val_images": float(len(data.validation)),
-            **latencies[0].metrics(),
+            **known,
             **latency_source,
             "parity_error": parity,
-            "size_kib": size_kib(path),
-            **self._costs(network),
         }
         pruned = network.structure.get("pruned", {})
         metrics |= {f"channels_{label}": pruned[key] for key, label in _PRUNED.items() if key in pruned}
@@ -268,7 +292,20 @@ class NetworkEvaluator:
             metrics.update(latencies[1].metrics("start_"))
         for name, function in self.metrics.items():
             metrics[name] = float(function(path, data))
-        return metrics
+        return metrics, True
+
+
+def _no_report(epoch: int, metrics: Mapping[str, float]) -> bool:
+    return True
+
+
+def _depends_on(task: Task, recipe: compression.PlainRecipe) -> dict[str, Any]:
+    """What determines the task's network after the stages of `recipe`, for `NetworkCache.get`."""
+    candidate = task.candidate
+    return {
+        "architecture": dict(candidate.architecture), "training": dict(candidate.training), "seed": task.seed,
+        "epochs": task.fidelity, "recipe": [[stage, dict(options)] for stage, options in recipe.items()],
+    }  # fmt: skip
 
 
 class _ContinuousEpochs:

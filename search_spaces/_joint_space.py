@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ Steps = Callable[[PlainRecipe], Iterable[tuple[PlainRecipe, float]]]
 """Splits a recipe into groups of stages, each with its cost as a multiple of the initial training."""
 
 _OTHER_RECIPES = 100  # random recipes among the relatives of a point
+_LISTED_RECIPES = 20_000  # maximum number of recipes that are listed by their trained stages
+_DERIVED = 16  # maximum number of recipes without training for one network
 
 
 class JointSpace(Space):
@@ -96,6 +99,38 @@ class JointSpace(Space):
                 if self.recipes.candidate(recipe).training == network.training:
                     yield {**network.architecture, **recipe}
 
+    def derived_points(self, point: Point) -> Iterator[dict[str, Any]]:
+        """Up to 16 recipes without training for each network in the lineage of `point`.
+
+        None if there are more than 20,000 recipes.
+        """
+        if self.steps is None:
+            return
+        candidate = self.candidate(point)
+        for network, trainings in self._networks(candidate, self.steps):
+            if trainings > 0:
+                recipes = self._recipes_by_network.get(_network_key(network), ())
+                for recipe in recipes[:: -(-len(recipes) // _DERIVED) or 1]:
+                    yield {**candidate.architecture, **recipe}
+
+    def untrained_stages(self, point: Point) -> PlainRecipe:
+        """The stages of the recipe after the last one with training, such as its number format."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for stages, trainings in () if self.steps is None else self.steps(self.candidate(point).recipe):
+            found = {} if trainings > 0 else {**found, **stages}
+        return found
+
+    @cached_property
+    def _recipes_by_network(self) -> dict[str, list[dict[str, Any]]]:
+        """The points of recipes by the last network that is trained for them."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        if self.steps is None or self.recipes.size > _LISTED_RECIPES:
+            return found
+        for recipe in self.recipes.grid():
+            trained = [n for n, trainings in self._networks(self.recipes.candidate(recipe), self.steps) if trainings > 0]
+            found.setdefault(_network_key(trained[-1]), []).append(recipe)
+        return found
+
     def _point(self, candidate: Candidate) -> dict[str, Any] | None:
         """The point of `candidate`, or None if it lacks a stage that is not optional."""
         try:
@@ -153,6 +188,11 @@ class JointSpace(Space):
     def _split(self, point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
         architecture = {label: value for label, value in point.items() if label not in self._labels}
         return architecture, {label: value for label, value in point.items() if label in self._labels}
+
+
+def _network_key(network: Candidate) -> str:
+    """Equal for networks with equal training and stages, whatever their architecture."""
+    return replace(network, architecture={}).key
 
 
 def _moves(space: Space, active: Point) -> int:

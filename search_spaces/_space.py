@@ -165,6 +165,10 @@ class Space(ABC):
         """
         return dict(point)
 
+    def derived_points(self, point: Point) -> Iterator[dict[str, Any]]:
+        """Points whose networks are all in the lineage of `point`, such as its network in other number formats."""
+        return iter(())
+
     def contains(self, point: Point) -> bool:
         """Whether `point` is in the space."""
         try:

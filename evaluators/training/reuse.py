@@ -47,8 +47,7 @@ class NetworkCache:
         """
         from filelock import FileLock, Timeout
 
-        key = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:20]
-        folder = self._folder / key
+        folder = self._entry(depends_on)
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(folder / "lock"))
         while True:
@@ -57,6 +56,13 @@ class NetworkCache:
                     return self._load_or_make(folder, depends_on, fresh, make)
             except Timeout:
                 self._meter.pause_if_measuring()
+
+    def __contains__(self, depends_on: Mapping[str, Any]) -> bool:
+        """Whether the network is complete in the cache."""
+        return _seconds_to_make(self._entry(depends_on) / _DONE) is not None
+
+    def _entry(self, depends_on: Mapping[str, Any]) -> Path:
+        return self._folder / hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:20]
 
     def _load_or_make(
         self, folder: Path, depends_on: Mapping[str, Any], fresh: Callable[[], nn.Module], make: Callable[[], Network]

@@ -11,6 +11,7 @@ import numpy as np
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import CHECKPOINT, Outcome, Task
 from slimsearch.files import atomic
+from slimsearch.loop.derived_candidates import DerivedCandidates
 from slimsearch.loop.fidelity import Fidelity
 from slimsearch.loop.phases import Attempts
 from slimsearch.loop.proposals import Proposals, dominated_on_cost
@@ -45,7 +46,8 @@ class Budget:
     """The budget of a search.
 
     Attributes:
-        trials: candidates to train, by all drivers together, excluding those ruled out before training.
+        trials: candidates to train, by all drivers together, excluding those ruled out before training and those whose
+            networks other trials have trained.
         epochs: of training, for each candidate.
         deadline: value of `running_seconds` after which no trial starts.
         retries: of a trial whose worker died.
@@ -146,6 +148,10 @@ class ArchitectureSearch:
             if number is not None:
                 proceeding = self._record.resume(number)
                 return self._task(proceeding) if proceeding.state == RUNNING else self.ask()
+        if self._proposing and not self._budget.late and self.stopping.reason is None:
+            derived = self._derived.next(self._history)
+            if derived is not None:
+                return self._begin(*derived) or self.ask()
         if not self.open and more and (self._fidelity is None or self._fidelity.may_begin(more)):
             candidate = next(iter(self._lost.values()), None)
             if candidate is None:
@@ -280,15 +286,15 @@ class ArchitectureSearch:
             self._stop(trial.number, _not_promising(trial.epochs_done))
         return decision is Decision.CONTINUE
 
-    def _begin(self, candidate: Candidate) -> Task | None:
-        """Start a trial of `candidate`; None if another driver was first."""
+    def _begin(self, candidate: Candidate, parent: int | None = None) -> Task | None:
+        """Start a trial of `candidate`, whose network trial `parent` has trained; None if another driver was first."""
         # If recipes are searched too, candidates share trained networks, which depend on the seed.
         common = isinstance(self._space, JointSpace) and self._space.recipes.compresses
         trial = self._record.start(
-            candidate, kind=self._kind, fidelity=self._budget.epochs, seed=self._seed, common_seed=common
+            candidate, kind=self._kind, fidelity=self._budget.epochs, seed=self._seed, parent=parent, common_seed=common
         )
         self._catch_up()
-        if self._record.shared and trial.state == RUNNING and self._charged(trial.number) >= self._budget.trials:
+        if parent is None and self._record.shared and trial.state == RUNNING and self._charged(trial.number) >= self._budget.trials:
             reason = f"other drivers had started the last of {self._budget.trials} trials"
             self._update(self._record.withdraw(trial.number, reason))
             return None
@@ -331,6 +337,8 @@ class ArchitectureSearch:
             self._ruled_out.add(trial.number)
         if trial.state == COMPLETE:
             self._fix_targets()
+            if self._record.is_own(trial.number):
+                self._derived.add(trial)
         product = self.ranking.product(self._record.trials)
         self._history.change(self._history_index[trial.number], self.ranking.observation(trial, product))
         if self._fidelity is not None:
@@ -341,7 +349,7 @@ class ArchitectureSearch:
     def _add(self, trial: Trial) -> None:
         self._numbers.append(trial.number)
         if trial.parent is not None:
-            self._copies.add(trial.number)
+            self._children.add(trial.number)
         self._number_of[trial.candidate.key] = trial.number
         self._lost.pop(trial.candidate.key, None)
         self._history_index[trial.number] = len(self._history.observations)
@@ -361,7 +369,11 @@ class ArchitectureSearch:
         trials = [t for t in self._record.trials if t.kind == self._kind]
         standing = [t for t in self._record.standing if t.kind == self._kind]
         self._numbers = [t.number for t in standing]
-        self._copies = {t.number for t in standing if t.parent is not None}
+        self._children = {t.number for t in standing if t.parent is not None}
+        self._derived = DerivedCandidates(self._space, self.ranking.sampler_objectives())
+        for trial in standing:
+            if trial.state == COMPLETE and self._record.is_own(trial.number):
+                self._derived.add(trial)
         self._number_of = {t.candidate.key: t.number for t in standing}
         self._history_index = {number: index for index, number in enumerate(self._numbers)}
         self._lost = {
@@ -393,8 +405,8 @@ class ArchitectureSearch:
     def _charged(self, before: int | None = None) -> int:
         """Number of trials that are charged to the budget, optionally only of those below number `before`."""
         if before is None:
-            return len(self._numbers) - len(self._ruled_out) - len(self._copies)
-        free = self._ruled_out | self._copies
+            return len(self._numbers) - len(self._ruled_out) - len(self._children)
+        free = self._ruled_out | self._children
         return sum(number < before and number not in free for number in self._numbers)
 
     def _ended(self) -> bool:

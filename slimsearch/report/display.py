@@ -215,7 +215,12 @@ class Console:
         return [t for t in self._trials.values() if t.kind == self._kind]
 
     def _counts(self, trial: Trial) -> bool:
-        """Whether a trial counts towards the length of the phase; ruled-out trials do not."""
+        """Whether a trial counts towards the length of the phase.
+
+        Trials that were ruled out, or whose networks other trials have trained, do not.
+        """
+        if trial.kind == SEARCH and trial.parent is not None:
+            return False
         return trial.kind == self._kind and trial.state not in (RUNNING, PAUSED, RULED_OUT, *SUPERSEDED)
 
     @property

@@ -82,11 +82,15 @@ class GraphGp:
 
     def _starts(self, space: Space, history: History) -> bool:
         """Whether there are too few finished trials and trained networks to learn from."""
-        if history.finished_count >= self.STARTUP:
-            return False
-        done = {ancestor.name: ancestor.trainings for o in history.finished for ancestor in space.lineage(o.point)}
-        enough = self.NETWORKS if done else self.STARTUP
-        return history.finished_count < enough and sum(done.values()) < enough
+        done: dict[str, float] = {}
+        for observation in history.finished:
+            lineage = space.lineage(observation.point)
+            if not lineage:
+                return history.finished_count < self.STARTUP
+            done |= {ancestor.name: ancestor.trainings for ancestor in lineage}
+            if sum(done.values()) >= self.NETWORKS:
+                return False
+        return True
 
     def _first(self, space: Space, history: History, rng: np.random.Generator) -> Point:
         """A random point, or the first network of its lineage; the point more often as more trials are ruled out."""

@@ -61,8 +61,8 @@ def test_recipes_are_searched_resumed_and_handed_out(recipes: Path, run: Run, tm
     after = recorded(tmp_path / "run")
     assert {number: after[number] for number in before} == before
     searched = [trial for trial in after.values() if trial["kind"] == "search"]
-    assert len(searched) == 10
-    assert len({json.dumps(trial["params"], sort_keys=True) for trial in searched}) == 10
+    assert sum(trial["parent"] is None for trial in searched) == 10
+    assert len({json.dumps(trial["params"], sort_keys=True) for trial in searched}) == len(searched)
     models = json.loads((tmp_path / "run" / "top_models.json").read_text())
     assert any(model["recipe"] for model in models)
     assert digits.test is not None
@@ -96,6 +96,34 @@ def test_a_trained_parent_is_trained_once(recipes: Path, run: Run, tmp_path: Pat
         assert sum(seconds == 0 for seconds in saved) == 1, "one of four recipes trains, the others have its network"
     kept = [json.loads(path.read_text())["depends_on"] for path in (tmp_path / "run" / "kept").glob("*/done.json")]
     assert len({json.dumps(one) for one in kept}) == len(kept) == 6 * 4
+
+
+def test_recipes_without_training_are_scored_at_once(recipes: Path, run: Run, tmp_path: Path) -> None:
+    """Every number format of every trained network, before another network is trained, and not charged."""
+    recipes.write_text("prune:\n  use: [true, false]\n  epochs: 1\nquantize:\n  use: [true, false]\n")
+    words = (*WORDS, "--trials", "3", "--workers", "1", "--objectives", "val_accuracy,size_kib,macs")
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert "[3/3] trial" in done.stdout
+    assert "[4/" not in done.stdout
+    trials = recorded(tmp_path / "run")
+    searched = {number: trial for number, trial in trials.items() if trial["kind"] == "search"}
+    derived = {number: trial for number, trial in searched.items() if trial["parent"] is not None}
+    assert len(searched) - len(derived) == 3
+    forms: dict[str, set[str]] = {}
+    for number, trial in searched.items():
+        params = trial["params"]
+        forms.setdefault(json.dumps({k: v for k, v in params.items() if k != "quantize.use"}), set()).add(
+            params["quantize.use"]
+        )
+        if number in derived:
+            # Nothing else was begun between the trial that trained the network and this one.
+            assert all(between in derived for between in range(trial["parent"] + 1, number))
+            assert trial["curve"] == {}
+            if trial["result"]["state"] == "complete":
+                assert trial["result"]["metrics"]["training_seconds"] == 0
+                assert trial["result"]["metrics"]["seconds_saved"] > 0
+    assert all(found == {"true", "false"} for found in forms.values())
 
 
 def test_the_same_seed_gives_the_same_candidates(recipes: Path, run: Run, tmp_path: Path) -> None:
