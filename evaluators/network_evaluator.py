@@ -187,9 +187,7 @@ class NetworkEvaluator:
         if cache is None:
             return make()
         architecture = task.candidate.architecture
-        return cache.get(
-            _depends_on(task, recipe), lambda: self._initialized(architecture, task.seed)[0].eval(), make
-        )
+        return cache.get(_depends_on(task, recipe), lambda: self._initialized(architecture, task.seed)[0].eval(), make)
 
     @staticmethod
     def _is_trained(cache: NetworkCache, task: Task) -> bool:

@@ -127,7 +127,9 @@ class JointSpace(Space):
         if self.steps is None or self.recipes.size > _LISTED_RECIPES:
             return found
         for recipe in self.recipes.grid():
-            trained = [n for n, trainings in self._networks(self.recipes.candidate(recipe), self.steps) if trainings > 0]
+            trained = [
+                n for n, trainings in self._networks(self.recipes.candidate(recipe), self.steps) if trainings > 0
+            ]
             found.setdefault(_network_key(trained[-1]), []).append(recipe)
         return found
 

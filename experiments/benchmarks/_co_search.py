@@ -32,6 +32,7 @@ class _SearchThenCompress:
     """
 
     SHARE: float
+    scores_derived = False  # in the first part of the time, nothing is compressed
 
     def __init__(self) -> None:
         self._ends = time.monotonic() + self.SHARE * float(os.environ[BUDGET])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from slimsearch.evaluators import Objective
 from slimsearch.record.trial import COMPLETE, Trial
 from slimsearch.search_spaces import Candidate, JointSpace, Point, Space
-from slimsearch.strategies.samplers import History
+from slimsearch.strategies.samplers import History, Sampler
 
 
 class DerivedCandidates:
@@ -20,11 +20,13 @@ class DerivedCandidates:
 
     Args:
         space: of the candidates; only a `JointSpace` has such candidates.
+        sampler: may propose them itself, see `Sampler`; there are none here then.
         objectives: of the search.
     """
 
-    def __init__(self, space: Space, objectives: Sequence[Objective]) -> None:
-        self._space = space if isinstance(space, JointSpace) else None
+    def __init__(self, space: Space, sampler: Sampler, objectives: Sequence[Objective]) -> None:
+        derives = getattr(sampler, "scores_derived", True)
+        self._space = space if derives and isinstance(space, JointSpace) else None
         self._objectives = objectives
         self._waiting: deque[tuple[dict[str, object], int]] = deque()
         self._seen: set[str] = set()

@@ -99,7 +99,7 @@ class ArchitectureSearch:
         kind: str = SEARCH,
         on_targets: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda targets: targets,
     ) -> None:
-        self._space = space
+        self._space, self._sampler = space, sampler
         self._on_targets = on_targets
         # The process may have been killed between the trial that fixed the targets and `on_targets`.
         self.ranking = ranking = self._with_fixed_targets(ranking, record)
@@ -294,7 +294,12 @@ class ArchitectureSearch:
             candidate, kind=self._kind, fidelity=self._budget.epochs, seed=self._seed, parent=parent, common_seed=common
         )
         self._catch_up()
-        if parent is None and self._record.shared and trial.state == RUNNING and self._charged(trial.number) >= self._budget.trials:
+        if (
+            parent is None
+            and self._record.shared
+            and trial.state == RUNNING
+            and self._charged(trial.number) >= self._budget.trials
+        ):
             reason = f"other drivers had started the last of {self._budget.trials} trials"
             self._update(self._record.withdraw(trial.number, reason))
             return None
@@ -370,7 +375,7 @@ class ArchitectureSearch:
         standing = [t for t in self._record.standing if t.kind == self._kind]
         self._numbers = [t.number for t in standing]
         self._children = {t.number for t in standing if t.parent is not None}
-        self._derived = DerivedCandidates(self._space, self.ranking.sampler_objectives())
+        self._derived = DerivedCandidates(self._space, self._sampler, self.ranking.sampler_objectives())
         for trial in standing:
             if trial.state == COMPLETE and self._record.is_own(trial.number):
                 self._derived.add(trial)

@@ -127,7 +127,7 @@ class Configuration:
         "metrics of your own, such as energy=path/to/file.py:function (called with the file and the data set)",
         _code_of_metrics,
     )
-    trials: int = _option(20, "candidates to train")
+    trials: int = _option(20, "candidates to train; recipes that need no further training are not counted")
     timeout: float | None = _option(None, "seconds after which no more candidates are started")
     stop_at: str | None = _option(None, "end the search when a candidate reaches this goal, such as val_accuracy=0.99")
     patience: int | None = _option(None, "end the search after this many trials without a gain in hypervolume")

@@ -91,6 +91,8 @@ class Sampler(Protocol):
     A proposal is a function of the arguments alone, the same in every process. A sampler may cache an index of the
     history if it can be rebuilt. The optional method ``keeps_limits(space, history)`` returns whether the sampler has
     learned which points break limits; until then the search sometimes proposes a point near a feasible one instead.
+    With the optional attribute ``scores_derived = False``, the search does not score by itself the recipes that need no
+    training (`Space.derived_points`).
     """
 
     def propose(

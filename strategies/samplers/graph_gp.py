@@ -49,7 +49,7 @@ class GraphGp:
 
     If networks are trained as ancestors of others (`Space.lineage`), the gain is divided by the remaining work, so that
     candidates that follow from a trained network without training are tried at once. The process also learns from
-    intermediate networks, at least half of the work goes to new networks, and a new network is tried uncompressed
+    intermediate networks, at least a quarter of the work goes to new networks, and a new network is tried uncompressed
     first.
 
     Source: expected improvement of Jones et al. 1998, bounds on all objectives but one of Haimes et al. 1971,
@@ -59,7 +59,7 @@ class GraphGp:
 
     STARTUP = 10
     """Number of random points at the beginning, for spaces without lineage."""
-    NETWORKS = 6
+    NETWORKS = 3
     """Number of random networks at the beginning, for spaces with lineage."""
 
     def propose(

@@ -173,6 +173,27 @@ def test_lineages(space: RecipeSpace) -> None:
     assert architectures.lineage({"width": 8}) == []
 
 
+def test_derived_points_need_no_training(space: RecipeSpace, rng: np.random.Generator) -> None:
+    joint = JointSpace(ChoiceSpace({"width": [8, 16]}), space, steps)
+    everything = list(joint.grid())
+    for _ in range(20):
+        point = joint.sample(rng)
+        trained = {network.name for network in joint.lineage(point)}
+        free = [p for p in everything if {network.name for network in joint.lineage(p)} <= trained]
+        assert sorted(map(str, joint.derived_points(point))) == sorted(map(str, free))
+    assert joint.untrained_stages(point).keys() <= {"quantize", "weight_only"}
+    assert list(JointSpace(ChoiceSpace({"width": [8, 16]}), space).derived_points(point)) == []
+
+
+def test_few_of_many_number_formats_are_derived(rng: np.random.Generator) -> None:
+    recipes = RecipeSpace({"prune": {"use": [True, False]}, "quantize": {"bits": list(range(40))}})
+    joint = JointSpace(ChoiceSpace({"width": [8, 16]}), recipes, steps)
+    pruned = {"width": 8, "prune.use": True, "quantize.bits": 0}
+    derived = list(joint.derived_points(pruned))
+    assert len(derived) == len({str(p) for p in derived})
+    assert all(20 <= 2 * sum(p["prune.use"] is use for p in derived) <= 32 for use in (True, False))
+
+
 def test_related_points_share_networks(space: RecipeSpace, rng: np.random.Generator) -> None:
     joint = JointSpace(ChoiceSpace({"width": [8, 16]}), space, steps)
     for _ in range(50):

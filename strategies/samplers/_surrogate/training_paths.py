@@ -11,7 +11,7 @@ from slimsearch.strategies.samplers._surrogate.encoding import Encoder, Position
 
 SCORING = 0.25
 """Cost of exporting and measuring a network, as a share of a short training."""
-_NEW = 0.5
+_NEW = 0.25
 """Least share of the work that goes to networks that no trial has trained."""
 
 _PASSED = 100
