@@ -14,7 +14,7 @@ import cloudpickle
 
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.search_spaces._functions.conditions import RULED_OUT, Conditions
-from slimsearch.search_spaces._functions.trial import Trial
+from slimsearch.search_spaces._functions.trial import Trial, check_same
 from slimsearch.search_spaces._model_space import ModelSpace
 from slimsearch.search_spaces._recipe_space import HYPERPARAMETERS
 from slimsearch.search_spaces._space import Choice, Point
@@ -36,6 +36,7 @@ class FunctionSpace(ModelSpace):
 
     _learned: Conditions | None = None
     _late: frozenset[str] = frozenset()
+    _hyperparameters: Mapping[str, Choice] | None = None
     _device: str = "meta"
 
     @abstractmethod
@@ -64,15 +65,13 @@ class FunctionSpace(ModelSpace):
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        return tuple(c for c in self._conditions.choices.values() if c.label not in HYPERPARAMETER_OF)
+        return tuple(self._conditions.choices.values())
 
     @property
     def training(self) -> Mapping[str, Sequence[Any]]:
-        return {
-            HYPERPARAMETER_OF[label]: list(choice.values)
-            for label, choice in self._conditions.choices.items()
-            if label in HYPERPARAMETER_OF
-        }
+        assert self._conditions is not None  # they are found with the choices
+        found = self._hyperparameters or {}
+        return {HYPERPARAMETER_OF[label]: list(choice.values) for label, choice in found.items()}
 
     @property
     def revision(self) -> int:
@@ -81,9 +80,10 @@ class FunctionSpace(ModelSpace):
     @property
     def _conditions(self) -> Conditions:
         if self._learned is None:
-            self._learned = self._find_choices()
-            self._check_training()
-            if not self.choices:
+            found = self._find_choices()
+            self._check_hyperparameters(found)
+            self._learned = found
+            if not found.choices:
                 raise SlimsearchError(f"'{self.name}' has no choices: there is nothing to search")
         return self._learned
 
@@ -100,7 +100,6 @@ class FunctionSpace(ModelSpace):
         conditions, known = self._conditions, set(self._conditions.choices)
         try:
             asked = conditions.learn(point)
-            self._check_training()
         except SlimsearchError:  # its trial fails with this message
             return dict(point)
         self._late |= conditions.choices.keys() - known
@@ -152,11 +151,10 @@ class FunctionSpace(ModelSpace):
         if not point.keys() <= choices.keys():
             self.confirmed(point)  # a choice that appears only there
         for label, value in point.items():
-            if label not in choices or label in HYPERPARAMETER_OF:
-                known = ", ".join(choice.label for choice in self.choices)
-                raise SlimsearchError(f"unknown label '{label}'; {self.name} has {known}")
+            if label not in choices:
+                raise SlimsearchError(f"unknown label '{label}'; {self.name} has {', '.join(choices)}")
             choices[label].index(value)
-        active = self._conditions.active(point) - HYPERPARAMETER_OF.keys()
+        active = self._conditions.active(point)
         labels = active - {RULED_OUT}
         if RULED_OUT in active:
             return None, labels
@@ -165,31 +163,45 @@ class FunctionSpace(ModelSpace):
         return {label: given[label] for label in choices if label in labels and label in given}, labels
 
     def _asked_at(self, point: Point) -> dict[str, Choice | None]:
-        """The choices that the function asks for at a point; where it fails, those until then."""
-        trial = Trial(point)
-        try:
-            self._called(trial, self._device)
-        except SlimsearchError:
-            raise
-        except Exception as error:  # a user's function may raise anything
-            if _rules_out(error):
-                return {**trial.asked, RULED_OUT: None}
-            if self._device == "meta":  # it may need real tensors, such as for torch.linspace(...).tolist()
-                trial = Trial(point)
-                with contextlib.suppress(Exception):
-                    self._called(trial, "cpu")
-                    self._device = "cpu"
-        return dict(trial.asked)
+        """The choices of the architecture that the function asks for at a point; where it fails, those until then."""
+        trial, error = self._tried(point, self._device)
+        if error is not None and not _rules_out(error) and self._device == "meta":
+            # It may need real tensors, such as for torch.linspace(...).tolist().
+            trial, error = self._tried(point, "cpu")
+            if error is None:
+                self._device = "cpu"
+        asked: dict[str, Choice | None] = {n: c for n, c in trial.asked.items() if n not in HYPERPARAMETER_OF}
+        if error is not None:
+            return {**asked, RULED_OUT: None} if _rules_out(error) else asked
+        own = {label: choice for label, choice in trial.asked.items() if label in HYPERPARAMETER_OF}
+        known = own if self._hyperparameters is None else self._hyperparameters
+        if own.keys() != known.keys():
+            raise SlimsearchError(
+                f"{self.name} asks for '{min(own.keys() ^ known.keys())}' in some calls only: training "
+                "hyper-parameters are asked for in every call"
+            )
+        for label, choice in own.items():
+            check_same(known[label], choice)
+        self._hyperparameters = known
+        return asked
 
-    def _called(self, trial: Trial, device: str) -> None:
+    def _tried(self, point: Point, device: str) -> tuple[Trial, Exception | None]:
+        """The trial of a call at `point`, and the error with which it ended."""
         import torch
 
+        trial = Trial(point)
         with (
             torch.random.fork_rng(devices=[]), torch.device(device), contextlib.redirect_stdout(io.StringIO()),
             warnings.catch_warnings(),
         ):  # fmt: skip
             warnings.simplefilter("ignore")
-            self._answered(trial)
+            try:
+                self._answered(trial)
+            except SlimsearchError:
+                raise
+            except Exception as error:  # a user's function may raise anything
+                return trial, error
+        return trial, None
 
     def _layers(self, point: Point) -> dict[str, tuple[str, ...]]:
         """The layers of a network by name: their kinds, options and shapes."""
@@ -203,21 +215,16 @@ class FunctionSpace(ModelSpace):
             if name
         }
 
-    def _check_training(self) -> None:
-        """Check that training hyper-parameters and architecture do not depend on each other."""
-        assert self._learned is not None
-        for label in self._learned.choices:
-            parents = self._learned.parents(label)
-            if label in HYPERPARAMETER_OF and parents:
-                raise SlimsearchError(
-                    f"{self.name} asks for '{label}' only for some values of '{parents[0]}': training "
-                    "hyper-parameters are asked for in every call"
-                )
-            for parent in parents:
-                if parent in HYPERPARAMETER_OF:
+    def _check_hyperparameters(self, conditions: Conditions) -> None:
+        """Check that no choice depends on a training hyper-parameter."""
+        before = conditions.learn({})
+        for label, choice in (self._hyperparameters or {}).items():
+            for value in choice.values:
+                different = before ^ self._asked_at({label: value}).keys()
+                if different:
                     raise SlimsearchError(
-                        f"{self.name} asks for '{label}' only for some values of '{parent}', which is of the training, "
-                        "not of the architecture"
+                        f"{self.name} asks for '{min(different)}' only for some values of '{label}', which is of the "
+                        "training, not of the architecture"
                     )
 
 

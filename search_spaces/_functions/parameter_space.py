@@ -62,7 +62,8 @@ class ParameterSpace(FunctionSpace):
     def _find_choices(self) -> Conditions:
         trial = Trial({})
         self._ask(trial)
-        return Conditions(self._asked_at, trial.asked.values())
+        self._hyperparameters = {label: c for label, c in trial.asked.items() if label in HYPERPARAMETER_OF}
+        return Conditions(self._asked_at, (c for label, c in trial.asked.items() if label not in HYPERPARAMETER_OF))
 
 
 def annotated_values(code: Any) -> dict[str, tuple[Any, ...]]:

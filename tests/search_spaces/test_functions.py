@@ -121,7 +121,7 @@ def every_run(steps: list[Any], most: int) -> Iterator[dict[str, Any]]:
     yield {}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(programs(), st.integers(0, 2**32 - 1))
 def test_random_functions(steps: list[Any], seed: int) -> None:
     """Points are what the runs of the function are: each once, found again in every way in which points are made."""
@@ -170,7 +170,7 @@ def proposals(space: Space, sampler: str | Sampler, folder: Path, count: int) ->
         return [trial.candidate.architecture for trial in record.trials]
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(programs(), st.sampled_from(["graph_gp", "tpe", "regularized_evolution"]), st.integers(1, 13))
 def test_a_resumed_search_of_a_random_function_proposes_the_same(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Any], sampler: str, cut: int
@@ -332,12 +332,25 @@ def test_hyperparameters_of_the_training_are_no_choices_of_the_architecture() ->
             trial.suggest_float("learning_rate", 1e-3, 1e-2)
         return nn.Linear(1, 1)
 
+    def pruned(trial: Any) -> nn.Module:
+        if trial.suggest_categorical("width", [8, 16, 24]) == 16:
+            raise optuna.TrialPruned
+        if trial.suggest_categorical("depth", [1, 2]) == 2:
+            raise RuntimeError("it cannot be built")
+        trial.suggest_float("learning_rate", 1e-3, 1e-2)
+        return nn.Linear(1, 1)
+
+    assert space_of(pruned).training.keys() == {"learning_rate"}
+
     def decides(trial: Any) -> nn.Module:
         if trial.suggest_categorical("batch_size", [8, 16]) == 16:
             trial.suggest_float("rate", 1e-3, 1e-2)
         return nn.Linear(1, 1)
 
-    for define, message in ((sometimes, "'learning_rate' only for some"), (decides, "'rate' only for .* 'batch_size'")):
+    for define, message in (
+        (sometimes, "'learning_rate' in some calls only"),
+        (decides, "'rate' only for .* 'batch_size'"),
+    ):
         with pytest.raises(SlimsearchError, match=message):
             space_of(define).choices  # noqa: B018
 
