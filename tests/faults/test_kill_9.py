@@ -124,7 +124,8 @@ def end(process: Process, number: signal.Signals) -> None:
     """Send a signal to the main process, and wait for its end."""
     os.kill(process.pid, number)
     process.end(60)
-    assert "Traceback" not in process.said
+    # Python prints one itself where a signal comes while it imports the package, before the first line of the program.
+    assert "Traceback" not in process.said or "_get_module_details" in process.said
 
 
 def killed_again_and_again(folder: Path, seed: int, length: int) -> Again:
