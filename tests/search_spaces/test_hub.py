@@ -315,7 +315,7 @@ def test_shuffled_channels_are_not_pruned(
     training = DryRunTraining(load_dataset("mnist5k"), TrainingSettings(), 0)
     with caplog.at_level(logging.WARNING):
         pruned = compression.Recipe.parse("prune:sparsity=0.5").apply(network, training)
-    assert all("keep all channels" in record.getMessage() for record in caplog.records)
+    assert any("keep all channels" in record.getMessage() for record in caplog.records)
     before, after = (one.module.features[1].branch_main for one in (network, pruned))
     assert before[-3].out_channels == after[-3].out_channels == 32
     assert (before[0].out_channels, after[0].out_channels) == (32, 16)
