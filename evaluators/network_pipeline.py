@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING
 
 from slimsearch import compression
 from slimsearch.compression import Network
+from slimsearch.errors import described
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.measurement import Latency, measure_latency
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.latency.predictor import LatencyPredictor
-from slimsearch.evaluators.training.image_training import DryRunTraining, ImageTraining, OnEpoch, TrainingSettings
+from slimsearch.evaluators.training.image_training import (
+    DryRunTraining,
+    ImageTraining,
+    OnEpoch,
+    StoppedEarly,
+    TrainingSettings,
+)
 from slimsearch.evaluators.training.probe import TrainingProbe
 
 if TYPE_CHECKING:
@@ -162,7 +169,7 @@ class NetworkPipeline:
         """
         training = self.image_training(teachers, initial)
         for position, group in enumerate(recipe.groups, start=1):
-            make = functools.partial(group.apply, network, training)
+            make = functools.partial(_applied, group, network, training)
             network = cached(compression.Recipe(recipe.groups[:position]), make)
         return network
 
@@ -184,7 +191,8 @@ class NetworkPipeline:
         Raises:
             SlimsearchError: it cannot be expressed in ONNX.
         """
-        compression.export_onnx(network, path, self.image_training().calibration, self.data.metadata())
+        with described("export to ONNX failed", Exception):
+            compression.export_onnx(network, path, self.image_training().calibration, self.data.metadata())
         return path
 
     @contextlib.contextmanager
@@ -194,7 +202,8 @@ class NetworkPipeline:
             folder = self.scratch or Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="slimsearch-")))
             path = folder / "temporary.onnx"
             opened.callback(path.unlink, missing_ok=True)
-            compression.export_onnx(network, path, self.image_training().calibration)
+            with described("export to ONNX failed", Exception):
+                compression.export_onnx(network, path, self.image_training().calibration)
             yield path
 
     def latency_ms(self, network: Network) -> float:
@@ -202,3 +211,8 @@ class NetworkPipeline:
         latencies = self.latencies or FileLatencies(LatencySettings(how="measured"), self.meter)
         with self.exported(network) as path:
             return latencies.quick(path, self.data.input_shape).median_ms
+
+
+def _applied(group: compression.StageGroup, network: Network, training: ImageTraining) -> Network:
+    with described(f"{' + '.join(stage.key for stage in group.stages)} failed", StoppedEarly):
+        return group.apply(network, training)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.errors import SlimsearchError, describe_error
+from slimsearch.errors import SlimsearchError, describe_error, described
 
 if TYPE_CHECKING:
     from torch import nn
@@ -122,7 +122,8 @@ def build(
     """
     from slimsearch.search_spaces import ModelSpace
 
-    return ModelSpace.load(space, input_shape, num_classes).build(architecture)
+    with described("the network cannot be built"):
+        return ModelSpace.load(space, input_shape, num_classes).build(architecture)
 
 
 def train(model: nn.Module | Network, dataset: Any, *, epochs: int = 5, seed: int = 0, **settings: Any) -> Network:
@@ -174,7 +175,7 @@ def compress(
     stages.check()
     network = _network(model)
     best = network if teacher is None else _network(teacher)
-    first = None if initial is None else lambda: _network(initial()).module
+    first = None if initial is None else lambda: _initial(initial)
     pipeline = _pipeline(dataset, seed, epochs, **settings)
     pipeline.check_outputs(network)
     return pipeline.compress(network, stages, teachers={"parent": network, "best": best}, initial=first)
@@ -200,7 +201,14 @@ def export(network: nn.Module | Network, path: str | Path, dataset: Any) -> Path
 def _network(model: nn.Module | Network) -> Network:
     from slimsearch.compression import Network
 
-    return model if isinstance(model, Network) else Network.of(model)
+    with described("the model cannot be copied"):
+        return model if isinstance(model, Network) else Network.of(model)
+
+
+def _initial(build: Callable[[], nn.Module]) -> nn.Module:
+    with described("initial() failed"):
+        module = build()
+    return _network(module).module
 
 
 def _pipeline(dataset: Any, seed: int, epochs: int, **settings: Any) -> NetworkPipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -13,8 +14,12 @@ _LONGEST = 300
 class SlimsearchError(Exception):
     """An error that its message explains in one line: what is wrong, and what is allowed.
 
-    The command line prints the message and exits with code 2.
+    The command line prints the message and exits with code 2. Characters that do not print, as in the names of files,
+    are shown escaped.
     """
+
+    def __str__(self) -> str:
+        return escaped(super().__str__())
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -44,6 +49,26 @@ def describe_error(error: BaseException) -> str:
     """The class name of an exception and the first line of its message: ``ValueError: no such layer``."""
     name, line = type(error).__name__, first_line(error)
     return name if line == name else f"{name}: {line}"
+
+
+@contextlib.contextmanager
+def described(what: str, *passed: type[Exception]) -> Iterator[None]:
+    """A context that turns any exception of a user's code, SystemExit too, into one line: ``what: ValueError: ...``.
+
+    Args:
+        what: what has failed.
+        passed: exceptions that are raised as they are, beside `SlimsearchError`.
+
+    Raises:
+        SlimsearchError: the code in the context raised something else.
+    """
+    unchanged: tuple[type[Exception], ...] = (SlimsearchError, *passed)
+    try:
+        yield
+    except unchanged:
+        raise
+    except (Exception, SystemExit) as error:
+        raise SlimsearchError(f"{what}: {describe_error(error)}") from error
 
 
 def related_errors(error: BaseException) -> Iterator[BaseException]:

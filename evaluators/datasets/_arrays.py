@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import reprlib
 import sys
@@ -10,17 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError, describe_error, first_line
+from slimsearch.errors import SlimsearchError, describe_error, escaped, first_line
 from slimsearch.evaluators.datasets._dataset import Array, Raw, Split
 from slimsearch.evaluators.datasets._image_files import pixels_of
 from slimsearch.evaluators.datasets._image_folder import different_sizes
 from slimsearch.evaluators.datasets._memory import memory_for
 from slimsearch.evaluators.datasets._splitting import resize
 
+_log = logging.getLogger(__name__)
+
 _BATCH = 64
 _LISTED = 6
+# Keys of items, as those of Hugging Face's data sets.
+_IMAGES = frozenset(("image", "img", "images", "imgs", "pixel_values", "pixels", "picture", "photo", "x", "input"))
+_LABELS = frozenset(("label", "labels", "target", "targets", "class", "y", "output"))
 _PIXELS = "needed: uint8, or floats in [0, 1]"
-_PAIR = "needed: an (image, label) pair"
+_PAIR = "needed: an (image, label) pair, or a dict with an image and a label"
 _FORMS = "a data set is a name, a folder, (images, labels), or a PyTorch data set of (image, label) pairs"
 
 
@@ -29,7 +35,8 @@ def from_arrays(data: Any, name: str, image_size: int | None = None) -> Raw:
 
     Args:
         data: ``(images, labels)``, ``(images, labels, test_images, test_labels)``, or a sequence of ``(image, label)``
-            pairs, such as a PyTorch data set. Images are uint8, floats in [0, 1] or PIL images; (N, H, W), (N, C, H, W)
+            pairs or of dicts with an image and a label, such as a PyTorch data set. Further parts of an item are
+            skipped. Images are uint8, floats in [0, 1] or PIL images; (N, H, W), (N, C, H, W)
             or (N, H, W, C) with 1 or 3 channels.
         name: of the data set, for messages.
         image_size: side in pixels that the images of pairs are resized to; None if they have one size.
@@ -37,12 +44,24 @@ def from_arrays(data: Any, name: str, image_size: int | None = None) -> Raw:
     Raises:
         SlimsearchError: `data` has another form, or raises an exception.
     """
+    notes: tuple[str, ...] = ()
     if isinstance(data, tuple | list) and len(data) in (2, 4):
         splits = [_as_split(data[i], data[i + 1], name, image_size) for i in range(0, len(data), 2)]
     elif isinstance(data, Mapping | bytes) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
-        raise SlimsearchError(f"{_FORMS}, not {type(data).__name__}")
+        advice = "; pass its .dataset" if hasattr(data, "dataset") else ""
+        raise SlimsearchError(f"{_FORMS}, not {type(data).__name__}{advice}")
     else:
-        splits = [_collected(_length(data), lambda index: _pair(data[index], index), name, image_size)]
+        skipped: dict[str, None] = {}
+
+        def pair(index: int) -> tuple[Any, Any]:
+            image, label, others = _pair(data[index], index)
+            skipped.update(dict.fromkeys(others))
+            return image, label
+
+        splits = [_collected(_length(data), pair, name, image_size)]
+        if skipped:
+            notes = (f"of each item, an image and a label are read, and skipped: {escaped(', '.join(skipped))}",)
+            _log.warning("%s", notes[0])
     highest = int(max(split.labels.max() for split in splits))
     if highest >= sum(map(len, splits)):
         raise SlimsearchError(
@@ -51,7 +70,7 @@ def from_arrays(data: Any, name: str, image_size: int | None = None) -> Raw:
         )
     return Raw(
         splits[0].images, splits[0].labels, _class_names(data, highest + 1),
-        test=splits[1] if len(splits) == 2 else None,
+        test=splits[1] if len(splits) == 2 else None, notes=notes,
     )  # fmt: skip
 
 
@@ -70,10 +89,17 @@ def _length(data: Any) -> int:
         raise SlimsearchError(f"the data set has no length: {describe_error(error)}") from error
 
 
-def _pair(item: Any, index: int) -> tuple[Any, Any]:
-    if isinstance(item, tuple | list) and len(item) == 2:
-        return item[0], item[1]
+def _pair(item: Any, index: int) -> tuple[Any, Any, list[str]]:
+    """Image and label of an item, and what else is in it."""
+    if isinstance(item, tuple | list) and len(item) >= 2:
+        return item[0], item[1], [f"part {number}" for number in range(3, len(item) + 1)]
     if isinstance(item, Mapping):
+        image, label = (
+            [key for key in item if isinstance(key, str) and key.lower() in known] for known in (_IMAGES, _LABELS)
+        )
+        if len(image) == len(label) == 1:
+            others = [str(key) for key in item if key not in (*image, *label)]
+            return item[image[0]], item[label[0]], others
         found = f"is a dict with the keys {', '.join(map(reprlib.repr, list(item)[:_LISTED]))}"
     elif isinstance(item, tuple | list):
         found = f"has {len(item)} parts ({', '.join(type(part).__name__ for part in item[:_LISTED])})"

@@ -46,6 +46,7 @@ class Raw:
         validation, test: the source's own splits, or None.
         augmentation: "none", "shift" or "shift-flip", as far as it keeps the labels valid.
         white: value of white in image files with more than 8 bits.
+        notes: one line for everything that was skipped or assumed while reading.
     """
 
     images: Array
@@ -55,6 +56,7 @@ class Raw:
     augmentation: str = "shift"
     validation: Split | None = None
     white: int = WHITE
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -78,6 +80,7 @@ class Dataset:
         mean, std: per channel of the training images, of pixel / 255.
         augmentation: "none", "shift" or "shift-flip".
         white: value of white in image files with more than 8 bits.
+        notes: one line for everything that was skipped, assumed or found while reading, such as duplicates.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Dataset:
     std: tuple[float, ...]
     augmentation: str
     white: int = WHITE
+    notes: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

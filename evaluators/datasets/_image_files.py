@@ -34,6 +34,8 @@ _GRAY = frozenset(("1", "L", "LA", "La", "I", "F"))
 _ORIENTATION = 0x0112
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # values of PIL.Image.Transpose by EXIF orientation
 _LOW_DEPTHS = {"L;2": 85, "L;4": 17}  # factor from the value in a PNG file to 8 bits
+_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # tags of a TIFF file
+_BLACK_IS_HIGHEST, _SIGNED = 0, 2
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,15 @@ class ImageHeader:
     Attributes:
         size: (H, W) of the upright image.
         is_gray: grayscale, with or without alpha.
-        is_deep: integers with more than 8 bits; see `read_image`.
+        is_deep: grayscale integers with more than 8 bits; see `read_image`.
+        is_deep_color: colors with 16 bits, of which the higher 8 are read.
         frames: number of frames or pages, of which the first is read.
     """
 
     size: tuple[int, int]
     is_gray: bool
     is_deep: bool
+    is_deep_color: bool
     frames: int
 
 
@@ -80,7 +84,8 @@ def read_header(file: Path) -> ImageHeader:
         if image.format != "MPO":  # further frames of such a photo are previews
             with contextlib.suppress(Exception):  # of damaged frames; the first one may be whole
                 frames = int(getattr(image, "n_frames", 1))
-        return ImageHeader(size, _is_gray(image), _is_deep(image), frames)
+        deep_color = not _is_gray(image) and ";16" in _coding(image)
+        return ImageHeader(size, _is_gray(image), _is_deep(image), deep_color, frames)
 
 
 def highest_value(file: Path) -> int:
@@ -144,13 +149,24 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     except MemoryError:
         raise
     except UnidentifiedImageError as error:
-        raise SlimsearchError(f"cannot read the image '{file}': it is none of {', '.join(_FORMATS)}") from error
+        raise SlimsearchError(
+            f"cannot read the image '{file}': it is none of {', '.join(_FORMATS)}, or of a kind that Pillow cannot read"
+        ) from error
     except Exception as error:  # Pillow raises many kinds
         raise SlimsearchError(f"cannot read the image '{file}': {first_line(error)}") from error
 
 
 def _is_gray(image: Image.Image) -> bool:
-    return image.mode in _GRAY or image.mode.startswith("I;16")
+    # Pillow reads gray with alpha in 16 bits as colors.
+    return image.mode in _GRAY or image.mode.startswith("I;16") or _coding(image) == "LA;16B"
+
+
+def _coding(image: Image.Image) -> str:
+    """Pillow's name for the values in the file, such as "RGB;16B"; empty once the image is loaded."""
+    for tile in getattr(image, "tile", ()):
+        options = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        return str(options[0]) if options else ""
+    return ""
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -169,18 +185,22 @@ def _eight_bits(image: Image.Image, white: int) -> Image.Image:
     """The upright image in 8 bits, gray or color, without transparency."""
     from PIL import Image
 
-    coding = next((tile[3] for tile in getattr(image, "tile", ())), None)  # emptied by loading
+    coding, gray, tags = _coding(image), _is_gray(image), getattr(image, "tag_v2", {})
     image.load()
     transparent = image.info.get("transparency")
     if image.mode == "LAB":
         raise ValueError("LAB colors are not read; save the image as RGB")
+    if image.mode == "L" and _SIGNED in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)):
+        raise ValueError("signed values of 8 bits are not read; save the image with unsigned ones")
     if image.mode == "F" or _is_deep(image):
         pixels = _scaled(np.asarray(image), white)
+        if tags.get(_PHOTOMETRIC) == _BLACK_IS_HIGHEST:  # Pillow inverts up to 8 bits only
+            pixels = 255 - pixels
         if isinstance(transparent, int):
             pixels[np.asarray(image) == transparent] = 255
         found = Image.fromarray(pixels)
     elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or (image.mode == "P" and _has_transparency(image)):
-        found = Image.fromarray(_over_white(np.asarray(image.convert("LA" if image.mode in ("LA", "La") else "RGBA"))))
+        found = Image.fromarray(_over_white(np.asarray(image.convert("LA" if gray else "RGBA"))))
     else:
         found = image.convert("L" if image.mode in ("1", "L") else "RGB")
         if transparent is not None and image.mode in ("1", "L", "RGB"):
@@ -210,7 +230,7 @@ def _over_white(pixels: Array) -> Array:
     return found[..., 0] if found.shape[-1] == 1 else found
 
 
-def _keyed(pixels: Array, transparent: Any, coding: Any) -> Array:
+def _keyed(pixels: Array, transparent: Any, coding: str) -> Array:
     """Makes the pixels white that have the one color which a PNG or GIF file declares as transparent."""
     color = np.asarray(transparent)
     if coding in _LOW_DEPTHS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,10 +30,12 @@ _log = logging.getLogger(__name__)
 _PARTS = {
     "train": "training", "training": "training",
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
+    "eval": "validation", "evaluation": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
 """Splits by the lower-case names of their folders."""
 
+# In names of split folders: train2017, test_set, val-images.
+_SPLIT_NAME = re.compile(r"[a-z]+?(?=(?:[\W_]|\d|set|data|images)*$)")
 _EXPECTED = "train/<class>/*, val/<class>/* and test/<class>/*, of which only train is needed, or <class>/*"
 # What operating systems and file servers leave behind, beside names that begin with a dot.
 _SYSTEM = frozenset(
@@ -89,7 +92,8 @@ def read_folder(root: Path, image_size: int | None) -> Raw:
         SlimsearchError: there are no images, one is damaged, splits have different classes, the images have different
             sizes, or do not fit into memory.
     """
-    folders = _split_folders(root)
+    notes = _Notes(root)
+    folders = _split_folders(root, notes)
     listings = {part: _listing(root, folder) for part, folder in folders.items()}
     train = listings["training"]
     for part, listing in listings.items():
@@ -106,12 +110,13 @@ def read_folder(root: Path, image_size: int | None) -> Raw:
         )
     skipped = sum((listing.skipped for listing in listings.values()), Counter[str]())
     if skipped:
-        _say(root, skipped_files(skipped))
+        notes.add(skipped_files(skipped))
     loose = sum(listing.outside for listing in listings.values())
     if loose:
-        _say(root, f"{loose:,} images are not in a class folder, and skipped")
+        notes.add(f"{loose:,} images are not in a class folder, and skipped")
     copies = 1 if len(listings) == 3 else 2
-    images, white = _decode(root, [file for listing in listings.values() for file in listing.files], image_size, copies)
+    files = [file for listing in listings.values() for file in listing.files]
+    images, white = _decode(root, files, image_size, copies, notes)
     splits, start = {}, 0
     for part, listing in listings.items():
         end = start + len(listing.files)
@@ -119,7 +124,7 @@ def read_folder(root: Path, image_size: int | None) -> Raw:
         start = end
     return Raw(
         splits["training"].images, splits["training"].labels, train.classes, splits.get("test"),
-        validation=splits.get("validation"), white=white,
+        validation=splits.get("validation"), white=white, notes=tuple(notes.lines),
     )  # fmt: skip
 
 
@@ -148,10 +153,22 @@ class _Listing:
     outside: int
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+class _Notes:
+    """Lines about what was skipped or assumed, which are logged at once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        self.lines.append(escaped(line))
+        _log.warning("data set '%s': %s", escaped(str(self._root)), self.lines[-1])
+
+
+def _split_folders(root: Path, notes: _Notes) -> dict[str, Path]:
     """The folder of each split; `root` itself is that of the training images if it has class folders."""
     folders = _folders(root)
-    named = {folder: _PARTS[folder.name.lower()] for folder in folders if folder.name.lower() in _PARTS}
+    named = {folder: part for folder in folders if (part := _part(folder.name)) is not None}
     # A class may be called "train" or "valid": then it has images rather than class folders.
     with_classes = [folder for folder in named if _folders(folder)]
     if not any(named[folder] == "training" for folder in with_classes):
@@ -160,6 +177,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
             raise SlimsearchError(
                 f"data set '{root}' has {names}, but no train/ with class folders; expected {_EXPECTED}"
             )
+        _refuse_split_names(root, folders)
         return {"training": root}
     found: dict[str, Path] = {}
     for part in ("training", "validation", "test"):
@@ -170,8 +188,31 @@ def _split_folders(root: Path) -> dict[str, Path]:
         if of_part:
             found[part] = of_part[0]
     if unused := [folder.name for folder in folders if folder not in named]:
-        _say(root, f"folders beside {found['training'].name}/ are not read: {', '.join(unused)}")
+        notes.add(f"folders beside {found['training'].name}/ are not read: {', '.join(unused)}")
     return found
+
+
+def _part(name: str) -> str | None:
+    """The split that a folder is named after, such as train2017 or test_set."""
+    found = _SPLIT_NAME.match(name.lower())
+    return _PARTS.get(found[0]) if found is not None else None
+
+
+def _refuse_split_names(root: Path, folders: Sequence[Path]) -> None:
+    """Refuse to take folders like seg_train/ and seg_test/ for classes; classes have images rather than folders.
+
+    Raises:
+        SlimsearchError: there are such folders.
+    """
+    found = {
+        folder.name: _PARTS[word]
+        for folder in folders
+        for word in re.findall("[a-z]+", folder.name.lower())
+        if word in _PARTS and _folders(folder)
+    }
+    if "training" in found.values() and len(set(found.values())) > 1:
+        names = ", ".join(f"{name}/" for name in found)
+        raise SlimsearchError(f"data set '{root}' has {names}, which look like splits; expected {_EXPECTED}")
 
 
 def _listing(root: Path, folder: Path) -> _Listing:
@@ -217,7 +258,9 @@ def _refuse(error: OSError) -> None:
     raise SlimsearchError(f"cannot read the folder '{error.filename}': {error.strerror}") from error
 
 
-def _decode(root: Path, files: Sequence[Path], image_size: int | None, copies: int) -> tuple[Array, int]:
+def _decode(
+    root: Path, files: Sequence[Path], image_size: int | None, copies: int, notes: _Notes
+) -> tuple[Array, int]:  # fmt: skip
     """All images, (N, C, H, W) uint8, and the value of white in those with more than 8 bits."""
     headers = list(_in_threads(read_header, files))
     side = _side(root, headers) if image_size is None else image_size
@@ -225,7 +268,7 @@ def _decode(root: Path, files: Sequence[Path], image_size: int | None, copies: i
     white = _white(root, [file for file, header in zip(files, headers, strict=True) if header.is_deep])
     animated = sum(header.frames > 1 for header in headers)
     if animated:
-        _say(root, f"{animated:,} images have several frames or pages, of which the first is used")
+        notes.add(f"{animated:,} images have several frames or pages, of which the first is used")
 
     def fill(index: int) -> None:
         pixels = read_image(files[index], None if image_size is None else (side, side), channels, white)
@@ -235,8 +278,10 @@ def _decode(root: Path, files: Sequence[Path], image_size: int | None, copies: i
         images = np.empty((len(files), channels, side, side), dtype=np.uint8)
         for _ in _in_threads(fill, range(len(files))):
             pass
-    if any(header.is_deep for header in headers) and (levels := len(np.unique(images))) < _FEW_LEVELS:
-        _say(root, f"images with more than 8 bits have only {levels} values of 256 after scaling by 255/{white}")
+    for is_deep, top in (("is_deep", white), ("is_deep_color", WHITE)):
+        deep = [index for index, header in enumerate(headers) if getattr(header, is_deep)]
+        if deep and (levels := len(np.unique(images[deep]))) < _FEW_LEVELS:
+            notes.add(f"images with more than 8 bits have only {levels} values of 256 after scaling by 255/{top}")
     return images, white
 
 
@@ -266,7 +311,3 @@ def _in_threads(function: Callable[[Any], T], arguments: Sequence[Any]) -> Itera
             raise SlimsearchError(f"data set: {error}") from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _say(root: Path, line: str) -> None:
-    _log.warning("data set '%s': %s", escaped(str(root)), escaped(line))

@@ -47,11 +47,21 @@ def split(raw: Raw, name: str, image_size: int | None = None, *, drop_duplicates
     )
     assert train is not None
     _check(raw, name, train, validation, test)
+    notes: list[str] = []
     if drop_duplicates:
-        train, validation = _without_duplicates(name, train, validation, test)
+        before = sum(map(len, filter(None, (train, validation))))
+        train, validation = _without_duplicates(train, validation, test)
+        if dropped := before - sum(map(len, filter(None, (train, validation)))):
+            notes.append(f"{dropped:,} duplicates dropped")
     copies = 1 if validation is None or test is None else 0
     with memory_for(name, len(train), train.images.shape[1:], copies):
-        return _split(raw, name, train, validation, test)
+        found = _split(raw, name, train, validation, test)
+        assert found.test is not None
+        copied = _copies({"training": found.train, "validation": found.validation, "test": found.test})
+    notes += [copied] if copied is not None else []
+    for note in notes:
+        _log.warning("data set '%s': %s", escaped(str(name)), note)
+    return replace(found, notes=(*raw.notes, *notes))
 
 
 def _split(raw: Raw, name: str, train: Split, validation: Split | None, test: Split | None) -> Dataset:
@@ -59,7 +69,6 @@ def _split(raw: Raw, name: str, train: Split, validation: Split | None, test: Sp
     train, *held_out = _held_out(train, raw.classes, name, _OF_ALL if len(missing) == 2 else _OF_TRAIN, len(missing))
     parts = {"training": train, "validation": validation, "test": test, **dict(zip(missing, held_out, strict=True))}
     train, validation, test = (part for part in parts.values() if part is not None)
-    _report_copies(name, {"training": train, "validation": validation, "test": test})
     mean, std = _statistics(train.images)
     return Dataset(name, raw.classes, train, validation, test, mean, std, raw.augmentation, raw.white)
 
@@ -78,9 +87,7 @@ def _check(raw: Raw, name: str, train: Split, *others: Split | None) -> None:
         raise SlimsearchError(f"data set '{name}': every pixel of all training images is {high} (of 0 to 255)")
 
 
-def _without_duplicates(
-    name: str, train: Split, validation: Split | None, test: Split | None
-) -> tuple[Split, Split | None]:
+def _without_duplicates(train: Split, validation: Split | None, test: Split | None) -> tuple[Split, Split | None]:
     """Training and validation images without those of the later splits, and one copy of each."""
     taken = set() if test is None else set(_keys(test.images))
     kept: list[Split | None] = []
@@ -96,10 +103,6 @@ def _without_duplicates(
         kept.append(_subset(part, np.array(chosen, dtype=np.int64)))
     first, second = kept
     assert second is not None
-    before = len(train) + (len(validation) if validation is not None else 0)
-    dropped = before - len(second) - (len(first) if first is not None else 0)
-    if dropped:
-        _log.warning("data set '%s': %d duplicates dropped", escaped(str(name)), dropped)
     return second, first
 
 
@@ -159,7 +162,8 @@ def _assigned(members: Sequence[bytes], part_of: dict[bytes, int], size: int, co
     return part_of
 
 
-def _report_copies(name: str, parts: dict[str, Split]) -> None:
+def _copies(parts: dict[str, Split]) -> str | None:
+    """A line about images that are copies of others, or None."""
     keys = {part: _keys(images.images) for part, images in parts.items()}
     labels: dict[bytes, set[int]] = {}
     for part, images in parts.items():
@@ -167,7 +171,7 @@ def _report_copies(name: str, parts: dict[str, Split]) -> None:
             labels.setdefault(key, set()).add(label)
     total = sum(map(len, keys.values()))
     if len(labels) == total:
-        return
+        return None
     lines = [f"{total - len(labels):,} of {total:,} images are copies of others"]
     shared = []
     for earlier, later in combinations(parts, 2):
@@ -177,7 +181,7 @@ def _report_copies(name: str, parts: dict[str, Split]) -> None:
     lines += [*shared, "--drop-duplicates removes them"] if shared else ["copies of an image are in one split"]
     if ambiguous := sum(len(found) > 1 for found in labels.values()):
         lines.append(f"{ambiguous:,} images are in more than one class")
-    _log.warning("data set '%s': %s", escaped(str(name)), "; ".join(lines))
+    return "; ".join(lines)
 
 
 def _keys(images: Array) -> list[bytes]:

@@ -30,12 +30,19 @@ def memory_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+    except (MemoryError, RuntimeError, SlimsearchError) as error:
+        found = next((one for one in (error, error.__cause__) if one is not None and _is_lack_of_memory(one)), None)
+        if found is not None:
             raise SlimsearchError(
-                f"out of memory ({first_line(error)}); pass a smaller --image-size or --batch-size, or fewer --workers"
+                f"out of memory ({first_line(found)}); pass a smaller --image-size or --batch-size, or fewer --workers"
             ) from error
         raise
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    if not isinstance(error, RuntimeError):
+        return isinstance(error, MemoryError)
+    return any(sign in first_line(error) for sign in _OUT_OF_MEMORY)
 
 
 def device_for(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slimsearch.compression import AfterStep, LossTerm, Network, set_layout
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, described
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.training.checkpoint import Checkpoint
@@ -196,7 +196,12 @@ class ImageTraining:
             SlimsearchError: the network cannot be trained, or the loss is not finite.
             StoppedEarly: `on_epoch` returned False.
         """
-        with threads(self._settings.threads), reuse_freed_memory(), self._meter.training():
+        with (
+            threads(self._settings.threads),
+            reuse_freed_memory(),
+            self._meter.training(),
+            described("the training failed", StoppedEarly),
+        ):
             return self._fit(network, epochs, learning_rate, learning_rate_option, losses, after_step)
 
     def _fit(

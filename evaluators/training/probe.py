@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression import Network, layout_for, set_layout
-from slimsearch.errors import SlimsearchError, describe_error
+from slimsearch.errors import SlimsearchError, described
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.training.cpu_speedups import keep_channels_last
 from slimsearch.evaluators.training.hardware import autocast
@@ -45,11 +45,12 @@ class TrainingProbe:
         import torch
 
         module = self._network.copy_module().eval()
-        try:
-            with torch.random.fork_rng(self._devices), torch.no_grad():
-                logits = module(self._images)
-        except Exception as error:  # a user's module may raise anything
-            raise SlimsearchError(f"the network fails on {self._described()}: {describe_error(error)}") from error
+        with (
+            described(f"the network fails on {self._described()}"),
+            torch.random.fork_rng(self._devices),
+            torch.no_grad(),
+        ):
+            logits = module(self._images)
         self._check_logits(logits, "")
         if not _is_finite(logits):
             tensors = (*module.named_parameters(), *module.named_buffers())
@@ -70,14 +71,8 @@ class TrainingProbe:
             raise SlimsearchError("the network has nothing to train: no parameter has requires_grad=True")
         # The variance of two images can be 0 where that of more is not.
         for images, labels in ((self._images, self._labels), self._batch(_LARGER_BATCH)):
-            try:
+            with described(f"the network fails in training mode on {self._described()}"):
                 logits, gradients = self._step(images, labels, torch.contiguous_format, training=True)
-            except SlimsearchError:
-                raise
-            except Exception as error:  # a user's module may raise anything
-                raise SlimsearchError(
-                    f"the network fails in training mode on {self._described()}: {describe_error(error)}"
-                ) from error
             bad = [f"the gradient of '{name}'" for name, gradient in gradients.items() if not _is_finite(gradient)]
             bad = bad if _is_finite(logits) else ["a logit"]
             if not bad:
@@ -101,7 +96,7 @@ class TrainingProbe:
         """Whether a training step works in `precision`: custom autograd functions may not."""
         try:
             logits, gradients = self._step(self._images, self._labels, layout, training=True, precision=precision)
-        except Exception:  # a user's module may raise anything
+        except (Exception, SystemExit):  # a user's module may raise anything
             return False
         return all(map(_is_finite, (logits, *gradients.values())))
 

@@ -201,6 +201,7 @@ def _described(data: Dataset) -> dict[str, Any]:
         "validation": len(data.validation),
         "test": len(data.test) if data.test is not None else 0,
         "input_shape": list(data.input_shape),
+        **({"notes": list(data.notes)} if data.notes else {}),
         **data.metadata(),
     }
 

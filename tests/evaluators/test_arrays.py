@@ -79,6 +79,29 @@ def test_pytorch_data_sets(data: Any, shape: tuple[int, ...]) -> None:
     assert found.classes == ("0", "1")
 
 
+@pytest.mark.parametrize(
+    ("item", "skipped"),
+    [
+        *(
+            (lambda i, image=image, label=label: {image: photo(i), label: i % 2}, None)
+            for image in ("image", "img", "pixel_values", "X")
+            for label in ("label", "labels", "Target", "y")
+        ),
+        (lambda i: {"id": i, "label": i % 2, "image": photo(i), "\x1b[2J": 0}, r"skipped: id, \x1b[2J"),
+        (lambda i: (photo(i), i % 2, f"{i}.png"), "skipped: part 3"),
+        (lambda i: (photo(i), torch.tensor(i % 2), i, {"weight": 1.0}), "skipped: part 3, part 4"),
+    ],
+)
+def test_items_with_more_than_an_image_and_a_label(
+    item: Callable[[int], Any], skipped: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = load_dataset(Items(item))
+    expected = load_dataset(Items(lambda i: (photo(i), i % 2)))
+    assert data.fingerprint == expected.fingerprint
+    assert [skipped in note for note in data.notes] == ([True] if skipped else [])
+    assert caplog.messages == list(data.notes)
+
+
 def test_class_names_of_a_data_set() -> None:
     assert load_dataset(Images(lambda i: (photo(i), i % 4))).classes == ("a", "b", "c", "d")
     data = Images(lambda i: (photo(i), i % 4))
@@ -148,13 +171,18 @@ def fails(error: Exception) -> Callable[[int], Any]:
         (b"images", "not bytes"),
         (iter([]), "not list_iterator"),
         (Stream(), "Stream"),
-        (torch.utils.data.DataLoader(Items(fails(ValueError()))), "not DataLoader"),
+        (torch.utils.data.DataLoader(Items(fails(ValueError()))), "not DataLoader; pass its .dataset"),
         (NoLength(photo), "has no length: NotImplementedError"),
         (Items(photo, 0), "the data set is empty"),
         ([], "the data set is empty"),
         (Items(photo), "item 0 of the data set is of type Image; needed: an .image, label. pair"),
-        (Items(lambda i: {"image": photo(i), "label": 0}), "is a dict with the keys 'image', 'label'; needed: an"),
-        (Items(lambda i: (photo(i), 0, "x.png")), "has 3 parts .Image, int, str.; needed: an"),
+        (Items(lambda i: {"image": photo(i), "fine_label": 0}), "a dict with the keys 'image', 'fine_label'; needed"),
+        (Items(lambda i: {"image": photo(i), "img": photo(i), "label": 0}), "a dict with the keys 'image', 'img', 'la"),
+        (Items(lambda i: {"image": photo(i), "label": 0, "labels": 1}), "is a dict with the keys"),
+        (Items(lambda i: {"image": None, "label": 0}), "item 0 of the data set: NoneType is not an array"),
+        (Items(lambda i: {}), "item 0 of the data set is a dict with"),
+        (Items(lambda i: (photo(i),)), "has 1 parts .Image.; needed: an"),
+        (Items(lambda i: (i, photo(i), 0)), "item 0 of the data set: int is not an array"),
         (Items(lambda i: None), "is of type NoneType"),
         (PIXELS, "item 0 of the data set is of type ndarray"),
         (Items(fails(KeyError("x"))), "item 17 of the data set cannot be read: KeyError: 'x'"),

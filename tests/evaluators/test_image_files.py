@@ -20,7 +20,7 @@ from torch import nn
 import slimsearch
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Classifier, DeployedModel
-from slimsearch.evaluators.datasets import load_dataset, read_image
+from slimsearch.evaluators.datasets import load_dataset, read_header, read_image
 
 Array = np.ndarray[Any, np.dtype[Any]]
 SHAPES = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
@@ -158,7 +158,8 @@ def test_pixels_are_what_the_formula_gives(
 def png(depth: int, color: int, row: bytes, key: tuple[int, ...]) -> bytes:
     """A PNG file of two pixels, of a depth that Pillow does not write, with one transparent color."""
     chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", 2, 1, depth, color, 0, 0, 0)), (b"tRNS", struct.pack(f">{len(key)}H", *key)),
+        (b"IHDR", struct.pack(">IIBBBBB", 2, 1, depth, color, 0, 0, 0)),
+        *([(b"tRNS", struct.pack(f">{len(key)}H", *key))] if key else []),
         (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b""),
     ]  # fmt: skip
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -293,6 +294,71 @@ def test_predict_refuses_values_above_the_white_of_its_data_set(tmp_path: Path) 
     (prediction,) = Classifier(file).predict([tmp_path / "bright.png"])
     assert prediction.error is not None
     assert "4095" in prediction.error
+
+
+def tiff(values: Array, photometric: int, order: str) -> bytes:
+    """A TIFF file, (H, W) or (H, W, 3), of numbers as they are in memory, of kinds that Pillow does not write."""
+    height, width = values.shape[:2]
+    data = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    bits, samples = 8 * values.dtype.itemsize, values[0, 0].size
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    end = 10 + 12 * 10 + 4
+    entries = [
+        (256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, photometric),
+        (273, 4, end + 8), (277, 3, samples), (278, 4, height), (279, 4, len(data)), (339, 3, kind),
+    ]  # fmt: skip
+    found = (b"II" if order == "<" else b"MM") + struct.pack(order + "HIH", 42, 8, len(entries))
+    for tag, size, value in entries:
+        packed = struct.pack(order + ("HH" if size == 3 else "I"), *([value, 0] if size == 3 else [value]))
+        if samples > 1 and tag == 258:
+            found += struct.pack(order + "HHII", tag, size, samples, end)
+        else:
+            found += struct.pack(order + "HHI", tag, size, 1) + packed
+    return found + bytes(4) + struct.pack(order + "HHHH", *[bits] * 3, 0) + data
+
+
+@FEW
+@given(
+    st.sampled_from("<>"), st.booleans(), st.sampled_from(["u1", "u2", "f4"]),
+    SHAPES.flatmap(lambda shape: arrays(np.uint16, shape)),
+)  # fmt: skip
+def test_tiff_files_whose_lowest_value_is_white(
+    tmp_path_factory: pytest.TempPathFactory, order: str, inverted: bool, kind: str, values: Array
+) -> None:
+    pixels = values / 65535 if kind == "f4" else values >> (8 if kind == "u1" else 0)
+    top = {"u1": 255, "u2": 65535, "f4": 1}[kind]
+    file = tmp_path_factory.getbasetemp() / "inverted.tif"
+    file.write_bytes(tiff((top - pixels if inverted else pixels).astype(kind), 0 if inverted else 1, order))
+    if (inverted, kind, order) == (True, "u2", ">"):  # Pillow knows no such file
+        with pytest.raises(SlimsearchError, match="cannot read"):
+            read_image(file)
+        return
+    assert np.abs(read_image(file) - pixels * (255 / top)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["i1", "i2", "f8"])
+def test_numbers_that_are_not_read(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.tif"
+    file.write_bytes(tiff(np.array([[-1, 1]]).astype(kind), 1, "<"))
+    with pytest.raises(SlimsearchError, match=r"cannot read the image '.*x\.tif': "):
+        read_image(file)
+
+
+def test_gray_with_alpha_in_sixteen_bits(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(png(16, 4, struct.pack(">4H", 0x8000, 0xFFFF, 0, 0), ()))
+    assert read_image(tmp_path / "x.png").tolist() == [[128, 255]]
+    assert read_header(tmp_path / "x.png").is_gray
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_colors_with_less_than_their_sixteen_bits_are_reported(bits: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(bits)
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(8):
+            pixels = rng.integers(0, 2**bits, (8, 8, 3)).astype(np.uint16)
+            (tmp_path / label / f"{number}.tif").write_bytes(tiff(pixels, 2, "<"))
+    assert f"only {2 ** (bits - 8)} values of 256" in load_dataset(tmp_path).notes[0]
 
 
 def test_dark_images_with_a_bright_spot_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

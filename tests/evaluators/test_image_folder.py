@@ -88,9 +88,9 @@ def test_mistakes(make: object, said: str, tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
-TRAIN = st.sampled_from(["train", "training", "Train"])
-VALIDATION = st.sampled_from([None, "val", "valid", "validation", "dev", "VAL"])
-TEST = st.sampled_from([None, "test", "testing", "Test"])
+TRAIN = st.sampled_from(["train", "training", "Train", "training_set", "train2017", "trainset", "Train Images"])
+VALIDATION = st.sampled_from([None, "val", "valid", "validation", "dev", "VAL", "eval", "val2017", "valid_data"])
+TEST = st.sampled_from([None, "test", "testing", "Test", "test_set", "test-images"])
 JUNK = [
     "._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", ".hidden/0.png", "__MACOSX/a/._0.png", "@eaDir/0.png",
     ".ipynb_checkpoints/0.png",
@@ -138,7 +138,19 @@ def test_without_training_images(parts: list[str], tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
-@pytest.mark.parametrize("names", [["car", "train"], ["invalid", "valid"], ["dev", "test", "x"]])
+@pytest.mark.parametrize("folders", [("seg_train", "seg_test", "seg_pred"), ("images_train", "images_val")])
+def test_folders_that_look_like_splits(folders: tuple[str, ...], tmp_path: Path) -> None:
+    for folder in folders:
+        write(tmp_path / folder / "a")
+        write(tmp_path / folder / "b")
+    with pytest.raises(SlimsearchError, match=r"_train/.* look like splits; expected train/<class>"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["car", "train"], ["invalid", "valid"], ["dev", "test", "x"], ["set1", "set2"], ["bus stop", "train stop"]],
+)
 def test_classes_that_are_called_like_splits(names: list[str], tmp_path: Path) -> None:
     for name in names:
         write(tmp_path / name)
@@ -178,6 +190,7 @@ def said_of(root: Path, caplog: pytest.LogCaptureFixture) -> str:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
+        ({"a/x\n.heic": 1}, "1 file skipped: .heic 1"),
         ({"a/x.heic": 3, "b/y.HEIC": 2, "b/deep/z.txt": 1}, "6 files skipped: .heic 5, .txt 1"),
         ({"a/README": 1}, "1 file skipped: no ending 1"),
         ({"a/x.he\x1bic": 1}, r"1 file skipped: .he\x1bic 1"),
@@ -195,6 +208,7 @@ def test_files_that_are_not_read_are_counted(
         for number in range(count):
             path.with_stem(f"{path.stem}{number}" if path.suffix else path.stem).write_bytes(b"x")
     assert said in said_of(tmp_path, caplog)
+    assert said in "".join(load_dataset(tmp_path).notes)
 
 
 def test_other_folders_links_and_loose_images_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import slimsearch
 from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
@@ -205,3 +209,55 @@ def test_the_logits_of_a_network_with_auxiliary_outputs_are_trained(
         curves.append(curve)
     assert curves[0] == curves[1]
     assert [record.getMessage() for record in caplog.records if "in training mode" in record.getMessage()]
+
+
+class EndsAfter(nn.Module):
+    """Raises in the forward pass with this number, counted over all copies."""
+
+    calls = 0
+
+    def __init__(self, last: int, error: BaseException) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(144, 10)
+        self.last, self.error = last, error
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        EndsAfter.calls += 1
+        if EndsAfter.calls == self.last:
+            raise self.error
+        return self.fc(torch.relu(self.conv(x)).flatten(1))
+
+
+def everything(network: EndsAfter, digits: Dataset, folder: Path) -> str | None:
+    """The error of training, compression or export, or None."""
+    EndsAfter.calls = 0
+    settings: dict[str, Any] = {"epochs": 1, "epoch_images": 128, "precision": "fp32"}
+    try:
+        trained = slimsearch.train(network, digits, **settings)
+        compressed = slimsearch.compress(trained, "prune:sparsity=0.3,quantize", digits, **settings)
+        slimsearch.export(compressed, folder / "x.onnx", digits)
+    except SlimsearchError as error:
+        return str(error)
+    return None
+
+
+def test_a_module_that_exits_at_any_call(digits: Dataset, tmp_path: Path) -> None:
+    """Nothing that a module raises ends the process; each is one line that says what has failed."""
+    assert everything(EndsAfter(0, SystemExit()), digits, tmp_path) is None
+    calls = EndsAfter.calls
+    errors = itertools.cycle([SystemExit("enough"), OSError(2, "enough\n"), ValueError("enough")])
+    said = {
+        everything(EndsAfter(number, error), digits, tmp_path)
+        for number, error in zip([*range(1, calls, 2), calls], errors, strict=False)
+    } - {None}  # optional checks may be left out
+    assert all(re.fullmatch(r"(the |prune|export).* (fails|failed).*: .*enough", str(line)) for line in said), said
+    beginnings = {str(line).partition(":")[0].partition(" on ")[0] for line in said}
+    assert beginnings >= {"the network fails", "the training failed", "prune failed", "export to ONNX failed"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()])
+def test_ctrl_c_in_a_module_is_ctrl_c(error: BaseException, digits: Dataset) -> None:
+    EndsAfter.calls = 0
+    with pytest.raises((KeyboardInterrupt, SlimsearchError)) as caught:
+        slimsearch.train(EndsAfter(1, error), digits, epochs=1, epoch_images=64)
+    assert isinstance(caught.value, KeyboardInterrupt) == isinstance(error, KeyboardInterrupt)

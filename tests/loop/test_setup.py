@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import slimsearch
+from slimsearch.loop.problem import PythonObjects, prepare
 from slimsearch.options.configuration import Configuration
 
 
@@ -38,6 +41,14 @@ def test_every_path_in_the_options_is_made_absolute(tmp_path: Path, monkeypatch:
         "init": f"{tmp_path}/weights.pth",
     }
     assert absolute.absolute() == absolute
+
+
+def test_what_was_skipped_in_the_data_is_in_the_environment() -> None:
+    data = [(np.full((8, 8), number, np.uint8), number % 2, f"{number}.png") for number in [*range(40), 1, 3, 5]]
+    configuration = Configuration(space="tiny_cnn")
+    found = prepare(configuration, PythonObjects(data=data)).environment(configuration)["dataset"]
+    assert found["notes"] == list(slimsearch.load_dataset(data).notes)
+    assert re.search(r"part 3\b.*\b3 of 43 images are copies", "; ".join(found["notes"]))
 
 
 @pytest.mark.parametrize(
