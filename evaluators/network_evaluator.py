@@ -12,7 +12,7 @@ import numpy as np
 
 from slimsearch import compression
 from slimsearch.compression import Network
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, described
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.deployed.deployed_model import DeployedModel, check_parity, size_kib
 from slimsearch.evaluators.latency.meter import Meter
@@ -173,7 +173,8 @@ class NetworkEvaluator:
 
     def _initialized(self, architecture: Mapping[str, Any], seed: int) -> tuple[nn.Module, float]:
         """An untrained network, and the share of its parameters that comes from `initial`."""
-        module = self.space.build(architecture, seed)
+        with described("the network cannot be built"):
+            module = self.space.build(architecture, seed)
         if self.initial is None:
             return module, 0.0
         from safetensors.torch import load
@@ -289,7 +290,8 @@ class NetworkEvaluator:
         if task.start is not None:
             metrics.update(latencies[1].metrics("start_"))
         for name, function in self.metrics.items():
-            metrics[name] = float(function(path, data))
+            with described(f"metric '{name}' failed"):
+                metrics[name] = float(function(path, data))
         return metrics, True
 
 

@@ -21,13 +21,8 @@ MISTAKE, INTERRUPTED = 2, 130
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
-def exit_code(run: Callable[[], object], advice: str = "") -> int:
-    """Run a command or script and return its exit code.
-
-    Args:
-        run: the command or script.
-        advice: ends the line about a full disk or a missing directory.
-    """
+def exit_code(run: Callable[[], object]) -> int:
+    """Run a command or script and return its exit code."""
     received: list[int] = []
     try:
         with _signals_interrupt(received):
@@ -36,11 +31,11 @@ def exit_code(run: Callable[[], object], advice: str = "") -> int:
     except BaseException as error:
         if received:  # libraries may have turned the interrupt into another exception
             return 128 + received[0]
-        return _code(error, advice)
+        return _code(error)
     return 0
 
 
-def _code(error: BaseException, advice: str) -> int:
+def _code(error: BaseException) -> int:
     """The exit code after an exception.
 
     Raises:
@@ -52,9 +47,9 @@ def _code(error: BaseException, advice: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails when it flushes at the exit
         return 0
     if isinstance(error, OSError):
-        return say(f"{error}{advice}")
+        return say(error)
     if isinstance(error, UnicodeError):
-        return say(f"a name or text is not UTF-8: {reprlib.repr(getattr(error, 'object', ''))}{advice}")
+        return say(f"a name or text is not UTF-8: {reprlib.repr(getattr(error, 'object', ''))}")
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     raise error

@@ -14,8 +14,6 @@ from slimsearch.names import built_in_names
 _PACKAGE = "slimsearch.cli.commands"
 # In order of use; others follow.
 _ORDER = ("check", "run", "retrain", "report", "compare", "ls", "predict", "export", "dashboard", "completion")
-_RESUMABLE = ("run", "retrain")
-_ADVICE = "; what was finished is kept, go on with --resume"
 
 
 def commands() -> dict[str, ModuleType]:
@@ -50,7 +48,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         command = importlib.import_module(f"{_PACKAGE}.{words[0]}")
         command.run(vars(command.parser(program or f"slimsearch {words[0]}").parse_args(words[1:])))
 
-    return exit_code(run, _ADVICE if words[0] in _RESUMABLE else "")
+    return exit_code(run)
 
 
 def _help() -> str:

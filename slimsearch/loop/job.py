@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import re
@@ -30,6 +31,7 @@ from slimsearch.record.shared.study import SharedStudy, study_settings
 from slimsearch.record.trial import Result
 from slimsearch.report.display import Display, Silent
 from slimsearch.report.loggers import with_loggers
+from slimsearch.report.tables import shown
 
 _NO_OBJECTS = PythonObjects()
 
@@ -67,7 +69,8 @@ def start(
     with RunDirectory(path, create=True) as directory:
         write_json(directory.path / "environment.json", setup.environment, indent=2)
         setup.configuration.replace(run_dir=None).write(directory.config)  # from here on it is a run
-        return carry_out(setup, directory, display, shared)
+        with _kept(directory):
+            return carry_out(setup, directory, display, shared)
 
 
 def resume(
@@ -92,7 +95,7 @@ def resume(
     """
     changes = changes or {}
     # A run directory is untrusted: no code in it is run.
-    with RunDirectory(path, create=False) as directory, no_code_from(directory.path):
+    with RunDirectory(path, create=False) as directory, no_code_from(directory.path), _kept(directory):
         _check_changes(changes)
         stored = Configuration.read(directory.config).replace(**changes)
         _check_machines(stored, changes, path)
@@ -121,6 +124,23 @@ def resume(
             display.warn(f"the environment has changed: {line}")
         configuration.write(directory.config)
         return carry_out(setup, directory, display, shared)
+
+
+@contextlib.contextmanager
+def _kept(directory: RunDirectory) -> Iterator[None]:
+    """A context in which a full disk is one line that says how to go on.
+
+    Raises:
+        SlimsearchError: a file cannot be written or read.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SlimsearchError(
+            f"{error}; what was finished is kept, go on with --resume {shown(directory.path)}"
+        ) from error
 
 
 def default_directory(space: str) -> Path:
