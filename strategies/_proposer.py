@@ -13,12 +13,15 @@ from typing import Protocol
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Outcome, Task
 from slimsearch.search_spaces import Point, Space
-from slimsearch.strategies._strategy import Failure, RunStatus, Search
+from slimsearch.strategies._strategy import Failure, Recorded, RunStatus, Search
 
 _log = logging.getLogger(__name__)
 
 _PATIENCE = 200
 """Number of successive proposals without a new candidate after which a proposer ends."""
+
+
+_NO_RESULT = Recorded({}, None)  # of a trial that does not end
 
 
 class Exhausted(Exception):
@@ -43,8 +46,14 @@ class Proposer(Protocol):
             SlimsearchError: the algorithm failed.
         """
 
-    def tell(self, key: str, losses: tuple[float, ...] | None) -> None:
-        """Losses (less is better) of the point proposed under `key`; None if it failed or was ruled out."""
+    def tell(self, key: str, losses: tuple[float, ...] | None, *, failed: bool = False) -> None:
+        """The result of the point proposed under `key`.
+
+        Args:
+            key: see `propose`.
+            losses: less is better; None if it failed, was ruled out or stopped early.
+            failed: whether its evaluation failed, which says nothing about the point's worth.
+        """
 
     def close(self) -> None:
         """Release resources after the last proposal."""
@@ -91,20 +100,23 @@ class ProposerSearch:
         """See `TaskSource`."""
         self._search.tell(number, result)
         self._running.discard(number)
-        if not self._keys.get(number):
-            self._finish(number, None)
-        elif (recorded := self._search.recorded(number)) is not None:
-            self._finish(number, recorded.losses)
+        recorded = self._search.recorded(number) if self._keys.get(number) else _NO_RESULT
+        if recorded is not None:
+            self._finish(number, recorded)
 
     def status(self) -> RunStatus:
         """See `TaskSource`."""
         return self._search.status()
 
-    def _finish(self, number: int, losses: tuple[float, ...] | None) -> None:
+    def _finish(self, number: int, recorded: Recorded) -> None:
         """Tell the proposer the result of all its proposals that share a trial."""
         self._trials = {key: other for key, other in self._trials.items() if other != number}
         for key in self._keys.pop(number, ()):
-            self._proposer.tell(key, losses)
+            self._tell(key, recorded)
+
+    def _tell(self, key: str, recorded: Recorded) -> None:
+        failed = recorded.losses is None and not recorded.metrics
+        self._proposer.tell(key, recorded.losses, failed=failed and recorded is not _NO_RESULT)
 
     def _propose(self) -> Task | None:
         """The task of the next new proposal, or of the search after the last one; None if there is none now."""
@@ -121,7 +133,7 @@ class ProposerSearch:
                     _log.warning("%s ends: it waits for results, and no trial is running", self._proposer.name)
                     return self._close()
                 for number in list(self._keys):  # paused trials, which nothing would resume
-                    self._finish(number, None)
+                    self._finish(number, _NO_RESULT)
                 continue
             self._proposals += 1
             self._without_new += 1
@@ -142,7 +154,7 @@ class ProposerSearch:
             point = self._space.confirmed(self._space.canonical(point))
             candidate = self._space.candidate(point).key
         except SlimsearchError:  # a proposer need not know all constraints of the space
-            self._proposer.tell(key, None)
+            self._proposer.tell(key, None, failed=True)
             return None
         if candidate in self._trials:
             self._keys[self._trials[candidate]].append(key)
@@ -160,7 +172,7 @@ class ProposerSearch:
             self._trials[candidate] = answer.running
             self._keys.setdefault(answer.running, []).append(key)
         else:
-            self._proposer.tell(key, answer.losses)
+            self._tell(key, answer)
         return None
 
     def _close(self) -> Task | None:

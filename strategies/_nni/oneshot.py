@@ -217,7 +217,7 @@ class BestArchitectures:
         self._running += 1
         return point
 
-    def tell(self, key: str, losses: tuple[float, ...] | None) -> None:
+    def tell(self, key: str, losses: tuple[float, ...] | None, *, failed: bool = False) -> None:
         """See `Proposer`."""
         self._running -= 1
         self._wanted -= losses is not None

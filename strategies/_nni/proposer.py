@@ -106,7 +106,7 @@ class NniProposer:
             if not self._scores:
                 return None
 
-    def tell(self, key: str, losses: tuple[float, ...] | None) -> None:
+    def tell(self, key: str, losses: tuple[float, ...] | None, *, failed: bool = False) -> None:
         """See `Proposer`; NNI gets the negated first loss, since it maximizes."""
         self._scores.append((self._positions[key], None if losses is None else -losses[0]))
 

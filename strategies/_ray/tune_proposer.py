@@ -83,11 +83,11 @@ class TuneProposer:
             raise Exhausted
         return None if found is None else {label: json.loads(found[label]) for label in self._labels}
 
-    def tell(self, key: str, losses: tuple[float, ...] | None) -> None:
-        """See `Proposer`."""
+    def tell(self, key: str, losses: tuple[float, ...] | None, *, failed: bool = False) -> None:
+        """See `Proposer`. Tune's searchers know trials without a result that are no errors, such as stopped ones."""
         result = None if losses is None else {**dict(zip(self._metrics, losses, strict=False)), "training_iteration": 1}
         try:
-            self._searcher.on_trial_complete(key, result=result, error=losses is None)
+            self._searcher.on_trial_complete(key, result=result, error=failed)
         except Exception as error:
             raise SlimsearchError(f"searcher {self.name} failed: {describe_error(error)}") from error
 

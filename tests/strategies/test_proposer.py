@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune.search import Searcher
 
 from slimsearch.evaluators import Outcome, ReportEpoch, Task
 from slimsearch.search_spaces import ChoiceSpace, Point
-from slimsearch.strategies import Exhausted, Failure, ProposerSearch
+from slimsearch.strategies import Exhausted, Failure, ProposerSearch, Recorded
+from slimsearch.strategies._ray.tune_proposer import TuneProposer
 from tests.strategies.stand_ins import Cheap, Inline, Recorder, check_record, worth
 
 TABLE = ChoiceSpace({"a": list(range(5))})
@@ -38,7 +40,7 @@ class Scripted:
             self._keys.append(key)
         return point
 
-    def tell(self, key: str, losses: tuple[float, ...] | None) -> None:
+    def tell(self, key: str, losses: tuple[float, ...] | None, *, failed: bool = False) -> None:
         assert self._results is not None
         self._results.append((self._keys.index(key), None if losses is None else -losses[0]))
 
@@ -187,3 +189,39 @@ def test_proposer_that_waits_for_a_paused_trial_is_told_that_it_failed(
     assert search.closed == 1
     assert answers == [[], [(0, None)], [(1, worth(search.offered[1]))]]
     assert "some-strategy ends: it waits for results, and no trial is running" in caplog.text
+
+
+class Told(Searcher):
+    """A searcher of Ray Tune that keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: dict[str, tuple[Any, bool]] = {}
+        self.points = iter([{"a": "1"}, {"a": "2"}, {"a": "3"}, {"a": "4"}])
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        return next(self.points, Searcher.FINISHED)
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        self.told[trial_id] = result and result["objective_0"], error
+
+
+def test_a_searcher_of_tune_is_told_what_failed_and_what_was_stopped(tmp_path: Path) -> None:
+    """A trial that was stopped early or ruled out is no error, but has no result either."""
+    answers = {
+        1: Recorded({"val_accuracy": 0.5}, (-0.5,)), 2: Recorded({}, None), 3: Recorded({"val_accuracy": 0.1}, None),
+        4: Recorded({"params": 9.0}, None),
+    }  # fmt: skip
+
+    class Stopping(Recorder):
+        def recorded(self, number: int) -> Recorded | None:
+            return answers[self.tasks[number].candidate.architecture["a"]]
+
+    search = Stopping(TABLE, tmp_path, 10)
+    proposer = TuneProposer(Told, TABLE, 1, 0)
+    Inline(1, None, Cheap(TABLE)).evaluate(ProposerSearch(search, proposer, TABLE))  # type: ignore[misc]
+    told = proposer._searcher.told
+    assert list(told.values()) == [(-0.5, False), (None, True), (None, False), (None, False)]
