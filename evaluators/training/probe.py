@@ -152,6 +152,12 @@ class TrainingProbe:
                 f"the network gives {found} for {count} images{mode}; the data set has {classes} classes: forward must "
                 f"return logits, a tensor {(count, classes)}"
             )
+        if not logits.is_floating_point() or logits.layout != torch.strided:
+            kind = str(logits.dtype if logits.layout == torch.strided else logits.layout).removeprefix("torch.")
+            raise SlimsearchError(
+                f"the network gives a tensor of {kind}{mode}: forward must return logits, dense and of floating-point "
+                "numbers"
+            )
 
     def _described(self) -> str:
         return f"{len(self._images)} images of {'x'.join(map(str, self._data.input_shape))}, float32, its only argument"

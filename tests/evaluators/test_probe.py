@@ -261,3 +261,20 @@ def test_ctrl_c_in_a_module_is_ctrl_c(error: BaseException, digits: Dataset) -> 
     with pytest.raises((KeyboardInterrupt, SlimsearchError)) as caught:
         slimsearch.train(EndsAfter(1, error), digits, epochs=1, epoch_images=64)
     assert isinstance(caught.value, KeyboardInterrupt) == isinstance(error, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize(
+    ("convert", "said"),
+    [
+        (lambda x: torch.fft.fft(x), "complex64"), (lambda x: x.long(), "int64"), (lambda x: x > 0, "bool"),
+        (lambda x: x.to_sparse(), "sparse_coo"),
+    ],
+)  # fmt: skip
+def test_logits_of_other_numbers(convert: Callable[[torch.Tensor], Any], said: str, digits: Dataset) -> None:
+    class Converting(Tail):
+        def forward(self, x: torch.Tensor) -> Any:
+            return convert(super().forward(x))
+
+    for call in (slimsearch.train, lambda network, data: slimsearch.export(network, "x.onnx", data)):
+        with pytest.raises(SlimsearchError, match=f"a tensor of {said}.* floating-point"):
+            call(Converting(1, 4, TAILS["flatten"]), digits)

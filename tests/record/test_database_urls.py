@@ -40,6 +40,20 @@ def test_a_password_among_the_parameters_is_masked_and_not_kept(secret: str, nam
         assert "a=b" in shown
 
 
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "options=-c%20password%3DQuiet", "options=-c+secret%3DQ", "x=1;password=Quiet", "connect=UID%3Da;PWD%3DQuiet",
+        "api_key=Quiet", "apikey=Q", "key=Quiet", "SharedAccessKey=Quiet",
+    ],
+)  # fmt: skip
+def test_a_password_in_a_parameter_of_another_name(parameter: str) -> None:
+    url = f"postgresql://host/database?sslmode=require&{parameter}&sslkey=a.pem&application_name=compass"
+    for shown in (masked(url), without_password(url)):
+        assert "Q" not in shown
+        assert all(one in shown for one in ("sslmode=require", "sslkey=a.pem", "application_name=compass"))
+
+
 @pytest.mark.parametrize("url", ["postgresql://user:Qse@cret@host/d", "postgresql://user:Q@@/host/d?passwd=Q"])
 def test_an_unescaped_at_sign_is_refused(url: str) -> None:
     with pytest.raises(SlimsearchError, match="%40") as refused:

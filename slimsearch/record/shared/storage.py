@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_plus
 
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators import Objective
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
 # Names of parameters in a URL that hold passwords, or other URLs and connection strings.
-_SECRET = re.compile("pass|pwd|secret|token|credential|odbc_connect|dsn|conninfo", re.IGNORECASE)
+_SECRET = re.compile(
+    "pass|pwd|secret|token|credential|odbc_connect|dsn|conninfo|(api|access|private|shared)_?key|^key$", re.IGNORECASE
+)
+# A parameter whose value has parameters in it.
+_INNER_SECRET = re.compile(r"(pass\w*|pwd|secret|token|key)\s*[=:]", re.IGNORECASE)
 _CONNECT_SECONDS = 5
 # Seconds that writers to SQLite wait for each other.
 _SQLITE_SECONDS = 60
@@ -61,7 +65,7 @@ def normalised(url: str) -> str:
 def without_password(url: str) -> str:
     """`url` without passwords, to be written to files; psycopg finds one in PGPASSWORD or ~/.pgpass."""
     parsed = _parsed(url)
-    secret = [name for name in parsed.query if _SECRET.search(name)]
+    secret = [name for name, value in parsed.query.items() if _is_secret(name, value)]
     return parsed._replace(password=None).difference_update_query(secret).render_as_string(hide_password=False)
 
 
@@ -74,10 +78,15 @@ def masked(url: str) -> str:
 
 
 def _masked_parameter(text: str) -> str:
-    name, equals, _ = text.partition("=")
-    if equals and not _SECRET.search(unquote(name)):
+    name, equals, value = text.partition("=")
+    if equals and not _is_secret(unquote(name), unquote_plus(value)):
         return text
     return f"{name}=***" if equals else "***" if text else ""
+
+
+def _is_secret(name: str, value: str | Sequence[str]) -> bool:
+    values = [value] if isinstance(value, str) else value
+    return bool(_SECRET.search(name)) or any(_INNER_SECRET.search(one) for one in values)
 
 
 def _redacted(message: str, url: str) -> str:
@@ -88,7 +97,7 @@ def _redacted(message: str, url: str) -> str:
         return message
     secrets = {str(parsed.password or ""), parsed.password and quote(str(parsed.password), safe="")}
     for name, value in parsed.query.items():
-        if _SECRET.search(name):
+        if _is_secret(name, value):
             secrets |= {value} if isinstance(value, str) else {*value}
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         message = message.replace(secret, "***")
