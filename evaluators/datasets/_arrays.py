@@ -77,7 +77,7 @@ def from_arrays(data: Any, name: str, image_size: int | None = None) -> Raw:
 def _class_names(data: Any, count: int) -> tuple[str, ...]:
     try:
         names = tuple(map(str, data.classes))
-    except Exception:  # there are none, or they are no sequence
+    except (Exception, SystemExit):  # there are none, or they are no sequence
         names = ()
     return names if len(names) == count else tuple(map(str, range(count)))
 
@@ -85,7 +85,7 @@ def _class_names(data: Any, count: int) -> tuple[str, ...]:
 def _length(data: Any) -> int:
     try:
         return len(data)
-    except Exception as error:  # of the user's class
+    except (Exception, SystemExit) as error:  # of the user's class
         raise SlimsearchError(f"the data set has no length: {describe_error(error)}") from error
 
 
@@ -139,7 +139,7 @@ def _item(pair: Callable[[int], tuple[Any, Any]], index: int, image_size: int | 
         raise
     except _Unsuitable as error:
         raise SlimsearchError(f"item {index} of the data set: {error}") from error
-    except Exception as error:  # of the user's class
+    except (Exception, SystemExit) as error:  # of the user's class
         raise SlimsearchError(f"item {index} of the data set cannot be read: {describe_error(error)}") from error
     if image_size is not None and pixels.shape[1:] != (image_size, image_size):
         pixels = resize(pixels[None], image_size)[0]
@@ -173,7 +173,7 @@ def _one_image(image: Any) -> Array:
 def _label(label: Any) -> int:
     try:
         found = operator.index(label)
-    except Exception as error:  # a class of the user's may raise anything
+    except (Exception, SystemExit) as error:  # a class of the user's may raise anything
         raise _Unsuitable(f"the label is {reprlib.repr(label)}; needed: a whole number from 0") from error
     if not 0 <= found < sys.maxsize:
         raise _Unsuitable(f"the label is {found}; needed: a whole number from 0")
@@ -206,7 +206,7 @@ def _as_split(images: Any, labels: Any, name: str, image_size: int | None) -> Sp
             isinstance(images, Sequence) and len(images) > 0 and (_is_pil(images[0]) or hasattr(images[0], "shape"))
         )
         pixels: Array = np.empty(0) if one_by_one else _array(images)
-    except Exception as error:  # of a user's class
+    except (Exception, SystemExit) as error:  # of a user's class
         raise SlimsearchError(f"images or labels are not an array: {first_line(error)}; {_FORMS}") from error
     count = len(images) if one_by_one else pixels.shape[0] if pixels.ndim else 0
     if not one_by_one and pixels.dtype == object:

@@ -154,7 +154,7 @@ class Stream(IterableDataset[Any]):
         yield photo(0), 0
 
 
-def fails(error: Exception) -> Callable[[int], Any]:
+def fails(error: BaseException) -> Callable[[int], Any]:
     def item(index: int) -> Any:
         if index == 17:
             raise error
@@ -186,6 +186,7 @@ def fails(error: Exception) -> Callable[[int], Any]:
         (Items(lambda i: None), "is of type NoneType"),
         (PIXELS, "item 0 of the data set is of type ndarray"),
         (Items(fails(KeyError("x"))), "item 17 of the data set cannot be read: KeyError: 'x'"),
+        (Items(fails(SystemExit(3))), "item 17 of the data set cannot be read: SystemExit: 3"),
         (Items(fails(IndexError())), "item 17 of the data set cannot be read: IndexError"),
         (Items(fails(MemoryError())), "images of 8x8 pixels"),
         (Items(lambda i: (photo(i), 0) if i else photo(i).load()[99, 99]), "item 0 .* cannot be read: IndexError"),
