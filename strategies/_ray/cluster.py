@@ -23,6 +23,10 @@ _log = logging.getLogger(__name__)
 # The dashboard queries addresses of cloud providers even with telemetry disabled; a nonexistent proxy prevents that.
 _NO_CLOUD = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "localhost,127.0.0.1"}
 
+# Bytes of the temporary folder, in which Ray has sockets such as ray/session_<time>_<pid>/sockets/plasma_store; and
+# Ray's own folder where no temporary folder is set.
+_LONGEST_FOLDER, _FOLDER = 36, "/tmp/ray"
+
 
 @contextmanager
 def cluster(address: str | None, cpus: int) -> Iterator[Mapping[str, float]]:
@@ -52,6 +56,8 @@ def cluster(address: str | None, cpus: int) -> Iterator[Mapping[str, float]]:
             options |= {
                 "address": "local", "num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1",
             }  # fmt: skip
+            if len(os.fsencode(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))) > _LONGEST_FOLDER:
+                options["_temp_dir"] = _FOLDER
         else:
             options |= {"address": address, "runtime_env": {"working_dir": _code(Path(folder))}}
         before = ray.is_initialized()

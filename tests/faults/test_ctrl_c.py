@@ -1,13 +1,15 @@
-"""Ctrl-C at random moments of real runs: once ends a run in order, twice at once."""
+"""Ctrl-C and other signals at random moments of real runs: once ends a run in order, Ctrl-C twice at once."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.conftest import TINY
@@ -62,3 +64,29 @@ def test_ctrl_c(times: int, tmp_path: Path, counts: Counts) -> None:
     assert {number: found[number] for number in kept} == kept
     assert [t["result"]["state"] for t in found.values() if t["kind"] == "search"] == ["complete"] * 6
     counts.add("interrupts survived", times * len(PLACES))
+
+
+MOMENTS, START_SECONDS = 24, 8.0
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM), (signal.SIGHUP,)])
+def test_any_moment_of_the_start(signals: tuple[signal.Signals, ...], tmp_path: Path, counts: Counts) -> None:
+    """No traceback and no process is left; what has not begun can be begun again in the same folder."""
+    moments = random.Random(len(signals) + signals[0])
+    for number in range(MOMENTS // 3):
+        begun = (tmp_path / "run" / "config.yaml").exists()
+        process = Process(tmp_path, *(("--resume", "run") if begun else WORDS))
+        time.sleep(moments.uniform(0, START_SECONDS))
+        for one in signals:
+            for found in process.processes() if one == signal.SIGINT else process.processes()[:1]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    found.send_signal(one)
+            time.sleep(moments.choice([0.0, 0.01, 0.2]))
+        # Before Python has started, the signal itself ends the process.
+        assert process.end(60) in (128 + signals[0], -signals[0]), (number, process.said)
+        assert "Traceback" not in process.said, process.said
+        assert process.left(SECONDS) == []
+    process = Process(tmp_path, *(("--resume", "run") if (tmp_path / "run" / "config.yaml").exists() else WORDS))
+    process.until(lambda: finished(process.run))
+    process.kill()
+    counts.add("interrupts survived", MOMENTS // 3)

@@ -23,7 +23,7 @@ from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import COMPLETE, FAILED, PAUSED, RULED_OUT, RUNNING, STOPPED, Trial
 from slimsearch.search_spaces import ChoiceSpace
-from slimsearch.strategies import Failure
+from slimsearch.strategies import Failure, Recorded
 from slimsearch.strategies.samplers import load_sampler
 from slimsearch.strategies.schedulers import Decision, Scheduler, TrialProgress, load_scheduler
 
@@ -499,3 +499,37 @@ def test_all_subnets_failed(tmp_path: Path) -> None:
             subnets.tell(task.number, Failure("ValueError: no"))
         with pytest.raises(SlimsearchError, match="all 3 trials failed; the first one: ValueError: no"):
             refuse_if_nothing_is_left(TWO, record)
+
+
+class PausesAll:
+    """Pauses every trial after its first epoch, for good."""
+
+    def after_epoch(self, trial: TrialProgress, trials: Sequence[TrialProgress], epochs: int) -> Decision:
+        return Decision.PAUSE
+
+    def resume(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> int | None:
+        return None
+
+    def may_begin(self, trials: Sequence[TrialProgress], epochs: int, more: bool) -> bool:
+        return True
+
+
+def test_an_offered_candidate_that_is_running_or_paused_is_told_apart_from_a_failed_one(tmp_path: Path) -> None:
+    points = [{"width": width, "depth": 0} for width in range(3)]
+    directory, search, _ = opened(tmp_path / "run", PausesAll(), ONE, proposing=False, retries=0)
+    with directory:
+        running, paused, failed = (search.offer(point) for point in points)
+        assert isinstance(running, Task)
+        assert isinstance(paused, Task)
+        assert isinstance(failed, Task)
+        assert search.report(paused.number, 0, known(paused))
+        assert not search.report(paused.number, 1, metrics(paused, 1))
+        search.tell(paused.number, Outcome(metrics(paused, 1)))
+        search.tell(failed.number, Failure("RuntimeError: it gave up"))
+        expected = [Recorded({}, None, running=0), Recorded({}, None, running=1), Recorded({}, None)]
+        assert [search.offer(point) for point in points] == expected
+        assert [search.recorded(task.number) for task in (running, paused, failed)] == [None, None, expected[2]]
+    directory, search, record = opened(tmp_path / "run", PausesAll(), ONE, proposing=False, retries=0)
+    with directory:  # the same in a resumed run
+        assert [trial.state for trial in record.trials] == [RUNNING, PAUSED, FAILED]
+        assert [search.offer(point) for point in points] == expected
