@@ -19,6 +19,7 @@ from slimsearch.errors import SlimsearchError, escaped
 MISTAKE, INTERRUPTED = 2, 130
 
 _SHOW_CURSOR = b"\x1b[?25h"
+_SECONDS_OF_IMPORTS = 0.1
 
 
 def exit_code(run: Callable[[], object]) -> int:
@@ -74,11 +75,21 @@ def _signals_interrupt(received: list[int]) -> Iterator[None]:
         yield
         return
 
+    deferred: list[int] = []
+
+    def later(number: int) -> None:
+        deferred.clear()
+        os.kill(os.getpid(), number)
+
     def handle(number: int, frame: FrameType | None) -> None:
-        if received and number != signal.SIGINT:
+        if (received or deferred) and number != signal.SIGINT:
             return  # schedulers send several
-        if received:
+        if received or deferred:
             _end()
+        if _imports_torch(frame):
+            deferred.append(number)
+            threading.Timer(_SECONDS_OF_IMPORTS, later, (number,)).start()
+            return
         received.append(number)
         raise KeyboardInterrupt
 
@@ -101,6 +112,16 @@ def _signals_interrupt(received: list[int]) -> Iterator[None]:
         if not received:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _imports_torch(frame: FrameType | None) -> bool:
+    """Whether PyTorch is imported in `frame`: an exception in its C++ code would abort the process."""
+    importing = torch = False
+    while frame is not None and frame.f_code is not exit_code.__code__:
+        importing |= frame.f_code.co_filename == "<frozen importlib._bootstrap>"
+        torch |= str(frame.f_globals.get("__name__", "")).partition(".")[0] == "torch"
+        frame = frame.f_back
+    return importing and torch
 
 
 def _end() -> None:

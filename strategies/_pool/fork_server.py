@@ -84,7 +84,7 @@ def _worker_environment() -> Iterator[None]:
     filters = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"]))
     settings = {
         "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": imports, "PYTHONSAFEPATH": "1",
-        "PYTHONWARNINGS": filters,
+        "PYTHONWARNINGS": filters, "SLIMSEARCH_DRIVER": str(os.getpid()),
     }  # fmt: skip
     with environment(settings):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

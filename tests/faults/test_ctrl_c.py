@@ -82,10 +82,11 @@ def test_any_moment_of_the_start(signals: tuple[signal.Signals, ...], tmp_path: 
                 with contextlib.suppress(psutil.NoSuchProcess):
                     found.send_signal(one)
             time.sleep(moments.choice([0.0, 0.01, 0.2]))
-        # Before Python has started, the signal itself ends the process.
-        assert process.end(60) in (128 + signals[0], -signals[0]), (number, process.said)
+        # Before Python has started, the signal itself ends the process; Python ends with SIGINT after any interrupt in
+        # code that was compiled from text.
+        assert process.end(60) in (128 + signals[0], -signals[0], -signal.SIGINT), (number, process.said)
         assert "Traceback" not in process.said, process.said
-        assert process.left(SECONDS) == []
+        assert process.left(START_SECONDS) == []  # an interpreter that starts ends later
     process = Process(tmp_path, *(("--resume", "run") if (tmp_path / "run" / "config.yaml").exists() else WORDS))
     process.until(lambda: finished(process.run))
     process.kill()

@@ -17,7 +17,7 @@ from tests.faults.processes import Process, finished
 
 pytestmark = pytest.mark.faults
 
-PAUSE = 15.0
+PAUSE = {"timeout": 50.0, "trial_timeout": 15.0}
 SCRIPT = """
 import sys, time
 import slimsearch
@@ -40,12 +40,12 @@ if __name__ == "__main__":
 def test_the_time_of_a_suspended_run_is_not_counted(limit: str, strategy: str, tmp_path: Path, counts: Counts) -> None:
     """Suspended in a trial, for longer than the limit."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    seconds = 14 if limit == "timeout" else 8
+    seconds = 45 if limit == "timeout" else 8
     process = Process(tmp_path, strategy, f"{limit}={seconds}", command=[sys.executable, str(tmp_path / "script.py")])
     assert process.until(lambda: (process.run / "trials" / "00000").exists()), process.said
     time.sleep(1)
     os.killpg(process.pid, signal.SIGSTOP)
-    time.sleep(PAUSE)
+    time.sleep(PAUSE[limit])
     os.killpg(process.pid, signal.SIGCONT)
     assert process.end() == 0, process.said
     states = [trial["result"]["state"] for trial in finished(process.run).values()]
