@@ -1,23 +1,30 @@
-"""Bayesian optimization with a Gaussian process over features of the network's graph, and exact costs."""
+"""Bayesian optimization with Gaussian processes over features of the network's graph, and known or predicted costs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from slimsearch.evaluators import Objective
 from slimsearch.search_spaces import Point, Space
 from slimsearch.strategies.samplers._sampler import History, new_point
+from slimsearch.strategies.samplers._surrogate.costs import (
+    Costs,
+    additive,
+    fit_costs,
+    predicted_costs,
+)
 from slimsearch.strategies.samplers._surrogate.encoding import Encoder, Positions
 from slimsearch.strategies.samplers._surrogate.gaussian_process import (
     Array,
-    GaussianProcess,
-    Kernel,
+    Fitted,
+    Mixture,
+    Views,
     expected_improvement,
-    fit_kernel,
+    fit_mixture,
 )
 from slimsearch.strategies.samplers._surrogate.pool import Pool
 from slimsearch.strategies.samplers._surrogate.training_paths import SCORING, TrainingPaths
@@ -33,16 +40,22 @@ _LIKELY = 0.5
 # The standard deviation of an almost known loss, as a share of that of all losses.
 _KNOWN = 0.01
 
+FittedT = TypeVar("FittedT")
+
 
 class GraphGp:
-    """Expected improvement under a Gaussian process over features of the network's graph.
+    """Expected improvement under Gaussian processes over features of the network's graph and over its choices.
+
+    If the space describes a graph, a process over its features and one over the plain choices are weighted by how well
+    each predicts left-out trials, so that features that do not help fade out. Below, the process is this mixture.
 
     With several objectives, each proposal draws random bounds on all costs and maximizes the sum of the expected
     improvements over the best loss within each. With many bounds this approaches the expected hypervolume improvement
     on ranks; with few it explores more. The process predicts the first objective that the space does not know
-    (`Space.known`). Costs that the space knows are exact. Other unknown objectives count as exact costs, predicted by a
-    linear model of the choices and a process over its residuals. Targets are ranks mapped to normal quantiles, so that
-    networks that failed to train do not compress the differences between the others.
+    (`Space.known`). Costs that the space knows are exact. Other unknown objectives are costs with a probability to keep
+    each bound, predicted by a linear model of the choices and a process over its residuals, on their own scale and on
+    that of their logarithms. Targets of the first process are ranks mapped to normal quantiles, so that networks that
+    failed to train do not compress the differences between the others.
 
     Once a trial has broken a limit, or was ruled out by one before training, a second process learns the violations,
     and the gain is multiplied by the probability of feasibility.
@@ -54,7 +67,7 @@ class GraphGp:
 
     Source: expected improvement of Jones et al. 1998, bounds on all objectives but one of Haimes et al. 1971,
     improvement per cost of Snoek et al. 2012, limits of Schonlau et al. 1998, features of a cell's function after
-    White et al. 2021 (BANANAS); see `Encoder`.
+    White et al. 2021 (BANANAS), see `Encoder`; weights of Geisser and Eddy 1979, see `fit_mixture`.
     """
 
     STARTUP = 10
@@ -106,7 +119,7 @@ class GraphGp:
 class _Memo:
     encoder: Encoder
     pool: Pool
-    kernels: dict[object, Kernel] = field(default_factory=dict)
+    fits: dict[object, Any] = field(default_factory=dict)
 
 
 class _Proposal:
@@ -149,11 +162,11 @@ class _Proposal:
             return None
         if self._paths is not None:
             candidates = self._paths.due(candidates)
-        blocks = self._memo.encoder.blocks(candidates)
+        views = self._memo.encoder.views(candidates)
         known = set(self._memo.encoder.known(int(candidates[0])))
         learned = next((i for i, o in enumerate(self._objectives) if o.metric not in known), 0)
         process = self._process(learned)
-        mean, deviation = process.predict(blocks)
+        mean, deviation = process.predict(views)
         work = np.ones(len(candidates))
         if self._paths is not None:
             remaining = self._paths.left(candidates)
@@ -163,11 +176,11 @@ class _Proposal:
         if len(self._objectives) == 1:
             gain = expected_improvement(mean, deviation, float(self._warped(learned).min()))
         else:
-            gain = self._gain_within_bounds(learned, known, candidates, blocks, mean, deviation)
-        chosen = int(candidates[int((self._feasibility(blocks) * gain / work).argmax())])
+            gain = self._gain_within_bounds(learned, known, candidates, views, mean, deviation)
+        chosen = int(candidates[int((self._feasibility(views) * gain / work).argmax())])
         if self._paths is None or (first := self._paths.first(chosen)) == chosen:
             return chosen
-        feasibility = self._feasibility(self._memo.encoder.blocks(np.array([first])))
+        feasibility = self._feasibility(self._memo.encoder.views(np.array([first])))
         return first if float(feasibility[0]) > _LIKELY else chosen
 
     def _gain_within_bounds(
@@ -175,41 +188,55 @@ class _Proposal:
         learned: int,
         known: set[str],
         candidates: Positions,
-        blocks: Sequence[Array],
+        views: Views,
         mean: Array,
         deviation: Array,
     ) -> Array:
-        """(M,) expected improvement over the best loss within bounds on the costs, summed over random bounds."""
+        """(M,) expected improvement over the best loss within bounds on the costs, summed over random bounds.
+
+        A candidate counts for a bound with the probability that it keeps it.
+        """
         others = [i for i in range(len(self._objectives)) if i != learned]
         losses = self._warped(learned)[self._feasible]
         found = self._losses[self._feasible][:, others]  # (F, C)
-        costs = np.column_stack([self._cost(i, known, candidates, blocks) for i in others])  # (M, C)
+        predicted = [self._costs(i, known, candidates, views) for i in others]
+        costs = np.column_stack([each.expected for each in predicted])  # (M, C)
         low = np.minimum(found.min(axis=0), costs.min(axis=0))
         # Costs may differ by more than a tenth of their range.
         beyond = np.where(costs > found.max(axis=0), costs, np.inf).min(axis=0)
         reached = np.where(np.isfinite(beyond), beyond, found.max(axis=0))
         high = low + _BEYOND * (np.maximum(reached, low) - low)
         bounds = low + self._rng.random((_BOUNDS, len(others))) * (high - low)
-        within = (costs[:, None] <= bounds).all(axis=2)  # (M, bounds)
+        within = np.prod([each.within(bounds[:, i]) for i, each in enumerate(predicted)], axis=0)  # (M, bounds)
         if not within.any():
-            within[:] = True
+            within[:] = 1.0
         before = (found[:, None] <= bounds).all(axis=2)  # (F, bounds)
         best = np.where(before, losses[:, None], np.inf).min(axis=0)
         best = np.where(np.isfinite(best), best, losses.max())
         gains = expected_improvement(mean[:, None], deviation[:, None], best)
-        return np.asarray(np.where(within, gains, 0.0).sum(axis=1))
+        return np.asarray((within * gains).sum(axis=1))
 
-    def _feasibility(self, blocks: Sequence[Array]) -> Array:
+    def _costs(self, objective: int, known: set[str], candidates: Positions, views: Views) -> Costs:
+        metric = self._objectives[objective]
+        if metric.metric in known:
+            return Costs(np.array([metric.loss(self._memo.encoder.known(int(p))) for p in candidates]))
+        # Of infeasible trials, too.
+        costs, conditioned = self._losses[:, objective], self._conditioned
+        fitted = self._refitted(("costs", objective), self._positions, costs, fit_costs)
+        trials = self._memo.encoder.views(self._positions[conditioned])
+        return predicted_costs(fitted, trials, costs[conditioned], views)
+
+    def _feasibility(self, views: Views) -> Array:
         """(M,) probability that candidates are feasible; 1 if no trial has broken a limit."""
         from scipy.special import ndtr
 
         if not self._excess.any():
-            return np.ones(len(blocks[0]))
+            return np.ones(len(views[0][0]))
         # Negative for feasible trials; otherwise the violation plus a step.
         sides = np.where(self._excess > 0, 1 + np.minimum(self._excess, 1.0), -1.0)
-        kernel = self._fitted("limits", self._judged, sides)
-        known = self._memo.encoder.blocks(self._judged[-_MOST:])
-        mean, deviation = _additive(kernel, known, sides[-_MOST:], blocks)
+        fitted = self._fitted("limits", self._judged, sides)
+        known = self._memo.encoder.views(self._judged[-_MOST:])
+        mean, deviation = additive(fitted, known, sides[-_MOST:], views)
         return np.asarray(ndtr(-mean / deviation))
 
     def _conditioning(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -251,7 +278,7 @@ class _Proposal:
         return np.concatenate([self._targets[:, objective], passed])
 
     def _use_known_losses(
-        self, paths: TrainingPaths, process: GaussianProcess, mean: Array, deviation: Array, candidates: Positions,
+        self, paths: TrainingPaths, process: Mixture, mean: Array, deviation: Array, candidates: Positions,
         where: np.ndarray[Any, Any],
     ) -> None:  # fmt: skip
         """Where no training is left, predict the known loss of the last ancestor plus the predicted loss after it."""
@@ -260,59 +287,47 @@ class _Proposal:
             return
         rows = [row for row, _ in known]
         ancestors = np.array([position for _, (position, _) in known], dtype=np.int64)
-        before, _ = process.predict(self._memo.encoder.blocks(ancestors))
+        before, _ = process.predict(self._memo.encoder.views(ancestors))
         lost = np.maximum(0.0, mean[rows] - before)
         values, scaled = self._values(0), self._scaled(0)
         order = np.argsort(values, kind="stable")
         mean[rows] = np.interp([loss for _, (_, loss) in known], values[order], scaled[order]) + lost
         deviation[rows] = _KNOWN
 
-    def _process(self, objective: int) -> GaussianProcess:
+    def _process(self, objective: int) -> Mixture:
         scaled, count = self._scaled(objective), len(self._positions)
         targets = np.concatenate([scaled[:count][self._conditioned], scaled[count:]])
-        kernel = self._kernel(objective)
+        fitted = self._fitted(objective, self._positions, self._targets[:, objective])
         passed = self._passed[: len(scaled) - count]
-        known = self._memo.encoder.blocks(np.concatenate([self._positions[self._conditioned], passed]))
-        process = GaussianProcess(kernel, known, targets)
+        known = np.concatenate([self._positions[self._conditioned], passed])
+        process = Mixture(fitted, self._memo.encoder.views(known), targets)
         if len(self._running):
             # Running trials count with their predicted losses.
-            pending = self._memo.encoder.blocks(self._running)
-            expected, _ = process.predict(pending)
-            known = [np.vstack([a, b]) for a, b in zip(known, pending, strict=True)]
-            process = GaussianProcess(kernel, known, np.concatenate([targets, expected]))
+            expected, _ = process.predict(self._memo.encoder.views(self._running))
+            known, targets = np.concatenate([known, self._running]), np.concatenate([targets, expected])
+            process = Mixture(fitted, self._memo.encoder.views(known), targets)
         return process
 
-    def _kernel(self, objective: int) -> Kernel:
-        return self._fitted(objective, self._positions, self._targets[:, objective])
+    def _fitted(self, name: object, positions: Positions, values: Array) -> Fitted:
+        """The kernels of a process over normal quantiles of ranks."""
+        return self._refitted(name, positions, values, lambda views, known: fit_mixture(views, _rank_normal(known)))
 
-    def _fitted(self, name: object, positions: Positions, values: Array) -> Kernel:
-        """The kernel, fitted to the trials of the last refit."""
+    def _refitted(
+        self, name: object, positions: Positions, values: Array, fit: Callable[[Views, Array], FittedT]
+    ) -> FittedT:
+        """What is fitted to the trials of the last refit, without those after it."""
         count = GraphGp.STARTUP
         while max(count + 1, int(count * _REFIT)) <= len(positions):
             count = max(count + 1, int(count * _REFIT))
-        chosen = positions[:count][-_FIT_ON:]
-        # Without the ranks of later trials, which must not change the kernel.
-        targets = _rank_normal(values[:count])[-_FIT_ON:]
-        key = (name, tuple(chosen.tolist()), targets.tobytes())
-        kernels = self._memo.kernels
-        if key not in kernels:
-            if len(kernels) > 8:
-                kernels.clear()
-            kernels[key] = fit_kernel(self._memo.encoder.blocks(chosen), targets)
-        return kernels[key]
-
-    def _cost(self, objective: int, known: set[str], candidates: Positions, blocks: Sequence[Array]) -> Array:
-        """(M,) losses of the candidates in an objective that is known, or predicted and taken as exact."""
-        metric = self._objectives[objective]
-        if metric.metric in known:
-            return np.array([metric.loss(self._memo.encoder.known(int(p))) for p in candidates])
-        values = self._targets[:, objective]
-        logarithmic = bool((values > 0).all())
-        targets = np.log(values) if logarithmic else values
-        targets = targets[self._conditioned]
-        known_blocks = self._memo.encoder.blocks(self._positions[self._conditioned])
-        predicted, _ = _additive(self._kernel(objective), known_blocks, targets, blocks)
-        return np.asarray(np.exp(predicted)) if logarithmic else predicted
+        chosen, known = positions[:count][-_FIT_ON:], values[:count][-_FIT_ON:]
+        key = (name, tuple(chosen.tolist()), known.tobytes())
+        fits = self._memo.fits
+        if key not in fits:
+            if len(fits) > 8:
+                fits.clear()
+            fits[key] = fit(self._memo.encoder.views(chosen), known)
+        found: FittedT = fits[key]
+        return found
 
 
 def _rank_normal(values: Array) -> Array:
@@ -322,20 +337,3 @@ def _rank_normal(values: Array) -> Array:
 
     normal = ndtri((rankdata(values) - 0.5) / len(values))
     return np.asarray((normal - normal.mean()) / max(1e-12, float(normal.std())))
-
-
-def _additive(kernel: Kernel, known: Sequence[Array], targets: Array, blocks: Sequence[Array]) -> tuple[Array, Array]:
-    """(M,) mean and deviation of a linear model plus a process over its residuals."""
-    fitted, predicted = _linear(known, targets, blocks)
-    scale = (targets - fitted).std() + 1e-12
-    mean, deviation = GaussianProcess(kernel, known, (targets - fitted) / scale).predict(blocks)
-    return predicted + mean * scale, deviation * scale
-
-
-def _linear(known: Sequence[Array], targets: Array, blocks: Sequence[Array]) -> tuple[Array, Array]:
-    """Ridge regression with a penalty of 1: its values at the (N,) targets and at (M,) other vectors."""
-    vectors, others = np.hstack(known), np.hstack(blocks)
-    center, mean = vectors.mean(axis=0), targets.mean()
-    inner = (vectors - center) @ (vectors - center).T
-    weights = (vectors - center).T @ np.linalg.solve(inner + np.eye(len(targets)), targets - mean)
-    return (vectors - center) @ weights + mean, (others - center) @ weights + mean

@@ -13,6 +13,7 @@ from slimsearch.evaluators import Objective
 from slimsearch.search_spaces import ChoiceSpace, Edge, Graph, JointSpace, Point, RecipeSpace, Space
 from slimsearch.strategies.samplers import History, Observation
 from slimsearch.strategies.samplers._surrogate import pool as _pool
+from slimsearch.strategies.samplers._surrogate.costs import Costs, fit_costs, predicted_costs
 from slimsearch.strategies.samplers._surrogate.encoding import Encoder
 from slimsearch.strategies.samplers._surrogate.training_paths import TrainingPaths
 from slimsearch.strategies.samplers.graph_gp import GraphGp
@@ -68,9 +69,14 @@ def propose(space: Space, history: History, seed: int, objectives: int = 2) -> P
     return GraphGp().propose(space, TWO[:objectives], history, np.random.default_rng(seed))
 
 
-def features(space: Any, *points: Point) -> list[np.ndarray[Any, Any]]:
+def views(space: Any, *points: Point) -> list[list[np.ndarray[Any, Any]]]:
     encoder = Encoder(space)
-    return encoder.blocks(np.array([encoder.position(point) for point in points]))
+    return encoder.views(np.array([encoder.position(point) for point in points]))
+
+
+def features(space: Any, *points: Point) -> list[np.ndarray[Any, Any]]:
+    """Those of the graph, if there is one."""
+    return views(space, *points)[0]
 
 
 def test_dead_edges_change_no_feature(cells: ChoiceSpace) -> None:
@@ -79,27 +85,42 @@ def test_dead_edges_change_no_feature(cells: ChoiceSpace) -> None:
     no_way_in = [cell(text) for text in ("cnnncn", "cnnncp", "cnnncc")]
     for points in (no_way_out, no_way_in):
         assert all((block == block[0]).all() for block in features(cells, *points))
-    alive = features(cells, cell("cnnncn"), cell("cpnncp"))
+    alive = features(cells, cell("cnnncn"), cell("scnncp"))
     assert all((block[0] != block[1]).any() for block in alive)
+
+
+def test_what_ignores_the_graph_tells_dead_edges_apart(cells: ChoiceSpace) -> None:
+    _, (choices,) = views(cells, cell("cnnncn"), cell("cpnncn"))
+    assert choices.sum(axis=1).tolist() == [6, 6]
+    assert (choices[0] != choices[1]).any()
+    # Without a graph there is nothing else.
+    assert len(views(ChoiceSpace({"op": OPERATIONS}), {"op": "conv"})) == 1
 
 
 def test_cells_that_compute_the_same_have_equal_counts(cells: ChoiceSpace) -> None:
     """The same branches through other tensors, and an identity before or after an operation."""
-    _, operations, paths = features(cells, cell("cpnnpc"), cell("pcnncp"))
-    assert np.array_equal(operations[0], operations[1])
-    assert np.array_equal(paths[0], paths[1])
-    _, _, paths = features(cells, cell("cnnnsn"), cell("snnncn"), cell("nncnnn"), cell("snnsnc"))
+    _, *counts = features(cells, cell("cpnnpc"), cell("pcnncp"))
+    assert all(np.array_equal(block[0], block[1]) for block in counts)
+    _, _, paths, lengths = features(cells, cell("cnnnsn"), cell("snnncn"), cell("nncnnn"), cell("snnsnc"))
     assert (paths == paths[0]).all()
+    assert (lengths == lengths[0]).all()
+
+
+def test_cells_as_deep_as_each_other_have_equal_lengths_of_paths(cells: ChoiceSpace) -> None:
+    _, _, paths, lengths = features(cells, cell("cnnnpn"), cell("pnnnpn"), cell("cncnpn"), cell("nncnnn"))
+    assert (paths[0] != paths[1]).any()
+    assert np.array_equal(lengths[0], lengths[1])
+    assert all((lengths[0] != other).any() for other in lengths[2:])
 
 
 def test_more_of_the_same_is_another_count(cells: ChoiceSpace) -> None:
-    _, _, paths = features(cells, cell("nncnnn"), cell("cncnsn"))
+    _, _, paths, _ = features(cells, cell("nncnnn"), cell("cncnsn"))
     assert paths[:, paths.any(axis=0)].ravel() == pytest.approx([1.0, np.sqrt(2)])
 
 
 def test_choices_beside_the_cell_count(wide_cells: ChoiceSpace) -> None:
     dead, other = {**cell("cnnncn"), "width": 1}, {**cell("cpnncn"), "width": 1}
-    flat, places, _, _ = features(wide_cells, dead, other, {**dead, "width": 2}, {**dead, "width": 12})
+    flat, places, *_ = features(wide_cells, dead, other, {**dead, "width": 2}, {**dead, "width": 12})
     assert np.array_equal(flat[0], flat[1])
     assert (flat[0] != flat[2]).any()
     # Also by their order.
@@ -112,7 +133,7 @@ def test_edges_without_a_choice_and_choices_of_several_edges() -> None:
         return Graph((*edges, Edge(1, 3, "pool", None)), 3)
 
     points = [{"op": operation} for operation in ("conv", "none", "pool")]
-    flat, operations, paths = features(ChoiceSpace({"op": OPERATIONS}, graph=fixed), *points)
+    flat, operations, paths, _ = features(ChoiceSpace({"op": OPERATIONS}, graph=fixed), *points)
     assert flat.sum(axis=1).tolist() == [1, 0, 1]
     # What every cell has tells none apart.
     assert operations.sum(axis=1).tolist() == [2, 0, 2]
@@ -142,14 +163,46 @@ def test_vectors_stay_as_more_are_kept(cells: ChoiceSpace, rng: np.random.Genera
     points = [cells.sample(rng) for _ in range(300)]
     encoder = Encoder(cells)
     first = encoder.position(points[0])
-    before = [block[0][block[0] != 0].copy() for block in encoder.blocks(np.array([first]))]
+    before = [block[0][block[0] != 0].copy() for block in encoder.views(np.array([first]))[0]]
     positions = np.array([encoder.position(point) for point in points])
-    for block, expected, width in zip(encoder.blocks(positions), before, (24, None, None), strict=True):
+    for block, expected, width in zip(encoder.views(positions)[0], before, (24, None, None, None), strict=True):
         assert block[0][block[0] != 0].tolist() == expected.tolist()
         assert len(block) == 300
         assert width is None or block.shape[1] == width
     assert encoder.position(points[0]) == first
     assert encoder.point(first) == points[0]
+
+
+def needed(space: ChoiceSpace, losses: Mapping[str, float], seed: int, enough: float) -> int:
+    """Number of trials until one is good enough; 60 if none is."""
+    history = History()
+    for number in range(60):
+        point = propose(space, history, 100 * seed + number, objectives=1)
+        loss = losses["".join(point[label][0] for label in LABELS)]
+        history.add(Observation(point, (loss,)))
+        if loss <= enough:
+            return number + 1
+    return 60
+
+
+def test_a_graph_that_explains_nothing_costs_little(cells: ChoiceSpace) -> None:
+    """Where each operation counts by its position, dead or alive."""
+    random = np.random.default_rng(3)
+    worth = {label: dict(zip(OPERATIONS, random.normal(size=4), strict=True)) for label in LABELS}
+    pairs = {label: random.normal(size=(4, 4)) for label in LABELS}
+    points = list(cells.grid())
+    losses = {}
+    for point in points:
+        at = [OPERATIONS.index(point[label]) for label in LABELS]
+        value = sum(worth[label][point[label]] for label in LABELS)
+        value += 0.3 * sum(
+            pairs[label][one, other] for label, one, other in zip(LABELS, at, at[1:] + at[:1], strict=True)
+        )
+        losses["".join(point[label][0] for label in LABELS)] = -value
+    enough = sorted(losses.values())[4]
+    plain = ChoiceSpace(dict.fromkeys(LABELS, OPERATIONS))
+    with_graph, without = ([needed(space, losses, seed, enough) for seed in range(5)] for space in (cells, plain))
+    assert np.median(with_graph) <= np.median(without) + 10
 
 
 def test_finds_both_ends_of_a_front_with_known_costs(cells: ChoiceSpace) -> None:
@@ -191,6 +244,28 @@ def test_ten_thousand_trials(wide_cells: ChoiceSpace, rng: np.random.Generator) 
     point = propose(wide_cells, history, 0)
     assert wide_cells.contains(point)
     assert not history.tried(point)
+
+
+@pytest.mark.parametrize("kind", ["sum", "product", "almost free"])
+def test_costs_that_are_not_known_are_predicted(kind: str, rng: np.random.Generator) -> None:
+    choices = rng.integers(4, size=(360, 6))
+    added = rng.exponential(size=(6, 4))
+    costs = 1 + added[np.arange(6), choices].sum(axis=1)
+    if kind == "product":
+        costs = np.exp(costs)
+    if kind == "almost free":
+        costs[:2] = 1e-6
+    vectors = np.eye(4)[choices].reshape(len(choices), -1)
+    trials, others = [[vectors[:60]]], [[vectors[60:]]]
+    predicted = predicted_costs(fit_costs(trials, costs[:60]), trials, costs[:60], others)
+    true = costs[60:]
+    assert np.median(np.abs(predicted.expected - true) / true) < 0.15
+    bounds = np.quantile(true, [0.1, 0.3, 0.5, 0.8])
+    within = predicted.within(bounds)
+    assert (np.diff(within, axis=1) >= 0).all()
+    assert within.mean(axis=0) == pytest.approx([0.1, 0.3, 0.5, 0.8], abs=0.12)
+    # Costs that are known keep a bound or do not.
+    assert np.array_equal(Costs(true).within(bounds), true[:, None] <= bounds)
 
 
 def test_running_points_are_not_proposed(cells: ChoiceSpace, rng: np.random.Generator) -> None:

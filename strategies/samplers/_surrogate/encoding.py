@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,18 @@ from slimsearch.search_spaces import Choice as _Choice
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
+_COUNTS = ("operations", "paths", "lengths")
+"""Blocks of the graph's view, which get a column for each new word."""
+
 
 class Encoder:
-    """Feature vectors of points, in blocks; each block has its own length scale in the kernel.
+    """Feature vectors of points, in views of one or more blocks; each block has its own length scale in a kernel.
 
-    Blocks: one-hot active choices; ranks of numeric values, 0 to 1; and, if the space describes a cell's graph, counts
-    of live operations and square roots of the counts of operation paths through the cell (compare the path encoding of
-    White et al. 2021, BANANAS). An inactive choice, or the operation of a dead edge, changes no feature.
+    The plain view: one-hot active choices, and ranks of numeric values, 0 to 1. If the space describes a cell's graph,
+    the view of the graph comes first: the same without what the graph describes, one-hot choices of live edges, counts
+    of live operations, and square roots of the counts of operation paths through the cell, by their operations (compare
+    the path encoding of White et al. 2021, BANANAS) and by their length. An inactive choice changes no feature, and the
+    operation of a dead edge none of the graph's view.
 
     Args:
         space: of the points; vectors are cached by the key of the point.
@@ -31,22 +36,24 @@ class Encoder:
         self._choices = {choice.label: choice for choice in space.choices}
         offsets = np.cumsum([0, *(len(choice.values) for choice in space.choices)])
         self._offsets = dict(zip(self._choices, offsets[:-1].tolist(), strict=True))
-        self._width = int(offsets[-1])
+        width = int(offsets[-1])
         self._numeric = {label: _ranks(choice) for label, choice in self._choices.items() if _is_numeric(choice)}
-        self._paths: dict[tuple[str, ...], int] = {}
-        self._operations: dict[str, int] = {}
         self._positions: dict[str, int] = {}
-        self._flat = np.zeros((64, self._width))
-        self._ranks = np.zeros((64, len(self._numeric)))
-        self._counts, self._roots = np.zeros((64, 0)), np.zeros((64, 0))
+        widths = {"choices": width, "ranks": len(self._numeric), "live": width}
+        self._blocks = {name: np.zeros((64, widths.get(name, 0))) for name in {**widths, **dict.fromkeys(_COUNTS)}}
+        self._columns: dict[str, dict[Any, int]] = {name: {} for name in _COUNTS}
+        self._has_graph = False
         self._points: list[dict[str, Any]] = []
         self._known: list[Mapping[str, float]] = []
         self._lineages: dict[int, list[Ancestor]] = {}
 
-    def blocks(self, positions: Positions) -> list[Matrix]:
-        """The vectors at `positions`, (N, width) for each block."""
-        blocks = (self._flat, self._ranks, self._counts, self._roots)
-        return [block[positions] for block in blocks if block.shape[1]]
+    def views(self, positions: Positions) -> list[list[Matrix]]:
+        """The vectors at `positions`, (N, width) for each block of each view."""
+        plain = self._view(("choices", "ranks"), positions)
+        return [self._view(("live", "ranks", *_COUNTS), positions), plain] if self._has_graph else [plain]
+
+    def _view(self, names: Iterable[str], positions: Positions) -> list[Matrix]:
+        return [self._blocks[name][positions] for name in names if self._blocks[name].shape[1]]
 
     def known(self, position: int) -> Mapping[str, float]:
         """The metrics of the point at `position` that the space knows before evaluation."""
@@ -72,38 +79,40 @@ class Encoder:
         if found is not None:
             return found
         row = len(self._points)
-        if row == len(self._flat):
-            self._flat, self._ranks, self._counts, self._roots = (
-                np.vstack([block, np.zeros_like(block)])
-                for block in (self._flat, self._ranks, self._counts, self._roots)
-            )
+        if row == len(self._blocks["choices"]):
+            self._blocks = {name: np.vstack([block, np.zeros_like(block)]) for name, block in self._blocks.items()}
         graph = self._space.graph(point)
         live = graph.live() if graph is not None else ()
         described = graph.labels if graph is not None else frozenset()
-        for label in {*point} - described | {edge.label for edge in live if edge.label is not None}:
-            self._flat[row, self._offsets[label] + self._choices[label].index(point[label])] = 1.0
+        for label, value in point.items():
+            self._blocks["choices"][row, self._offsets[label] + self._choices[label].index(value)] = 1.0
         for column, (label, ranks) in enumerate(self._numeric.items()):
             if label in point and label not in described:
-                self._ranks[row, column] = ranks[self._choices[label].index(point[label])]
+                self._blocks["ranks"][row, column] = ranks[self._choices[label].index(point[label])]
         if graph is not None:
-            counts = Counter(edge.operation for edge in live if edge.label is not None)
-            self._counts = _counted(self._counts, row, self._operations, counts)
-            self._roots = _counted(self._roots, row, self._paths, graph.paths())
-            np.sqrt(self._roots[row], out=self._roots[row])
+            self._has_graph = True
+            for label in {*point} - described | {edge.label for edge in live if edge.label is not None}:
+                self._blocks["live"][row, self._offsets[label] + self._choices[label].index(point[label])] = 1.0
+            paths = graph.paths()
+            lengths: Counter[int] = Counter()
+            for path, count in paths.items():
+                lengths[len(path)] += count
+            self._count("operations", row, Counter(edge.operation for edge in live if edge.label is not None))
+            self._count("paths", row, paths, np.sqrt)
+            self._count("lengths", row, lengths, np.sqrt)
         self._points.append(dict(point))
         self._known.append(self._space.known(point))
         self._positions[key] = row
         return row
 
-
-def _counted(block: Matrix, row: int, vocabulary: dict[Any, int], counts: Counter[Any]) -> Matrix:
-    """`block` with `counts` in `row`, wider if there are new words; `vocabulary` maps words to columns."""
-    for word, count in counts.items():
-        column = vocabulary.setdefault(word, len(vocabulary))
-        if column >= block.shape[1]:
-            block = np.hstack([block, np.zeros((len(block), max(8, block.shape[1])))])
-        block[row, column] = count
-    return block
+    def _count(self, name: str, row: int, counts: Counter[Any], scale: Callable[[float], float] = float) -> None:
+        """Write scaled `counts` to a row of a block, whose columns are the words seen so far."""
+        block, columns = self._blocks[name], self._columns[name]
+        for word, count in counts.items():
+            column = columns.setdefault(word, len(columns))
+            if column >= block.shape[1]:
+                block = self._blocks[name] = np.hstack([block, np.zeros((len(block), max(8, block.shape[1])))])
+            block[row, column] = scale(count)
 
 
 def _is_numeric(choice: _Choice) -> bool:

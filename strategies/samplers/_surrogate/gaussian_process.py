@@ -1,4 +1,4 @@
-"""A Gaussian process over feature vectors in blocks, and the expected improvement under a normal prediction."""
+"""Gaussian processes over feature vectors in blocks, and the expected improvement under a normal prediction."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+Views = Sequence[Sequence[Array]]
+"""Vectors of the same points in several views, (N, width) for each block of each view."""
 
 _LENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _NOISES = (1e-3, 1e-2, 5e-2, 2e-1)
 _SWEEPS = 2
+# Log-normal prior of the squared length scales: its median, and its deviation in powers of two.
+_USUAL_LENGTH, _LENGTH_SPREAD = 32.0, 1.5
+# Models of less weight are left out.
+_LEAST_WEIGHT = 0.02
 
 
 @dataclass(frozen=True)
@@ -36,25 +42,67 @@ class Kernel:
         return np.asarray(np.exp(-distances, out=distances))
 
 
-def fit_kernel(blocks: Sequence[Array], targets: Array) -> Kernel:
+Fitted = Sequence[tuple[float, Kernel]]
+"""The weight and the kernel of each view."""
+
+
+def fit_kernel(blocks: Sequence[Array], targets: Array, prior: bool = False) -> Kernel:
     """Lengths and noise with the highest marginal likelihood on a grid, by coordinate ascent; the signal scale is free.
 
     Args:
         blocks: (N, width) vectors for each block.
         targets: (N,) of mean 0.
+        prior: whether lengths have a log-normal prior, so that ten targets turn no block on or off by chance.
     """
     distances = [_distances(block) for block in blocks]
-    lengths, noise = [16.0] * len(blocks), 1e-2
-    best = _log_likelihood(distances, lengths, noise, targets)
+
+    def density(lengths: Sequence[float], noise: float) -> float:
+        deviations = np.log2(np.array(lengths) / _USUAL_LENGTH) / _LENGTH_SPREAD
+        found = _log_likelihood(distances, lengths, noise, targets)
+        return found - 0.5 * float(deviations @ deviations) if prior else found
+
+    lengths, noise = [_USUAL_LENGTH] * len(blocks), 1e-2
+    best = density(lengths, noise)
     for _ in range(_SWEEPS):
         for position in range(len(blocks) + 1):
             for value in _LENGTHS if position < len(blocks) else _NOISES:
                 trial = [*lengths, noise]
+                if value == trial[position]:
+                    continue
                 trial[position] = value
-                found = _log_likelihood(distances, trial[:-1], trial[-1], targets)
+                found = density(trial[:-1], trial[-1])
                 if found > best:
                     best, lengths, noise = found, trial[:-1], trial[-1]
     return Kernel(tuple(lengths), noise)
+
+
+def fit_mixture(views: Views, targets: Array) -> Fitted:
+    """The weight of each view, and its kernel as `fit_kernel` fits it; with a prior if there are several views.
+
+    Weights follow from the densities that each view gives to left-out targets (pseudo-Bayesian model averaging, Geisser
+    and Eddy 1979), not from the marginal likelihood: this is steadier with few targets.
+
+    Args:
+        views: of the same N vectors, (N, width) for each block of each view.
+        targets: (N,) of mean 0.
+    """
+    if len(views) == 1:
+        return [(1.0, fit_kernel(views[0], targets))]
+    kernels = [fit_kernel(blocks, targets, prior=True) for blocks in views]
+    densities = [_left_out(kernel, blocks, targets) for kernel, blocks in zip(kernels, views, strict=True)]
+    return list(zip(model_weights(densities), kernels, strict=True))
+
+
+def model_weights(densities: Sequence[float]) -> list[float]:
+    """Weights of models, of sum 1, by the log densities that they give to left-out targets; small ones are 0."""
+    weights = np.exp(np.array(densities) - max(densities))
+    weights = np.where(weights < _LEAST_WEIGHT * weights.sum(), 0.0, weights)
+    return [float(weight) for weight in weights / weights.sum()]
+
+
+def left_out_density(fitted: Fitted, views: Views, targets: Array) -> float:
+    """Log density that a mixture gives to each target given all others, summed; the mean over its processes."""
+    return sum(w * _left_out(k, blocks, targets) for (w, k), blocks in zip(fitted, views, strict=True) if w > 0)
 
 
 class GaussianProcess:
@@ -88,6 +136,32 @@ class GaussianProcess:
         return whitened.T @ self._whitened, np.sqrt(variance)
 
 
+class Mixture:
+    """A weighted mixture of processes on several views of the same points, as the normal of equal mean and variance.
+
+    Args:
+        fitted: the weight and the kernel of each view.
+        views: (N, width) for each block of each view.
+        targets: (N,).
+    """
+
+    def __init__(self, fitted: Fitted, views: Views, targets: Array) -> None:
+        self._processes = [
+            (weight, view, GaussianProcess(kernel, views[view], targets))
+            for view, (weight, kernel) in enumerate(fitted)
+            if weight > 0
+        ]
+
+    def predict(self, views: Views) -> tuple[Array, Array]:
+        """Mean and standard deviation at M points, (M,) each."""
+        predicted = [(weight, *process.predict(views[view])) for weight, view, process in self._processes]
+        if len(predicted) == 1:
+            return predicted[0][1:]
+        mean = sum(weight * each for weight, each, _ in predicted)
+        variance = sum(weight * (own**2 + (each - mean) ** 2) for weight, each, own in predicted)
+        return np.asarray(mean), np.sqrt(variance)
+
+
 def expected_improvement(mean: Array, deviation: Array, best: float | Array) -> Array:
     """``E[max(0, best - Y)]`` of normal ``Y``, elementwise (Jones et al. 1998)."""
     from scipy.special import ndtr
@@ -99,6 +173,17 @@ def expected_improvement(mean: Array, deviation: Array, best: float | Array) -> 
 def _distances(block: Array) -> Array:
     squares = (block * block).sum(axis=1)
     return np.asarray(np.maximum(squares[:, None] + squares[None] - 2 * (block @ block.T), 0.0))
+
+
+def _left_out(kernel: Kernel, blocks: Sequence[Array], targets: Array) -> float:
+    """Log density of each target given all others, summed (Rasmussen and Williams 2006, equation 5.12)."""
+    covariance = kernel(blocks, blocks)
+    covariance[np.diag_indices(len(targets))] += kernel.noise
+    inverse = np.linalg.inv(covariance)
+    variance = 1 / np.diag(inverse)
+    residuals = variance * (inverse @ targets)
+    variance = variance * max(1e-12, float((residuals**2 / variance).mean()))
+    return -0.5 * float((np.log(variance) + residuals**2 / variance).sum())
 
 
 def _log_likelihood(distances: Sequence[Array], lengths: Sequence[float], noise: float, targets: Array) -> float:
