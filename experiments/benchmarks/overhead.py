@@ -2,9 +2,12 @@
 
     python experiments/benchmarks/overhead.py --json overhead.json
     python experiments/benchmarks/overhead.py --long
+    python experiments/benchmarks/overhead.py --parts spaces
 
-Proposals are distinct, for three objectives on NAS-Bench-201, after a number of random trials. Trials are those of
-experiments/run.py, recorded on disk, with two workers that call a function without training.
+Proposals are distinct, for three objectives on NAS-Bench-201, after a number of random trials; with --parts spaces, in
+each shipped space, where losses are random sums over the choices. Milliseconds are of CPU time, so that other processes
+count for little. Trials are those of experiments/run.py, recorded on disk, with two workers that call a function
+without training.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ import numpy as np
 from rich.table import Table
 
 from experiments.benchmarks._output import add_output, check_output, console, write_output
-from experiments.benchmarks._trained_tables import DATASETS, Cells, cell_space, load_cells
+from experiments.benchmarks._trained_tables import DATASETS, cell_space, load_cells
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
@@ -36,10 +39,13 @@ from slimsearch.evaluators import Objective
 from slimsearch.loop.proposals import Proposals
 from slimsearch.names import built_in_names
 from slimsearch.options.configuration import Configuration
+from slimsearch.search_spaces import ModelSpace, Point, Space
 from slimsearch.strategies.samplers import History, Observation, load_sampler
 
 ROOT = Path(__file__).resolve().parents[2]
 HISTORIES = (100, 300, 1_000, 10_000)
+IN_SPACES = 300
+"""Number of trials before the proposals in each shipped space."""
 TRIALS = (100, 1_000)
 LONG = 10_000
 END_TO_END = ("random", Configuration.sampler)
@@ -48,6 +54,7 @@ _OBJECTIVES = (
     Objective("params", "minimize"),
     Objective("latency_ms", "minimize"),
 )
+_SHAPES = {"lenet": (1, 28, 28), "mnist_cnn": (1, 28, 28)}
 _PROPOSALS = 15
 # Seconds after which longer histories and further proposals are left out.
 _PATIENCE = 10.0
@@ -90,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__.partition("\n")[0])
     parser.add_argument("--samplers", metavar="A,B", help=f"samplers, by default all of {', '.join(_known())}")
-    parser.add_argument("--parts", default="proposals,trials", help="proposals, trials, or both")
+    parser.add_argument("--parts", default="proposals,trials", help="one or more of proposals, spaces, trials")
     parser.add_argument(
         "--space", default="wide", help="space of the trials: wide (six choices of five values), or as for run.py"
     )
@@ -106,8 +113,8 @@ def _known() -> list[str]:
 def _run(options: argparse.Namespace) -> None:
     parts = [part.strip() for part in options.parts.split(",")]
     for part in parts:
-        if part not in ("proposals", "trials"):
-            raise SlimsearchError(f"--parts '{part}': there is none; known: proposals, trials")
+        if part not in ("proposals", "spaces", "trials"):
+            raise SlimsearchError(f"--parts '{part}': there is none; known: proposals, spaces, trials")
     names = _known() if options.samplers is None else [name.strip() for name in options.samplers.split(",")]
     for name in names:
         load_sampler(name)  # a mistake fails before the work
@@ -117,6 +124,10 @@ def _run(options: argparse.Namespace) -> None:
     if "proposals" in parts:
         found["proposals"] = proposals(names)
         shown.print(_proposals_table(found["proposals"]))
+    if "spaces" in parts:
+        sampler = Configuration.sampler if options.samplers is None else names[0]
+        found["spaces"] = [in_space(sampler, name) for name in built_in_names("slimsearch.search_spaces")]
+        shown.print(_spaces_table(sampler, found["spaces"]))
     if "trials" in parts:
         counts = (*TRIALS, LONG) if options.long else TRIALS
         own = [name for name in END_TO_END if name in names] if options.samplers is None else names
@@ -131,35 +142,58 @@ def proposals(names: Sequence[str]) -> list[dict[str, Any]]:
     space = cell_space(cells)
     points = list(space.grid())
     order = np.random.default_rng(0).permutation(len(points))
-    observations = []
-    for position in order[: max(HISTORIES)]:
-        metrics = cells.metrics(points[position])
-        observations.append(Observation(points[position], tuple(o.loss(metrics) for o in _OBJECTIVES)))
+
+    def losses(point: Point) -> tuple[float, ...]:
+        metrics = cells.metrics(point)
+        return tuple(o.loss(metrics) for o in _OBJECTIVES)
+
+    observations = [Observation(points[position], losses(points[position])) for position in order[: max(HISTORIES)]]
     rows = []
     for name in names:
         proposing = Proposals(space, load_sampler(name), _OBJECTIVES, 0)
         for count in HISTORIES:
-            history = History(observations[:count])
-            # The first proposal lists the space or encodes the history, once per run.
-            first = _proposal(proposing, history, cells)
-            times: list[float] = []
-            while len(times) < _PROPOSALS and sum(times) < 1000 * _PATIENCE:
-                times.append(_proposal(proposing, history, cells))
+            first, times = _timed(proposing, space, History(observations[:count]), losses)
             rows.append({"sampler": name, "history": count, "first_ms": first, "ms": times})
             if max(first, *times) > 1000 * _PATIENCE / 2:
                 break
     return rows
 
 
-def _proposal(proposing: Proposals, history: History, cells: Cells) -> float:
-    """Milliseconds of the next proposal, which becomes a trial of the history."""
-    started = time.perf_counter()
-    candidate = proposing.next(history, len(history.observations))
-    took = 1000 * (time.perf_counter() - started)
-    assert candidate is not None, "the space is larger than the longest history"
-    metrics = cells.metrics(candidate.architecture)
-    history.add(Observation(candidate.architecture, tuple(o.loss(metrics) for o in _OBJECTIVES)))
-    return took
+def in_space(sampler: str, name: str) -> dict[str, Any]:
+    """Milliseconds of proposals in a shipped space, after `IN_SPACES` random trials or half of a smaller space."""
+    space = ModelSpace.load(name, _SHAPES.get(name, (3, 32, 32)), 10)
+    rng = np.random.default_rng(0)
+    choices = {choice.label: choice for choice in space.choices}
+    worth = {label: rng.normal(size=(len(choice.values), len(_OBJECTIVES))) for label, choice in choices.items()}
+
+    def losses(point: Point) -> tuple[float, ...]:
+        rows = [worth[label][choices[label].index(value)] for label, value in point.items()]
+        return tuple(float(value) for value in np.sum(rows, axis=0))
+
+    history = History()
+    while len(history.observations) < min(IN_SPACES, space.size // 2):
+        point = space.sample(rng)
+        if not history.tried(point):
+            history.add(Observation(point, losses(point)))
+    count = len(history.observations)
+    first, times = _timed(Proposals(space, load_sampler(sampler), _OBJECTIVES, 0), space, history, losses)
+    return {"space": name, "choices": len(space.choices), "history": count, "first_ms": first, "ms": times}
+
+
+def _timed(
+    proposing: Proposals, space: Space, history: History, losses: Callable[[Point], tuple[float, ...]]
+) -> tuple[float, list[float]]:
+    """Milliseconds of the first proposal, which lists the space or encodes the history, and of the next ones."""
+    times: list[float] = []
+    while len(times) <= _PROPOSALS and sum(times[1:]) < 1000 * _PATIENCE:
+        started = time.process_time()
+        candidate = proposing.next(history, len(history.observations))
+        times.append(1000 * (time.process_time() - started))
+        if candidate is None:
+            break
+        point = space.point(candidate)
+        history.add(Observation(point, losses(point)))
+    return times[0], times[1:]
 
 
 def trials(sampler: str, count: int, space: str) -> dict[str, Any]:
@@ -213,6 +247,18 @@ def _proposals_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         times = {row["history"]: row["ms"] for row in rows if row["sampler"] == name}
         cells = [f"{np.median(times[c]):.1f} ({max(times[c]):.1f})" if c in times else "" for c in HISTORIES]
         made.add_row(name, *cells)
+    return made
+
+
+def _spaces_table(sampler: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    title = f"{sampler}, three objectives, {IN_SPACES} trials: ms of CPU time per proposal"
+    made = Table(title=title, title_justify="left")
+    made.add_column("space", no_wrap=True)
+    for heading in ("choices", "first", "median", "worst"):
+        made.add_column(heading, justify="right")
+    for row in rows:
+        ms = [f"{value:.0f}" for value in (row["first_ms"], np.median(row["ms"]), max(row["ms"]))]
+        made.add_row(row["space"], str(row["choices"]), *ms)
     return made
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from slimsearch.strategies.samplers._surrogate.gaussian_process import (
 )
 from slimsearch.strategies.samplers._surrogate.pool import Pool
 from slimsearch.strategies.samplers._surrogate.training_paths import SCORING, TrainingPaths
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 # The kernel is refitted to at most _FIT_ON trials when the number of trials has grown by a tenth.
 _REFIT, _FIT_ON = 1.1, 128
@@ -80,6 +84,13 @@ class GraphGp:
     ) -> Point:
         if self._starts(space, history):
             return new_point(space, history, lambda: self._first(space, history, rng), rng)
+        # More threads do not speed up matrices of this size, and take the cores of the workers.
+        with _linear_algebra().limit(limits=1, user_api="blas"):
+            return self._learned(space, objectives, history, rng)
+
+    def _learned(
+        self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
+    ) -> Point:
         memo: _Memo | None = history.memo.get("graph_gp")
         if memo is None:
             encoder = Encoder(space)
@@ -113,6 +124,14 @@ class GraphGp:
             return point
         broken = sum(o.violation > 0 and o.losses is None for o in history.observations)
         return point if rng.random() * (history.finished_count + broken) < broken else lineage[0].point
+
+
+@cache
+def _linear_algebra() -> ThreadpoolController:
+    import scipy.linalg  # noqa: F401  it has a library of its own, which must be loaded by now
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 @dataclass

@@ -246,6 +246,28 @@ def test_ten_thousand_trials(wide_cells: ChoiceSpace, rng: np.random.Generator) 
     assert not history.tried(point)
 
 
+def test_proposals_take_one_thread() -> None:
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    during: list[set[int]] = []
+
+    def known_here(point: Point) -> Mapping[str, float]:
+        during.append(threads())
+        return known(point)
+
+    space, history = ChoiceSpace(dict.fromkeys(LABELS, OPERATIONS[2:]), known=known_here, graph=graph), History()
+    for number in range(GraphGp.STARTUP):
+        history.add(observed(space, space.sample(np.random.default_rng(number))))
+    during.clear()
+    with threadpool_limits(2, user_api="blas"):
+        propose(space, history, 0)
+        assert threads() == {2}
+    assert set().union(*during) == {1}
+
+
 @pytest.mark.parametrize("kind", ["sum", "product", "almost free"])
 def test_costs_that_are_not_known_are_predicted(kind: str, rng: np.random.Generator) -> None:
     choices = rng.integers(4, size=(360, 6))
