@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -242,15 +242,19 @@ class _Proposal:
         # Of infeasible trials, too.
         costs, conditioned = self._losses[:, objective], self._conditioned
         fitted = self._refitted(("costs", objective), self._positions, costs, fit_costs)
-        trials = self._memo.encoder.views(self._positions[conditioned])
-        return predicted_costs(fitted, trials, costs[conditioned], views)
+        return predicted_costs(fitted, self._trials, costs[conditioned], views)
+
+    @cached_property
+    def _trials(self) -> Views:
+        """Of the trials that processes are conditioned on."""
+        return self._memo.encoder.views(self._positions[self._conditioned])
 
     def _feasibility(self, views: Views) -> Array:
         """(M,) probability that candidates are feasible; 1 if no trial has broken a limit."""
         from scipy.special import ndtr
 
         if not self._excess.any():
-            return np.ones(len(views[0][0]))
+            return np.ones(len(views[0]))
         # Negative for feasible trials; otherwise the violation plus a step.
         sides = np.where(self._excess > 0, 1 + np.minimum(self._excess, 1.0), -1.0)
         fitted = self._fitted("limits", self._judged, sides)
@@ -319,7 +323,7 @@ class _Proposal:
         fitted = self._fitted(objective, self._positions, self._targets[:, objective])
         passed = self._passed[: len(scaled) - count]
         known = np.concatenate([self._positions[self._conditioned], passed])
-        process = Mixture(fitted, self._memo.encoder.views(known), targets)
+        process = Mixture(fitted, self._memo.encoder.views(known) if len(passed) else self._trials, targets)
         if len(self._running):
             # Running trials count with their predicted losses.
             expected, _ = process.predict(self._memo.encoder.views(self._running))

@@ -15,6 +15,7 @@ from slimsearch.strategies.samplers import History, Observation
 from slimsearch.strategies.samplers._surrogate import pool as _pool
 from slimsearch.strategies.samplers._surrogate.costs import Costs, fit_costs, predicted_costs
 from slimsearch.strategies.samplers._surrogate.encoding import Encoder
+from slimsearch.strategies.samplers._surrogate.gaussian_process import Vectors
 from slimsearch.strategies.samplers._surrogate.training_paths import TrainingPaths
 from slimsearch.strategies.samplers.graph_gp import GraphGp
 
@@ -71,7 +72,7 @@ def propose(space: Space, history: History, seed: int, objectives: int = 2) -> P
 
 def views(space: Any, *points: Point) -> list[list[np.ndarray[Any, Any]]]:
     encoder = Encoder(space)
-    return encoder.views(np.array([encoder.position(point) for point in points]))
+    return [list(view.blocks) for view in encoder.views(np.array([encoder.position(point) for point in points]))]
 
 
 def features(space: Any, *points: Point) -> list[np.ndarray[Any, Any]]:
@@ -163,9 +164,9 @@ def test_vectors_stay_as_more_are_kept(cells: ChoiceSpace, rng: np.random.Genera
     points = [cells.sample(rng) for _ in range(300)]
     encoder = Encoder(cells)
     first = encoder.position(points[0])
-    before = [block[0][block[0] != 0].copy() for block in encoder.views(np.array([first]))[0]]
+    before = [block[0][block[0] != 0].copy() for block in encoder.views(np.array([first]))[0].blocks]
     positions = np.array([encoder.position(point) for point in points])
-    for block, expected, width in zip(encoder.views(positions)[0], before, (24, None, None, None), strict=True):
+    for block, expected, width in zip(encoder.views(positions)[0].blocks, before, (24, None, None, None), strict=True):
         assert block[0][block[0] != 0].tolist() == expected.tolist()
         assert len(block) == 300
         assert width is None or block.shape[1] == width
@@ -278,7 +279,7 @@ def test_costs_that_are_not_known_are_predicted(kind: str, rng: np.random.Genera
     if kind == "almost free":
         costs[:2] = 1e-6
     vectors = np.eye(4)[choices].reshape(len(choices), -1)
-    trials, others = [[vectors[:60]]], [[vectors[60:]]]
+    trials, others = [Vectors([vectors[:60]])], [Vectors([vectors[60:]])]
     predicted = predicted_costs(fit_costs(trials, costs[:60]), trials, costs[:60], others)
     true = costs[60:]
     assert np.median(np.abs(predicted.expected - true) / true) < 0.15

@@ -11,6 +11,7 @@ from slimsearch.strategies.samplers._surrogate.gaussian_process import (
     Array,
     Fitted,
     Mixture,
+    Vectors,
     Views,
     fit_mixture,
     left_out_density,
@@ -134,14 +135,14 @@ def _scales(costs: Array) -> list[tuple[Array, float]]:
     return [(costs, 0.0), (logarithms, -float(logarithms.sum()))]
 
 
-def _linear(known: Sequence[Array], targets: Array, blocks: Sequence[Array]) -> tuple[Array, Array]:
-    """Ridge regression with a penalty of 1: its values at the (N,) targets and at (M,) other vectors."""
-    centers, mean = [block.mean(axis=0) for block in known], targets.mean()
-    centered = [block - center for block, center in zip(known, centers, strict=True)]
+def _linear(known: Vectors, targets: Array, others: Vectors) -> tuple[Array, Array]:
+    """Ridge regression with a penalty of 1: its values at the (N,) targets and at (M,) other points."""
+    centers, mean = [block.mean(axis=0) for block in known.blocks], targets.mean()
+    centered = [block - center for block, center in zip(known.blocks, centers, strict=True)]
     inner = np.sum([block @ block.T for block in centered], axis=0)
     duals = np.linalg.solve(inner + np.eye(len(targets)), targets - mean)
-    predicted = np.full(len(blocks[0]), mean)
-    for block, center, vectors in zip(blocks, centers, centered, strict=True):
+    predicted = np.full(len(others), mean)
+    for block, center, vectors in zip(others.blocks, centers, centered, strict=True):
         weights = vectors.T @ duals
         predicted += block @ weights - center @ weights
     return inner @ duals + mean, predicted

@@ -10,8 +10,8 @@ import numpy as np
 
 from slimsearch.search_spaces import Ancestor, Candidate, Point, Space
 from slimsearch.search_spaces import Choice as _Choice
+from slimsearch.strategies.samplers._surrogate.gaussian_process import Vectors
 
-Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 _COUNTS = ("operations", "paths", "lengths")
@@ -47,13 +47,13 @@ class Encoder:
         self._known: list[Mapping[str, float]] = []
         self._lineages: dict[int, list[Ancestor]] = {}
 
-    def views(self, positions: Positions) -> list[list[Matrix]]:
-        """The vectors at `positions`, (N, width) for each block of each view."""
+    def views(self, positions: Positions) -> list[Vectors]:
+        """The vectors at `positions`, in each view."""
         plain = self._view(("choices", "ranks"), positions)
         return [self._view(("live", "ranks", *_COUNTS), positions), plain] if self._has_graph else [plain]
 
-    def _view(self, names: Iterable[str], positions: Positions) -> list[Matrix]:
-        return [self._blocks[name][positions] for name in names if self._blocks[name].shape[1]]
+    def _view(self, names: Iterable[str], positions: Positions) -> Vectors:
+        return Vectors([self._blocks[name][positions] for name in names if self._blocks[name].shape[1]])
 
     def known(self, position: int) -> Mapping[str, float]:
         """The metrics of the point at `position` that the space knows before evaluation."""

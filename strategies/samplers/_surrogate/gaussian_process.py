@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-Views = Sequence[Sequence[Array]]
-"""Vectors of the same points in several views, (N, width) for each block of each view."""
 
 _LENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _NOISES = (1e-3, 1e-2, 5e-2, 2e-1)
@@ -19,6 +17,32 @@ _SWEEPS = 2
 _USUAL_LENGTH, _LENGTH_SPREAD = 32.0, 1.5
 # Models of less weight are left out.
 _LEAST_WEIGHT = 0.02
+
+
+class Vectors:
+    """Vectors of N points, and their distances to others, which are computed once.
+
+    Args:
+        blocks: (N, width) each.
+    """
+
+    def __init__(self, blocks: Sequence[Array]) -> None:
+        self.blocks = blocks
+        self._distances: dict[int, tuple[Vectors, list[Array]]] = {}
+
+    def __len__(self) -> int:
+        return len(self.blocks[0])
+
+    def distances(self, other: Vectors) -> list[Array]:
+        """(N, M) squared distances in each block."""
+        if id(other) not in self._distances:
+            found = [_distances(one, two) for one, two in zip(self.blocks, other.blocks, strict=True)]
+            self._distances[id(other)] = other, found
+        return self._distances[id(other)][1]
+
+
+Views = Sequence[Vectors]
+"""The same points in several views."""
 
 
 @dataclass(frozen=True)
@@ -33,39 +57,36 @@ class Kernel:
     lengths: tuple[float, ...]
     noise: float
 
-    def __call__(self, one: Sequence[Array], other: Sequence[Array]) -> Array:
+    def __call__(self, one: Vectors, other: Vectors) -> Array:
         """(N, M) covariances of N and M vectors, without the noise."""
-        a = np.hstack([block / np.sqrt(length) for block, length in zip(one, self.lengths, strict=True)])
-        b = np.hstack([block / np.sqrt(length) for block, length in zip(other, self.lengths, strict=True)])
-        distances = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None] - 2 * (a @ b.T)
-        np.maximum(distances, 0.0, out=distances)
-        return np.asarray(np.exp(-distances, out=distances))
+        exponents = _weighted(one.distances(other), self.lengths)
+        return np.asarray(np.exp(exponents, out=exponents))
 
 
 Fitted = Sequence[tuple[float, Kernel]]
 """The weight and the kernel of each view."""
 
 
-def fit_kernel(blocks: Sequence[Array], targets: Array, prior: bool = False) -> Kernel:
+def fit_kernel(vectors: Vectors, targets: Array, prior: bool = False) -> Kernel:
     """Lengths and noise with the highest marginal likelihood on a grid, by coordinate ascent; the signal scale is free.
 
     Args:
-        blocks: (N, width) vectors for each block.
+        vectors: of N points.
         targets: (N,) of mean 0.
         prior: whether lengths have a log-normal prior, so that ten targets turn no block on or off by chance.
     """
-    distances = [_distances(block) for block in blocks]
+    distances = vectors.distances(vectors)
 
     def density(lengths: Sequence[float], noise: float) -> float:
         deviations = np.log2(np.array(lengths) / _USUAL_LENGTH) / _LENGTH_SPREAD
         found = _log_likelihood(distances, lengths, noise, targets)
         return found - 0.5 * float(deviations @ deviations) if prior else found
 
-    lengths, noise = [_USUAL_LENGTH] * len(blocks), 1e-2
+    lengths, noise = [_USUAL_LENGTH] * len(distances), 1e-2
     best = density(lengths, noise)
     for _ in range(_SWEEPS):
-        for position in range(len(blocks) + 1):
-            for value in _LENGTHS if position < len(blocks) else _NOISES:
+        for position in range(len(distances) + 1):
+            for value in _LENGTHS if position < len(distances) else _NOISES:
                 trial = [*lengths, noise]
                 if value == trial[position]:
                     continue
@@ -83,13 +104,13 @@ def fit_mixture(views: Views, targets: Array) -> Fitted:
     and Eddy 1979), not from the marginal likelihood: this is steadier with few targets.
 
     Args:
-        views: of the same N vectors, (N, width) for each block of each view.
+        views: of N points.
         targets: (N,) of mean 0.
     """
     if len(views) == 1:
         return [(1.0, fit_kernel(views[0], targets))]
-    kernels = [fit_kernel(blocks, targets, prior=True) for blocks in views]
-    densities = [_left_out(kernel, blocks, targets) for kernel, blocks in zip(kernels, views, strict=True)]
+    kernels = [fit_kernel(vectors, targets, prior=True) for vectors in views]
+    densities = [_left_out(kernel, vectors, targets) for kernel, vectors in zip(kernels, views, strict=True)]
     return list(zip(model_weights(densities), kernels, strict=True))
 
 
@@ -102,7 +123,7 @@ def model_weights(densities: Sequence[float]) -> list[float]:
 
 def left_out_density(fitted: Fitted, views: Views, targets: Array) -> float:
     """Log density that a mixture gives to each target given all others, summed; the mean over its processes."""
-    return sum(w * _left_out(k, blocks, targets) for (w, k), blocks in zip(fitted, views, strict=True) if w > 0)
+    return sum(w * _left_out(k, vectors, targets) for (w, k), vectors in zip(fitted, views, strict=True) if w > 0)
 
 
 class GaussianProcess:
@@ -112,25 +133,25 @@ class GaussianProcess:
 
     Args:
         kernel: of the process.
-        blocks: (N, width) vectors for each block.
+        vectors: of N points.
         targets: (N,).
     """
 
-    def __init__(self, kernel: Kernel, blocks: Sequence[Array], targets: Array) -> None:
+    def __init__(self, kernel: Kernel, vectors: Vectors, targets: Array) -> None:
         from scipy.linalg import cholesky, solve_triangular
 
-        self._kernel, self._blocks = kernel, blocks
-        covariance = kernel(blocks, blocks)
+        self._kernel, self._vectors = kernel, vectors
+        covariance = kernel(vectors, vectors)
         covariance[np.diag_indices(len(targets))] += kernel.noise + 1e-8
         self._factor = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
         self._whitened = solve_triangular(self._factor, targets, lower=True, check_finite=False)
         self._scale = max(1e-12, float(self._whitened @ self._whitened) / len(targets))
 
-    def predict(self, blocks: Sequence[Array]) -> tuple[Array, Array]:
-        """Mean and standard deviation at M vectors, (M,) each."""
+    def predict(self, vectors: Vectors) -> tuple[Array, Array]:
+        """Mean and standard deviation at M points, (M,) each."""
         from scipy.linalg import solve_triangular
 
-        across = self._kernel(self._blocks, blocks)
+        across = self._kernel(self._vectors, vectors)
         whitened = solve_triangular(self._factor, across, lower=True, overwrite_b=True, check_finite=False)
         variance = self._scale * np.maximum(1.0 - np.einsum("ij,ij->j", whitened, whitened), 1e-9)
         return whitened.T @ self._whitened, np.sqrt(variance)
@@ -141,7 +162,7 @@ class Mixture:
 
     Args:
         fitted: the weight and the kernel of each view.
-        views: (N, width) for each block of each view.
+        views: of N points.
         targets: (N,).
     """
 
@@ -170,14 +191,26 @@ def expected_improvement(mean: Array, deviation: Array, best: float | Array) -> 
     return np.asarray(deviation * (z * ndtr(z) + np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)))
 
 
-def _distances(block: Array) -> Array:
-    squares = (block * block).sum(axis=1)
-    return np.asarray(np.maximum(squares[:, None] + squares[None] - 2 * (block @ block.T), 0.0))
+def _distances(one: Array, other: Array) -> Array:
+    squares = np.einsum("ij,ij->i", one, one)[:, None] + np.einsum("ij,ij->i", other, other)[None]
+    if one.shape[1] > len(one):  # paths through large cells: most columns are of other points
+        used = one.any(axis=0)
+        one, other = one[:, used], other[:, used]
+    squares -= 2 * (one @ other.T)
+    return np.asarray(np.maximum(squares, 0.0, out=squares))
 
 
-def _left_out(kernel: Kernel, blocks: Sequence[Array], targets: Array) -> float:
+def _weighted(distances: Sequence[Array], lengths: Sequence[float]) -> Array:
+    """(N, M) exponents of the kernel."""
+    total = distances[0] / -lengths[0]
+    for each, length in zip(distances[1:], lengths[1:], strict=True):
+        total -= each / length
+    return total
+
+
+def _left_out(kernel: Kernel, vectors: Vectors, targets: Array) -> float:
     """Log density of each target given all others, summed (Rasmussen and Williams 2006, equation 5.12)."""
-    covariance = kernel(blocks, blocks)
+    covariance = kernel(vectors, vectors)
     covariance[np.diag_indices(len(targets))] += kernel.noise
     inverse = np.linalg.inv(covariance)
     variance = 1 / np.diag(inverse)
@@ -190,7 +223,7 @@ def _log_likelihood(distances: Sequence[Array], lengths: Sequence[float], noise:
     from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
     count = len(targets)
-    covariance = np.exp(-sum(d / length for d, length in zip(distances, lengths, strict=True)))
+    covariance = np.exp(_weighted(distances, lengths))
     covariance[np.diag_indices(count)] += noise
     try:
         factor = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
