@@ -304,6 +304,17 @@ def test_overhead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "'randm'" in capsys.readouterr().err
 
 
+def test_overhead_in_shipped_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overhead, "IN_SPACES", 12)
+    known = overhead.built_in_names
+    few = ["lenet", "mnist_cnn"]
+    monkeypatch.setattr(overhead, "built_in_names", lambda package: few if "spaces" in package else known(package))
+    assert overhead.main(["--parts", "spaces", "--json", str(tmp_path / "found.json")]) == 0
+    rows = json.loads((tmp_path / "found.json").read_text())["spaces"]
+    assert [(row["space"], row["history"]) for row in rows] == [("lenet", 12), ("mnist_cnn", 9)]
+    assert all(row["ms"] for row in rows)
+
+
 @pytest.mark.slow
 def test_overhead_of_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overhead, "TRIALS", (6,))
