@@ -12,6 +12,7 @@ from slimsearch.evaluators.network_evaluator import (
     IMPORTS,
     MODEL,
     Architectures,
+    Given,
     NetworkEvaluator,
     UserMetric,
     load_correct,
@@ -38,7 +39,7 @@ from slimsearch.evaluators.training.image_training import DryRunTraining, ImageT
 
 __all__ = [
     "CHECKPOINT", "DIRECTIONS", "IMPORTS", "MODEL", "RUNTIMES", "Architectures", "Artifact", "Classifier",
-    "DeployedModel", "DryRunTraining", "Evaluator", "FunctionEvaluator", "ImageTraining", "Latency",
+    "DeployedModel", "DryRunTraining", "Evaluator", "FunctionEvaluator", "Given", "ImageTraining", "Latency",
     "LatencyPredictor", "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator", "NetworkPipeline",
     "Objective", "Outcome", "PairedDrop", "ReportEpoch", "StoppedEarly", "TableEvaluator", "Task", "TrainingSettings",
     "UserMetric", "WeightSharingEvaluator", "WeightedProduct", "confusion", "device_for", "finite_numbers", "front",

@@ -62,6 +62,19 @@ def learn_by_training(network: Network, task: Task, training: ImageTraining) -> 
     return training.fit(network, epochs=task.fidelity)
 
 
+@dataclass(frozen=True)
+class Given:
+    """What is known about a trained network that a run was given.
+
+    Attributes:
+        initial: builds the module with the weights that its training began with; None: unknown.
+        teacher: the network for ``teacher=best``; None: the most accurate one of the run.
+    """
+
+    initial: Callable[[], nn.Module] | None = None
+    teacher: Network | None = None
+
+
 @dataclass
 class NetworkEvaluator:
     """Evaluates candidates on a data set.
@@ -88,6 +101,7 @@ class NetworkEvaluator:
         cache: folder for trained and partly compressed networks that several candidates with one seed have in common;
             None: no cache.
         initial: initial weights, copied as far as their shapes match; safetensors.
+        given: the networks of `space` are trained already, and are not trained here; None: they are not.
     """
 
     space: Architectures
@@ -98,6 +112,7 @@ class NetworkEvaluator:
     learn: Learning = learn_by_training
     cache: Path | None = None
     initial: bytes | None = None
+    given: Given | None = None
 
     def __post_init__(self) -> None:
         self._data: Dataset | None = None
@@ -136,7 +151,7 @@ class NetworkEvaluator:
                 network = Network(module.eval())
                 if self.initial is not None:
                     inherited["inherited_share"] = share
-                rehearsed = cache is None or not self._is_trained(cache, task)
+                rehearsed = not self._is_trained(cache, task)
                 if rehearsed:
                     pipeline.image_training().check(network)
                     known, continues = self._before_training(network, task, pipeline, report)
@@ -144,10 +159,7 @@ class NetworkEvaluator:
                         return Outcome(known)
             try:
                 if task.start is None:
-                    untrained = network
-                    network = self._cached(
-                        cache, task, {}, lambda: self.learn(untrained, task, pipeline.image_training())
-                    )
+                    network = self._trained(network, task, pipeline, cache)
                 else:
                     network = self._load(task, task.start)
                 network = self._compressed(network, task, pipeline, cache)
@@ -156,7 +168,9 @@ class NetworkEvaluator:
             patience = _patience(time.perf_counter() - started)
             network.save(task.directory)
             # Nothing was trained: the file itself shows whether the candidate is ruled out.
-            metrics, continues = self._score(network, task, pipeline, patience, _no_report if rehearsed else report)
+            # A given network itself is scored whatever its costs, to compare others with it.
+            silent = rehearsed or (self.given is not None and not task.candidate.recipe)
+            metrics, continues = self._score(network, task, pipeline, patience, _no_report if silent else report)
             if not continues:
                 return Outcome(metrics)
         if cache is not None:
@@ -181,6 +195,12 @@ class NetworkEvaluator:
 
         return module, copy_matching_weights(module, load(self.initial))
 
+    def _trained(self, network: Network, task: Task, pipeline: NetworkPipeline, cache: NetworkCache | None) -> Network:
+        """The trained `network` of a task without a start."""
+        if self.given is not None:
+            return network
+        return self._cached(cache, task, {}, lambda: self.learn(network, task, pipeline.image_training()))
+
     def _cached(
         self, cache: NetworkCache | None, task: Task, recipe: compression.PlainRecipe, make: Callable[[], Network]
     ) -> Network:
@@ -190,16 +210,17 @@ class NetworkEvaluator:
         architecture = task.candidate.architecture
         return cache.get(_depends_on(task, recipe), lambda: self._initialized(architecture, task.seed)[0].eval(), make)
 
-    @staticmethod
-    def _is_trained(cache: NetworkCache, task: Task) -> bool:
-        """Whether the cache has the network of the task after the last stage with training."""
+    def _is_trained(self, cache: NetworkCache | None, task: Task) -> bool:
+        """Whether the network of the task after the last stage with training is given or in the cache."""
         trained: dict[str, Mapping[str, Any]] = {}
         stages: dict[str, Mapping[str, Any]] = {}
         for group, trainings in compression.Recipe.from_dict(task.candidate.recipe).steps(task.fidelity):
             stages |= group.to_dict()
             if trainings > 0:
                 trained = dict(stages)
-        return _depends_on(task, trained) in cache
+        if self.given is not None and not trained:
+            return True
+        return cache is not None and _depends_on(task, trained) in cache
 
     def _compressed(
         self, network: Network, task: Task, pipeline: NetworkPipeline, cache: NetworkCache | None
@@ -211,13 +232,19 @@ class NetworkEvaluator:
             return network
         origin = task.seed if task.start is None else task.start.seed
         teachers = {"parent": network}
-        if task.teacher is not None:
+        if self.given is not None and self.given.teacher is not None:
+            teachers["best"] = self.given.teacher
+        elif task.teacher is not None:
             teachers["best"] = self._load(task, task.teacher)
         return pipeline.compress(
             network,
             remainder,
             teachers=teachers,
-            initial=lambda: self._initialized(task.candidate.architecture, origin)[0],
+            initial=(
+                (lambda: self._initialized(task.candidate.architecture, origin)[0])
+                if self.given is None
+                else self.given.initial
+            ),
             cached=lambda recipe, make: self._cached(cache, task, {**done, **recipe.to_dict()}, make),
         )
 

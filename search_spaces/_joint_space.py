@@ -81,6 +81,11 @@ class JointSpace(Space):
         passed = self._networks(self.candidate(point), self.steps)
         return [Ancestor(one.key, trainings, self._point(one)) for one, trainings in passed if trainings > 0]
 
+    def reference(self) -> Point | None:
+        """The reference of the architectures, uncompressed."""
+        architecture = self.architectures.reference()
+        return None if architecture is None else self._point(Candidate(architecture))
+
     def related_points(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
         """Random recipes for the same network; then each network of its lineage, and their neighbors."""
         if self.steps is None:

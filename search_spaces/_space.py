@@ -154,6 +154,10 @@ class Space(ABC):
         """
         return []
 
+    def reference(self) -> Point | None:
+        """The point that is evaluated before all others, to compare them with it; None if there is no such point."""
+        return None
+
     def related_points(self, point: Point, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
         """Points that share networks with `point`, possibly repeated; newly active choices are random."""
         return iter(())

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from slimsearch.evaluators import NetworkPipeline
     from slimsearch.evaluators.datasets import Dataset, Split
     from slimsearch.record.trial import Result
+    from slimsearch.report.compressed import Compressed
 
 
 def search(
@@ -126,7 +127,9 @@ def build(
         return ModelSpace.load(space, input_shape, num_classes).build(architecture)
 
 
-def train(model: nn.Module | Network, dataset: Any, *, epochs: int = 5, seed: int = 0, **settings: Any) -> Network:
+def train(
+    model: nn.Module | Network | Compressed, dataset: Any, *, epochs: int = 5, seed: int = 0, **settings: Any
+) -> Network:
     """A trained copy of your own model; arguments as for `compress`.
 
     Of a model that gives more than logits in training mode, such as those of auxiliary heads, the first output is
@@ -139,49 +142,79 @@ def train(model: nn.Module | Network, dataset: Any, *, epochs: int = 5, seed: in
 
 
 def compress(
-    model: nn.Module | Network,
+    model: nn.Module | Network | Compressed,
     recipe: str | dict[str, dict[str, Any]],
     dataset: Any,
     *,
     epochs: int = 5,
     seed: int = 0,
-    teacher: nn.Module | Network | None = None,
+    teacher: nn.Module | Network | Compressed | None = None,
     initial: Callable[[], nn.Module] | None = None,
+    max_drop: float | None = None,
+    run_dir: str | Path | None = None,
+    show: bool = True,
     **settings: Any,
-) -> Network:
+) -> Compressed:
     """Compress your own trained model; `model` is not changed.
+
+    This is a run as that of ``slimsearch compress``: the file of each group of stages is scored beside the file before.
 
     Args:
         model: (N, C, H, W) float32, normalized like `dataset` -> (N, num_classes) logits, copied and converted to
-            float32; or a result of this function.
-        recipe: as for ``--compress``, or a dict from stages to their options.
-        dataset: as for `search`, or a result of `load_dataset`; the test split is not used.
+            float32; or a result of `train` or of this function that is not quantized.
+        recipe: as for ``--recipe``, or a dict from stages to their options.
+        dataset: as for `search`, or a result of `load_dataset`.
         epochs: of the training of each stage that does not set its own.
         seed: of all random numbers.
         teacher: the network for ``teacher=best``; ``teacher=parent`` is `model`.
         initial: builds the model with its initial weights, for stages that rewind to them.
+        max_drop: percentage points of validation accuracy that a stage may lose; what loses more, or makes the file
+            neither smaller nor faster, is rejected. None: all stages are kept, and only their verdicts say so.
+        run_dir: the run directory; by default ``runs/<class of the model>-<date>-<time>``.
+        show: show the live display of the command line.
         settings: fields of `slimsearch.evaluators.TrainingSettings`, e.g. ``learning_rate=1e-3``.
 
     Returns:
-        the network: ``.module`` in PyTorch; `export` writes its file, ``.save(folder)`` stores it without pickle, and
-        ``Network.load(fresh_module, folder)`` loads it.
+        the network and its file, what it was before and is after, and the verdict on each stage; ``print`` shows a
+        table. ``.module`` is the network in PyTorch, ``.save(folder)`` stores it without pickle.
 
     Raises:
         SlimsearchError: an argument is invalid, or the model does not support a stage.
     """
     from slimsearch.compression import Recipe
+    from slimsearch.evaluators import Given
+    from slimsearch.loop import job
+    from slimsearch.loop.problem import GivenFromPython, PythonObjects
+    from slimsearch.options.configuration import FROM_PYTHON, Configuration
+    from slimsearch.report.compressed import Compressed
+    from slimsearch.report.display import Console
 
     stages = Recipe.parse(recipe)
     stages.check()
     network = _network(model)
-    best = network if teacher is None else _network(teacher)
+    if network.quantization is not None:
+        raise SlimsearchError("the model is quantized already: compress the one that it was made from")
     first = None if initial is None else lambda: _initial(initial)
-    pipeline = _pipeline(dataset, seed, epochs, **settings)
+    data = _dataset(dataset)
+    pipeline = _pipeline(data, seed, epochs, **settings)
     pipeline.check_outputs(network)
-    return pipeline.compress(network, stages, teachers={"parent": network, "best": best}, initial=first)
+    best = None if teacher is None else _network(teacher)
+    if best is not None:
+        pipeline.check_outputs(best)
+    training = pipeline.training
+    configuration = Configuration(
+        compress=stages.text(), max_drop=max_drop, trials=1, top_k=1, epochs=epochs, seed=seed, workers=1,
+        sampler="random", model=FROM_PYTHON, run_dir=None if run_dir is None else str(run_dir),
+        batch_size=training.batch_size, learning_rate=training.learning_rate, augment=training.augmentation,
+        device=training.device, precision=training.precision, training_threads=training.threads,
+        epoch_images=training.epoch_images, normalise="folded" if training.normalise else "none",
+    )  # fmt: skip
+    objects = PythonObjects(data=data, network=GivenFromPython(network.module, Given(first, best), training))
+    result = job.start(configuration, objects, display=Console() if show else None)
+    return Compressed.of(result, network.module)
 
 
-def export(network: nn.Module | Network, path: str | Path, dataset: Any) -> Path:
+def export(network: nn.Module | Network | Compressed, path: str | Path, dataset: Any) -> Path:
     """Write the ONNX file of a network, int8 where its recipe said so, calibrated on training images of `dataset`.
 
     Raises:
@@ -198,9 +231,11 @@ def export(network: nn.Module | Network, path: str | Path, dataset: Any) -> Path
         raise SlimsearchError(f"cannot write '{path}': {describe_error(error)}") from error
 
 
-def _network(model: nn.Module | Network) -> Network:
+def _network(model: nn.Module | Network | Compressed) -> Network:
     from slimsearch.compression import Network
+    from slimsearch.report.compressed import Compressed
 
+    model = model.network if isinstance(model, Compressed) else model
     with described("the model cannot be copied"):
         return model if isinstance(model, Network) else Network.of(model)
 
@@ -244,12 +279,12 @@ def load_network(
     Args:
         run_dir: the run directory.
         model: an entry of ``top_models.json``.
-        space, build: those that the run was started with, if from Python.
+        space, build: those that the run was started with, if from Python; `space` may be the network to compress.
 
     Raises:
         SlimsearchError: the network cannot be built or loaded.
     """
-    from slimsearch.report.exporting import stored_network
+    from slimsearch.report.networks import stored_network
 
     return stored_network(Path(run_dir), model, space=space, build=build).module
 

@@ -177,7 +177,8 @@ def recorded(directory: Path) -> dict[int, dict[str, object]]:
     return {
         t.number: {
             "params": t.params, "values": t.values, "kind": t.user_attrs["kind"], "result": t.user_attrs["result"],
-            "curve": t.intermediate_values, "state": t.state.name, "parent": t.user_attrs["parent"],
+            "curve": t.intermediate_values, "state": t.state.name, "recipe": t.user_attrs["recipe"],
+            "parent": t.user_attrs["parent"],
         }
         for t in study.trials
         if t.state.is_finished()

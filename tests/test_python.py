@@ -267,19 +267,21 @@ def test_the_default_run_directory_is_called_after_the_space(
     space: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from slimsearch.loop.job import default_directory
+    from slimsearch.options.configuration import Configuration
 
     monkeypatch.chdir(tmp_path)
-    path = default_directory(space)
+    subject = Configuration(space=space).subject
+    path = default_directory(subject)
     assert path.parent == Path("runs")
     assert path.name.startswith(f"{name}-2")
     path.mkdir(parents=True)
-    assert default_directory(space) != path
+    assert default_directory(subject) != path
 
 
 def test_a_model_of_ones_own_stays_as_it_was(digits: Dataset, tmp_path: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(64, 10)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    small = slimsearch.compress(model, "quantize", digits)
+    small = slimsearch.compress(model, "quantize", digits, run_dir=tmp_path / "run", show=False)
     slimsearch.export(model, tmp_path / "fp32.onnx", digits)
     file = slimsearch.export(small, tmp_path / "int8.onnx", digits)
     assert model.training
@@ -348,7 +350,10 @@ def test_other_number_formats_and_wrappers_are_taken_off(
 ) -> None:
     model = make()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    trained = slimsearch.compress(slimsearch.train(model, digits, epochs=1), "prune:epochs=1", digits, teacher=model)
+    trained = slimsearch.compress(
+        slimsearch.train(model, digits, epochs=1), "prune:epochs=1", digits, teacher=model, run_dir=tmp_path / "run",
+        show=False,
+    )  # fmt: skip
     slimsearch.accuracy(slimsearch.export(trained, tmp_path / "x.onnx", digits), digits, digits.validation)
     assert {parameter.dtype for parameter in trained.module.parameters()} == {torch.float32}
     after = model.state_dict()

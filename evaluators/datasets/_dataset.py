@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -137,6 +137,33 @@ class Dataset:
             "classes": json.dumps(list(self.classes)),
             **({} if self.white == WHITE else {"white": json.dumps(self.white)}),
         }
+
+    def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> Dataset:
+        """A copy with another normalization: one number for all channels, or one for each.
+
+        Raises:
+            SlimsearchError: there are other numbers of them, a deviation is not above 0, or one is not finite.
+        """
+        channels = self.input_shape[0]
+        for name, values in (("--mean", mean), ("--std", std)):
+            if len(values) not in (1, channels) or not np.isfinite(values).all():
+                raise SlimsearchError(f"{name} has {len(values)} numbers, the images have {channels} channels")
+        if min(std) <= 0:
+            raise SlimsearchError(f"--std {min(std):g} is not above 0")
+        means, deviations = (tuple(map(float, np.broadcast_to(values, channels))) for values in (mean, std))
+        return replace(self, mean=means, std=deviations)
+
+    def in_color(self) -> Dataset:
+        """A copy of grey images with three equal channels, which take no more memory."""
+
+        def repeated(split: Split) -> Split:
+            count, _, height, width = split.images.shape
+            return Split(np.broadcast_to(split.images, (count, 3, height, width)), split.labels)
+
+        return replace(
+            self, train=repeated(self.train), validation=repeated(self.validation),
+            test=None if self.test is None else repeated(self.test), mean=self.mean * 3, std=self.std * 3,
+        )  # fmt: skip
 
     def save(self, directory: Path) -> None:
         """Write the data set without its test split into `directory`, for `load` in other processes."""

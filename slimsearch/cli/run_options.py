@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,17 @@ _PRESETS = Path(__file__).parents[1] / "options" / "presets"
 _NUMBERS: dict[Any, Any] = {int: whole_number, float: number}
 
 
-def run_parser(program: str, description: str, examples: Sequence[str]) -> CommandParser:
-    """A parser with every field of `Configuration`; options that are not given are None."""
+def run_parser(
+    program: str, description: str, examples: Sequence[str], *, without: Collection[str] = ("model",),
+    renamed: Mapping[str, tuple[str, str]] | None = None,
+) -> CommandParser:  # fmt: skip
+    """A parser with the fields of `Configuration`; options that are not given are None.
+
+    Args:
+        program, description, examples: of the command.
+        without: fields that the command has no option for.
+        renamed: the option and the help of fields that the command calls otherwise.
+    """
     parser = CommandParser(description, program, examples)
     parser.add_argument(
         "--config", action="append", type=str, metavar="FILE",
@@ -45,8 +54,10 @@ def run_parser(program: str, description: str, examples: Sequence[str]) -> Comma
         "--resume", type=str, default=None, metavar="RUN_DIR", help="continue a run; needs no other option"
     )
     for option in dataclasses.fields(Configuration):
+        if option.name in without:
+            continue
         kind = option_type(option)
-        text = option.metadata["help"]
+        name, text = (renamed or {}).get(option.name, (flag(option.name), option.metadata["help"]))
         if option.name in _BUILT_INS:
             text += f" (built in: {', '.join(built_ins(option.name))})"
         if option.default is not None and option.default is not False and option.default != "":
@@ -55,11 +66,10 @@ def run_parser(program: str, description: str, examples: Sequence[str]) -> Comma
             text += " [also with --resume]"
         settings: dict[str, Any] = {"dest": option.name, "default": None, "help": text.replace("%", "%%")}
         if kind is bool:
-            parser.add_argument(flag(option.name), action="store_true", **settings)
+            parser.add_argument(name, action="store_true", **settings)
         else:
-            parser.add_argument(
-                flag(option.name), type=_NUMBERS.get(kind, kind), metavar=option.name.upper(), **settings
-            )
+            metavar = name.removeprefix("--").replace("-", "_").upper()
+            parser.add_argument(name, type=_NUMBERS.get(kind, kind), metavar=metavar, **settings)
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,7 @@ class CompressionPhase(PlannedPhase):
     Args:
         recipe: stages in order; may be empty.
         top_k: number of search trials to compress.
-        max_drop: in percentage points, see `slimsearch.evaluators.judge`.
+        max_drop: in percentage points, see `slimsearch.evaluators.judge`; None: all groups are kept.
         ranking: of the trials, with the targets of the finished search.
         record, directory, seed, retries: see `PlannedPhase`.
         data: the data set, for the labels of its validation split.
@@ -42,7 +43,7 @@ class CompressionPhase(PlannedPhase):
         recipe: compression.Recipe,
         *,
         top_k: int,
-        max_drop: float,
+        max_drop: float | None,
         ranking: Ranking,
         record: Record,
         directory: RunDirectory,
@@ -56,7 +57,9 @@ class CompressionPhase(PlannedPhase):
         self._ranking = ranking
         self._labels = data.validation.labels
         searched = [t for t in record.trials if t.kind == SEARCH]
-        self._parents = ranking.select(searched, top_k) if self._groups else []
+        # A given network is compressed even if it breaks a limit.
+        given = [t for t in searched if t.given and t.state == COMPLETE]
+        self._parents = (given or ranking.select(searched, top_k)) if self._groups else []
 
     @property
     def length(self) -> int:
@@ -90,8 +93,9 @@ class CompressionPhase(PlannedPhase):
             {**parent.metrics, **start},
             outcome.metrics,
             PairedDrop.between(self._right(parent.number), self._right(number)),
-            max_drop=self._max_drop,
-            limits=self._ranking.limits,
+            max_drop=math.inf if self._max_drop is None else self._max_drop,
+            # A limit that the parent breaks may be met by a later group.
+            limits=[limit for limit in self._ranking.limits if limit.broken(parent.metrics) is None],
             product=self._ranking.product(self._record.trials),
             changes_cost=recipe.remainder(before).changes_cost,
             size_counts=any(one.metric == "size_kib" for one in self._ranking.objectives)
@@ -100,7 +104,7 @@ class CompressionPhase(PlannedPhase):
         self._record.finish(
             number,
             outcome,
-            state=COMPLETE if verdict.kept else REJECTED,
+            state=COMPLETE if verdict.kept or self._max_drop is None else REJECTED,
             reason=verdict.reason + _pruned(outcome.metrics, parent.metrics),
             violations=self._ranking.violations(outcome.metrics),
         )

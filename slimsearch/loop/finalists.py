@@ -14,7 +14,7 @@ from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.shared.study import SharedStudy
-from slimsearch.record.trial import AUXILIARY, COMPRESSION, SEARCH, Trial
+from slimsearch.record.trial import AUXILIARY, COMPLETE, COMPRESSION, SEARCH, Trial
 from slimsearch.report.display import Display
 
 _BLOCKS = 45
@@ -88,7 +88,8 @@ class FinalMeasurement:
         searched = [t for t in self.record.trials if t.kind == SEARCH]
         compressed = ranking.feasible([t for t in self.record.trials if t.kind == COMPRESSION])
         before = ranking.front(self.record.trials)
-        chosen = (*before, *ranking.front(trials), *ranking.select(searched, self.top_k), *compressed)
+        given = [t for t in searched if t.given and t.state == COMPLETE]
+        chosen = (*given, *before, *ranking.front(trials), *ranking.select(searched, self.top_k), *compressed)
         return {t.number for t in chosen}
 
     def _measure(self, numbers: set[int]) -> None:
@@ -180,7 +181,8 @@ def measure_finalists(
 
 def _test(trial: Trial, directory: RunDirectory, data: Dataset, runtime: str) -> tuple[dict[str, float], Cells]:
     """Accuracy and confusion matrix on the test split, which is read once: results of an earlier process are reused."""
-    assert data.test is not None
+    if data.test is None:
+        return {}, []
     accuracy, cells = trial.final.get("test_accuracy"), list(trial.confusion)
     if accuracy is None:
         path = directory.trial_directory(trial.number) / MODEL

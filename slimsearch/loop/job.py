@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def start(
     if missing is not None:
         what, argument = missing
         raise SlimsearchError(f"{flag(argument)} was {what}, given from Python: begin this run there, with it")
-    path = Path(configuration.run_dir) if configuration.run_dir else default_directory(configuration.space)
+    path = Path(configuration.run_dir) if configuration.run_dir else default_directory(configuration.subject)
     refuse_existing(path)
     if configuration.storage is not None:
         check_reachable(normalised(configuration.storage))
@@ -143,10 +142,9 @@ def _kept(directory: RunDirectory) -> Iterator[None]:
         ) from error
 
 
-def default_directory(space: str) -> Path:
-    """``runs/<space>-<date>-<time>``, with a number added if that exists."""
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{re.split('[:.]', space)[-1]}-{stamp}"
+def default_directory(subject: str) -> Path:
+    """``runs/<subject>-<date>-<time>``, with a number added if that exists."""
+    name = f"{subject}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
     paths: Iterator[Path] = itertools.chain(
         [Path("runs") / name], (Path("runs") / f"{name}-{i}" for i in itertools.count(2))
     )
@@ -214,7 +212,7 @@ def _check_data(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -
 
 def _check_initial_weights(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     if before.get("initial_weights") != now.get("initial_weights"):
-        raise SlimsearchError(f"--init: the weights are not those that '{path}' was begun with: their hash differs")
+        raise SlimsearchError(f"the weights are not those that '{path}' was begun with: their hash differs")
 
 
 def _check_choices(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:

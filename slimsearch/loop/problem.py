@@ -7,13 +7,14 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slimsearch import compression
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import (
     Evaluator,
     FunctionEvaluator,
+    Given,
     LatencySettings,
     NetworkEvaluator,
     TableEvaluator,
@@ -24,19 +25,33 @@ from slimsearch.evaluators import (
     runtime_version,
 )
 from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.loop.given_network import GivenNetwork, normalised, prepare_given_network
 from slimsearch.names import load_function
 from slimsearch.options.configuration import (
     CHOICES,
     FROM_PYTHON,
     SPACE_OBJECT,
     Configuration,
+    model_from_python,
     space_from_python,
 )
 from slimsearch.options.initial_weights import initial_weights
 from slimsearch.options.recipe_choices import TRAINING, recipe_choices
 from slimsearch.record.environment import machine
 from slimsearch.record.run_directory import RunDirectory
-from slimsearch.search_spaces import ChoiceSpace, JointSpace, ModelSpace, RecipeSpace, Space, Subset, name_of
+from slimsearch.search_spaces import (
+    ChoiceSpace,
+    FixedModel,
+    JointSpace,
+    ModelSpace,
+    RecipeSpace,
+    Space,
+    Subset,
+    name_of,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
 
 COSTS = ("latency_ms", "size_kib", "params", "macs")
 """Metrics of a network that are known before training."""
@@ -53,13 +68,16 @@ class Problem:
     Attributes:
         space: of the candidates.
         evaluator: constructs the evaluator for a run directory.
-        networks: builds the networks of the candidates; None if only points are evaluated.
+        networks: builds the networks of the candidates; None if only points are evaluated, or a network is given.
         metrics: possible objectives; None if only the evaluator knows them.
         costs: metrics that are known before a candidate is evaluated.
         data: the data set of networks; None for a table or function, which has no files to compress and measure.
         device, precision: of training.
         latency: threads, batch size and runtime of exported files.
-        initial: hash of the weights of ``--init``, or None.
+        initial: hash of the weights that networks begin with, or None.
+        configuration: the options, with the normalization of a given network and the size of its images; None: as they
+            were.
+        notes: what was assumed about a given network.
     """
 
     space: Space
@@ -72,6 +90,8 @@ class Problem:
     precision: str = "fp32"
     latency: LatencySettings = field(default_factory=LatencySettings)
     initial: str | None = None
+    configuration: Configuration | None = None
+    notes: tuple[str, ...] = ()
 
     def environment(self, configuration: Configuration) -> dict[str, Any]:
         """The environment of the run, to repeat it and to compare it with that of a resumed run."""
@@ -92,6 +112,21 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class GivenFromPython:
+    """A trained network from Python.
+
+    Attributes:
+        module: the network.
+        given: what else is known about it.
+        training: settings of training, in place of those of the options.
+    """
+
+    module: nn.Module
+    given: Given = field(default_factory=Given)
+    training: TrainingSettings | None = None
+
+
+@dataclass(frozen=True)
 class PythonObjects:
     """Objects passed from Python in place of names in a configuration.
 
@@ -101,12 +136,14 @@ class PythonObjects:
         data: arrays or a PyTorch data set, in place of ``configuration.dataset``.
         evaluate: a function from a candidate to named numbers, in place of ``configuration.evaluator``.
         build: makes the networks of a dict of choices.
+        network: a trained network to compress, in place of ``configuration.model``.
     """
 
     space: Any = None
     data: Any = None
     evaluate: Callable[..., Mapping[str, float]] | None = None
     build: Callable[..., Any] | None = None
+    network: GivenFromPython | None = None
 
     def named_in(self, configuration: Configuration) -> Configuration:
         """The options with placeholders for these objects.
@@ -114,10 +151,12 @@ class PythonObjects:
         Raises:
             SlimsearchError: `space` is not a space.
         """
+        network = None if self.network is None else f"{FROM_PYTHON}:{type(self.network.module).__name__}"
         return configuration.replace(
             space=configuration.space if self.space is None else f"{FROM_PYTHON}:{_name_of_space(self.space)}",
             dataset=configuration.dataset if self.data is None else FROM_PYTHON,
             evaluator=configuration.evaluator if self.evaluate is None else FROM_PYTHON,
+            model=network or configuration.model,
         )
 
     def missing(self, configuration: Configuration) -> tuple[str, str] | None:
@@ -125,6 +164,8 @@ class PythonObjects:
         space = space_from_python(configuration.space)
         if space is not None and self.space is None:
             return space, "space"
+        if configuration.model is not None and model_from_python(configuration.model) and self.network is None:
+            return "a network", "model"
         if configuration.evaluator == FROM_PYTHON and self.evaluate is None:
             return "a function", "evaluate"
         if configuration.dataset == FROM_PYTHON and self.data is None:
@@ -162,11 +203,20 @@ def _steps(recipe: compression.PlainRecipe, epochs: int) -> list[tuple[compressi
 def _networks(
     configuration: Configuration, objects: PythonObjects, chosen: Sequence[Mapping[str, Any]] | None
 ) -> Problem:
-    space, dataset = networks(configuration, objects)
-    space.check(next(space.grid()))
+    given = None
+    space: ModelSpace | FixedModel
+    if configuration.model is not None:
+        given = _given_network(configuration, objects)
+        configuration, space, dataset = given.configuration, given.space, given.data
+    else:
+        space, dataset = networks(configuration, objects)
+        space.check(next(space.grid()))
     metrics = user_metrics(configuration.metrics)
     # Chosen architectures are trained with the options of the run.
-    own = space.training if chosen is None or configuration.search_hyperparameters else {}
+    own: Mapping[str, Any] = {}
+    if isinstance(space, ModelSpace) and (chosen is None or configuration.search_hyperparameters):
+        own = space.training
+    network = objects.network
     recipes = recipe_choices(configuration, dataset, own)
     compressing = recipes is not None and recipes.compresses
     searched: Space = space if chosen is None else Subset(space, chosen)
@@ -175,22 +225,37 @@ def _networks(
         searched = JointSpace(searched, recipes, steps if compressing else None)
     training = training_settings(configuration)
     initial = None
-    if configuration.init is not None:
+    if configuration.init is not None and isinstance(space, ModelSpace):
         initial = initial_weights(configuration.init, space, download=configuration.download)
     return Problem(
         searched,
         lambda directory: network_evaluator(
-            configuration, space, dataset, directory, compressing=compressing, initial=initial
+            configuration, space, dataset, directory, compressing=compressing, initial=initial, network=network
         ),
         (*_METRICS, *metrics),
         COSTS,
         dataset,
-        space,
+        space if isinstance(space, ModelSpace) else None,
         training.device,
         training.precision,
         latency_settings(configuration),
-        None if initial is None else hashlib.sha256(initial).hexdigest()[:16],
+        _hash_of_weights(space, initial),
+        None if given is None else configuration,
+        () if given is None else given.notes,
     )
+
+
+def _hash_of_weights(space: ModelSpace | FixedModel, initial: bytes | None) -> str | None:
+    if isinstance(space, FixedModel):
+        return space.fingerprint
+    return None if initial is None else hashlib.sha256(initial).hexdigest()[:16]
+
+
+def _given_network(configuration: Configuration, objects: PythonObjects) -> GivenNetwork:
+    training_settings(configuration)  # checks the device
+    runtime_version(configuration.runtime)  # checks the runtime
+    module = None if objects.network is None else objects.network.module
+    return prepare_given_network(configuration, module, lambda options: _dataset(options, objects.data))
 
 
 def _described(data: Dataset) -> dict[str, Any]:
@@ -219,8 +284,8 @@ def networks(configuration: Configuration, objects: PythonObjects) -> tuple[Mode
 
 
 def network_evaluator(
-    configuration: Configuration, space: ModelSpace, data: Dataset, directory: RunDirectory, *, compressing: bool,
-    initial: bytes | None = None,
+    configuration: Configuration, space: ModelSpace | FixedModel, data: Dataset, directory: RunDirectory, *,
+    compressing: bool, initial: bytes | None = None, network: GivenFromPython | None = None,
 ) -> NetworkEvaluator:  # fmt: skip
     """The evaluator of networks; writes the data set for its workers into the run directory.
 
@@ -230,16 +295,20 @@ def network_evaluator(
         directory: of the run.
         compressing: whether the search compresses its candidates, so that their common networks are stored.
         initial: see `initial_weights`.
+        network: passed from Python.
     """
+    training = None if network is None else network.training
+    known = Given() if network is None else network.given
     data.without_test().save(directory.scratch / "data")
     return NetworkEvaluator(
         space,
         directory.scratch / "data",
-        training_settings(configuration),
+        training or training_settings(configuration),
         latency_settings(configuration),
         user_metrics(configuration.metrics),
         cache=directory.path / _COMMON_NETWORKS if compressing else None,
         initial=initial,
+        given=known if isinstance(space, FixedModel) else None,
     )
 
 
@@ -294,13 +363,16 @@ def _own_evaluation(configuration: Configuration, objects: PythonObjects) -> Pro
 
 
 def _dataset(configuration: Configuration, data: Any) -> Dataset:
-    return load_dataset(
+    if isinstance(data, Dataset):
+        return normalised(data, configuration)
+    loaded = load_dataset(
         data if data is not None else configuration.dataset,
         root=configuration.data_root,
         download=configuration.download,
         image_size=configuration.image_size,
         drop_duplicates=configuration.drop_duplicates,
     )
+    return normalised(loaded, configuration)
 
 
 def _model_space(name: str, objects: PythonObjects, data: Dataset) -> ModelSpace:

@@ -42,6 +42,9 @@ class Proposals:
 
     def next(self, history: History, number: int) -> Candidate | None:
         """A candidate for trial `number` that is not in `history`, or None if every candidate was tried."""
+        reference = self._space.reference()
+        if reference is not None and not history.tried(reference):
+            return self._space.candidate(reference)
         rng = np.random.default_rng([self._seed, number])
         share = _ruled_out(history)
         if share > 0 and rng.random() < share and not keeps_limits(self._sampler, self._space, history):

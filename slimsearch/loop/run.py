@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from slimsearch.evaluators import Evaluator, NetworkEvaluator, WeightSharingEvaluator
+from slimsearch.evaluators import Evaluator, NetworkEvaluator, WeightSharingEvaluator, wilson
 from slimsearch.loop.compression_phase import CompressionPhase
 from slimsearch.loop.fidelity import Fidelity
 from slimsearch.loop.finalist_phases import IntermediateScores, RepeatPhase
@@ -29,7 +29,7 @@ from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.shared.driver import Driver
 from slimsearch.record.shared.storage import database_errors
 from slimsearch.record.shared.study import SharedStudy
-from slimsearch.record.trial import SUBNET, Result
+from slimsearch.record.trial import COMPLETE, SUBNET, Result
 from slimsearch.report.display import Display
 from slimsearch.report.report_files import write_reports
 from slimsearch.report.run_summary import run_status
@@ -215,6 +215,8 @@ def _fix_targets(
 def _run(run: RunContext) -> Result:
     """Run all phases, measure the finalists, and write the reports, also after Ctrl-C."""
     with run.display.open(run.directory.path), _log_lines_shown(run.display):
+        for note in run.setup.problem.notes:
+            run.display.note(note)
         try:
             _search(run)
             refuse_if_nothing_is_left(run.ranking, run.record)
@@ -235,6 +237,7 @@ def _search(run: RunContext) -> None:
     next(phases)  # run.first
     search = Phases(run.first, phases, lambda: run_status(run.ranking, run.record.trials), run.record.wait)
     run.setup.strategy.run(search, _evaluator(run))
+    _warn_of_chance(run)
     if run.first.exhausted:
         run.display.note("every candidate of the space has been tried")
     if run.setup.stopping.reason is not None:
@@ -243,6 +246,20 @@ def _search(run: RunContext) -> None:
     if correlation is not None:
         run.display.note(
             "inherited and trained accuracy: rank correlation (Spearman) {:.2f} over {} networks".format(*correlation)
+        )
+
+
+def _warn_of_chance(run: RunContext) -> None:
+    """Warn if a given network does not do better than chance, as with wrong weights or another order of classes."""
+    data = run.setup.problem.data
+    given = next((trial for trial in run.record.trials if trial.given and trial.state == COMPLETE), None)
+    if data is None or given is None:
+        return
+    accuracy = given.metrics["val_accuracy"]
+    if wilson(accuracy, len(data.validation))[0] <= 1 / len(data.classes):
+        run.display.warn(
+            f"the network as given is right on {100 * accuracy:.1f}% of the validation images, no better than chance: "
+            "are these the weights, the normalization and the order of classes that it was trained with?"
         )
 
 

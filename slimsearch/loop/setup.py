@@ -15,7 +15,14 @@ from slimsearch.loop.problem import Problem, PythonObjects, prepare
 from slimsearch.loop.stopping import Stopping
 from slimsearch.options.check_names import check_names
 from slimsearch.options.chosen import architectures
-from slimsearch.options.configuration import FROM_PYTHON, Configuration
+from slimsearch.options.configuration import (
+    EXPORTED,
+    FROM_PYTHON,
+    TIMM,
+    TORCHVISION,
+    Configuration,
+    run_and_trial,
+)
 from slimsearch.options.recipe_choices import text_of
 from slimsearch.record.ranking import Ranking
 from slimsearch.search_spaces import JointSpace, NniSpace, RecipeSpace
@@ -77,7 +84,7 @@ def set_up(configuration: Configuration, objects: PythonObjects, run_directory: 
     if trains_networks and not traits.remote_workers:
         begin_workers(IMPORTS)  # while this process imports the same modules
     problem = prepare(configuration, objects, chosen)
-    resolved = _with_content(configuration, chosen, recipe, problem)
+    resolved = _with_content(problem.configuration or configuration, chosen, recipe, problem)
     setup = Setup(
         resolved, ranking, recipe, problem, sampler, scheduler, stopping, strategy, traits,
         problem.environment(resolved) | {"code": _code(resolved, objects, recipe, problem)},
@@ -129,13 +136,22 @@ def _code(
     """Fingerprints of the user's code that recorded metrics depend on: space, evaluation, metrics and stages."""
     recipes = problem.space.recipes.content if isinstance(problem.space, JointSpace) else {}
     metrics = [entry.partition("=")[2].strip() for entry in (configuration.metrics or "").split(",")]
-    names = [configuration.space, configuration.evaluator, *metrics, *_texts(recipe.to_dict()), *_texts(recipes)]
+    subjects = [configuration.space, _own_model(configuration), configuration.evaluator]
+    names = [*subjects, *metrics, *_texts(recipe.to_dict()), *_texts(recipes)]
     locations = dict.fromkeys(name.rpartition(":")[0] for name in names if ":" in name)
     found = fingerprints(location for location in locations if not location.startswith(FROM_PYTHON))
-    for given in (objects.space, objects.evaluate, objects.build):
+    network = None if objects.network is None else type(objects.network.module)
+    for given in (objects.space, objects.evaluate, objects.build, network):
         if given is not None and not isinstance(given, Mapping):
             found |= object_fingerprints(given)
     return found
+
+
+def _own_model(configuration: Configuration) -> str:
+    """The given network, if it is code of the user's."""
+    name = configuration.model or ""
+    is_code = not name.startswith((TORCHVISION, TIMM)) and not name.endswith(EXPORTED) and run_and_trial(name) is None
+    return name if is_code else ""
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -211,6 +227,14 @@ _RULES = (
     _Rule(
         lambda s: s.recipes is not None and s.configuration.co_search is not None and s.scheduler is not None,
         f"--scheduler {{scheduler}} {_ALONE}",
+    ),
+    _Rule(
+        lambda s: s.configuration.model is not None and (s.traits.shares_weights or s.traits.proposes),
+        "--strategy {strategy} searches architectures, and a given network has none to search; optuna and ray do",
+    ),
+    _Rule(
+        lambda s: s.configuration.model is not None and s.scheduler is not None,
+        "--scheduler {scheduler} shortens the training of networks, and a given network is trained",
     ),
     _Rule(
         lambda s: s.configuration.architectures is not None and s.problem.data is None,

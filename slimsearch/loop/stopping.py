@@ -9,7 +9,7 @@ from slimsearch.evaluators import DIRECTIONS
 from slimsearch.options.configuration import pairs
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
-from slimsearch.record.trial import COMPLETE, FAILED, PAUSED, SEARCH, SUBNET, Trial
+from slimsearch.record.trial import COMPLETE, COMPRESSION, FAILED, PAUSED, SEARCH, SUBNET, Trial
 
 
 class Stopping:
@@ -75,9 +75,9 @@ def refuse_if_nothing_is_left(ranking: Ranking, record: Record) -> None:
     Raises:
         SlimsearchError: every trial failed, or no candidate meets the limits; the message has the best value.
     """
-    trials = [t for t in record.standing if t.kind == SEARCH]
-    if ranking.feasible(trials):
+    if ranking.feasible([t for t in record.standing if t.kind in (SEARCH, COMPRESSION)]):
         return
+    trials = [t for t in record.standing if t.kind == SEARCH]
     trials = trials or [t for t in record.trials if t.kind == SUBNET]  # if no subnet was trained
     if not trials:
         raise SlimsearchError("no candidate was begun: --timeout was over before the first one")

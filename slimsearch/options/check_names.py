@@ -7,7 +7,7 @@ from pathlib import Path
 from slimsearch.compression import Recipe
 from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.names import built_in_names, check_name
-from slimsearch.options.configuration import FROM_PYTHON, TORCHVISION, Configuration
+from slimsearch.options.configuration import EXPORTED, FROM_PYTHON, TIMM, TORCHVISION, Configuration, run_and_trial
 from slimsearch.options.recipe_choices import TRAINING, read_choices
 
 _DATASETS = "slimsearch.evaluators.datasets"
@@ -34,12 +34,36 @@ def check_names(configuration: Configuration) -> None:
     _check_data(configuration.dataset)
     init = configuration.init
     if init is not None and not init.startswith(TORCHVISION) and not Path(init).expanduser().is_file():
-        raise SlimsearchError(f"--init: cannot read the weights '{init}': there is no such file")
+        option = "--init" if configuration.model is None else "--weights"
+        raise SlimsearchError(f"{option}: cannot read the weights '{init}': there is no such file")
+    if configuration.model is not None:
+        _check_model(configuration.model, init)
     if configuration.co_search is not None:
         content = read_choices(configuration.co_search).content
         Recipe.check_names({stage: {} for stage in content if stage != TRAINING})
     else:
         Recipe.check_names(configuration.compress)
+
+
+def _check_model(name: str, weights: str | None) -> None:
+    if weights is None and name.startswith((TORCHVISION, TIMM)):
+        raise SlimsearchError(f"'{name}' needs --weights, a .safetensors or .pth file of the trained network")
+    if weights is not None and (name.endswith(EXPORTED) or run_and_trial(name) is not None):
+        raise SlimsearchError(f"'{name}' has its weights: leave out --weights")
+    trial = run_and_trial(name)
+    if trial is not None:
+        if not (Path(trial[0]) / "config.yaml").is_file():
+            raise SlimsearchError(f"model '{name}': '{trial[0]}' is not a run directory: it has no config.yaml")
+    elif name.endswith(EXPORTED):
+        if not Path(name).is_file():
+            raise SlimsearchError(f"model '{name}': there is no such file")
+    elif not name.startswith((TORCHVISION, TIMM, FROM_PYTHON)):
+        if ":" not in name:
+            raise SlimsearchError(
+                f"model '{name}' is none of path/to/file.py:function, torchvision:NAME, timm:NAME, runs/NAME:TRIAL "
+                f"and a {EXPORTED} file"
+            )
+        check_name("model", name)
 
 
 def _check_data(name: str) -> None:

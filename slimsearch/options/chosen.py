@@ -86,6 +86,8 @@ def retraining(text: str, numbers: Sequence[int], options: Mapping[str, Any]) ->
     if len(trained) > 1:
         raise SlimsearchError("these models were trained with different hyper-parameters: name some by --models")
     before = _before(text)
+    if before is not None and before.model is not None:
+        raise SlimsearchError(f"'{text}' compressed a network that was trained already: there is nothing to retrain")
     settings = {} if before is None else {name: getattr(before, name) for name in _INHERITED}
     if before is not None:
         settings["epochs"] = before.epochs * LONGER

@@ -38,8 +38,8 @@ FROM_PYTHON = "<python>"
 """Placeholder for an object passed from Python; for a space, ``:`` and its name follow."""
 CHOICES, SPACE_OBJECT = "choices", "space"
 """Names of spaces passed from Python that are not classes."""
-TORCHVISION = "torchvision:"
-"""Prefix of the names of torchvision's weights."""
+TORCHVISION, TIMM, EXPORTED = "torchvision:", "timm:", ".pt2"
+"""Prefixes of the names of torchvision's and timm's models, and the suffix of programs of torch.export."""
 
 
 def _path(text: str) -> str:
@@ -66,6 +66,21 @@ def _folder_or_name(text: str) -> str:
 
 def _file_or_torchvision(text: str) -> str:
     return text if text.startswith(TORCHVISION) else _path(text)
+
+
+def run_and_trial(model: str) -> tuple[str, int] | None:
+    """The run directory and the number of the trial of a model such as ``runs/x:7``; None for other models."""
+    directory, _, number = model.rpartition(":")
+    return (directory, int(number)) if directory and number.isdecimal() else None
+
+
+def _model(text: str) -> str:
+    trial = run_and_trial(text)
+    if trial is not None:
+        return f"{_path(trial[0])}:{trial[1]}"
+    if text.startswith((TORCHVISION, TIMM)):
+        return text
+    return _path(text) if text.endswith(EXPORTED) else absolute_code(text)
 
 
 def _option(default: Any, text: str, absolute: Callable[[str], str] | None = None) -> Any:
@@ -101,6 +116,7 @@ class Configuration:
         "network (train and export), table.csv, or path/to/file.py:function from a candidate to metrics",
         _code_or_table,
     )
+    model: str | None = _option(None, "in place of --space: a trained network, see slimsearch compress", _model)
     dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder", _folder_or_name)
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
     download: bool = _option(False, "fetch the data set into --data-root if it is not there")
@@ -108,6 +124,10 @@ class Configuration:
     drop_duplicates: bool = _option(
         False, "drop training images that are copies of others, and validation images that are copies of test images"
     )
+    mean: str | None = _option(
+        None, "normalization of images: mean of pixel / 255, one number or one per channel; by default the data set's"
+    )
+    std: str | None = _option(None, "normalization of images: standard deviation, as for --mean")
     objectives: str = _option(
         "val_accuracy,latency_ms,size_kib",
         "one or more metrics, comma separated; your own with a direction, such as energy:min",
@@ -155,7 +175,9 @@ class Configuration:
         "any",
         "of int8 files: any (the same results on every x86 processor) or vnni (finer weights, for newer processors)",
     )
-    max_drop: float = _option(0.5, "percentage points of validation accuracy that a stage may lose and still be kept")
+    max_drop: float | None = _option(
+        0.5, "percentage points of validation accuracy that a stage may lose and still be kept"
+    )
     co_search: str | None = _option(
         None,
         "search compression recipes together with architectures, in place of --compress, and rank the compressed "
@@ -241,6 +263,16 @@ class Configuration:
         for wrong, message in _CONFLICTS:
             if wrong(self):
                 raise SlimsearchError(message.format_map(vars(self)))
+
+    @property
+    def subject(self) -> str:
+        """What the run is about, in one word: the space or the given network."""
+        if self.model is None:
+            return re.split("[:.]", self.space)[-1]
+        trial = run_and_trial(self.model)
+        if trial is not None:
+            return f"{Path(trial[0]).name}-{trial[1]}"
+        return Path(self.model).stem if self.model.endswith(EXPORTED) else re.split("[:.]", self.model)[-1]
 
     @property
     def worker_count(self) -> int:
@@ -343,8 +375,20 @@ _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
         "--study '{study}' is the name of a study in --storage, which is missing",
     ),
     (
-        lambda c: not c.space and not c.evaluator.endswith(".csv"),
+        lambda c: not c.space and c.model is None and not c.evaluator.endswith(".csv"),
         "--space is missing: a built-in space, or path/to/file.py:name",
+    ),
+    (
+        lambda c: c.model is not None and (bool(c.space) or c.evaluator != "network"),
+        "'{model}' is the only network of its run: leave out --space and --evaluator",
+    ),
+    (
+        lambda c: c.model is not None and c.architectures is not None,
+        "'{model}' is the only network of its run: leave out --architectures",
+    ),
+    (
+        lambda c: (c.mean is None) != (c.std is None),
+        "--mean and --std are given together, such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
     ),
 )
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
@@ -396,6 +440,11 @@ def space_from_python(name: str) -> str | None:
     if python != FROM_PYTHON:
         return None
     return {CHOICES: "a dict of choices", SPACE_OBJECT: "a Space object"}.get(kind, f"the space {kind}")
+
+
+def model_from_python(name: str) -> bool:
+    """Whether `name` is the placeholder of a network passed from Python."""
+    return name.partition(":")[0] == FROM_PYTHON
 
 
 def pairs(name: str, text: str | None) -> dict[str, float]:

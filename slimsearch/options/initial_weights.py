@@ -1,4 +1,4 @@
-"""Initial weights of networks from a trained network (``--init``)."""
+"""Weights of a trained network: for the networks of a space (``--init``), and for the network that has them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slimsearch.options.configuration import TORCHVISION
 from slimsearch.search_spaces import ModelSpace
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 def initial_weights(source: str, space: ModelSpace, *, download: bool) -> bytes:
@@ -48,15 +48,81 @@ def initial_weights(source: str, space: ModelSpace, *, download: bool) -> bytes:
     return content
 
 
-def _of_torchvision(source: str, download: bool) -> Mapping[str, Tensor]:
+def trained_weights(source: str, module: nn.Module, classes: int, *, download: bool) -> bytes:
+    """All weights of `module`, which were trained before, as safetensors.
+
+    Args:
+        source: as for `initial_weights`; torchvision's weights can have a name, ``torchvision:resnet18:IMAGENET1K_V1``.
+            Files may be checkpoints with the weights under "state_dict" or "model", and names may begin with
+            "module.", as of `torch.nn.DataParallel`.
+        module: the network.
+        classes: of the data set.
+        download: let torchvision download a missing file.
+
+    Raises:
+        SlimsearchError: the file is missing or invalid, lacks weights of `module`, or has others.
+    """
     import torch
+    from safetensors.torch import save
+
+    state = _of_torchvision(source, download) if source.startswith(TORCHVISION) else _of_file(Path(source), "--weights")
+    own = module.state_dict()
+    state = _without_prefix(state, own)
+    what = f"--weights {source}"
+    shapes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state}
+    other = {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}
+    if other:
+        name, (found, wanted) = next(iter(other.items()))
+        if all(now[:1] == (classes,) and was[1:] == now[1:] for was, now in other.values()):
+            raise SlimsearchError(
+                f"{what}: the network was trained for {found[0]} classes ('{name}' is {found}), the data set has "
+                f"{classes}: train it on this data set before it is compressed"
+            )
+        raise SlimsearchError(f"{what}: '{name}' is {found}, and {wanted} in the model")
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in state if name not in own]
+    for names, problem in ((missing, "lack {}of the model"), (unknown, "have {}that the model lacks")):
+        if names:
+            others = f" and {len(names) - 1} more " if len(names) > 1 else " "
+            raise SlimsearchError(f"{what}: they " + problem.format(f"'{names[0]}'{others}"))
+    whole = {name: torch.as_tensor(state.get(name, value)).to(value.dtype) for name, value in own.items()}
+    content: bytes = save({name: value.detach().clone().contiguous() for name, value in whole.items()})
+    return content
+
+
+def torchvision_weights(source: str, option: str = "--init") -> Any:
+    """The trained weights that torchvision has under a name such as ``torchvision:resnet18:IMAGENET1K_V1``.
+
+    Raises:
+        SlimsearchError: there are none.
+    """
     import torchvision
 
-    name = source.removeprefix(TORCHVISION)
+    name, _, version = source.removeprefix(TORCHVISION).partition(":")
     try:
-        weights = torchvision.models.get_model_weights(name).DEFAULT
+        every = torchvision.models.get_model_weights(name)
+        return every[version] if version else every.DEFAULT
+    except KeyError as error:
+        known = ", ".join(one.name for one in every)
+        raise SlimsearchError(f"{option}: torchvision's '{name}' has no weights '{version}'; it has {known}") from error
     except (ValueError, AttributeError) as error:
-        raise SlimsearchError(f"--init {source}: torchvision has no trained '{name}'") from error
+        raise SlimsearchError(f"{option} {source}: torchvision has no trained '{name}'") from error
+
+
+def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """`state` without what wrappers such as DataParallel and torch.compile add before each name."""
+    while state and not state.keys() & own.keys():
+        first = next(iter(state)).partition(".")[0] + "."
+        if not all(name.startswith(first) for name in state):
+            break
+        state = {name.removeprefix(first): value for name, value in state.items()}
+    return state
+
+
+def _of_torchvision(source: str, download: bool) -> Mapping[str, Tensor]:
+    import torch
+
+    weights = torchvision_weights(source)
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     if not path.is_file():
         if not download:
@@ -68,7 +134,7 @@ def _of_torchvision(source: str, download: bool) -> Mapping[str, Tensor]:
     return _of_file(path)
 
 
-def _of_file(path: Path) -> Mapping[str, Tensor]:
+def _of_file(path: Path, option: str = "--init") -> Mapping[str, Tensor]:
     import torch
     from safetensors.torch import load_file
 
@@ -78,11 +144,12 @@ def _of_file(path: Path) -> Mapping[str, Tensor]:
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, safetensors and the file system each have their own
-        raise SlimsearchError(f"--init: cannot read the weights '{path}': {first_line(error)}") from error
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
+        raise SlimsearchError(f"{option}: cannot read the weights '{path}': {first_line(error)}") from error
+    for name in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise SlimsearchError(f"--init: '{path}' has no weights: it is not a mapping from names to tensors")
+        raise SlimsearchError(f"{option}: '{path}' has no weights: it is not a mapping from names to tensors")
     return found
 
 

@@ -53,9 +53,30 @@ def recipe_choices(
     space = RecipeSpace(content, source)
     if not space.choices:
         raise SlimsearchError(f"{source} leaves nothing to choose")
+    if configuration.model is not None:
+        _check_for_given_network(space)
     for candidate in _each_value(space):
         _check(candidate)
     return space
+
+
+def _check_for_given_network(space: RecipeSpace) -> None:
+    if TRAINING in space.content:
+        raise SlimsearchError(
+            f"--recipe-space: the network is trained already, so there is no '{TRAINING}'; stages have a learning_rate"
+        )
+    always = [stage for stage, options in space.content.items() if False not in _listed(options.get("use"))]
+    if always:
+        raise SlimsearchError(
+            f"--recipe-space: '{always[0]}' needs use: [true, false], so that the network as it was is among the "
+            "candidates"
+        )
+
+
+def _listed(values: Any) -> Any:
+    """The values of an option of a recipe space."""
+    values = values.get("values") if isinstance(values, Mapping) else values
+    return values if isinstance(values, list | tuple) else (values,)
 
 
 def text_of(space: RecipeSpace) -> str:

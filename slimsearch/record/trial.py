@@ -95,6 +95,12 @@ class Trial:
         return self.candidate.architecture if self.labels is None else self.labels
 
     @property
+    def given(self) -> bool:
+        """Whether it scores the network that the run was given, as it was: only such a network has no choices."""
+        candidate = self.candidate
+        return self.kind == SEARCH and not (candidate.architecture or candidate.recipe or candidate.training)
+
+    @property
     def unfinished(self) -> bool:
         """Whether the trial is running or paused."""
         return self.state in (RUNNING, PAUSED)

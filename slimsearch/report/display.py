@@ -201,7 +201,9 @@ class Console:
             if model["on_front"]:
                 recipe = recipe_text(model["recipe"])
                 comment = f"  # {recipe}" if recipe else ""
-                self._print(plain(f"{model['architecture']}{comment}"))
+                # A given network has no choices.
+                architecture = f"{model['architecture']}{comment}" if model["architecture"] else recipe or "as given"
+                self._print(plain(architecture))
         folder = plain(shown(result.directory))
         self._print(f"\nmodels:    {folder}/top_models.json")
         self._print(f"report:    {folder}/report.html")

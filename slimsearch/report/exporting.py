@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +13,9 @@ from slimsearch.compression import EXACT, Network, exact_error
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators import DeployedModel
 from slimsearch.files import atomic, write_json
-from slimsearch.names import no_code_from
 from slimsearch.options.chosen import models
-from slimsearch.options.configuration import Configuration, space_from_python
-from slimsearch.reading import mismatch, read_json
 from slimsearch.record import environment
-from slimsearch.search_spaces import ModelSpace
+from slimsearch.report.networks import stored_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,48 +71,6 @@ def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> It
         facts = {**model, "dataset": data["name"], **{name: data[name] for name in _NORMALISATION if name in data}}
         write_json(path.with_suffix(".json"), facts)
         yield Exported(model["trial"], path, error, note)
-
-
-def stored_network(
-    folder: Path, model: Mapping[str, Any], *, space: Any = None, build: Callable[..., Any] | None = None
-) -> Network:
-    """The network of an entry of ``top_models.json``; for an int8 file, the float32 network that was quantized.
-
-    Args:
-        folder: the run directory.
-        model: the entry.
-        space, build: the objects of the space, if the run was started with them from Python.
-
-    Raises:
-        SlimsearchError: the network cannot be built or loaded.
-    """
-    environment = read_json(folder / "environment.json")
-    for given, wanted, what in (
-        (environment, {"dataset": {"input_shape": [int], "classes": str}}, f"'{folder / 'environment.json'}'"),
-        (model, {"architecture": dict, "artifact": str}, "an entry of top_models.json"),
-    ):
-        wrong = mismatch(given, wanted)
-        if wrong is not None:
-            raise SlimsearchError(f"{what} is damaged: {wrong}")
-    file = (folder / model["artifact"]).resolve()
-    if not file.is_relative_to(folder.resolve()):
-        raise SlimsearchError(f"'{model['artifact']}' is not in '{folder}'")
-    data = environment["dataset"]
-    try:
-        classes = len(json.loads(data["classes"]))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise SlimsearchError(f"'{folder / 'environment.json'}' is damaged: its classes are not a list") from error
-    with no_code_from(folder):
-        named = Configuration.read(folder / "config.yaml").space if space is None else space
-        given = space_from_python(named) if isinstance(named, str) else None
-        if given is not None:
-            raise SlimsearchError(
-                f"'{folder}' was begun from Python with {given}; load its networks there: "
-                "slimsearch.load_network(run, model, space=...)"
-            )
-        shape = tuple(data["input_shape"])
-        fresh = ModelSpace.load(named, shape, classes, build).build(model["architecture"])
-    return Network.load(fresh, file.parent)
 
 
 def _images(data: Mapping[str, Any]) -> Tensor:

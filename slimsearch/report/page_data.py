@@ -74,7 +74,7 @@ def page_data(
         shown.append(
             {
                 "number": t.number, "kind": t.kind, "state": t.state,
-                "architecture": _short(architecture_text(t.candidate.architecture)),
+                "architecture": "as given" if t.given else _short(architecture_text(t.candidate.architecture)),
                 "recipe": _short(marked_recipe(t)), "parent": t.parent, "metrics": t.metrics,
                 "on_front": t.number in front, "finalist": bool(t.final), "point": indices,
                 "curve": _thinned([(p["epoch"], p["val_accuracy"]) for p in t.curve if "val_accuracy" in p], points),
@@ -86,7 +86,7 @@ def page_data(
         )  # fmt: skip
     data = {
         "name": directory.name,
-        "space": configuration.space,
+        "space": configuration.model or configuration.space,
         "dataset": environment["dataset"],
         "strategy": configuration.strategy,
         "sampler": configuration.sampler,
@@ -176,11 +176,11 @@ def _sample(trials: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]
 def _finalists(
     directory: Path, trials: Sequence[Trial], models: Sequence[Mapping[str, Any]], ranking: Ranking
 ) -> list[dict[str, Any]]:
-    """Layers, stages, confusion matrix, intervals and ties of each finalist, the best first."""
+    """Layers, stages, confusion matrix, intervals and ties of each finalist: a given network, then the best first."""
     until = time.monotonic() + _DRAWING_SECONDS
     by_number = {t.number: t for t in report_rows(trials, ranking)}
     found = []
-    for model in models[:_MOST_FINALISTS]:
+    for model in sorted(models, key=lambda model: not by_number[model["trial"]].given)[:_MOST_FINALISTS]:
         trial = by_number[model["trial"]]
         layers, note = None, None
         if model["artifact"] and not (directory / model["artifact"]).is_file():

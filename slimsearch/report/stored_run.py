@@ -131,7 +131,7 @@ def _described(run: StoredRun) -> dict[str, Any]:
     accuracies = [t.metrics["val_accuracy"] for t in feasible if "val_accuracy" in t.metrics]
     return {
         "state": run.state,
-        "space": Path(options.space).name or Path(options.evaluator).name,
+        "space": options.subject if options.model else Path(options.space).name or Path(options.evaluator).name,
         "dataset": run.environment["dataset"]["name"],
         "by": f"{options.strategy}, {options.sampler}",
         "searched": run.searched,

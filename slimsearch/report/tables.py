@@ -44,8 +44,10 @@ def marked_recipe(trial: Trial) -> str:
 
 def candidate_text(trial: Trial) -> str:
     """The architecture, and the recipe if there is one: ``feature=256 + prune(sparsity=0.6)``"""
+    if trial.given:
+        return "as given"
     architecture, recipe = architecture_text(trial.candidate.architecture), marked_recipe(trial)
-    return f"{architecture} + {recipe}" if recipe else architecture
+    return " + ".join(filter(None, (architecture, recipe)))
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
@@ -120,7 +122,7 @@ def metric_cells(metrics: Metrics, columns: Mapping[str, tuple[str, str]]) -> li
 
 
 def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
-    """The finalists: those on the front first, marked with an asterisk."""
+    """The finalists: a given network, then those on the front, marked with an asterisk, and the others."""
     from rich.table import Table
 
     front = {t.number for t in ranking.run_front(trials)}
@@ -129,7 +131,7 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
     table.add_column("")
     table.add_column("trial", justify="right")
     table.add_column("architecture, compression", overflow="fold", min_width=20)
-    finalists = [t for t in report_rows(trials, ranking) if t.state != REJECTED]
+    finalists = sorted((t for t in report_rows(trials, ranking) if t.state != REJECTED), key=lambda t: not t.given)
     columns = metric_columns([t.metrics for t in finalists], ranking.objectives)
     for heading, _ in (*columns.values(), *([("score", "")] if product else [])):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -29,7 +29,14 @@ from tests.conftest import SPACES, TINY, Run
 
 Finished = tuple[Path, subprocess.CompletedProcess[str]]
 
-TRAINING = ("run", "retrain", "check")
+TRAINING = ("run", "retrain", "check", "compress")
+NET = """
+from torch import nn
+
+
+def make_net(in_channels, num_classes):
+    return nn.Sequential(nn.Conv2d(in_channels, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+"""
 SMALL = "--trials 2 --epochs 1 --top-k 1 --compress none --samples 5"
 
 
@@ -77,12 +84,19 @@ def test_every_example_of_the_help(
     models = json.loads((finished[0] / "top_models.json").read_text())
     numbers = ",".join(str(model["trial"]) for model in models[:2])
     shutil.copy(finished[0] / models[0]["artifact"], tmp_path / "model.onnx")
+    (tmp_path / "net.py").write_text(NET)
+    uncompressed = next(model["trial"] for model in models if not model["recipe"])
     for pattern, value in (
+        (r"timm:\w+ --weights \S+", "net.py:make_net --mean 0.5 --std 0.25"),
+        (r"(path/to/file\.py:make_net|torchvision:\w+) --weights \S+", "net.py:make_net"),
+        (r"runs/mnist_cnn-20260101-120000:7 --dataset \S+", f"{finished[0]}:{uncompressed} --dataset digits"),
+        (r"--trials 12", "--trials 2"),
         (r"\S+/trials/00007/model\.onnx", "model.onnx"),
         (r"runs/mnist_cnn-20260101-120000", str(finished[0])),
         (r"runs/lenet-20260101-130000", str(other)),
         (r"path/to/file\.py:MyNet", TINY),
         (r"path/to/images --image-size 64", f"{images} --image-size 8"),
+        (r"path/to/images (?=--recipe|--trials)", f"{images} "),
         (r"path/to/image\.png", str(next(images.glob("*/*.png")))),
         (r"path/to/folder", str(images)),
         (r"path/to/runs", str(other.parent)),
@@ -98,6 +112,7 @@ def test_every_example_of_the_help(
         (tmp_path / "runs").symlink_to(other.parent)
     if name in TRAINING and "--resume" not in words:
         small = shlex.split(SMALL)[: 8 if name != "check" else 10]
+        small = small if name != "compress" else ["--epochs", "1"]
         words += [*small, *(["--run-dir", "made"] if name != "check" else [])]
     if "--print-config" in words:
         words = words[: words.index("--print-config") + 1]

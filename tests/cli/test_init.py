@@ -44,7 +44,7 @@ def test_a_search_from_the_weights_of_a_file(run: Run, tmp_path: Path) -> None:
     assert recorded(tmp_path / "again") == trials
     save_file({"conv.weight": torch.zeros(24, 1, 3, 3)}, weights)
     (line,) = run("--resume", "again").stderr.splitlines()
-    assert "--init: the weights are not those that 'again' was begun with" in line
+    assert "the weights are not those that 'again' was begun with" in line
 
 
 def test_torchvisions_file_is_taken_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_a_backbone_is_shrunk(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_is_no_weights(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("no weights")
     torch.save([1, 2], tmp_path / "list.pth")
-    torch.save({"model": {"other.weight": torch.zeros(3)}}, tmp_path / "nested.pth")
+    torch.save({"net": {"other.weight": torch.zeros(3)}}, tmp_path / "nested.pth")
     torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pth")
     for name, message in (
         ("text.pth", "--init: cannot read the weights"),

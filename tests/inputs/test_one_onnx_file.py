@@ -73,7 +73,7 @@ def test_weights_in_another_file(place: str, where: str, digits: Dataset, studen
     with pytest.raises(SlimsearchError, match="in another file"):
         OnnxLogits(file, torch.zeros(2, 1, 8, 8), student)
     with pytest.raises(SlimsearchError, match="in another file"):
-        slimsearch.compress(student, f"distill:teacher={file}:epochs=1", digits)
+        slimsearch.compress(student, f"distill:teacher={file}:epochs=1", digits, run_dir=tmp_path / "run", show=False)
 
 
 @pytest.mark.parametrize("where", ["initializer", "attribute", "subgraph"])

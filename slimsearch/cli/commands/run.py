@@ -22,18 +22,27 @@ _EXAMPLES = (
 
 def parser(program: str) -> CommandParser:
     found = run_parser(program, HELP, _EXAMPLES)
-    found.add_argument(
+    add_accept_changes(found)
+    return found
+
+
+def add_accept_changes(parser: CommandParser) -> None:
+    """The option of the commands that `begin` a run."""
+    parser.add_argument(
         "--accept-changes", action="store_true",
         help="with --resume: go on although code was edited, or classes of an image folder renamed",
     )  # fmt: skip
-    return found
 
 
 def run(options: dict[str, Any]) -> None:
     accept_changes = options.pop("accept_changes")
-    chosen = given(options)
+    begin(given(options), print_config=options["print_config"], accept_changes=accept_changes)
+
+
+def begin(chosen: dict[str, Any], *, print_config: bool, accept_changes: bool) -> None:
+    """Start or resume a run with the chosen options, or print them."""
     resume = chosen.pop("resume", None)
-    if options["print_config"]:
+    if print_config:
         if resume is not None:
             raise SlimsearchError(f"--print-config is for a new run; the options of '{resume}' are in its config.yaml")
         print(as_yaml(Configuration(**chosen)), end="")

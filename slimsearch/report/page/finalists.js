@@ -171,7 +171,7 @@ for (const one of finalists) {
   const inside = el("div", {class: "inside"});
   const card = el("details", {class: "panel finalist", "data-trial": one.trial},
     el("summary", {}, el("span", {class: "who-is"}, mark(trial.group), el("b", {}, `${trial.on_front ? "★ " : ""}Trial ${trial.number}`),
-      el("span", {class: "mono"}, trial.architecture, trial.recipe ? ` + ${trial.recipe}` : "")),
+      el("span", {class: "mono"}, [trial.architecture, trial.recipe].filter(Boolean).join(" + "))),
     el("span", {class: "figures"}, figures.map(name => figure(name)))), inside);
   let drawn = false;
   const fillIn = () => {
