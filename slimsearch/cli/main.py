@@ -13,7 +13,7 @@ from slimsearch.names import built_in_names
 
 _PACKAGE = "slimsearch.cli.commands"
 # In order of use; others follow.
-_ORDER = ("check", "run", "retrain", "report", "compare", "ls", "predict", "export", "dashboard", "completion")
+_ORDER = ("check", "run", "compress", "retrain", "report", "compare", "ls", "predict", "export", "dashboard")
 
 
 def commands() -> dict[str, ModuleType]:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from safetensors.torch import save_file
+import torchvision
+from safetensors.torch import load_file, save_file
 
 import slimsearch
 from slimsearch.cli.commands.compress import with_defaults
@@ -145,6 +147,60 @@ def test_a_program_of_torch_export_is_pruned(trained: Path, tmp_path: Path, run:
     params = [t["result"]["metrics"]["params"] for t in trials.values()]
     assert params[0] == sum(p.numel() for p in module.parameters())
     assert params[1] < params[0]
+
+
+def test_from_python_each_stage_has_a_verdict(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+    names: dict[str, Callable[[], torch.nn.Module]] = {}
+    exec(MODEL, names)  # type: ignore[arg-type]
+    module = names["make_net"]().eval()
+    module.load_state_dict(load_file(trained / "net.safetensors"))
+    options = {"epochs": 1, "run_dir": tmp_path / "run", "show": False}
+    found = slimsearch.compress(module, "prune:sparsity=0.9,quantize", digits, max_drop=1, **options)
+    pruned, quantized = found.stages
+    assert not pruned.kept, "a tenth of the channels after one epoch"
+    assert "more than --max-drop 1" in pruned.verdict
+    assert pruned.metrics["params"] < found.before["params"]
+    assert quantized.recipe.keys() == {"quantize"}
+    assert found.before["val_accuracy_low"] < found.before["val_accuracy"] < found.before["val_accuracy_high"]
+    assert slimsearch.accuracy(found.path, digits, digits.validation) == found.after["val_accuracy"]
+    assert (found.after["size_kib"] < found.before["size_kib"]) == quantized.kept
+    with torch.no_grad():
+        images = digits.normalise(digits.validation.images)
+        assert (found.module(images).argmax(1) == module(images).argmax(1)).float().mean() > 0.9
+    lines = str(found).splitlines()
+    assert all(word in str(found) for word in ("as given", "prune", "quantize"))
+    assert str(found.path) in lines[-1]
+    everything = slimsearch.compress(
+        module, "prune:sparsity=0.9", digits, epochs=1, run_dir=tmp_path / "all", show=False
+    )
+    assert everything.stages[0].kept
+    assert everything.after["params"] == pruned.metrics["params"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["torchvision", "timm"])
+def test_a_model_of_a_library(kind: str, run: Run, tmp_path: Path) -> None:
+    """Digits become colors, and the declared normalization is that of the file."""
+    name = "mobilenet_v3_small"
+    if kind == "torchvision":
+        module = torchvision.models.mobilenet_v3_small(num_classes=10)
+        words = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
+    else:
+        timm = pytest.importorskip("timm")
+        name, words = "mobilenetv3_small_050", []
+        module = timm.create_model(name, num_classes=10)
+    save_file(module.state_dict(), tmp_path / "net.safetensors")
+    words += ["--weights", "net.safetensors", "--dataset", "digits", "--image-size", "32", "--epochs", "1"]
+    done = run(f"{kind}:{name}", *words, "--trials", "4", "--run-dir", "run", command="compress")
+    assert done.returncode == 0, done.stderr
+    model = _model(tmp_path / "run", 0)
+    metadata = {
+        entry.key: entry.value for entry in onnx.load(str(tmp_path / "run" / str(model["artifact"]))).metadata_props
+    }
+    assert json.loads(metadata["mean"]) == [0.485, 0.456, 0.406]
+    assert sum(p.numel() for p in slimsearch.load_network(tmp_path / "run", model).parameters()) == sum(
+        p.numel() for p in module.parameters()
+    )
 
 
 def _prepared(digits: Dataset, **options: object) -> Dataset:
