@@ -199,6 +199,8 @@ def _check_objects(configuration: Configuration, objects: PythonObjects, path: P
     missing = objects.missing(configuration)
     if missing is not None:
         what, argument = missing
+        if argument == "model":
+            raise SlimsearchError(f"'{path}' was begun by slimsearch.compress with {what}: compress it there again")
         raise SlimsearchError(
             f"'{path}' was begun from Python with {what}; resume it there: "
             f"slimsearch.resume('{path}', {argument}=...) with the same"
