@@ -16,13 +16,14 @@ from tests.faults.processes import Process, errors, finished
 pytestmark = pytest.mark.faults
 
 WAYS = f"{ROOT / 'tests' / 'faults' / 'wrong.py'}:Ways"
+FIRST_STEP = "SlimsearchError: the network fails in training mode on 2 images of 1x8x8, float32, its only argument"
 SAID = {
-    "raises": "RuntimeError: it gave up",
-    "badly": "Unspeakable",
-    "exits": "SystemExit: enough, in the middle of the trial",
+    "raises": f"{FIRST_STEP}: RuntimeError: it gave up",
+    "badly": f"{FIRST_STEP}: Unspeakable",
+    "exits": f"{FIRST_STEP}: SystemExit: enough",
     "interrupts": "KeyboardInterrupt",
     "hangs": "took longer than --trial-timeout 30 s",
-    "nan": "SlimsearchError: the loss is nan in epoch 1, at a learning rate of up to 0.005: lower --learning-rate",
+    "nan": "SlimsearchError: the network cannot be trained: a logit is nan or infinity in the first step",
     "memory": ".*(can't allocate memory|MemoryError).*",
     "killed": r"its worker process died \(killed by SIGKILL: perhaps the machine's memory was used up\)",
     "crashes": r"its worker process died \(killed by SIGSEGV\)",
