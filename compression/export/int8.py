@@ -58,7 +58,7 @@ def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Qua
         reduce_range=plan.target == "any",
         calibrate_method=methods.get(plan.calibration, CalibrationMethod.MinMax),
         extra_options={"TensorQuantOverrides": overrides} if overrides else {},
-        nodes_to_exclude=[*_float_nodes(prepared, plan.keep_float), *_wide_norms(prepared)],
+        nodes_to_exclude=[*_with_followers(prepared, _float_nodes(prepared, plan.keep_float)), *_wide_norms(prepared)],
     )
     return quantized
 
@@ -87,6 +87,22 @@ def _float_nodes(prepared: Path, which: str) -> list[str]:
     if missing:
         raise SlimsearchError(f"layer '{missing[0]}' cannot stay in float32: the file has no layer of that name")
     return [found[name] for name in wanted]
+
+
+def _with_followers(prepared: Path, chosen: list[str]) -> list[str]:
+    """Names of the chosen nodes, and of those without weights that read results of these nodes alone."""
+    import onnx
+
+    graph = onnx.load(str(prepared)).graph
+    weighted, constants = [n.name for n in _weighted(graph)], {tensor.name for tensor in graph.initializer}
+    produced: set[str] = set()
+    found = []
+    for node in graph.node:
+        read = [name for name in node.input if name and name not in constants]
+        if node.name in chosen or (node.name not in weighted and read and produced.issuperset(read)):
+            found.append(node.name)
+            produced.update(node.output)
+    return found
 
 
 def weighted_layers(graph: onnx.GraphProto) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,12 @@ def test_the_layers_that_help_the_file_most_stay_in_float(tmp_path: Path) -> Non
     assert plan is not None
     assert plan.keep_float == "stem wide" == " ".join(min(pairs, key=pairs.__getitem__))
     assert _changed(module, plan.keep_float, tmp_path / "kept.onnx") <= 0.12
+
+
+def test_nothing_is_rounded_between_layers_in_float(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    assert _changed(Uneven().eval(), "stem wide next fc", path) == 0
+    assert "QuantizeLinear" not in [node.op_type for node in onnx.load(path).graph.node]
 
 
 def test_no_layer_stays_in_float_without_need() -> None:
