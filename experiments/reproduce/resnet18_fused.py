@@ -25,7 +25,7 @@ FLOW = "ResNet-18, CIFAR-10, fused"
 BASE_EPOCHS, FUSED_EPOCHS = 30, 14
 SETTINGS = TrainingSettings(batch_size=128, learning_rate=4e-3, weight_decay=0.05, augmentation="shift-flip")
 TARGET = "prune:params=2800000:importance=taylor:schedule=agp:ramp=0.4:learning_rate=0.002"
-OTHERS = "+dynamic_layerwise:weight=0.3+distill:weight=0.3+qat"
+OTHERS = "+dynamic_layerwise:weight=0.3+distill:weight=0.3+qat:learning_rate=0.002"
 # Half of the channels of every layer, as the tutorial; or whatever is worth least for each parameter, wherever it is.
 FUSED = {
     "fused": f"{TARGET}{OTHERS}",
