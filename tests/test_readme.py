@@ -86,7 +86,14 @@ def test_every_python_block_is_run_by_a_test() -> None:
     assert BEFORE.keys() == AFTER.keys()
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "RUN_DIR" not in c])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(c, marks=pytest.mark.slow) if "ray" in c or "--image-size" in c else c
+        for c in COMMANDS
+        if "RUN_DIR" not in c
+    ],
+)
 def test_commands(command: str, run: Run, folder: Path) -> None:
     words = [
         word if not word.startswith("prune:") else word.replace("epochs=5", "epochs=1") for word in shlex.split(command)

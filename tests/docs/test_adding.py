@@ -34,7 +34,14 @@ def test_commands_of_slimsearch(command: str, run: Run, folder: Path) -> None:
     assert (folder / "run" / "top_models.json").exists()
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("python ")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=pytest.mark.slow) if "pytest" in command else command
+        for command in COMMANDS
+        if command.startswith("python ")
+    ],
+)
 def test_commands_of_python(command: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, *command.split()[1:]],

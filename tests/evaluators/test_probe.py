@@ -241,6 +241,7 @@ def everything(network: EndsAfter, digits: Dataset, folder: Path) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_module_that_exits_at_any_call(digits: Dataset, tmp_path: Path) -> None:
     """Nothing that a module raises ends the process; each is one line that says what has failed."""
     assert everything(EndsAfter(0, SystemExit()), digits, tmp_path) is None

@@ -78,6 +78,7 @@ def test_recipes_are_searched_resumed_and_handed_out(recipes: Path, run: Run, tm
         slimsearch.build(TINY, model["architecture"], input_shape=(1, 8, 8))
 
 
+@pytest.mark.slow
 def test_a_trained_parent_is_trained_once(recipes: Path, run: Run, tmp_path: Path) -> None:
     """Four recipes on each of six architectures: one of four trains."""
     recipes.write_text("prune:\n  use: [true, false]\n  epochs: 1\nquantize:\n  use: [true, false]\n")

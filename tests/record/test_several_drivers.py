@@ -216,6 +216,7 @@ def test_an_unreachable_server_is_said_soon(run: Run) -> None:
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.slow
 def test_who_joins_must_search_the_same(run: Run, run_apart: Run, tmp_path: Path) -> None:
     words = ["--space", TINY, *FAST, "--compress", "none", "--storage", "sqlite:///study.db", "--study", "tiny"]
     first = run(*words, "--run-dir", "a", "--trials", "2")

@@ -208,7 +208,7 @@ def test_ctrl_c_while_tune_runs_is_ctrl_c(tmp_path: Path, cluster: None, monkeyp
     [
         ("ray.tune.search.optuna:OptunaSearch", "score:max,cost:min"),
         pytest.param("ray.tune.search.basic_variant:BasicVariantGenerator", "score:max", marks=pytest.mark.slow),
-        ("mine.py:Descending", "score:max"),
+        pytest.param("mine.py:Descending", "score:max", marks=pytest.mark.slow),
     ],
 )
 def test_a_searcher_of_tune_proposes(
