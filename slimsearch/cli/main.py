@@ -7,9 +7,12 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from slimsearch.cli.exit_code import MISTAKE, exit_code, say
-from slimsearch.errors import did_you_mean
-from slimsearch.names import built_in_names
+try:
+    from slimsearch.cli.exit_code import MISTAKE, exit_code, say
+    from slimsearch.errors import did_you_mean
+    from slimsearch.names import built_in_names
+except KeyboardInterrupt:  # Ctrl-C while the program is loaded
+    raise SystemExit(130) from None
 
 _PACKAGE = "slimsearch.cli.commands"
 # In order of use; others follow.
