@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,8 @@ def merge_branches(model: onnx.ModelProto) -> int:
     """
     merged = 0
     _drop_zeros(model.graph)
-    while _merge_one(model):
+    sizes = _sizes(model)  # a merged convolution has the name and the size of its sum
+    while _merge_one(model, sizes):
         merged += 1
     return merged
 
@@ -71,7 +73,7 @@ def _drop_zeros(graph: onnx.GraphProto) -> None:
             graph.node.remove(node)
 
 
-def _merge_one(model: onnx.ModelProto) -> bool:
+def _merge_one(model: onnx.ModelProto, sizes: Mapping[str, tuple[int | None, ...]]) -> bool:
     import onnx
     from onnx import numpy_helper
 
@@ -79,7 +81,6 @@ def _merge_one(model: onnx.ModelProto) -> bool:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     producers = {output: node for node in graph.node for output in node.output}
     uses = Counter([name for node in graph.node for name in node.input] + [value.name for value in graph.output])
-    sizes = _sizes(model)
     for position, node in enumerate(graph.node):
         if node.op_type != "Add" or any(uses[name] != 1 or name not in producers for name in node.input):
             continue

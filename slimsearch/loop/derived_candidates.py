@@ -25,8 +25,8 @@ class DerivedCandidates:
     """
 
     def __init__(self, space: Space, sampler: Sampler, objectives: Sequence[Objective]) -> None:
-        derives = getattr(sampler, "scores_derived", True)
-        self._space = space if derives and isinstance(space, JointSpace) else None
+        joint = space if isinstance(space, JointSpace) and space.steps is not None else None
+        self._space = joint if getattr(sampler, "scores_derived", True) else None
         self._objectives = objectives
         self._waiting: deque[tuple[dict[str, object], int]] = deque()
         self._seen: set[str] = set()

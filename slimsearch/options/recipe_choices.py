@@ -48,7 +48,8 @@ def recipe_choices(
         }
     source = _source(configuration.co_search)
     if own:
-        content = {TRAINING: {**content.get(TRAINING, {}), **own}, **content}
+        content = {TRAINING: {}, **content}
+        content[TRAINING] = {**content[TRAINING], **own}
         source = f"{source} with the training of the space" if len(content) > 1 else "the training of the space"
     space = RecipeSpace(content, source)
     if not space.choices:

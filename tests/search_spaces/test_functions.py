@@ -18,7 +18,10 @@ from torch import nn
 import slimsearch
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective, Outcome
+from slimsearch.evaluators.datasets import Dataset
 from slimsearch.loop.search import ArchitectureSearch, Budget
+from slimsearch.options.configuration import Configuration
+from slimsearch.options.recipe_choices import recipe_choices
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
@@ -371,3 +374,12 @@ def test_layers_that_a_choice_affects() -> None:
     assert layers["rate"] == ["2"]  # the dropout behind a convolution and its activation
     assert layers["width0"] == ["0", "4"]  # the convolution, and the last layer
     assert space_of(defined.of_choices).affected_layers()["act"] == ["1"]
+
+
+@pytest.mark.parametrize("recipes", [None, '{"training": {"learning_rate": [0.5], "warm_up": [0.1, 0.2]}}'])
+def test_training_hyperparameters_of_the_space_take_precedence(recipes: str | None, digits: Dataset) -> None:
+    configuration = Configuration(space="lenet", search_hyperparameters=True, co_search=recipes)
+    found = recipe_choices(configuration, digits, {"learning_rate": [0.001, 0.002]})
+    assert found is not None
+    assert found.content["training"]["learning_rate"] == [0.001, 0.002]
+    assert len(found.content["training"]["warm_up"]) > 1
