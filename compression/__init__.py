@@ -14,6 +14,7 @@ else:
     from slimsearch.compression._recipe import PlainRecipe, Recipe, RecipeStage, StageGroup
     from slimsearch.compression._replaced import SIGN_INPUT
     from slimsearch.compression._stage import AfterStep, LossTerm, Part, Stage, Training, TrainingStage, train_together
+    from slimsearch.compression.elastic.elastic_network import ElasticNetwork
     from slimsearch.compression.export.agreement import EXACT, exact_error, parity_error
     from slimsearch.compression.export.packing import pack, unpack
     from slimsearch.compression.export.to_onnx import export_onnx
@@ -21,8 +22,8 @@ else:
     from slimsearch.compression.quantization.plan import LearnedRange, Quantization
 
     __all__ = [
-        "EXACT", "SIGN_INPUT", "AfterStep", "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe",
-        "Quantization", "Recipe", "RecipeStage", "Stage", "StageGroup", "Training", "TrainingStage", "exact_error",
-        "export_onnx", "layout_for", "onnxruntime_session", "pack", "parity_error", "read_onnx", "session_options",
-        "set_layout", "train_together", "unpack",
+        "EXACT", "SIGN_INPUT", "AfterStep", "ElasticNetwork", "LearnedRange", "LossTerm", "Network", "Part",
+        "PlainRecipe", "Quantization", "Recipe", "RecipeStage", "Stage", "StageGroup", "Training", "TrainingStage",
+        "exact_error", "export_onnx", "layout_for", "onnxruntime_session", "pack", "parity_error", "read_onnx",
+        "session_options", "set_layout", "train_together", "unpack",
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._dead_taps import LiveTaps, live_taps, remove_taps
 from slimsearch.compression._plain_module import copy_module, fold_parametrizations, has_parametrizations, unwrapped
-from slimsearch.compression._replaced import make_replacement, replace_layer
+from slimsearch.compression._replaced import IDENTITY, make_replacement, replace_layer
 from slimsearch.compression.quantization.plan import Quantization
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.files import atomic, write_json
@@ -91,7 +91,7 @@ class Network:
         """This network without the taps of kernels that only meet padding (see `live_taps`), which gives the same.
 
         Layers keep all taps in a network that fails on such an input, gives other results without the taps, since it
-        uses a weight in another way too, or has replaced layers.
+        uses a weight in another way too, or has replaced layers other than skipped blocks.
 
         Args:
             input_shape: (C, H, W) of all inputs.
@@ -105,7 +105,7 @@ class Network:
         if known is not None and list(known["input_shape"]) != list(input_shape):
             made, asked = ("x".join(map(str, shape)) for shape in (known["input_shape"], input_shape))
             raise SlimsearchError(f"the network was compressed for inputs of {made}, not {asked}")
-        if known is not None or "replaced" in self.structure:
+        if known is not None or set(self.structure.get("replaced", {}).values()) - {IDENTITY}:
             return self
         device = next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
         generator = None if device.type == "meta" else torch.Generator(device).manual_seed(0)

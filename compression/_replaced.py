@@ -9,7 +9,7 @@ from slimsearch.errors import SlimsearchError
 if TYPE_CHECKING:
     from torch import nn
 
-FACTORED, SIGN_INPUT = "factored", "sign-input"
+FACTORED, SIGN_INPUT, IDENTITY = "factored", "sign-input", "identity"
 
 
 def make_replacement(kind: str, layer: nn.Module) -> nn.Module:
@@ -18,6 +18,7 @@ def make_replacement(kind: str, layer: nn.Module) -> nn.Module:
     "factored": two layers for a Linear or a 1x1 Conv2d, the first without bias; three for another Conv2d: 1x1, its
     kernel, 1x1.
     "sign-input": the signs of the input relative to thresholds, then `layer`.
+    "identity": the input.
 
     Raises:
         SlimsearchError: the kind is unknown, or does not apply to the layer.
@@ -25,6 +26,8 @@ def make_replacement(kind: str, layer: nn.Module) -> nn.Module:
     import torch
     from torch import nn
 
+    if kind == IDENTITY:
+        return nn.Identity()
     if kind == SIGN_INPUT and isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
         from slimsearch.compression.bnn import Sign
 

@@ -69,10 +69,12 @@ class Given:
     Attributes:
         initial: builds the module with the weights that its training began with; None: unknown.
         teacher: the network for ``teacher=best``; None: the most accurate one of the run.
+        elastic: gives the network its architecture; None: architectures are empty.
     """
 
     initial: Callable[[], nn.Module] | None = None
     teacher: Network | None = None
+    elastic: compression.ElasticNetwork | None = None
 
 
 @dataclass
@@ -101,7 +103,8 @@ class NetworkEvaluator:
         cache: folder for trained and partly compressed networks that several candidates with one seed have in common;
             None: no cache.
         initial: initial weights, copied as far as their shapes match; safetensors.
-        given: the networks of `space` are trained already, and are not trained here; None: they are not.
+        given: the networks of `space` are trained already; here, those with an architecture of their own are trained
+            further; None: they are not trained.
     """
 
     space: Architectures
@@ -149,6 +152,8 @@ class NetworkEvaluator:
             if task.start is None:
                 module, share = self._initialized(task.candidate.architecture, task.seed)
                 network = Network(module.eval())
+                if self.given is not None and self.given.elastic is not None:
+                    network = self.given.elastic.apply(network, task.candidate.architecture)
                 if self.initial is not None:
                     inherited["inherited_share"] = share
                 rehearsed = not self._is_trained(cache, task)
@@ -169,7 +174,8 @@ class NetworkEvaluator:
             network.save(task.directory)
             # Nothing was trained: the file itself shows whether the candidate is ruled out.
             # A given network itself is scored whatever its costs, to compare others with it.
-            silent = rehearsed or (self.given is not None and not task.candidate.recipe)
+            candidate = task.candidate
+            silent = rehearsed or (self.given is not None and not candidate.recipe and not candidate.architecture)
             metrics, continues = self._score(network, task, pipeline, patience, _no_report if silent else report)
             if not continues:
                 return Outcome(metrics)
@@ -197,7 +203,7 @@ class NetworkEvaluator:
 
     def _trained(self, network: Network, task: Task, pipeline: NetworkPipeline, cache: NetworkCache | None) -> Network:
         """The trained `network` of a task without a start."""
-        if self.given is not None:
+        if self.given is not None and not task.candidate.architecture:
             return network
         return self._cached(cache, task, {}, lambda: self.learn(network, task, pipeline.image_training()))
 
@@ -218,7 +224,7 @@ class NetworkEvaluator:
             stages |= group.to_dict()
             if trainings > 0:
                 trained = dict(stages)
-        if self.given is not None and not trained:
+        if self.given is not None and not trained and not task.candidate.architecture:
             return True
         return cache is not None and _depends_on(task, trained) in cache
 
@@ -232,6 +238,8 @@ class NetworkEvaluator:
             return network
         origin = task.seed if task.start is None else task.start.seed
         teachers = {"parent": network}
+        if self.given is not None and self.given.elastic is not None:
+            teachers["parent"] = Network(self.space.build({}, origin).eval())
         if self.given is not None and self.given.teacher is not None:
             teachers["best"] = self.given.teacher
         elif task.teacher is not None:

@@ -1,6 +1,7 @@
 """Search spaces: one shipped space per file, and adapters for NNI model spaces, choices, recipes and fixed models."""
 
 from slimsearch.search_spaces._choice_space import ChoiceSpace, Subset
+from slimsearch.search_spaces._elastic_space import ElasticSpace
 from slimsearch.search_spaces._exported_program import read_program
 from slimsearch.search_spaces._fixed_model import FixedModel
 from slimsearch.search_spaces._functions.defined_space import DefinedSpace
@@ -13,7 +14,7 @@ from slimsearch.search_spaces._recipe_space import HYPERPARAMETERS, RecipeSpace
 from slimsearch.search_spaces._space import Ancestor, Candidate, Choice, Point, Space
 
 __all__ = [
-    "HYPERPARAMETERS", "Ancestor", "Candidate", "Choice", "ChoiceSpace", "DefinedSpace", "Edge", "FixedModel",
-    "FromSample", "Graph", "JointSpace", "ModelSpace", "NniSpace", "ParameterSpace", "Point", "RecipeSpace", "Space",
-    "Subset", "import_nni", "name_of", "read_program",
+    "HYPERPARAMETERS", "Ancestor", "Candidate", "Choice", "ChoiceSpace", "DefinedSpace", "Edge", "ElasticSpace",
+    "FixedModel", "FromSample", "Graph", "JointSpace", "ModelSpace", "NniSpace", "ParameterSpace", "Point",
+    "RecipeSpace", "Space", "Subset", "import_nni", "name_of", "read_program",
 ]  # fmt: skip

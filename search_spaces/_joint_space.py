@@ -64,7 +64,7 @@ class JointSpace(Space):
     def candidate(self, point: Point) -> Candidate:
         architecture, recipe = self._split(point)
         found = self.recipes.candidate(recipe)
-        return Candidate(self.architectures.canonical(architecture), found.recipe, found.training)
+        return Candidate(self.architectures.candidate(architecture).architecture, found.recipe, found.training)
 
     def point(self, candidate: Candidate) -> dict[str, Any]:
         return {**self.architectures.point(candidate), **self.recipes.point(candidate)}
@@ -91,10 +91,11 @@ class JointSpace(Space):
         if self.steps is None:
             return
         candidate = self.candidate(point)
+        architecture = self.architectures.point(candidate)
         for _ in range(_OTHER_RECIPES):
             recipe = self.recipes.sample(rng)
             if self.recipes.candidate(recipe).training == candidate.training:
-                yield {**candidate.architecture, **recipe}
+                yield {**architecture, **recipe}
         for network, _ in self._networks(candidate, self.steps):
             own = self._point(network)
             if own is None:
@@ -102,7 +103,7 @@ class JointSpace(Space):
             yield own
             for recipe in self.recipes.neighbours(self._split(own)[1], rng):
                 if self.recipes.candidate(recipe).training == network.training:
-                    yield {**network.architecture, **recipe}
+                    yield {**architecture, **recipe}
 
     def derived_points(self, point: Point) -> Iterator[dict[str, Any]]:
         """Up to 16 recipes without training for each network in the lineage of `point`.
@@ -112,11 +113,12 @@ class JointSpace(Space):
         if self.steps is None:
             return
         candidate = self.candidate(point)
+        architecture = self.architectures.point(candidate)
         for network, trainings in self._networks(candidate, self.steps):
             if trainings > 0:
                 recipes = self._recipes_by_network.get(_network_key(network), ())
                 for recipe in recipes[:: -(-len(recipes) // _DERIVED) or 1]:
-                    yield {**candidate.architecture, **recipe}
+                    yield {**architecture, **recipe}
 
     def untrained_stages(self, point: Point) -> PlainRecipe:
         """The stages of the recipe after the last one with training, such as its number format."""

@@ -271,13 +271,14 @@ class Space(ABC):
     def _changed(
         self, active: Point, choice: Choice, value: Any, rng: np.random.Generator | None
     ) -> dict[str, Any] | None:
-        """`active` with another value of one choice; None if that is not in the space."""
+        """`active` with another value of one choice; None if that is not in the space, or the same network."""
         filled = {
             c.label: active.get(c.label, c.values[int(rng.integers(len(c.values)))] if rng is not None else c.values[0])
             for c in self.choices
         }
         filled[choice.label] = value
-        return self._canonical_or_none(filled)
+        changed = self._canonical_or_none(filled)
+        return None if changed == active else changed
 
     def _canonical_or_none(self, point: Point) -> dict[str, Any] | None:
         try:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from slimsearch.compression import Network
     from slimsearch.evaluators import NetworkPipeline
     from slimsearch.evaluators.datasets import Dataset, Split
+    from slimsearch.loop.problem import GivenFromPython
     from slimsearch.record.trial import Result
     from slimsearch.report.compressed import Compressed
 
@@ -31,8 +32,8 @@ def search(
 
     Args:
         space: a function ``define(trial)`` that returns a network, an NNI ModelSpace class, or a name as on the command
-            line; with `build` or `evaluate` also a dict from label to values, with `evaluate` also a
-            `slimsearch.search_spaces.Space`.
+            line; or a trained network, as for `compress`, whose channels, blocks and recipe are searched; with `build`
+            or `evaluate` also a dict from label to values, with `evaluate` also a `slimsearch.search_spaces.Space`.
         dataset: a name, the path of an image folder, ``(images, labels)`` (and ``test_images, test_labels``), or a
             PyTorch data set of ``(image, label)`` pairs.
         build: a function that makes the network of one value for each label of `space`, given by name.
@@ -49,13 +50,18 @@ def search(
     """
     from slimsearch.loop import job
     from slimsearch.loop.problem import PythonObjects
-    from slimsearch.options.configuration import FROM_PYTHON, Configuration
+    from slimsearch.options.configuration import FINE_TUNING, FROM_PYTHON, Configuration
     from slimsearch.report.display import Console
 
     named_space, named_data = isinstance(space, str), isinstance(dataset, str | Path)
-    base = Configuration(space=space if named_space else FROM_PYTHON, evaluator=options.pop("evaluator", "network"))
+    network = _given(space)
+    if network is not None:
+        base = Configuration(model=FROM_PYTHON, elastic=True, co_search="elastic", **FINE_TUNING)
+    else:
+        base = Configuration(space=space if named_space else FROM_PYTHON, evaluator=options.pop("evaluator", "network"))
     configuration = base.replace(**({"dataset": str(dataset)} if named_data else {}), **options)
-    objects = PythonObjects(None if named_space else space, None if named_data else dataset, evaluate, build)
+    space = None if named_space or network is not None else space
+    objects = PythonObjects(space, None if named_data else dataset, evaluate, build, network)
     return job.start(configuration, objects, display=Console() if show else None)
 
 
@@ -74,7 +80,8 @@ def resume(
 
     Args:
         run_dir: the run directory.
-        space, dataset, build, evaluate: the Python objects that the run was started with, if any.
+        space, dataset, build, evaluate: the Python objects that the run was started with, if any; `space` may be a
+            trained network.
         show: show the live display of the command line.
         accept_changes: go on with code that was edited and classes that were renamed since the run was started.
         options: new values of options that ``--help`` marks "also with --resume", such as ``trials=40``.
@@ -86,7 +93,8 @@ def resume(
     from slimsearch.loop.problem import PythonObjects
     from slimsearch.report.display import Console
 
-    objects = PythonObjects(space, dataset, evaluate, build)
+    network = _given(space)
+    objects = PythonObjects(space if network is None else None, dataset, evaluate, build, network)
     display = Console() if show else None
     return job.resume(Path(run_dir), options, objects, display=display, accept_changes=accept_changes)
 
@@ -229,6 +237,24 @@ def export(network: nn.Module | Network | Compressed, path: str | Path, dataset:
         return pipeline.export(converted, Path(path))
     except (OSError, TypeError, ValueError) as error:
         raise SlimsearchError(f"cannot write '{path}': {describe_error(error)}") from error
+
+
+def _given(space: Any) -> GivenFromPython | None:
+    """The trained network to search around, if `space` is one."""
+    if space is None or isinstance(space, str | Mapping):
+        return None
+    from torch import nn
+
+    from slimsearch.compression import Network
+    from slimsearch.loop.problem import GivenFromPython
+    from slimsearch.report.compressed import Compressed
+
+    if not isinstance(space, nn.Module | Network | Compressed):
+        return None
+    network = _network(space)
+    if network.quantization is not None:
+        raise SlimsearchError("the model is quantized already: search around the one that it was made from")
+    return GivenFromPython(network.module)
 
 
 def _network(model: nn.Module | Network | Compressed) -> Network:

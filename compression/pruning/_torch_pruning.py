@@ -7,6 +7,7 @@ Source: DepGraph (Fang et al. 2023). Used of torch-pruning 1.5 and 1.6:
   and `idxs` with `dep.layer` and `dep.pruning_fn`; `Group.prune`; the functions ``prune_..._channels``.
 - the undocumented `root_idxs` of an item: the channel of the group's root for each of the item's channels.
 - `dep.target.type` and the slice's `step`, to recognize slices that take every other channel.
+- the function ``index_mapping.update_reshape_index_mapping``, which fails at the channel shuffles of ShuffleNetV2.
 - the class `Group` that `get_pruning_group` makes, with `add_dep`, to end a search that would not end.
 - the local variable ``node`` of the function in which an analysis fails, to name the layers in the message; without it
   the message has only the reason.
@@ -110,7 +111,8 @@ class Dependencies:
         import torch_pruning
 
         self._most = _MOST_CHANNELS
-        with warnings.catch_warnings():
+        self._unmapped: set[Any] = set()  # nodes of operations through which channels cannot be followed
+        with warnings.catch_warnings(), self._reshapes():
             warnings.simplefilter("ignore")  # about parameters without a layer, which torch-pruning handles
             self._graph = torch_pruning.DependencyGraph().build_dependency(module, images)
 
@@ -140,7 +142,7 @@ class Dependencies:
             members = tuple(self._member(item) for item in group)
             written = [member.layer for member in members if member.outputs]
             grouped += written
-            if any(self._takes_every_other(item) for item in group):
+            if any(self._takes_every_other(item) or item.dep.target in self._unmapped for item in group):
                 lost.append(layer)
             elif excluded not in written:
                 found.append(self._group(members))
@@ -155,7 +157,7 @@ class Dependencies:
     def _pruning_group(self, layer: nn.Module, channels: Sequence[int], *, outputs: bool = True) -> Any:
         pruner = self._graph.get_pruner_of_module(layer)
         function = pruner.prune_out_channels if outputs else pruner.prune_in_channels
-        with self._bounded():
+        with self._bounded(), self._reshapes():
             return self._graph.get_pruning_group(layer, function, list(channels))
 
     def _group(self, members: tuple[Member, ...]) -> Group:
@@ -196,6 +198,25 @@ class Dependencies:
 
         target = item.dep.target
         return bool(target.type == ops.OPTYPE.SLICE and target.module.step != 1)
+
+    @contextlib.contextmanager
+    def _reshapes(self) -> Iterator[None]:
+        """Notes the nodes of reshapes at which torch-pruning divides by zero, as in channel shuffles."""
+        from torch_pruning.dependency import index_mapping
+
+        update = index_mapping.update_reshape_index_mapping
+
+        def noted(graph: Any, node: Any) -> None:
+            try:
+                update(graph, node)
+            except ZeroDivisionError:
+                self._unmapped.add(node)
+
+        index_mapping.update_reshape_index_mapping = noted
+        try:
+            yield
+        finally:
+            index_mapping.update_reshape_index_mapping = update
 
     @contextlib.contextmanager
     def _bounded(self) -> Iterator[None]:

@@ -49,6 +49,23 @@ class _Ranked:
         return self.group.width
 
 
+@dataclass(frozen=True)
+class CoupledChannels:
+    """Channels of several layers that are cut together.
+
+    Attributes:
+        layer: name of the group's root.
+        width: number of channels of the root.
+        written: names of the layers that produce the channels.
+        members: names of the layers that produce or read them.
+    """
+
+    layer: str
+    width: int
+    written: tuple[str, ...]
+    members: tuple[str, ...]
+
+
 class Channels:
     """The groups of channels of a module that can be removed.
 
@@ -283,41 +300,68 @@ class Channels:
         return Cut(group.layer, group.group.outputs, channels, written, read)
 
     def cut(self, module: nn.Module, cuts: Sequence[Cut]) -> dict[str, tuple[int, ...]]:
-        """Remove the channels from `module`, in place.
+        """Remove channels from `module`, see `remove_channels`."""
+        return remove_channels(module, cuts, self._images)
 
-        Returns:
-            the removed output channels of each layer, by name.
+    @property
+    def cuttable(self) -> list[CoupledChannels]:
+        """The groups of channels that can be cut, in the order of their layers."""
+        return [
+            CoupledChannels(
+                group.layer, group.width, tuple(dict.fromkeys(self._layers(group))),
+                tuple(dict.fromkeys(self._member_names(group))),
+            )
+            for group in sorted(self._groups, key=self._position)
+        ]  # fmt: skip
 
-        Raises:
-            SlimsearchError: the network fails without them, or its outputs differ from those with the channels at zero.
-        """
-        import torch
+    @property
+    def kept_whole(self) -> tuple[str, ...]:
+        """The layers that keep all channels, with the reasons."""
+        return tuple(self._whole)
 
-        end_silence(module.eval())
-        make_contiguous(module)
-        trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
-        for parameter in module.parameters():
-            parameter.requires_grad_(True)
-        try:
-            silenced = copy_module(module)
-            silence(silenced, cuts)()
-            with torch.enable_grad():
-                dependencies = Dependencies(module, self._images[:2])
-                for one in cuts:
-                    dependencies.remove(module.get_submodule(one.layer), one.channels, outputs=one.output)
-            _keep_attention(module, silenced, cuts)
-            with torch.no_grad():
-                expected, outputs = silenced(self._images), module(self._images)
-            _check_widths(module, silenced, cuts)
-            _check_equal(module, expected, outputs)
-        except SlimsearchError:
-            raise
-        except Exception as error:  # torch-pruning raises whatever its analysis runs into
-            raise SlimsearchError(describe_error(error)) from error
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(trained[name])
-            parameter.grad = None
-        return {layer: channels for one in cuts for layer, channels in one.silenced.items()}
+
+def remove_channels(module: nn.Module, cuts: Sequence[Cut], images: Tensor) -> dict[str, tuple[int, ...]]:
+    """Remove channels from `module`, in place.
+
+    Args:
+        module: the network.
+        cuts: the channels, found by `Channels` for this network.
+        images: (N, C, H, W) float32, real ones, on which the outputs are compared.
+
+    Returns:
+        the removed output channels of each layer, by name.
+
+    Raises:
+        SlimsearchError: the network fails without them, or its outputs differ from those with the channels at zero.
+    """
+    import torch
+
+    images = images[:_COMPARED]
+    end_silence(module.eval())
+    make_contiguous(module)
+    trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    try:
+        silenced = copy_module(module)
+        silence(silenced, cuts)()
+        with torch.enable_grad():
+            dependencies = Dependencies(module, images[:2])
+            for one in cuts:
+                dependencies.remove(module.get_submodule(one.layer), one.channels, outputs=one.output)
+        _keep_attention(module, silenced, cuts)
+        with torch.no_grad():
+            expected, outputs = silenced(images), module(images)
+        _check_widths(module, silenced, cuts)
+        _check_equal(module, expected, outputs)
+    except SlimsearchError:
+        raise
+    except Exception as error:  # torch-pruning raises whatever its analysis runs into
+        raise SlimsearchError(describe_error(error)) from error
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(trained[name])
+        parameter.grad = None
+    return {layer: channels for one in cuts for layer, channels in one.silenced.items()}
 
 
 class _Failing:

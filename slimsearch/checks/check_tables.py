@@ -25,9 +25,8 @@ def show(found: SpaceCheck, duration: Duration | None, configuration: Configurat
 
     out = console()
     count = "" if found.different is None else f", {found.different:,} different networks"
-    out.print(
-        f"{plain(configuration.space)}: {found.combinations:,} combinations of {len(found.choices)} choices{count}"
-    )
+    name = plain(configuration.model or configuration.space)
+    out.print(f"{name}: {found.combinations:,} combinations of {len(found.choices)} choices{count}")
     table = Table()
     for heading in ("choice", "values", "layers", "active in", ""):
         table.add_column(heading, justify="right" if heading in ("layers", "active in") else "left", overflow="fold")
@@ -50,6 +49,8 @@ def show(found: SpaceCheck, duration: Duration | None, configuration: Configurat
             costs.add_row(_UNITS[name], *map(_FORMS[name].format, three), _bars(costs_of))
     if any(found.costs.values()):
         out.print(costs)
+    for note in found.notes:
+        out.print(plain(note))
     for limit, share in found.within_limits.items():
         out.print(f"{limit}: {100 * share:.0f}% of the networks are within this limit")
     if duration is not None:

@@ -82,6 +82,7 @@ class SpaceCheck:
         failures: the other networks.
         costs: ``params`` and ``macs`` of each network that runs, and the predicted ``latency_ms`` of a few.
         within_limits: by limit, the share of the networks that meet it.
+        notes: what else was found, in one line each.
     """
 
     combinations: int
@@ -92,6 +93,7 @@ class SpaceCheck:
     failures: tuple[BrokenNetworks, ...]
     costs: dict[str, list[float]]
     within_limits: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 def checked(configuration: Configuration, samples: int, *, estimated: bool) -> tuple[SpaceCheck, Duration | None]:
@@ -166,16 +168,21 @@ def check_space(
         ),
         samples,
         len(runs),
-        _grouped(fails, runs),
+        grouped(fails, runs),
         costs,
-        {
-            f"{limit.flag} {limit.bound:g}": float(
-                np.mean([limit.broken({limit.metric: value}) is None for value in costs[limit.metric]])
-            )
-            for limit in limits
-            if costs.get(limit.metric)
-        },
+        within(limits, costs),
     )  # fmt: skip
+
+
+def within(limits: Sequence[Limit], costs: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """By limit, the share of the networks with these costs that meet it."""
+    return {
+        f"{limit.flag} {limit.bound:g}": float(
+            np.mean([limit.broken({limit.metric: value}) is None for value in costs[limit.metric]])
+        )
+        for limit in limits
+        if costs.get(limit.metric)
+    }
 
 
 def _different(space: ModelSpace, count: int, rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -251,7 +258,7 @@ def _signature(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[Any,
     return repr(module), [tuple(p.shape) for p in module.parameters()], logits.tolist()
 
 
-def _grouped(fails: Sequence[tuple[dict[str, Any], str]], runs: Sequence[dict[str, Any]]) -> tuple[BrokenNetworks, ...]:
+def grouped(fails: Sequence[tuple[dict[str, Any], str]], runs: Sequence[dict[str, Any]]) -> tuple[BrokenNetworks, ...]:
     """Networks by their error, the most frequent error first."""
     reasons: dict[str, list[tuple[dict[str, Any], str]]] = {}
     for architecture, message in fails:

@@ -30,7 +30,7 @@ _NUMBERS: dict[Any, Any] = {int: whole_number, float: number}
 
 
 def run_parser(
-    program: str, description: str, examples: Sequence[str], *, without: Collection[str] = ("model",),
+    program: str, description: str, examples: Sequence[str], *, without: Collection[str] = ("model", "elastic"),
     renamed: Mapping[str, tuple[str, str]] | None = None,
 ) -> CommandParser:  # fmt: skip
     """A parser with the fields of `Configuration`; options that are not given are None.

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from slimsearch.compression import ElasticNetwork, Network
 from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import NetworkPipeline
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.options.configuration import Configuration, model_from_python
+from slimsearch.options.configuration import Configuration, ModelKind
 from slimsearch.report.networks import ImagesInTraining, given_network, images_in_training
-from slimsearch.search_spaces import FixedModel
+from slimsearch.search_spaces import ElasticSpace, FixedModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,16 +26,18 @@ class GivenNetwork:
     """A network to compress.
 
     Attributes:
-        space: has the network as its only point.
+        space: has the network as its only point, or those that it becomes without some channels and blocks.
         data: normalized as the network was trained, with as many channels as it takes.
         configuration: with the normalization and the size of images that were found.
         notes: what was assumed, in one line each.
+        elastic: what can be left out of the network, with ``--elastic``.
     """
 
     space: FixedModel
     data: Dataset
     configuration: Configuration
     notes: tuple[str, ...]
+    elastic: ElasticNetwork | None = None
 
 
 def prepare_given_network(
@@ -54,7 +58,7 @@ def prepare_given_network(
     if configuration.image_size is None and declared is not None:
         configuration = configuration.replace(image_size=declared.size)
         notes.append(f"images are resized to {declared.size} pixels, by {declared.source}; --image-size changes it")
-    from_python = model_from_python(configuration.model or "")
+    from_python = ModelKind.of(configuration.model or "") is ModelKind.PYTHON
     of_dataset = configuration.mean == _OF_DATASET or (configuration.mean is None and from_python)
     if of_dataset:
         configuration = configuration.replace(mean=None, std=None)
@@ -90,7 +94,10 @@ def prepare_given_network(
         notes.append(f"the logits are taken to be in the order of the data set's classes: {some}")
     if of_dataset:
         configuration = configuration.replace(mean=_text(data.mean), std=_text(data.std))
-    return GivenNetwork(space, data, configuration, tuple(notes))
+    if not configuration.elastic:
+        return GivenNetwork(space, data, configuration, tuple(notes))
+    elastic = ElasticNetwork.of(Network(space.build({})), NetworkPipeline(data).image_training().calibration)
+    return GivenNetwork(ElasticSpace(space, elastic.depths, elastic.widths), data, configuration, tuple(notes), elastic)
 
 
 def normalised(data: Dataset, configuration: Configuration) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from slimsearch.options.configuration import (
     FROM_PYTHON,
     SPACE_OBJECT,
     Configuration,
-    model_from_python,
+    ModelKind,
     space_from_python,
 )
 from slimsearch.options.initial_weights import initial_weights
@@ -164,7 +164,7 @@ class PythonObjects:
         space = space_from_python(configuration.space)
         if space is not None and self.space is None:
             return space, "space"
-        if configuration.model is not None and model_from_python(configuration.model) and self.network is None:
+        if self.network is None and ModelKind.of(configuration.model or "") is ModelKind.PYTHON:
             return "a network", "model"
         if configuration.evaluator == FROM_PYTHON and self.evaluate is None:
             return "a function", "evaluate"
@@ -230,7 +230,14 @@ def _networks(
     return Problem(
         searched,
         lambda directory: network_evaluator(
-            configuration, space, dataset, directory, compressing=compressing, initial=initial, network=network
+            configuration,
+            space,
+            dataset,
+            directory,
+            compressing=compressing,
+            initial=initial,
+            network=network,
+            elastic=None if given is None else given.elastic,
         ),
         (*_METRICS, *metrics),
         COSTS,
@@ -286,6 +293,7 @@ def networks(configuration: Configuration, objects: PythonObjects) -> tuple[Mode
 def network_evaluator(
     configuration: Configuration, space: ModelSpace | FixedModel, data: Dataset, directory: RunDirectory, *,
     compressing: bool, initial: bytes | None = None, network: GivenFromPython | None = None,
+    elastic: compression.ElasticNetwork | None = None,
 ) -> NetworkEvaluator:  # fmt: skip
     """The evaluator of networks; writes the data set for its workers into the run directory.
 
@@ -296,6 +304,7 @@ def network_evaluator(
         compressing: whether the search compresses its candidates, so that their common networks are stored.
         initial: see `initial_weights`.
         network: passed from Python.
+        elastic: of a given network, if its architecture is searched.
     """
     training = None if network is None else network.training
     known = Given() if network is None else network.given
@@ -308,7 +317,7 @@ def network_evaluator(
         user_metrics(configuration.metrics),
         cache=directory.path / _COMMON_NETWORKS if compressing else None,
         initial=initial,
-        given=known if isinstance(space, FixedModel) else None,
+        given=replace(known, elastic=elastic) if isinstance(space, FixedModel) else None,
     )
 
 

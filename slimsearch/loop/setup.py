@@ -15,14 +15,7 @@ from slimsearch.loop.problem import Problem, PythonObjects, prepare
 from slimsearch.loop.stopping import Stopping
 from slimsearch.options.check_names import check_names
 from slimsearch.options.chosen import architectures
-from slimsearch.options.configuration import (
-    EXPORTED,
-    FROM_PYTHON,
-    TIMM,
-    TORCHVISION,
-    Configuration,
-    run_and_trial,
-)
+from slimsearch.options.configuration import FROM_PYTHON, Configuration, ModelKind
 from slimsearch.options.recipe_choices import text_of
 from slimsearch.record.ranking import Ranking
 from slimsearch.search_spaces import JointSpace, NniSpace, RecipeSpace
@@ -150,8 +143,7 @@ def _code(
 def _own_model(configuration: Configuration) -> str:
     """The given network, if it is code of the user's."""
     name = configuration.model or ""
-    is_code = not name.startswith((TORCHVISION, TIMM)) and not name.endswith(EXPORTED) and run_and_trial(name) is None
-    return name if is_code else ""
+    return name if ModelKind.of(name) is ModelKind.CODE else ""
 
 
 def _texts(value: Any) -> Iterator[str]:

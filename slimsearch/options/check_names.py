@@ -7,7 +7,7 @@ from pathlib import Path
 from slimsearch.compression import Recipe
 from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.names import built_in_names, check_name
-from slimsearch.options.configuration import EXPORTED, FROM_PYTHON, TIMM, TORCHVISION, Configuration, run_and_trial
+from slimsearch.options.configuration import EXPORTED, FROM_PYTHON, TORCHVISION, Configuration, ModelKind, run_and_trial
 from slimsearch.options.recipe_choices import TRAINING, read_choices
 
 _DATASETS = "slimsearch.evaluators.datasets"
@@ -18,8 +18,12 @@ _BUILT_INS = {
 }
 
 
-def check_names(configuration: Configuration) -> None:
+def check_names(configuration: Configuration, *, trained: bool = True) -> None:
     """Check that what the options name exists, as far as that takes no time.
+
+    Args:
+        configuration: the options.
+        trained: whether the weights of a given network are needed.
 
     Raises:
         SlimsearchError: there is no built-in, file, module, class or function of a name; similar names are proposed.
@@ -37,7 +41,7 @@ def check_names(configuration: Configuration) -> None:
         option = "--init" if configuration.model is None else "--weights"
         raise SlimsearchError(f"{option}: cannot read the weights '{init}': there is no such file")
     if configuration.model is not None:
-        _check_model(configuration.model, init)
+        _check_model(configuration.model, init, trained=trained)
     if configuration.co_search is not None:
         content = read_choices(configuration.co_search).content
         Recipe.check_names({stage: {} for stage in content if stage != TRAINING})
@@ -45,19 +49,20 @@ def check_names(configuration: Configuration) -> None:
         Recipe.check_names(configuration.compress)
 
 
-def _check_model(name: str, weights: str | None) -> None:
-    if weights is None and name.startswith((TORCHVISION, TIMM)):
+def _check_model(name: str, weights: str | None, *, trained: bool) -> None:
+    kind = ModelKind.of(name)
+    if trained and weights is None and kind in (ModelKind.TORCHVISION, ModelKind.TIMM):
         raise SlimsearchError(f"'{name}' needs --weights, a .safetensors or .pth file of the trained network")
-    if weights is not None and (name.endswith(EXPORTED) or run_and_trial(name) is not None):
+    if weights is not None and kind in (ModelKind.PROGRAM, ModelKind.RUN):
         raise SlimsearchError(f"'{name}' has its weights: leave out --weights")
     trial = run_and_trial(name)
     if trial is not None:
         if not (Path(trial[0]) / "config.yaml").is_file():
             raise SlimsearchError(f"model '{name}': '{trial[0]}' is not a run directory: it has no config.yaml")
-    elif name.endswith(EXPORTED):
+    elif kind is ModelKind.PROGRAM:
         if not Path(name).is_file():
             raise SlimsearchError(f"model '{name}': there is no such file")
-    elif not name.startswith((TORCHVISION, TIMM, FROM_PYTHON)):
+    elif kind is ModelKind.CODE:
         if ":" not in name:
             raise SlimsearchError(
                 f"model '{name}' is none of path/to/file.py:function, torchvision:NAME, timm:NAME, runs/NAME:TRIAL "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import numbers
 import operator
@@ -41,6 +42,9 @@ CHOICES, SPACE_OBJECT = "choices", "space"
 TORCHVISION, TIMM, EXPORTED = "torchvision:", "timm:", ".pt2"
 """Prefixes of the names of torchvision's and timm's models, and the suffix of programs of torch.export."""
 
+FINE_TUNING: dict[str, Any] = {"learning_rate": 1e-3, "normalise": "none"}
+"""Defaults for a network that is trained already: small steps, and no layers are inserted."""
+
 
 def _path(text: str) -> str:
     return str(Path(text).expanduser().resolve())
@@ -74,13 +78,36 @@ def run_and_trial(model: str) -> tuple[str, int] | None:
     return (directory, int(number)) if directory and number.isdecimal() else None
 
 
+class ModelKind(enum.Enum):
+    """Where the network of ``--model`` comes from."""
+
+    PYTHON = "passed from Python"
+    RUN = "a trial of a run"
+    TORCHVISION = "torchvision"
+    TIMM = "timm"
+    PROGRAM = "a program of torch.export"
+    CODE = "a function or class of the user's"
+
+    @classmethod
+    def of(cls, model: str) -> ModelKind:
+        """The kind of the network called `model`, by its name alone."""
+        if model.partition(":")[0] == FROM_PYTHON:
+            return cls.PYTHON
+        if run_and_trial(model) is not None:
+            return cls.RUN
+        if model.startswith((TORCHVISION, TIMM)):
+            return cls.TORCHVISION if model.startswith(TORCHVISION) else cls.TIMM
+        return cls.PROGRAM if model.endswith(EXPORTED) else cls.CODE
+
+
 def _model(text: str) -> str:
-    trial = run_and_trial(text)
-    if trial is not None:
-        return f"{_path(trial[0])}:{trial[1]}"
-    if text.startswith((TORCHVISION, TIMM)):
-        return text
-    return _path(text) if text.endswith(EXPORTED) else absolute_code(text)
+    kind = ModelKind.of(text)
+    if kind is ModelKind.RUN:
+        directory, _, number = text.rpartition(":")
+        return f"{_path(directory)}:{number}"
+    if kind is ModelKind.PROGRAM:
+        return _path(text)
+    return absolute_code(text) if kind is ModelKind.CODE else text
 
 
 def _option(default: Any, text: str, absolute: Callable[[str], str] | None = None) -> Any:
@@ -117,6 +144,7 @@ class Configuration:
         _code_or_table,
     )
     model: str | None = _option(None, "in place of --space: a trained network, see slimsearch compress", _model)
+    elastic: bool = _option(False, "of --model: also search how many channels and blocks of the network remain")
     dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder", _folder_or_name)
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
     download: bool = _option(False, "fetch the data set into --data-root if it is not there")
@@ -269,10 +297,11 @@ class Configuration:
         """What the run is about, in one word: the space or the given network."""
         if self.model is None:
             return re.split("[:.]", self.space)[-1]
-        trial = run_and_trial(self.model)
-        if trial is not None:
-            return f"{Path(trial[0]).name}-{trial[1]}"
-        return Path(self.model).stem if self.model.endswith(EXPORTED) else re.split("[:.]", self.model)[-1]
+        kind = ModelKind.of(self.model)
+        if kind is ModelKind.RUN:
+            directory, _, number = self.model.rpartition(":")
+            return f"{Path(directory).name}-{number}"
+        return Path(self.model).stem if kind is ModelKind.PROGRAM else re.split("[:.]", self.model)[-1]
 
     @property
     def worker_count(self) -> int:
@@ -386,6 +415,7 @@ _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
         lambda c: c.model is not None and c.architectures is not None,
         "'{model}' is the only network of its run: leave out --architectures",
     ),
+    (lambda c: c.elastic and c.model is None, "--elastic is for a trained network, see slimsearch compress"),
     (
         lambda c: (c.mean is None) != (c.std is None),
         "--mean and --std are given together, such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
@@ -440,11 +470,6 @@ def space_from_python(name: str) -> str | None:
     if python != FROM_PYTHON:
         return None
     return {CHOICES: "a dict of choices", SPACE_OBJECT: "a Space object"}.get(kind, f"the space {kind}")
-
-
-def model_from_python(name: str) -> bool:
-    """Whether `name` is the placeholder of a network passed from Python."""
-    return name.partition(":")[0] == FROM_PYTHON
 
 
 def pairs(name: str, text: str | None) -> dict[str, float]:

@@ -14,11 +14,10 @@ from slimsearch.errors import SlimsearchError, describe_error, did_you_mean
 from slimsearch.names import no_code_from
 from slimsearch.options.chosen import models
 from slimsearch.options.configuration import (
-    EXPORTED,
     TIMM,
     TORCHVISION,
     Configuration,
-    model_from_python,
+    ModelKind,
     run_and_trial,
     space_from_python,
 )
@@ -62,16 +61,32 @@ def images_in_training(configuration: Configuration) -> ImagesInTraining | None:
         data = _data_of(Path(trial[0]))
         mean, std = (tuple(json.loads(data[key])) for key in ("mean", "std"))
         return ImagesInTraining(mean, std, data["input_shape"][1], tuple(json.loads(data["classes"])), f"'{trial[0]}'")
-    if name.startswith(TORCHVISION) and weights.startswith(TORCHVISION):
+    kind = ModelKind.of(name)
+    if kind is ModelKind.TORCHVISION and weights.startswith(TORCHVISION):
         found = torchvision_weights(weights, "--weights")
         preset, classes = found.transforms(), tuple(found.meta["categories"])
         return ImagesInTraining(
             tuple(preset.mean), tuple(preset.std), preset.crop_size[0], classes, f"torchvision's {found}"
         )
-    if name.startswith(TIMM):
+    if kind is ModelKind.TIMM:
         cfg = _timm().get_pretrained_cfg(_timm_name(name))
         if cfg is not None:
             return ImagesInTraining(tuple(cfg.mean), tuple(cfg.std), cfg.input_size[-1], None, "timm's configuration")
+    return None
+
+
+def usual_image_size(name: str) -> int | None:
+    """Height and width in pixels for which torchvision or timm have weights of a model; None if unknown.
+
+    Raises:
+        SlimsearchError: there is no such model.
+    """
+    kind = ModelKind.of(name)
+    if kind is ModelKind.TIMM:
+        cfg = _timm().get_pretrained_cfg(_timm_name(name))
+        return None if cfg is None else int(cfg.input_size[-1])
+    if kind is ModelKind.TORCHVISION:
+        return int(torchvision_weights(name, "--model").transforms().crop_size[0])
     return None
 
 
@@ -105,11 +120,12 @@ def _named(name: str, input_shape: Shape, classes: int) -> FixedModel:
     trial = run_and_trial(name)
     if trial is not None:
         return FixedModel(functools.partial(_network_of_run, *trial), input_shape, classes)
-    if name.endswith(EXPORTED):
+    kind = ModelKind.of(name)
+    if kind is ModelKind.PROGRAM:
         return FixedModel(functools.partial(read_program, name), input_shape, classes)
-    if name.startswith(TORCHVISION):
+    if kind is ModelKind.TORCHVISION:
         return FixedModel(functools.partial(_torchvision_model, name.removeprefix(TORCHVISION)), input_shape, classes)
-    if name.startswith(TIMM):
+    if kind is ModelKind.TIMM:
         _timm_name(name)
         return FixedModel(functools.partial(_timm_model, name.removeprefix(TIMM)), input_shape, classes)
     return FixedModel.load(name, input_shape, classes)
@@ -208,12 +224,13 @@ def _given_again(
     folder: Path, configuration: Configuration, shape: Shape, classes: int, module: Any
 ) -> FixedModel:  # fmt: skip
     name = configuration.model or ""
-    if module is None and model_from_python(name):
+    kind = ModelKind.of(name)
+    if module is None and kind is ModelKind.PYTHON:
         raise SlimsearchError(
             f"'{folder}' was begun from Python with a network; load its networks there: "
             "slimsearch.load_network(run, model, space=network)"
         )
-    if name.endswith(EXPORTED) and Path(name).resolve().is_relative_to(folder.resolve()):
+    if kind is ModelKind.PROGRAM and Path(name).resolve().is_relative_to(folder.resolve()):
         raise SlimsearchError(f"model '{name}' is in '{folder}': code in a run directory is not run")
     return given_network(configuration, shape, classes, module=module, trained=False)
 

@@ -44,6 +44,21 @@ def five():
     return make_net(5)
 
 
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(16, 32, 3, padding=1), nn.Conv2d(32, 16, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.b(self.a(x).relu())
+
+
+def residual(num_classes=10):
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.ReLU(), Residual(), Residual(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(64, num_classes))
+
+
 trained = make_net()
 number = 3
 """
@@ -64,6 +79,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = {"epoch": 6, "state_dict": {f"module.{name}": value for name, value in module.state_dict().items()}}
     torch.save(checkpoint, folder / "net.pth")
     torch.save(module, folder / "pickled.pth")
+    torch.save(slimsearch.train(names["residual"](), data, epochs=3).module.state_dict(), folder / "residual.pth")
     save_file(names["five"]().state_dict(), folder / "five.safetensors")
     return folder
 
@@ -126,6 +142,30 @@ def test_a_searched_recipe_is_resumed_and_goes_on_from_a_run(trained: Path, run:
     assert done.returncode == 0, done.stderr
     assert _accuracy(recorded(tmp_path / "more")[0]) == _accuracy(after[pruned])
     assert slimsearch.load_network(tmp_path / "more", _model(tmp_path / "more", 0))
+
+
+def test_the_space_around_a_network_is_searched_and_resumed(
+    trained: Path, run: Run, tmp_path: Path, digits: Dataset
+) -> None:
+    words = (f"{trained}/net.py:residual", "--weights", f"{trained}/residual.pth", *OPTIONS, "--epochs", "1")
+    search = ("--elastic", "--objectives", "val_accuracy,size_kib", "--sampler", "random")
+    done = run(*words, *search, "--trials", "3", "--run-dir", "run", command="compress")
+    assert done.returncode == 0, done.stderr
+    before = recorded(tmp_path / "run")
+    assert before[0]["curve"] == {}, "the network itself is not trained"
+    assert any(trial["curve"] for trial in before.values()), "others are"
+    assert "as given" in done.stdout
+    done = run("--resume", "run", "--trials", "5", command="compress")
+    assert done.returncode == 0, done.stderr
+    after = recorded(tmp_path / "run")
+    assert {number: after[number] for number in before} == before
+    models = json.loads((tmp_path / "run" / "top_models.json").read_text())
+    for model in models:
+        module = slimsearch.load_network(tmp_path / "run", model)
+        assert sum(parameter.numel() for parameter in module.parameters()) == model["metrics"]["params"]
+        file = tmp_path / "run" / model["artifact"]
+        assert slimsearch.accuracy(file, digits, digits.test) == model["metrics"]["test_accuracy"]
+    assert {json.dumps(model["architecture"]) for model in models} > {"{}"}
 
 
 def _finalist(folder: Path, trial: int) -> bool:
@@ -250,6 +290,7 @@ WRONG = [
     ({"model": "{}/net.py:make_net", "trials": 4, "compress": "quantize"}, "leave out one of them"),
     ({"model": "{}/net.py:make_net", "co_search": '{{"prune": {{"sparsity": [0.2, 0.4]}}}}'}, "needs use"),
     ({"model": "{}/net.py:make_net", "co_search": '{{"training": {{"warm_up": [0.1, 0.2]}}}}'}, "trained already"),
+    ({"model": "{}/net.py:make_net", "elastic": True, "compress": "quantize"}, "--elastic searches"),
     ({}, "which network"),
 ]  # fmt: skip
 

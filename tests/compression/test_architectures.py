@@ -56,8 +56,11 @@ MODELS = {
     "densenet121": _torchvision("densenet121"),
     "resnext50_32x4d": _torchvision("resnext50_32x4d"),
     "convnext_tiny": _torchvision("convnext_tiny"),
+    "shufflenet_v2_x0_5": _torchvision("shufflenet_v2_x0_5"),
     "vit_tiny": _vit_tiny,
 }
+# The residual stream of a vision transformer and shuffled channels cannot be cut, only what is inside of blocks.
+LARGEST = {"vit_tiny": 0.85, "shufflenet_v2_x0_5": 0.75}  # share of the parameters after pruning
 QUICK = ("resnet18", "mobilenet_v2", "vit_tiny", "resnet_cifar_basic", "resnet_cifar_inverted")
 EACH = [pytest.param(name, marks=() if name in QUICK else slow) for name in MODELS]
 
@@ -92,8 +95,7 @@ def _network(name: str) -> Network:
 def test_is_pruned_and_quantized(name: str, tmp_path: Path) -> None:
     network, training = _network(name), _NoTraining()
     pruned = compression.Recipe.parse("prune:sparsity=0.5").apply(network, training)
-    # The residual stream of a vision transformer cannot be cut, only what is inside its blocks.
-    assert pruned.params < (0.85 if name == "vit_tiny" else 0.35) * network.params
+    assert pruned.params < LARGEST.get(name, 0.35) * network.params
     pruned.save(tmp_path)
     images = training.calibration
     with torch.no_grad():
@@ -121,25 +123,12 @@ def test_learns_integers(name: str, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_pruned_says_which_layer_and_why_and_is_left() -> None:
-    import torchvision.models
-
-    network = Network(torchvision.models.shufflenet_v2_x0_5(num_classes=10).eval())
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.LazyLinear(10))
+    module(_NoTraining().calibration)
+    module[1].weight = module[2].weight
+    network = Network(module.eval())
     before = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
-    with pytest.raises(SlimsearchError, match=r"cannot be pruned: .* after 'stage\d.*branch.*ZeroDivisionError"):
+    with pytest.raises(SlimsearchError, match=r"cannot be pruned: '2', '1', '0' .layers share a weight: 1, 2"):
         compression.Recipe.parse("prune").apply(network, _NoTraining())
     after = network.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-@slow
-def test_what_cannot_be_pruned_can_be_quantized(tmp_path: Path) -> None:
-    import torchvision.models
-
-    torch.manual_seed(0)
-    network, training = Network(torchvision.models.shufflenet_v2_x0_5(num_classes=10).eval()), _NoTraining()
-    compression.export_onnx(
-        compression.Recipe.parse({"quantize": {}}).apply(network, training),
-        tmp_path / "int8.onnx",
-        training.calibration,
-    )
-    assert DeployedModel(tmp_path / "int8.onnx")(training.calibration.numpy()).shape == (16, 10)

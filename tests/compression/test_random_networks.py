@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,10 +20,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from slimsearch.compression import AfterStep, Network, Recipe
+from slimsearch.compression import AfterStep, ElasticNetwork, Network, Recipe
 from slimsearch.compression.pruning.channels import Channels, silence
 from slimsearch.compression.pruning.importances.l1 import L1
 from slimsearch.errors import SlimsearchError
+from slimsearch.search_spaces import ElasticSpace, FixedModel
 
 _WIDTHS = (8, 12, 16)
 _STEPS = 12
@@ -83,6 +85,26 @@ class Residual(Block):
     def forward(self, x: Tensor) -> Tensor:
         x = self.a(x)
         return x + self.b(x.relu())
+
+
+class Shortcut(nn.Module):
+    """A block that can be skipped."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a, self.b = _conv(width, width + 4), _conv(width + 4, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.b(self.a(x).relu())
+
+
+class Shortened(Block):
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(before, after)
+        self.b = nn.Sequential(Shortcut(after), Shortcut(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x).relu())
 
 
 class Concatenated(Block):
@@ -225,8 +247,9 @@ class LastNorm(nn.LayerNorm):
 
 
 BLOCKS: tuple[type[Block], ...] = (
-    Plain, Transposed, TransposedGroups, Grouped, Depthwise, Residual, Concatenated, SumOfConcatenated, Gated,
-    GatedByFunction, Split, Halves, Permuted, Reshaped, Shuffled, Rolled, Tied, Reused, WeightNormed, Attention, Scaled,
+    Plain, Transposed, TransposedGroups, Grouped, Depthwise, Residual, Shortened, Concatenated, SumOfConcatenated,
+    Gated, GatedByFunction, Split, Halves, Permuted, Reshaped, Shuffled, Rolled, Tied, Reused, WeightNormed, Attention,
+    Scaled,
 )  # fmt: skip
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda width: nn.Identity(),
@@ -398,6 +421,40 @@ def _check_cut_as_silenced(drawn: Drawn) -> None:
         assert torch.allclose(cut(images), silenced(images), atol=1e-4)
 
 
+def _check_space_around(drawn: Drawn) -> None:
+    """Each network of the space is the given one with silent channels and without blocks, also when it is loaded."""
+    images = ShortTraining().calibration
+    network = Network(drawn.build())
+    try:
+        elastic = ElasticNetwork.of(network, images)
+    except SlimsearchError as error:
+        refused = str(error)
+        assert "'" in refused, "the message names no layer"
+        return
+    space = ElasticSpace(FixedModel(drawn.build, (3, 8, 8), 10), elastic.depths, elastic.widths)
+    rng = np.random.default_rng(drawn.seed)
+    for point in (space.sample(rng), space.sample(rng)):
+        candidate = space.candidate(point)
+        assert space.point(candidate) == point
+        found = elastic.apply(network, candidate.architecture)
+        chosen = candidate.architecture
+        skipped = [name for one in elastic.depths for name in one.skipped[chosen.get(one.label, 0)]]
+        cuts = [
+            cut for one in elastic.widths
+            for cut, block in zip(one.cuts[chosen.get(one.label, 1.0)], one.blocks, strict=True)
+            if cut is not None and block not in skipped
+        ]  # fmt: skip
+        silenced = network.folded().copy_module()
+        silence(silenced, cuts)()
+        for name in skipped:
+            silenced.get_submodule(name).register_forward_hook(lambda block, arguments, output: arguments[0])
+        with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+            assert torch.allclose(found.module(images), silenced(images), atol=1e-4)
+            found.save(Path(folder))
+            loaded = Network.load(space.build(chosen), Path(folder)).module(images)
+            assert torch.allclose(loaded, found.module(images), atol=1e-6)
+
+
 class _Mask:
     """A forward hook that sets output channels to zero."""
 
@@ -420,6 +477,12 @@ def test_what_is_cut_is_what_was_silenced(block: type[Block], data: st.DataObjec
     _check_cut_as_silenced(data.draw(networks([block, Plain])))
 
 
+@given(networks([Shortened, Plain, Depthwise, Attention, Concatenated]))
+@settings(max_examples=8, deadline=None, derandomize=True)
+def test_the_space_around_a_network(drawn: Drawn) -> None:
+    _check_space_around(drawn)
+
+
 @given(networks(), st.sampled_from(["at_once", "agp", "linear"]))
 @settings(max_examples=15, deadline=None, derandomize=True)
 def test_every_schedule_ends_with_the_network_it_trained(drawn: Drawn, schedule: str) -> None:
@@ -432,3 +495,4 @@ def test_every_schedule_ends_with_the_network_it_trained(drawn: Drawn, schedule:
 def test_many_networks(drawn: Drawn, schedule: str) -> None:
     _check_cut_as_silenced(drawn)
     _check_pruned_by_schedule(drawn, schedule)
+    _check_space_around(drawn)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from slimsearch.names import built_in_names
-from slimsearch.search_spaces import ChoiceSpace
+from slimsearch.search_spaces import ChoiceSpace, ElasticSpace, FixedModel
 from slimsearch.testing import ModelSpaceContract, SpaceContract
 from slimsearch.testing.samplers import Conditional
 from tests.conftest import DEFINED, SPACES
@@ -26,5 +28,23 @@ class TestOfFunctions(ModelSpaceContract):
     input_shape = (1, 8, 8)
 
 
+DEPTHS = (
+    SimpleNamespace(label="skip.a", skipped={0: (), 1: ("a.1",), 2: ("a.1", "a.0")}),
+    SimpleNamespace(label="skip.b", skipped={0: (), 1: ("b.0",)}),
+)
+WIDTHS = (
+    SimpleNamespace(label="width.stem", blocks=(None,), widths={1.0: (8,), 0.5: (4,)}),
+    # The first group is the same at 1.0 and 0.75.
+    SimpleNamespace(
+        label="hidden.a", blocks=("a.0", "a.1"), widths={1.0: (2, 32), 0.75: (2, 24), 0.5: (1, 16), 0.25: (1, 8)}
+    ),
+    SimpleNamespace(label="hidden.b", blocks=("b.0",), widths={1.0: (16,), 0.5: (8,)}),
+)
+
+
 class TestOfChoices(SpaceContract):
-    space = (ChoiceSpace({"depth": [1, 2, 3], "rate": [0.1, 0.2]}), Conditional())
+    space = (
+        ChoiceSpace({"depth": [1, 2, 3], "rate": [0.1, 0.2]}),
+        Conditional(),
+        ElasticSpace(FixedModel(dict, (1, 8, 8), 10), DEPTHS, WIDTHS),
+    )

@@ -14,16 +14,20 @@ from slimsearch.options.configuration import Configuration
 
 _PICTURES = (".png", ".svg")
 HELP = "examine a space before a search: its choices, which networks run, their costs, the duration of the search"
-_DESCRIPTION = f"{HELP}. Takes the options of a run. For the estimate, trains a few networks for a moment."
+_DESCRIPTION = (
+    f"{HELP}. Takes the options of a run. For the estimate, trains a few networks for a moment. With --model, examines "
+    "the space around a network, as slimsearch compress --elastic searches it; weights and data set are not needed"
+)
 _EXAMPLES = (
     "--space mnist_cnn",
     "--space path/to/file.py:MyNet --dataset path/to/images --image-size 64 --max-params 100000",
     "--space resnet_cifar --samples 50 --no-estimate --picture costs.png --json check.json",
+    "--model torchvision:resnet18",
 )
 
 
 def parser(program: str) -> CommandParser:
-    found = run_parser(program, _DESCRIPTION, _EXAMPLES)
+    found = run_parser(program, _DESCRIPTION, _EXAMPLES, without=("elastic",))
     found.add_argument("--samples", type=whole_number, default=200, help="number of random networks")
     found.add_argument(
         "--no-estimate", action="store_true", help="no training and measuring: no durations and latencies"
@@ -48,9 +52,13 @@ def run(options: dict[str, Any]) -> None:
         print(as_yaml(configuration), end="")
         return
     from slimsearch.checks.check_tables import draw, show
+    from slimsearch.checks.elastic_check import checked_network
     from slimsearch.checks.space_check import checked
 
-    found, duration = checked(configuration, samples, estimated=not quick)
+    if configuration.model is not None:
+        found, duration = checked_network(configuration, samples, with_data="dataset" in chosen), None
+    else:
+        found, duration = checked(configuration, samples, estimated=not quick)
     show(found, duration, configuration)
     if picture is not None:
         draw(found, Path(picture))

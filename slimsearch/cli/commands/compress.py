@@ -9,7 +9,7 @@ from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.commands.run import add_accept_changes, begin
 from slimsearch.cli.run_options import given, run_parser
 from slimsearch.errors import SlimsearchError
-from slimsearch.options.configuration import TORCHVISION
+from slimsearch.options.configuration import FINE_TUNING, ModelKind
 
 HELP = "make a trained network smaller and faster, by a recipe or by a search for one"
 _DESCRIPTION = (
@@ -49,8 +49,6 @@ _RENAMED = {
     ),
 }  # fmt: skip
 _WEIGHTS_OF_TORCHVISION = re.compile("[A-Z][A-Z0-9_]*")
-# Other defaults than those of a search, since the network is trained: small steps, and no layers are inserted.
-_DEFAULTS = {"learning_rate": 1e-3, "normalise": "none"}
 
 
 def parser(program: str) -> CommandParser:
@@ -83,8 +81,10 @@ def with_defaults(chosen: dict[str, Any]) -> dict[str, Any]:
     if not searches and chosen.get("trials", 1) != 1:
         raise SlimsearchError("--recipe is applied as it is, and --trials searches for one: leave out one of them")
     weights = chosen.get("init", "")
-    if chosen["model"].startswith(TORCHVISION) and _WEIGHTS_OF_TORCHVISION.fullmatch(weights):
+    if ModelKind.of(chosen["model"]) is ModelKind.TORCHVISION and _WEIGHTS_OF_TORCHVISION.fullmatch(weights):
         chosen = {**chosen, "init": f"{chosen['model']}:{weights}"}
     if searches:
-        return {**_DEFAULTS, "co_search": "default", **chosen}
-    return {**_DEFAULTS, "sampler": "random", "top_k": 1, **chosen, "trials": 1}
+        return {**FINE_TUNING, "co_search": "elastic" if chosen.get("elastic") else "default", **chosen}
+    if chosen.get("elastic"):
+        raise SlimsearchError("--elastic searches for a network: it needs --trials, without --recipe")
+    return {**FINE_TUNING, "sampler": "random", "top_k": 1, **chosen, "trials": 1}

@@ -1,0 +1,1 @@
+"""Elastic networks: trained networks whose widths and depths can be chosen."""

@@ -1,0 +1,112 @@
+"""Which of torchvision's classifiers become a space of smaller networks in one call, and in what time.
+
+Each network is checked by ``slimsearch check --model torchvision:NAME``, with random weights, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from experiments.benchmarks._output import add_output, check_output, table, write_output
+
+_MOST_PARAMS = 60e6
+_BLOCKS = "skip."
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The space around one network.
+
+    Attributes:
+        name: of the network.
+        params: number of its parameters.
+        choices, groups, blocks: of the space; 0 if there is none.
+        combinations: number of combinations of all choices.
+        tried, runs: number of random networks, and of those that run.
+        seconds: of the command.
+        problem: why there is no space, or which layers keep all channels; or "".
+    """
+
+    name: str
+    params: int
+    choices: int
+    groups: int
+    blocks: int
+    combinations: int
+    tried: int
+    runs: int
+    seconds: float
+    problem: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="networks; by default all classifiers below 60 million parameters")
+    parser.add_argument("--samples", type=int, default=2, help="random networks of each space")
+    parser.add_argument("--seconds", type=float, default=120, help="time limit for each network")
+    add_output(parser, page=True)
+    options = parser.parse_args()
+    check_output(options)
+    rows = []
+    for name in options.names or _names():
+        rows.append(_checked(name, options.samples, options.seconds))
+        print(*asdict(rows[-1]).values(), flush=True)
+        write_output(options, [asdict(row) for row in rows], {"elastic_networks": _table(rows)})
+    found = sum(row.choices > 0 for row in rows)
+    print(f"{found} of {len(rows)} networks become a space ({100 * found / len(rows):.0f}%)")
+
+
+def _names() -> list[str]:
+    """torchvision's classifiers below 60 million parameters, as their weights declare them."""
+    import torchvision
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    params = {name: torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"] for name in names}
+    return [name for name in names if params[name] < _MOST_PARAMS]
+
+
+def _checked(name: str, samples: int, limit: float) -> Checked:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "check.json"
+        words = ("check", "--model", f"torchvision:{name}", "--samples", str(samples), "--json", str(path))
+        command = [sys.executable, "-m", "slimsearch.cli.main", *words]
+        start = time.perf_counter()
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+            error = (done.stderr.strip().splitlines() or [""])[-1]
+        except subprocess.TimeoutExpired:
+            error = f"more than {limit:g} s"
+        seconds = time.perf_counter() - start
+        if not path.is_file():
+            return Checked(name, 0, 0, 0, 0, 0, 0, 0, seconds, error)
+        found = json.loads(path.read_text(encoding="utf-8"))
+    parts = [(choice["label"].startswith(_BLOCKS), choice["layers"]) for choice in found["choices"]]
+    params = int(found["notes"][0].partition(" ")[0].replace(",", ""))
+    return Checked(
+        name, params, len(parts), sum(n for blocks, n in parts if not blocks), sum(n for blocks, n in parts if blocks),
+        found["combinations"], found["sampled"], found["works"], seconds, "; ".join(found["notes"][1:]),
+    )  # fmt: skip
+
+
+def _table(rows: Sequence[Checked]) -> str:
+    headings = ("network", "parameters", "choices", "groups", "blocks", "seconds", "layers that keep all channels")
+    cells = [
+        (
+            f"`{row.name}`", f"{row.params:,}" if row.choices else "", str(row.choices or "none"), str(row.groups),
+            str(row.blocks), f"{row.seconds:.0f}", row.problem,
+        )
+        for row in rows
+    ]  # fmt: skip
+    return table(headings, cells, numbers=False)
+
+
+if __name__ == "__main__":
+    main()

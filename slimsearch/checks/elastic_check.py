@@ -1,0 +1,113 @@
+"""Check of the space around a network: what can be left out of it, and what the networks without that cost."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from slimsearch.checks.space_check import CheckedChoice, SpaceCheck, grouped, within
+from slimsearch.compression import ElasticNetwork, Network
+from slimsearch.errors import SlimsearchError, describe_error
+from slimsearch.evaluators.datasets import load_dataset
+from slimsearch.loop.given_network import prepare_given_network
+from slimsearch.options.check_names import check_names
+from slimsearch.options.configuration import Configuration
+from slimsearch.record.ranking import Ranking
+from slimsearch.report.networks import given_network, usual_image_size
+from slimsearch.search_spaces import ElasticSpace
+
+_SECONDS = 30.0  # for sampled networks
+_CLASSES = 1000  # without a data set
+
+
+def checked_network(configuration: Configuration, samples: int, *, with_data: bool) -> SpaceCheck:
+    """Check the space around the network of ``configuration.model``, for up to 30 seconds after its analysis.
+
+    Args:
+        configuration: the options; without weights, the network has random ones.
+        samples: maximum number of random networks.
+        with_data: whether images are those of the data set; or noise of the size that the network was made for.
+
+    Raises:
+        SlimsearchError: an option is invalid, or nothing can be left out of the network.
+    """
+    limits = Ranking.of(configuration).limits
+    check_names(configuration, trained=False)
+    space, elastic = (_with_data if with_data else _without_data)(configuration)
+    whole = Network(space.construct())
+    example = elastic.images[:1]
+    rng = np.random.default_rng(configuration.seed)
+    until = time.monotonic() + _SECONDS
+    active: Counter[str] = Counter()
+    runs: list[dict[str, Any]] = []
+    fails: list[tuple[dict[str, Any], str]] = []
+    costs: dict[str, list[float]] = {"params": [], "macs": []}
+    while len(runs) + len(fails) < samples and (time.monotonic() < until or not runs):
+        point = space.sample(rng)
+        active.update(point.keys())
+        try:
+            network = elastic.apply(whole, space.candidate(point).architecture)
+        except SlimsearchError as error:
+            fails.append((point, str(error)))
+            if time.monotonic() >= until:
+                break
+            continue
+        runs.append(point)
+        costs["params"].append(network.params)
+        costs["macs"].append(network.macs(example))
+    parts = {one.label: len(one.layers) for one in elastic.widths} | {d.label: len(d.blocks) for d in elastic.depths}
+    sampled = len(runs) + len(fails)
+    groups, blocks = sum(len(one.layers) for one in elastic.widths), sum(len(one.blocks) for one in elastic.depths)
+    return SpaceCheck(
+        space.size,
+        None,
+        tuple(
+            CheckedChoice(choice.label, choice.values, parts[choice.label], active[choice.label] / sampled, None)
+            for choice in space.choices
+        ),
+        sampled,
+        len(runs),
+        grouped(fails, runs),
+        costs,
+        within(limits, costs),
+        (
+            f"{whole.params:,} parameters, {groups} groups of coupled channels, {blocks} blocks that can be skipped",
+            *elastic.whole,
+        ),
+    )
+
+
+def _with_data(configuration: Configuration) -> tuple[ElasticSpace, ElasticNetwork]:
+    of_dataset = configuration.replace(mean="dataset", std="dataset", elastic=True)
+    given = prepare_given_network(
+        of_dataset, None,
+        lambda options: load_dataset(
+            options.dataset, root=options.data_root, download=options.download, image_size=options.image_size
+        ),
+    )  # fmt: skip
+    assert isinstance(given.space, ElasticSpace)
+    assert given.elastic is not None
+    return given.space, given.elastic
+
+
+def _without_data(configuration: Configuration) -> tuple[ElasticSpace, ElasticNetwork]:
+    import torch
+
+    size = configuration.image_size or usual_image_size(configuration.model or "")
+    if size is None:
+        raise SlimsearchError(f"which images does '{configuration.model}' take? Give --dataset, or --image-size")
+    model = given_network(configuration, (3, size, size), _CLASSES)
+    module = model.construct()
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            module(images)
+    except Exception as error:  # a user's model may raise anything
+        raise SlimsearchError(
+            f"the model fails on images of 3x{size}x{size}: {describe_error(error)}; give --dataset"
+        ) from error
+    elastic = ElasticNetwork.of(Network(module), images)
+    return ElasticSpace(model, elastic.depths, elastic.widths), elastic
