@@ -16,14 +16,17 @@ else:
     from slimsearch.compression._stage import AfterStep, LossTerm, Part, Stage, Training, TrainingStage, train_together
     from slimsearch.compression.elastic.elastic_network import ElasticNetwork
     from slimsearch.compression.export.agreement import EXACT, exact_error, parity_error
+    from slimsearch.compression.export.c_source.compiled import CompiledNetwork, c_compiler
+    from slimsearch.compression.export.c_source.source import memory_kib, write_c
     from slimsearch.compression.export.packing import pack, unpack
     from slimsearch.compression.export.to_onnx import export_onnx
     from slimsearch.compression.export.untrusted import onnxruntime_session, read_onnx, session_options
     from slimsearch.compression.quantization.plan import LearnedRange, Quantization
 
     __all__ = [
-        "EXACT", "SIGN_INPUT", "AfterStep", "ElasticNetwork", "LearnedRange", "LossTerm", "Network", "Part",
-        "PlainRecipe", "Quantization", "Recipe", "RecipeStage", "Stage", "StageGroup", "Training", "TrainingStage",
-        "exact_error", "export_onnx", "layout_for", "onnxruntime_session", "pack", "parity_error", "read_onnx",
-        "session_options", "set_layout", "train_together", "unpack",
+        "EXACT", "SIGN_INPUT", "AfterStep", "CompiledNetwork", "ElasticNetwork", "LearnedRange", "LossTerm",
+        "Network", "Part", "PlainRecipe", "Quantization", "Recipe", "RecipeStage", "Stage", "StageGroup",
+        "Training", "TrainingStage", "c_compiler", "exact_error", "export_onnx", "layout_for", "memory_kib",
+        "onnxruntime_session", "pack", "parity_error", "read_onnx", "session_options", "set_layout",
+        "train_together", "unpack", "write_c",
     ]  # fmt: skip

@@ -1,0 +1,22 @@
+/* Mean of each window of uint8_t, rounded; `p` holds the scales of x and y. */
+static void average_pool_u8(
+    const uint8_t *x, uint8_t *y, const window *s, int padded, const float *p, int zero_x, int zero_y)
+{
+    for (int c = 0; c < s->outputs; c++, x += s->height * s->width)
+        for (int row = 0; row < s->out_height; row++)
+            for (int column = 0; column < s->out_width; column++) {
+                int count = 0;
+                float sum = 0;
+                for (int i = 0; i < s->kernel_height; i++)
+                    for (int j = 0; j < s->kernel_width; j++) {
+                        int line = row * s->stride_height - s->top + i * s->dilation_height;
+                        int at = column * s->stride_width - s->left + j * s->dilation_width;
+                        if (line >= 0 && line < s->height && at >= 0 && at < s->width) {
+                            sum += p[0] * (float)(x[line * s->width + at] - zero_x);
+                            count++;
+                        }
+                    }
+                sum /= (float)(padded ? s->kernel_height * s->kernel_width : count);
+                *y++ = rounded(sum / p[1] + (float)zero_y, 0);
+            }
+}
