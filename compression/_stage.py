@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LossTerm(ABC):
-    """A loss term besides the cross entropy with the labels, which has the rest of a total weight of 1."""
+    """A loss term besides the loss of the task, which has the rest of a total weight of 1."""
 
     weight: float
 
@@ -25,14 +25,14 @@ class LossTerm(ABC):
         return ()
 
     def look_through(self, images: Iterable[Tensor]) -> None:  # noqa: B027 - optional
-        """Called before a training without augmentation, with all its images in order, in batches (N, C, H, W)."""
+        """Called before a training without augmentation, with all its inputs in order, in batches (N, ...)."""
 
     def see(self, chosen: Tensor) -> None:  # noqa: B027 - optional
-        """Called before each step, after `look_through`, with the indices of the step's images, (N,) int64."""
+        """Called before each step, after `look_through`, with the indices of the step's inputs, (N,) int64."""
 
     @abstractmethod
-    def __call__(self, images: Tensor, logits: Tensor) -> Tensor:
-        """(N, C, H, W), (N, num_classes) -> scalar; called right after the module's forward pass."""
+    def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """(N, ...) inputs, (N, ...) outputs -> scalar; called right after the module's forward pass."""
 
     def detach(self) -> None:  # noqa: B027 - optional
         """Called after the training."""
@@ -89,11 +89,18 @@ class Training(Protocol):
 
     @property
     def calibration(self) -> Tensor:
-        """Normalized images of the training split, (N, C, H, W) float32."""
+        """Normalized inputs of the training split, (N, ...) float32."""
 
     @property
     def examples(self) -> tuple[Tensor, Tensor]:
-        """Normalized images of the training split and their labels, (N, C, H, W) float32 and (N,) int64."""
+        """Normalized inputs of the training split, (N, ...) float32, and their targets, (N, ...)."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of the task, a scalar."""
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether outputs are logits of classes, (N, num_classes)."""
 
     def initial(self) -> nn.Module:
         """The architecture's module with its initial weights.
@@ -122,7 +129,7 @@ class Training(Protocol):
             epochs: length of the training.
             learning_rate: peak of the schedule; None for that of the evaluator.
             learning_rate_option: how the user sets it, for the message about a loss that is not finite.
-            losses: terms of the loss besides the cross entropy with the labels.
+            losses: terms of the loss besides that of the task.
             after_step: callbacks after each step of the optimizer.
 
         Raises:

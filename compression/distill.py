@@ -1,4 +1,4 @@
-"""Knowledge distillation with soft labels."""
+"""Knowledge distillation with the teacher's outputs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Distill(DistillationStage):
-    """Train towards the teacher's softened probabilities.
+    """Train towards the teacher's softened probabilities, or for other tasks than classification, its outputs.
 
     Source: Hinton, Vinyals and Dean 2015: ``weight * T^2 * KL(teacher / T || student / T)`` plus
-    ``(1 - weight)`` times the cross entropy with the labels.
+    ``(1 - weight)`` times the loss of the task. Outputs that are not logits of classes are compared by their mean
+    squared difference.
 
     Joined with `prune`, it is the loss of the fine-tuning, with the unpruned network as teacher. Alone, with the parent
     as teacher, it is self-distillation (born-again networks, Furlanello et al. 2018).
 
     Attributes:
         teacher: "parent", the network that the recipe began with; "best", the most accurate one of the run; or the path
-            of an ONNX file (``.onnx``) that gives logits of the same classes for the same normalized images, run by
+            of an ONNX file (``.onnx``) that gives outputs of the same shape for the same normalized inputs, run by
             ONNX Runtime on the CPU.
-        temperature: T, above 0.
+        temperature: T, above 0; of logits.
         weight: share of the soft labels in the loss, in (0, 1].
         epochs: length of the training, by default that of the network's training; stages that share a training run
             use the longest.
@@ -46,34 +47,41 @@ class Distill(DistillationStage):
 
     def begin(self, network: Network, training: Training) -> Part:
         teacher: Callable[[Tensor], Tensor]
+        temperature = self.temperature if training.gives_logits else None
         if self.teacher in TEACHERS:
             images = training.calibration[:2]
             teacher = TeacherModule(training.teacher(self.teacher).copy_module(), images)
             _require_logits(f"teacher '{self.teacher}'", teacher(images), images, network)
         else:
             teacher = OnnxLogits(Path(self.teacher), training.calibration[:2], network)
-        return Part(network, losses=[SoftLabels(teacher, self.temperature, self.weight)])
+        return Part(network, losses=[SoftLabels(teacher, temperature, self.weight)])
 
 
 @dataclass
 class SoftLabels(LossTerm):
-    """The loss term of `Distill`; without augmentation the teacher computes each image's logits once."""
+    """The loss term of `Distill`; without augmentation the teacher computes each input's outputs once.
+
+    Without a temperature, outputs are no logits.
+    """
 
     teacher: Callable[[Tensor], Tensor]
-    temperature: float
+    temperature: float | None
     weight: float
 
     def __post_init__(self) -> None:
-        self._known: Tensor | None = None  # logits of all images, (N, num_classes)
+        self._known: Tensor | None = None  # outputs of all inputs, (N, ...)
         self._chosen: Tensor | None = None
 
-    def __call__(self, images: Tensor, logits: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         import torch
         import torch.nn.functional as F
 
         with torch.no_grad():
-            target = F.log_softmax(self._teacher_logits(images) / self.temperature, dim=1)
-        student = F.log_softmax(logits.float() / self.temperature, dim=1)
+            known = self._teacher_outputs(inputs)
+        if self.temperature is None:
+            return (outputs.float() - known).square().mean()
+        target = F.log_softmax(known / self.temperature, dim=1)
+        student = F.log_softmax(outputs.float() / self.temperature, dim=1)
         divergence = F.kl_div(student, target, reduction="batchmean", log_target=True)
         return divergence * self.temperature**2
 
@@ -86,9 +94,9 @@ class SoftLabels(LossTerm):
     def see(self, chosen: Tensor) -> None:
         self._chosen = chosen
 
-    def _teacher_logits(self, images: Tensor) -> Tensor:
+    def _teacher_outputs(self, inputs: Tensor) -> Tensor:
         if self._known is None or self._chosen is None:
-            return self.teacher(images).float()
+            return self.teacher(inputs).float()
         return self._known[self._chosen]
 
 

@@ -1,8 +1,15 @@
 """Evaluators: data, training, and the accuracy, latency and size of the deployed file."""
 
-from slimsearch.evaluators.deployed.accuracy import PairedDrop, confusion, judge, significantly_different, wilson
 from slimsearch.evaluators.deployed.classifier import Classifier
 from slimsearch.evaluators.deployed.deployed_model import RUNTIMES, DeployedModel, runtime_version, size_kib
+from slimsearch.evaluators.deployed.statistics import (
+    PairedDrop,
+    confusion,
+    judge,
+    scores,
+    significantly_different,
+    wilson,
+)
 from slimsearch.evaluators.function_evaluator import FunctionEvaluator
 from slimsearch.evaluators.latency.measurement import Latency, measure_latency
 from slimsearch.evaluators.latency.meter import Meter
@@ -15,8 +22,7 @@ from slimsearch.evaluators.network_evaluator import (
     Given,
     NetworkEvaluator,
     UserMetric,
-    load_correct,
-    load_predictions,
+    load_examples,
 )
 from slimsearch.evaluators.network_pipeline import LatencySettings, NetworkPipeline
 from slimsearch.evaluators.objective import (
@@ -29,20 +35,71 @@ from slimsearch.evaluators.objective import (
     front,
     hypervolume,
     hypervolumes,
+    leading_metric,
     select,
 )
 from slimsearch.evaluators.supernet.weight_sharing import WeightSharingEvaluator
 from slimsearch.evaluators.table_evaluator import TableEvaluator
 from slimsearch.evaluators.task import Artifact, Evaluator, Outcome, ReportEpoch, Task
 from slimsearch.evaluators.training.hardware import device_for, precision_for, processor, use_one_thread
-from slimsearch.evaluators.training.image_training import DryRunTraining, ImageTraining, StoppedEarly, TrainingSettings
+from slimsearch.evaluators.training.network_training import (
+    DryRunTraining,
+    NetworkTraining,
+    StoppedEarly,
+    TrainingSettings,
+)
 
 __all__ = [
-    "CHECKPOINT", "DIRECTIONS", "IMPORTS", "MODEL", "RUNTIMES", "Architectures", "Artifact", "Classifier",
-    "DeployedModel", "DryRunTraining", "Evaluator", "FunctionEvaluator", "Given", "ImageTraining", "Latency",
-    "LatencyPredictor", "LatencySettings", "Limit", "Meter", "Metrics", "NetworkEvaluator", "NetworkPipeline",
-    "Objective", "Outcome", "PairedDrop", "ReportEpoch", "StoppedEarly", "TableEvaluator", "Task", "TrainingSettings",
-    "UserMetric", "WeightSharingEvaluator", "WeightedProduct", "confusion", "device_for", "finite_numbers", "front",
-    "hypervolume", "hypervolumes", "judge", "load_correct", "load_predictions", "measure_latency", "precision_for",
-    "processor", "runtime_version", "select", "significantly_different", "size_kib", "use_one_thread", "wilson",
+    "CHECKPOINT",
+    "DIRECTIONS",
+    "IMPORTS",
+    "MODEL",
+    "RUNTIMES",
+    "Architectures",
+    "Artifact",
+    "Classifier",
+    "DeployedModel",
+    "DryRunTraining",
+    "Evaluator",
+    "FunctionEvaluator",
+    "Given",
+    "Latency",
+    "LatencyPredictor",
+    "LatencySettings",
+    "Limit",
+    "Meter",
+    "Metrics",
+    "NetworkEvaluator",
+    "NetworkPipeline",
+    "NetworkTraining",
+    "Objective",
+    "Outcome",
+    "PairedDrop",
+    "ReportEpoch",
+    "StoppedEarly",
+    "TableEvaluator",
+    "Task",
+    "TrainingSettings",
+    "UserMetric",
+    "WeightSharingEvaluator",
+    "WeightedProduct",
+    "confusion",
+    "device_for",
+    "finite_numbers",
+    "front",
+    "hypervolume",
+    "hypervolumes",
+    "judge",
+    "leading_metric",
+    "load_examples",
+    "measure_latency",
+    "precision_for",
+    "processor",
+    "runtime_version",
+    "scores",
+    "select",
+    "significantly_different",
+    "size_kib",
+    "use_one_thread",
+    "wilson",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import cloudpickle
 import numpy as np
 
 from slimsearch import compression
@@ -15,12 +16,14 @@ from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError, described
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.deployed.deployed_model import DeployedModel, check_parity, size_kib
+from slimsearch.evaluators.deployed.statistics import scores
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.network_pipeline import FileLatencies, LatencySettings, NetworkPipeline
 from slimsearch.evaluators.objective import finite_numbers
 from slimsearch.evaluators.task import Artifact, Outcome, ReportEpoch, Task
+from slimsearch.evaluators.tasks import Classification, LearningTask
 from slimsearch.evaluators.training.hardware import memory_errors
-from slimsearch.evaluators.training.image_training import ImageTraining, StoppedEarly, TrainingSettings
+from slimsearch.evaluators.training.network_training import NetworkTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.training.reuse import NetworkCache, copy_matching_weights
 from slimsearch.files import atomic
 
@@ -47,17 +50,17 @@ class Architectures(Protocol):
     """Builds networks: a `slimsearch.search_spaces.ModelSpace` or `slimsearch.search_spaces.FixedModel`."""
 
     def build(self, architecture: Mapping[str, Any], seed: int) -> nn.Module:
-        """A network (N, C, H, W) float32 -> (N, num_classes) logits, with weights initialized from `seed`."""
+        """A network (N, ...) float32 -> (N, ...) outputs, such as logits, with weights initialized from `seed`."""
 
 
 class Learning(Protocol):
     """Gives a new network its weights."""
 
-    def __call__(self, network: Network, task: Task, training: ImageTraining) -> Network:
+    def __call__(self, network: Network, task: Task, training: NetworkTraining) -> Network:
         """A copy of the untrained `network` of `task`, with weights."""
 
 
-def learn_by_training(network: Network, task: Task, training: ImageTraining) -> Network:
+def learn_by_training(network: Network, task: Task, training: NetworkTraining) -> Network:
     """Train for the epochs of the task's fidelity."""
     return training.fit(network, epochs=task.fidelity)
 
@@ -83,7 +86,8 @@ class NetworkEvaluator:
 
     Metrics:
 
-    - ``val_accuracy`` of the exported file, on ``val_images`` images; ``parity_error``, see `check_parity`;
+    - those of the data set's task, such as ``val_accuracy``, of the exported file on ``val_images`` examples;
+      ``parity_error``, see `check_parity`;
     - ``latency_ms`` and the others of `Latency.metrics`; ``latency_alone``: 1 if all other processes of Slimsearch
       paused during the measurement; ``latency_predicted``: 1 if it is predicted;
     - ``size_kib``, ``params``, ``macs``; ``packed_kib`` for networks with a packed form that no runtime executes, see
@@ -105,6 +109,7 @@ class NetworkEvaluator:
         initial: initial weights, copied as far as their shapes match; safetensors.
         given: the networks of `space` are trained already; here, those with an architecture of their own are trained
             further; None: they are not trained.
+        task: what is learned, fitted to the data set.
     """
 
     space: Architectures
@@ -116,6 +121,7 @@ class NetworkEvaluator:
     cache: Path | None = None
     initial: bytes | None = None
     given: Given | None = None
+    task: LearningTask = field(default_factory=Classification)
 
     def __post_init__(self) -> None:
         self._data: Dataset | None = None
@@ -123,10 +129,12 @@ class NetworkEvaluator:
         self._latencies = FileLatencies(self.latency, self._meter)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_data": None, "_meter": None, "_latencies": None}
+        # The task by value, since other processes cannot import a class from a notebook, a script or a file.
+        task = cloudpickle.dumps(self.task)
+        return {**vars(self), "task": task, "_data": None, "_meter": None, "_latencies": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state)
+        vars(self).update({**state, "task": cloudpickle.loads(state["task"])})
         self._meter = Meter()
         self._latencies = FileLatencies(self.latency, self._meter)
 
@@ -134,7 +142,7 @@ class NetworkEvaluator:
     def data(self) -> Dataset:
         """The data set, memory-mapped at first use."""
         if self._data is None:
-            self._data = Dataset.load(self.data_directory)
+            self._data = Dataset.load(self.data_directory, self.task)
         return self._data
 
     def evaluate(self, task: Task, *, report: ReportEpoch) -> Outcome:
@@ -158,7 +166,7 @@ class NetworkEvaluator:
                     inherited["inherited_share"] = share
                 rehearsed = not self._is_trained(cache, task)
                 if rehearsed:
-                    pipeline.image_training().check(network)
+                    pipeline.network_training().check(network)
                     known, continues = self._before_training(network, task, pipeline, report)
                     if not continues:
                         return Outcome(known)
@@ -205,7 +213,7 @@ class NetworkEvaluator:
         """The trained `network` of a task without a start."""
         if self.given is not None and not task.candidate.architecture:
             return network
-        return self._cached(cache, task, {}, lambda: self.learn(network, task, pipeline.image_training()))
+        return self._cached(cache, task, {}, lambda: self.learn(network, task, pipeline.network_training()))
 
     def _cached(
         self, cache: NetworkCache | None, task: Task, recipe: compression.PlainRecipe, make: Callable[[], Network]
@@ -307,10 +315,10 @@ class NetworkEvaluator:
         model = DeployedModel(path, runtime=self.latency.runtime)
         parity = check_parity(network, model, data)
         self._meter.pause_if_measuring()
-        predictions = model.predict(data, data.validation)
-        _save_predictions(predictions, data.validation.labels, task.directory / PREDICTIONS)
+        examples = model.examples(data, data.validation)
+        _save_examples(examples[:, : data.task.paired], task.directory / PREDICTIONS)
         metrics = {
-            "val_accuracy": float((predictions == data.validation.labels).mean()),
+            **scores(data.task, examples, "val"),
             "val_images": float(len(data.validation)),
             **known,
             **latency_source,
@@ -360,39 +368,29 @@ def _patience(seconds: float) -> float:
     return min(_MAX_PATIENCE, _MIN_PATIENCE + _PATIENCE_PER_SECOND * seconds)
 
 
-def load_predictions(directory: Path) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Class that a trial's file predicted for each validation image, (N,) int64.
+def load_examples(directory: Path) -> np.ndarray[Any, np.dtype[Any]]:
+    """What the leading metric of a trial's file on the validation split is computed from, see `LearningTask.examples`.
+
+    (N, K); (N, 1) bool for a classification: whether each example is right.
 
     Raises:
         SlimsearchError: the file of predictions is missing or damaged.
     """
-    predictions: np.ndarray[tuple[int], np.dtype[np.int64]] = _load_predictions(directory, "validation")
-    return predictions
-
-
-def load_correct(directory: Path) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Whether a trial's file classified each validation image correctly, (N,) bool.
-
-    Raises:
-        SlimsearchError: the file of predictions is missing or damaged.
-    """
-    correct: np.ndarray[tuple[int], np.dtype[np.bool_]] = _load_predictions(directory, "right").astype(np.bool_)
-    return correct
-
-
-def _load_predictions(directory: Path, name: str) -> Any:
     from safetensors.numpy import load_file
 
     try:
-        return load_file(directory / PREDICTIONS)[name]
+        found = load_file(directory / PREDICTIONS)
+        examples: np.ndarray[Any, np.dtype[Any]] = (
+            found["examples"] if "examples" in found else found["right"].astype(np.bool_)[:, None]  # of older runs
+        )
+        return examples
     except Exception as error:  # safetensors and the file system raise many kinds
         raise SlimsearchError(f"cannot read the predictions in '{directory}': {error}") from error
 
 
-def _save_predictions(
-    predictions: np.ndarray[tuple[int], np.dtype[np.int64]], labels: np.ndarray[Any, np.dtype[Any]], path: Path
-) -> None:
+def _save_examples(examples: np.ndarray[Any, np.dtype[Any]], path: Path) -> None:
     from safetensors.numpy import save_file
 
+    of_booleans = examples.shape[1] == 1 and np.isin(examples, (0, 1)).all()
     with atomic(path) as temporary:
-        save_file({"validation": predictions, "right": (predictions == labels).astype(np.uint8)}, temporary)
+        save_file({"examples": examples.astype(np.bool_ if of_booleans else np.float32)}, temporary)

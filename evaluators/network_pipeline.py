@@ -17,9 +17,9 @@ from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.measurement import Latency, measure_latency
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.latency.predictor import LatencyPredictor
-from slimsearch.evaluators.training.image_training import (
+from slimsearch.evaluators.training.network_training import (
     DryRunTraining,
-    ImageTraining,
+    NetworkTraining,
     OnEpoch,
     StoppedEarly,
     TrainingSettings,
@@ -41,7 +41,7 @@ class LatencySettings:
     """How files run, and how their latency is determined.
 
     Attributes:
-        batch: images per call.
+        batch: examples per call.
         threads: per call.
         runtime: one of `slimsearch.evaluators.RUNTIMES`.
         how: "measured"; "predicted", see `LatencyPredictor`; or "auto": measured, and predicted if other processes of
@@ -66,12 +66,12 @@ class FileLatencies:
         self._settings, self._meter = settings, meter
         self._predictor: LatencyPredictor | None = None
 
-    def quick(self, path: Path, input_shape: tuple[int, int, int]) -> Latency:
+    def quick(self, path: Path, input_shape: tuple[int, ...]) -> Latency:
         """The latency of a file that is not final, in little time."""
         return self.of([path], input_shape, _QUICK_PATIENCE, blocks=_QUICK_BLOCKS)[0][0]
 
     def of(
-        self, paths: list[Path], input_shape: tuple[int, int, int], patience: float, **effort: int
+        self, paths: list[Path], input_shape: tuple[int, ...], patience: float, **effort: int
     ) -> tuple[list[Latency], dict[str, float]]:
         """Latencies of files, measured together, and metrics that say how."""
         settings = self._settings
@@ -124,17 +124,17 @@ class NetworkPipeline:
     checkpoint: Path | None = None
     scratch: Path | None = None
 
-    def image_training(
+    def network_training(
         self, teachers: Mapping[str, Network] | None = None, initial: Callable[[], nn.Module] | None = None
-    ) -> ImageTraining:
+    ) -> NetworkTraining:
         """The training of a network, and of compression stages with their teachers and initial weights."""
-        return ImageTraining(
+        return NetworkTraining(
             self.data, self.training, self.seed, self.epochs, teachers, self.on_epoch, self.meter, initial=initial,
             latency=self.latency_ms, checkpoint=self.checkpoint,
         )  # fmt: skip
 
     def check_outputs(self, network: Network) -> None:
-        """Check that a network gives logits for the data set.
+        """Check that a network gives outputs for the data set.
 
         Raises:
             SlimsearchError: see `TrainingProbe.check_outputs`.
@@ -148,7 +148,7 @@ class NetworkPipeline:
             SlimsearchError: the network cannot be trained, or the loss is not finite.
             StoppedEarly: `on_epoch` returned False.
         """
-        return self.image_training().fit(network, epochs=epochs)
+        return self.network_training().fit(network, epochs=epochs)
 
     def compress(
         self, network: Network, recipe: compression.Recipe, *, teachers: Mapping[str, Network],
@@ -167,7 +167,7 @@ class NetworkPipeline:
             SlimsearchError: a stage cannot be applied to this network.
             StoppedEarly: `on_epoch` returned False.
         """
-        training = self.image_training(teachers, initial)
+        training = self.network_training(teachers, initial)
         for position, group in enumerate(recipe.groups, start=1):
             make = functools.partial(_applied, group, network, training)
             network = cached(compression.Recipe(recipe.groups[:position]), make)
@@ -192,7 +192,7 @@ class NetworkPipeline:
             SlimsearchError: it cannot be expressed in ONNX.
         """
         with described("export to ONNX failed", Exception):
-            compression.export_onnx(network, path, self.image_training().calibration, self.data.metadata())
+            compression.export_onnx(network, path, self.network_training().calibration, self.data.metadata())
         return path
 
     @contextlib.contextmanager
@@ -203,7 +203,7 @@ class NetworkPipeline:
             path = folder / "temporary.onnx"
             opened.callback(path.unlink, missing_ok=True)
             with described("export to ONNX failed", Exception):
-                compression.export_onnx(network, path, self.image_training().calibration)
+                compression.export_onnx(network, path, self.network_training().calibration)
             yield path
 
     def latency_ms(self, network: Network) -> float:
@@ -213,6 +213,6 @@ class NetworkPipeline:
             return latencies.quick(path, self.data.input_shape).median_ms
 
 
-def _applied(group: compression.StageGroup, network: Network, training: ImageTraining) -> Network:
+def _applied(group: compression.StageGroup, network: Network, training: NetworkTraining) -> Network:
     with described(f"{' + '.join(stage.key for stage in group.stages)} failed", StoppedEarly):
         return group.apply(network, training)

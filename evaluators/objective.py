@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,15 @@ Metrics = Mapping[str, float]
 
 DIRECTIONS = {  # of metrics that need none on the command line
     "val_accuracy": "maximize",
+    "val_balanced_accuracy": "maximize",
+    "val_macro_f1": "maximize",
+    "val_auc": "maximize",
+    "val_exact_match": "maximize",
+    "val_r2": "maximize",
+    "val_rmse": "minimize",
+    "val_mae": "minimize",
+    "val_mean_iou": "maximize",
+    "val_pixel_accuracy": "maximize",
     "latency_ms": "minimize",
     "size_kib": "minimize",
     "params": "minimize",
@@ -41,7 +50,8 @@ class Objective:
         names = {"": DIRECTIONS.get(metric), "min": "minimize", "max": "maximize"}
         direction = names.get(given)
         if metric.startswith("test_"):
-            raise SlimsearchError(f"objective '{metric}': the test split is never searched on; use val_accuracy")
+            known = f"val_{metric.removeprefix('test_')}"
+            raise SlimsearchError(f"objective '{metric}': the test split is never searched on; use {known}")
         if direction is None:
             raise SlimsearchError(
                 f"objective '{text}' needs a direction ('{metric or 'name'}:min' or '{metric or 'name'}:max'); "
@@ -82,6 +92,11 @@ class Limit:
         value = metrics.get(self.metric, self.bound)
         beyond = value - self.bound if self.upper else self.bound - value
         return beyond / (abs(self.bound) or 1.0)
+
+
+def leading_metric(names: Iterable[str]) -> str | None:
+    """The leading metric among `names`: the first one of the validation split other than the loss, or None."""
+    return next((name for name in names if name.startswith("val_") and name not in ("val_loss", "val_images")), None)
 
 
 def losses(objectives: Sequence[Objective], metrics: Sequence[Metrics]) -> np.ndarray[Any, np.dtype[np.float64]]:

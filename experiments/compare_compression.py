@@ -221,7 +221,7 @@ def _subset(data: Dataset, count: int, seed: int) -> Dataset:
     if count > len(data.train):
         raise SlimsearchError(f"--train-images {count}: data set '{data.name}' has {len(data.train)}")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(data.train))[:count])
-    return replace(data, train=Split(data.train.images[chosen], data.train.labels[chosen]))
+    return replace(data, train=Split(data.train.inputs[chosen], data.train.targets[chosen]))
 
 
 def _given_base(

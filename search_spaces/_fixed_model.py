@@ -25,19 +25,20 @@ class FixedModel(Space):
     Args:
         make: function or class; called with those of in_channels, image_size, input_shape and num_classes that its
             signature has.
-        input_shape: (C, H, W) of one image.
-        num_classes: number of logits.
+        input_shape: of one example, such as (C, H, W) of an image.
+        num_classes: number of outputs: logits of classes, or target columns.
         weights: state of the network as safetensors; None for the weights that `make` gives it.
     """
 
     def __init__(
-        self, make: Callable[..., nn.Module], input_shape: tuple[int, int, int], num_classes: int,
+        self, make: Callable[..., nn.Module], input_shape: tuple[int, ...], num_classes: int,
         weights: bytes | None = None,
     ) -> None:  # fmt: skip
         self.make, self.input_shape, self.num_classes, self.weights = make, input_shape, num_classes, weights
+        self.output_shape: tuple[int, ...] | None = (num_classes,)
 
     @classmethod
-    def load(cls, name: str, input_shape: tuple[int, int, int], num_classes: int) -> FixedModel:
+    def load(cls, name: str, input_shape: tuple[int, ...], num_classes: int) -> FixedModel:
         """The model called `name`: ``torchvision.models:resnet18``, or ``path/to/file.py:function_or_class``.
 
         Raises:
@@ -92,7 +93,7 @@ class FixedModel(Space):
         free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         offered = {
             "in_channels": self.input_shape[0],
-            "image_size": self.input_shape[1],
+            "image_size": self.input_shape[-1],
             "input_shape": self.input_shape,
             "num_classes": self.num_classes,
         }
@@ -128,8 +129,8 @@ class FixedModel(Space):
         except Exception as error:  # a user's model may raise anything
             raise SlimsearchError(f"the model fails on images of {shape}: {describe_error(error)}") from error
         output = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        if output != (2, self.num_classes):
+        if self.output_shape is not None and output != (2, *self.output_shape):
             raise SlimsearchError(
-                f"the model gives {output} for 2 images of {shape}; the data set needs (2, {self.num_classes}) logits"
+                f"the model gives {output} for 2 images of {shape}; the data set needs {(2, *self.output_shape)} logits"
             )
         return module

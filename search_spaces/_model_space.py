@@ -18,7 +18,7 @@ from slimsearch.search_spaces._space import Space
 if TYPE_CHECKING:
     from torch import nn
 
-_MAX_SIZE = 1 << 16  # channels, pixels or classes
+_MAX_SIZE = 1 << 24  # channels, pixels, samples or classes
 _FORMS = (
     "an NNI ModelSpace class, a function define(trial), or a function whose parameters are annotated with their "
     "values, such as width: Literal[8, 16, 32]"
@@ -26,37 +26,41 @@ _FORMS = (
 
 
 class ModelSpace(Space):
-    """The networks that a class or function of the user describes, for images of one shape.
+    """The networks that a class or function of the user describes, for inputs of one shape.
 
     Args:
         code: the class or function.
-        input_shape: (C, H, W) of one image.
-        num_classes: number of logits of the networks.
+        input_shape: of one example, such as (C, H, W) of an image.
+        num_classes: number of outputs: logits of classes, or target columns.
+
+    Attributes:
+        output_shape: of one example, (num_classes,) by default; None: any.
 
     Raises:
         SlimsearchError: an argument is invalid.
     """
 
-    def __init__(self, code: Any, input_shape: tuple[int, int, int], num_classes: int) -> None:
+    def __init__(self, code: Any, input_shape: tuple[int, ...], num_classes: int) -> None:
         for size in (*input_shape, num_classes) if isinstance(input_shape, tuple | list) else ():
             if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= _MAX_SIZE:
-                raise SlimsearchError(f"{reprlib.repr(size)} is not a number of channels, pixels or classes")
-        if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
-            raise SlimsearchError(f"{reprlib.repr(input_shape)} is not the shape (C, H, W) of an image")
+                raise SlimsearchError(f"{reprlib.repr(size)} is not a number of channels, pixels, samples or classes")
+        if not isinstance(input_shape, tuple | list) or not input_shape:
+            raise SlimsearchError(f"{reprlib.repr(input_shape)} is not the shape of an input, such as (C, H, W)")
         self.code = code
-        self.input_shape = input_shape
+        self.input_shape = tuple(input_shape)
         self.num_classes = num_classes
+        self.output_shape: tuple[int, ...] | None = (num_classes,)
 
     @staticmethod
-    def load(space: Any, input_shape: tuple[int, int, int], num_classes: int, build: Any = None) -> ModelSpace:
+    def load(space: Any, input_shape: tuple[int, ...], num_classes: int, build: Any = None) -> ModelSpace:
         """The space of networks that `space` describes.
 
         Args:
             space: a built-in's name, ``path/to/file.py:name`` or ``package.module:name``; or an object: an NNI
                 `ModelSpace` class, a function ``define(trial)``, a function or class whose parameters are annotated
                 with their values, or, with `build`, a dict from label to values.
-            input_shape: (C, H, W) of one image.
-            num_classes: number of logits.
+            input_shape: of one example, such as (C, H, W) of an image.
+            num_classes: number of outputs: logits of classes, or target columns.
             build: a function or class that makes the network of one value for each label, given by name.
 
         Raises:
@@ -100,14 +104,14 @@ class ModelSpace(Space):
 
     @abstractmethod
     def build(self, architecture: Mapping[str, Any], seed: int = 0) -> nn.Module:
-        """The network of `architecture`: (N, C, H, W) float32 -> (N, num_classes), weights initialized from `seed`.
+        """The network of `architecture`: (N, ...) float32 -> (N, ...), weights initialized from `seed`.
 
         Raises:
             SlimsearchError: `architecture` is not in the space, or the user's code cannot build it.
         """
 
     def check(self, architecture: Mapping[str, Any], device: str = "cpu") -> nn.Module:
-        """Build `architecture` and run it on two images of zeros.
+        """Build `architecture` and run it on two inputs of zeros.
 
         Args:
             architecture: a point of the space.
@@ -117,27 +121,29 @@ class ModelSpace(Space):
             the network, in evaluation mode.
 
         Raises:
-            SlimsearchError: it fails, or the shape of its output is not (N, num_classes).
+            SlimsearchError: it fails, or the shape of its output is not (N, *output_shape).
         """
         import torch
 
         with torch.device(device):
             module = self.build(architecture).eval()
-        images = torch.zeros(2, *self.input_shape, device=device)
+        inputs = torch.zeros(2, *self.input_shape, device=device)
+        kind = "images" if len(self.input_shape) == 3 else "inputs"
         shape = "x".join(map(str, self.input_shape))
         try:
             with torch.no_grad():
-                logits = module(images)
+                outputs = module(inputs)
         except Exception as error:
             raise SlimsearchError(
-                f"{self.name} {dict(architecture)} fails on images of {shape}{self._line(error)}: "
+                f"{self.name} {dict(architecture)} fails on {kind} of {shape}{self._line(error)}: "
                 f"{describe_error(error)}"
             ) from error
-        output = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        if output != (2, self.num_classes):
+        found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        if self.output_shape is not None and found != (2, *self.output_shape):
+            what = "logits" if len(self.output_shape) == 1 else "outputs"
             raise SlimsearchError(
-                f"{self.name} {dict(architecture)} gives {output} for 2 images of {shape}; the data set needs "
-                f"(2, {self.num_classes}) logits"
+                f"{self.name} {dict(architecture)} gives {found} for 2 {kind} of {shape}; the data set needs "
+                f"{(2, *self.output_shape)} {what}"
             )
         return module
 
@@ -145,7 +151,7 @@ class ModelSpace(Space):
         """What the data decide about a network, as far as the user's code has parameters for it."""
         offered = {
             "in_channels": self.input_shape[0],
-            "image_size": self.input_shape[1],
+            "image_size": self.input_shape[-1],
             "input_shape": self.input_shape,
             "num_classes": self.num_classes,
             "num_labels": self.num_classes,

@@ -23,14 +23,16 @@ if TYPE_CHECKING:
         load_network,
         plot,
         resume,
+        score,
         search,
         train,
     )
+    from slimsearch.evaluators.tasks import LearningTask
     from slimsearch.optuna_sampler import GraphGPSampler
 
 __all__ = [
-    "GraphGPSampler", "SlimsearchError", "accuracy", "build", "compress", "export", "load_dataset", "load_network",
-    "plot", "resume", "search", "train",
+    "GraphGPSampler", "LearningTask", "SlimsearchError", "accuracy", "build", "compress", "export", "load_dataset",
+    "load_network", "plot", "resume", "score", "search", "train",
 ]  # fmt: skip
 
 _import_fixes.install()
@@ -45,6 +47,10 @@ def __getattr__(name: str) -> Any:
         from slimsearch.optuna_sampler import GraphGPSampler
 
         return GraphGPSampler
+    if name == "LearningTask":
+        from slimsearch.evaluators.tasks import LearningTask
+
+        return LearningTask
     if name in __all__:
         from slimsearch import api
 

@@ -25,6 +25,7 @@ def search(
     *,
     build: Callable[..., nn.Module] | None = None,
     evaluate: Callable[..., Mapping[str, float]] | None = None,
+    task: Any = "classification",
     show: bool = True,
     **options: Any,
 ) -> Result:
@@ -34,11 +35,13 @@ def search(
         space: a function ``define(trial)`` that returns a network, an NNI ModelSpace class, or a name as on the command
             line; or a trained network, as for `compress`, whose channels, blocks and recipe are searched; with `build`
             or `evaluate` also a dict from label to values, with `evaluate` also a `slimsearch.search_spaces.Space`.
-        dataset: a name, the path of an image folder, ``(images, labels)`` (and ``test_images, test_labels``), or a
-            PyTorch data set of ``(image, label)`` pairs.
+        dataset: a name, the path of an image folder, ``(inputs, targets)`` (and ``test_inputs, test_targets``), or a
+            PyTorch data set of ``(input, target)`` pairs; see `load_dataset`.
         build: a function that makes the network of one value for each label of `space`, given by name.
         evaluate: a function from a candidate, as a dict, to named numbers. Nothing is trained, exported or compressed
             then; ``objectives`` names its metrics. See `slimsearch.evaluators.FunctionEvaluator`.
+        task: what is learned: "classification", "multilabel", "regression", "segmentation", ``path/to/file.py:Class``,
+            or a `LearningTask`.
         show: show the live display of the command line.
         options: the flags of the command line with underscores, e.g. ``trials=10, max_size_kib=100``.
 
@@ -59,9 +62,11 @@ def search(
         base = Configuration(model=FROM_PYTHON, elastic=True, co_search="elastic", **FINE_TUNING)
     else:
         base = Configuration(space=space if named_space else FROM_PYTHON, evaluator=options.pop("evaluator", "network"))
+    if isinstance(task, str):
+        options["task"], task = task, None
     configuration = base.replace(**({"dataset": str(dataset)} if named_data else {}), **options)
     space = None if named_space or network is not None else space
-    objects = PythonObjects(space, None if named_data else dataset, evaluate, build, network)
+    objects = PythonObjects(space, None if named_data else dataset, evaluate, build, network, task)
     return job.start(configuration, objects, display=Console() if show else None)
 
 
@@ -72,6 +77,7 @@ def resume(
     dataset: Any = None,
     build: Callable[..., nn.Module] | None = None,
     evaluate: Callable[..., Mapping[str, float]] | None = None,
+    task: Any = None,
     show: bool = True,
     accept_changes: bool = False,
     **options: Any,
@@ -80,8 +86,8 @@ def resume(
 
     Args:
         run_dir: the run directory.
-        space, dataset, build, evaluate: the Python objects that the run was started with, if any; `space` may be a
-            trained network.
+        space, dataset, build, evaluate, task: the Python objects that the run was started with, if any; `space` may be
+            a trained network.
         show: show the live display of the command line.
         accept_changes: go on with code that was edited and classes that were renamed since the run was started.
         options: new values of options that ``--help`` marks "also with --resume", such as ``trials=40``.
@@ -94,7 +100,7 @@ def resume(
     from slimsearch.report.display import Console
 
     network = _given(space)
-    objects = PythonObjects(space if network is None else None, dataset, evaluate, build, network)
+    objects = PythonObjects(space if network is None else None, dataset, evaluate, build, network, task)
     display = Console() if show else None
     return job.resume(Path(run_dir), options, objects, display=display, accept_changes=accept_changes)
 
@@ -116,7 +122,7 @@ def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
 
 
 def build(
-    space: Any, architecture: dict[str, Any], *, input_shape: tuple[int, int, int] = (1, 28, 28), num_classes: int = 10
+    space: Any, architecture: dict[str, Any], *, input_shape: tuple[int, ...] = (1, 28, 28), num_classes: int = 10
 ) -> nn.Module:
     """The untrained network of an architecture: (N, C, H, W) float32 -> (N, num_classes) logits.
 
@@ -316,18 +322,29 @@ def load_network(
 
 
 def load_dataset(
-    data: Any, *, root: str | Path | None = None, download: bool = False, image_size: int | None = None,
-    drop_duplicates: bool = False,
+    data: Any, *, root: str | Path | None = None, download: bool = False, image_size: int | str | None = None,
+    drop_duplicates: bool = False, task: Any = "classification", input_kind: str = "auto",
 ) -> Dataset:  # fmt: skip
     """A data set with its splits, as a run reads it (see `slimsearch.evaluators.datasets.load_dataset`)."""
     from slimsearch.evaluators.datasets import load_dataset as load
 
-    return load(data, root=root, download=download, image_size=image_size, drop_duplicates=drop_duplicates)
+    return load(
+        data, root=root, download=download, image_size=image_size, drop_duplicates=drop_duplicates, task=task,
+        input_kind=input_kind,
+    )  # fmt: skip
+
+
+def score(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> dict[str, float]:
+    """All metrics of the data set's task of an exported file on `split`, in ONNX Runtime or OpenVINO.
+
+    With the 95% interval of the leading metric unless it is a proportion.
+    """
+    from slimsearch.evaluators import DeployedModel, scores
+
+    examples = DeployedModel(Path(model), runtime=runtime).examples(dataset, split)
+    return {name.removeprefix("val_"): value for name, value in scores(dataset.task, examples, "val").items()}
 
 
 def accuracy(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> float:
     """Accuracy of an exported file on `split`, in ONNX Runtime or OpenVINO."""
-    from slimsearch.evaluators import DeployedModel
-
-    predictions = DeployedModel(Path(model), runtime=runtime).predict(dataset, split)
-    return float((predictions == split.labels).mean())
+    return score(model, dataset, split, runtime=runtime)["accuracy"]

@@ -153,7 +153,7 @@ def test_resume_with_class_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     space = load_class("space", TINY, "slimsearch.search_spaces")
     digits = load_dataset("digits")
-    data = (digits.train.images, digits.train.labels)
+    data = (digits.train.inputs, digits.train.targets)
     first = slimsearch.search(space, data, trials=1, epochs=1, run_dir="run", compress="none")
     second = slimsearch.resume("run", space=space, dataset=data, trials=2)
     assert len(second.trials) == 2

@@ -67,7 +67,7 @@ def folder(tmp_path: Path, digits: Dataset) -> Path:
     for i in range(60):
         images = tmp_path / "path" / "to" / "images" / str(i % 3)
         images.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(digits.train.images[i, 0]).save(images / f"{i}.png")
+        Image.fromarray(digits.train.inputs[i, 0]).save(images / f"{i}.png")
     table = Path("experiments/benchmarks/results/lenet_mnist5k.csv")
     (tmp_path / table).parent.mkdir(parents=True)
     shutil.copy(ROOT / table, tmp_path / table)

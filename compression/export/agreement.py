@@ -45,8 +45,14 @@ def exact_error(expected: Array, actual: Array) -> float:
     return float(np.abs(actual - expected).max()) / max(1.0, float(np.abs(expected).max()))
 
 
-def parity_error(expected: Array, actual: Array, *, quantized: bool) -> float:
-    """`exact_error` of a file's logits; relative root mean square error for a quantized network.
+def parity_error(expected: Array, actual: Array, *, quantized: bool, spread: float | None = None) -> float:
+    """`exact_error` of a file's outputs; root mean square error relative to `spread` for a quantized network.
+
+    Args:
+        expected: outputs of the network.
+        actual: those of the file.
+        quantized: whether the network rounds.
+        spread: standard deviation of the network's outputs; by default of `expected`.
 
     Raises:
         SlimsearchError: the error is larger than allowed.
@@ -54,7 +60,7 @@ def parity_error(expected: Array, actual: Array, *, quantized: bool) -> float:
     import numpy as np
 
     if quantized:
-        spread = float(np.sqrt(np.mean((expected - expected.mean()) ** 2)))
+        spread = float(expected.std()) if spread is None else spread
         error, allowed = float(np.sqrt(np.mean((actual - expected) ** 2))) / max(spread, 1e-9), _QUANTIZED
     else:
         error, allowed = exact_error(expected, actual), EXACT
@@ -102,14 +108,20 @@ def check_agreement(file: Path, images: Tensor, expected: Sequence[Array] | None
         FixedBatchSize: the file is right in batches of the example's size only.
         SlimsearchError: file and module disagree.
     """
+    import numpy as np
+
     run = onnxruntime_session(file.read_bytes(), 1)
+    # Of all batches together, since one image of a network with one output has no spread.
+    every = np.concatenate([one.ravel() for one in expected]) if expected is not None else np.zeros(1)
+    finite = every[np.isfinite(every)]
+    spread = float(finite.std()) if len(finite) else 0.0
     for position, batch in enumerate(_batches(images)):
         try:
             actual = run(batch.numpy())
             if len(actual) != len(batch):
                 raise SlimsearchError(f"the file gives {actual.shape} for a batch of {len(batch)}")
             if expected is not None:
-                _compare(expected[position], actual, quantized)
+                _compare(expected[position], actual, quantized, spread)
         except Exception as error:  # ONNX Runtime raises many kinds
             if position > 0:
                 raise FixedBatchSize from error
@@ -128,7 +140,7 @@ def _batch(images: Tensor, first: int, size: int) -> Tensor:
     return images[torch.arange(first, first + size) % len(images)].contiguous()
 
 
-def _compare(expected: Array, actual: Array, quantized: bool) -> None:
+def _compare(expected: Array, actual: Array, quantized: bool, spread: float) -> None:
     import numpy as np
 
     if actual.size != expected.size:
@@ -136,4 +148,4 @@ def _compare(expected: Array, actual: Array, quantized: bool) -> None:
     finite = np.isfinite(expected)
     if finite.any():
         # A module that squeezes its output loses the dimension of a batch of one image; its file does not.
-        parity_error(expected[finite], actual.reshape(expected.shape)[finite], quantized=quantized)
+        parity_error(expected[finite], actual.reshape(expected.shape)[finite], quantized=quantized, spread=spread)

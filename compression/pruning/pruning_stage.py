@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _SCOPES = ("layer", "network")
-_BATCH = 64  # images per observation of gradients
+_BATCH = 64  # examples per observation of gradients
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,12 @@ class PruningStage(TrainingStage):
 def observe(importance: Importance, module: nn.Module, training: Training) -> None:
     """Let an importance observe the gradients of the loss on batches of training images."""
     import torch
-    import torch.nn.functional as F
 
     module = copy_module(module).eval()
-    images, labels = training.examples
-    for start in range(0, len(images), _BATCH):
+    inputs, targets = training.examples
+    for start in range(0, len(inputs), _BATCH):
         module.zero_grad()
-        loss = F.cross_entropy(module(images[start : start + _BATCH]), labels[start : start + _BATCH])
+        loss = training.loss(module(inputs[start : start + _BATCH]), targets[start : start + _BATCH])
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             importance.observe(weights(module), gradients(module))

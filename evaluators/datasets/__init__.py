@@ -2,66 +2,71 @@
 
 from __future__ import annotations
 
-import operator
+import re
 from pathlib import Path
 from typing import Any
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators.datasets._arrays import from_arrays
+from slimsearch.evaluators.datasets._arrays import INPUT_KINDS, from_arrays
 from slimsearch.evaluators.datasets._dataset import WHITE, Dataset, Raw, Source, Split
 from slimsearch.evaluators.datasets._image_files import read_header, read_image
 from slimsearch.evaluators.datasets._image_folder import image_files, read_folder, skipped_files
 from slimsearch.evaluators.datasets._splitting import split
+from slimsearch.evaluators.tasks import Classification, LearningTask, load_task
 from slimsearch.names import built_in_names, load_class
 
 __all__ = [
-    "WHITE", "Dataset", "Raw", "Source", "Split", "image_files", "load_dataset", "read_header", "read_image",
-    "skipped_files",
+    "INPUT_KINDS", "WHITE", "Dataset", "Raw", "Source", "Split", "image_files", "load_dataset", "read_header",
+    "read_image", "skipped_files",
 ]  # fmt: skip
 
 
 def load_dataset(
-    data: Any, *, root: str | Path | None = None, download: bool = False, image_size: int | None = None,
-    drop_duplicates: bool = False,
+    data: Any, *, root: str | Path | None = None, download: bool = False,
+    image_size: int | str | None = None, drop_duplicates: bool = False,
+    task: str | LearningTask = "classification", input_kind: str = "auto",
 ) -> Dataset:  # fmt: skip
     """Read, resize and split a data set.
 
-    What was skipped, and images that are in several splits, is reported in log lines of this package.
+    What was skipped, and examples that are in several splits, is reported in log lines of this package.
 
     Args:
-        data: a name, the path of an image folder, ``(images, labels)``, ``(images, labels, test_images, test_labels)``
-            or a PyTorch data set of (image, label) pairs. Images are uint8, floats in [0, 1] or PIL images; (N, H, W),
-            (N, C, H, W) or (N, H, W, C).
+        data: a name, the path of an image folder, ``(inputs, targets)``, ``(inputs, targets, test_inputs,
+            test_targets)`` or a PyTorch data set of (input, target) pairs; see `from_arrays`.
         root: folder of the files of a named data set.
         download: download missing files into `root`.
-        image_size: side in pixels that images are resized to; None: unchanged.
-        drop_duplicates: drop copies of images: in training those of any other image, in validation those of test
-            images and of each other.
+        image_size: pixels that images are resized to, the side of a square or "WIDTHxHEIGHT"; None: unchanged.
+        drop_duplicates: drop copies of examples: in training those of any other example, in validation those of test
+            examples and of each other.
+        task: what is learned: a name, see `load_task`, or a task.
+        input_kind: of arrays: "image", "signal", "table", or "auto", by shape and values.
 
     Raises:
-        SlimsearchError: the data set is unknown, cannot be read, or does not fit into memory.
+        SlimsearchError: the data set or task is unknown, cannot be read, or does not fit into memory.
     """
-    image_size = _checked_size(image_size)
+    size, learned = _size(image_size), load_task(task)
+    if input_kind not in INPUT_KINDS:
+        raise SlimsearchError(f"input_kind '{input_kind}' is none of {', '.join(INPUT_KINDS)}")
     if not isinstance(data, str | Path):
-        raw, name = from_arrays(data, "arrays", image_size), "arrays"
+        raw, name = from_arrays(data, "arrays", learned, size, input_kind), "arrays"
     else:
-        raw, name = _named(str(data), root, download, image_size)
-    return split(raw, name, image_size, drop_duplicates=drop_duplicates)
+        raw, name = _named(str(data), root, download, size)
+        if not isinstance(learned, Classification):
+            raise SlimsearchError(f"data set '{name}' has classes; --task {task} needs other targets")
+    return split(raw, name, learned, size, drop_duplicates=drop_duplicates)
 
 
-def _checked_size(image_size: Any) -> int | None:
+def _size(image_size: Any) -> tuple[int, int] | None:
+    """(H, W) of ``--image-size``."""
     if image_size is None:
         return None
-    try:
-        size = operator.index(image_size)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise SlimsearchError(f"--image-size {image_size} is not a whole number from 1")
-    return size
+    found = re.fullmatch(r"([1-9]\d{0,8})(?:x([1-9]\d{0,8}))?", str(image_size))
+    if found is None:
+        raise SlimsearchError(f"--image-size {image_size} is neither a whole number from 1 nor WIDTHxHEIGHT")
+    return int(found[2] or found[1]), int(found[1])
 
 
-def _named(name: str, root: str | Path | None, download: bool, image_size: int | None) -> tuple[Raw, str]:
+def _named(name: str, root: str | Path | None, download: bool, size: tuple[int, int] | None) -> tuple[Raw, str]:
     """A data set by its name or the path of its folder, and the name by which a run records it."""
     known = built_in_names("slimsearch.evaluators.datasets")
     if name in known:
@@ -74,4 +79,4 @@ def _named(name: str, root: str | Path | None, download: bool, image_size: int |
         is_folder = False
     if not is_folder:
         raise SlimsearchError(f"unknown data set '{name}'; known: {', '.join(known)}, or the path of an image folder")
-    return read_folder(folder, image_size), folder.resolve().name
+    return read_folder(folder, size), folder.resolve().name

@@ -1,4 +1,4 @@
-"""Data sets from Python: arrays, and sequences of (image, label) pairs such as PyTorch data sets."""
+"""Data sets from Python: arrays, and sequences of (input, target) pairs such as PyTorch data sets."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from slimsearch.evaluators.datasets._image_files import pixels_of
 from slimsearch.evaluators.datasets._image_folder import different_sizes
 from slimsearch.evaluators.datasets._memory import memory_for
 from slimsearch.evaluators.datasets._splitting import resize
+from slimsearch.evaluators.tasks import Classification, LearningTask
 
 _log = logging.getLogger(__name__)
 
@@ -26,27 +27,34 @@ _LISTED = 6
 _IMAGES = frozenset(("image", "img", "images", "imgs", "pixel_values", "pixels", "picture", "photo", "x", "input"))
 _LABELS = frozenset(("label", "labels", "target", "targets", "class", "y", "output"))
 _PIXELS = "needed: uint8, or floats in [0, 1]"
-_PAIR = "needed: an (image, label) pair, or a dict with an image and a label"
-_FORMS = "a data set is a name, a folder, (images, labels), or a PyTorch data set of (image, label) pairs"
+_PAIR = "needed: an (input, target) pair, or a dict with an input and a target"
+_FORMS = "a data set is a name, a folder, a file, (inputs, targets), or a PyTorch data set of (input, target) pairs"
+INPUT_KINDS = ("auto", "image", "signal", "table")
 
 
-def from_arrays(data: Any, name: str, image_size: int | None = None) -> Raw:
+def from_arrays(
+    data: Any, name: str, task: LearningTask, image_size: tuple[int, int] | None = None, input_kind: str = "auto"
+) -> Raw:
     """A data set from Python values.
 
     Args:
-        data: ``(images, labels)``, ``(images, labels, test_images, test_labels)``, or a sequence of ``(image, label)``
-            pairs or of dicts with an image and a label, such as a PyTorch data set. Further parts of an item are
-            skipped. Images are uint8, floats in [0, 1] or PIL images; (N, H, W), (N, C, H, W)
-            or (N, H, W, C) with 1 or 3 channels.
+        data: ``(inputs, targets)``, ``(inputs, targets, test_inputs, test_targets)``, or a sequence of ``(input,
+            target)`` pairs or of dicts with an input and a target, such as a PyTorch data set. Further parts of an item
+            are skipped.
         name: of the data set, for messages.
-        image_size: side in pixels that the images of pairs are resized to; None if they have one size.
+        task: what is learned; reads the targets.
+        image_size: (H, W) that the images of pairs are resized to; None if they have one size.
+        input_kind: "image": grey (N, H, W), or (N, C, H, W) or (N, H, W, C), bytes or floats in [0, 1] if there are 1
+            or 3 channels; "signal": (N, C, L) or (N, L); "table": (N, F). "auto": by the shape, and for three
+            dimensions by the values: bytes and floats in [0, 1] are images, other numbers signals. Other inputs keep
+            their shape (N, ...) and become float32.
 
     Raises:
         SlimsearchError: `data` has another form, or raises an exception.
     """
     notes: tuple[str, ...] = ()
     if isinstance(data, tuple | list) and len(data) in (2, 4):
-        splits = [_as_split(data[i], data[i + 1], name, image_size) for i in range(0, len(data), 2)]
+        splits = [_as_split(data[i], data[i + 1], name, task, image_size, input_kind) for i in range(0, len(data), 2)]
     elif isinstance(data, Mapping | bytes) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         advice = "; pass its .dataset" if hasattr(data, "dataset") else ""
         raise SlimsearchError(f"{_FORMS}, not {type(data).__name__}{advice}")
@@ -54,32 +62,52 @@ def from_arrays(data: Any, name: str, image_size: int | None = None) -> Raw:
         skipped: dict[str, None] = {}
 
         def pair(index: int) -> tuple[Any, Any]:
-            image, label, others = _pair(data[index], index)
+            given, target, others = _pair(data[index], index)
             skipped.update(dict.fromkeys(others))
-            return image, label
+            return given, target
 
-        splits = [_collected(_length(data), pair, name, image_size)]
+        splits = [_collected(_length(data), pair, name, task, image_size, input_kind)]
         if skipped:
-            notes = (f"of each item, an image and a label are read, and skipped: {escaped(', '.join(skipped))}",)
+            notes = (f"of each item, an input and a target are read, and skipped: {escaped(', '.join(skipped))}",)
             _log.warning("%s", notes[0])
-    highest = int(max(split.labels.max() for split in splits))
-    if highest >= sum(map(len, splits)):
-        raise SlimsearchError(
-            f"label {highest} is above the number of images; labels count from 0 without gaps: "
-            "numpy.unique(labels, return_inverse=True)[1]"
-        )
+    return read_targets(splits, task, _class_names(data), notes)
+
+
+def read_targets(
+    splits: Sequence[Split], task: LearningTask, names: Sequence[str] = (), notes: tuple[str, ...] = (),
+    validation: int | None = None,
+) -> Raw:  # fmt: skip
+    """The splits of a source with their targets as `task` reads them.
+
+    Args:
+        splits: training, and the others.
+        task: what is learned.
+        names: of the outputs, if the source has some.
+        notes: lines about the reading.
+        validation: position of the validation split, if there is one; another one is the test split.
+
+    Raises:
+        SlimsearchError: the targets are none of the task.
+    """
+    together = task.read(np.concatenate([split.targets for split in splits]), names)
+    ends = np.cumsum([len(split) for split in splits])[:-1]
+    read = [
+        Split(split.inputs, values)
+        for split, values in zip(splits, np.split(together.values, ends), strict=True)
+    ]  # fmt: skip
+    others = {("validation" if number == validation else "test"): read[number] for number in range(1, len(read))}
+    augmentation = "shift" if read[0].inputs.ndim == 4 and "shift" in task.augmentations else "none"
     return Raw(
-        splits[0].images, splits[0].labels, _class_names(data, highest + 1),
-        test=splits[1] if len(splits) == 2 else None, notes=notes,
+        read[0].inputs, read[0].targets, together.names, others.get("test"), augmentation, others.get("validation"),
+        notes=notes,
     )  # fmt: skip
 
 
-def _class_names(data: Any, count: int) -> tuple[str, ...]:
+def _class_names(data: Any) -> tuple[str, ...]:
     try:
-        names = tuple(map(str, data.classes))
+        return tuple(map(str, data.classes))
     except (Exception, SystemExit):  # there are none, or they are no sequence
-        names = ()
-    return names if len(names) == count else tuple(map(str, range(count)))
+        return ()
 
 
 def _length(data: Any) -> int:
@@ -108,42 +136,75 @@ def _pair(item: Any, index: int) -> tuple[Any, Any, list[str]]:
     raise SlimsearchError(f"item {index} of the data set {found}; {_PAIR}")
 
 
-def _collected(count: int, pair: Callable[[int], tuple[Any, Any]], name: str, image_size: int | None) -> Split:
-    """The images of all pairs in one array; RGB if one of them is."""
+def _collected(
+    count: int, pair: Callable[[int], tuple[Any, Any]], name: str, task: LearningTask,
+    image_size: tuple[int, int] | None, input_kind: str,
+) -> Split:  # fmt: skip
+    """The inputs and targets of all pairs in two arrays; images are RGB if one of them is."""
     if count < 1:
         raise SlimsearchError(f"the data set is empty; {_FORMS}")
+    as_images = input_kind == "image" or (input_kind == "auto" and _is_image(pair))
+    classes = isinstance(task, Classification)
     try:
-        first, label = _item(pair, 0, image_size)
+        first, target = _item(pair, 0, image_size, as_images=as_images, classes=classes)
     except MemoryError as error:
         raise SlimsearchError("item 0 of the data set does not fit into memory") from error
-    images, labels = [first], [label]
-    with memory_for(name, count, first.shape, copies=2):
+    inputs, targets = [first], [target]
+    with memory_for(name, count, first.shape, copies=2 * first.itemsize):
         for index in range(1, count):
-            image, label = _item(pair, index, image_size)
-            images.append(image)
-            labels.append(label)
-        sizes = {(image.shape[1], image.shape[2]) for image in images}
-        if len(sizes) > 1:
-            raise different_sizes(name, sizes)
-        channels = max(len(image) for image in images)
-        found = np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for image in images])
-    return Split(found, np.array(labels, dtype=np.int64))
+            given, target = _item(pair, index, image_size, as_images=as_images, classes=classes)
+            inputs.append(given)
+            targets.append(target)
+        if as_images:
+            sizes = {(image.shape[1], image.shape[2]) for image in inputs}
+            if len(sizes) > 1:
+                raise different_sizes(name, sizes)
+            channels = max(len(image) for image in inputs)
+            inputs = [np.broadcast_to(image, (channels, *image.shape[1:])) for image in inputs]
+        for what, arrays in (("input", inputs), ("target", [np.asarray(target) for target in targets])):
+            shapes = [array.shape for array in arrays]
+            if (odd := next((index for index, shape in enumerate(shapes) if shape != shapes[0]), None)) is not None:
+                raise SlimsearchError(
+                    f"item {odd} of the data set: the {what} has the shape {shapes[odd]}, that of item 0 {shapes[0]}"
+                )
+        found = np.stack(inputs)
+        found = found if as_images else _converted(found, input_kind)
+    return Split(found, np.array(targets))
 
 
-def _item(pair: Callable[[int], tuple[Any, Any]], index: int, image_size: int | None) -> tuple[Array, int]:
-    """Image and label of an item: (C, H, W) uint8 and an integer."""
+def _is_image(pair: Callable[[int], tuple[Any, Any]]) -> bool:
+    """Whether the first item is an image of bytes or in [0, 1]; an item that cannot be read is refused later."""
     try:
-        image, label = pair(index)
-        pixels, number = _one_image(image), _label(label)
+        given = pair(0)[0]
+        if _is_pil(given):
+            return True
+        array = _array(given)
+        _one_image(array)
+    except (_Unsuitable, SlimsearchError):
+        return False
+    except (Exception, SystemExit):  # of the user's class
+        return True
+    return array.ndim == 3 or array.dtype == np.uint8 or _in_range(array)
+
+
+def _item(
+    pair: Callable[[int], tuple[Any, Any]], index: int, image_size: tuple[int, int] | None, *, as_images: bool,
+    classes: bool,
+) -> tuple[Array, Any]:  # fmt: skip
+    """Input and target of an item: an image (C, H, W) uint8 or an array, and an integer or an array."""
+    try:
+        given, label = pair(index)
+        values = _one_image(given) if as_images else _numbers(given)
+        target = _label(label) if classes else _array(label)
     except (SlimsearchError, MemoryError):
         raise
     except _Unsuitable as error:
         raise SlimsearchError(f"item {index} of the data set: {error}") from error
     except (Exception, SystemExit) as error:  # of the user's class
         raise SlimsearchError(f"item {index} of the data set cannot be read: {describe_error(error)}") from error
-    if image_size is not None and pixels.shape[1:] != (image_size, image_size):
-        pixels = resize(pixels[None], image_size)[0]
-    return pixels, number
+    if as_images and image_size is not None and values.shape[1:] != image_size:
+        values = resize(values[None], image_size)[0]
+    return values, target
 
 
 class _Unsuitable(ValueError):
@@ -193,44 +254,84 @@ def _array(value: Any) -> Array:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         value = value.float() if value.dtype == torch.bfloat16 else value
+    elif isinstance(value, int | float):
+        return np.asarray(value)
     elif not (isinstance(value, Sequence) or hasattr(value, "__array__")):  # NumPy may iterate over it without end
         raise _Unsuitable(f"{type(value).__name__} is not an array")
     return np.asarray(value)
 
 
-def _as_split(images: Any, labels: Any, name: str, image_size: int | None) -> Split:
+def _numbers(value: Any) -> Array:
+    """The input of an item that is no image, float32 or uint8."""
+    array = _array(value)
+    if array.dtype.kind not in "buif":
+        raise _Unsuitable(f"the input is {array.dtype}; needed: numbers")
+    if array.ndim == 0:
+        raise _Unsuitable("the input is a single number; needed: an array")
+    return array if array.dtype == np.uint8 else array.astype(np.float32)
+
+
+def _as_split(
+    inputs: Any, targets: Any, name: str, task: LearningTask, image_size: tuple[int, int] | None, input_kind: str
+) -> Split:
     """A split of whole arrays; of sequences of images, which may have several sizes, see `_collected`."""
     try:
-        targets = _array(labels)
+        found = _array(targets)
         one_by_one = (
-            isinstance(images, Sequence) and len(images) > 0 and (_is_pil(images[0]) or hasattr(images[0], "shape"))
+            isinstance(inputs, Sequence) and len(inputs) > 0 and (_is_pil(inputs[0]) or hasattr(inputs[0], "shape"))
         )
-        pixels: Array = np.empty(0) if one_by_one else _array(images)
+        values: Array = np.empty(0) if one_by_one else _array(inputs)
     except (Exception, SystemExit) as error:  # of a user's class
-        raise SlimsearchError(f"images or labels are not an array: {first_line(error)}; {_FORMS}") from error
-    count = len(images) if one_by_one else pixels.shape[0] if pixels.ndim else 0
-    if not one_by_one and pixels.dtype == object:
-        raise SlimsearchError(f"images are of type {type(images).__name__}, not an array; {_FORMS}")
-    if targets.shape != (count,) or not np.issubdtype(targets.dtype, np.integer) or count == 0:
-        raise SlimsearchError(f"labels are {targets.dtype} of the shape {targets.shape}; needed: {count} integers")
-    if targets.min() < 0:
-        raise SlimsearchError(f"label {targets.min()} is negative; labels count from 0")
+        raise SlimsearchError(f"inputs or targets are not an array: {first_line(error)}; {_FORMS}") from error
+    count = len(inputs) if one_by_one else values.shape[0] if values.ndim else 0
+    if not one_by_one and values.dtype == object:
+        raise SlimsearchError(f"inputs are of type {type(inputs).__name__}, not an array; {_FORMS}")
+    if found.ndim == 0 or len(found) != count or count == 0:
+        raise SlimsearchError(f"targets are {found.dtype} of the shape {found.shape}; needed: {count}, one per example")
     if one_by_one:
-        return _collected(count, lambda index: (images[index], targets[index]), name, image_size)
-    if pixels.ndim == 3:
-        pixels = pixels[:, None]
-    elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
-        pixels = pixels.transpose(0, 3, 1, 2)
-    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or 0 in pixels.shape:
-        raise SlimsearchError(
-            f"images have the shape {pixels.shape}; needed: (N, H, W), (N, C, H, W) or (N, H, W, C), C being 1 or 3"
-        )
+        return _collected(count, lambda index: (inputs[index], found[index]), name, task, image_size, input_kind)
     try:
-        copies = 0 if pixels.dtype == np.uint8 and pixels.flags.c_contiguous else 1
-        with memory_for(name, count, pixels.shape[1:], copies):
-            return Split(_as_bytes(pixels), targets.astype(np.int64))
+        copies = 0 if values.dtype == np.uint8 and values.flags.c_contiguous else 1
+        with memory_for(name, count, values.shape[1:], copies):
+            return Split(_converted(values, input_kind), found)
     except _Unsuitable as error:
         raise SlimsearchError(str(error)) from error
+
+
+def _converted(values: Array, input_kind: str) -> Array:
+    """Inputs (N, ...) of any kind as they are stored: images of 1 or 3 channels as bytes, channels first."""
+    dimensions = {"image": (3, 4), "signal": (2, 3), "table": (2,)}.get(input_kind)
+    if values.dtype.kind not in "buif":
+        raise _Unsuitable(f"inputs are {values.dtype}; needed: numbers")
+    if (dimensions is not None and values.ndim not in dimensions) or values.ndim < 2 or 0 in values.shape:
+        raise _Unsuitable(
+            f"inputs have the shape {values.shape}; needed: images (N, H, W), (N, C, H, W) or (N, H, W, C), signals "
+            "(N, C, L), tables (N, F), or other examples (N, C, ...)"
+        )
+    if input_kind == "signal":
+        values = values[:, None] if values.ndim == 2 else values
+    elif values.ndim == 4:
+        values = values.transpose(0, 3, 1, 2) if _channels_last(values.shape) else values
+        if values.shape[1] in (1, 3) and (input_kind == "image" or _in_range(values)):
+            return _as_bytes(values)
+    elif values.ndim == 3 and (input_kind == "image" or _in_range(values)):
+        return _as_bytes(values[:, None])
+    if values.dtype == np.uint8 and values.ndim > 2:
+        return np.ascontiguousarray(values)
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _channels_last(shape: Sequence[int]) -> bool:
+    """Whether images of the shape (N, ?, ?, ?) have their channels last: 1 or 3 of them, or fewer than in front."""
+    first, last = shape[1], shape[3]
+    return first not in (1, 3) and (last in (1, 3) or last < first)
+
+
+def _in_range(values: Array) -> bool:
+    """Whether numbers can be pixels: bytes, booleans, or floats in [0, 1]; nan is none."""
+    if values.dtype == np.uint8 or values.dtype.kind == "b":
+        return True
+    return bool(values.min() >= 0 and values.max() <= (1 if values.dtype.kind == "f" else 255))
 
 
 def _as_bytes(pixels: Array) -> Array:
@@ -243,8 +344,9 @@ def _as_bytes(pixels: Array) -> Array:
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= (1 if kind == "f" else 255)):  # NaN compares false
         advice = (
-            " (torchvision's ToTensor gives them; leave out Normalize)" if kind == "f" else ", such as images / 65535"
-        )
+            " (torchvision's ToTensor gives them; leave out Normalize), or input_kind='signal'" if kind == "f"
+            else ", such as images / 65535"
+        )  # fmt: skip
         raise _Unsuitable(f"images are {pixels.dtype} from {low} to {high}; {_PIXELS}{advice}")
     found = np.empty(pixels.shape, dtype=np.uint8)
     for start in range(0, len(pixels), _BATCH):

@@ -1,17 +1,18 @@
-"""Data sets in memory: uint8 images in three splits, normalized in batches."""
+"""Data sets: examples and targets in three splits, normalized in batches."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.evaluators.tasks import Classification, LearningTask
 from slimsearch.reading import mismatch, read_json
 
 if TYPE_CHECKING:
@@ -22,35 +23,41 @@ Array = np.ndarray[Any, np.dtype[Any]]
 WHITE = 65535
 """Value of white in images of integers with more than 8 bits, unless the images of a data set have fewer bits."""
 
+_DIMENSIONS = {1: ("F",), 2: ("C", "L"), 3: ("C", "H", "W"), 4: ("C", "D", "H", "W")}  # of an example, by their number
 _DESCRIPTION = {"name": str, "classes": [str], "mean": [float], "std": [float], "augmentation": str, "white?": int}
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W) uint8 and labels (N,) int64."""
+    """Examples with their targets.
 
-    images: Array
-    labels: Array
+    Attributes:
+        inputs: (N, C, H, W) images, (N, C, L) signals, (N, F) tables, or any (N, ...); uint8 or float32.
+        targets: (N, ...), as the `LearningTask` reads them, such as (N,) int64 of classes.
+    """
+
+    inputs: Array
+    targets: Array
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Images and labels as a source provides them, before they are split.
+    """Examples and targets as a source provides them, before they are split.
 
     Attributes:
-        images, labels: (N, C, H, W) uint8 and (N,) int64.
-        classes: class names, in the order of the labels.
+        inputs, targets: see `Split`; the targets as the task of the data set reads them.
+        classes: names of the outputs: classes in the order of the labels, or target columns.
         validation, test: the source's own splits, or None.
-        augmentation: "none", "shift" or "shift-flip", as far as it keeps the labels valid.
+        augmentation: "none", "shift" or "shift-flip", as far as it keeps the targets valid.
         white: value of white in image files with more than 8 bits.
         notes: one line for everything that was skipped or assumed while reading.
     """
 
-    images: Array
-    labels: Array
+    inputs: Array
+    targets: Array
     classes: tuple[str, ...]
     test: Split | None = None
     augmentation: str = "shift"
@@ -73,14 +80,16 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits, class names, and the normalization of images.
+    """Three splits, the task that is learned, and the normalization of inputs.
 
     Attributes:
+        classes: names of the outputs: classes in the order of the labels, or target columns.
         test: None in workers, so that a search cannot use it.
-        mean, std: per channel of the training images, of pixel / 255.
+        mean, std: per channel (or column of a table) of the training inputs; of value / 255 for uint8.
         augmentation: "none", "shift" or "shift-flip".
         white: value of white in image files with more than 8 bits.
         notes: one line for everything that was skipped, assumed or found while reading, such as duplicates.
+        task: fitted to the training targets.
     """
 
     name: str
@@ -93,48 +102,57 @@ class Dataset:
     augmentation: str
     white: int = WHITE
     notes: tuple[str, ...] = ()
+    task: LearningTask = field(default_factory=Classification)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        channels, height, width = self.train.images.shape[1:]
-        return int(channels), int(height), int(width)
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example, such as (C, H, W) of an image."""
+        return tuple(map(int, self.train.inputs.shape[1:]))
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the images and labels of all splits."""
+        """Hash of the inputs and targets of all splits."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             if split is not None:
-                digest.update(np.ascontiguousarray(split.images).data)
-                digest.update(np.ascontiguousarray(split.labels).data)
+                digest.update(np.ascontiguousarray(split.inputs).data)
+                digest.update(np.ascontiguousarray(split.targets).data)
         return digest.hexdigest()[:16]
 
-    def normalise(self, images: Array) -> Tensor:
-        """(N, C, H, W) uint8 -> float32, ``(pixel / 255 - mean) / std``: the input of networks and exported files."""
+    def normalise(self, inputs: Array) -> Tensor:
+        """(N, ...) uint8 or float32 -> float32, the input of networks and exported files.
+
+        ``(value / 255 - mean) / std`` for uint8, and ``(value - mean) / std`` otherwise.
+        """
         import torch
 
-        mean = torch.tensor(self.mean).view(1, -1, 1, 1)
-        std = torch.tensor(self.std).view(1, -1, 1, 1)
-        batch = torch.from_numpy(np.array(images)).float()  # a copy, since mapped images are read-only
-        return (batch / 255 - mean) / std
+        shape = (1, -1, *[1] * (inputs.ndim - 2))
+        mean, std = torch.tensor(self.mean).view(shape), torch.tensor(self.std).view(shape)
+        batch = torch.from_numpy(np.array(inputs)).float()  # a copy, since mapped inputs are read-only
+        return ((batch / 255 if inputs.dtype == np.uint8 else batch) - mean) / std
 
     def batches(self, split: Split, size: int = 256) -> Iterator[tuple[Tensor, Array]]:
-        """Batches of normalized images and labels of `split`, in order."""
+        """Batches of normalized inputs and targets of `split`, in order."""
         for start in range(0, len(split), size):
-            yield self.normalise(split.images[start : start + size]), split.labels[start : start + size]
+            yield self.normalise(split.inputs[start : start + size]), split.targets[start : start + size]
 
     def without_test(self) -> Dataset:
         """A copy without the test split, for workers."""
         return replace(self, test=None)
 
     def metadata(self) -> dict[str, str]:
-        """Metadata of an exported file: how images become its input, and the names of its classes."""
+        """Metadata of an exported file: how examples become its input, and what its output means."""
+        shape = ", ".join(("N", *_DIMENSIONS.get(len(self.input_shape), ("...",))))
+        value = "value" if len(self.input_shape) != 3 else "pixel"
+        if self.train.inputs.dtype == np.uint8:
+            value += " / 255"
+        task = {"name": self.task.name, **self.task.metadata()}
         return {
-            "input": "float32 (N, C, H, W): (pixel / 255 - mean) / std",
+            "input": f"float32 ({shape}): ({value} - mean) / std",
             "mean": json.dumps([round(m, 6) for m in self.mean]),
             "std": json.dumps([round(s, 6) for s in self.std]),
             "classes": json.dumps(list(self.classes)),
+            **({} if isinstance(self.task, Classification) else {"task": json.dumps(task)}),
             **({} if self.white == WHITE else {"white": json.dumps(self.white)}),
         }
 
@@ -147,7 +165,7 @@ class Dataset:
         channels = self.input_shape[0]
         for name, values in (("--mean", mean), ("--std", std)):
             if len(values) not in (1, channels) or not np.isfinite(values).all():
-                raise SlimsearchError(f"{name} has {len(values)} numbers, the images have {channels} channels")
+                raise SlimsearchError(f"{name} has {len(values)} numbers, the inputs have {channels} channels")
         if min(std) <= 0:
             raise SlimsearchError(f"--std {min(std):g} is not above 0")
         means, deviations = (tuple(map(float, np.broadcast_to(values, channels))) for values in (mean, std))
@@ -157,8 +175,8 @@ class Dataset:
         """A copy of grey images with three equal channels, which take no more memory."""
 
         def repeated(split: Split) -> Split:
-            count, _, height, width = split.images.shape
-            return Split(np.broadcast_to(split.images, (count, 3, height, width)), split.labels)
+            count, _, *size = split.inputs.shape
+            return Split(np.broadcast_to(split.inputs, (count, 3, *size)), split.targets)
 
         return replace(
             self, train=repeated(self.train), validation=repeated(self.validation),
@@ -169,8 +187,8 @@ class Dataset:
         """Write the data set without its test split into `directory`, for `load` in other processes."""
         directory.mkdir(parents=True, exist_ok=True)
         for label, split in (("train", self.train), ("validation", self.validation)):
-            np.save(directory / f"{label}_images.npy", split.images, allow_pickle=False)
-            np.save(directory / f"{label}_labels.npy", split.labels, allow_pickle=False)
+            np.save(directory / f"{label}_inputs.npy", split.inputs, allow_pickle=False)
+            np.save(directory / f"{label}_targets.npy", split.targets, allow_pickle=False)
         rest = {
             "name": self.name, "classes": self.classes, "mean": self.mean, "std": self.std,
             "augmentation": self.augmentation, "white": self.white,
@@ -178,8 +196,8 @@ class Dataset:
         (directory / "dataset.json").write_text(json.dumps(rest), encoding="utf-8")
 
     @classmethod
-    def load(cls, directory: Path) -> Dataset:
-        """Load a saved data set; images are memory-mapped, so that all workers share one copy.
+    def load(cls, directory: Path, task: LearningTask) -> Dataset:
+        """Load a saved data set with its `task`; inputs are memory-mapped, so that all workers share one copy.
 
         Raises:
             SlimsearchError: a file is missing or damaged.
@@ -191,8 +209,8 @@ class Dataset:
         try:
             train, validation = (
                 Split(
-                    np.load(directory / f"{label}_images.npy", mmap_mode="r", allow_pickle=False),
-                    np.load(directory / f"{label}_labels.npy", allow_pickle=False),
+                    np.load(directory / f"{label}_inputs.npy", mmap_mode="r", allow_pickle=False),
+                    np.load(directory / f"{label}_targets.npy", allow_pickle=False),
                 )
                 for label in ("train", "validation")
             )
@@ -201,5 +219,5 @@ class Dataset:
         return cls(
             name=rest["name"], classes=tuple(rest["classes"]), train=train, validation=validation, test=None,
             mean=tuple(rest["mean"]), std=tuple(rest["std"]), augmentation=rest["augmentation"],
-            white=rest.get("white", WHITE),
+            white=rest.get("white", WHITE), task=task,
         )  # fmt: skip

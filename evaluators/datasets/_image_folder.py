@@ -79,14 +79,14 @@ def skipped_files(skipped: Counter[str]) -> str:
     return f"{total:,} file{'s' if total != 1 else ''} skipped: {', '.join(listed)}"
 
 
-def read_folder(root: Path, image_size: int | None) -> Raw:
+def read_folder(root: Path, image_size: tuple[int, int] | None) -> Raw:
     """Decode all images in ``<class>/*`` folders, or in such folders below ``train``, ``val`` and ``test``.
 
     Images are grayscale if all of them are, else RGB.
 
     Args:
         root: the folder.
-        image_size: side in pixels that all images are resized to; None if they already have one size.
+        image_size: (H, W) that all images are resized to; None if they already have one size.
 
     Raises:
         SlimsearchError: there are no images, one is damaged, splits have different classes, the images have different
@@ -123,7 +123,7 @@ def read_folder(root: Path, image_size: int | None) -> Raw:
         splits[part] = Split(images[start:end], np.array(listing.labels, dtype=np.int64))
         start = end
     return Raw(
-        splits["training"].images, splits["training"].labels, train.classes, splits.get("test"),
+        splits["training"].inputs, splits["training"].targets, train.classes, splits.get("test"),
         validation=splits.get("validation"), white=white, notes=tuple(notes.lines),
     )  # fmt: skip
 
@@ -259,11 +259,11 @@ def _refuse(error: OSError) -> None:
 
 
 def _decode(
-    root: Path, files: Sequence[Path], image_size: int | None, copies: int, notes: _Notes
+    root: Path, files: Sequence[Path], image_size: tuple[int, int] | None, copies: int, notes: _Notes
 ) -> tuple[Array, int]:  # fmt: skip
     """All images, (N, C, H, W) uint8, and the value of white in those with more than 8 bits."""
     headers = list(_in_threads(read_header, files))
-    side = _side(root, headers) if image_size is None else image_size
+    size = _size(root, headers) if image_size is None else image_size
     channels = 1 if all(header.is_gray for header in headers) else 3
     white = _white(root, [file for file, header in zip(files, headers, strict=True) if header.is_deep])
     animated = sum(header.frames > 1 for header in headers)
@@ -271,11 +271,11 @@ def _decode(
         notes.add(f"{animated:,} images have several frames or pages, of which the first is used")
 
     def fill(index: int) -> None:
-        pixels = read_image(files[index], None if image_size is None else (side, side), channels, white)
+        pixels = read_image(files[index], image_size, channels, white)
         images[index] = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
-    with memory_for(str(root), len(files), (channels, side, side), copies):
-        images = np.empty((len(files), channels, side, side), dtype=np.uint8)
+    with memory_for(str(root), len(files), (channels, *size), copies):
+        images = np.empty((len(files), channels, *size), dtype=np.uint8)
         for _ in _in_threads(fill, range(len(files))):
             pass
     for is_deep, top in (("is_deep", white), ("is_deep_color", WHITE)):
@@ -285,14 +285,11 @@ def _decode(
     return images, white
 
 
-def _side(root: Path, headers: Sequence[ImageHeader]) -> int:
+def _size(root: Path, headers: Sequence[ImageHeader]) -> tuple[int, int]:
     sizes = {header.size for header in headers}
-    height, width = next(iter(sizes))
     if len(sizes) > 1:
         raise different_sizes(root, sizes)
-    if height != width:
-        raise SlimsearchError(f"data set '{root}': images are {width}x{height}, not square; pass --image-size N")
-    return height
+    return next(iter(sizes))
 
 
 def _white(root: Path, files: Sequence[Path]) -> int:

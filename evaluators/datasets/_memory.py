@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,25 +19,30 @@ _USEFUL_SIDE = 8
 
 @contextlib.contextmanager
 def memory_for(name: str, count: int, shape: Sequence[int], copies: int) -> Iterator[None]:
-    """A context that reads or copies images; images that do not fit into memory are refused before that.
+    """A context that reads or copies inputs; inputs that do not fit into memory are refused before that.
 
     Args:
         name: of the data set.
-        count: number of images.
-        shape: (C, H, W) of each, in bytes.
-        copies: number of copies of all images that are made.
+        count: number of inputs.
+        shape: of each, in bytes, such as (C, H, W) of an image.
+        copies: number of copies of all inputs that are made.
 
     Raises:
-        SlimsearchError: the images do not fit, or memory runs out in this context.
+        SlimsearchError: the inputs do not fit, or memory runs out in this context.
     """
-    channels, height, width = shape
-    available, needed = _available(), copies * count * channels * height * width
+    available, needed = _available(), copies * count * math.prod(shape)
     try:
         if needed > available:
             raise MemoryError
         yield
     except MemoryError as error:
         available = min(available, _available())
+        if len(shape) != 3:
+            raise SlimsearchError(
+                f"data set '{name}': {count:,} examples of {'x'.join(map(str, shape))} numbers need {_text(needed)} of "
+                f"memory, and {_text(available)} are available; use fewer examples"
+            ) from error
+        channels, height, width = shape
         side = int((available / max(1, copies * count * channels)) ** 0.5)
         smaller = (
             f"--image-size {side} or less" if _USEFUL_SIDE <= side < min(height, width) else "a smaller --image-size"

@@ -1,4 +1,4 @@
-"""The three splits of a data set: stratified, the same for every run, without copies of one image in two of them."""
+"""The three splits of a data set: stratified, the same for every run, without copies of an example in two of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from slimsearch.errors import SlimsearchError, escaped
 from slimsearch.evaluators.datasets._dataset import Array, Dataset, Raw, Split
 from slimsearch.evaluators.datasets._memory import memory_for
+from slimsearch.evaluators.tasks import Classification, LearningTask
 
 _log = logging.getLogger(__name__)
 
@@ -20,33 +21,36 @@ _log = logging.getLogger(__name__)
 _SPLIT_SEED = 0
 _OF_TRAIN = 0.1  # if the source has its own validation or test images
 _OF_ALL = 0.15  # otherwise, each for validation and test
-_BATCH = 64  # images that are copied as floats or as int64 at the same time
+_BATCH = 64  # examples that are copied as floats or as int64 at the same time
 
 
-def split(raw: Raw, name: str, image_size: int | None = None, *, drop_duplicates: bool = False) -> Dataset:
-    """Split a data set, stratified by class; the same split for every run.
+def split(
+    raw: Raw, name: str, task: LearningTask, image_size: tuple[int, int] | None = None, *, drop_duplicates: bool = False
+) -> Dataset:
+    """Split a data set, stratified by class (see `LearningTask.strata`); the same split for every run.
 
-    Splits of the source are kept. If it has neither validation nor test images, 15% each are taken for them; if it has
-    one of them, 10% of the rest are taken for the other. Copies of one image are never separated by that. Copies in
-    several splits of the source are reported in a log line.
+    Splits of the source are kept. If it has neither validation nor test examples, 15% each are taken for them; if it
+    has one of them, 10% of the rest are taken for the other. Copies of one example, and examples of one group, are
+    never separated by that. Copies in several splits of the source are reported in a log line.
 
     Args:
-        raw: the images.
+        raw: the examples.
         name: of the data set.
-        image_size: side in pixels that images are resized to; None: unchanged.
-        drop_duplicates: keep one copy of each image outside of the test images: in validation if it is there, and none
-            if it is a test image.
+        task: what is learned.
+        image_size: (H, W) that images are resized to; None: unchanged.
+        drop_duplicates: keep one copy of each example outside of the test split: in validation if it is there, and none
+            if it is a test example.
 
     Raises:
-        SlimsearchError: there are fewer than 2 classes, too few images of a class, images of one value only, or the
-            splits have different shapes.
+        SlimsearchError: there are fewer than 2 classes, too few examples of a class, inputs of one value only or that
+            are not finite, or the splits have different shapes.
     """
     train, validation, test = (
         _resized(part, image_size, name) if part is not None else None
-        for part in (Split(raw.images, raw.labels), raw.validation, raw.test)
+        for part in (Split(raw.inputs, raw.targets), raw.validation, raw.test)
     )
     assert train is not None
-    _check(raw, name, train, validation, test)
+    _check(raw, name, task, train, validation, test)
     notes: list[str] = []
     if drop_duplicates:
         before = sum(map(len, filter(None, (train, validation))))
@@ -54,8 +58,8 @@ def split(raw: Raw, name: str, image_size: int | None = None, *, drop_duplicates
         if dropped := before - sum(map(len, filter(None, (train, validation)))):
             notes.append(f"{dropped:,} duplicates dropped")
     copies = 1 if validation is None or test is None else 0
-    with memory_for(name, len(train), train.images.shape[1:], copies):
-        found = _split(raw, name, train, validation, test)
+    with memory_for(name, len(train), train.inputs.shape[1:], copies * train.inputs.itemsize):
+        found = _split(raw, name, task, train, validation, test)
         assert found.test is not None
         copied = _copies({"training": found.train, "validation": found.validation, "test": found.test})
     notes += [copied] if copied is not None else []
@@ -64,39 +68,84 @@ def split(raw: Raw, name: str, image_size: int | None = None, *, drop_duplicates
     return replace(found, notes=(*raw.notes, *notes))
 
 
-def _split(raw: Raw, name: str, train: Split, validation: Split | None, test: Split | None) -> Dataset:
+def _split(
+    raw: Raw, name: str, task: LearningTask, train: Split, validation: Split | None, test: Split | None
+) -> Dataset:
     missing = [part for part, given in (("validation", validation), ("test", test)) if given is None]
-    train, *held_out = _held_out(train, raw.classes, name, _OF_ALL if len(missing) == 2 else _OF_TRAIN, len(missing))
+    share = _OF_ALL if len(missing) == 2 else _OF_TRAIN
+    train, *held_out = _held_out(train, _Strata(task, train.targets, raw.classes), name, share, len(missing))
     parts = {"training": train, "validation": validation, "test": test, **dict(zip(missing, held_out, strict=True))}
     train, validation, test = (part for part in parts.values() if part is not None)
-    mean, std = _statistics(train.images)
-    return Dataset(name, raw.classes, train, validation, test, mean, std, raw.augmentation, raw.white)
+    mean, std = _statistics(train.inputs)
+    return Dataset(
+        name, raw.classes, train, validation, test, mean, std, raw.augmentation, raw.white,
+        task=task.fitted(train.targets),
+    )  # fmt: skip
 
 
-def _check(raw: Raw, name: str, train: Split, *others: Split | None) -> None:
+class _Strata:
+    """The groups of examples that each split has in equal shares.
+
+    Attributes:
+        numbers: (N,) int64, the group of each example.
+        count: number of groups.
+        required: whether each split needs an example of each group.
+    """
+
+    def __init__(self, task: LearningTask, targets: Array, classes: Sequence[str]) -> None:
+        self.required = isinstance(task, Classification)
+        if self.required:
+            self.numbers, self.count = targets, len(classes)
+        else:
+            self.numbers = np.unique(task.strata(targets), return_inverse=True)[1]
+            self.count = int(self.numbers.max()) + 1
+        self._classes = classes
+
+    def name(self, number: int) -> str:
+        """Description of a group, for messages."""
+        return f"class '{self._classes[number]}'" if self.required else "the data set"
+
+
+def _check(raw: Raw, name: str, task: LearningTask, train: Split, *others: Split | None) -> None:
     for part, other in zip(("validation", "test"), others, strict=True):
-        if other is not None and other.images.shape[1:] != train.images.shape[1:]:
+        if other is not None and other.inputs.shape[1:] != train.inputs.shape[1:]:
             raise SlimsearchError(
-                f"data set '{name}': images have the shape {train.images.shape[1:]}, {part} images "
-                f"{other.images.shape[1:]}"
+                f"data set '{name}': {_kind(train.inputs)} have the shape {train.inputs.shape[1:]}, {part} "
+                f"{_kind(train.inputs)} {other.inputs.shape[1:]}"
             )
-    if len(raw.classes) < 2:
+    if len(raw.classes) < 2 and isinstance(task, Classification):
         raise SlimsearchError(f"data set '{name}' has {len(raw.classes)} class; at least 2 are needed")
-    low, high = train.images.min(initial=255), train.images.max(initial=0)
-    if low >= high:
-        raise SlimsearchError(f"data set '{name}': every pixel of all training images is {high} (of 0 to 255)")
+    if len(train) == 0:
+        raise SlimsearchError(f"data set '{name}' has no training examples")
+    low, high = train.inputs.min(), train.inputs.max()
+    if low == high:
+        range_ = " (of 0 to 255)" if train.inputs.dtype == np.uint8 else ""
+        kind = "pixel" if train.inputs.ndim == 4 else "value"
+        raise SlimsearchError(
+            f"data set '{name}': every {kind} of all training {_kind(train.inputs)} is {high:g}{range_}"
+        )
+    for part, given in zip(("training", "validation", "test"), (train, *others), strict=True):
+        if given is not None and given.inputs.dtype != np.uint8 and not np.isfinite(given.inputs).all():
+            bad = int(np.flatnonzero(~np.isfinite(given.inputs.reshape(len(given), -1)).all(axis=1))[0])
+            raise SlimsearchError(
+                f"data set '{name}': {part} example {bad} has values that are nan or infinite; fill or drop them"
+            )
+
+
+def _kind(inputs: Array) -> str:
+    return "images" if inputs.ndim == 4 else "examples"
 
 
 def _without_duplicates(train: Split, validation: Split | None, test: Split | None) -> tuple[Split, Split | None]:
     """Training and validation images without those of the later splits, and one copy of each."""
-    taken = set() if test is None else set(_keys(test.images))
+    taken = set() if test is None else set(_keys(test.inputs))
     kept: list[Split | None] = []
     for part in (validation, train):
         if part is None:
             kept.append(None)
             continue
         chosen = []
-        for index, key in enumerate(_keys(part.images)):
+        for index, key in enumerate(_keys(part.inputs)):
             if key not in taken:
                 taken.add(key)
                 chosen.append(index)
@@ -106,28 +155,31 @@ def _without_duplicates(train: Split, validation: Split | None, test: Split | No
     return second, first
 
 
-def _held_out(train: Split, classes: Sequence[str], name: str, fraction: float, count: int) -> list[Split]:
-    """The remaining images, then `count` parts with `fraction` of every class.
+def _held_out(train: Split, strata: _Strata, name: str, fraction: float, count: int) -> list[Split]:
+    """The remaining examples, then `count` parts with `fraction` of every stratum.
 
-    Copies of an image are in one part, unless the class has too few different images.
+    Copies of an example are in one part, unless the stratum has too few different examples.
     """
-    keys = _keys(train.images)
-    numbers = np.bincount(train.labels, minlength=len(classes))
+    keys = _keys(train.inputs)
+    numbers = np.bincount(strata.numbers, minlength=strata.count)
     scarce = int(numbers.argmin())
-    if numbers[scarce] <= count:
+    least = numbers[scarce] if strata.required else len(train)
+    if least <= count:
         raise SlimsearchError(
-            f"data set '{name}': class '{classes[scarce]}' has {numbers[scarce]} images; "
+            f"data set '{name}': {strata.name(scarce)} has {least} {_kind(train.inputs)}; "
             f"at least {count + 1} are needed"
         )
     if count == 0:
         return [train]
     rng = np.random.default_rng(_SPLIT_SEED)
     part_of: dict[bytes, int] = {}
-    for label in range(len(classes)):
-        members = rng.permutation(np.flatnonzero(train.labels == label)).tolist()
+    for stratum in range(strata.count):
+        members = rng.permutation(np.flatnonzero(strata.numbers == stratum)).tolist()
         size = max(1, round(len(members) * fraction))
         assigned = _assigned([keys[index] for index in members], part_of, size, count)
-        if len({assigned[keys[index]] for index in members}) <= count:  # too few different images for every part
+        if (
+            strata.required and len({assigned[keys[index]] for index in members}) <= count
+        ):  # too few different images for every part
             for index in members:
                 keys[index] += index.to_bytes(8)
             assigned = _assigned([keys[index] for index in members], part_of, size, count)
@@ -164,23 +216,24 @@ def _assigned(members: Sequence[bytes], part_of: dict[bytes, int], size: int, co
 
 def _copies(parts: dict[str, Split]) -> str | None:
     """A line about images that are copies of others, or None."""
-    keys = {part: _keys(images.images) for part, images in parts.items()}
-    labels: dict[bytes, set[int]] = {}
-    for part, images in parts.items():
-        for key, label in zip(keys[part], images.labels.tolist(), strict=True):
-            labels.setdefault(key, set()).add(label)
+    keys = {part: _keys(examples.inputs) for part, examples in parts.items()}
+    targets: dict[bytes, set[bytes]] = {}
+    for part, examples in parts.items():
+        for key, target in zip(keys[part], examples.targets, strict=True):
+            targets.setdefault(key, set()).add(target.tobytes())
     total = sum(map(len, keys.values()))
-    if len(labels) == total:
+    if len(targets) == total:
         return None
-    lines = [f"{total - len(labels):,} of {total:,} images are copies of others"]
+    kind, one = _kind(parts["training"].inputs), "an image" if parts["training"].inputs.ndim == 4 else "an example"
+    lines = [f"{total - len(targets):,} of {total:,} {kind} are copies of others"]
     shared = []
     for earlier, later in combinations(parts, 2):
         known = set(keys[earlier])
         if found := sum(key in known for key in keys[later]):
-            shared.append(f"{found:,} of {len(keys[later]):,} {later} images are {earlier} images too")
-    lines += [*shared, "--drop-duplicates removes them"] if shared else ["copies of an image are in one split"]
-    if ambiguous := sum(len(found) > 1 for found in labels.values()):
-        lines.append(f"{ambiguous:,} images are in more than one class")
+            shared.append(f"{found:,} of {len(keys[later]):,} {later} {kind} are {earlier} {kind} too")
+    lines += [*shared, "--drop-duplicates removes them"] if shared else [f"copies of {one} are in one split"]
+    if ambiguous := sum(len(found) > 1 for found in targets.values()):
+        lines.append(f"{ambiguous:,} {kind} are in more than one class")
     return "; ".join(lines)
 
 
@@ -192,17 +245,19 @@ def _keys(images: Array) -> list[bytes]:
 def _subset(part: Split, chosen: Array) -> Split:
     if len(chosen) == len(part):
         return part
-    return Split(part.images[chosen], part.labels[chosen])
+    return Split(part.inputs[chosen], part.targets[chosen])
 
 
-def _statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, of pixel / 255."""
+def _statistics(inputs: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel: of value / 255 for uint8, otherwise of the values."""
+    if inputs.dtype != np.uint8:
+        return _statistics_of_floats(inputs)
     mean, std = [], []
     values = np.arange(256) / 255
-    for channel in range(images.shape[1]):
+    for channel in range(inputs.shape[1]):
         counts = np.zeros(256, dtype=np.int64)
-        for start in range(0, len(images), _BATCH):
-            counts += np.bincount(images[start : start + _BATCH, channel].ravel(), minlength=256)
+        for start in range(0, len(inputs), _BATCH):
+            counts += np.bincount(inputs[start : start + _BATCH, channel].ravel(), minlength=256)
         average = float((counts * values).sum() / counts.sum())
         variance = float((counts * (values - average) ** 2).sum() / counts.sum())
         mean.append(average)
@@ -210,22 +265,37 @@ def _statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean), tuple(std)
 
 
-def _resized(part: Split, size: int | None, name: str) -> Split:
-    if size is None or part.images.shape[2:] == (size, size):
+def _statistics_of_floats(inputs: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """In two passes, for values far from 0; a constant channel has the deviation 1."""
+    other = tuple(axis for axis in range(inputs.ndim) if axis != 1)
+    batches = [inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)]
+    count = inputs.size / inputs.shape[1]
+    mean = sum(batch.sum(axis=other, dtype=np.float64) for batch in batches) / count
+    shape = (1, -1, *[1] * (inputs.ndim - 2))
+    squares = (np.square(batch - mean.reshape(shape), dtype=np.float64).sum(axis=other) for batch in batches)
+    std = np.sqrt(sum(squares) / count)
+    negligible = std <= 1e-6 * np.abs(mean)
+    return tuple(mean.tolist()), tuple(np.where(negligible, 1.0, std).tolist())
+
+
+def _resized(part: Split, size: tuple[int, int] | None, name: str) -> Split:
+    if size is None or part.inputs.shape[2:] == size:
         return part
-    count, channels = part.images.shape[:2]
-    with memory_for(name, count, (channels, size, size), copies=2):
-        images = np.empty((count, channels, size, size), dtype=np.uint8)
+    if part.inputs.ndim != 4 or part.inputs.dtype != np.uint8 or part.targets.ndim == 3:
+        raise SlimsearchError("--image-size resizes images of bytes with a target each, not other examples")
+    count, channels = part.inputs.shape[:2]
+    with memory_for(name, count, (channels, *size), copies=2):
+        images = np.empty((count, channels, *size), dtype=np.uint8)
         for start in range(0, count, _BATCH):
-            images[start : start + _BATCH] = resize(part.images[start : start + _BATCH], size)
-    return replace(part, images=images)
+            images[start : start + _BATCH] = resize(part.inputs[start : start + _BATCH], size)
+    return replace(part, inputs=images)
 
 
-def resize(images: Array, size: int) -> Array:
-    """(N, C, H, W) uint8 -> (N, C, size, size) uint8, bilinear with antialiasing."""
+def resize(images: Array, size: tuple[int, int]) -> Array:
+    """(N, C, H, W) uint8 -> (N, C, *size) uint8, bilinear with antialiasing."""
     import torch
     import torch.nn.functional as F
 
     batch = torch.from_numpy(np.ascontiguousarray(images)).float()
-    batch = F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    batch = F.interpolate(batch, size=size, mode="bilinear", antialias=True, align_corners=False)
     return batch.round().clamp(0, 255).to(torch.uint8).numpy()

@@ -28,7 +28,7 @@ def read(class_name: str, root: Path | None, download: bool, augmentation: str) 
         advice = "" if download else "; set their folder with --data-root, or download them with --download"
         raise SlimsearchError(f"cannot read {class_name} below '{folder}': {first_line(error)}{advice}") from error
     train_split, test_split = _split(train), _split(test)
-    return Raw(train_split.images, train_split.labels, tuple(train.classes), test_split, augmentation)
+    return Raw(train_split.inputs, train_split.targets, tuple(train.classes), test_split, augmentation)
 
 
 def _split(dataset: Any) -> Split:

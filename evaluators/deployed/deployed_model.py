@@ -20,7 +20,7 @@ _Run = Callable[[Array], Array]
 
 RUNTIMES = ("onnxruntime", "openvino")
 
-_PARITY_IMAGES = 64
+_PARITY_EXAMPLES = 64
 
 
 class DeployedModel:
@@ -50,23 +50,26 @@ class DeployedModel:
         except Exception as error:  # a runtime has an exception for every reason
             raise SlimsearchError(f"{runtime} cannot load '{path}': {first_line(error)}") from error
 
-    def __call__(self, images: Array) -> Array:
-        """(N, C, H, W) float32, normalized -> (N, num_classes) logits.
+    def __call__(self, inputs: Array) -> Array:
+        """(N, ...) float32, normalized -> (N, ...) outputs, such as logits of classes.
 
         Raises:
-            SlimsearchError: the file fails on the images.
+            SlimsearchError: the file fails on the inputs.
         """
         try:
-            return self._run(images)
+            return self._run(inputs)
         except Exception as error:  # a runtime has an exception for every reason
             raise SlimsearchError(
-                f"'{self._path}' fails on {' x '.join(map(str, images.shape))} images: {first_line(error)}"
+                f"'{self._path}' fails on {' x '.join(map(str, inputs.shape))} inputs: {first_line(error)}"
             ) from error
 
     def predict(self, data: Dataset, split: Split) -> Array:
-        """Predicted class of each image of `split`, (N,) int64."""
-        classes = [self(images.numpy()).argmax(axis=1) for images, _ in data.batches(split)]
-        return np.concatenate(classes).astype(np.int64)
+        """The predictions for `split`, see `LearningTask.predictions`; of a classification, (N,) int64."""
+        return np.concatenate([data.task.predictions(self(inputs.numpy())) for inputs, _ in data.batches(split)])
+
+    def examples(self, data: Dataset, split: Split) -> Array:
+        """What the metrics of the examples of `split` are computed from, see `LearningTask.examples`."""
+        return np.concatenate([data.task.examples(self(x.numpy()), targets) for x, targets in data.batches(split)])
 
 
 def _openvino(content: bytes, threads: int) -> _Run:
@@ -125,14 +128,14 @@ def size_kib(path: Path) -> float:
 
 
 def check_parity(network: Network, model: DeployedModel, data: Dataset) -> float:
-    """`parity_error` of the file's logits on validation images.
+    """`parity_error` of the file's outputs on validation examples.
 
     Raises:
         SlimsearchError: the error is larger than allowed.
     """
     import torch
 
-    images = data.normalise(data.validation.images[:_PARITY_IMAGES])
+    inputs = data.normalise(data.validation.inputs[:_PARITY_EXAMPLES])
     with torch.no_grad():
-        expected = network.module.eval()(images).numpy()
-    return parity_error(expected, model(images.numpy()), quantized=network.quantization is not None)
+        expected = network.module.eval()(inputs).numpy()
+    return parity_error(expected, model(inputs.numpy()), quantized=network.quantization is not None)

@@ -96,7 +96,7 @@ class BlockTimes:
 
 def measure_latency(
     paths: Sequence[Path],
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     *,
     batch: int = 1,
     threads: int = 1,

@@ -254,7 +254,7 @@ def calibration_images(data: Dataset) -> Tensor:
     count = min(_CALIBRATION_IMAGES, len(data.train))
     # Shuffled, since the data set may be sorted by class.
     chosen = np.random.default_rng(0).permutation(len(data.train))[:count]
-    return data.normalise(data.train.images[chosen])
+    return data.normalise(data.train.inputs[chosen])
 
 
 def recalibrate(module: nn.Module, images: Tensor) -> None:

@@ -19,7 +19,7 @@ from slimsearch.evaluators.supernet.supernet import SharedWeights, Supernet, cal
 from slimsearch.evaluators.training.checkpoint import CheckpointFile
 from slimsearch.evaluators.training.cpu_speedups import reuse_freed_memory
 from slimsearch.evaluators.training.hardware import autocast, network_precision
-from slimsearch.evaluators.training.image_training import (
+from slimsearch.evaluators.training.network_training import (
     OnEpoch,
     StoppedEarly,
     TrainingSettings,
@@ -66,7 +66,7 @@ def train_supernet(
 ) -> Supernet:
     """Train the shared weights of all networks of `space`.
 
-    Schedule, batches and optimizer are those of `ImageTraining`, with half the learning rate. Each step samples
+    Schedule, batches and optimizer are those of `NetworkTraining`, with half the learning rate. Each step samples
     networks, averages their losses on one batch, and updates the weights once. `sampling` is one of:
 
     - "random": one network, all choices uniform. Source: single path one-shot, Guo et al. 2020.
@@ -94,7 +94,6 @@ def train_supernet(
         StoppedEarly: `on_epoch` returned False.
     """
     import torch
-    import torch.nn.functional as F
 
     if sampling not in SAMPLINGS:
         raise SlimsearchError(f"unknown sampling '{sampling}'; known: {', '.join(SAMPLINGS)}")
@@ -135,7 +134,7 @@ def train_supernet(
             for architecture in architectures:
                 with autocast(settings.precision, settings.device):
                     logits = _run(weights, architecture, images)
-                    loss = F.cross_entropy(logits.float(), labels) / len(architectures)
+                    loss = data.task.loss(logits.float(), labels) / len(architectures)
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
                 meter.pause_if_measuring()
@@ -161,14 +160,14 @@ def _layout(weights: SharedWeights, paths: PathSampler, data: Dataset) -> torch.
     """The faster layout of images in which the architectures of `paths` compute the same."""
     import torch
 
-    images = data.normalise(data.train.images[:2]).contiguous().to(weights.device)
+    images = data.normalise(data.train.inputs[:2]).contiguous().to(weights.device)
     trained = [tensor for tensor in weights.tensors.values() if tensor.requires_grad]
 
     def run(layout: torch.memory_format) -> list[Tensor]:
         batch = images.to(memory_format=layout)
         with torch.no_grad():
             logits = [_run(weights, architecture, batch, training=False) for architecture in paths.covering]
-        loss = _run(weights, paths.largest, batch, training=False).logsumexp(dim=1).sum()
+        loss = _run(weights, paths.largest, batch, training=False).flatten(1).logsumexp(dim=1).sum()
         gradients = torch.autograd.grad(loss, trained, allow_unused=True) if loss.requires_grad else ()
         return [*logits, *(gradient for gradient in gradients if gradient is not None)]
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.datasets import Dataset
@@ -17,8 +15,9 @@ from slimsearch.evaluators.network_evaluator import CHECKPOINT, NetworkEvaluator
 from slimsearch.evaluators.supernet.supernet import DESCRIPTION, Supernet, calibration_images, recalibrate
 from slimsearch.evaluators.supernet.training import train_supernet
 from slimsearch.evaluators.task import Outcome, ReportEpoch, Task
+from slimsearch.evaluators.tasks import Classification
 from slimsearch.evaluators.training.hardware import threads
-from slimsearch.evaluators.training.image_training import ImageTraining
+from slimsearch.evaluators.training.network_training import NetworkTraining
 from slimsearch.search_spaces import NniSpace
 
 if TYPE_CHECKING:
@@ -89,9 +88,9 @@ class _InheritWeights:
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_loaded": None}
 
-    def __call__(self, network: Network, task: Task, training: ImageTraining) -> Network:
+    def __call__(self, network: Network, task: Task, training: NetworkTraining) -> Network:
         if self._loaded is None:
-            images = calibration_images(Dataset.load(self._data_directory))
+            images = calibration_images(Dataset.load(self._data_directory, Classification()))
             self._loaded = Supernet.load(self._directory, self._space), images
         supernet, images = self._loaded
         module = network.copy_module()
@@ -101,10 +100,11 @@ class _InheritWeights:
 
 
 def validation_loss(path: Path, data: Dataset) -> float:
-    """Mean cross entropy of an exported file on the validation split."""
+    """Mean loss of the task of an exported file on the validation split."""
+    import torch
+
     model, total = DeployedModel(path), 0.0
-    for images, labels in data.batches(data.validation):
-        logits = model(images.numpy()).astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        total += float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]).sum())
+    for inputs, targets in data.batches(data.validation):
+        outputs = torch.from_numpy(model(inputs.numpy())).double()
+        total += float(data.task.loss(outputs, torch.from_numpy(targets))) * len(targets)
     return total / len(data.validation)

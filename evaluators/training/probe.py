@@ -1,4 +1,4 @@
-"""The first step of a training, tried on two images: a network's mistakes in one line, and its memory layout."""
+"""The first step of a training, tried on two examples: a network's mistakes in one line, and its memory layout."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_IMAGES = 2
+_EXAMPLES = 2
 _LARGER_BATCH = 64
 
 
 class TrainingProbe:
-    """Tries a network on training images, each time with a copy of it; random generators keep their state.
+    """Tries a network on training examples, each time with a copy of it; random generators keep their state.
 
     Args:
         network: on `device`.
@@ -34,13 +34,13 @@ class TrainingProbe:
 
     def __init__(self, network: Network, data: Dataset, device: str = "cpu") -> None:
         self._network, self._data, self._device = network, data, device
-        self._images, self._labels = self._batch(_IMAGES)
+        self._inputs, self._targets = self._batch(_EXAMPLES)
 
     def check_outputs(self) -> None:
-        """Check that the network gives logits in evaluation mode.
+        """Check that the network gives outputs in evaluation mode.
 
         Raises:
-            SlimsearchError: it fails, or does not give a tensor (N, num_classes) without nan.
+            SlimsearchError: it fails, or does not give a tensor of the task's shape without nan.
         """
         import torch
 
@@ -50,12 +50,12 @@ class TrainingProbe:
             torch.random.fork_rng(self._devices),
             torch.no_grad(),
         ):
-            logits = module(self._images)
-        self._check_logits(logits, "")
-        if not _is_finite(logits):
+            outputs = module(self._inputs)
+        self._check(outputs, "")
+        if not _is_finite(outputs):
             tensors = (*module.named_parameters(), *module.named_buffers())
             bad = next((f": '{name}' is not finite" for name, t in tensors if not bool(torch.isfinite(t).all())), "")
-            raise SlimsearchError(f"the network gives nan or infinity for training images{bad}")
+            raise SlimsearchError(f"the network gives nan or infinity for training {self._kind}{bad}")
 
     def check_training(self) -> None:
         """Check that the network can be trained.
@@ -69,12 +69,12 @@ class TrainingProbe:
         self.check_outputs()
         if not any(parameter.requires_grad for parameter in self._network.module.parameters()):
             raise SlimsearchError("the network has nothing to train: no parameter has requires_grad=True")
-        # The variance of two images can be 0 where that of more is not.
-        for images, labels in ((self._images, self._labels), self._batch(_LARGER_BATCH)):
+        # The variance of two examples can be 0 where that of more is not.
+        for inputs, targets in ((self._inputs, self._targets), self._batch(_LARGER_BATCH)):
             with described(f"the network fails in training mode on {self._described()}"):
-                logits, gradients = self._step(images, labels, torch.contiguous_format, training=True)
+                outputs, gradients = self._step(inputs, targets, torch.contiguous_format, training=True)
             bad = [f"the gradient of '{name}'" for name, gradient in gradients.items() if not _is_finite(gradient)]
-            bad = bad if _is_finite(logits) else ["a logit"]
+            bad = bad if _is_finite(outputs) else ["a logit" if self._data.task.gives_logits else "an output"]
             if not bad:
                 return
         raise SlimsearchError(f"the network cannot be trained: {bad[0]} is nan or infinity in the first step")
@@ -85,9 +85,9 @@ class TrainingProbe:
 
         def run(layout: torch.memory_format) -> list[Tensor]:
             if layout == torch.channels_last:
-                self._step(self._images, self._labels, layout, training=True)
+                self._step(self._inputs, self._targets, layout, training=True)
             # Compared in evaluation mode, without dropout, whose masks depend on the layout.
-            logits, gradients = self._step(self._images, self._labels, layout, training=False)
+            logits, gradients = self._step(self._inputs, self._targets, layout, training=False)
             return [logits, *gradients.values()]
 
         return layout_for(run)
@@ -95,7 +95,7 @@ class TrainingProbe:
     def runs_in(self, precision: str, layout: torch.memory_format) -> bool:
         """Whether a training step works in `precision`: custom autograd functions may not."""
         try:
-            logits, gradients = self._step(self._images, self._labels, layout, training=True, precision=precision)
+            logits, gradients = self._step(self._inputs, self._targets, layout, training=True, precision=precision)
         except (Exception, SystemExit):  # a user's module may raise anything
             return False
         return all(map(_is_finite, (logits, *gradients.values())))
@@ -104,15 +104,14 @@ class TrainingProbe:
         import torch
 
         train = self._data.train
-        images = self._data.normalise(train.images[:size]).contiguous()
-        return images.to(self._device), torch.from_numpy(train.labels[:size]).to(self._device)
+        inputs = self._data.normalise(train.inputs[:size]).contiguous()
+        return inputs.to(self._device), torch.from_numpy(train.targets[:size]).to(self._device)
 
     def _step(
-        self, images: Tensor, labels: Tensor, layout: torch.memory_format, *, training: bool, precision: str = "fp32"
+        self, inputs: Tensor, targets: Tensor, layout: torch.memory_format, *, training: bool, precision: str = "fp32"
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits, and gradients by parameter name; in training mode, the weights are updated too."""
+        """Outputs, and gradients by parameter name; in training mode, the weights are updated too."""
         import torch
-        import torch.nn.functional as F
 
         module = self._network.copy_module().train(training)
         set_layout(module, layout)
@@ -120,10 +119,10 @@ class TrainingProbe:
             keep_channels_last(module)
         with torch.random.fork_rng(self._devices):
             with autocast(precision, self._device):
-                outputs = module(images.to(memory_format=layout))
+                outputs = module(inputs.to(memory_format=layout))
                 logits = first_output(outputs)
-                self._check_logits(logits, " in training mode" if training else "", len(images))
-                loss = F.cross_entropy(logits.float(), labels)
+                self._check(logits, " in training mode" if training else "", len(inputs))
+                loss = self._data.task.loss(logits.float(), targets)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
             elif training:
@@ -141,26 +140,35 @@ class TrainingProbe:
             torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], fused=True).step()
         return logits.detach(), gradients
 
-    def _check_logits(self, logits: Any, mode: str, count: int = _IMAGES) -> None:
+    def _check(self, outputs: Any, mode: str, count: int = _EXAMPLES) -> None:
         import torch
 
-        classes = len(self._data.classes)
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
-        count = min(count, len(self._data.train))
-        if found != (count, classes):
+        data = self._data
+        names, count = len(data.classes), min(count, len(data.train))
+        found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else f"a {type(outputs).__name__}"
+        wanted = data.task.output_shape(names, data.input_shape)
+        expected = (count, *wanted) if wanted is not None else None
+        what = "logits" if data.task.gives_logits else "its outputs"
+        if found != expected and (expected is not None or not isinstance(outputs, torch.Tensor)):
+            known = f"{names} classes" if data.task.gives_logits else f"the targets of --task {data.task.name}"
             raise SlimsearchError(
-                f"the network gives {found} for {count} images{mode}; the data set has {classes} classes: forward must "
-                f"return logits, a tensor {(count, classes)}"
+                f"the network gives {found} for {count} {self._kind}{mode}; the data set has {known}: forward must "
+                f"return {what}, a tensor{'' if expected is None else f' {expected}'}"
             )
-        if not logits.is_floating_point() or logits.layout != torch.strided:
-            kind = str(logits.dtype if logits.layout == torch.strided else logits.layout).removeprefix("torch.")
+        if not outputs.is_floating_point() or outputs.layout != torch.strided:
+            kind = str(outputs.dtype if outputs.layout == torch.strided else outputs.layout).removeprefix("torch.")
             raise SlimsearchError(
-                f"the network gives a tensor of {kind}{mode}: forward must return logits, dense and of floating-point "
+                f"the network gives a tensor of {kind}{mode}: forward must return {what}, dense and of floating-point "
                 "numbers"
             )
 
+    @property
+    def _kind(self) -> str:
+        return "images" if len(self._data.input_shape) == 3 else "examples"
+
     def _described(self) -> str:
-        return f"{len(self._images)} images of {'x'.join(map(str, self._data.input_shape))}, float32, its only argument"
+        shape = "x".join(map(str, self._data.input_shape))
+        return f"{len(self._inputs)} {self._kind} of {shape}, float32, its only argument"
 
     @property
     def _devices(self) -> list[str]:

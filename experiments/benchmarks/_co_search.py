@@ -205,7 +205,7 @@ def _grey(cifar10: Path, folder: Path) -> Path:
 def _write(split: Split, count: int, folder: Path, classes: Sequence[str]) -> None:
     chosen = np.sort(np.random.default_rng(0).choice(len(split), count, replace=False))
     for place in chosen:
-        into = folder / classes[split.labels[place]]
+        into = folder / classes[split.targets[place]]
         into.mkdir(parents=True, exist_ok=True)
-        image = Image.fromarray(split.images[place].transpose(1, 2, 0)).convert("L")
+        image = Image.fromarray(split.inputs[place].transpose(1, 2, 0)).convert("L")
         image.save(into / f"{place:05d}.png")

@@ -101,7 +101,7 @@ def _row(what: str, result: Result, seconds: float) -> dict[str, Any]:
     """The row of a run that took `seconds`."""
     trained = [t for t in result.trials if t.kind == SEARCH and t.state == COMPLETE]
     best = result.models[0]
-    correlation = rank_correlation(result.trials)
+    correlation = rank_correlation(result.trials, "val_accuracy")
     return {
         "what": what,
         "networks_trained": len(trained),

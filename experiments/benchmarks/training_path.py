@@ -32,9 +32,9 @@ from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.compression import Network
 from slimsearch.compression.distill import SoftLabels
-from slimsearch.evaluators import ImageTraining, Meter, TrainingSettings, precision_for, processor, use_one_thread
+from slimsearch.evaluators import Meter, NetworkTraining, TrainingSettings, precision_for, processor, use_one_thread
 from slimsearch.evaluators.datasets import Dataset, load_dataset
-from slimsearch.evaluators.training import image_training as training_path
+from slimsearch.evaluators.training import network_training as training_path
 from slimsearch.search_spaces import ModelSpace
 
 _PINNED_EPOCHS = 3
@@ -52,7 +52,7 @@ class Variant:
         layout: of weights and images, the name of a `torch.memory_format`.
         fused: whether the optimizer's step is one kernel.
         stored: whether the teacher's answers are stored; None without a teacher.
-        without: a function of `slimsearch.evaluators.training.image_training` to leave out.
+        without: a function of `slimsearch.evaluators.training.network_training` to leave out.
     """
 
     settings: TrainingSettings
@@ -190,7 +190,7 @@ def compared(trick: Trick, space_name: str, networks: int) -> dict[str, Any]:
 
 def trained_by(variant: Variant, network: Network, data: Dataset, seed: int) -> tuple[float, Network]:
     """Processor seconds of the whole training per image of the data, and the trained network."""
-    training = ImageTraining(data, variant.settings, seed)
+    training = NetworkTraining(data, variant.settings, seed)
     terms = []
     if variant.stored is not None:
         teacher = network.copy_module().eval()

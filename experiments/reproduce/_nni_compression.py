@@ -263,9 +263,9 @@ def _fit(train: Batches, test: Batches, epochs: list[dict[str, float]]) -> Calla
 
 
 def _exported(model: nn.Module, data: Dataset, path: Path) -> dict[str, Any]:
-    export_onnx(Network(model), path, data.normalise(data.train.images[:2]), data.metadata())
+    export_onnx(Network(model), path, data.normalise(data.train.inputs[:2]), data.metadata())
     assert data.test is not None
-    right = DeployedModel(path).predict(data, data.test) == data.test.labels
+    right = DeployedModel(path).predict(data, data.test) == data.test.targets
     return {"artifact": str(path), "artifact_test_accuracy": float(right.mean()), "size_kib": size_kib(path)}
 
 

@@ -38,9 +38,9 @@ class Images(TorchDataset[tuple[Tensor, int]]):
     def __init__(self, data: Dataset, *splits: Split, augment: bool = False) -> None:
         from torchvision import transforms
 
-        images = np.concatenate([split.images for split in splits])  # (N, C, H, W) uint8
+        images = np.concatenate([split.inputs for split in splits])  # (N, C, H, W) uint8
         self.images = images[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-        self.labels = [int(label) for split in splits for label in split.labels]
+        self.labels = [int(label) for split in splits for label in split.targets]
         # As in NNI's CIFAR-10 examples.
         augmentation = [transforms.RandomHorizontalFlip(), transforms.RandomCrop(data.input_shape[1:], 4)]
         self.transform = transforms.Compose(

@@ -43,7 +43,7 @@ class NniSpace(ModelSpace):
         SlimsearchError: the class is not an NNI `ModelSpace`, its constructor fails, or it has no choices.
     """
 
-    def __init__(self, code: type[Any], input_shape: tuple[int, int, int], num_classes: int) -> None:
+    def __init__(self, code: type[Any], input_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__(code, input_shape, num_classes)
         nni_model_space = import_nni()
         if not (inspect.isclass(code) and issubclass(code, nni_model_space)):

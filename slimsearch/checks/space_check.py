@@ -212,7 +212,7 @@ def _costs(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[int, int
 
 
 def _latencies(space: ModelSpace, data: Dataset, architectures: Sequence[Mapping[str, Any]]) -> list[float]:
-    images = data.normalise(data.train.images[:2])
+    images = data.normalise(data.train.inputs[:2])
     predictor = LatencyPredictor()
     found = []
     with tempfile.TemporaryDirectory(prefix="slimsearch-", dir=process_folder()) as folder:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from slimsearch import compression
-from slimsearch.evaluators import Outcome, PairedDrop, judge, load_predictions
-from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators import Outcome, PairedDrop, judge, load_examples
+from slimsearch.evaluators.tasks import LearningTask
 from slimsearch.loop.phases import PlannedPhase
 from slimsearch.record.lineage import teacher
 from slimsearch.record.ranking import Ranking
@@ -33,7 +33,7 @@ class CompressionPhase(PlannedPhase):
         max_drop: in percentage points, see `slimsearch.evaluators.judge`; None: all groups are kept.
         ranking: of the trials, with the targets of the finished search.
         record, directory, seed, retries: see `PlannedPhase`.
-        data: the data set, for the labels of its validation split.
+        task: what is learned.
     """
 
     kind = COMPRESSION
@@ -47,7 +47,7 @@ class CompressionPhase(PlannedPhase):
         ranking: Ranking,
         record: Record,
         directory: RunDirectory,
-        data: Dataset,
+        task: LearningTask,
         seed: int,
         retries: int = 1,
     ) -> None:
@@ -55,7 +55,7 @@ class CompressionPhase(PlannedPhase):
         self._groups = recipe.groups
         self._max_drop = max_drop
         self._ranking = ranking
-        self._labels = data.validation.labels
+        self._learned = task
         searched = [t for t in record.trials if t.kind == SEARCH]
         # A given network is compressed even if it breaks a limit.
         given = [t for t in searched if t.given and t.state == COMPLETE]
@@ -92,7 +92,7 @@ class CompressionPhase(PlannedPhase):
         verdict = judge(
             {**parent.metrics, **start},
             outcome.metrics,
-            PairedDrop.between(self._right(parent.number), self._right(number)),
+            PairedDrop.of(self._learned, self._examples(parent.number), self._examples(number)),
             max_drop=math.inf if self._max_drop is None else self._max_drop,
             # A limit that the parent breaks may be met by a later group.
             limits=[limit for limit in self._ranking.limits if limit.broken(parent.metrics) is None],
@@ -109,9 +109,8 @@ class CompressionPhase(PlannedPhase):
             violations=self._ranking.violations(outcome.metrics),
         )
 
-    def _right(self, number: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        predictions = load_predictions(self._directory.trial_directory(number))
-        return predictions == self._labels  # type: ignore[no-any-return]
+    def _examples(self, number: int) -> np.ndarray[Any, np.dtype[Any]]:
+        return load_examples(self._directory.trial_directory(number))
 
     def _position(self, parent: Trial) -> tuple[Trial, compression.StageGroup | None]:
         """The last accepted network, and its next group; None if all groups are done, or one is running."""

@@ -1,4 +1,4 @@
-"""Finalists: their selection, the measurement of their latencies together, and their test accuracy."""
+"""Finalists: their selection, the measurement of their latencies together, and their metrics on the test split."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from slimsearch.evaluators import MODEL, DeployedModel, LatencySettings, Meter, confusion, measure_latency, size_kib
+from slimsearch.evaluators import (
+    MODEL,
+    DeployedModel,
+    LatencySettings,
+    Meter,
+    confusion,
+    measure_latency,
+    scores,
+    size_kib,
+)
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.tasks import Classification
 from slimsearch.loop.problem import Problem
 from slimsearch.record.lineage import repetitions
 from slimsearch.record.ranking import Ranking
@@ -31,7 +41,7 @@ class Measurements:
     """Measurements of finalists, by trial number.
 
     Attributes:
-        metrics: see `measure_finalists`; with ``test_accuracy`` and ``test_images``.
+        metrics: see `measure_finalists`; with those of the test split, such as ``test_accuracy``, and ``test_images``.
         confusions: on the test split: (true class, predicted class, images), most images first.
     """
 
@@ -107,8 +117,8 @@ class FinalMeasurement:
     def _test(self, trials: Sequence[Trial], data: Dataset) -> Measurements:
         measurements = Measurements()
         for trial in trials:
-            accuracy, cells = _test(trial, self.directory, data, self.problem.latency.runtime)
-            measurements.metrics[trial.number] = accuracy
+            tested, cells = _test(trial, self.directory, data, self.problem.latency.runtime)
+            measurements.metrics[trial.number] = tested
             if cells:
                 measurements.confusions[trial.number] = cells
         return measurements
@@ -180,14 +190,18 @@ def measure_finalists(
 
 
 def _test(trial: Trial, directory: RunDirectory, data: Dataset, runtime: str) -> tuple[dict[str, float], Cells]:
-    """Accuracy and confusion matrix on the test split, which is read once: results of an earlier process are reused."""
+    """Metrics on the test split, which is read once, and the confusion matrix of a classification.
+
+    Results of an earlier process are reused.
+    """
     if data.test is None:
         return {}, []
-    accuracy, cells = trial.final.get("test_accuracy"), list(trial.confusion)
-    if accuracy is None:
-        path = directory.trial_directory(trial.number) / MODEL
-        predictions = DeployedModel(path, runtime=runtime).predict(data, data.test)
-        accuracy = float((predictions == data.test.labels).mean())
-        every = confusion(data.test.labels, predictions)
+    if "test_images" in trial.final:
+        return {name: value for name, value in trial.final.items() if name.startswith("test_")}, list(trial.confusion)
+    model = DeployedModel(directory.trial_directory(trial.number) / MODEL, runtime=runtime)
+    examples = model.examples(data, data.test)
+    cells: Cells = []
+    if isinstance(data.task, Classification):
+        every = confusion(examples[:, 1].astype(int), examples[:, 2].astype(int))
         cells = [cell for rank, cell in enumerate(every) if rank < _MOST_CELLS or cell[0] == cell[1]]
-    return {"test_accuracy": accuracy, "test_images": float(len(data.test))}, cells
+    return {**scores(data.task, examples, "test"), "test_images": float(len(data.test))}, cells

@@ -75,11 +75,13 @@ def prepare_given_network(
     classes = len(data.classes)
     _check_classes(declared, data)
     space = given_network(configuration, data.input_shape, classes, module=module)
+    space.output_shape = data.task.output_shape(classes, data.input_shape)
     wanted = _channels(space)
     if wanted == 3 and data.input_shape[0] == 1:
         data = data.in_color()
         notes.append("the images are grey and the network takes colors: each image becomes three equal channels")
         space = given_network(configuration, data.input_shape, classes, module=module)
+        space.output_shape = data.task.output_shape(classes, data.input_shape)
     try:
         space.build({})
     except SlimsearchError as error:

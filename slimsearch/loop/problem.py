@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slimsearch import compression
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import (
+    DIRECTIONS,
     Evaluator,
     FunctionEvaluator,
     Given,
@@ -25,10 +26,12 @@ from slimsearch.evaluators import (
     runtime_version,
 )
 from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.evaluators.tasks import LearningTask, load_task
 from slimsearch.loop.given_network import GivenNetwork, normalised, prepare_given_network
-from slimsearch.names import load_function
+from slimsearch.names import built_in_names, load_function
 from slimsearch.options.configuration import (
     CHOICES,
+    DEFAULT_OBJECTIVES,
     FROM_PYTHON,
     SPACE_OBJECT,
     Configuration,
@@ -55,9 +58,6 @@ if TYPE_CHECKING:
 
 COSTS = ("latency_ms", "size_kib", "params", "macs")
 """Metrics of a network that are known before training."""
-NETWORK_METRICS = ("val_accuracy", *COSTS)
-"""Metrics of every fully trained network."""
-_METRICS = (*NETWORK_METRICS, "training_seconds")
 _COMMON_NETWORKS = "kept"  # folder of a run directory
 
 
@@ -137,6 +137,7 @@ class PythonObjects:
         evaluate: a function from a candidate to named numbers, in place of ``configuration.evaluator``.
         build: makes the networks of a dict of choices.
         network: a trained network to compress, in place of ``configuration.model``.
+        task: a `LearningTask`, in place of ``configuration.task``.
     """
 
     space: Any = None
@@ -144,6 +145,7 @@ class PythonObjects:
     evaluate: Callable[..., Mapping[str, float]] | None = None
     build: Callable[..., Any] | None = None
     network: GivenFromPython | None = None
+    task: Any = None
 
     def named_in(self, configuration: Configuration) -> Configuration:
         """The options with placeholders for these objects.
@@ -157,6 +159,7 @@ class PythonObjects:
             dataset=configuration.dataset if self.data is None else FROM_PYTHON,
             evaluator=configuration.evaluator if self.evaluate is None else FROM_PYTHON,
             model=network or configuration.model,
+            task=configuration.task if self.task is None else FROM_PYTHON,
         )
 
     def missing(self, configuration: Configuration) -> tuple[str, str] | None:
@@ -170,6 +173,8 @@ class PythonObjects:
             return "a function", "evaluate"
         if configuration.dataset == FROM_PYTHON and self.data is None:
             return "its data", "dataset"
+        if configuration.task == FROM_PYTHON and self.task is None:
+            return "a learning task", "task"
         return None
 
 
@@ -239,7 +244,7 @@ def _networks(
             network=network,
             elastic=None if given is None else given.elastic,
         ),
-        (*_METRICS, *metrics),
+        (*(f"val_{name}" for name in dataset.task.metrics), *COSTS, "training_seconds", *metrics),
         COSTS,
         dataset,
         space if isinstance(space, ModelSpace) else None,
@@ -262,7 +267,7 @@ def _given_network(configuration: Configuration, objects: PythonObjects) -> Give
     training_settings(configuration)  # checks the device
     runtime_version(configuration.runtime)  # checks the runtime
     module = None if objects.network is None else objects.network.module
-    return prepare_given_network(configuration, module, lambda options: _dataset(options, objects.data))
+    return prepare_given_network(configuration, module, lambda options: _dataset(options, objects))
 
 
 def _described(data: Dataset) -> dict[str, Any]:
@@ -286,7 +291,7 @@ def networks(configuration: Configuration, objects: PythonObjects) -> tuple[Mode
     """
     training_settings(configuration)  # checks the device
     runtime_version(configuration.runtime)  # checks the runtime
-    dataset = _dataset(configuration, objects.data)
+    dataset = _dataset(configuration, objects)
     return _model_space(configuration.space, objects, dataset), dataset
 
 
@@ -318,6 +323,7 @@ def network_evaluator(
         cache=directory.path / _COMMON_NETWORKS if compressing else None,
         initial=initial,
         given=replace(known, elastic=elastic) if isinstance(space, FixedModel) else None,
+        task=data.task,
     )
 
 
@@ -364,29 +370,69 @@ def _own_evaluation(configuration: Configuration, objects: PythonObjects) -> Pro
     elif isinstance(objects.space, Mapping):
         space = ChoiceSpace(objects.space)
     else:
-        space = networks = _model_space(configuration.space, objects, _dataset(configuration, objects.data))
+        space = networks = _model_space(configuration.space, objects, _dataset(configuration, objects))
         if networks.training:
             space = JointSpace(networks, RecipeSpace({TRAINING: networks.training}, "the training of the space"))
     costs = tuple(space.known(next(space.grid())))
     return Problem(space, lambda directory: FunctionEvaluator(function, space), None, costs)
 
 
-def _dataset(configuration: Configuration, data: Any) -> Dataset:
-    if isinstance(data, Dataset):
-        return normalised(data, configuration)
+def with_task(configuration: Configuration, objects: PythonObjects) -> Configuration:
+    """The options with the leading metric of the task in place of the accuracy of the default objectives.
+
+    Raises:
+        SlimsearchError: there is no such task.
+    """
+    task = learning_task(configuration, objects)
+    metric, direction = task.leading()
+    if isinstance(objects.data, Dataset) and objects.task is None:
+        known = task.name in built_in_names("slimsearch.evaluators.tasks")
+        configuration = configuration.replace(task=task.name if known else FROM_PYTHON)
+    if configuration.objectives != DEFAULT_OBJECTIVES or metric == "accuracy":
+        return configuration
+    leading = f"val_{metric}" if f"val_{metric}" in DIRECTIONS else f"val_{metric}:{direction[:3]}"
+    return configuration.replace(objectives=DEFAULT_OBJECTIVES.replace("val_accuracy", leading))
+
+
+def learning_task(configuration: Configuration, objects: PythonObjects) -> LearningTask:
+    """What is learned; led by the first objective that is one of its metrics.
+
+    Raises:
+        SlimsearchError: there is no such task, or it has not an option that is given.
+    """
+    given = objects.data.task if isinstance(objects.data, Dataset) else objects.task
+    options: dict[str, Any] = {}
+    if configuration.class_weights != "none":
+        options["class_weights"] = configuration.class_weights
+    if configuration.label_smoothing:
+        options["label_smoothing"] = configuration.label_smoothing
+    task = load_task(configuration.task, **options) if given is None else load_task(given)
+    names = [text.strip().partition(":")[0].removeprefix("val_") for text in configuration.objectives.split(",")]
+    lead = next((name for name in names if name in task.metrics), task.lead)
+    return task if lead in ("", task.leading()[0]) else replace(task, lead=lead)
+
+
+def _dataset(configuration: Configuration, objects: PythonObjects) -> Dataset:
+    task = learning_task(configuration, objects)
+    if isinstance(objects.data, Dataset):
+        return normalised(replace(objects.data, task=task), configuration)
     loaded = load_dataset(
-        data if data is not None else configuration.dataset,
+        objects.data if objects.data is not None else configuration.dataset,
         root=configuration.data_root,
         download=configuration.download,
         image_size=configuration.image_size,
         drop_duplicates=configuration.drop_duplicates,
+        task=task,
+        input_kind=configuration.input_kind,
     )
     return normalised(loaded, configuration)
 
 
 def _model_space(name: str, objects: PythonObjects, data: Dataset) -> ModelSpace:
     space = name if objects.space is None else objects.space
-    return ModelSpace.load(space, data.input_shape, len(data.classes), objects.build)
+    found = ModelSpace.load(space, data.input_shape, len(data.classes), objects.build)
+    found.output_shape = data.task.output_shape(len(data.classes), data.input_shape)
+    return found
 
 
 def user_metrics(text: str | None) -> dict[str, UserMetric]:

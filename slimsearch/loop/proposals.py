@@ -13,6 +13,7 @@ from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import Objective
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import COMPLETE, Trial
+from slimsearch.report.tables import metrics_text
 from slimsearch.search_spaces import Candidate, Point, Space
 from slimsearch.strategies.samplers import History, Sampler, keeps_limits
 
@@ -23,8 +24,8 @@ _LISTABLE = 200_000
 # Number of last trials whose share of ruled-out ones measures how hard the limits are to meet; and number of trials
 # nearest to the limits, which are mutated in place of the sampler's proposals.
 _RECENT, _NEAREST = 20, 10
-_ACCURACY = "val_accuracy"
 _STANDARD_ERRORS = 2.0
+_Z95 = 1.96
 # Relative difference between two measurements of the same file.
 _LATENCY_TOLERANCE = 0.03
 
@@ -98,21 +99,22 @@ def dominated_on_cost(
 ) -> str | None:
     """Why a candidate with `known` costs is already dominated on cost, or None if training may be worthwhile.
 
-    If recipes are searched too, an architecture occurs with several recipes. Its accuracy is assumed to be at most the
-    best of this architecture so far, with the same training and any recipe, plus two standard errors. Costs are exact
-    except latency, which may have been measured 3% too high.
+    If recipes are searched too, an architecture occurs with several recipes. Its leading metric, such as accuracy, is
+    assumed to be at most the best of this architecture so far, with the same training and any recipe, plus two standard
+    errors. Costs are exact except latency, which may have been measured 3% too high.
     """
-    unknown = [objective for objective in ranking.objectives if objective.metric not in known]
-    if ranking.weighted or [objective.metric for objective in unknown] != [_ACCURACY]:
+    unknown, leading = [o for o in ranking.objectives if o.metric not in known], ranking.leading
+    if ranking.weighted or unknown != [leading]:
         return None
     trials = [t for t in trials if t.state == COMPLETE]
     alike = [t for t in trials if _trained_alike(t.candidate, candidate)]
-    best = max((accuracy for t in alike for accuracy in _accuracies(t)), default=None)
-    if best is None:
+    values = [value for t in alike for value in _values(t, leading.metric)]
+    if not values:
         return None
-    images = max(t.metrics.get("val_images", 0.0) for t in alike)
-    error = math.sqrt(best * (1 - best) / images) if images else 0.0
-    hoped = {**known, _ACCURACY: min(1.0, best + _STANDARD_ERRORS * error)}
+    sign = 1 if leading.direction == "maximize" else -1
+    best = max(values, key=lambda value: sign * value)
+    hope = best + sign * _STANDARD_ERRORS * max(_standard_error(t.metrics, leading.metric, best) for t in alike)
+    hoped = {**known, leading.metric: min(1.0, hope) if sign > 0 else hope}
     if "latency_ms" in hoped:
         hoped["latency_ms"] *= 1 - _LATENCY_TOLERANCE
     losses = [objective.loss(hoped) for objective in ranking.objectives]
@@ -120,8 +122,8 @@ def dominated_on_cost(
         theirs = [objective.loss(trial.metrics) for objective in ranking.objectives]
         if all(a <= b for a, b in zip(theirs, losses, strict=True)) and theirs != losses:
             return (
-                f"dominated by trial {trial.number} even at {100 * hoped[_ACCURACY]:.2f}% accuracy: its architecture "
-                f"has had {100 * best:.2f}%"
+                f"dominated by trial {trial.number} even at {metrics_text({leading.metric: hoped[leading.metric]})}: "
+                f"its architecture has had {metrics_text({leading.metric: best})}"
             )
     return None
 
@@ -130,7 +132,15 @@ def _trained_alike(one: Candidate, other: Candidate) -> bool:
     return one.architecture == other.architecture and one.training == other.training
 
 
-def _accuracies(trial: Trial) -> Iterable[float]:
-    """Accuracies of its file, and after each epoch."""
-    yield trial.metrics[_ACCURACY]
-    yield from (point[_ACCURACY] for point in trial.curve if _ACCURACY in point)
+def _values(trial: Trial, metric: str) -> Iterable[float]:
+    """A metric of the trial's file, and after each epoch."""
+    yield trial.metrics[metric]
+    yield from (point[metric] for point in trial.curve if metric in point)
+
+
+def _standard_error(metrics: Mapping[str, float], metric: str, value: float) -> float:
+    """The standard error of a metric, from its interval or else of a proportion."""
+    low, high, images = metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high"), metrics.get("val_images", 0.0)
+    if low is not None and high is not None:
+        return (high - low) / (2 * _Z95)
+    return math.sqrt(max(0.0, value * (1 - value)) / images) if images else 0.0

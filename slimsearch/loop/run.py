@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from slimsearch.evaluators import Evaluator, NetworkEvaluator, WeightSharingEvaluator, wilson
+from slimsearch.evaluators.tasks import Classification
 from slimsearch.loop.compression_phase import CompressionPhase
 from slimsearch.loop.fidelity import Fidelity
 from slimsearch.loop.finalist_phases import IntermediateScores, RepeatPhase
 from slimsearch.loop.finalists import FinalMeasurement
 from slimsearch.loop.phases import Phase, Phases
-from slimsearch.loop.problem import NETWORK_METRICS
+from slimsearch.loop.problem import COSTS
 from slimsearch.loop.search import ArchitectureSearch, Budget
 from slimsearch.loop.setup import Setup
 from slimsearch.loop.stopping import refuse_if_nothing_is_left
@@ -109,7 +110,7 @@ def _compression(run: RunContext) -> Phase:
     assert run.setup.problem.data is not None
     return CompressionPhase(
         run.setup.recipe, top_k=run.configuration.top_k, max_drop=run.configuration.max_drop, ranking=run.ranking,
-        record=run.record, directory=run.directory, data=run.setup.problem.data, seed=run.configuration.seed,
+        record=run.record, directory=run.directory, task=run.setup.problem.data.task, seed=run.configuration.seed,
         retries=run.configuration.retries,
     )  # fmt: skip
 
@@ -171,7 +172,7 @@ def open_record(setup: Setup, study: optuna.Study, display: Display, driver: Dri
     """
     problem, objectives = setup.problem, setup.ranking.objectives
     record = Record(study, problem.space, objectives, display.update, driver)
-    measured = NETWORK_METRICS if problem.data is not None else ()
+    measured = () if problem.data is None else (f"val_{problem.data.task.leading()[0]}", *COSTS)
     check_record(record, problem.space, setup.recipe, [*(o.metric for o in objectives), *measured])
     return record
 
@@ -242,7 +243,7 @@ def _search(run: RunContext) -> None:
         run.display.note("every candidate of the space has been tried")
     if run.setup.stopping.reason is not None:
         run.display.note(f"the search ended: {run.setup.stopping.reason}")
-    correlation = rank_correlation(run.record.trials) if run.subnets is not None else None
+    correlation = rank_correlation(run.record.trials, run.ranking.leading.metric) if run.subnets is not None else None
     if correlation is not None:
         run.display.note(
             "inherited and trained accuracy: rank correlation (Spearman) {:.2f} over {} networks".format(*correlation)
@@ -253,7 +254,7 @@ def _warn_of_chance(run: RunContext) -> None:
     """Warn if a given network does not do better than chance, as with wrong weights or another order of classes."""
     data = run.setup.problem.data
     given = next((trial for trial in run.record.trials if trial.given and trial.state == COMPLETE), None)
-    if data is None or given is None:
+    if data is None or given is None or not isinstance(data.task, Classification):
         return
     accuracy = given.metrics["val_accuracy"]
     if wilson(accuracy, len(data.validation))[0] <= 1 / len(data.classes):

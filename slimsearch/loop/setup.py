@@ -11,7 +11,8 @@ from typing import Any
 from slimsearch import compression
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import IMPORTS
-from slimsearch.loop.problem import Problem, PythonObjects, prepare
+from slimsearch.evaluators.tasks import Classification
+from slimsearch.loop.problem import Problem, PythonObjects, prepare, with_task
 from slimsearch.loop.stopping import Stopping
 from slimsearch.options.check_names import check_names
 from slimsearch.options.chosen import architectures
@@ -65,6 +66,7 @@ def set_up(configuration: Configuration, objects: PythonObjects, run_directory: 
         SlimsearchError: an option is invalid, or two options exclude each other.
     """
     check_names(configuration)
+    configuration = with_task(configuration, objects)
     ranking = Ranking.of(configuration)
     recipe = _recipe(configuration)
     scheduler = None if configuration.scheduler == "none" else load_scheduler(configuration.scheduler)
@@ -129,12 +131,13 @@ def _code(
     """Fingerprints of the user's code that recorded metrics depend on: space, evaluation, metrics and stages."""
     recipes = problem.space.recipes.content if isinstance(problem.space, JointSpace) else {}
     metrics = [entry.partition("=")[2].strip() for entry in (configuration.metrics or "").split(",")]
-    subjects = [configuration.space, _own_model(configuration), configuration.evaluator]
+    subjects = [configuration.space, _own_model(configuration), configuration.evaluator, configuration.task]
     names = [*subjects, *metrics, *_texts(recipe.to_dict()), *_texts(recipes)]
     locations = dict.fromkeys(name.rpartition(":")[0] for name in names if ":" in name)
     found = fingerprints(location for location in locations if not location.startswith(FROM_PYTHON))
     network = None if objects.network is None else type(objects.network.module)
-    for given in (objects.space, objects.evaluate, objects.build, network):
+    task = None if objects.task is None else type(objects.task)
+    for given in (objects.space, objects.evaluate, objects.build, network, task):
         if given is not None and not isinstance(given, Mapping):
             found |= object_fingerprints(given)
     return found
@@ -184,6 +187,15 @@ _RULES = (
         ),
         "--strategy {strategy} trains a supernet of an NNI ModelSpace, and {space_name} is plain PyTorch: search it by "
         "--strategy optuna, ray, nni_evolution, nni_grid, nni_random or nni_tpe",
+    ),
+    _Rule(
+        lambda s: (
+            (s.traits.needs_nni or s.traits.shares_weights)
+            and s.problem.data is not None
+            and not isinstance(s.problem.data.task, Classification)
+        ),
+        "--strategy {strategy} trains a supernet of classifiers; --task {task} works with optuna, ray, nni_evolution, "
+        "nni_grid, nni_random and nni_tpe",
     ),
     _Rule(
         lambda s: s.configuration.storage is not None and s.traits.runs_sampler,

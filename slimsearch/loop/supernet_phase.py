@@ -31,7 +31,7 @@ class FinalistTraining:
         if self._waiting is None:
             subnets = [replace(t, kind=SEARCH) for t in self._record.trials if t.kind == SUBNET]
             # A subnet is more accurate after its own training than with shared weights.
-            limits = tuple(limit for limit in self._ranking.limits if limit.metric != "val_accuracy")
+            limits = tuple(limit for limit in self._ranking.limits if limit.metric != self._ranking.leading.metric)
             best = replace(self._ranking, limits=limits).select(subnets, len(subnets))
             self._waiting = [t.candidate for t in best]
         while task is None and self._waiting:
@@ -56,8 +56,11 @@ class FinalistTraining:
         return self._search.waits()
 
 
-def rank_correlation(trials: Iterable[Trial]) -> tuple[float, int] | None:
-    """Spearman's correlation of inherited and trained accuracy, and the number of networks; None for fewer than 3."""
+def rank_correlation(trials: Iterable[Trial], metric: str) -> tuple[float, int] | None:
+    """Spearman's correlation of a metric with inherited and with trained weights, and the number of networks.
+
+    None for fewer than 3.
+    """
     recorded = tuple(trials)
 
     def complete(kind: str) -> dict[str, Trial]:
@@ -65,6 +68,6 @@ def rank_correlation(trials: Iterable[Trial]) -> tuple[float, int] | None:
 
     inherited, trained = complete(SUBNET), complete(SEARCH)
     both = sorted(inherited.keys() & trained.keys())
-    pairs = [(inherited[k].metrics["val_accuracy"], trained[k].metrics["val_accuracy"]) for k in both]
+    pairs = [(inherited[k].metrics[metric], trained[k].metrics[metric]) for k in both]
     correlation = spearman(pairs)
     return None if correlation is None else (correlation, len(pairs))

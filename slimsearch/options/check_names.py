@@ -15,6 +15,7 @@ _BUILT_INS = {
     "space": "slimsearch.search_spaces",
     "strategy": "slimsearch.strategies",
     "sampler": "slimsearch.strategies.samplers",
+    "task": "slimsearch.evaluators.tasks",
 }
 
 

@@ -115,6 +115,10 @@ def _option(default: Any, text: str, absolute: Callable[[str], str] | None = Non
     return field(default=default, metadata={"help": text, "absolute": absolute})
 
 
+DEFAULT_OBJECTIVES = "val_accuracy,latency_ms,size_kib"
+"""With another task than classification, its leading metric is in place of the accuracy."""
+
+
 @dataclass(frozen=True)
 class Configuration:
     """The resolved options of a run."""
@@ -148,7 +152,21 @@ class Configuration:
     dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder", _folder_or_name)
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
     download: bool = _option(False, "fetch the data set into --data-root if it is not there")
-    image_size: int | None = _option(None, "resize every image to a square of this many pixels")
+    image_size: str | None = _option(None, "resize every image: pixels of a square's side, or WIDTHxHEIGHT")
+    task: str = _option(
+        "classification",
+        "what is learned: classification, multilabel, regression, segmentation, or path/to/file.py:Class",
+        absolute_code,
+    )
+    input_kind: str = _option(
+        "auto", "of arrays: image, signal (channels, length), table, or auto, by their shape and values"
+    )
+    class_weights: str = _option(
+        "none", "weights of the classes in the loss: none, or balanced, so that rare ones count as much"
+    )
+    label_smoothing: float = _option(
+        0.0, "of --task classification: share of the target probability that is spread over all classes"
+    )
     drop_duplicates: bool = _option(
         False, "drop training images that are copies of others, and validation images that are copies of test images"
     )
@@ -157,7 +175,7 @@ class Configuration:
     )
     std: str | None = _option(None, "normalization of images: standard deviation, as for --mean")
     objectives: str = _option(
-        "val_accuracy,latency_ms,size_kib",
+        DEFAULT_OBJECTIVES,
         "one or more metrics, comma separated; your own with a direction, such as energy:min",
     )
     objective: str = _option("pareto", "pareto (a front), or weighted (the product of MnasNet)")
@@ -169,7 +187,9 @@ class Configuration:
     max_size_kib: float | None = _option(None, "hard limit on the size of the file")
     max_params: float | None = _option(None, "hard limit on the number of parameters")
     max_macs: float | None = _option(None, "hard limit on multiply-accumulates for one image")
-    min_accuracy: float | None = _option(None, "hard limit on validation accuracy, between 0 and 1")
+    min_accuracy: float | None = _option(
+        None, "hard limit on validation accuracy, between 0 and 1; or on another leading metric"
+    )
     metrics: str | None = _option(
         None,
         "metrics of your own, such as energy=path/to/file.py:function (called with the file and the data set)",
@@ -204,7 +224,8 @@ class Configuration:
         "of int8 files: any (the same results on every x86 processor) or vnni (finer weights, for newer processors)",
     )
     max_drop: float | None = _option(
-        0.5, "percentage points of validation accuracy that a stage may lose and still be kept"
+        0.5,
+        "percentage points of validation accuracy (or of the task's leading metric) that a stage may lose and be kept",
     )
     co_search: str | None = _option(
         None,
@@ -274,6 +295,9 @@ class Configuration:
         Raises:
             SlimsearchError: an option is invalid.
         """
+        size: object = self.image_size
+        if isinstance(size, int) and not isinstance(size, bool):  # as in older files, and from Python
+            object.__setattr__(self, "image_size", str(size))
         for option in dataclasses.fields(self):
             object.__setattr__(self, option.name, _plain(option, getattr(self, option.name)))
         for name, allowed in _ALLOWED.items():
@@ -378,6 +402,8 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "normalise": ("folded", "none"),
     "supernet_sampling": ("sandwich", "fair", "random"),
     "augment": ("auto", "none", "shift", "shift-flip"),
+    "class_weights": ("none", "balanced"),
+    "input_kind": ("auto", "image", "signal", "table"),
 }
 _LEAST = {
     "trials": 1, "epochs": 1, "subnets": 1, "supernet_epochs": 1, "seed": 0, "workers": 0, "retries": 0, "top_k": 0,
@@ -386,7 +412,7 @@ _LEAST = {
 }  # fmt: skip
 _ABOVE_ZERO = (
     "timeout", "trial_timeout", "max_latency_ms", "max_size_kib", "max_params", "max_macs", "learning_rate",
-    "image_size", "cpus_per_trial",
+    "cpus_per_trial",
 )  # fmt: skip
 # Conditions on several options, and messages as format strings over the options.
 _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
@@ -398,6 +424,7 @@ _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
         lambda c: c.min_accuracy is not None and not 0 <= c.min_accuracy <= 1,
         "--min-accuracy {min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)",
     ),
+    (lambda c: not 0 <= c.label_smoothing < 1, "--label-smoothing {label_smoothing:g} is not from 0 to below 1"),
     (lambda c: not 0 < c.warm_up < 1, "--warm-up {warm_up:g} is not between 0 and 1"),
     (
         lambda c: c.study is not None and c.storage is None,

@@ -89,9 +89,10 @@ def artifact(trial: Trial, record: Record, directory: RunDirectory) -> Artifact:
 
 
 def teacher(ranking: Ranking, record: Record, directory: RunDirectory) -> Artifact | None:
-    """The most accurate network of the search, for distillation."""
-    searched = ranking.feasible([t for t in record.trials if t.kind == SEARCH and "val_accuracy" in t.metrics])
-    best = max(searched, key=lambda t: (t.metrics["val_accuracy"], -t.number), default=None)
+    """The network of the search that is best in the leading metric, for distillation."""
+    leading = ranking.leading
+    searched = ranking.feasible([t for t in record.trials if t.kind == SEARCH and leading.metric in t.metrics])
+    best = min(searched, key=lambda t: (leading.loss(t.metrics), t.number), default=None)
     return None if best is None else artifact(best, record, directory)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Limit, Metrics, Objective, WeightedProduct, front, select
+from slimsearch.evaluators import Limit, Metrics, Objective, WeightedProduct, front, leading_metric, select
 from slimsearch.options.configuration import Configuration, pairs
 from slimsearch.record.trial import (
     AUXILIARY,
@@ -27,6 +27,7 @@ TARGETS_FROM = 10
 """Number of trials whose medians become the targets of the weighted product."""
 
 SCORE = Objective("score", "maximize")
+_ACCURACY = Objective("val_accuracy", "maximize")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Ranking:
             ("size_kib", configuration.max_size_kib, True, "--max-size-kib"),
             ("params", configuration.max_params, True, "--max-params"),
             ("macs", configuration.max_macs, True, "--max-macs"),
-            ("val_accuracy", configuration.min_accuracy, False, "--min-accuracy"),
+            (leading_metric(names) or _ACCURACY.metric, configuration.min_accuracy, False, "--min-accuracy"),
         )
         return cls(
             objectives,
@@ -79,6 +80,12 @@ class Ranking:
             weights,
             targets if set(targets) == set(minimized) else None,
         )
+
+    @property
+    def leading(self) -> Objective:
+        """The metric that says how good a network is: the first objective on the validation split, or accuracy."""
+        name = leading_metric(objective.metric for objective in self.objectives)
+        return next((objective for objective in self.objectives if objective.metric == name), _ACCURACY)
 
     def broken(self, metrics: Metrics) -> str | None:
         """A message about the first hard limit that `metrics` violate, or None."""

@@ -118,5 +118,7 @@ def _applied(trial: Trial, result: Result) -> AppliedStages:
 
 def _metrics(trial: Trial) -> dict[str, float]:
     found = dict(trial.with_final_metrics().metrics)
-    low, high = wilson(found["val_accuracy"], int(found["val_images"]))
-    return {**found, "val_accuracy_low": low, "val_accuracy_high": high}
+    if "val_accuracy" in found and "val_accuracy_low" not in found:
+        low, high = wilson(found["val_accuracy"], int(found["val_images"]))
+        found |= {"val_accuracy_low": low, "val_accuracy_high": high}
+    return found

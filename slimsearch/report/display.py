@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from slimsearch.errors import escaped
+from slimsearch.evaluators import leading_metric
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import (
     COMPLETE,
@@ -300,7 +301,8 @@ def _progress(trial: Trial) -> str:
     if not trial.curve:
         return "starting"
     last = trial.curve[-1]
-    return f"epoch {last['epoch']:.0f}: {100 * last.get('val_accuracy', 0):.2f}%"
+    leading = leading_metric(last)
+    return f"epoch {last['epoch']:.0f}" + (f": {metrics_text({leading: last[leading]})}" if leading is not None else "")
 
 
 def _duration(seconds: float) -> str:

@@ -28,7 +28,7 @@ from slimsearch.search_spaces import FixedModel, ModelSpace, read_program
 if TYPE_CHECKING:
     from torch import nn
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def page_data(
     choices: dict[str, dict[str, int]] = {label: {} for label in labels}
     for label, texts in environment.get("choices", {}).items():  # in the order of the space
         choices.setdefault(label, {}).update({text: index for index, text in enumerate(texts)})
-    points = 60 if len(trials) <= 200 else 20
+    points, leading = 60 if len(trials) <= 200 else 20, ranking.leading.metric
     shown = []
     for t in trials:
         bar = bars.get(t.number)
@@ -77,7 +77,7 @@ def page_data(
                 "architecture": "as given" if t.given else _short(architecture_text(t.candidate.architecture)),
                 "recipe": _short(marked_recipe(t)), "parent": t.parent, "metrics": t.metrics,
                 "on_front": t.number in front, "finalist": bool(t.final), "point": indices,
-                "curve": _thinned([(p["epoch"], p["val_accuracy"]) for p in t.curve if "val_accuracy" in p], points),
+                "curve": _thinned([(p["epoch"], p[leading]) for p in t.curve if leading in p], points),
                 "seconds": t.seconds, "error": _short(t.error), "reason": _short(t.reason),
                 # The files of other drivers' trials are fetched for finalists only.
                 "artifact": artifact if artifact and (directory / artifact).is_file() else None,
@@ -93,6 +93,7 @@ def page_data(
         "seed": configuration.seed,
         "environment": {name: value for name, value in environment.items() if name != "choices"},
         "objectives": [{"metric": o.metric, "direction": o.direction} for o in ranking.objectives],
+        "leading": leading,
         "limits": [f"{limit.flag} {limit.bound:g}" for limit in ranking.limits],
         "counts": {state: sum(t.state == state for t in trials) for state in dict.fromkeys(t.state for t in trials)},
         "of": len(trials),

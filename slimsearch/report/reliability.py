@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import load_correct, significantly_different, wilson
+from slimsearch.evaluators import load_examples, significantly_different, wilson
 from slimsearch.record.lineage import repetitions
 from slimsearch.record.trial import Trial, trial_folder
 
@@ -19,12 +19,16 @@ _LATENCY = ("latency_low_ms", "latency_high_ms")
 
 
 def intervals(metrics: Mapping[str, float]) -> dict[str, list[float]]:
-    """95% confidence intervals of a finalist's metrics: Wilson's for accuracies, and that of the measured latency."""
+    """95% confidence intervals of a finalist's metrics: as recorded, Wilson's for accuracies, that of the latency."""
     found = {
         name: list(wilson(metrics[name], int(metrics[images])))
         for name, images in _ACCURACIES.items()
         if name in metrics and images in metrics
     }
+    for low, value in metrics.items():
+        name = low.removesuffix("_low")
+        if low.endswith("_low") and name in metrics and f"{name}_high" in metrics:
+            found[name] = [value, metrics[f"{name}_high"]]
     if all(name in metrics for name in _LATENCY):
         found["latency_ms"] = [metrics[name] for name in _LATENCY]
     return found
@@ -46,9 +50,12 @@ class Significance:
         self._correct: dict[int, np.ndarray[Any, np.dtype[np.bool_]] | None] = {}
 
     def differ(self, metric: str, one: Trial, other: Trial) -> bool:
-        """Accuracy is compared by McNemar's test on the same images, latency by intervals, all else exactly."""
+        """Accuracy is compared by McNemar's test on the same images; other metrics by intervals, or else exactly."""
         if metric == "latency_ms":
             return _latencies_differ(one, other)
+        ranges = [intervals(trial.metrics).get(metric) for trial in (one, other)]
+        if metric != "val_accuracy" and ranges[0] is not None and ranges[1] is not None:
+            return ranges[0][0] > ranges[1][1] or ranges[1][0] > ranges[0][1]
         if metric == "val_accuracy":
             first, second = self._correct_of(one.number), self._correct_of(other.number)
             if first is not None and second is not None and len(first) == len(second):
@@ -62,7 +69,7 @@ class Significance:
     def _correct_of(self, number: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         if number not in self._correct:
             try:
-                self._correct[number] = load_correct(self._directory / trial_folder(number))
+                self._correct[number] = load_examples(self._directory / trial_folder(number))[:, 0] > 0
             except SlimsearchError:  # trials of a function or a table have no predictions
                 self._correct[number] = None
         return self._correct[number]

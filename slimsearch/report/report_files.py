@@ -24,10 +24,10 @@ from slimsearch.report.reliability import Significance, intervals, seed_statisti
 from slimsearch.report.stored_run import read_record
 from slimsearch.report.tables import report_rows
 
-_PATH = ("val_accuracy", "latency_ms", "size_kib", "params", "macs")
+_COSTS = ("latency_ms", "size_kib", "params", "macs")
 _CSV = (
-    "val_accuracy", "val_images", "test_accuracy", "test_images", "latency_ms", "latency_low_ms", "latency_high_ms",
-    "latency_q25_ms", "latency_q75_ms", "size_kib", "params", "macs",
+    "latency_ms", "latency_low_ms", "latency_high_ms", "latency_q25_ms", "latency_q75_ms", "size_kib", "params",
+    "macs",
 )  # fmt: skip
 # The script of the page, in this order.
 _SCRIPTS = (
@@ -42,7 +42,7 @@ def write_reports(
     """Write all three files; returns the content of top_models.json."""
     models = top_models(directory, record.trials, ranking)
     write_json(directory.path / "top_models.json", models, indent=2)
-    write_text(directory.path / "pareto.csv", _pareto_csv(models))
+    write_text(directory.path / "pareto.csv", _pareto_csv(models, ranking.leading.metric))
     page = report_page(directory, record.trials, models, ranking, configuration, environment)
     write_text(directory.path / "report.html", page)
     return models
@@ -64,7 +64,7 @@ def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Rankin
             **({"training": dict(trial.candidate.training)} if trial.candidate.training else {}),
             "metrics": dict(sorted(trial.metrics.items())),
             "intervals": intervals(trial.metrics),
-            **({"path": path} if len(path := _path(trial, trials)) > 1 else {}),
+            **({"path": path} if len(path := _path(trial, trials, ranking.leading.metric)) > 1 else {}),
             "artifact": trial.artifacts.get("model"),
         }
         if trial.number in members:
@@ -75,20 +75,21 @@ def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Rankin
     return models
 
 
-def _path(trial: Trial, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+def _path(trial: Trial, trials: Sequence[Trial], leading: str) -> list[dict[str, Any]]:
     """The steps from the trained network to a finalist, with the metrics of the file after each."""
     steps = []
     for stages, one, seconds in steps_to(trial, trials):
-        metrics = {name: one.metrics[name] for name in _PATH if name in one.metrics}
+        metrics = {name: one.metrics[name] for name in (leading, *_COSTS) if name in one.metrics}
         step = {"stages": {name: dict(options) for name, options in stages.items()}, "trial": one.number}
         steps.append({**step, "seconds": round(seconds, 3), "metrics": metrics})
     return steps
 
 
-def _pareto_csv(models: Sequence[dict[str, Any]]) -> str:
+def _pareto_csv(models: Sequence[dict[str, Any]], leading: str) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
-    columns = [name for name in _CSV if any(name in model["metrics"] for model in models)]
+    scored = (leading, "val_images", leading.replace("val_", "test_", 1), "test_images")
+    columns = [name for name in (*scored, *_CSV) if any(name in model["metrics"] for model in models)]
     columns += sorted({name for m in models for name in m["metrics"] if not m["artifact"]} - {*columns})
     writer.writerow(["trial", "architecture", "recipe", *columns, "artifact"])
     for model in models:

@@ -18,7 +18,7 @@ from slimsearch.record.shared.storage import database_errors, normalised
 from slimsearch.record.shared.study import SharedStudy
 from slimsearch.record.trial import COMPLETE, FAILED, SEARCH, Trial
 from slimsearch.record.trial import STOPPED as STOPPED_EARLY
-from slimsearch.report.tables import plain, report_rows
+from slimsearch.report.tables import metrics_text, plain, report_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -95,15 +95,15 @@ def runs_table(entries: Sequence[dict[str, Any]]) -> Table:
     from rich.table import Table
 
     table = Table()
-    for heading in ("run", "state", "space", "data set", "strategy", "trials", "best val %", "front", "started"):
-        right = heading in ("trials", "best val %", "front")
+    for heading in ("run", "state", "space", "data set", "strategy", "trials", "best", "front", "started"):
+        right = heading in ("trials", "best", "front")
         table.add_column(
             heading, justify="right" if right else "left", overflow="fold", no_wrap=heading in ("state", "started")
         )
     for entry in entries:
         if "error" in entry:
             continue
-        accuracy, started = entry["best_val_accuracy"], entry["started"]
+        started = entry["started"]
         table.add_row(
             plain(Path(entry["run"]).name),
             entry["state"],
@@ -111,7 +111,7 @@ def runs_table(entries: Sequence[dict[str, Any]]) -> Table:
             plain(entry["dataset"]),
             plain(entry["by"]),
             f"{entry['searched']} / {entry['trials']}",
-            "" if accuracy is None else f"{100 * accuracy:.2f}",
+            metrics_text(entry["best"]),
             str(entry["on_front"] or ""),
             f"{datetime.datetime.fromtimestamp(started):%Y-%m-%d %H:%M}" if started else "",
         )
@@ -128,7 +128,8 @@ def _entry(path: Path) -> dict[str, Any]:
 def _described(run: StoredRun) -> dict[str, Any]:
     options = run.configuration
     feasible = run.ranking.feasible([t.with_final_metrics() for t in run.trials])
-    accuracies = [t.metrics["val_accuracy"] for t in feasible if "val_accuracy" in t.metrics]
+    leading = run.ranking.leading
+    values = [t.metrics[leading.metric] for t in feasible if leading.metric in t.metrics]
     return {
         "state": run.state,
         "space": options.subject if options.model else Path(options.space).name or Path(options.evaluator).name,
@@ -136,7 +137,7 @@ def _described(run: StoredRun) -> dict[str, Any]:
         "by": f"{options.strategy}, {options.sampler}",
         "searched": run.searched,
         "trials": options.trials,
-        "best_val_accuracy": max(accuracies, default=None),
+        "best": {leading.metric: (max if leading.direction == "maximize" else min)(values)} if values else {},
         "on_front": len(run.ranking.run_front(run.trials)),
         "started": min((t.started for t in run.trials), default=None),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from slimsearch.errors import escaped
-from slimsearch.evaluators import Metrics, Objective
+from slimsearch.evaluators import Metrics, Objective, leading_metric
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import COMPLETE, REJECTED, REPEAT, STEP, Trial
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-_WITH_UNITS = ("val_accuracy", "latency_ms", "size_kib")
+_WITH_UNITS = ("latency_ms", "size_kib")
 
 
 def architecture_text(architecture: Mapping[str, Any]) -> str:
@@ -53,13 +53,16 @@ def candidate_text(trial: Trial) -> str:
 def metrics_text(metrics: Mapping[str, float]) -> str:
     """``90.71%  0.0193 ms  25.4 KiB``; other metrics if these are missing."""
     texts = []
-    if "val_accuracy" in metrics:
-        texts.append(f"{100 * metrics['val_accuracy']:.2f}%")
+    leading = leading_metric(metrics)
+    if leading == "val_accuracy":
+        texts.append(f"{100 * metrics[leading]:.2f}%")
+    elif leading is not None:
+        texts.append(f"{leading.removeprefix('val_')} {metrics[leading]:.4g}")
     if "latency_ms" in metrics:
         texts.append(f"{metrics['latency_ms']:.3g} ms")
     if "size_kib" in metrics:
         texts.append(size_text(metrics["size_kib"]))
-    others = {k: v for k, v in metrics.items() if k not in _WITH_UNITS} if len(texts) < 2 else {}
+    others = {k: v for k, v in metrics.items() if k not in (leading, *_WITH_UNITS)} if len(texts) < 2 else {}
     return "  ".join([*texts, *(f"{name} {value:.6g}" for name, value in others.items())])
 
 
@@ -107,11 +110,16 @@ CELLS = {
 
 
 def metric_columns(rows: Sequence[Metrics], objectives: Sequence[Objective]) -> dict[str, tuple[str, str]]:
-    """Heading and format of the usual metrics that all `rows` have, and of the objectives."""
+    """Heading and format of the usual metrics that all `rows` have, and of the objectives, also on the test split."""
     columns = {name: cell for name, cell in CELLS.items() if all(name in metrics for metrics in rows)}
+    own: dict[str, tuple[str, str]] = {}
     for objective in objectives:
-        columns.setdefault(objective.metric, (objective.metric, "{:.6g}"))
-    return columns
+        tested = objective.metric.replace("val_", "test_", 1)
+        for name in (objective.metric, *([tested] if all(tested in metrics for metrics in rows) else [])):
+            if name not in columns:
+                own[name] = (name, "{:.4g}" if name in (tested, leading_metric([name])) else "{:.6g}")
+    # The leading metric is in front.
+    return {**own, **columns} if leading_metric(own) is not None else {**columns, **own}
 
 
 def metric_cells(metrics: Metrics, columns: Mapping[str, tuple[str, str]]) -> list[str]:

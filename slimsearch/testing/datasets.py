@@ -31,32 +31,32 @@ class DatasetContract(Contract):
 
     def test_every_split_has_images_of_every_class(self, dataset: Dataset) -> None:
         for split in _splits(dataset):
-            assert split.images.dtype == np.uint8
-            assert split.images.shape[1:] == dataset.input_shape
-            assert set(split.labels.tolist()) == set(range(len(dataset.classes)))
+            assert split.inputs.dtype == np.uint8
+            assert split.inputs.shape[1:] == dataset.input_shape
+            assert set(split.targets.tolist()) == set(range(len(dataset.classes)))
 
     def test_the_splits_are_always_the_same(self, dataset: Dataset, data: Any) -> None:
         again = _load(data)
         assert dataset.test is not None
         assert again.fingerprint == dataset.fingerprint
         for split, other in zip(_splits(dataset), _splits(again), strict=True):
-            assert np.array_equal(split.images, other.images)
-            assert np.array_equal(split.labels, other.labels)
+            assert np.array_equal(split.inputs, other.inputs)
+            assert np.array_equal(split.targets, other.targets)
 
     def test_no_image_is_in_two_splits(self, dataset: Dataset) -> None:
         """Up to 1% of the images may be equal to others."""
-        images = np.concatenate([split.images for split in _splits(dataset)])
+        images = np.concatenate([split.inputs for split in _splits(dataset)])
         assert len(np.unique(images.reshape(len(images), -1), axis=0)) > 0.99 * len(images)
 
     def test_training_images_are_normalized(self, dataset: Dataset) -> None:
-        images = dataset.normalise(dataset.train.images)
+        images = dataset.normalise(dataset.train.inputs)
         assert images.shape[1:] == dataset.input_shape
         assert abs(float(images.mean())) < 1e-3
         assert abs(float(images.std()) - 1) < 1e-3
 
     def test_workers_get_a_copy_without_the_test_split(self, dataset: Dataset, tmp_path: Path) -> None:
         dataset.without_test().save(tmp_path)
-        loaded = Dataset.load(tmp_path)
+        loaded = Dataset.load(tmp_path, dataset.task)
         assert loaded.test is None
         assert not list(tmp_path.glob("*test*"))
         assert loaded.without_test().fingerprint == dataset.without_test().fingerprint
@@ -66,7 +66,7 @@ class DatasetContract(Contract):
         resized = _load(data, image_size=12)
         assert resized.input_shape == (dataset.input_shape[0], 12, 12)
         assert len(resized.train) == len(dataset.train)
-        difference = abs(resized.train.images.mean() - dataset.train.images.mean())
+        difference = abs(resized.train.inputs.mean() - dataset.train.inputs.mean())
         assert difference < 2, "resizing changes the brightness"
 
 

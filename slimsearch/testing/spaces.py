@@ -103,7 +103,7 @@ class ModelSpaceContract(SpaceContract):
         num_classes: number of logits.
     """
 
-    input_shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
+    input_shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
     num_classes: ClassVar[int] = 10
 
     @pytest.fixture(scope="class")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from slimsearch.compression import Network, Recipe
-from slimsearch.evaluators import Artifact, DeployedModel, ImageTraining, NetworkEvaluator, Task, TrainingSettings
+from slimsearch.evaluators import Artifact, DeployedModel, NetworkEvaluator, NetworkTraining, Task, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset, load_dataset
 from slimsearch.search_spaces import Candidate, FixedModel
 from slimsearch.testing._contract import Contract
@@ -72,20 +72,20 @@ class RecipeContract(Contract):
     @classmethod
     def trained(cls, models: FixedModel, digits: Dataset) -> Network:
         """The trained network, to be compressed."""
-        training = ImageTraining(digits, TrainingSettings(), seed=_SEED)
+        training = NetworkTraining(digits, TrainingSettings(), seed=_SEED)
         return training.fit(Network(models.build(seed=_SEED)), epochs=_EPOCHS)
 
     @pytest.fixture(scope="class")
     @classmethod
-    def training(cls, digits: Dataset, models: FixedModel, trained: Network) -> ImageTraining:
+    def training(cls, digits: Dataset, models: FixedModel, trained: Network) -> NetworkTraining:
         """The training of stages."""
-        return ImageTraining(
+        return NetworkTraining(
             digits, TrainingSettings(), seed=_SEED, epochs=cls.epochs, teachers={"parent": trained, "best": trained},
             initial=lambda: models.build(seed=_SEED),
         )  # fmt: skip
 
     def test_a_new_network_of_the_same_shape_that_loads_from_disk(
-        self, stage: str, trained: Network, training: ImageTraining, models: FixedModel, tmp_path: Path
+        self, stage: str, trained: Network, training: NetworkTraining, models: FixedModel, tmp_path: Path
     ) -> None:
         before = {name: value.clone() for name, value in trained.module.state_dict().items()}
         result = _apply(stage, trained, training)
@@ -128,7 +128,7 @@ class StageContract(RecipeContract):
         evaluator.evaluate(Task(0, Candidate({}), _EPOCHS, 0, folder), report=lambda epoch, metrics: True)
         return Artifact(folder, {}, seed=0)
 
-    def test_equal_seeds_give_equal_networks(self, stage: str, trained: Network, training: ImageTraining) -> None:
+    def test_equal_seeds_give_equal_networks(self, stage: str, trained: Network, training: NetworkTraining) -> None:
         one, other = (_apply(stage, trained, training) for _ in range(2))
         assert (one.structure, one.quantization) == (other.structure, other.quantization)
         first, second = one.module.state_dict(), other.module.state_dict()
@@ -141,12 +141,12 @@ class StageContract(RecipeContract):
         task = Task(1, Candidate({}, Recipe.parse(stage).to_dict()), 3, 0, tmp_path, start=parent, teacher=parent)
         outcome = evaluator.evaluate(task, report=lambda epoch, metrics: True)
         predictions = DeployedModel(tmp_path / "model.onnx").predict(digits, digits.validation)
-        assert outcome.metrics["val_accuracy"] == np.mean(predictions == digits.validation.labels)
+        assert outcome.metrics["val_accuracy"] == np.mean(predictions == digits.validation.targets)
         assert outcome.metrics["size_kib"] == (tmp_path / "model.onnx").stat().st_size / 1024
         assert "start_latency_ms" in outcome.metrics
         assert ("packed_kib" in outcome.metrics) == (tmp_path / "packed.bin").exists()
         assert not (tmp_path / "training.pt").exists(), "a finished training leaves no checkpoint"
 
 
-def _apply(recipe: str, network: Network, training: ImageTraining) -> Network:
+def _apply(recipe: str, network: Network, training: NetworkTraining) -> Network:
     return Recipe.parse(recipe).apply(network, training)

@@ -41,8 +41,8 @@ _ARCHITECTURES = "architectures.json"
 class ImageSplit(Protocol):
     """Images (N, C, H, W) uint8 and labels (N,) int64."""
 
-    images: Any
-    labels: Any
+    inputs: Any
+    targets: Any
 
 
 class ImageData(Protocol):

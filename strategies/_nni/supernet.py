@@ -207,7 +207,7 @@ def train(
     """
     torch.manual_seed(seed)
     strategy = make(space)
-    order = np.random.default_rng(seed).permutation(len(data.train.labels))
+    order = np.random.default_rng(seed).permutation(len(data.train.targets))
     split = min(max(1, round(len(order) * held_out)), len(order) - 1)
     trained, others = (_Batches(data, np.sort(chosen), batch_size, seed) for chosen in (order[split:], order[:split]))
     trainer = Trainer(
@@ -274,8 +274,8 @@ class _Batches:
             yield self._batch(self._chosen[start : start + size])
 
     def _batch(self, chosen: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Tensor, Tensor]:
-        labels = np.array(self._data.train.labels[chosen])  # a copy, since they may be memory-mapped
-        return self._data.normalise(self._data.train.images[chosen]), torch.from_numpy(labels)
+        labels = np.array(self._data.train.targets[chosen])  # a copy, since they may be memory-mapped
+        return self._data.normalise(self._data.train.inputs[chosen]), torch.from_numpy(labels)
 
 
 class _Trace:

@@ -50,8 +50,8 @@ def test_top_models_are_what_they_say(finished: tuple[Path, subprocess.Completed
         trained = slimsearch.load_network(directory, model)
         assert sum(p.numel() for p in trained.parameters()) == model["metrics"]["params"]
         if "quantize" not in model["recipe"]:
-            logits = trained(digits.normalise(digits.test.images)).detach().numpy()
-            found = DeployedModel(file)(digits.normalise(digits.test.images).numpy())
+            logits = trained(digits.normalise(digits.test.inputs)).detach().numpy()
+            found = DeployedModel(file)(digits.normalise(digits.test.inputs).numpy())
             assert np.allclose(logits, found, atol=1e-4)
     printed = [line for line in process.stdout.splitlines() if line.startswith("{")]
     dicts = [eval(line) for line in printed]
@@ -155,9 +155,9 @@ def test_an_image_folder_of_ones_own(run: Run, tmp_path: Path, digits: Dataset) 
     from PIL import Image
 
     for i in range(400):
-        folder = tmp_path / "images" / f"digit {digits.train.labels[i]}"
+        folder = tmp_path / "images" / f"digit {digits.train.targets[i]}"
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(digits.train.images[i, 0]).save(folder / f"{i}.png")
+        Image.fromarray(digits.train.inputs[i, 0]).save(folder / f"{i}.png")
     words = ("--epochs", "3", "--trials", "2", "--run-dir", "run", "--compress", "quantize", "--top-k", "1")
     done = run("--space", TINY, "--dataset", "images", *words)
     assert done.returncode == 0, done.stderr

@@ -46,8 +46,8 @@ def images(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     for label, name in enumerate(digits.classes):
         (folder / name).mkdir()
-        for place in np.flatnonzero(digits.train.labels == label)[:8]:
-            Image.fromarray(digits.train.images[place, 0]).save(folder / name / f"{place}.png")
+        for place in np.flatnonzero(digits.train.targets == label)[:8]:
+            Image.fromarray(digits.train.inputs[place, 0]).save(folder / name / f"{place}.png")
     return folder
 
 
@@ -199,7 +199,7 @@ def test_predictions_are_those_of_the_file(
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == 80
     logits = DeployedModel(file)(
-        digits.normalise(digits.train.images[[int(Path(line["image"]).stem) for line in lines]]).numpy()
+        digits.normalise(digits.train.inputs[[int(Path(line["image"]).stem) for line in lines]]).numpy()
     )
     for row, line in zip(logits, lines, strict=True):
         assert next(iter(line["classes"])) == digits.classes[int(row.argmax())]
@@ -239,7 +239,7 @@ def test_exported_files_compute_what_the_network_does(
     models = {m["trial"]: m for m in json.loads((finished[0] / "top_models.json").read_text())}
     done = run(finished[0], "--models", ",".join(map(str, models)), "--format", form, "--to", "out", command="export")
     assert done.returncode == 0, done.stderr
-    batch = digits.normalise(digits.validation.images[:7])
+    batch = digits.normalise(digits.validation.inputs[:7])
     files = [path for path in (tmp_path / "out").iterdir() if path.suffix != ".json"]
     assert len(files) == len(models)
     for path in files:

@@ -105,8 +105,8 @@ def test_a_recipe_is_gated_and_the_network_itself_is_scored_first(
     assert trials[0]["curve"] == {}, "it is not trained"
     with torch.no_grad():
         module = slimsearch.load_network(tmp_path / "run", _model(tmp_path / "run", 0)).eval()
-        found = module(digits.normalise(digits.validation.images)).argmax(1).numpy()
-    assert _accuracy(trials[0]) == pytest.approx((found == digits.validation.labels).mean())
+        found = module(digits.normalise(digits.validation.inputs)).argmax(1).numpy()
+    assert _accuracy(trials[0]) == pytest.approx((found == digits.validation.targets).mean())
     assert _accuracy(trials[0]) > 0.8
     table = done.stdout.partition("Finalists")[2]
     assert table.index("as given") < table.index("prune(epochs=1)")
@@ -205,7 +205,7 @@ def test_from_python_each_stage_has_a_verdict(trained: Path, digits: Dataset, tm
     assert slimsearch.accuracy(found.path, digits, digits.validation) == found.after["val_accuracy"]
     assert (found.after["size_kib"] < found.before["size_kib"]) == quantized.kept
     with torch.no_grad():
-        images = digits.normalise(digits.validation.images)
+        images = digits.normalise(digits.validation.inputs)
         assert (found.module(images).argmax(1) == module(images).argmax(1)).float().mean() > 0.9
     lines = str(found).splitlines()
     assert all(word in str(found) for word in ("as given", "prune", "quantize"))
@@ -254,15 +254,15 @@ def test_images_are_normalized_as_the_network_was_trained(trained: Path, digits:
     data = _prepared(digits, model=f"{trained}/net.py:trained")
     assert (data.mean, data.std) == ((0.5,), (0.25,))
     assert json.loads(data.metadata()["mean"]) == [0.5]
-    expected = (digits.train.images[:2].astype(np.float32) / 255 - 0.5) / 0.25
-    assert np.allclose(data.normalise(data.train.images[:2]).numpy(), expected)
+    expected = (digits.train.inputs[:2].astype(np.float32) / 255 - 0.5) / 0.25
+    assert np.allclose(data.normalise(data.train.inputs[:2]).numpy(), expected)
 
 
 def test_grey_images_become_colors_for_a_network_that_takes_them(trained: Path, digits: Dataset) -> None:
     data = _prepared(digits, model=f"{trained}/net.py:colored", mean="0.4,0.5,0.6", std="0.25")
     assert data.input_shape == (3, 8, 8)
     assert data.mean == (0.4, 0.5, 0.6)
-    assert (data.train.images[:, 2] == digits.train.images[:, 0]).all()
+    assert (data.train.inputs[:, 2] == digits.train.inputs[:, 0]).all()
 
 
 def test_a_frozen_network_can_be_fine_tuned(trained: Path, digits: Dataset) -> None:

@@ -16,7 +16,7 @@ from slimsearch.compression.cluster import Cluster, SharedValues, k_means
 from slimsearch.compression.export.packing import pack, unpack
 from slimsearch.compression.quantization.plan import CODEBOOK
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import DeployedModel, ImageTraining, StoppedEarly, TrainingSettings
+from slimsearch.evaluators import DeployedModel, NetworkTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
 
 
@@ -38,14 +38,14 @@ def _module(sparsity: float = 0.0) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def training(digits: Dataset) -> ImageTraining:
-    return ImageTraining(digits, TrainingSettings(), seed=0, epochs=1)
+def training(digits: Dataset) -> NetworkTraining:
+    return NetworkTraining(digits, TrainingSettings(), seed=0, epochs=1)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 5])
 @pytest.mark.parametrize("sparsity", [0.0, 0.7])
 @pytest.mark.parametrize("epochs", [0, 1])
-def test_few_values_and_zeros_that_stay(bits: int, sparsity: float, epochs: int, training: ImageTraining) -> None:
+def test_few_values_and_zeros_that_stay(bits: int, sparsity: float, epochs: int, training: NetworkTraining) -> None:
     module = _module(sparsity)
     result = Cluster(bits=bits, epochs=epochs).apply(Network(module), training)
     assert result.quantization is not None
@@ -59,7 +59,7 @@ def test_few_values_and_zeros_that_stay(bits: int, sparsity: float, epochs: int,
             assert torch.equal(before, after), "too small to gain"
 
 
-def test_clusters_are_near_and_learn(training: ImageTraining) -> None:
+def test_clusters_are_near_and_learn(training: NetworkTraining) -> None:
     module = _module()
     start = Cluster().begin(Network(module), training).network.module
     trained = Cluster().apply(Network(module), training).module
@@ -70,7 +70,7 @@ def test_clusters_are_near_and_learn(training: ImageTraining) -> None:
     assert len(pairs) == 32, "whoever shared a value still does"
 
 
-def test_an_interrupted_training_goes_on(training: ImageTraining, digits: Dataset, tmp_path: Path) -> None:
+def test_an_interrupted_training_goes_on(training: NetworkTraining, digits: Dataset, tmp_path: Path) -> None:
     network, path = Network(_module(0.5)), tmp_path / "checkpoint"
 
     def stops(epoch: int, metrics: object) -> bool:
@@ -78,10 +78,10 @@ def test_an_interrupted_training_goes_on(training: ImageTraining, digits: Datase
 
     with pytest.raises(StoppedEarly):
         Cluster(epochs=2).apply(
-            network, ImageTraining(digits, TrainingSettings(), seed=0, on_epoch=stops, checkpoint=path)
+            network, NetworkTraining(digits, TrainingSettings(), seed=0, on_epoch=stops, checkpoint=path)
         )
     assert path.is_file()
-    resumed = Cluster(epochs=2).apply(network, ImageTraining(digits, TrainingSettings(), seed=0, checkpoint=path))
+    resumed = Cluster(epochs=2).apply(network, NetworkTraining(digits, TrainingSettings(), seed=0, checkpoint=path))
     expected = Cluster(epochs=2).apply(network, training).module.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.module.state_dict().items())
 
@@ -120,7 +120,7 @@ def test_k_means_of_few_numbers_are_those() -> None:
     assert len(k_means(np.array([0.0] * 50 + [1.0, 1.1, 9.0]), 3)) == 3
 
 
-def test_small_in_the_file_and_smaller_when_packed(training: ImageTraining, tmp_path: Path) -> None:
+def test_small_in_the_file_and_smaller_when_packed(training: NetworkTraining, tmp_path: Path) -> None:
     module = _module(0.5)
     result = Cluster(bits=4).apply(Network(module), training)
     images = training.calibration
@@ -136,7 +136,7 @@ def test_small_in_the_file_and_smaller_when_packed(training: ImageTraining, tmp_
     assert all(torch.equal(tensor, result.module.state_dict()[name]) for name, tensor in unpack(data).items())
 
 
-def test_a_network_without_weights_to_share_says_so(training: ImageTraining) -> None:
+def test_a_network_without_weights_to_share_says_so(training: NetworkTraining) -> None:
     with pytest.raises(SlimsearchError, match="no layer has 128 weights or more, the least for which 32 values pay"):
         Cluster().apply(Network(nn.Sequential(nn.Flatten(), nn.Linear(10, 10))), training)
 

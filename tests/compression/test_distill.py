@@ -21,7 +21,7 @@ from slimsearch.compression.distillation.onnx_teacher import OnnxFeatures
 from slimsearch.compression.dynamic_layerwise import DynamicLayerwise, NearestFeatures
 from slimsearch.compression.quantization.plan import CODEBOOK, STATIC, WEIGHTS_FP16, WEIGHTS_INT8
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import ImageTraining, StoppedEarly, TrainingSettings
+from slimsearch.evaluators import NetworkTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
 
 IMAGES = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -520,9 +520,9 @@ def test_wrong_options(stage: type[TrainingStage], options: dict[str, object], m
 # Through a real training
 
 
-def _training(data: Dataset, teacher: nn.Module, **options: object) -> ImageTraining:
+def _training(data: Dataset, teacher: nn.Module, **options: object) -> NetworkTraining:
     settings = TrainingSettings(precision=str(options.pop("precision", "fp32")))
-    return ImageTraining(data, settings, seed=3, epochs=2, teachers={"parent": Network(teacher)}, **options)
+    return NetworkTraining(data, settings, seed=3, epochs=2, teachers={"parent": Network(teacher)}, **options)
 
 
 @pytest.fixture(scope="module")
@@ -600,7 +600,7 @@ def test_a_teacher_is_asked_once_about_images_that_stay_the_same(digits: Dataset
         return teacher(images)
 
     def learned(augmentation: str, terms: list[LossTerm]) -> Network:
-        training = ImageTraining(digits, TrainingSettings(augmentation=augmentation), seed=0)
+        training = NetworkTraining(digits, TrainingSettings(augmentation=augmentation), seed=0)
         return training.fit(Network(Net()), epochs=3, losses=terms)
 
     seen = len(digits.train) // 64 * 64

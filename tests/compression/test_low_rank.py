@@ -15,7 +15,7 @@ from slimsearch.compression.low_rank import LowRank
 from slimsearch.compression.prune import Prune
 from slimsearch.compression.quantization.plan import LearnedRange
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import ImageTraining, TrainingSettings
+from slimsearch.evaluators import NetworkTraining, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
 
 
@@ -221,7 +221,7 @@ def test_with_a_real_training(epochs: int, digits: Dataset) -> None:
     module = nn.Sequential(
         nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 32), nn.ReLU(), nn.Linear(32, 10)
     )
-    training = ImageTraining(digits, TrainingSettings(), seed=0)
+    training = NetworkTraining(digits, TrainingSettings(), seed=0)
     result = LowRank(energy=0.5, epochs=epochs).apply(Network(module.eval()), training)
     assert result.params < Network(module).params
     started = LowRank(energy=0.5).begin(Network(module), training).network.module.state_dict()

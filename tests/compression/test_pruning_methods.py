@@ -17,7 +17,7 @@ from slimsearch.compression.pruning.importances.movement import Movement
 from slimsearch.compression.pruning.importances.taylor import Taylor
 from slimsearch.compression.pruning.schedules.agp import Agp
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import ImageTraining, TrainingSettings
+from slimsearch.evaluators import NetworkTraining, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.names import built_in_names, load_class
 from slimsearch.search_spaces import ModelSpace
@@ -36,12 +36,12 @@ def space() -> ModelSpace:
 
 
 @pytest.fixture(scope="module")
-def training(digits: Dataset, space: ModelSpace) -> ImageTraining:
-    return ImageTraining(digits, TrainingSettings(), seed=0, epochs=1, initial=lambda: space.build(ARCHITECTURE, 5))
+def training(digits: Dataset, space: ModelSpace) -> NetworkTraining:
+    return NetworkTraining(digits, TrainingSettings(), seed=0, epochs=1, initial=lambda: space.build(ARCHITECTURE, 5))
 
 
 @pytest.fixture(scope="module")
-def trained(space: ModelSpace, training: ImageTraining) -> Network:
+def trained(space: ModelSpace, training: NetworkTraining) -> Network:
     return training.fit(Network(space.build(ARCHITECTURE, 5)), epochs=4)
 
 
@@ -60,7 +60,7 @@ def test_agp_is_the_cubic_of_zhu_and_gupta(progress: float) -> None:
     assert final * Agp().share(progress) == pytest.approx(final + (0 - final) * (1 - progress) ** 3)
 
 
-def test_silenced_channels_can_be_cut_without_a_difference(trained: Network, training: ImageTraining) -> None:
+def test_silenced_channels_can_be_cut_without_a_difference(trained: Network, training: NetworkTraining) -> None:
     module = trained.copy_module()
     channels = Channels(module, training.calibration, round_to=1)
     cuts = channels.choose(L1(), L1().scores(weights(module)), [0.5], together=False)
@@ -74,7 +74,7 @@ def test_silenced_channels_can_be_cut_without_a_difference(trained: Network, tra
     assert not torch.allclose(intact, silenced, atol=1e-2)
 
 
-def test_a_group_loses_the_same_channels_everywhere(trained: Network, training: ImageTraining) -> None:
+def test_a_group_loses_the_same_channels_everywhere(trained: Network, training: NetworkTraining) -> None:
     module = trained.copy_module()
     channels = Channels(module, training.calibration, round_to=1)
     cuts = channels.choose(L1(), L1().scores(weights(module)), [0.25], together=False)
@@ -106,7 +106,7 @@ def test_movement_is_worth_less_towards_zero_than_away() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("scope", ["layer", "network"])
 def test_level_leaves_the_share_that_was_asked_for(
-    importance: str, schedule: str, scope: str, trained: Network, training: ImageTraining
+    importance: str, schedule: str, scope: str, trained: Network, training: NetworkTraining
 ) -> None:
     recipe = {"level": {"sparsity": 0.7, "importance": importance, "schedule": schedule, "scope": scope}}
     result = compression.Recipe.parse(recipe).apply(trained, training).module
@@ -121,7 +121,7 @@ def test_level_leaves_the_share_that_was_asked_for(
 def test_rewound_weights_are_the_initial_ones_of_the_channels_that_are_kept(
     space: ModelSpace, trained: Network, digits: Dataset
 ) -> None:
-    class Untrained(ImageTraining):
+    class Untrained(NetworkTraining):
         def fit(self, network: Network, **settings: object) -> Network:  # type: ignore[override]
             return network
 
@@ -139,7 +139,9 @@ def test_rewound_weights_are_the_initial_ones_of_the_channels_that_are_kept(
 
 @pytest.mark.parametrize("target", ["params=4000", "macs=60000", "params=3000:scope=network:importance=taylor"])
 @pytest.mark.parametrize("schedule", ["at_once", "linear"])
-def test_targets_are_met_and_not_by_far(target: str, schedule: str, trained: Network, training: ImageTraining) -> None:
+def test_targets_are_met_and_not_by_far(
+    target: str, schedule: str, trained: Network, training: NetworkTraining
+) -> None:
     recipe = compression.Recipe.parse(f"prune:{target}:round_to=1:schedule={schedule}")
     pruned = recipe.apply(trained, training)
     name, bound = target.partition(":")[0].split("=")
@@ -154,7 +156,7 @@ def test_latency_is_measured_for_each_ratio(digits: Dataset, trained: Network) -
         measured.append(network.params)
         return network.params / 1000
 
-    training = ImageTraining(digits, TrainingSettings(), 0, epochs=1, latency=latency)
+    training = NetworkTraining(digits, TrainingSettings(), 0, epochs=1, latency=latency)
     pruned = compression.Recipe.parse("prune:latency_ms=4.0:round_to=1").apply(trained, training)
     assert pruned.params <= 4000
     assert len(measured) > 4
@@ -171,7 +173,7 @@ def test_latency_is_measured_for_each_ratio(digits: Dataset, trained: Network) -
         ("low_rank,prune:after=rewind", "only a network that nothing was cut from can go back"),
     ],
 )
-def test_what_cannot_be_done_says_so(recipe: str, said: str, trained: Network, training: ImageTraining) -> None:
+def test_what_cannot_be_done_says_so(recipe: str, said: str, trained: Network, training: NetworkTraining) -> None:
     with pytest.raises(SlimsearchError, match=said):
         compression.Recipe.parse(recipe.replace("low_rank,", "low_rank:energy=0.5,")).apply(trained, training)
 

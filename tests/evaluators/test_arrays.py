@@ -36,8 +36,8 @@ PIXELS = RNG.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 def test_arrays(images: Any, channels: int) -> None:
     data = load_dataset((images, LABELS))
     assert data.input_shape == (channels, 8, 8)
-    assert data.train.images.dtype == np.uint8
-    assert data.train.images.max() > 250
+    assert data.train.inputs.dtype == np.uint8
+    assert data.train.inputs.max() > 250
 
 
 class Items(Dataset[Any]):
@@ -133,7 +133,7 @@ def test_alpha_palette_and_bits_of_pil_images_are_kept() -> None:
     bits = Image.fromarray(np.eye(8) > 0)
     for image, expected in ((clear, {255}), (colors, {200, 10}), (bits, {0, 255})):
         data = load_dataset(Items(lambda i, image=image: (image if i % 2 else photo(i), i % 2)))
-        assert set(np.unique(data.train.images[data.train.labels == 1])) == expected
+        assert set(np.unique(data.train.inputs[data.train.targets == 1])) == expected
 
 
 class Strange:

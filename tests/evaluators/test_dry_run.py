@@ -8,7 +8,7 @@ import pytest
 
 from slimsearch import compression
 from slimsearch.compression import Network
-from slimsearch.evaluators import DryRunTraining, ImageTraining, TrainingSettings, size_kib
+from slimsearch.evaluators import DryRunTraining, NetworkTraining, TrainingSettings, size_kib
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.search_spaces import ModelSpace
 from tests.conftest import VARIOUS
@@ -32,7 +32,7 @@ def test_a_dry_run_gives_the_size_of_the_trained_file(recipe: str, digits: Datas
     space = ModelSpace.load(VARIOUS, (1, 8, 8), 10)
     network = Network(space.build({"width": 32}, 0).eval())
     results = []
-    for kind in (DryRunTraining, ImageTraining):
+    for kind in (DryRunTraining, NetworkTraining):
         training = kind(digits, TrainingSettings(), 0, 2, {"parent": network}, initial=network.copy_module)
         result = compression.Recipe.parse(recipe).apply(network, training)
         compression.export_onnx(result, tmp_path / f"{kind.__name__}.onnx", training.calibration)

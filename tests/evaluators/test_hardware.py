@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from slimsearch.compression import Network
-from slimsearch.evaluators import ImageTraining, TrainingSettings, precision_for
+from slimsearch.evaluators import NetworkTraining, TrainingSettings, precision_for
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.evaluators.training import image_training as training
+from slimsearch.evaluators.training import network_training as training
 from slimsearch.evaluators.training.hardware import network_precision
 from slimsearch.search_spaces import ModelSpace
 from tests.conftest import TINY
@@ -53,8 +53,8 @@ def test_a_training_uses_the_precision_of_its_network(digits: Dataset, monkeypat
 
     monkeypatch.setattr(training, "autocast", noted)
     network = Network(ModelSpace.load(TINY, (1, 8, 8), 10).build({"act": 0, "width": 16}))
-    expected = network_precision("mixed", network, digits.normalise(digits.train.images[:1]))
-    ImageTraining(digits, TrainingSettings(precision="mixed"), seed=0).fit(network, epochs=1)
+    expected = network_precision("mixed", network, digits.normalise(digits.train.inputs[:1]))
+    NetworkTraining(digits, TrainingSettings(precision="mixed"), seed=0).fit(network, epochs=1)
     assert used == {expected}
 
 

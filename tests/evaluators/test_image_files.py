@@ -212,9 +212,9 @@ def folder_of(tmp_path: Path, make: Callable[[int], Image.Image], ending: str = 
 def test_depths_of_cameras(bits: int, ending: str, tmp_path: Path, rng: np.random.Generator) -> None:
     values = rng.integers(0, 2**bits, (16, 16, 16)).astype(np.uint16)
     data = load_dataset(folder_of(tmp_path, lambda number: Image.fromarray(values[number]), ending))
-    assert len(np.unique(data.train.images)) >= 2 ** min(bits, 8) / (4 if bits % 2 else 1) * 0.9
+    assert len(np.unique(data.train.inputs)) >= 2 ** min(bits, 8) / (4 if bits % 2 else 1) * 0.9
     assert data.white == 2 ** (bits + bits % 2) - 1
-    assert data.train.images.max() >= 60
+    assert data.train.inputs.max() >= 60
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_predict_reads_images_as_the_data_set_does(make: Callable[[int], Image.I
     for split in (data.train, data.validation, data.test):
         assert split is not None
         predicted = DeployedModel(file).predict(data, split)
-        expected |= {image.tobytes(): data.classes[label] for image, label in zip(split.images, predicted, strict=True)}
+        expected |= {image.tobytes(): data.classes[label] for image, label in zip(split.inputs, predicted, strict=True)}
     for path, name in zip(files, named, strict=True):
         pixels = read_image(path, white=data.white)
         pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

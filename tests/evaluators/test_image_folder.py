@@ -52,8 +52,8 @@ def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
         for i in range(4):
             Image.new("RGB", (4, 4), (value, i, 0)).save(tmp_path / name / f"{i}.png")
     data = load_dataset(tmp_path)
-    assert set(np.unique(data.train.images[data.train.labels == 0][:, 0])) == {10}
-    assert set(np.unique(data.train.images[data.train.labels == 1][:, 0])) == {240}
+    assert set(np.unique(data.train.inputs[data.train.targets == 0][:, 0])) == {10}
+    assert set(np.unique(data.train.inputs[data.train.targets == 1][:, 0])) == {240}
 
 
 def test_other_sizes_need_an_image_size(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import slimsearch
 from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import ImageTraining, TrainingSettings
+from slimsearch.evaluators import NetworkTraining, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset, Split
 from slimsearch.evaluators.training.probe import TrainingProbe
 from slimsearch.search_spaces import ModelSpace
@@ -94,11 +94,11 @@ def test_the_trained_network_is_the_one_that_was_validated(
     data = Dataset("noise", names, split, split, None, (0.5,) * channels, (0.3,) * channels, "shift")
     scores: dict[str, float] = {}
     chosen = TrainingSettings(precision=precision)
-    training = ImageTraining(data, chosen, 0, on_epoch=lambda epoch, found: scores.update(found) or True)
+    training = NetworkTraining(data, chosen, 0, on_epoch=lambda epoch, found: scores.update(found) or True)
     trained = training.fit(Network(Tail(channels, width, TAILS[tail])), epochs=2)
     with torch.no_grad():
         logits = trained.module(data.normalise(images))
-    loss = float(nn.functional.cross_entropy(logits, torch.from_numpy(split.labels)))
+    loss = float(nn.functional.cross_entropy(logits, torch.from_numpy(split.targets)))
     assert loss == pytest.approx(scores["val_loss"], rel=0.05 if precision == "bf16" else 1e-3)
     layout = TrainingProbe(trained, data).layout()
     assert layout == (torch.contiguous_format if tail in NEED_CONTIGUOUS else torch.channels_last)
@@ -108,7 +108,7 @@ def test_the_trained_network_is_the_one_that_was_validated(
 @pytest.mark.parametrize("tail", ["view", "as_strided"])
 def test_a_teacher_may_need_contiguous_memory(recipe: str, tail: str, digits: Dataset) -> None:
     student, teacher = (Network(Tail(1, 8, TAILS[name]).eval()) for name in ("flatten", tail))
-    training = ImageTraining(digits, TrainingSettings(epoch_images=128), 0, teachers={"parent": teacher})
+    training = NetworkTraining(digits, TrainingSettings(epoch_images=128), 0, teachers={"parent": teacher})
     compression.Recipe.parse(recipe).apply(student, training)
 
 
@@ -167,7 +167,9 @@ FAULTS = {
 @pytest.mark.parametrize("fault", [*FAULTS])
 def test_what_cannot_be_trained_is_said_in_one_line_before(fault: str, digits: Dataset) -> None:
     epochs: list[int] = []
-    training = ImageTraining(digits, TrainingSettings(), 0, on_epoch=lambda epoch, scores: epochs.append(epoch) or True)
+    training = NetworkTraining(
+        digits, TrainingSettings(), 0, on_epoch=lambda epoch, scores: epochs.append(epoch) or True
+    )
     network = Network(Broken(fault))
     before = torch.get_rng_state()
     with pytest.raises(SlimsearchError, match=FAULTS[fault]) as caught:
@@ -205,7 +207,7 @@ def test_the_logits_of_a_network_with_auxiliary_outputs_are_trained(
         network.load_state_dict(Broken().state_dict())
         curve: list[float] = []
         keep = lambda epoch, scores, curve=curve: curve.append(scores["train_loss"]) or True  # noqa: E731
-        ImageTraining(digits, TrainingSettings(epoch_images=256), 0, on_epoch=keep).fit(Network(network), epochs=2)
+        NetworkTraining(digits, TrainingSettings(epoch_images=256), 0, on_epoch=keep).fit(Network(network), epochs=2)
         curves.append(curve)
     assert curves[0] == curves[1]
     assert [record.getMessage() for record in caplog.records if "in training mode" in record.getMessage()]

@@ -23,7 +23,7 @@ FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(Health
 
 def contents(part: Split | None) -> list[bytes]:
     assert part is not None
-    return [image.tobytes() for image in part.images]
+    return [image.tobytes() for image in part.inputs]
 
 
 def splits_of(data: Dataset) -> tuple[set[bytes], set[bytes], set[bytes]]:
@@ -52,7 +52,7 @@ def test_copies_stay_together(first: list[int], second: list[int], dropped: bool
     assert total == (len(first) + len(second) if dropped else len(images))
     for part in (data.train, data.validation, data.test):
         assert part is not None
-        assert set(part.labels.tolist()) == {0, 1}
+        assert set(part.targets.tolist()) == {0, 1}
 
 
 def test_splits_are_about_as_large_as_without_copies() -> None:

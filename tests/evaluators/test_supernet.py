@@ -22,7 +22,7 @@ from slimsearch.evaluators.datasets import Dataset, Split, load_dataset
 from slimsearch.evaluators.supernet import training
 from slimsearch.evaluators.supernet.supernet import SharedWeights, Supernet, calibration_images, recalibrate
 from slimsearch.evaluators.supernet.training import SAMPLINGS, PathSampler, train_supernet
-from slimsearch.evaluators.training.image_training import OnEpoch, validate
+from slimsearch.evaluators.training.network_training import OnEpoch, validate
 from slimsearch.search_spaces import Candidate, ModelSpace, NniSpace
 from tests.conftest import SPACES, TINY, VARIOUS
 
@@ -79,8 +79,8 @@ def keys(space: ModelSpace, architecture: Mapping[str, Any]) -> dict[str, str]:
 def few(data: Dataset, count: int) -> Dataset:
     return replace(
         data,
-        train=Split(data.train.images[:count], data.train.labels[:count]),
-        validation=Split(data.validation.images[:100], data.validation.labels[:100]),
+        train=Split(data.train.inputs[:count], data.train.targets[:count]),
+        validation=Split(data.validation.inputs[:100], data.validation.targets[:100]),
     )
 
 
@@ -229,7 +229,7 @@ def test_the_shared_run_and_the_copied_network_agree(rng: np.random.Generator) -
 
 
 def test_statistics_are_those_of_the_images(various: ModelSpace, trained: Supernet, digits: Dataset) -> None:
-    images = digits.normalise(digits.train.images[:256])
+    images = digits.normalise(digits.train.inputs[:256])
     one, again = (trained.subnet({"width": 16}, images) for _ in range(2))
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(one.buffers(), again.buffers(), strict=True))
     with torch.no_grad():
@@ -252,11 +252,11 @@ def test_every_sampling_trains(sampling: str, tiny: ModelSpace, digits: Dataset)
     )  # fmt: skip
     assert len(curve) == 5
     assert curve[-1]["train_loss"] < 0.6 * curve[0]["train_loss"]
-    images = digits.normalise(digits.validation.images)
+    images = digits.normalise(digits.validation.inputs)
     for architecture in tiny.grid():
         with torch.no_grad():
             found = supernet.subnet(architecture, images)(images).argmax(1).numpy()
-        assert (found == digits.validation.labels).mean() > 0.5
+        assert (found == digits.validation.targets).mean() > 0.5
     assert supernet.facts["sampling"] == sampling
 
 
@@ -404,7 +404,7 @@ def test_a_space_with_dropout(rng: np.random.Generator) -> None:
     space = ModelSpace.load("mnist_cnn", (1, 28, 28), 10)
     data = few(load_dataset("mnist5k"), 64)
     supernet = train_supernet(space, data, SETTINGS, epochs=1, seed=0)
-    images = data.normalise(data.validation.images)
+    images = data.normalise(data.validation.inputs)
     module = supernet.subnet({"conv2": 1, "dropout": 0.75, "feature": 64}, images)
     assert module.dropout1.p == 0.75
     assert module(images).shape == (100, 10)

@@ -15,10 +15,10 @@ from torch import nn
 from slimsearch import compression
 from slimsearch.compression import AfterStep, LossTerm, Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import ImageTraining, Meter, StoppedEarly, TrainingSettings
+from slimsearch.evaluators import Meter, NetworkTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset, Split
 from slimsearch.evaluators.training.folded_norm import fold, insert
-from slimsearch.evaluators.training.image_training import OnEpoch, training_batch, validate
+from slimsearch.evaluators.training.network_training import OnEpoch, training_batch, validate
 from slimsearch.evaluators.training.reuse import copy_matching_weights
 from slimsearch.search_spaces import ModelSpace
 from tests.conftest import TINY, VARIOUS
@@ -36,7 +36,7 @@ def network(space: ModelSpace) -> Network:
 
 def test_learns_real_digits(digits: Dataset, network: Network) -> None:
     curve: list[dict[str, float]] = []
-    training = ImageTraining(
+    training = NetworkTraining(
         digits, TrainingSettings(), seed=0, on_epoch=lambda epoch, scores: curve.append(dict(scores)) or True
     )
     trained = training.fit(network, epochs=12)
@@ -44,15 +44,15 @@ def test_learns_real_digits(digits: Dataset, network: Network) -> None:
     assert curve[-1]["val_accuracy"] > 0.85
     assert curve[-1]["train_loss"] < curve[0]["train_loss"]
     with torch.no_grad():
-        logits = trained.module(digits.normalise(digits.validation.images))
-    accuracy = float((logits.argmax(dim=1).numpy() == digits.validation.labels).mean())
+        logits = trained.module(digits.normalise(digits.validation.inputs))
+    accuracy = float((logits.argmax(dim=1).numpy() == digits.validation.targets).mean())
     assert accuracy == pytest.approx(curve[-1]["val_accuracy"], abs=1e-9)
     assert not trained.module.training
 
 
 def test_same_seed_same_weights(digits: Dataset, network: Network) -> None:
     def weights(seed: int) -> torch.Tensor:
-        trained = ImageTraining(digits, TrainingSettings(), seed).fit(network, epochs=2)
+        trained = NetworkTraining(digits, TrainingSettings(), seed).fit(network, epochs=2)
         return torch.cat([p.flatten() for p in trained.module.parameters()])
 
     assert torch.equal(weights(1), weights(1))
@@ -60,7 +60,7 @@ def test_same_seed_same_weights(digits: Dataset, network: Network) -> None:
 
 
 def test_a_callback_ends_the_training(digits: Dataset, network: Network) -> None:
-    training = ImageTraining(digits, TrainingSettings(), 0, on_epoch=lambda epoch, scores: epoch < 2)
+    training = NetworkTraining(digits, TrainingSettings(), 0, on_epoch=lambda epoch, scores: epoch < 2)
     with pytest.raises(StoppedEarly):
         training.fit(network, epochs=5)
 
@@ -73,7 +73,7 @@ def test_threads_are_restored_after_the_training(digits: Dataset, network: Netwo
         during.append(torch.get_num_threads())
         return epoch < 2
 
-    training = ImageTraining(digits, TrainingSettings(threads=wanted), 0, on_epoch=look)
+    training = NetworkTraining(digits, TrainingSettings(threads=wanted), 0, on_epoch=look)
     with pytest.raises(StoppedEarly):
         training.fit(network, epochs=3)
     assert (during, torch.get_num_threads()) == ([wanted, wanted], before)
@@ -82,7 +82,7 @@ def test_threads_are_restored_after_the_training(digits: Dataset, network: Netwo
 def test_a_loss_that_is_not_finite_is_an_error(digits: Dataset, network: Network) -> None:
     settings = TrainingSettings(learning_rate=1e30)
     with pytest.raises(SlimsearchError, match=r"the loss is (nan|inf) in epoch 1, at .*: lower --learning-rate$"):
-        ImageTraining(digits, settings, 0).fit(network, epochs=1)
+        NetworkTraining(digits, settings, 0).fit(network, epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_loss_of_a_stage_that_is_no_number_names_the_rate_of_the_stage(
     recipe: str, rate: float, said: str, digits: Dataset, network: Network
 ) -> None:
     settings = TrainingSettings(learning_rate=rate)
-    training = ImageTraining(digits, settings, 0, epochs=1, teachers={"parent": network})
+    training = NetworkTraining(digits, settings, 0, epochs=1, teachers={"parent": network})
     with pytest.raises(SlimsearchError) as caught:
         compression.Recipe.parse(recipe).apply(network, training)
     assert re.search(r"the loss is (nan|inf) in epoch 1, at a learning rate of up to 1e\+30: ", str(caught.value))
@@ -118,18 +118,18 @@ def test_loss_terms_and_callbacks_are_used(digits: Dataset, network: Network) ->
         def __call__(self, module: nn.Module, step: int, total: int) -> None:
             steps.append((step, total))
 
-    trained = ImageTraining(digits, TrainingSettings(), 0).fit(
+    trained = NetworkTraining(digits, TrainingSettings(), 0).fit(
         network, epochs=2, losses=[Term()], after_step=[Record()]
     )
     count = 2 * (len(digits.train) // 64)
     assert steps == [(step, count) for step in range(count)]
     with torch.no_grad():
-        assert float(trained.module(digits.normalise(digits.validation.images)).abs().mean()) < 0.5
+        assert float(trained.module(digits.normalise(digits.validation.inputs)).abs().mean()) < 0.5
 
 
 def test_a_data_set_smaller_than_a_batch(digits: Dataset, network: Network) -> None:
-    few = replace(digits, train=Split(digits.train.images[:20], digits.train.labels[:20]))
-    ImageTraining(few, TrainingSettings(), 0).fit(network, epochs=1)
+    few = replace(digits, train=Split(digits.train.inputs[:20], digits.train.targets[:20]))
+    NetworkTraining(few, TrainingSettings(), 0).fit(network, epochs=1)
 
 
 def augmented(images: np.ndarray, augmentation: str, data: Dataset) -> np.ndarray:
@@ -173,7 +173,7 @@ def test_an_interrupted_training_continues_exactly(recipe: str, digits: Dataset,
 
     def run(on_epoch: OnEpoch | None, path: Path | None) -> Network:
         teachers = {"parent": Network(space.build({"width": 16}, 2).eval())}
-        training = ImageTraining(
+        training = NetworkTraining(
             digits, TrainingSettings(), 0, epochs=5, teachers=teachers, on_epoch=on_epoch, checkpoint=path
         )
         if recipe == "none":
@@ -197,7 +197,7 @@ def test_a_damaged_checkpoint_is_ignored(digits: Dataset, network: Network, tmp_
     checkpoint = tmp_path / "training.pt"
     checkpoint.write_bytes(b"not a checkpoint")
     epochs: list[int] = []
-    training = ImageTraining(
+    training = NetworkTraining(
         digits,
         TrainingSettings(),
         0,
@@ -227,7 +227,7 @@ def test_shorter_epochs_divide_the_images(digits: Dataset, network: Network, tmp
     total, count = len(digits.train), 448  # 7 batches
     settings = TrainingSettings(epoch_images=count)
     images = SeenImages()
-    ImageTraining(digits, settings, seed=3).fit(network, epochs=6, losses=[images])
+    NetworkTraining(digits, settings, seed=3).fit(network, epochs=6, losses=[images])
     assert len(images.indices) == 6 * count
     whole_batches = total // 64 * 64
     assert len(set(images.indices[:whole_batches])) == whole_batches, "no image again before all are used"
@@ -236,17 +236,17 @@ def test_shorter_epochs_divide_the_images(digits: Dataset, network: Network, tmp
     assert images.indices[:count] != images.indices[total // count * count :][:count]
     checkpoint, resumed = tmp_path / "training.pt", SeenImages()
     with pytest.raises(StoppedEarly):
-        ImageTraining(digits, settings, 3, on_epoch=lambda epoch, scores: epoch < 3, checkpoint=checkpoint).fit(
+        NetworkTraining(digits, settings, 3, on_epoch=lambda epoch, scores: epoch < 3, checkpoint=checkpoint).fit(
             network, epochs=6, losses=[SeenImages()]
         )
-    ImageTraining(digits, settings, 3, checkpoint=checkpoint).fit(network, epochs=6, losses=[resumed])
+    NetworkTraining(digits, settings, 3, checkpoint=checkpoint).fit(network, epochs=6, losses=[resumed])
     assert resumed.indices == images.indices[3 * count :]
 
 
 def test_shorter_epochs_are_reported_one_by_one(digits: Dataset, network: Network) -> None:
     epochs: list[int] = []
     settings = TrainingSettings(epoch_images=320)
-    ImageTraining(digits, settings, 0, on_epoch=lambda epoch, scores: epochs.append(epoch) or True).fit(
+    NetworkTraining(digits, settings, 0, on_epoch=lambda epoch, scores: epochs.append(epoch) or True).fit(
         network, epochs=7
     )
     assert epochs == list(range(1, 8))
@@ -269,7 +269,7 @@ class Several(torch.nn.Module):
 
 
 def test_normalization_is_folded_away(digits: Dataset) -> None:
-    images = digits.normalise(digits.train.images[:100])
+    images = digits.normalise(digits.train.inputs[:100])
     module = Several()
     shapes = {name: value.shape for name, value in module.state_dict().items()}
     names = insert(module, images[:2])
@@ -284,7 +284,7 @@ def test_normalization_is_folded_away(digits: Dataset) -> None:
 
 def test_short_trainings_learn_more_with_folded_normalization(digits: Dataset) -> None:
     plain, normalised = (
-        ImageTraining(digits, TrainingSettings(normalise=on), 0).fit(Network(Several()), epochs=3)
+        NetworkTraining(digits, TrainingSettings(normalise=on), 0).fit(Network(Several()), epochs=3)
         for on in (False, True)
     )
     shapes = [{name: value.shape for name, value in n.module.state_dict().items()} for n in (plain, normalised)]

@@ -73,7 +73,7 @@ def test_rows(comparison: Comparison, digits: Dataset) -> None:
     for name in ("base", "coarse"):
         file = comparison.folder / "runs" / "compare" / ("base" if name == "base" else f"methods/{name}") / "model.onnx"
         predictions = DeployedModel(file).predict(digits, digits.test)
-        assert rows[name]["test_accuracy"] == (predictions == digits.test.labels).mean()
+        assert rows[name]["test_accuracy"] == (predictions == digits.test.targets).mean()
         assert rows[name]["size_kib"] == file.stat().st_size / 1024
         result = json.loads((file.parent / "result.json").read_text())["metrics"]
         assert rows[name]["val_accuracy"] == result["val_accuracy"]

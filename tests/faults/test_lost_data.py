@@ -20,9 +20,9 @@ pytestmark = pytest.mark.faults
 def images(tmp_path: Path, digits: Dataset) -> Path:
     folder = tmp_path / "images"
     for i in range(300):
-        of_class = folder / str(digits.train.labels[i])
+        of_class = folder / str(digits.train.targets[i])
         of_class.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(digits.train.images[i, 0]).save(of_class / f"{i}.png")
+        Image.fromarray(digits.train.inputs[i, 0]).save(of_class / f"{i}.png")
     return folder
 
 

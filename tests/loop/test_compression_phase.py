@@ -37,7 +37,7 @@ def directory(tmp_path: Path) -> Iterator[RunDirectory]:
 
 def leave(directory: RunDirectory, number: int, data: Dataset, wrong: int, size: float) -> Outcome:
     """What an evaluation leaves behind: predictions with so many mistakes, and metrics."""
-    predictions = data.validation.labels.copy()
+    predictions = data.validation.targets.copy()
     predictions[:wrong] = (predictions[:wrong] + 1) % 10
     save_file({"validation": predictions}, directory.trial_directory(number) / "predictions.safetensors")
     latency = {"latency_ms": 1.0, "latency_low_ms": 0.9, "latency_high_ms": 1.1}

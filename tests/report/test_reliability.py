@@ -118,8 +118,8 @@ def test_the_test_split_decides_nothing(digits: Dataset, tmp_path: Path) -> None
     assert digits.test is not None
     train, test = digits.train, digits.test
     found = []
-    for name, labels in (("right", test.labels), ("wrong", (test.labels + 1) % 10)):
-        data = train.images, train.labels, test.images, labels
+    for name, labels in (("right", test.targets), ("wrong", (test.targets + 1) % 10)):
+        data = train.inputs, train.targets, test.inputs, labels
         slimsearch.search(
             TINY, data, trials=4, epochs=2, workers=1, top_k=2, compress="prune:epochs=1,quantize", seed=1,
             objectives="val_accuracy,size_kib,macs", run_dir=tmp_path / name,

@@ -52,8 +52,8 @@ class TrainingSplit:
 
 @pytest.fixture(scope="module")
 def images(digits: Dataset) -> TrainingSplit:
-    train = SimpleNamespace(images=digits.train.images, labels=digits.train.labels)
-    return TrainingSplit(train, float(train.images.mean()), float(train.images.std()))
+    train = SimpleNamespace(inputs=digits.train.inputs, targets=digits.train.targets)
+    return TrainingSplit(train, float(train.inputs.mean()), float(train.inputs.std()))
 
 
 @pytest.fixture

@@ -19,13 +19,15 @@ for (const trial of trials) {
   if (!children.has(trial.parent)) children.set(trial.parent, []);
   children.get(trial.parent).push(trial);
 }
-const withAccuracy = trials.some(trial => finite(trial.metrics.val_accuracy));
+// The metric that says how good a network is, on the validation and on the test split.
+const leading = data.leading || "val_accuracy", tested = leading.replace("val_", "test_");
+const withLeading = trials.some(trial => finite(trial.metrics[leading]));
 const metric = (trial, name) => finite(trial.metrics[name]) ? trial.metrics[name] : null;
 
 const limits = list(data.limits).flatMap(text => {
   const found = /^--(max|min)-(\S+) (\S+)$/.exec(text);
   if (!found || !finite(Number(found[3]))) return [];
-  const name = found[2] === "accuracy" ? "val_accuracy" : found[2].replaceAll("-", "_");
+  const name = found[2] === "accuracy" ? leading : found[2].replaceAll("-", "_");
   return [{name, upper: found[1] === "max", bound: Number(found[3])}];
 });
 const breaks = trial => limits.some(limit => {
@@ -49,16 +51,17 @@ const LABELS = {
   val_accuracy: "Validation accuracy", test_accuracy: "Test accuracy", latency_ms: "Latency, ms", size_kib: "Size, KiB",
   params: "Parameters", macs: "MACs", training_seconds: "Training, seconds", seconds: "Seconds",
 };
-const MAIN = ["val_accuracy", "test_accuracy", "latency_ms", "size_kib", "params", "macs"];
+const MAIN = [leading, tested, "latency_ms", "size_kib", "params", "macs"];
 // Metrics shown of a trial: the objectives, and those of every exported file.
 const TOLD = [...objectives.map(one => one.metric).filter(name => !MAIN.includes(name)), ...MAIN];
-const label = name => LABELS[name] || name;
+const words = name => name.replace(/^(val|test)_/, (_, split) => split === "val" ? "Validation " : "Test ").replaceAll("_", " ");
+const label = name => LABELS[name] || (name === leading || name === tested ? words(name) : name);
 const isAccuracy = name => /accuracy$/.test(name);
 const isCost = name => /(_ms|_kib|_seconds)$|^(params|macs|flops)$/.test(name);
 const sense = name => {
   const objective = objectives.find(one => one.metric === name);
   if (objective) return objective.direction === "maximize" ? 1 : -1;
-  return isAccuracy(name) ? 1 : isCost(name) ? -1 : 0;
+  return isAccuracy(name) ? 1 : name === tested ? sense(leading) : isCost(name) ? -1 : 0;
 };
 const thousands = (value, digits = 0) =>
   value.toLocaleString("en-US", {minimumFractionDigits: digits, maximumFractionDigits: digits});

@@ -3,7 +3,7 @@
 // Three metrics identify a trial.
 const figuresOf = trial => {
   const units = {latency_ms: " ms", size_kib: " KiB", val_accuracy: ""};
-  const names = [...new Set([...objectives.map(one => one.metric), "val_accuracy", "latency_ms", "size_kib"])].filter(name => metric(trial, name) !== null).slice(0, 3);
+  const names = [...new Set([...objectives.map(one => one.metric), leading, "latency_ms", "size_kib"])].filter(name => metric(trial, name) !== null).slice(0, 3);
   return names.map((name, i) => el(i ? "span" : "b", {}, `${show(name, metric(trial, name))}${units[name] ?? ` ${name}`}`));
 };
 const renderDetail = () => {

@@ -123,14 +123,14 @@ const confusedView = (host, one) => {
 
 const stagesView = (one, trial) => {
   if (one.path.length < 2) return el("p", {class: "note"}, trial.kind === "compression" ? "Its steps are not recorded." : "Not compressed.");
-  const columns = ["val_accuracy", "latency_ms", "size_kib", "params"].filter(name => one.path.some(step => finite(step.metrics[name])));
+  const columns = [leading, "latency_ms", "size_kib", "params"].filter(name => one.path.some(step => finite(step.metrics[name])));
   const changed = (name, now, before) => {
     if (!finite(now) || !finite(before) || now === before) return "";
     const better = (now - before) * (sense(name) || 0) > 0;
     const text = isAccuracy(name) ? `${now < before ? "−" : "+"}${Math.abs(100 * (now - before)).toFixed(2)} pt` : before ? `${now < before ? "−" : "+"}${Math.abs(100 * (now - before) / before).toFixed(0)} %` : "";
     return el("small", {class: better ? "good" : "bad"}, text);
   };
-  const heads = {val_accuracy: "val.", latency_ms: "ms", size_kib: "KiB", params: "params"};
+  const heads = {[leading]: "val.", latency_ms: "ms", size_kib: "KiB", params: "params"};
   return el("div", {class: "sideways"}, el("table", {class: "plain-table steps"},
     el("thead", {}, el("tr", {}, ["Step", ...columns.map(name => heads[name]), "s"].map((name, i) => el("th", {scope: "col", class: i ? "num" : null, title: ["", ...columns.map(label), "Seconds of training"][i] || null}, name)))),
     el("tbody", {}, one.path.map((step, i) => el("tr", {}, el("th", {scope: "row"}, step.what || "trained", el("small", {}, `trial ${step.trial}`)),
@@ -139,7 +139,7 @@ const stagesView = (one, trial) => {
 };
 
 const numbersView = (one, trial) => {
-  const images = {val_accuracy: "val_images", test_accuracy: "test_images"};
+  const images = {[leading]: "val_images", [tested]: "test_images"};
   const rows = ordered.filter(name => MAIN.includes(name) || objectives.some(goal => goal.metric === name)).filter(name => metric(trial, name) !== null).map(name => {
     const range = one.intervals[name], alike = one.alike[name], seeds = one.seeds && one.seeds[name];
     const notes = [
@@ -165,8 +165,8 @@ for (const one of finalists) {
   const trial = byNumber.get(one.trial);
   if (!trial) continue;
   const figure = (name, text) => metric(trial, name) === null ? null : el("span", {class: "figure"}, el("b", {}, text ? text(metric(trial, name)) : show(name, metric(trial, name))), " ",
-    {val_accuracy: "val.", test_accuracy: "test", latency_ms: "ms", size_kib: "KiB"}[name] || name);
-  const shown = ["val_accuracy", "test_accuracy", "latency_ms", "size_kib"].filter(name => metric(trial, name) !== null);
+    {[leading]: isAccuracy(leading) ? "val." : label(leading), [tested]: isAccuracy(leading) ? "test" : label(tested), latency_ms: "ms", size_kib: "KiB"}[name] || name);
+  const shown = [leading, tested, "latency_ms", "size_kib"].filter(name => metric(trial, name) !== null);
   const figures = shown.length ? shown : objectives.map(goal => goal.metric);
   const inside = el("div", {class: "inside"});
   const card = el("details", {class: "panel finalist", "data-trial": one.trial},
@@ -198,7 +198,7 @@ for (const one of finalists) {
 }
 if (!cardOf.size) byId("finalists-section").remove();
 else byId("finalists-note").textContent = [
-  withAccuracy ? "The exported files of the best networks, measured together at the end of the run. Only then is the test split read, once." : "The best candidates of the run, by the metrics of its evaluator.",
+  withLeading ? "The exported files of the best networks, measured together at the end of the run. Only then is the test split read, once." : "The best candidates of the run, by the metrics of its evaluator.",
   data.finalists_of > cardOf.size ? `The first ${cardOf.size} of ${thousands(data.finalists_of)} are shown here; all are in the table of trials.` : "",
 ].filter(Boolean).join(" ");
 views.push(() => { for (const [number, card] of cardOf) card.classList.toggle("chosen-card", number === selected); });

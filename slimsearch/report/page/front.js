@@ -246,7 +246,7 @@ if (ordered.length) {
   const pick = (wanted, other) => ordered.includes(wanted) ? wanted : ordered.find(name => name !== other) || ordered[0];
   // The objectives first.
   const goals = objectives.map(one => one.metric).filter(name => ordered.includes(name));
-  setAxis("y", pick(goals.includes("val_accuracy") || !goals.length ? "val_accuracy" : goals[0], "latency_ms"));
+  setAxis("y", pick(goals.includes(leading) || !goals.length ? leading : goals[0], "latency_ms"));
   setAxis("x", pick(goals.includes("latency_ms") || goals.length < 2 ? "latency_ms" : goals.find(name => name !== axis.y.name), axis.y.name));
   const control = (which, text) => {
     const option = name => el("option", {value: name}, label(name));

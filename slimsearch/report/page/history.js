@@ -121,9 +121,9 @@ const renderCurves = (host, width) => {
   // `reduce`, since thousands of values cannot be arguments.
   const ends = [all.reduce((a, b) => Math.min(a, b)), all.reduce((a, b) => Math.max(a, b))];
   const floor = all.filter(value => value < 1).reduce((a, b) => Math.max(a, b), ends[0]);
-  const y = makeScale(accuracyKind(ends), "val_accuracy", [...ends, floor], height - box.bottom, box.top, {gap: 28});
+  const y = makeScale(isAccuracy(leading) ? accuracyKind(ends) : "linear", leading, [...ends, floor], height - box.bottom, box.top, {gap: 28});
   const svg = draw("svg", {height, viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img",
-    "aria-label": `Validation accuracy by epoch of ${plural(withCurve.length, "trial")}. Arrow keys move between trials, Enter selects.`});
+    "aria-label": `${label(leading)} by epoch of ${plural(withCurve.length, "trial")}. Arrow keys move between trials, Enter selects.`});
   svg.append(frame(width, height, box, x, y, {x: ["Epoch"]}));
   const layer = draw("g", {class: withCurve.length > 60 ? "many" : null}), top = draw("g", {"pointer-events": "none"});
   const lines = withCurve.map(one => ({trial: one.trial, at: one.points.map(([epoch, value]) => [x.at(epoch), y.at(value)])}));

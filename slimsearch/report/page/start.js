@@ -10,7 +10,7 @@ if (!withCurve.length && trials.some(trial => trial.state === "complete")) {
 }
 const redrawAlong = [chart("volume", renderVolume), chart("best", renderBest)];
 const redrawCurves = byId("curves") ? chart("curves", renderCurves) : () => {};
-if (!withAccuracy) { stretch.parentElement.remove(); byId("about").textContent = "The metrics are those that the run's evaluator returned."; }
+if (!withLeading) { stretch.parentElement.remove(); byId("about").textContent = "The metrics are those that the run's evaluator returned."; }
 chart("timeline", renderTimeline);
 stretch.addEventListener("change", () => { redrawAlong[1](); redrawCurves(); });
 for (const choice of document.querySelectorAll("input[name=along]")) choice.addEventListener("change", () => {

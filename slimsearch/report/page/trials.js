@@ -19,8 +19,9 @@ const columns = [
   {title: "architecture", kind: "mono", value: trial => trial.architecture || null, cell: trial => clamped(trial.architecture)},
   {title: "recipe", kind: "mono", value: trial => trial.recipe || null, cell: trial => clamped(trial.recipe)},
   ...own.map(name => numeric(label(name), name, show, sense(name) > 0)),
-  numeric("val %", "val_accuracy", (name, value) => percent(value), true),
-  numeric("test %", "test_accuracy", (name, value) => percent(value), true),
+  ...(isAccuracy(leading) ? [
+    numeric("val %", leading, (name, value) => percent(value), true), numeric("test %", tested, (name, value) => percent(value), true),
+  ] : [leading, tested].filter(name => !own.includes(name)).map(name => numeric(label(name), name, show, sense(name) > 0))),
   {...numeric("latency ms", "latency_ms"), cell: trial => metric(trial, "latency_ms") === null ? "–"
     : [show("latency_ms", metric(trial, "latency_ms")), interval(trial) ? el("small", {}, interval(trial)) : null]},
   numeric("size KiB", "size_kib"), numeric("params", "params"), numeric("MACs", "macs"),
@@ -65,7 +66,7 @@ const renderRows = () => {
   });
   byId("rows").replaceChildren(...(shown.length ? shown.map(trial => rowOf.get(trial.number))
     : [el("tr", {}, el("td", {class: "empty", colspan: columns.length}, ranges.size ? "No trial is within the selected ranges." : only.checked ? "No finalists yet." : "No trial has started yet."))]));
-  byId("shown").textContent = `${shown.length < trials.length ? `${shown.length} of ` : ""}${plural(trials.length, "trial")}${ranges.size ? ", within the ranges selected in the parallel coordinates" : ""}.${withAccuracy ? " Accuracy is of the exported file on the validation split (val) and, for finalists, on the test split." : ""}`;
+  byId("shown").textContent = `${shown.length < trials.length ? `${shown.length} of ` : ""}${plural(trials.length, "trial")}${ranges.size ? ", within the ranges selected in the parallel coordinates" : ""}.${withLeading ? " Accuracy is of the exported file on the validation split (val) and, for finalists, on the test split." : ""}`;
 };
 only.addEventListener("change", renderRows);
 onRanges.push(renderRows);

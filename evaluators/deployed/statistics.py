@@ -1,18 +1,22 @@
-"""Statistics on the accuracy of deployed files: intervals, paired tests, and whether a compression stage pays."""
+"""Statistics on the metrics of deployed files: intervals, paired tests, and whether a compression stage pays."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from slimsearch.evaluators.objective import Limit, Metrics, WeightedProduct
+from slimsearch.evaluators.tasks import LearningTask
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 _Z95 = 1.959964  # standard normal quantile of a two-sided 95% interval
 _SIGNIFICANCE = 0.05
+_RESAMPLINGS = 400
 
 
 def wilson(share: float, images: int) -> tuple[float, float]:
@@ -26,6 +30,40 @@ def wilson(share: float, images: int) -> tuple[float, float]:
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def scores(task: LearningTask, examples: Array, split: str) -> dict[str, float]:
+    """The metrics of `task` on a split, and the 95% interval of the leading one unless it is a proportion.
+
+    The interval of a proportion is `wilson`'s; others are percentiles of a bootstrap over the examples (Efron 1979).
+
+    Args:
+        task: fitted to the data set.
+        examples: see `LearningTask.examples`.
+        split: "val" or "test", which the names begin with.
+
+    Returns:
+        metrics such as ``val_r2``, ``val_r2_low``, ``val_r2_high`` and ``val_rmse``.
+    """
+    found = {f"{split}_{name}": value for name, value in task.scores(examples).items()}
+    paired, leading = examples[:, : task.paired], f"{split}_{task.leading()[0]}"
+    if not _is_proportion(paired):
+        values = [task.leading_value(paired[chosen]) for chosen in _resampled(len(paired))]
+        low, high = np.percentile(values, (2.5, 97.5))
+        found |= {f"{leading}_low": float(low), f"{leading}_high": float(high)}
+    return found
+
+
+def _is_proportion(examples: Array) -> bool:
+    """Whether the leading metric is the share of the examples that are right."""
+    return examples.shape[1] == 1 and bool(np.isin(examples, (0, 1)).all())
+
+
+def _resampled(count: int) -> Iterator[Array]:
+    """Indices of examples drawn with replacement, the same at every call."""
+    rng = np.random.default_rng(0)
+    for _ in range(_RESAMPLINGS):
+        yield rng.integers(0, count, count)
 
 
 def confusion(labels: Any, predictions: Any) -> list[tuple[int, int, int]]:
@@ -59,19 +97,47 @@ def _changed(before: Any, after: Any) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class PairedDrop:
-    """Loss of accuracy from one classifier to another on the same images, in percentage points, with its 95% interval.
+    """Loss of the leading metric from one network to another on the same examples, with its 95% interval.
 
-    Source: Agresti and Min (2005) for paired proportions; half an image is added to each of the four cells, so that the
-    interval has a width even if no image changed sides.
+    Attributes:
+        points: the loss, in percentage points of a metric that is maximized, in percent of the first network's value of
+            one that is minimized.
+        low, high: the interval.
+        metric: its name.
+        unit: "points" or "%".
     """
 
     points: float
     low: float
     high: float
+    metric: str = "accuracy"
+    unit: str = "points"
+
+    @classmethod
+    def of(cls, task: LearningTask, before: Array, after: Array) -> PairedDrop:
+        """From the paired columns of `LearningTask.examples` before and after, both (N, K).
+
+        Proportions see `between`; others by a bootstrap over the examples (Efron 1979).
+        """
+        metric, direction = task.leading()
+        if _is_proportion(before) and _is_proportion(after):
+            return replace(cls.between(before[:, 0], after[:, 0]), metric=metric)
+
+        def drop(one: Array, other: Array) -> float:
+            first, second = task.leading_value(one), task.leading_value(other)
+            return 100 * (first - second if direction == "maximize" else (second - first) / (abs(first) or 1.0))
+
+        low, high = np.percentile([drop(before[c], after[c]) for c in _resampled(len(before))], (2.5, 97.5))
+        unit = "points" if direction == "maximize" else "%"
+        return cls(drop(before, after), float(low), float(high), metric, unit)
 
     @classmethod
     def between(cls, before: Sequence[bool] | Any, after: Sequence[bool] | Any) -> PairedDrop:
-        """From whether each image was classified correctly before and after, (N,) bool."""
+        """From whether each example was classified correctly before and after, (N,) bool.
+
+        Source: Agresti and Min (2005) for paired proportions; half an example is added to each of the four cells, so
+        that the interval has a width even if no example changed sides.
+        """
         lost, gained = _changed(before, after)
         count = len(before)
         n, b, c = count + 2, lost + 0.5, gained + 0.5
@@ -80,7 +146,12 @@ class PairedDrop:
         return cls(100 * (lost - gained) / count, 100 * (middle - half), 100 * (middle + half))
 
     def __str__(self) -> str:
-        """As the change of accuracy: ``-0.80 points (95% interval -1.83 to +0.23)``."""
+        """As the change of the metric: ``-0.80 points (95% interval -1.83 to +0.23)``.
+
+        Of a minimized metric, more is worse: ``+0.80% (95% interval -0.23 to +1.83)``.
+        """
+        if self.unit == "%":
+            return f"{self.points:+.2f}% (95% interval {self.low:+.2f} to {self.high:+.2f})"
         change, low, high = (0.0 - value for value in (self.points, self.high, self.low))
         return f"{change:+.2f} points (95% interval {low:+.2f} to {high:+.2f})"
 
@@ -104,23 +175,23 @@ def judge(
     changes_cost: bool = True,
     size_counts: bool = True,
 ) -> Verdict:
-    """Keep a compression stage if it loses at most `max_drop` points of accuracy and improves its target.
+    """Keep a compression stage if it loses at most `max_drop` points of the leading metric and improves its target.
 
     Args:
         before, after: metrics of both files; ``latency_ms`` and its interval come from one interleaved measurement.
-        drop: accuracy lost on the validation split.
-        max_drop: in percentage points; compared with the drop itself, not with its interval.
+        drop: lost on the validation split.
+        max_drop: in the unit of `drop`; compared with the drop itself, not with its interval.
         limits: hard limits on the result.
         product: with a weighted objective, the score must rise too.
         changes_cost: whether latency or size is the target: one of them must improve, latency by more than its
-            interval. Otherwise accuracy must improve by more than its interval.
+            interval. Otherwise the leading metric must improve by more than its interval.
         size_counts: whether a smaller file is worth being slower: not if size is neither an objective nor limited.
     """
     violated = [reason for limit in limits if (reason := limit.broken(after))]
     if violated:
         return Verdict(False, violated[0])
     if drop.points > max_drop + 1e-9:
-        return Verdict(False, f"accuracy {drop}, more than --max-drop {max_drop:g}")
+        return Verdict(False, f"{drop.metric} {drop}, more than --max-drop {max_drop:g}")
     faster = after["latency_high_ms"] < before["latency_low_ms"]
     smaller = after["size_kib"] < before["size_kib"]
     speed = f"{before['latency_ms'] / after['latency_ms']:.2f}x as fast"
@@ -132,7 +203,7 @@ def judge(
             False, f"{size} but {speed}, and size is no objective; if it counts, weight_only keeps the speed"
         )
     if not changes_cost and not drop.high < 0:
-        return Verdict(False, f"accuracy {drop}: no gain beyond its interval")
+        return Verdict(False, f"{drop.metric} {drop}: no gain beyond its interval")
     if product is not None and product.score(after) <= product.score(before):
         return Verdict(False, f"score {product.score(after):.4f}, not above {product.score(before):.4f}")
-    return Verdict(True, f"accuracy {drop}, {speed}, {size}")
+    return Verdict(True, f"{drop.metric} {drop}, {speed}, {size}")

@@ -1,4 +1,4 @@
-"""Training of image classifiers: AdamW, one-cycle schedule, augmentation of whole batches in memory."""
+"""Training of networks: AdamW, one-cycle schedule, augmentation of whole batches in memory."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-_CALIBRATION_IMAGES = 256
+_CALIBRATION_EXAMPLES = 256
 _EVALUATION_BATCH = 512
-_DRY_RUN_IMAGES = 64
+_DRY_RUN_EXAMPLES = 64
 AUGMENTATIONS = ("none", "shift", "shift-flip", "auto")
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
@@ -85,8 +85,8 @@ class TrainingSettings:
                 raise SlimsearchError(f"{name} {value!r} is not a number above 0{' and below 1' if most == 1 else ''}")
 
 
-class ImageTraining:
-    """The `slimsearch.compression.Training` of image classifiers: trains a copy of a network.
+class NetworkTraining:
+    """The `slimsearch.compression.Training` of networks: trains a copy of a network by the loss of the data set's task.
 
     Args:
         data: trained on its training split; the validation split is scored after every epoch.
@@ -140,17 +140,26 @@ class ImageTraining:
 
     @property
     def calibration(self) -> Tensor:
-        """Calibration images: (256, C, H, W) float32 from the training split, the same for every seed."""
+        """Calibration inputs: (256, ...) float32 from the training split, the same for every seed."""
         return self.examples[0]
 
     @property
     def examples(self) -> tuple[Tensor, Tensor]:
-        """The images of `calibration` and their labels, (256,) int64."""
+        """The inputs of `calibration` and their targets."""
         import torch
 
-        count = min(_CALIBRATION_IMAGES, len(self._data.train))
+        count = min(_CALIBRATION_EXAMPLES, len(self._data.train))
         chosen = np.sort(np.random.default_rng(0).choice(len(self._data.train), count, replace=False))
-        return self._data.normalise(self._data.train.images[chosen]), torch.from_numpy(self._data.train.labels[chosen])
+        return self._data.normalise(self._data.train.inputs[chosen]), torch.from_numpy(self._data.train.targets[chosen])
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of the data set's task, see `LearningTask.loss`."""
+        return self._data.task.loss(outputs.float(), targets)
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether outputs are logits of classes."""
+        return self._data.task.gives_logits
 
     def initial(self) -> nn.Module:
         if self._initial is None:
@@ -189,7 +198,7 @@ class ImageTraining:
             epochs: passes over the images of an epoch.
             learning_rate: peak of the schedule; by default that of the settings.
             learning_rate_option: how the user sets it, for the message about a loss that is not finite.
-            losses: further terms of the loss; cross entropy has the rest of the total weight of 1.
+            losses: further terms of the loss; that of the task has the rest of the total weight of 1.
             after_step: callbacks after each step of the optimizer.
 
         Raises:
@@ -209,11 +218,10 @@ class ImageTraining:
         losses: Sequence[LossTerm], after_step: Sequence[AfterStep],
     ) -> Network:  # fmt: skip
         import torch
-        import torch.nn.functional as F
 
         settings, train = self._settings, self._data.train
         device = torch.device(settings.device)
-        example = self._data.normalise(train.images[:2])
+        example = self._data.normalise(train.inputs[:2])
         module = network.copy_module().to(device)
         probe = TrainingProbe(Network(module), self._data, settings.device)
         probe.check_training()
@@ -256,15 +264,15 @@ class ImageTraining:
                 done = (epoch - 1) * steps + step
                 set_rate(optimizer, peak, done, epochs * steps, settings.warm_up)
                 chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
-                images, labels = training_batch(self._data, chosen, augment, order, device, layout)
+                inputs, targets = training_batch(self._data, chosen, augment, order, device, layout)
                 if augment == "none":
                     for term in losses:
                         term.see(torch.from_numpy(chosen))
                 with autocast(settings.precision, settings.device):
-                    logits = first_output(module(images))
-                    loss = F.cross_entropy(logits.float(), labels) * own_weight
+                    outputs = first_output(module(inputs))
+                    loss = self.loss(outputs, targets) * own_weight
                     for term in losses:
-                        loss = loss + term.weight * term(images, logits)
+                        loss = loss + term.weight * term(inputs, outputs)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 total += loss.detach()
@@ -308,12 +316,12 @@ class ImageTraining:
         return images[first : first + count]
 
     def _in_order(self, device: torch.device, layout: torch.memory_format) -> Iterator[Tensor]:
-        for images, _ in self._data.batches(self._data.train, _EVALUATION_BATCH):
-            yield images.to(device, memory_format=layout)
+        for inputs, _ in self._data.batches(self._data.train, _EVALUATION_BATCH):
+            yield inputs.to(device, memory_format=layout)
             self._meter.pause_if_measuring()
 
 
-class DryRunTraining(ImageTraining):
+class DryRunTraining(NetworkTraining):
     """A `Training` without training: compression stages give the final widths, ranks and number formats at once."""
 
     def fit(
@@ -322,12 +330,10 @@ class DryRunTraining(ImageTraining):
         after_step: Sequence[AfterStep] = (),
     ) -> Network:  # fmt: skip
         """A copy of `network` after one call of each callback, as the last step of a training, with gradients."""
-        import torch.nn.functional as F
-
         module = network.copy_module().eval()
         if after_step:
-            images, labels = (tensor[:_DRY_RUN_IMAGES] for tensor in self.examples)
-            F.cross_entropy(module(images), labels).backward()  # type: ignore[no-untyped-call]
+            inputs, targets = (tensor[:_DRY_RUN_EXAMPLES] for tensor in self.examples)
+            self.loss(module(inputs), targets).backward()  # type: ignore[no-untyped-call]
             for callback in after_step:
                 callback(module, 0, 1)
             module.zero_grad(set_to_none=True)
@@ -343,35 +349,34 @@ def training_batch(
     data: Dataset, chosen: np.ndarray[tuple[int], np.dtype[np.int64]], augment: str, order: np.random.Generator,
     device: torch.device, layout: torch.memory_format,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Augmented, normalized training images (N, C, H, W) float32 and labels (N,) int64 at the indices `chosen`."""
+    """Augmented, normalized training inputs (N, ...) float32 and targets (N, ...) at the indices `chosen`."""
     import torch
 
-    images = data.train.images[chosen]
+    inputs = data.train.inputs[chosen]
     if augment != "none":
-        images = _shift(images, order, flip=augment == "shift-flip")
-    batch = data.normalise(images).to(device, memory_format=layout)
-    return batch, torch.from_numpy(data.train.labels[chosen]).to(device)
+        inputs = _shift(inputs, order, flip=augment == "shift-flip")
+    batch = data.normalise(inputs).to(device, memory_format=layout)
+    return batch, torch.from_numpy(data.train.targets[chosen]).to(device)
 
 
 def validate(
     module: nn.Module, data: Dataset, settings: TrainingSettings, meter: Meter, layout: torch.memory_format
 ) -> dict[str, float]:
-    """``val_accuracy`` and ``val_loss`` of `module` on the validation split; leaves it in training mode."""
+    """The leading metric and ``val_loss`` of `module` on the validation split; leaves it in training mode."""
     import torch
-    import torch.nn.functional as F
 
     module.eval()
-    right, loss, validation = 0, 0.0, data.validation
+    loss, task, validation = 0.0, data.task, data.validation
+    examples = []
     with torch.no_grad(), autocast(settings.precision, settings.device):
-        for images, labels in data.batches(validation, _EVALUATION_BATCH):
-            batch = images.to(settings.device, memory_format=layout)
-            logits = module(batch).float().cpu()
-            targets = torch.from_numpy(labels)
-            right += int((logits.argmax(dim=1) == targets).sum())
-            loss += float(F.cross_entropy(logits, targets, reduction="sum"))
+        for inputs, targets in data.batches(validation, _EVALUATION_BATCH):
+            outputs = module(inputs.to(settings.device, memory_format=layout)).float().cpu()
+            loss += float(task.loss(outputs, torch.from_numpy(targets))) * len(targets)
+            examples.append(task.examples(outputs.numpy(), targets)[:, : task.paired])
             meter.pause_if_measuring()
     module.train()
-    return {"val_accuracy": right / len(validation), "val_loss": loss / len(validation)}
+    value = task.leading_value(np.concatenate(examples))
+    return {f"val_{task.leading()[0]}": value, "val_loss": loss / len(validation)}
 
 
 def parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
