@@ -70,6 +70,13 @@ def from_arrays(
         if skipped:
             notes = (f"of each item, an input and a target are read, and skipped: {escaped(', '.join(skipped))}",)
             _log.warning("%s", notes[0])
+    shape = splits[0].inputs.shape
+    if input_kind == "auto" and len(shape) == 3 and shape[1] == shape[2]:
+        notes += (
+            f"examples of {shape[1]}x{shape[2]} numbers outside of 0 to 1 are read as signals (channels, length); grey "
+            "images are bytes, or floats in [0, 1]",
+        )
+        _log.warning("%s", notes[-1])
     return read_targets(splits, task, _class_names(data), notes)
 
 
@@ -167,8 +174,10 @@ def _collected(
                 raise SlimsearchError(
                     f"item {odd} of the data set: the {what} has the shape {shapes[odd]}, that of item 0 {shapes[0]}"
                 )
-        found = np.stack(inputs)
-        found = found if as_images else _converted(found, input_kind)
+        try:
+            found = np.stack(inputs) if as_images else _converted(np.stack(inputs), input_kind)
+        except _Unsuitable as error:
+            raise SlimsearchError(str(error)) from error
     return Split(found, np.array(targets))
 
 

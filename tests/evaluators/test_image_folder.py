@@ -79,7 +79,6 @@ def test_other_sizes_need_an_image_size(tmp_path: Path) -> None:
             lambda p: [write(p / part / name) for part, name in (("train", "a"), ("train", "b"), ("test", "a"))],
             "train and test have different classes .b in only one",
         ),
-        (lambda p: (write(p / "a", size=(8, 6)), write(p / "b", size=(8, 6))), "8x6, not square"),
     ],
 )
 def test_mistakes(make: object, said: str, tmp_path: Path) -> None:
@@ -257,9 +256,9 @@ def test_names_that_are_no_path(name: str) -> None:
         load_dataset(name)
 
 
-@pytest.mark.parametrize("size", [0, -1, 2.5, "8"])
+@pytest.mark.parametrize("size", [0, -1, 2.5, "8x", "0x8", "x8"])
 def test_wrong_sizes(size: Any) -> None:
-    with pytest.raises(SlimsearchError, match="is not a whole number from 1"):
+    with pytest.raises(SlimsearchError, match="is neither a whole number from 1 nor WIDTHxHEIGHT"):
         load_dataset("digits", image_size=size)
 
 

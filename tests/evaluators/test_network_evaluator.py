@@ -15,7 +15,7 @@ from torch import nn
 from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Artifact, LatencySettings, NetworkEvaluator, Task, load_predictions, measure_latency
+from slimsearch.evaluators import Artifact, LatencySettings, NetworkEvaluator, Task, load_examples, measure_latency
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.search_spaces import Candidate, ModelSpace
 from tests.conftest import TINY
@@ -70,7 +70,7 @@ def test_same_seed_same_accuracy(evaluator: NetworkEvaluator, tmp_path: Path) ->
     found = [evaluator.evaluate(task(tmp_path / str(i)), report=always).metrics for i in range(2)]
     deterministic = ("val_accuracy", "size_kib", "params", "macs")
     assert [found[0][name] for name in deterministic] == [found[1][name] for name in deterministic]
-    assert np.array_equal(load_predictions(tmp_path / "0"), load_predictions(tmp_path / "1"))
+    assert np.array_equal(load_examples(tmp_path / "0"), load_examples(tmp_path / "1"))
 
 
 def test_seconds_of_training_are_those_of_training_alone(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
