@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _MAX_SIZE = 1 << 24  # channels, pixels, samples or classes
+_FOR = {1: "mlp", 2: "signal_cnn"}  # built-in spaces by the dimensions of an example that is no image
 _FORMS = (
     "an NNI ModelSpace class, a function define(trial), or a function whose parameters are annotated with their "
     "values, such as width: Literal[8, 16, 32]"
@@ -134,9 +135,10 @@ class ModelSpace(Space):
             with torch.no_grad():
                 outputs = module(inputs)
         except Exception as error:
+            fitting = _FOR.get(len(self.input_shape))
             raise SlimsearchError(
                 f"{self.name} {dict(architecture)} fails on {kind} of {shape}{self._line(error)}: "
-                f"{describe_error(error)}"
+                f"{describe_error(error)}" + (f"; a built-in space for such inputs: {fitting}" if fitting else "")
             ) from error
         found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         if self.output_shape is not None and found != (2, *self.output_shape):

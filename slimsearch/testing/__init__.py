@@ -1,4 +1,4 @@
-"""Contract tests: the laws of samplers, strategies, stages, spaces, data sets and storages.
+"""Contract tests: the laws of samplers, strategies, stages, spaces, data sets, learning tasks and storages.
 
 To test a plug-in, derive a class from its contract and name the plug-in:
 
@@ -17,9 +17,10 @@ from slimsearch.testing.spaces import ModelSpaceContract, SpaceContract
 from slimsearch.testing.stages import StageContract
 from slimsearch.testing.storages import SharedStorageContract, StorageContract
 from slimsearch.testing.strategies import ProposingStrategyContract, StrategyContract, WorkerStrategyContract
+from slimsearch.testing.tasks import LearningTaskContract
 
 __all__ = [
-    "DatasetContract", "LearningSamplerContract", "ModelSpaceContract", "ProposingStrategyContract", "SamplerContract",
-    "SharedStorageContract", "SpaceContract", "StageContract", "StorageContract", "StrategyContract",
-    "UntriedSamplerContract", "WorkerStrategyContract",
+    "DatasetContract", "LearningSamplerContract", "LearningTaskContract", "ModelSpaceContract",
+    "ProposingStrategyContract", "SamplerContract", "SharedStorageContract", "SpaceContract", "StageContract",
+    "StorageContract", "StrategyContract", "UntriedSamplerContract", "WorkerStrategyContract",
 ]  # fmt: skip

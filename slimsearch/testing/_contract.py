@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise SlimsearchError("slimsearch.testing needs pytest: pip install 'slimsearch[test]'") from error
 
-for _name in ("datasets", "samplers", "spaces", "stages", "storages", "strategies"):
+for _name in ("datasets", "samplers", "spaces", "stages", "storages", "strategies", "tasks"):
     pytest.register_assert_rewrite(f"slimsearch.testing.{_name}")
 
 

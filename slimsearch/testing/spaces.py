@@ -99,12 +99,14 @@ class ModelSpaceContract(SpaceContract):
 
     Attributes:
         space: a value of ``--space``, a function, or an NNI `ModelSpace` class; or a list of these.
-        input_shape: (C, H, W) of one image.
-        num_classes: number of logits.
+        input_shape: of one example, such as (C, H, W) of an image.
+        num_classes: number of outputs.
+        output_shape: of one example; (num_classes,) by default.
     """
 
     input_shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
     num_classes: ClassVar[int] = 10
+    output_shape: ClassVar[tuple[int, ...] | None] = None
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -118,7 +120,7 @@ class ModelSpaceContract(SpaceContract):
         for _ in range(3):
             module = searched.build(searched.sample(rng), seed=1)
             logits = module(torch.randn(4, *searched.input_shape))
-            assert logits.shape == (4, self.num_classes)
+            assert logits.shape == (4, *(self.output_shape or (self.num_classes,)))
             logits.sum().backward()
             assert all(p.grad is not None for p in module.parameters())
 

@@ -13,7 +13,25 @@ from tests.defined import OfChoices, nested, of_choices, rare, with_training, wi
 
 
 class TestBuiltIn(ModelSpaceContract):
-    space = tuple(built_in_names("slimsearch.search_spaces"))
+    space = tuple(sorted({*built_in_names("slimsearch.search_spaces")} - {"mlp", "signal_cnn", "unet_small"}))
+
+
+class TestOfTables(ModelSpaceContract):
+    space = "mlp"
+    input_shape = (13,)
+    num_classes = 1
+
+
+class TestOfSignals(ModelSpaceContract):
+    space = "signal_cnn"
+    input_shape = (3, 50)
+
+
+class TestOfMasks(ModelSpaceContract):
+    space = "unet_small"
+    input_shape = (2, 20, 30)  # not a multiple of the scale of the smallest map
+    num_classes = 3
+    output_shape = (3, 20, 30)
 
 
 class TestOfNni(ModelSpaceContract):
