@@ -155,6 +155,34 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
     assert int(params) > 100
 
 
+def test_a_task_of_another_kind(folder: Path) -> None:
+    assert 0.1 < float(output(FILES["my_regression.py"], folder).split()[-1]) < 1
+    for part in ("test", "validation"):
+        text = f"""
+import slimsearch
+from sklearn.datasets import load_diabetes
+data = slimsearch.load_dataset(load_diabetes(return_X_y=True), task="regression")
+print(slimsearch.score("runs/diabetes/trials/00000/model.onnx", data, data.{part})["r2"])
+"""
+        assert 0 < float(output(text, folder)) < 1
+
+
+def test_a_task_of_ones_own(folder: Path) -> None:
+    text = """
+import numpy as np, slimsearch
+from my_counts import Counts
+x = np.random.default_rng(0).normal(size=(400, 3))
+y = np.random.default_rng(1).poisson(np.exp(x[:, 0]))
+if __name__ == "__main__":
+    found = slimsearch.search("mlp", (x, y), task=Counts(), trials=2, epochs=10, run_dir="run", compress="quantize", top_k=1)
+    print(found.top_models(1)[0]["metrics"]["val_deviance"])
+    again = slimsearch.resume("run", dataset=(x, y), task=Counts(), trials=3)
+"""
+    (folder / "counting.py").write_text(text)
+    printed = output("import runpy; runpy.run_path('counting.py', run_name='__main__')", folder)
+    assert re.search(r"^[\d.]+$", printed, re.M)
+
+
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("slimsearch ")])
 def test_other_commands_have_these_options(line: str) -> None:
     from slimsearch.cli.main import commands
@@ -224,7 +252,7 @@ def test_flags_and_names_in_the_text_exist() -> None:
     known += (ROOT / "experiments" / "compare_compression.py").read_text()
     assert not [flag for flag in flags if flag not in known]
     for package in (
-        "search_spaces", "evaluators.datasets", "strategies.samplers", "strategies.schedulers",
+        "search_spaces", "evaluators.datasets", "evaluators.tasks", "strategies.samplers", "strategies.schedulers",
         "compression", "compression.pruning.importances", "compression.pruning.schedules",
     ):  # fmt: skip
         for name in built_in_names(f"slimsearch.{package}"):
