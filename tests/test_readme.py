@@ -174,7 +174,8 @@ from my_counts import Counts
 x = np.random.default_rng(0).normal(size=(400, 3))
 y = np.random.default_rng(1).poisson(np.exp(x[:, 0]))
 if __name__ == "__main__":
-    found = slimsearch.search("mlp", (x, y), task=Counts(), trials=2, epochs=10, run_dir="run", compress="quantize", top_k=1)
+    options = {"trials": 2, "epochs": 10, "run_dir": "run", "compress": "quantize", "top_k": 1}
+    found = slimsearch.search("mlp", (x, y), task=Counts(), **options)
     print(found.top_models(1)[0]["metrics"]["val_deviance"])
     again = slimsearch.resume("run", dataset=(x, y), task=Counts(), trials=3)
 """
