@@ -17,7 +17,7 @@ from slimsearch.names import built_in_names, load_class
 
 __all__ = [
     "INPUT_KINDS", "WHITE", "Dataset", "Raw", "Source", "Split", "image_files", "load_dataset", "read_header",
-    "read_image", "skipped_files",
+    "read_image", "sides", "skipped_files",
 ]  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def load_dataset(
     Raises:
         SlimsearchError: the data set or task is unknown, cannot be read, or does not fit into memory.
     """
-    size, learned = _size(image_size), load_task(task)
+    size, learned = sides(image_size), load_task(task)
     if input_kind not in INPUT_KINDS:
         raise SlimsearchError(f"input_kind '{input_kind}' is none of {', '.join(INPUT_KINDS)}")
     if not isinstance(data, str | Path):
@@ -56,8 +56,12 @@ def load_dataset(
     return split(raw, name, learned, size, drop_duplicates=drop_duplicates)
 
 
-def _size(image_size: Any) -> tuple[int, int] | None:
-    """(H, W) of ``--image-size``."""
+def sides(image_size: Any) -> tuple[int, int] | None:
+    """(H, W) of ``--image-size``.
+
+    Raises:
+        SlimsearchError: it is neither a number of pixels nor WIDTHxHEIGHT.
+    """
     if image_size is None:
         return None
     found = re.fullmatch(r"([1-9]\d{0,8})(?:x([1-9]\d{0,8}))?", str(image_size))

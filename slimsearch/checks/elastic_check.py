@@ -11,7 +11,7 @@ import numpy as np
 from slimsearch.checks.space_check import CheckedChoice, SpaceCheck, grouped, within
 from slimsearch.compression import ElasticNetwork, Network
 from slimsearch.errors import SlimsearchError, describe_error
-from slimsearch.evaluators.datasets import load_dataset
+from slimsearch.evaluators.datasets import load_dataset, sides
 from slimsearch.loop.given_network import prepare_given_network
 from slimsearch.options.check_names import check_names
 from slimsearch.options.configuration import Configuration
@@ -96,18 +96,18 @@ def _with_data(configuration: Configuration) -> tuple[ElasticSpace, ElasticNetwo
 def _without_data(configuration: Configuration) -> tuple[ElasticSpace, ElasticNetwork]:
     import torch
 
-    size = configuration.image_size or usual_image_size(configuration.model or "")
+    size = sides(configuration.image_size or usual_image_size(configuration.model or ""))
     if size is None:
         raise SlimsearchError(f"which images does '{configuration.model}' take? Give --dataset, or --image-size")
-    model = given_network(configuration, (3, size, size), _CLASSES)
+    model = given_network(configuration, (3, *size), _CLASSES)
     module = model.construct()
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad():
             module(images)
     except Exception as error:  # a user's model may raise anything
         raise SlimsearchError(
-            f"the model fails on images of 3x{size}x{size}: {describe_error(error)}; give --dataset"
+            f"the model fails on images of {'x'.join(map(str, images.shape[1:]))}: {describe_error(error)}; give --dataset"
         ) from error
     elastic = ElasticNetwork.of(Network(module), images)
     return ElasticSpace(model, elastic.depths, elastic.widths), elastic

@@ -98,7 +98,7 @@ def prepare_given_network(
         configuration = configuration.replace(mean=_text(data.mean), std=_text(data.std))
     if not configuration.elastic:
         return GivenNetwork(space, data, configuration, tuple(notes))
-    elastic = ElasticNetwork.of(Network(space.build({})), NetworkPipeline(data).image_training().calibration)
+    elastic = ElasticNetwork.of(Network(space.build({})), NetworkPipeline(data).network_training().calibration)
     return GivenNetwork(ElasticSpace(space, elastic.depths, elastic.widths), data, configuration, tuple(notes), elastic)
 
 
