@@ -106,8 +106,9 @@ def _without_data(configuration: Configuration) -> tuple[ElasticSpace, ElasticNe
         with torch.no_grad():
             module(images)
     except Exception as error:  # a user's model may raise anything
+        shape = "x".join(map(str, images.shape[1:]))
         raise SlimsearchError(
-            f"the model fails on images of {'x'.join(map(str, images.shape[1:]))}: {describe_error(error)}; give --dataset"
+            f"the model fails on images of {shape}: {describe_error(error)}; give --dataset"
         ) from error
     elastic = ElasticNetwork.of(Network(module), images)
     return ElasticSpace(model, elastic.depths, elastic.widths), elastic
