@@ -137,7 +137,7 @@ def test_runs_are_listed_whatever_became_of_them(run: Run, other: Path, tmp_path
     assert (found["whole"]["state"], found["stopped"]["state"]) == ("finished", "stopped")
     assert found["whole"]["searched"] == 2
     best = max(t.metrics["val_accuracy"] for t in stored_run(other).trials)
-    assert found["whole"]["best_val_accuracy"] == best
+    assert found["whole"]["best"] == {"val_accuracy": best}
     assert "format" in found["damaged"]["error"]
     assert journal.read_bytes() == before  # it may be another's, who writes to it
     assert "damaged: " in run(command="ls").stdout

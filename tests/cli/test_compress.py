@@ -285,7 +285,7 @@ WRONG = [
     ({"model": "{}/net.py:make_net", "mean": None, "std": None}, "--mean and --std are missing, with which"),
     ({"model": "{}/net.py:make_net", "std": None}, "given together"),
     ({"model": "{}/net.py:make_net", "mean": "a"}, "neither a number nor one number per channel"),
-    ({"model": "{}/net.py:make_net", "mean": "1,2"}, "--mean has 2 numbers, the images have 1 channels"),
+    ({"model": "{}/net.py:make_net", "mean": "1,2"}, "--mean has 2 numbers, the inputs have 1 channels"),
     ({"model": "{}/net.py:make_net", "std": "0"}, "--std 0 is not above 0"),
     ({"model": "{}/net.py:make_net", "trials": 4, "compress": "quantize"}, "leave out one of them"),
     ({"model": "{}/net.py:make_net", "co_search": '{{"prune": {{"sparsity": [0.2, 0.4]}}}}'}, "needs use"),

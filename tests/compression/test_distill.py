@@ -50,7 +50,7 @@ ORDER = ["stem", "c1", "c2", "c3", "hidden"]
 class Given:
     """A training that has a teacher and images, and fits nothing."""
 
-    seed, epochs, calibration = 0, 1, IMAGES
+    seed, epochs, calibration, gives_logits = 0, 1, IMAGES, True
 
     def __init__(self, teacher: nn.Module) -> None:
         self._teacher = Network(teacher)

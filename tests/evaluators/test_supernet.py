@@ -22,6 +22,7 @@ from slimsearch.evaluators.datasets import Dataset, Split, load_dataset
 from slimsearch.evaluators.supernet import training
 from slimsearch.evaluators.supernet.supernet import SharedWeights, Supernet, calibration_images, recalibrate
 from slimsearch.evaluators.supernet.training import SAMPLINGS, PathSampler, train_supernet
+from slimsearch.evaluators.tasks import Classification
 from slimsearch.evaluators.training.network_training import OnEpoch, validate
 from slimsearch.search_spaces import Candidate, ModelSpace, NniSpace
 from tests.conftest import SPACES, TINY, VARIOUS
@@ -426,7 +427,7 @@ def test_candidates_inherit_and_are_scored_by_their_file(
         found.append(outcome.metrics)
     assert epochs == [0, 0, 0, 0]  # for each: size and MACs, then latency
     assert found[0]["val_accuracy"] == found[1]["val_accuracy"]
-    data = Dataset.load(digits_directory)
+    data = Dataset.load(digits_directory, Classification())
     subnet = trained.subnet({"width": 16}, calibration_images(data)).train()
     expected = validate(subnet, data, SETTINGS, Meter(), torch.contiguous_format)
     assert found[0]["val_accuracy"] == pytest.approx(expected["val_accuracy"], abs=1e-9)

@@ -68,7 +68,7 @@ def test_a_pickle_in_place_of_what_a_run_is_read_from(a_run: Path, name: str, ma
 NO_NEED = (
     "top_models.json", "pareto.csv", "report.html", "driver", "study.journal.torn", "supernet/weights.safetensors",
     "supernet/supernet.json", "supernet/training.pt", "supernet/architectures.json", ".scratch/data/dataset.json",
-    ".scratch/data/train_images.npy", "trials/00000/network.json", "trials/00000/weights.safetensors",
+    ".scratch/data/train_inputs.npy", "trials/00000/network.json", "trials/00000/weights.safetensors",
     "trials/00000/training.pt", "trials/00002/packed.bin",
 )  # fmt: skip
 
@@ -154,11 +154,11 @@ def test_the_files_that_python_reads(small_run: Path, digits: Dataset, mark: Pat
     with pytest.raises(SlimsearchError, match="cannot read"):
         slimsearch.load_network(a_run, model)
     digits.save(tmp_path / "data")
-    for name in ("train_images.npy", "validation_labels.npy", "dataset.json"):
+    for name in ("train_inputs.npy", "validation_targets.npy", "dataset.json"):
         np.save(tmp_path / "data" / "bomb.npy", np.array([Bomb(mark)], dtype=object), allow_pickle=True)
         shutil.move(tmp_path / "data" / "bomb.npy", tmp_path / "data" / name)
         with pytest.raises(SlimsearchError):
-            Dataset.load(tmp_path / "data")
+            Dataset.load(tmp_path / "data", digits.task)
     assert not mark.exists()
 
 

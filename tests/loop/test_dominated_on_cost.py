@@ -31,7 +31,7 @@ COSTS = {"latency_ms": 0.5, "size_kib": 50.0}
 
 def test_dominated_by_what_its_architecture_could_reach_at_best() -> None:
     said = dominated_on_cost(RANKING, PRUNED, COSTS, [PARENT, BETTER])
-    assert said == "dominated by trial 1 even at 96.38% accuracy: its architecture has had 95.00%"
+    assert said == "dominated by trial 1 even at 96.38%: its architecture has had 95.00%"
 
 
 @pytest.mark.parametrize(
