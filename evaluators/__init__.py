@@ -22,7 +22,9 @@ from slimsearch.evaluators.network_evaluator import (
     Given,
     NetworkEvaluator,
     UserMetric,
+    load_arrays,
     load_examples,
+    save_arrays,
 )
 from slimsearch.evaluators.network_pipeline import LatencySettings, NetworkPipeline
 from slimsearch.evaluators.objective import (
@@ -91,12 +93,12 @@ __all__ = [
     "hypervolumes",
     "judge",
     "leading_metric",
-    "load_examples",
+    "load_arrays", "load_examples",
     "measure_latency",
     "precision_for",
     "processor",
     "runtime_version",
-    "scores",
+    "save_arrays", "scores",
     "select",
     "significantly_different",
     "size_kib",

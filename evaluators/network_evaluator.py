@@ -13,7 +13,7 @@ import numpy as np
 
 from slimsearch import compression
 from slimsearch.compression import Network
-from slimsearch.errors import SlimsearchError, described
+from slimsearch.errors import SlimsearchError, described, first_line
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.deployed.deployed_model import DeployedModel, check_parity, size_kib
 from slimsearch.evaluators.deployed.statistics import scores
@@ -41,6 +41,8 @@ _MIN_PATIENCE, _MAX_PATIENCE = 0.1, 10.0
 _PATIENCE_PER_SECOND = 0.1  # of training
 
 _PRUNED = {"share": "removed", "asked": "asked"}
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 UserMetric = Callable[[Path, Dataset], float]
 """A user's metric: a function of the exported file and the data set (without test split) that returns a number."""
@@ -368,7 +370,7 @@ def _patience(seconds: float) -> float:
     return min(_MAX_PATIENCE, _MIN_PATIENCE + _PATIENCE_PER_SECOND * seconds)
 
 
-def load_examples(directory: Path) -> np.ndarray[Any, np.dtype[Any]]:
+def load_examples(directory: Path) -> Array:
     """What the leading metric of a trial's file on the validation split is computed from, see `LearningTask.examples`.
 
     (N, K); (N, 1) bool for a classification: whether each example is right.
@@ -376,21 +378,37 @@ def load_examples(directory: Path) -> np.ndarray[Any, np.dtype[Any]]:
     Raises:
         SlimsearchError: the file of predictions is missing or damaged.
     """
+    found = load_arrays(directory / PREDICTIONS)
+    if "examples" in found:
+        return found["examples"]
+    if "right" in found:  # of older runs
+        return found["right"].astype(np.bool_)[:, None]
+    raise SlimsearchError(f"the predictions in '{directory}' are those of another kind of trial")
+
+
+def _save_examples(examples: Array, path: Path) -> None:
+    of_booleans = examples.shape[1] == 1 and np.isin(examples, (0, 1)).all()
+    save_arrays({"examples": examples.astype(np.bool_ if of_booleans else np.float32)}, path)
+
+
+def load_arrays(path: Path) -> dict[str, Array]:
+    """The arrays in a file of `save_arrays`, by name.
+
+    Raises:
+        SlimsearchError: the file is missing or damaged.
+    """
     from safetensors.numpy import load_file
 
     try:
-        found = load_file(directory / PREDICTIONS)
-        examples: np.ndarray[Any, np.dtype[Any]] = (
-            found["examples"] if "examples" in found else found["right"].astype(np.bool_)[:, None]  # of older runs
-        )
-        return examples
+        found: dict[str, Array] = load_file(path)
+        return found
     except Exception as error:  # safetensors and the file system raise many kinds
-        raise SlimsearchError(f"cannot read the predictions in '{directory}': {error}") from error
+        raise SlimsearchError(f"cannot read the predictions in '{path}': {first_line(error)}") from error
 
 
-def _save_examples(examples: np.ndarray[Any, np.dtype[Any]], path: Path) -> None:
+def save_arrays(arrays: Mapping[str, Array], path: Path) -> None:
+    """Write arrays to a safetensors file, atomically."""
     from safetensors.numpy import save_file
 
-    of_booleans = examples.shape[1] == 1 and np.isin(examples, (0, 1)).all()
     with atomic(path) as temporary:
-        save_file({"examples": examples.astype(np.bool_ if of_booleans else np.float32)}, temporary)
+        save_file(dict(arrays), temporary)

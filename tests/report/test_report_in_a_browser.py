@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import slimsearch
 from slimsearch.report.report_files import rewrite_reports
 from tests.conftest import ROOT, environment
 from tests.report.test_report_page import GOLDEN, data_of, ten_thousand
@@ -249,3 +250,23 @@ def test_ten_thousand_trials_can_be_looked_at(page: Any, tmp_path: Path) -> None
     settle(page, page.locator("#scatter .point.front").last)
     page.locator("#scatter .point.front").last.hover()
     assert page.locator("#tip").is_visible()
+
+
+def test_pages_of_other_tasks(page: Any, tmp_path: Path) -> None:
+    from sklearn.datasets import load_diabetes, load_digits
+
+    images = load_digits().images / 16
+    given = {
+        "regression": ("mlp", load_diabetes(return_X_y=True)),
+        "segmentation": ("unet_small", (images, images > 0.5)),
+    }
+    for task, (space, (x, y)) in given.items():
+        targets = y.astype(int) if task == "segmentation" else y
+        run = tmp_path / task
+        slimsearch.search(space, (x, targets), task=task, trials=1, epochs=1, compress="none", run_dir=run, show=False)
+        page.goto((run / "report.html").as_uri())
+        found = page.locator("svg.scatter circle" if task == "regression" else "img.masks")
+        found.first.wait_for()
+        assert found.count() == (67 if task == "regression" else 1)
+        assert page.locator("#curves-title").inner_text().startswith("Validation")
+        assert "accuracy" not in page.locator("#curves-title").inner_text()

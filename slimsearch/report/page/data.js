@@ -54,8 +54,8 @@ const LABELS = {
 const MAIN = [leading, tested, "latency_ms", "size_kib", "params", "macs"];
 // Metrics shown of a trial: the objectives, and those of every exported file.
 const TOLD = [...objectives.map(one => one.metric).filter(name => !MAIN.includes(name)), ...MAIN];
-const words = name => name.replace(/^(val|test)_/, (_, split) => split === "val" ? "Validation " : "Test ").replaceAll("_", " ");
-const label = name => LABELS[name] || (name === leading || name === tested ? words(name) : name);
+const metricWords = name => name.replace(/^(val|test)_/, (_, split) => split === "val" ? "Validation " : "Test ").replaceAll("_", " ");
+const label = name => LABELS[name] || (name === leading || name === tested ? metricWords(name) : name);
 const isAccuracy = name => /accuracy$/.test(name);
 const isCost = name => /(_ms|_kib|_seconds)$|^(params|macs|flops)$/.test(name);
 const sense = name => {

@@ -113,6 +113,17 @@ const matrixView = (host, one, width) => {
   host.replaceChildren(el("div", {class: "sideways"}, svg));
 };
 
+const scatterView = (host, one, width) => {
+  const size = Math.min(width, 420), box = {left: 64, right: 14, top: 26, bottom: 46}, all = one.scatter.flat();
+  const x = makeScale("linear", leading, all, box.left, size - box.right, {gap: 52}), y = makeScale("linear", leading, all, size - box.bottom, box.top, {gap: 28});
+  const svg = draw("svg", {width: size, height: size, viewBox: `0 0 ${size} ${size}`, role: "img", class: "scatter",
+    "aria-label": `Predicted against true value of ${plural(one.scatter.length, "test example")} of trial ${one.trial}.`});
+  const low = Math.min(...all), high = Math.max(...all);
+  svg.append(frame(size, size, box, x, y, {x: ["true"], y: ["predicted"]}), draw("line", {class: "axis", x1: x.at(low), y1: y.at(low), x2: x.at(high), y2: y.at(high), "stroke-dasharray": "4 4"}));
+  for (const [truth, taken] of one.scatter) svg.append(draw("circle", {class: "point", cx: x.at(truth).toFixed(1), cy: y.at(taken).toFixed(1), r: 2.5}));
+  host.replaceChildren(svg);
+};
+
 const confusedView = (host, one) => {
   const found = one.confusion;
   host.replaceChildren(el("p", {class: "note"}, `The most confused pairs of ${thousands(found.classes)} classes.`),
@@ -184,9 +195,11 @@ for (const one of finalists) {
       el("div", {class: "part-stack"},
         part("Numbers", null, numbersView(one, trial)),
         one.confusion || trial.kind === "compression" || one.path.length ? part("Stages", one.path.length > 1 ? "Metrics after each stage, with the change from the previous step." : null, stagesView(one, trial)) : null),
-      one.confusion ? part("Confusion on the test split", `${thousands(one.confusion.wrong)} of ${thousands(one.confusion.images)} images wrong. ${one.confusion.whole ? "Rows: true class, with the share classified correctly. Darker cells: a larger share of the row." : ""}`, matrix) : metric(trial, "test_accuracy") !== null ? part("Confusion on the test split", "Not recorded by the version of Slimsearch that ran this search.") : null,
+      one.confusion ? part("Confusion on the test split", `${thousands(one.confusion.wrong)} of ${thousands(one.confusion.images)} images wrong. ${one.confusion.whole ? "Rows: true class, with the share classified correctly. Darker cells: a larger share of the row." : ""}`, matrix) : one.scatter ? part("Predictions on the test split", `${(data.dataset.classes ? JSON.parse(data.dataset.classes) : ["Values"])[0]}: predicted against true; on the line, both are equal.`, matrix)
+        : one.masks ? part("Masks on the test split", "Of some test images: the image, its true mask, and the predicted mask.", el("img", {src: one.masks, class: "masks", alt: "Images, true masks and predicted masks"})) : metric(trial, "test_accuracy") !== null ? part("Confusion on the test split", "Not recorded by the version of Slimsearch that ran this search.") : null,
     ].filter(Boolean));
     if (one.layers) layerView(layers, one);
+    if (one.scatter) chart(matrix, (host, width) => scatterView(host, one, width));
     if (one.confusion && one.confusion.whole) chart(matrix, (host, width) => matrixView(host, one, width)); else if (one.confusion) confusedView(matrix, one);
     inside.append(el("p", {class: "note links"}, el("button", {type: "button", class: "link", click: () => { if (selected !== trial.number) select(trial.number); }}, "Select in all charts"),
       trial.artifact ? [" · ", fileLink(trial.artifact, trial.artifact)] : null));

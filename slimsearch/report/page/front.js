@@ -21,7 +21,7 @@ const setAxis = (which, name) => {
 const kindOf = one => !one.log ? "linear" : isAccuracy(one.name) ? "error" : "log";
 
 // Members of the front that are not dominated on the two axes shown.
-const leading = points => {
+const notDominated = points => {
   const [dx, dy] = [sense(axis.x.name), sense(axis.y.name)];
   if (!dx || !dy || axis.x.name === axis.y.name) return [];
   const sorted = points.filter(one => one.trial.on_front)
@@ -93,7 +93,7 @@ const renderScatter = (host, width) => {
     .map(one => ({...one, px: x.at(one.x), py: y.at(one.y)}));
   const away = shown.length - placed.length;
   byId("outside").textContent = away ? `${plural(away, "trial lies", "trials lie")} outside this view.` : "";
-  const lead = leading(placed);
+  const lead = notDominated(placed);
   if (lead.length > 1) {
     const path = [[lead[0].px, lead[0].py]];
     for (let i = 1; i < lead.length; i++) {

@@ -18,7 +18,7 @@
     fact("Space", data.space),
     fact("Data set", dataset.name,
       sizes.map(name => `${thousands(dataset[name])} ${name}`).join(", "),
-      [list(dataset.input_shape).length ? `input ${list(dataset.input_shape).join(" × ")}` : "", classes ? plural(classes, "class", "classes") : ""].filter(Boolean).join(", "),
+      [list(dataset.input_shape).length ? `input ${list(dataset.input_shape).join(" × ")}` : "", classes ? (/regression/.test(dataset.task || "") ? plural(classes, "target") : plural(classes, "class", "classes")) : ""].filter(Boolean).join(", "),
       ...list(dataset.notes).map(String)),
     fact("Strategy", data.strategy, data.sampler ? `sampler ${data.sampler}` : ""),
     fact("Seed", data.seed),

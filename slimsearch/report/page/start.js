@@ -10,6 +10,8 @@ if (!withCurve.length && trials.some(trial => trial.state === "complete")) {
 }
 const redrawAlong = [chart("volume", renderVolume), chart("best", renderBest)];
 const redrawCurves = byId("curves") ? chart("curves", renderCurves) : () => {};
+byId("curves-title").textContent = `${label(leading)} by epoch`;
+if (!isAccuracy(leading)) stretch.parentElement.hidden = true;
 if (!withLeading) { stretch.parentElement.remove(); byId("about").textContent = "The metrics are those that the run's evaluator returned."; }
 chart("timeline", renderTimeline);
 stretch.addEventListener("change", () => { redrawAlong[1](); redrawCurves(); });

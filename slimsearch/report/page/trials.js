@@ -66,7 +66,7 @@ const renderRows = () => {
   });
   byId("rows").replaceChildren(...(shown.length ? shown.map(trial => rowOf.get(trial.number))
     : [el("tr", {}, el("td", {class: "empty", colspan: columns.length}, ranges.size ? "No trial is within the selected ranges." : only.checked ? "No finalists yet." : "No trial has started yet."))]));
-  byId("shown").textContent = `${shown.length < trials.length ? `${shown.length} of ` : ""}${plural(trials.length, "trial")}${ranges.size ? ", within the ranges selected in the parallel coordinates" : ""}.${withLeading ? " Accuracy is of the exported file on the validation split (val) and, for finalists, on the test split." : ""}`;
+  byId("shown").textContent = `${shown.length < trials.length ? `${shown.length} of ` : ""}${plural(trials.length, "trial")}${ranges.size ? ", within the ranges selected in the parallel coordinates" : ""}.${withLeading ? " Metrics are those of the exported file on the validation split (val) and, for finalists, on the test split." : ""}`;
 };
 only.addEventListener("change", renderRows);
 onRanges.push(renderRows);
