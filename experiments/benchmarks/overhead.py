@@ -54,7 +54,7 @@ _OBJECTIVES = (
     Objective("params", "minimize"),
     Objective("latency_ms", "minimize"),
 )
-_SHAPES = {"lenet": (1, 28, 28), "mnist_cnn": (1, 28, 28)}
+_SHAPES = {"lenet": (1, 28, 28), "mnist_cnn": (1, 28, 28), "mlp": (30,), "signal_cnn": (3, 128)}
 _PROPOSALS = 15
 # Seconds after which longer histories and further proposals are left out.
 _PATIENCE = 10.0
