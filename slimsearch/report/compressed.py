@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import wilson
+from slimsearch.evaluators import Objective, leading_metric, wilson
 from slimsearch.record.lineage import compression_lineage
 from slimsearch.record.trial import COMPLETE, COMPRESSION, FAILED, Result, Trial
 from slimsearch.report.networks import stored_network
@@ -97,7 +97,10 @@ class Compressed:
             (recipe_text(stage.recipe), stage.metrics, f"{'kept' if stage.kept else 'rejected'}: {stage.verdict}")
             for stage in self.stages
         ]
-        columns = metric_columns([metrics for _, metrics, _ in rows], ())
+        leading = leading_metric(self.before)
+        columns = metric_columns(
+            [metrics for _, metrics, _ in rows], () if leading is None else (Objective(leading, "maximize"),)
+        )
         table = Table()
         table.add_column("network", overflow="fold", min_width=12)
         for heading, _ in columns.values():
