@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     names = [*SIGNALS, *TABLES]
     parser.add_argument("--data", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="searches of each data set")
-    parser.add_argument("--trials", type=int, default=12, metavar="N", help="candidates of a search")
-    parser.add_argument("--epochs", type=int, default=60, metavar="N", help="epochs of each candidate")
+    parser.add_argument("--trials", type=int, default=10, metavar="N", help="candidates of a search")
+    parser.add_argument("--epochs", type=int, default=40, metavar="N", help="epochs of each candidate")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="worker processes; 0: one for each core")
     add_output(parser)
     return parser
@@ -64,8 +64,8 @@ def _run(options: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     if options.json is not None and options.json.is_file():
         rows = json.loads(options.json.read_text(encoding="utf-8"))
-    for name in options.data:
-        for seed in range(options.seeds):
+    for seed in range(options.seeds):
+        for name in options.data:
             if any((row["data"], row["seed"]) == (name, seed) for row in rows):
                 continue
             rows.append(_row(name, seed, options))
