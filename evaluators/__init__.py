@@ -1,7 +1,7 @@
 """Evaluators: data, training, and the accuracy, latency and size of the deployed file."""
 
-from slimsearch.evaluators.deployed.classifier import Classifier
 from slimsearch.evaluators.deployed.deployed_model import RUNTIMES, DeployedModel, runtime_version, size_kib
+from slimsearch.evaluators.deployed.predictor import Prediction, Predictor
 from slimsearch.evaluators.deployed.statistics import (
     PairedDrop,
     confusion,
@@ -59,7 +59,6 @@ __all__ = [
     "RUNTIMES",
     "Architectures",
     "Artifact",
-    "Classifier",
     "DeployedModel",
     "DryRunTraining",
     "Evaluator",
@@ -77,6 +76,8 @@ __all__ = [
     "Objective",
     "Outcome",
     "PairedDrop",
+    "Prediction",
+    "Predictor",
     "ReportEpoch",
     "StoppedEarly",
     "TableEvaluator",

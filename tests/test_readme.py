@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import shutil
@@ -165,6 +166,15 @@ data = slimsearch.load_dataset(load_diabetes(return_X_y=True), task="regression"
 print(slimsearch.score("runs/diabetes/trials/00000/model.onnx", data, data.{part})["r2"])
 """
         assert 0 < float(output(text, folder)) < 1
+
+
+def test_signals_in_a_file(folder: Path, run: Run) -> None:
+    output(FILES["my_signals.py"], folder)
+    done = run("--space", "signal_cnn", "--dataset", "activity.npz", *SMALL, "--compress", "none", "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    model = json.loads((folder / "run" / "top_models.json").read_text())[0]
+    done = run(folder / "run" / model["artifact"], "activity.npz", command="predict")
+    assert len(done.stdout.splitlines()) == 600, done.stderr
 
 
 def test_a_task_of_ones_own(folder: Path) -> None:

@@ -1,13 +1,17 @@
-"""Data sets: one named data set per file, image folders, and arrays."""
+"""Data sets: one named data set per file, image folders, files of arrays, and values from Python."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators.datasets._arrays import INPUT_KINDS, from_arrays
+from slimsearch.evaluators.datasets._array_files import is_array_file, read_array_file, read_inputs
+from slimsearch.evaluators.datasets._arrays import INPUT_KINDS, from_arrays, inputs_like
 from slimsearch.evaluators.datasets._dataset import WHITE, Dataset, Raw, Source, Split
 from slimsearch.evaluators.datasets._image_files import read_header, read_image
 from slimsearch.evaluators.datasets._image_folder import image_files, read_folder, skipped_files
@@ -16,23 +20,24 @@ from slimsearch.evaluators.tasks import Classification, LearningTask, load_task
 from slimsearch.names import built_in_names, load_class
 
 __all__ = [
-    "INPUT_KINDS", "WHITE", "Dataset", "Raw", "Source", "Split", "image_files", "load_dataset", "read_header",
-    "read_image", "sides", "skipped_files",
+    "INPUT_KINDS", "WHITE", "Dataset", "Raw", "Source", "Split", "image_files", "inputs_like", "load_dataset",
+    "read_header", "read_image", "read_inputs", "sides", "skipped_files",
 ]  # fmt: skip
 
 
 def load_dataset(
     data: Any, *, root: str | Path | None = None, download: bool = False,
     image_size: int | str | None = None, drop_duplicates: bool = False,
-    task: str | LearningTask = "classification", input_kind: str = "auto",
+    task: str | LearningTask = "classification", input_kind: str = "auto", groups: Any = None,
 ) -> Dataset:  # fmt: skip
     """Read, resize and split a data set.
 
     What was skipped, and examples that are in several splits, is reported in log lines of this package.
 
     Args:
-        data: a name, the path of an image folder, ``(inputs, targets)``, ``(inputs, targets, test_inputs,
-            test_targets)`` or a PyTorch data set of (input, target) pairs; see `from_arrays`.
+        data: a name, the path of an image folder, of an .npz file or of a folder of .npy files (see
+            `read_array_file`), or a value from Python: ``(inputs, targets)``, ``(inputs, targets, test_inputs,
+            test_targets)``, a PyTorch data set of (input, target) pairs, or a dict of splits; see `from_arrays`.
         root: folder of the files of a named data set.
         download: download missing files into `root`.
         image_size: pixels that images are resized to, the side of a square or "WIDTHxHEIGHT"; None: unchanged.
@@ -40,6 +45,7 @@ def load_dataset(
             examples and of each other.
         task: what is learned: a name, see `load_task`, or a task.
         input_kind: of arrays: "image", "signal", "table", or "auto", by shape and values.
+        groups: (N,) of the training examples: those of one group, such as a patient or a device, are in one split.
 
     Raises:
         SlimsearchError: the data set or task is unknown, cannot be read, or does not fit into memory.
@@ -48,12 +54,43 @@ def load_dataset(
     if input_kind not in INPUT_KINDS:
         raise SlimsearchError(f"input_kind '{input_kind}' is none of {', '.join(INPUT_KINDS)}")
     if not isinstance(data, str | Path):
-        raw, name = from_arrays(data, "arrays", learned, size, input_kind), "arrays"
+        name = "arrays"
+    elif (file := _array_file(data)) is not None:
+        (data, of_file), name = read_array_file(file), file.resolve().name
+        groups = of_file if groups is None else groups
     else:
         raw, name = _named(str(data), root, download, size)
         if not isinstance(learned, Classification):
             raise SlimsearchError(f"data set '{name}' has classes; --task {task} needs other targets")
-    return split(raw, name, learned, size, drop_duplicates=drop_duplicates)
+        return split(_grouped(raw, groups), name, learned, size, drop_duplicates=drop_duplicates)
+    raw = from_arrays(data, name, learned, size, input_kind)
+    return split(_grouped(raw, groups), name, learned, size, drop_duplicates=drop_duplicates)
+
+
+def _array_file(data: str | Path) -> Path | None:
+    """The path of a data set in NumPy files, or None."""
+    try:
+        path = Path(data).expanduser()
+        return path if str(data) and is_array_file(path) else None
+    except (OSError, ValueError, RuntimeError):  # too long, or of an unknown user
+        return None
+
+
+def _grouped(raw: Raw, groups: Any) -> Raw:
+    """`raw` with the groups of its training examples.
+
+    Raises:
+        SlimsearchError: there is not one for each training example.
+    """
+    if groups is None:
+        return raw
+    found = np.asarray(groups)
+    if found.shape != (len(raw.targets),) or found.dtype.kind not in "biufUS":
+        raise SlimsearchError(
+            f"groups are {found.dtype} of the shape {found.shape}; needed: numbers or texts ({len(raw.targets)},), one "
+            "per training example"
+        )
+    return replace(raw, groups=np.unique(found, return_inverse=True)[1])
 
 
 def sides(image_size: Any) -> tuple[int, int] | None:
@@ -82,5 +119,8 @@ def _named(name: str, root: str | Path | None, download: bool, size: tuple[int, 
     except (OSError, RuntimeError):  # too long, or of an unknown user
         is_folder = False
     if not is_folder:
-        raise SlimsearchError(f"unknown data set '{name}'; known: {', '.join(known)}, or the path of an image folder")
+        raise SlimsearchError(
+            f"unknown data set '{name}'; known: {', '.join(known)}, or the path of an image folder, an .npz file or a "
+            "folder of .npy files"
+        )
     return read_folder(folder, size), folder.resolve().name

@@ -7,6 +7,7 @@ import operator
 import reprlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,10 @@ _LABELS = frozenset(("label", "labels", "target", "targets", "class", "y", "outp
 _PIXELS = "needed: uint8, or floats in [0, 1]"
 _PAIR = "needed: an (input, target) pair, or a dict with an input and a target"
 _FORMS = "a data set is a name, a folder, a file, (inputs, targets), or a PyTorch data set of (input, target) pairs"
+_PARTS = {
+    "train": "training", "training": "training", "val": "validation", "valid": "validation",
+    "validation": "validation", "test": "test",
+}  # fmt: skip
 INPUT_KINDS = ("auto", "image", "signal", "table")
 
 
@@ -40,7 +45,8 @@ def from_arrays(
     Args:
         data: ``(inputs, targets)``, ``(inputs, targets, test_inputs, test_targets)``, or a sequence of ``(input,
             target)`` pairs or of dicts with an input and a target, such as a PyTorch data set. Further parts of an item
-            are skipped.
+            are skipped. For splits of the user: ``(train, test)`` or ``(train, validation, test)`` of PyTorch data
+            sets, or a dict with "train", and "validation" or "test", each a data set or ``(inputs, targets)``.
         name: of the data set, for messages.
         task: what is learned; reads the targets.
         image_size: (H, W) that the images of pairs are resized to; None if they have one size.
@@ -52,62 +58,160 @@ def from_arrays(
     Raises:
         SlimsearchError: `data` has another form, or raises an exception.
     """
+    parts = _parts(data)
+    given = {part: _whole(value) for part, value in parts.items()}
+    arrays = [one.inputs for one in given.values() if one is not None and not one.listed]
+    as_images = all(_are_images(values, input_kind) for values in arrays)
+    skipped: dict[str, None] = {}
+    splits = {}
+    for part, one in given.items():
+        if one is None:
+            splits[part] = _collected(*_pairs(parts[part], skipped), name, task, image_size, input_kind)
+        elif one.listed:
+            splits[part] = _collected(len(one.targets), one.item, name, task, image_size, input_kind)
+        else:
+            splits[part] = one.converted(name, input_kind, as_images=as_images)
     notes: tuple[str, ...] = ()
-    if isinstance(data, tuple | list) and len(data) in (2, 4):
-        splits = [_as_split(data[i], data[i + 1], name, task, image_size, input_kind) for i in range(0, len(data), 2)]
-    elif isinstance(data, Mapping | bytes) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
-        advice = "; pass its .dataset" if hasattr(data, "dataset") else ""
-        raise SlimsearchError(f"{_FORMS}, not {type(data).__name__}{advice}")
-    else:
-        skipped: dict[str, None] = {}
-
-        def pair(index: int) -> tuple[Any, Any]:
-            given, target, others = _pair(data[index], index)
-            skipped.update(dict.fromkeys(others))
-            return given, target
-
-        splits = [_collected(_length(data), pair, name, task, image_size, input_kind)]
-        if skipped:
-            notes = (f"of each item, an input and a target are read, and skipped: {escaped(', '.join(skipped))}",)
-            _log.warning("%s", notes[0])
-    shape = splits[0].inputs.shape
+    if skipped:
+        notes = (f"of each item, an input and a target are read, and skipped: {escaped(', '.join(skipped))}",)
+        _log.warning("%s", notes[0])
+    shape = splits["training"].inputs.shape
     if input_kind == "auto" and len(shape) == 3 and shape[1] == shape[2]:
         notes += (
             f"examples of {shape[1]}x{shape[2]} numbers outside of 0 to 1 are read as signals (channels, length); grey "
             "images are bytes, or floats in [0, 1]",
         )
         _log.warning("%s", notes[-1])
-    return read_targets(splits, task, _class_names(data), notes)
+    return read_targets(splits, task, _class_names(parts["training"]), notes)
 
 
 def read_targets(
-    splits: Sequence[Split], task: LearningTask, names: Sequence[str] = (), notes: tuple[str, ...] = (),
-    validation: int | None = None,
-) -> Raw:  # fmt: skip
-    """The splits of a source with their targets as `task` reads them.
+    splits: Mapping[str, Split], task: LearningTask, names: Sequence[str] = (), notes: tuple[str, ...] = ()
+) -> Raw:
+    """The splits of a source with their targets as `task` reads them; texts are names of classes.
 
     Args:
-        splits: training, and the others.
+        splits: "training", and "validation" and "test" where the source has them.
         task: what is learned.
         names: of the outputs, if the source has some.
         notes: lines about the reading.
-        validation: position of the validation split, if there is one; another one is the test split.
 
     Raises:
         SlimsearchError: the targets are none of the task.
     """
-    together = task.read(np.concatenate([split.targets for split in splits]), names)
-    ends = np.cumsum([len(split) for split in splits])[:-1]
-    read = [
-        Split(split.inputs, values)
-        for split, values in zip(splits, np.split(together.values, ends), strict=True)
-    ]  # fmt: skip
-    others = {("validation" if number == validation else "test"): read[number] for number in range(1, len(read))}
-    augmentation = "shift" if read[0].inputs.ndim == 4 and "shift" in task.augmentations else "none"
+    targets = np.concatenate([split.targets for split in splits.values()])
+    if isinstance(task, Classification) and targets.dtype.kind in "US":
+        classes, targets = np.unique(targets.astype(str), return_inverse=True)
+        names = tuple(classes.tolist())
+    together = task.read(targets, names)
+    ends = np.cumsum([len(split) for split in splits.values()])[:-1]
+    read = {
+        part: Split(split.inputs, values)
+        for (part, split), values in zip(splits.items(), np.split(together.values, ends), strict=True)
+    }  # fmt: skip
+    train = read["training"]
+    augmentation = "shift" if train.inputs.ndim == 4 and "shift" in task.augmentations else "none"
     return Raw(
-        read[0].inputs, read[0].targets, together.names, others.get("test"), augmentation, others.get("validation"),
+        train.inputs, train.targets, together.names, read.get("test"), augmentation, read.get("validation"),
         notes=notes,
     )  # fmt: skip
+
+
+def inputs_like(values: Array, shape: tuple[int, ...], *, as_bytes: bool) -> Array:
+    """New examples in the form in which those of a data set are stored.
+
+    Args:
+        values: (N, ...), of `shape` each, without the one channel of grey images and signals, or images with their
+            channels last.
+        shape: of one example, such as (C, H, W).
+        as_bytes: whether the examples of the data set are bytes.
+
+    Raises:
+        SlimsearchError: they have another shape, or are no numbers or no pixels.
+    """
+    if values.dtype.kind not in "buif":
+        raise SlimsearchError(f"inputs are {values.dtype}; needed: numbers")
+    found = values
+    if values.shape[1:] != shape and len(shape) > 1:
+        if shape[0] == 1 and values.shape[1:] == shape[1:]:
+            found = values[:, None]
+        elif len(shape) == 3 and values.shape[1:] == (*shape[1:], shape[0]):
+            found = values.transpose(0, 3, 1, 2)
+    if found.shape[1:] != shape:
+        raise SlimsearchError(f"inputs have the shape {values.shape}; the file takes (N, {', '.join(map(str, shape))})")
+    try:
+        return _as_bytes(found) if as_bytes else np.ascontiguousarray(found, dtype=np.float32)
+    except _Unsuitable as error:
+        raise SlimsearchError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A split as ``(inputs, targets)``.
+
+    Attributes:
+        inputs: an array, or a sequence of images.
+        targets: (N, ...).
+        listed: whether the inputs are a sequence of images, which may have several sizes.
+    """
+
+    inputs: Any
+    targets: Array
+    listed: bool
+
+    def item(self, index: int) -> tuple[Any, Any]:
+        """Input and target at a position."""
+        return self.inputs[index], self.targets[index]
+
+    def converted(self, name: str, input_kind: str, *, as_images: bool) -> Split:
+        """The split as it is stored, see `_converted`; of arrays only."""
+        values = self.inputs
+        copies = 0 if values.dtype == np.uint8 and values.flags.c_contiguous else 1
+        try:
+            with memory_for(name, len(values), values.shape[1:], copies):
+                return Split(_converted(values, input_kind, as_images=as_images), self.targets)
+        except _Unsuitable as error:
+            raise SlimsearchError(str(error)) from error
+
+
+def _parts(data: Any) -> dict[str, Any]:
+    """The value of each split: ``(inputs, targets)``, or a sequence of pairs."""
+    if isinstance(data, Mapping):
+        named = {_PARTS.get(key, key) if isinstance(key, str) else key: value for key, value in data.items()}
+        if "training" in named and len(named) == len(data) and set(named) <= set(_PARTS.values()):
+            return {part: named[part] for part in ("training", "validation", "test") if part in named}
+        listed = ", ".join(map(reprlib.repr, list(data)[:_LISTED]))
+        raise SlimsearchError(f"a dict of splits has the keys train, and validation or test; this one has {listed}")
+    if isinstance(data, tuple | list) and len(data) in (2, 3) and all(map(_is_data_set, data)):
+        names = ("training", "validation", "test") if len(data) == 3 else ("training", "test")
+        return dict(zip(names, data, strict=True))
+    if isinstance(data, tuple | list) and len(data) in (2, 4):
+        return {
+            part: (data[start], data[start + 1]) for part, start in (("training", 0), ("test", 2)) if start < len(data)
+        }
+    return {"training": data}
+
+
+def _is_data_set(value: Any) -> bool:
+    """Whether a value is a PyTorch data set or one like it, and no array, list or dict."""
+    return (
+        hasattr(value, "__getitem__") and hasattr(value, "__len__") and not hasattr(value, "__array__")
+        and not isinstance(value, Sequence | Mapping)
+    )  # fmt: skip
+
+
+def _pairs(data: Any, skipped: dict[str, None]) -> tuple[int, Callable[[int], tuple[Any, Any]]]:
+    """Number of the items of a split, and a function that reads one; adds what it leaves out to `skipped`."""
+    if isinstance(data, Mapping | bytes) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        advice = "; pass its .dataset" if hasattr(data, "dataset") else ""
+        raise SlimsearchError(f"{_FORMS}, not {type(data).__name__}{advice}")
+
+    def pair(index: int) -> tuple[Any, Any]:
+        given, target, others = _pair(data[index], index)
+        skipped.update(dict.fromkeys(others))
+        return given, target
+
+    return _length(data), pair
 
 
 def _class_names(data: Any) -> tuple[str, ...]:
@@ -175,7 +279,9 @@ def _collected(
                     f"item {odd} of the data set: the {what} has the shape {shapes[odd]}, that of item 0 {shapes[0]}"
                 )
         try:
-            found = np.stack(inputs) if as_images else _converted(np.stack(inputs), input_kind)
+            found = np.stack(inputs)
+            if not as_images:
+                found = _converted(found, input_kind, as_images=_are_images(found, input_kind))
         except _Unsuitable as error:
             raise SlimsearchError(str(error)) from error
     return Split(found, np.array(targets))
@@ -240,11 +346,13 @@ def _one_image(image: Any) -> Array:
     return _as_bytes(pixels)
 
 
-def _label(label: Any) -> int:
+def _label(label: Any) -> int | str:
+    if isinstance(label, str):
+        return label
     try:
         found = operator.index(label)
     except (Exception, SystemExit) as error:  # a class of the user's may raise anything
-        raise _Unsuitable(f"the label is {reprlib.repr(label)}; needed: a whole number from 0") from error
+        raise _Unsuitable(f"the label is {reprlib.repr(label)}; needed: a whole number from 0, or a name") from error
     if not 0 <= found < sys.maxsize:
         raise _Unsuitable(f"the label is {found}; needed: a whole number from 0")
     return found
@@ -280,35 +388,48 @@ def _numbers(value: Any) -> Array:
     return array if array.dtype == np.uint8 else array.astype(np.float32)
 
 
-def _as_split(
-    inputs: Any, targets: Any, name: str, task: LearningTask, image_size: tuple[int, int] | None, input_kind: str
-) -> Split:
-    """A split of whole arrays; of sequences of images, which may have several sizes, see `_collected`."""
+def _whole(value: Any) -> _Whole | None:
+    """A split given as ``(inputs, targets)``; None if it is given item by item.
+
+    Raises:
+        SlimsearchError: they are no arrays, or of different length.
+    """
+    if not (isinstance(value, tuple | list) and len(value) == 2):
+        return None
+    inputs, targets = value
     try:
         found = _array(targets)
-        one_by_one = (
+        listed = (
             isinstance(inputs, Sequence) and len(inputs) > 0 and (_is_pil(inputs[0]) or hasattr(inputs[0], "shape"))
         )
-        values: Array = np.empty(0) if one_by_one else _array(inputs)
+        values = inputs if listed else _array(inputs)
     except (Exception, SystemExit) as error:  # of a user's class
         raise SlimsearchError(f"inputs or targets are not an array: {first_line(error)}; {_FORMS}") from error
-    count = len(inputs) if one_by_one else values.shape[0] if values.ndim else 0
-    if not one_by_one and values.dtype == object:
+    count = len(values) if listed or values.ndim else 0
+    if not listed and values.dtype == object:
         raise SlimsearchError(f"inputs are of type {type(inputs).__name__}, not an array; {_FORMS}")
     if found.ndim == 0 or len(found) != count or count == 0:
         raise SlimsearchError(f"targets are {found.dtype} of the shape {found.shape}; needed: {count}, one per example")
-    if one_by_one:
-        return _collected(count, lambda index: (inputs[index], found[index]), name, task, image_size, input_kind)
-    try:
-        copies = 0 if values.dtype == np.uint8 and values.flags.c_contiguous else 1
-        with memory_for(name, count, values.shape[1:], copies):
-            return Split(_converted(values, input_kind), found)
-    except _Unsuitable as error:
-        raise SlimsearchError(str(error)) from error
+    return _Whole(values, found, listed)
 
 
-def _converted(values: Array, input_kind: str) -> Array:
-    """Inputs (N, ...) of any kind as they are stored: images of 1 or 3 channels as bytes, channels first."""
+def _are_images(values: Array, input_kind: str) -> bool:
+    """Whether inputs (N, ...) are stored as images of bytes."""
+    if input_kind not in ("auto", "image") or values.ndim not in (3, 4) or values.dtype.kind not in "buif":
+        return False
+    shape = values.shape
+    channels = 1 if values.ndim == 3 else shape[3] if _channels_last(shape) else shape[1]
+    return 0 not in shape and channels in (1, 3) and (input_kind == "image" or _in_range(values))
+
+
+def _converted(values: Array, input_kind: str, *, as_images: bool) -> Array:
+    """Inputs (N, ...) of any kind as they are stored: images of 1 or 3 channels as bytes, channels first.
+
+    Args:
+        values: the inputs.
+        input_kind: see `from_arrays`.
+        as_images: see `_are_images`.
+    """
     dimensions = {"image": (3, 4), "signal": (2, 3), "table": (2,)}.get(input_kind)
     if values.dtype.kind not in "buif":
         raise _Unsuitable(f"inputs are {values.dtype}; needed: numbers")
@@ -317,14 +438,12 @@ def _converted(values: Array, input_kind: str) -> Array:
             f"inputs have the shape {values.shape}; needed: images (N, H, W), (N, C, H, W) or (N, H, W, C), signals "
             "(N, C, L), tables (N, F), or other examples (N, C, ...)"
         )
-    if input_kind == "signal":
-        values = values[:, None] if values.ndim == 2 else values
-    elif values.ndim == 4:
+    if values.ndim == 4:
         values = values.transpose(0, 3, 1, 2) if _channels_last(values.shape) else values
-        if values.shape[1] in (1, 3) and (input_kind == "image" or _in_range(values)):
-            return _as_bytes(values)
-    elif values.ndim == 3 and (input_kind == "image" or _in_range(values)):
-        return _as_bytes(values[:, None])
+    elif (values.ndim == 3 and as_images) or (values.ndim == 2 and input_kind == "signal"):
+        values = values[:, None]
+    if as_images:
+        return _as_bytes(values)
     if values.dtype == np.uint8 and values.ndim > 2:
         return np.ascontiguousarray(values)
     return np.ascontiguousarray(values, dtype=np.float32)

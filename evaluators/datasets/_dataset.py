@@ -54,6 +54,7 @@ class Raw:
         augmentation: "none", "shift" or "shift-flip", as far as it keeps the targets valid.
         white: value of white in image files with more than 8 bits.
         notes: one line for everything that was skipped or assumed while reading.
+        groups: (N,) int64, the group of each training example; those of one are in one split. None: no groups.
     """
 
     inputs: Array
@@ -64,6 +65,7 @@ class Raw:
     validation: Split | None = None
     white: int = WHITE
     notes: tuple[str, ...] = ()
+    groups: Array | None = None
 
 
 class Source(Protocol):

@@ -1,9 +1,10 @@
-"""The three splits of a data set: stratified, the same for every run, without copies of an example in two of them."""
+"""The three splits of a data set: stratified, the same for every run, each example and each group in one of them."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -54,13 +55,17 @@ def split(
     notes: list[str] = []
     if drop_duplicates:
         before = sum(map(len, filter(None, (train, validation))))
-        train, validation = _without_duplicates(train, validation, test)
+        kept, validation = _without_duplicates(train, validation, test)
+        train, groups = _subset(train, kept), None if raw.groups is None else raw.groups[kept]
+        raw = replace(raw, groups=groups)
         if dropped := before - sum(map(len, filter(None, (train, validation)))):
             notes.append(f"{dropped:,} duplicates dropped")
     copies = 1 if validation is None or test is None else 0
     with memory_for(name, len(train), train.inputs.shape[1:], copies * train.inputs.itemsize):
         found = _split(raw, name, task, train, validation, test)
         assert found.test is not None
+        if raw.groups is not None:
+            notes += _missing_classes(found, name)
         copied = _copies({"training": found.train, "validation": found.validation, "test": found.test})
     notes += [copied] if copied is not None else []
     for note in notes:
@@ -73,7 +78,11 @@ def _split(
 ) -> Dataset:
     missing = [part for part, given in (("validation", validation), ("test", test)) if given is None]
     share = _OF_ALL if len(missing) == 2 else _OF_TRAIN
-    train, *held_out = _held_out(train, _Strata(task, train.targets, raw.classes), name, share, len(missing))
+    strata = _Strata(task, train.targets, raw.classes)
+    if raw.groups is None or not missing:
+        train, *held_out = _held_out(train, strata, name, share, len(missing))
+    else:
+        train, *held_out = _held_out_groups(train, raw.groups, strata.numbers, name, share, len(missing))
     parts = {"training": train, "validation": validation, "test": test, **dict(zip(missing, held_out, strict=True))}
     train, validation, test = (part for part in parts.values() if part is not None)
     mean, std = _statistics(train.inputs)
@@ -136,23 +145,69 @@ def _kind(inputs: Array) -> str:
     return "images" if inputs.ndim == 4 else "examples"
 
 
-def _without_duplicates(train: Split, validation: Split | None, test: Split | None) -> tuple[Split, Split | None]:
-    """Training and validation images without those of the later splits, and one copy of each."""
+def _without_duplicates(train: Split, validation: Split | None, test: Split | None) -> tuple[Array, Split | None]:
+    """Indices of the training examples, and the validation examples, without those of later splits and one of each."""
     taken = set() if test is None else set(_keys(test.inputs))
-    kept: list[Split | None] = []
-    for part in (validation, train):
-        if part is None:
-            kept.append(None)
-            continue
+
+    def kept(part: Split) -> Array:
         chosen = []
         for index, key in enumerate(_keys(part.inputs)):
             if key not in taken:
                 taken.add(key)
                 chosen.append(index)
-        kept.append(_subset(part, np.array(chosen, dtype=np.int64)))
-    first, second = kept
-    assert second is not None
-    return second, first
+        return np.array(chosen, dtype=np.int64)
+
+    validation = None if validation is None else _subset(validation, kept(validation))
+    return kept(train), validation
+
+
+def _held_out_groups(train: Split, groups: Array, strata: Array, name: str, fraction: float, count: int) -> list[Split]:
+    """As `_held_out`, with all examples of a group, and copies of an example, in one part.
+
+    Strata have about equal shares, as far as the groups allow that (scikit-learn's StratifiedGroupKFold).
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    copies = np.unique(_keys(train.inputs), return_inverse=True)[1]
+    nodes = int(groups.max()) + 1
+    edges = coo_array((np.ones(len(groups)), (groups, copies + nodes)), shape=[nodes + int(copies.max()) + 1] * 2)
+    found = connected_components(edges, directed=False)[1][groups]
+    _, first, together = np.unique(found, return_index=True, return_inverse=True)
+    together = np.argsort(np.argsort(first))[together]  # numbered in order, whatever the groups are called
+    total = len(first)
+    if total <= count:
+        raise SlimsearchError(
+            f"data set '{name}' has {total} groups without common examples; at least {count + 1} are needed"
+        )
+    folds = max(count + 1, min(round(1 / fraction), total, int(np.bincount(strata).max())))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=_SPLIT_SEED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about strata with fewer examples than folds
+        parts = np.zeros(len(train), dtype=np.int64)
+        for number, (_, members) in zip(range(1, count + 1), splitter.split(strata, strata, together), strict=False):
+            parts[members] = number
+    return [_subset(train, np.flatnonzero(parts == number)) for number in range(count + 1)]
+
+
+def _missing_classes(data: Dataset, name: str) -> list[str]:
+    """A line for each split that has no example of some classes, as all groups with them are in another split.
+
+    Raises:
+        SlimsearchError: it is the training split.
+    """
+    if not isinstance(data.task, Classification):
+        return []
+    lines = []
+    for part, examples in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+        there = set() if examples is None else set(examples.targets.tolist())
+        if missing := [one for label, one in enumerate(data.classes) if label not in there]:
+            what = "class" if len(missing) == 1 else "classes"
+            lines.append(f"no {part} example has the {what} {', '.join(missing)}: too few groups have such examples")
+            if part == "training":
+                raise SlimsearchError(f"data set '{name}': {lines[-1]}")
+    return lines
 
 
 def _held_out(train: Split, strata: _Strata, name: str, fraction: float, count: int) -> list[Split]:

@@ -7,7 +7,15 @@ from pathlib import Path
 from slimsearch.compression import Recipe
 from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.names import built_in_names, check_name
-from slimsearch.options.configuration import EXPORTED, FROM_PYTHON, TORCHVISION, Configuration, ModelKind, run_and_trial
+from slimsearch.options.configuration import (
+    DATA_FILES,
+    EXPORTED,
+    FROM_PYTHON,
+    TORCHVISION,
+    Configuration,
+    ModelKind,
+    run_and_trial,
+)
 from slimsearch.options.recipe_choices import TRAINING, read_choices
 
 _DATASETS = "slimsearch.evaluators.datasets"
@@ -77,9 +85,13 @@ def _check_data(name: str) -> None:
     if name in known or name == FROM_PYTHON:
         return
     try:
-        found = Path(name).expanduser().is_dir()
+        path = Path(name).expanduser()
+        found = path.is_dir() or (path.is_file() and path.suffix.lower() in DATA_FILES)
     except (OSError, ValueError, RuntimeError):
         found = False
     if not found:
         similar, listed = did_you_mean(name, known), ", ".join(known)
-        raise SlimsearchError(f"unknown data set '{name}'; known: {listed}, or the path of an image folder{similar}")
+        raise SlimsearchError(
+            f"unknown data set '{name}'; known: {listed}, or the path of an image folder or of a file "
+            f"({', '.join(DATA_FILES)}){similar}"
+        )

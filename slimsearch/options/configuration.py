@@ -41,6 +41,8 @@ CHOICES, SPACE_OBJECT = "choices", "space"
 """Names of spaces passed from Python that are not classes."""
 TORCHVISION, TIMM, EXPORTED = "torchvision:", "timm:", ".pt2"
 """Prefixes of the names of torchvision's and timm's models, and the suffix of programs of torch.export."""
+DATA_FILES = (".npz",)
+"""Endings of the files of data sets."""
 
 FINE_TUNING: dict[str, Any] = {"learning_rate": 1e-3, "normalise": "none"}
 """Defaults for a network that is trained already: small steps, and no layers are inserted."""
@@ -64,8 +66,10 @@ def _code_of_metrics(text: str) -> str:
     return ",".join(f"{name}{equals}{absolute_code(location.strip())}" for name, equals, location in pairs)
 
 
-def _folder_or_name(text: str) -> str:
-    return _path(text) if ("/" in text or "\\" in text) and Path(text).expanduser().is_dir() else text
+def _data(text: str) -> str:
+    is_file = text.lower().endswith(DATA_FILES) and Path(text).expanduser().is_file()
+    is_folder = ("/" in text or "\\" in text) and Path(text).expanduser().is_dir()
+    return _path(text) if is_file or is_folder else text
 
 
 def _file_or_torchvision(text: str) -> str:
@@ -149,7 +153,7 @@ class Configuration:
     )
     model: str | None = _option(None, "in place of --space: a trained network, see slimsearch compress", _model)
     elastic: bool = _option(False, "of --model: also search how many channels and blocks of the network remain")
-    dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder", _folder_or_name)
+    dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder or of an .npz file", _data)
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
     download: bool = _option(False, "fetch the data set into --data-root if it is not there")
     image_size: str | None = _option(None, "resize every image: pixels of a square's side, or WIDTHxHEIGHT")

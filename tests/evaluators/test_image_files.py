@@ -19,7 +19,7 @@ from torch import nn
 
 import slimsearch
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Classifier, DeployedModel
+from slimsearch.evaluators import DeployedModel, Predictor
 from slimsearch.evaluators.datasets import load_dataset, read_header, read_image
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -275,7 +275,7 @@ def test_predict_reads_images_as_the_data_set_does(make: Callable[[int], Image.I
     network = nn.Sequential(nn.Flatten(), nn.Linear(64 * data.input_shape[0], 2))
     file = slimsearch.export(network, tmp_path / "model.onnx", data)
     files = sorted(folder.rglob("*.png"))
-    named = [next(iter(prediction.shares)) for prediction in Classifier(file).predict(files)]
+    named = [next(iter(prediction.values)) for prediction in Predictor(file).images(files)]
     expected = {}
     for split in (data.train, data.validation, data.test):
         assert split is not None
@@ -291,7 +291,7 @@ def test_predict_refuses_values_above_the_white_of_its_data_set(tmp_path: Path) 
     data = load_dataset(folder_of(tmp_path, twelve_bits))
     file = slimsearch.export(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), tmp_path / "model.onnx", data)
     Image.fromarray(np.full((8, 8), 60000, np.uint16)).save(tmp_path / "bright.png")
-    (prediction,) = Classifier(file).predict([tmp_path / "bright.png"])
+    (prediction,) = Predictor(file).images([tmp_path / "bright.png"])
     assert prediction.error is not None
     assert "4095" in prediction.error
 
