@@ -1,6 +1,6 @@
 """Evaluators: data, training, and the accuracy, latency and size of the deployed file."""
 
-from slimsearch.evaluators.deployed.deployed_model import RUNTIMES, DeployedModel, runtime_version, size_kib
+from slimsearch.evaluators.deployed.deployed_model import RUNTIMES, DeployedModel, outputs_of, runtime_version, size_kib
 from slimsearch.evaluators.deployed.predictor import Prediction, Predictor
 from slimsearch.evaluators.deployed.statistics import (
     PairedDrop,
@@ -43,6 +43,7 @@ from slimsearch.evaluators.objective import (
 from slimsearch.evaluators.supernet.weight_sharing import WeightSharingEvaluator
 from slimsearch.evaluators.table_evaluator import TableEvaluator
 from slimsearch.evaluators.task import Artifact, Evaluator, Outcome, ReportEpoch, Task
+from slimsearch.evaluators.training.function_training import FunctionTraining
 from slimsearch.evaluators.training.hardware import device_for, precision_for, processor, use_one_thread
 from slimsearch.evaluators.training.network_training import (
     DryRunTraining,
@@ -63,6 +64,7 @@ __all__ = [
     "DryRunTraining",
     "Evaluator",
     "FunctionEvaluator",
+    "FunctionTraining",
     "Given",
     "Latency",
     "LatencyPredictor",
@@ -96,6 +98,7 @@ __all__ = [
     "leading_metric",
     "load_arrays", "load_examples",
     "measure_latency",
+    "outputs_of",
     "precision_for",
     "processor",
     "runtime_version",

@@ -15,13 +15,14 @@ from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError, described, first_line
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.evaluators.deployed.deployed_model import DeployedModel, check_parity, size_kib
+from slimsearch.evaluators.deployed.deployed_model import DeployedModel, check_parity, outputs_of, size_kib
 from slimsearch.evaluators.deployed.statistics import scores
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.network_pipeline import FileLatencies, LatencySettings, NetworkPipeline
 from slimsearch.evaluators.objective import finite_numbers
 from slimsearch.evaluators.task import Artifact, Outcome, ReportEpoch, Task
-from slimsearch.evaluators.tasks import Classification, LearningTask
+from slimsearch.evaluators.tasks import Classification, LearningTask, OwnScore
+from slimsearch.evaluators.training.function_training import Fit
 from slimsearch.evaluators.training.hardware import memory_errors
 from slimsearch.evaluators.training.network_training import NetworkTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.training.reuse import NetworkCache, copy_matching_weights
@@ -89,7 +90,8 @@ class NetworkEvaluator:
     Metrics:
 
     - those of the data set's task, such as ``val_accuracy``, of the exported file on ``val_images`` examples;
-      ``parity_error``, see `check_parity`;
+      ``parity_error``, see `check_parity`; with a score function, that of the network in PyTorch, such as
+      ``network_score``;
     - ``latency_ms`` and the others of `Latency.metrics`; ``latency_alone``: 1 if all other processes of Slimsearch
       paused during the measurement; ``latency_predicted``: 1 if it is predicted;
     - ``size_kib``, ``params``, ``macs``; ``packed_kib`` for networks with a packed form that no runtime executes, see
@@ -112,6 +114,7 @@ class NetworkEvaluator:
         given: the networks of `space` are trained already; here, those with an architecture of their own are trained
             further; None: they are not trained.
         task: what is learned, fitted to the data set.
+        fit: a function of the user's that trains networks; None: Slimsearch does.
     """
 
     space: Architectures
@@ -124,6 +127,7 @@ class NetworkEvaluator:
     initial: bytes | None = None
     given: Given | None = None
     task: LearningTask = field(default_factory=Classification)
+    fit: Fit | None = None
 
     def __post_init__(self) -> None:
         self._data: Dataset | None = None
@@ -131,12 +135,13 @@ class NetworkEvaluator:
         self._latencies = FileLatencies(self.latency, self._meter)
 
     def __getstate__(self) -> dict[str, object]:
-        # The task by value, since other processes cannot import a class from a notebook, a script or a file.
-        task = cloudpickle.dumps(self.task)
-        return {**vars(self), "task": task, "_data": None, "_meter": None, "_latencies": None}
+        # By value, since other processes cannot import a class or function from a notebook, a script or a file.
+        own = cloudpickle.dumps((self.task, self.fit))
+        return {**vars(self), "task": own, "fit": None, "_data": None, "_meter": None, "_latencies": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update({**state, "task": cloudpickle.loads(state["task"])})
+        task, fit = cloudpickle.loads(state["task"])
+        vars(self).update({**state, "task": task, "fit": fit})
         self._meter = Meter()
         self._latencies = FileLatencies(self.latency, self._meter)
 
@@ -155,7 +160,7 @@ class NetworkEvaluator:
             report = _ContinuousEpochs(report)
             pipeline = NetworkPipeline(
                 self.data, replace(self.training, **task.candidate.training), task.seed, task.fidelity, self._meter,
-                self._latencies, report, task.directory / CHECKPOINT, task.directory,
+                self._latencies, report, task.directory / CHECKPOINT, task.directory, self.fit,
             )  # fmt: skip
             cache = None if self.cache is None else NetworkCache(self.cache, self._meter)
             known, inherited, rehearsed = dict[str, float](), dict[str, float](), True
@@ -321,11 +326,15 @@ class NetworkEvaluator:
         _save_examples(examples[:, : data.task.paired], task.directory / PREDICTIONS)
         metrics = {
             **scores(data.task, examples, "val"),
-            "val_images": float(len(data.validation)),
+            **({"val_images": float(len(examples))} if len(examples) > 1 else {}),
             **known,
             **latency_source,
             "parity_error": parity,
         }
+        if isinstance(data.task, OwnScore):
+            leading = data.task.leading()[0]
+            of_network = data.task.measured(outputs_of(network), data, data.validation)
+            metrics[f"network_{leading}"] = data.task.leading_value(of_network)
         pruned = network.structure.get("pruned", {})
         metrics |= {f"channels_{label}": pruned[key] for key, label in _PRUNED.items() if key in pruned}
         packed = compression.pack(network)

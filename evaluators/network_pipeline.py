@@ -17,6 +17,7 @@ from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.measurement import Latency, measure_latency
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.latency.predictor import LatencyPredictor
+from slimsearch.evaluators.training.function_training import Fit, FunctionTraining
 from slimsearch.evaluators.training.network_training import (
     DryRunTraining,
     NetworkTraining,
@@ -112,6 +113,7 @@ class NetworkPipeline:
         on_epoch: called after every epoch of a training; False ends it with `StoppedEarly`.
         checkpoint: file for the state after each epoch, from which an interrupted training continues; None for none.
         scratch: folder for temporary files; None: one of the system.
+        fit: a function of the user's that trains networks; None: Slimsearch does, by the loss of the data set's task.
     """
 
     data: Dataset
@@ -123,11 +125,17 @@ class NetworkPipeline:
     on_epoch: OnEpoch | None = None
     checkpoint: Path | None = None
     scratch: Path | None = None
+    fit: Fit | None = None
 
     def network_training(
         self, teachers: Mapping[str, Network] | None = None, initial: Callable[[], nn.Module] | None = None
     ) -> NetworkTraining:
         """The training of a network, and of compression stages with their teachers and initial weights."""
+        if self.fit is not None:
+            return FunctionTraining(
+                self.fit, self.data, self.training, self.seed, self.epochs, teachers, self.on_epoch, self.meter,
+                initial, self.latency_ms,
+            )  # fmt: skip
         return NetworkTraining(
             self.data, self.training, self.seed, self.epochs, teachers, self.on_epoch, self.meter, initial=initial,
             latency=self.latency_ms, checkpoint=self.checkpoint,

@@ -223,14 +223,18 @@ def select(
     return chosen
 
 
-def finite_numbers(values: Any) -> dict[str, float]:
+def finite_numbers(values: Any, what: str = "evaluate returned") -> dict[str, float]:
     """The metrics that an evaluation returns or reports, as finite numbers.
+
+    Args:
+        values: the metrics.
+        what: which function has given them, for the message.
 
     Raises:
         SlimsearchError: `values` are no dict of finite numbers.
     """
     if not isinstance(values, Mapping):
-        raise SlimsearchError(f"evaluate returned {type(values).__name__}, not a dict of named numbers")
+        raise SlimsearchError(f"{what} {type(values).__name__}, not a dict of named numbers")
     metrics = {}
     for name, value in values.items():
         try:
@@ -239,7 +243,7 @@ def finite_numbers(values: Any) -> dict[str, float]:
             metrics[str(name)] = number = float(value)
         except Exception:  # a tensor of several elements, or any class of the user's
             one_line = " ".join(_shown(value).split())
-            raise SlimsearchError(f"evaluate returned '{name}': {one_line:.80}, which is not a number") from None
+            raise SlimsearchError(f"{what} '{name}': {one_line:.80}, which is not a number") from None
         if not math.isfinite(number):
             raise SlimsearchError(f"metric '{name}' is {number}, not a finite number")
         if not str(name).isprintable():  # such as half of a surrogate pair, which the record cannot hold

@@ -26,7 +26,7 @@ class FixedModel(Space):
         make: function or class; called with those of in_channels, image_size, input_shape and num_classes that its
             signature has.
         input_shape: of one example, such as (C, H, W) of an image.
-        num_classes: number of outputs: logits of classes, or target columns.
+        num_classes: number of outputs: logits of classes, or target columns; 0: unknown.
         weights: state of the network as safetensors; None for the weights that `make` gives it.
     """
 
@@ -97,6 +97,8 @@ class FixedModel(Space):
             "input_shape": self.input_shape,
             "num_classes": self.num_classes,
         }
+        if self.num_classes == 0:
+            del offered["num_classes"]  # of inputs without targets
         # torchvision's functions take num_classes in **kwargs.
         given = {k: v for k, v in offered.items() if k in parameters or (free and k == "num_classes")}
         try:

@@ -32,7 +32,7 @@ class ModelSpace(Space):
     Args:
         code: the class or function.
         input_shape: of one example, such as (C, H, W) of an image.
-        num_classes: number of outputs: logits of classes, or target columns.
+        num_classes: number of outputs: logits of classes, or target columns; 0: unknown.
 
     Attributes:
         output_shape: of one example, (num_classes,) by default; None: any.
@@ -42,7 +42,7 @@ class ModelSpace(Space):
     """
 
     def __init__(self, code: Any, input_shape: tuple[int, ...], num_classes: int) -> None:
-        for size in (*input_shape, num_classes) if isinstance(input_shape, tuple | list) else ():
+        for size in (*input_shape, num_classes or 1) if isinstance(input_shape, tuple | list) else ():
             if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= _MAX_SIZE:
                 raise SlimsearchError(f"{reprlib.repr(size)} is not a number of channels, pixels, samples or classes")
         if not isinstance(input_shape, tuple | list) or not input_shape:
@@ -150,7 +150,11 @@ class ModelSpace(Space):
         return module
 
     def _offered(self, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
-        """What the data decide about a network, as far as the user's code has parameters for it."""
+        """What the data decide about a network, as far as the user's code has parameters for it.
+
+        Raises:
+            SlimsearchError: it needs the number of outputs, which is unknown.
+        """
         offered = {
             "in_channels": self.input_shape[0],
             "image_size": self.input_shape[-1],
@@ -158,6 +162,14 @@ class ModelSpace(Space):
             "num_classes": self.num_classes,
             "num_labels": self.num_classes,
         }
+        if self.num_classes == 0:
+            needed = [name for name in ("num_classes", "num_labels") if name in parameters]
+            if needed and parameters[needed[0]].default is inspect.Parameter.empty:
+                raise SlimsearchError(
+                    f"{self.name} has a parameter '{needed[0]}', which inputs without targets do not tell: give it a "
+                    "default, or give targets too"
+                )
+            del offered["num_classes"], offered["num_labels"]
         return {name: value for name, value in offered.items() if name in parameters}
 
     def _line(self, error: BaseException) -> str:

@@ -26,6 +26,9 @@ def search(
     build: Callable[..., nn.Module] | None = None,
     evaluate: Callable[..., Mapping[str, float]] | None = None,
     task: Any = "classification",
+    fit: Callable[..., Any] | None = None,
+    score: Callable[..., Any] | None = None,
+    lightning: Callable[..., Any] | None = None,
     show: bool = True,
     **options: Any,
 ) -> Result:
@@ -36,12 +39,18 @@ def search(
             line; or a trained network, as for `compress`, whose channels, blocks and recipe are searched; with `build`
             or `evaluate` also a dict from label to values, with `evaluate` also a `slimsearch.search_spaces.Space`.
         dataset: a name, the path of an image folder, ``(inputs, targets)`` (and ``test_inputs, test_targets``), or a
-            PyTorch data set of ``(input, target)`` pairs; see `load_dataset`.
+            PyTorch data set of ``(input, target)`` pairs; see `load_dataset`. With `fit` and `score`, or `lightning`,
+            also one array of inputs (N, ...) without targets, as networks get them.
         build: a function that makes the network of one value for each label of `space`, given by name.
         evaluate: a function from a candidate, as a dict, to named numbers. Nothing is trained, exported or compressed
             then; ``objectives`` names its metrics. See `slimsearch.evaluators.FunctionEvaluator`.
         task: what is learned: "classification", "multilabel", "regression", "segmentation", ``path/to/file.py:Class``,
             or a `LearningTask`.
+        fit: a function ``fit(model, epochs, report)`` that trains networks, in place of the training of Slimsearch; see
+            `slimsearch.evaluators.training.function_training.Fit`.
+        score: of `fit`: a function ``score(predict)`` that gives the metrics of a network and of its file, in place of
+            those of the task; see `slimsearch.evaluators.tasks.OwnScore`.
+        lightning: in place of `fit` and `score`: a function from a network to ``(LightningModule, data)``.
         show: show the live display of the command line.
         options: the flags of the command line with underscores, e.g. ``trials=10, max_size_kib=100``.
 
@@ -66,7 +75,9 @@ def search(
         options["task"], task = task, None
     configuration = base.replace(**({"dataset": str(dataset)} if named_data else {}), **options)
     space = None if named_space or network is not None else space
-    objects = PythonObjects(space, None if named_data else dataset, evaluate, build, network, task)
+    objects = PythonObjects(
+        space, None if named_data else dataset, evaluate, build, network, task, fit, score, lightning
+    )
     return job.start(configuration, objects, display=Console() if show else None)
 
 
@@ -78,6 +89,9 @@ def resume(
     build: Callable[..., nn.Module] | None = None,
     evaluate: Callable[..., Mapping[str, float]] | None = None,
     task: Any = None,
+    fit: Callable[..., Any] | None = None,
+    score: Callable[..., Any] | None = None,
+    lightning: Callable[..., Any] | None = None,
     show: bool = True,
     accept_changes: bool = False,
     **options: Any,
@@ -86,8 +100,8 @@ def resume(
 
     Args:
         run_dir: the run directory.
-        space, dataset, build, evaluate, task: the Python objects that the run was started with, if any; `space` may be
-            a trained network.
+        space, dataset, build, evaluate, task, fit, score, lightning: the Python objects that the run was started with,
+            if any; `space` may be a trained network.
         show: show the live display of the command line.
         accept_changes: go on with code that was edited and classes that were renamed since the run was started.
         options: new values of options that ``--help`` marks "also with --resume", such as ``trials=40``.
@@ -100,7 +114,8 @@ def resume(
     from slimsearch.report.display import Console
 
     network = _given(space)
-    objects = PythonObjects(space if network is None else None, dataset, evaluate, build, network, task)
+    space = space if network is None else None
+    objects = PythonObjects(space, dataset, evaluate, build, network, task, fit, score, lightning)
     display = Console() if show else None
     return job.resume(Path(run_dir), options, objects, display=display, accept_changes=accept_changes)
 
@@ -166,6 +181,9 @@ def compress(
     initial: Callable[[], nn.Module] | None = None,
     max_drop: float | None = None,
     run_dir: str | Path | None = None,
+    fit: Callable[..., Any] | None = None,
+    score: Callable[..., Any] | None = None,
+    lightning: Callable[..., Any] | None = None,
     show: bool = True,
     **settings: Any,
 ) -> Compressed:
@@ -178,6 +196,7 @@ def compress(
             float32; or a result of `train` or of this function that is not quantized.
         recipe: as for ``--recipe``, or a dict from stages to their options.
         dataset: as for `search`, or a result of `load_dataset`.
+        fit, score, lightning: as for `search`.
         epochs: of the training of each stage that does not set its own.
         seed: of all random numbers.
         teacher: the network for ``teacher=best``; ``teacher=parent`` is `model`.
@@ -197,6 +216,7 @@ def compress(
     """
     from slimsearch.compression import Recipe
     from slimsearch.evaluators import Given
+    from slimsearch.evaluators.datasets import is_unlabelled
     from slimsearch.loop import job
     from slimsearch.loop.problem import GivenFromPython, PythonObjects
     from slimsearch.options.configuration import FROM_PYTHON, Configuration
@@ -223,7 +243,11 @@ def compress(
         device=training.device, precision=training.precision, training_threads=training.threads,
         epoch_images=training.epoch_images, normalise="folded" if training.normalise else "none",
     )  # fmt: skip
-    objects = PythonObjects(data=data, network=GivenFromPython(network.module, Given(first, best), training))
+    objects = PythonObjects(
+        data=dataset if is_unlabelled(dataset) else data,
+        network=GivenFromPython(network.module, Given(first, best), training), fit=fit, score=score,
+        lightning=lightning,
+    )  # fmt: skip
     result = job.start(configuration, objects, display=Console() if show else None)
     return Compressed.of(result, network.module)
 
@@ -296,8 +320,10 @@ def _pipeline(dataset: Any, seed: int, epochs: int, **settings: Any) -> NetworkP
 
 
 def _dataset(dataset: Any) -> Dataset:
-    from slimsearch.evaluators.datasets import Dataset
+    from slimsearch.evaluators.datasets import Dataset, is_unlabelled, unlabelled
 
+    if is_unlabelled(dataset):
+        return unlabelled(dataset)
     return dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
 
 

@@ -16,12 +16,13 @@ from slimsearch.evaluators.datasets._dataset import WHITE, Dataset, Raw, Source,
 from slimsearch.evaluators.datasets._image_files import read_header, read_image
 from slimsearch.evaluators.datasets._image_folder import image_files, read_folder, skipped_files
 from slimsearch.evaluators.datasets._splitting import split
+from slimsearch.evaluators.datasets._unlabelled import is_unlabelled, unlabelled
 from slimsearch.evaluators.tasks import Classification, LearningTask, load_task
 from slimsearch.names import built_in_names, load_class
 
 __all__ = [
-    "INPUT_KINDS", "WHITE", "Dataset", "Raw", "Source", "Split", "image_files", "inputs_like", "load_dataset",
-    "read_header", "read_image", "read_inputs", "sides", "skipped_files",
+    "INPUT_KINDS", "WHITE", "Dataset", "Raw", "Source", "Split", "image_files", "inputs_like", "is_unlabelled",
+    "load_dataset", "read_header", "read_image", "read_inputs", "sides", "skipped_files", "unlabelled",
 ]  # fmt: skip
 
 

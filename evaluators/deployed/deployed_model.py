@@ -69,7 +69,7 @@ class DeployedModel:
 
     def examples(self, data: Dataset, split: Split) -> Array:
         """What the metrics of the examples of `split` are computed from, see `LearningTask.examples`."""
-        return np.concatenate([data.task.examples(self(x.numpy()), targets) for x, targets in data.batches(split)])
+        return data.task.measured(self, data, split)
 
 
 def _openvino(content: bytes, threads: int) -> _Run:
@@ -127,15 +127,26 @@ def size_kib(path: Path) -> float:
     return path.stat().st_size / 1024
 
 
+def outputs_of(network: Network) -> _Run:
+    """The outputs of a network in PyTorch, as those of a `DeployedModel`: (N, ...) float32, normalized -> (N, ...)."""
+    import torch
+
+    module = network.module.eval()
+
+    def run(inputs: Array) -> Array:
+        with torch.no_grad():
+            outputs: Array = module(torch.from_numpy(np.ascontiguousarray(inputs))).numpy()
+        return outputs
+
+    return run
+
+
 def check_parity(network: Network, model: DeployedModel, data: Dataset) -> float:
     """`parity_error` of the file's outputs on validation examples.
 
     Raises:
         SlimsearchError: the error is larger than allowed.
     """
-    import torch
-
-    inputs = data.normalise(data.validation.inputs[:_PARITY_EXAMPLES])
-    with torch.no_grad():
-        expected = network.module.eval()(inputs).numpy()
-    return parity_error(expected, model(inputs.numpy()), quantized=network.quantization is not None)
+    inputs = data.normalise(data.validation.inputs[:_PARITY_EXAMPLES]).numpy()
+    expected = outputs_of(network)(inputs)
+    return parity_error(expected, model(inputs), quantized=network.quantization is not None)

@@ -33,7 +33,9 @@ def wilson(share: float, images: int) -> tuple[float, float]:
 
 
 def scores(task: LearningTask, examples: Array, split: str) -> dict[str, float]:
-    """The metrics of `task` on a split, and the 95% interval of the leading one unless it is a proportion.
+    """The metrics of `task` on a split, and the 95% interval of the leading one.
+
+    There is none of a proportion, nor of one number for all examples.
 
     The interval of a proportion is `wilson`'s; others are percentiles of a bootstrap over the examples (Efron 1979).
 
@@ -47,7 +49,7 @@ def scores(task: LearningTask, examples: Array, split: str) -> dict[str, float]:
     """
     found = {f"{split}_{name}": value for name, value in task.scores(examples).items()}
     paired, leading = examples[:, : task.paired], f"{split}_{task.leading()[0]}"
-    if not _is_proportion(paired):
+    if len(paired) > 1 and not _is_proportion(paired):
         values = [task.leading_value(paired[chosen]) for chosen in _resampled(len(paired))]
         low, high = np.percentile(values, (2.5, 97.5))
         found |= {f"{leading}_low": float(low), f"{leading}_high": float(high)}
@@ -56,7 +58,7 @@ def scores(task: LearningTask, examples: Array, split: str) -> dict[str, float]:
 
 def _is_proportion(examples: Array) -> bool:
     """Whether the leading metric is the share of the examples that are right."""
-    return examples.shape[1] == 1 and bool(np.isin(examples, (0, 1)).all())
+    return examples.shape[1] == 1 and len(examples) > 1 and bool(np.isin(examples, (0, 1)).all())
 
 
 def _resampled(count: int) -> Iterator[Array]:
@@ -150,10 +152,11 @@ class PairedDrop:
 
         Of a minimized metric, more is worse: ``+0.80% (95% interval -0.23 to +1.83)``.
         """
-        if self.unit == "%":
-            return f"{self.points:+.2f}% (95% interval {self.low:+.2f} to {self.high:+.2f})"
-        change, low, high = (0.0 - value for value in (self.points, self.high, self.low))
-        return f"{change:+.2f} points (95% interval {low:+.2f} to {high:+.2f})"
+        change, low, high = self.points, self.low, self.high
+        if self.unit != "%":
+            change, low, high = (0.0 - value for value in (self.points, self.high, self.low))
+        text = f"{change:+.2f}{'%' if self.unit == '%' else ' points'}"
+        return text if low == high else f"{text} (95% interval {low:+.2f} to {high:+.2f})"  # of one number in all
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from typing import Any
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.tasks._learning_task import LearningTask, Targets
+from slimsearch.evaluators.tasks._own_score import NeedsLoss, OwnScore
 from slimsearch.evaluators.tasks.classification import Classification
 from slimsearch.names import load_class
 
-__all__ = ["Classification", "LearningTask", "Targets", "load_task"]
+__all__ = ["Classification", "LearningTask", "NeedsLoss", "OwnScore", "Targets", "load_task"]
 
 
 def load_task(task: Any, **options: Any) -> LearningTask:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -11,6 +11,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from slimsearch.evaluators.datasets import Dataset, Split
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -104,6 +106,17 @@ class LearningTask(ABC):
         Its first `paired` columns, which are stored for each candidate, are enough for the leading metric. If they are
         of one column of booleans, its mean is the leading metric.
         """
+
+    def measured(self, predict: Callable[[Array], Array], data: Dataset, split: Split) -> Array:
+        """`examples` of a whole split.
+
+        Args:
+            predict: (N, ...) float32, normalized -> (N, ...) outputs, by a file or a network.
+            data: the data set.
+            split: its validation or test split.
+        """
+        batches = data.batches(split)
+        return np.concatenate([self.examples(predict(inputs.numpy()), targets) for inputs, targets in batches])
 
     @property
     def paired(self) -> int | None:

@@ -25,8 +25,8 @@ from slimsearch.evaluators import (
     precision_for,
     runtime_version,
 )
-from slimsearch.evaluators.datasets import Dataset, load_dataset
-from slimsearch.evaluators.tasks import LearningTask, load_task
+from slimsearch.evaluators.datasets import Dataset, is_unlabelled, load_dataset, unlabelled
+from slimsearch.evaluators.tasks import LearningTask, OwnScore, load_task
 from slimsearch.loop.given_network import GivenNetwork, normalised, prepare_given_network
 from slimsearch.names import built_in_names, load_function
 from slimsearch.options.configuration import (
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 COSTS = ("latency_ms", "size_kib", "params", "macs")
 """Metrics of a network that are known before training."""
+OWN_TRAINING = ("fit", "score", "lightning")
+"""Options that name a user's functions for training and scores."""
 _COMMON_NETWORKS = "kept"  # folder of a run directory
 
 
@@ -138,6 +140,7 @@ class PythonObjects:
         build: makes the networks of a dict of choices.
         network: a trained network to compress, in place of ``configuration.model``.
         task: a `LearningTask`, in place of ``configuration.task``.
+        fit, score, lightning: functions in place of those of the configuration, see `with_own_training`.
     """
 
     space: Any = None
@@ -146,6 +149,9 @@ class PythonObjects:
     build: Callable[..., Any] | None = None
     network: GivenFromPython | None = None
     task: Any = None
+    fit: Callable[..., Any] | None = None
+    score: Callable[..., Any] | None = None
+    lightning: Callable[..., Any] | None = None
 
     def named_in(self, configuration: Configuration) -> Configuration:
         """The options with placeholders for these objects.
@@ -160,6 +166,7 @@ class PythonObjects:
             evaluator=configuration.evaluator if self.evaluate is None else FROM_PYTHON,
             model=network or configuration.model,
             task=configuration.task if self.task is None else FROM_PYTHON,
+            **{name: FROM_PYTHON for name in OWN_TRAINING if getattr(self, name) is not None},
         )
 
     def missing(self, configuration: Configuration) -> tuple[str, str] | None:
@@ -175,6 +182,9 @@ class PythonObjects:
             return "its data", "dataset"
         if configuration.task == FROM_PYTHON and self.task is None:
             return "a learning task", "task"
+        for name in OWN_TRAINING:
+            if getattr(configuration, name) == FROM_PYTHON and getattr(self, name) is None:
+                return f"a function {name}", name
         return None
 
 
@@ -211,7 +221,7 @@ def _networks(
     given = None
     space: ModelSpace | FixedModel
     if configuration.model is not None:
-        given = _given_network(configuration, objects)
+        given = given_network(configuration, objects)
         configuration, space, dataset = given.configuration, given.space, given.data
     else:
         space, dataset = networks(configuration, objects)
@@ -243,6 +253,7 @@ def _networks(
             initial=initial,
             network=network,
             elastic=None if given is None else given.elastic,
+            fit=objects.fit,
         ),
         (*(f"val_{name}" for name in dataset.task.metrics), *COSTS, "training_seconds", *metrics),
         COSTS,
@@ -263,7 +274,12 @@ def _hash_of_weights(space: ModelSpace | FixedModel, initial: bytes | None) -> s
     return None if initial is None else hashlib.sha256(initial).hexdigest()[:16]
 
 
-def _given_network(configuration: Configuration, objects: PythonObjects) -> GivenNetwork:
+def given_network(configuration: Configuration, objects: PythonObjects) -> GivenNetwork:
+    """The trained network of a configuration, with its data set.
+
+    Raises:
+        SlimsearchError: see `prepare_given_network`; or there is no such device or runtime.
+    """
     training_settings(configuration)  # checks the device
     runtime_version(configuration.runtime)  # checks the runtime
     module = None if objects.network is None else objects.network.module
@@ -298,7 +314,7 @@ def networks(configuration: Configuration, objects: PythonObjects) -> tuple[Mode
 def network_evaluator(
     configuration: Configuration, space: ModelSpace | FixedModel, data: Dataset, directory: RunDirectory, *,
     compressing: bool, initial: bytes | None = None, network: GivenFromPython | None = None,
-    elastic: compression.ElasticNetwork | None = None,
+    elastic: compression.ElasticNetwork | None = None, fit: Callable[..., Any] | None = None,
 ) -> NetworkEvaluator:  # fmt: skip
     """The evaluator of networks; writes the data set for its workers into the run directory.
 
@@ -310,6 +326,7 @@ def network_evaluator(
         initial: see `initial_weights`.
         network: passed from Python.
         elastic: of a given network, if its architecture is searched.
+        fit: a function of the user's that trains networks; None: Slimsearch does.
     """
     training = None if network is None else network.training
     known = Given() if network is None else network.given
@@ -324,6 +341,7 @@ def network_evaluator(
         initial=initial,
         given=replace(known, elastic=elastic) if isinstance(space, FixedModel) else None,
         task=data.task,
+        fit=fit,
     )
 
 
@@ -385,7 +403,8 @@ def with_task(configuration: Configuration, objects: PythonObjects) -> Configura
     """
     task = learning_task(configuration, objects)
     metric, direction = task.leading()
-    if isinstance(objects.data, Dataset) and objects.task is None:
+    from_python = isinstance(objects.data, Dataset) and configuration.dataset == FROM_PYTHON and objects.task is None
+    if from_python and not isinstance(task, OwnScore):
         known = task.name in built_in_names("slimsearch.evaluators.tasks")
         configuration = configuration.replace(task=task.name if known else FROM_PYTHON)
     if configuration.objectives != DEFAULT_OBJECTIVES or metric == "accuracy":
@@ -416,6 +435,8 @@ def _dataset(configuration: Configuration, objects: PythonObjects) -> Dataset:
     task = learning_task(configuration, objects)
     if isinstance(objects.data, Dataset):
         return normalised(replace(objects.data, task=task), configuration)
+    if is_unlabelled(objects.data):
+        return normalised(unlabelled(objects.data), configuration)
     loaded = load_dataset(
         objects.data if objects.data is not None else configuration.dataset,
         root=configuration.data_root,

@@ -12,7 +12,8 @@ from slimsearch import compression
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import IMPORTS
 from slimsearch.evaluators.tasks import Classification
-from slimsearch.loop.problem import Problem, PythonObjects, prepare, with_task
+from slimsearch.loop.own_training import with_own_training
+from slimsearch.loop.problem import OWN_TRAINING, Problem, PythonObjects, prepare, with_task
 from slimsearch.loop.stopping import Stopping
 from slimsearch.options.check_names import check_names
 from slimsearch.options.chosen import architectures
@@ -66,6 +67,7 @@ def set_up(configuration: Configuration, objects: PythonObjects, run_directory: 
         SlimsearchError: an option is invalid, or two options exclude each other.
     """
     check_names(configuration)
+    configuration, objects = with_own_training(configuration, objects)
     configuration = with_task(configuration, objects)
     ranking = Ranking.of(configuration)
     recipe = _recipe(configuration)
@@ -132,12 +134,14 @@ def _code(
     recipes = problem.space.recipes.content if isinstance(problem.space, JointSpace) else {}
     metrics = [entry.partition("=")[2].strip() for entry in (configuration.metrics or "").split(",")]
     subjects = [configuration.space, _own_model(configuration), configuration.evaluator, configuration.task]
+    subjects += [getattr(configuration, name) or "" for name in OWN_TRAINING]
     names = [*subjects, *metrics, *_texts(recipe.to_dict()), *_texts(recipes)]
     locations = dict.fromkeys(name.rpartition(":")[0] for name in names if ":" in name)
     found = fingerprints(location for location in locations if not location.startswith(FROM_PYTHON))
     network = None if objects.network is None else type(objects.network.module)
     task = None if objects.task is None else type(objects.task)
-    for given in (objects.space, objects.evaluate, objects.build, network, task):
+    functions = (getattr(objects, name) for name in OWN_TRAINING)
+    for given in (objects.space, objects.evaluate, objects.build, network, task, *functions):
         if given is not None and not isinstance(given, Mapping):
             found |= object_fingerprints(given)
     return found
@@ -175,6 +179,10 @@ class _Rule:
     message: str
 
 
+def _trained_by_the_user(setup: Setup) -> bool:
+    return setup.configuration.fit is not None or setup.configuration.lightning is not None
+
+
 _ALONE = "searches architectures alone; without it, {joint_option} works"
 _RULES = (
     _Rule(
@@ -196,6 +204,16 @@ _RULES = (
         ),
         "--strategy {strategy} trains a supernet of classifiers; --task {task} works with optuna, ray, nni_evolution, "
         "nni_grid, nni_random and nni_tpe",
+    ),
+    _Rule(
+        lambda s: _trained_by_the_user(s) and (s.traits.needs_nni or s.traits.shares_weights),
+        "--strategy {strategy} trains a supernet by itself; with fit or lightning: optuna, ray, nni_evolution, "
+        "nni_grid, nni_random and nni_tpe",
+    ),
+    _Rule(
+        lambda s: _trained_by_the_user(s) and s.configuration.search_hyperparameters,
+        "--search-hyperparameters varies Slimsearch's own training; let define(trial) suggest a learning_rate, which "
+        "fit gets as an argument",
     ),
     _Rule(
         lambda s: s.configuration.storage is not None and s.traits.runs_sampler,

@@ -40,6 +40,7 @@ def check_names(configuration: Configuration, *, trained: bool = True) -> None:
     names = [(kind, getattr(configuration, kind), package) for kind, package in _BUILT_INS.items()]
     names += [("logger", log.strip(), "slimsearch.report.loggers") for log in (configuration.log or "").split(",")]
     names += [("evaluator", configuration.evaluator, "")] if ":" in configuration.evaluator else []
+    names += [(kind, getattr(configuration, kind) or "", "") for kind in ("fit", "score", "lightning")]
     names += [("metric", entry.partition("=")[2].strip(), "") for entry in (configuration.metrics or "").split(",")]
     for kind, name, package in names:
         if name and not name.startswith(FROM_PYTHON) and name != "none":

@@ -165,6 +165,16 @@ class Configuration:
     input_kind: str = _option(
         "auto", "of arrays: image, signal (channels, length), table, or auto, by their shape and values"
     )
+    fit: str | None = _option(
+        None, "a function fit(model, epochs, report) of yours that trains networks: path/to/file.py:name", absolute_code
+    )
+    score: str | None = _option(
+        None, "of --fit or --lightning: a function score(predict) of yours that gives the metrics", absolute_code
+    )
+    lightning: str | None = _option(
+        None, "a function of yours from a network to a LightningModule and its data, which train and score it",
+        absolute_code,
+    )  # fmt: skip
     class_weights: str = _option(
         "none", "weights of the classes in the loss: none, or balanced, so that rare ones count as much"
     )

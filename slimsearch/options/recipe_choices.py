@@ -56,7 +56,7 @@ def recipe_choices(
         raise SlimsearchError(f"{source} leaves nothing to choose")
     if configuration.model is not None:
         _check_for_given_network(space)
-    for candidate in _each_value(space):
+    for candidate in each_value(space):
         _check(candidate)
     return space
 
@@ -108,7 +108,7 @@ def _source(text: str | None) -> str:
     return "--co-search" if text.lstrip().startswith("{") else f"--co-search '{text}'"
 
 
-def _each_value(space: RecipeSpace) -> Iterator[Candidate]:
+def each_value(space: RecipeSpace) -> Iterator[Candidate]:
     """Candidates in which every value of every choice occurs, including choices that a value activates."""
     covered: set[str] = set()
     waiting = [space.canonical({c.label: c.values[0] for c in space.choices})]

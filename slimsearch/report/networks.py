@@ -232,7 +232,9 @@ def _given_again(
         )
     if kind is ModelKind.PROGRAM and Path(name).resolve().is_relative_to(folder.resolve()):
         raise SlimsearchError(f"model '{name}' is in '{folder}': code in a run directory is not run")
-    return given_network(configuration, shape, classes, module=module, trained=False)
+    found = given_network(configuration, shape, classes, module=module, trained=False)
+    found.output_shape = None  # it was checked by the run, and depends on the task
+    return found
 
 
 def _data_of(folder: Path) -> dict[str, Any]:

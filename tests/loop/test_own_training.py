@@ -1,0 +1,151 @@
+"""Runs whose networks a user's functions train and score: search, compression, resume, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import slimsearch
+from slimsearch.errors import SlimsearchError
+from tests.conftest import Run
+
+IMAGES, LABELS = load_digits(return_X_y=True)
+IMAGES = (IMAGES.reshape(-1, 1, 8, 8) / 8 - 1).astype(np.float32)
+TRAIN, VALIDATION = slice(0, 1200), slice(1200, 1500)
+SMALL: dict[str, Any] = {"trials": 2, "top_k": 1, "epochs": 2, "workers": 1, "show": False, "seed": 1}
+
+
+def define(trial: Any) -> nn.Module:
+    width = trial.suggest_int("width", 16, 32, step=16)
+    body = nn.Conv2d(1, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3, stride=2), nn.ReLU(), nn.Flatten()
+    return nn.Sequential(*body, nn.Linear(width * 4, 10))
+
+
+def fit(model: nn.Module, epochs: int, report: Any) -> None:
+    loader = DataLoader(
+        TensorDataset(torch.from_numpy(IMAGES[TRAIN]), torch.from_numpy(LABELS[TRAIN])), batch_size=64, shuffle=True
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for epoch in range(1, epochs + 1):
+        for inputs, labels in loader:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            loss.backward()
+            optimizer.step()
+        if not report(epoch, {"train_loss": float(loss)}):
+            return
+
+
+def right(predict: Any) -> Any:
+    return predict(IMAGES[VALIDATION]).argmax(axis=1) == LABELS[VALIDATION]
+
+
+def score(predict: Any, split: str) -> dict[str, float]:
+    chosen = VALIDATION if split == "validation" else slice(1500, None)
+    found = predict(IMAGES[chosen])
+    shares = np.exp(found) / np.exp(found).sum(axis=1, keepdims=True)
+    return {
+        "hits": float((found.argmax(axis=1) == LABELS[chosen]).mean()),
+        "doubt:min": 1 - float(shares.max(axis=1).mean()),
+    }
+
+
+def test_search_compression_and_resume(tmp_path: Path) -> None:
+    options = {**SMALL, "compress": "prune:sparsity=0.3,quantize"}
+    found = slimsearch.search(define, IMAGES[:256], fit=fit, score=score, run_dir=tmp_path / "run", **options)
+    models = found.top_models(10)
+    assert {tuple(model["recipe"]) for model in models} >= {(), ("prune",)}
+    for model in models:
+        metrics = model["metrics"]
+        assert metrics["val_hits"] > 0.8
+        assert metrics["test_hits"] > 0.7
+        assert metrics["network_hits"] == pytest.approx(metrics["val_hits"], abs=0.05)
+        assert 0 < metrics["val_doubt"] < 1
+        assert metrics["latency_ms"] > 0
+        file = slimsearch.api.Path(model["artifact"])
+        assert file.is_file() or (tmp_path / "run" / file).is_file()
+    trial = found.trials[0]
+    assert [set(point) >= {"train_loss"} for point in trial.curve if "train_loss" in point] == [True, True]
+    again = slimsearch.resume(
+        tmp_path / "run", space=define, dataset=IMAGES[:256], fit=fit, score=score, trials=3, show=False
+    )
+    assert again.trials[0].metrics == trial.metrics
+    with pytest.raises(SlimsearchError, match=r"fit=\.\.\."):
+        slimsearch.resume(tmp_path / "run", space=define, dataset=IMAGES[:256], score=score, show=False)
+
+
+def test_scores_of_examples_with_co_search(tmp_path: Path) -> None:
+    found = slimsearch.search(
+        define, IMAGES[:256], fit=fit, score=right, run_dir=tmp_path / "run", **{**SMALL, "co_search": "default"}
+    )
+    assert any("prune" in trial.candidate.recipe or "quantize" in trial.candidate.recipe for trial in found.trials)
+    assert all(trial.metrics["val_images"] == 300 for trial in found.trials if trial.state == "complete")
+
+
+def test_a_trained_network_is_compressed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    fit(network, 3, lambda *_: True)
+    small = slimsearch.compress(
+        network, "prune:sparsity=0.5,quantize", IMAGES[:256], fit=fit, score=right, epochs=2, seed=0, show=False,
+        run_dir=tmp_path / "run",
+    )  # fmt: skip
+    assert small.network.params < 4000
+    assert "val_score" in small.after
+    assert small.after["val_score"] > 0.8
+
+
+def test_the_metrics_of_a_data_set_and_training_of_ones_own(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        """
+import torch
+from torch import nn
+
+def define(trial):
+    width = trial.suggest_int("width", 16, 32, step=16)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+
+def fit(model, epochs, data, learning_rate):
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    for _ in range(epochs):
+        for inputs, labels in data.batches(data.train, 64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs), torch.from_numpy(labels)).backward()
+            optimizer.step()
+"""
+    )
+    words = ["--space", "mine.py:define", "--dataset", "digits", "--fit", "mine.py:fit", "--run-dir", "run"]
+    done = run(
+        *words, "--trials", "2", "--epochs", "3", "--top-k", "1", "--compress", "prune:importance=taylor,quantize"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "val %" in done.stdout
+    again = run("--resume", "run", "--trials", "3")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score": score}, "give fit too"),
+        ({}, "inputs without targets"),
+        ({"fit": fit}, "fit is given and score is not"),
+        ({"fit": fit, "score": score, "lightning": fit}, "leave out one of them"),
+        ({"fit": fit, "score": score, "compress": "prune,distill"}, "stage 'prune.*distill' .*needs the loss"),
+        ({"fit": fit, "score": score, "compress": "prune:schedule=agp"}, "stage 'prune' .*needs the loss"),
+        ({"fit": fit, "score": score, "strategy": "supernet"}, "trains a supernet by itself"),
+        ({"fit": fit, "score": score, "search_hyperparameters": True}, "let define"),
+        ({"fit": fit, "score": lambda predict: "much"}, "score returned str"),
+    ],
+)
+def test_what_does_not_work_is_said_before_the_search(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SlimsearchError, match=message):
+        slimsearch.search(define, IMAGES[:64], run_dir=tmp_path / "run", **{**SMALL, **options})
+    assert not (tmp_path / "run").exists()
