@@ -194,6 +194,16 @@ if __name__ == "__main__":
     assert re.search(r"^[\d.]+$", printed, re.M)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["my_training", "my_lightning", "my_evaluate"])
+def test_training_of_ones_own(name: str, folder: Path) -> None:
+    (folder / f"{name}.py").write_text(FILES[f"{name}.py"].replace("trials=4", "trials=2"))
+    printed = output(f"import runpy; runpy.run_path('{name}.py', run_name='__main__')", folder)
+    scores = [float(found) for found in re.findall(r"[\]}] ([01]\.\d+) ", printed)]
+    assert len(scores) == 3
+    assert min(scores) > 0.5
+
+
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("slimsearch ")])
 def test_other_commands_have_these_options(line: str) -> None:
     from slimsearch.cli.main import commands

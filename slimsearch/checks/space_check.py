@@ -19,6 +19,7 @@ from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import LatencyPredictor, Limit
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.loop.own_training import with_own_training
 from slimsearch.loop.problem import PythonObjects, network_evaluator, networks
 from slimsearch.options.check_names import check_names
 from slimsearch.options.configuration import Configuration
@@ -99,16 +100,20 @@ class SpaceCheck:
 def checked(configuration: Configuration, samples: int, *, estimated: bool) -> tuple[SpaceCheck, Duration | None]:
     """Check the space of a new run; if `estimated`, also estimate the duration of the search, and predict latencies.
 
+    How long a user's function trains is not known.
+
     Raises:
         SlimsearchError: an option is invalid, or the space has no networks.
     """
     if configuration.evaluator != "network":
         raise SlimsearchError("check needs networks, and --evaluator has none")
-    limits, recipe = Ranking.of(configuration).limits, compression.Recipe.parse(configuration.compress)
+    limits = Ranking.of(configuration).limits
     check_names(configuration)
-    space, data = networks(configuration, PythonObjects())
+    configuration, objects = with_own_training(configuration, PythonObjects())
+    recipe = compression.Recipe.parse(configuration.compress)
+    space, data = networks(configuration, objects)
     found = check_space(space, data, samples, limits, seed=configuration.seed, predict=estimated)
-    if not estimated or found.works < found.sampled:
+    if not estimated or found.works < found.sampled or objects.fit is not None:
         return found, None
     workers = configuration.worker_count
     with (
