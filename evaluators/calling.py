@@ -9,7 +9,6 @@ from typing import Any
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.objective import finite_numbers
-from slimsearch.evaluators.task import ReportEpoch
 
 
 def call_by_name(function: Callable[..., Any], first: Any, offered: Mapping[str, Any]) -> Any:
@@ -30,7 +29,7 @@ def call_by_name(function: Callable[..., Any], first: Any, offered: Mapping[str,
 class CheckedReport:
     """The ``report`` argument of a user's function: checks its values, and remembers whether the trial was stopped."""
 
-    def __init__(self, report: ReportEpoch) -> None:
+    def __init__(self, report: Callable[[int, Mapping[str, float]], bool]) -> None:
         self._report = report
         self.stopped = False
         self.last = 0
