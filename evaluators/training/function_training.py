@@ -103,7 +103,7 @@ class FunctionTraining(NetworkTraining):
 
         if not isinstance(trained, torch.nn.Module):
             raise SlimsearchError(f"fit returned {type(trained).__name__}; needed: the trained module, or nothing")
-        found = Network(trained.cpu().float().eval().requires_grad_(True), network.structure, network.quantization)
+        found = Network(trained.cpu().float().eval(), network.structure, network.quantization)
         shapes, before = _shapes(found.module), _shapes(network.module)
         if shapes != before:
             changed = sorted({name for name, _ in shapes.items() ^ before.items()})[0]

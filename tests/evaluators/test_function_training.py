@@ -128,6 +128,8 @@ def test_stages_that_need_no_loss_work_and_others_say_so(network: Network) -> No
     assert small.params < network.params
     assert small.quantization is not None
     assert seen[0] == 3
+    for recipe in ("qat", "lsq", "dorefa"):
+        assert Recipe.parse(recipe).apply(network, here).quantization is not None
     for recipe in ("distill", "prune:importance=taylor", "prune:schedule=agp"):
         with pytest.raises(NeedsLoss):
             Recipe.parse(recipe).apply(network, here)
