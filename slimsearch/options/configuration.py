@@ -41,7 +41,7 @@ CHOICES, SPACE_OBJECT = "choices", "space"
 """Names of spaces passed from Python that are not classes."""
 TORCHVISION, TIMM, EXPORTED = "torchvision:", "timm:", ".pt2"
 """Prefixes of the names of torchvision's and timm's models, and the suffix of programs of torch.export."""
-DATA_FILES = (".npz",)
+DATA_FILES = (".npz", ".npy")
 """Endings of the files of data sets."""
 
 FINE_TUNING: dict[str, Any] = {"learning_rate": 1e-3, "normalise": "none"}
