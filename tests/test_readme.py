@@ -177,6 +177,17 @@ def test_signals_in_a_file(folder: Path, run: Run) -> None:
     assert len(done.stdout.splitlines()) == 600, done.stderr
 
 
+def test_a_table(folder: Path, run: Run) -> None:
+    output(FILES["my_table.py"], folder)
+    words = ("--space", "mlp", "--dataset", "wine.csv", "--target", "target")
+    done = run(*words, *SMALL, "--compress", "none", "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    model = json.loads((folder / "run" / "top_models.json").read_text())[0]
+    done = run(folder / "run" / model["artifact"], "wine.csv", "--json", command="predict")
+    assert len(done.stdout.splitlines()) == 178, done.stderr
+    assert set(json.loads(done.stdout.splitlines()[0])["classes"]) <= {"Barolo", "Grignolino", "Barbera"}
+
+
 def test_a_task_of_ones_own(folder: Path) -> None:
     text = """
 import numpy as np, slimsearch

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.evaluators.datasets._columns import Column, Table, columns_from, described
 from slimsearch.evaluators.tasks import Classification, LearningTask
 from slimsearch.reading import mismatch, read_json
 
@@ -24,7 +25,10 @@ WHITE = 65535
 """Value of white in images of integers with more than 8 bits, unless the images of a data set have fewer bits."""
 
 _DIMENSIONS = {1: ("F",), 2: ("C", "L"), 3: ("C", "H", "W"), 4: ("C", "D", "H", "W")}  # of an example, by their number
-_DESCRIPTION = {"name": str, "classes": [str], "mean": [float], "std": [float], "augmentation": str, "white?": int}
+_DESCRIPTION = {
+    "name": str, "classes": [str], "mean": [float], "std": [float], "augmentation": str, "white?": int,
+    "columns?": object,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Raw:
         white: value of white in image files with more than 8 bits.
         notes: one line for everything that was skipped or assumed while reading.
         groups: (N,) int64, the group of each training example; those of one are in one split. None: no groups.
+        table: what the columns of the inputs are, if these are values of a `Table`: they become inputs of networks when
+            the training split is known.
     """
 
     inputs: Array
@@ -66,6 +72,7 @@ class Raw:
     white: int = WHITE
     notes: tuple[str, ...] = ()
     groups: Array | None = None
+    table: Table | None = None
 
 
 class Source(Protocol):
@@ -92,6 +99,7 @@ class Dataset:
         white: value of white in image files with more than 8 bits.
         notes: one line for everything that was skipped, assumed or found while reading, such as duplicates.
         task: fitted to the training targets.
+        columns: of a table, which become the inputs.
     """
 
     name: str
@@ -105,6 +113,7 @@ class Dataset:
     white: int = WHITE
     notes: tuple[str, ...] = ()
     task: LearningTask = field(default_factory=Classification)
+    columns: tuple[Column, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -156,6 +165,7 @@ class Dataset:
             "classes": json.dumps(list(self.classes)),
             **({} if isinstance(self.task, Classification) else {"task": json.dumps(task)}),
             **({} if self.white == WHITE else {"white": json.dumps(self.white)}),
+            **({"columns": json.dumps(described(self.columns))} if self.columns else {}),
         }
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> Dataset:
@@ -193,7 +203,7 @@ class Dataset:
             np.save(directory / f"{label}_targets.npy", split.targets, allow_pickle=False)
         rest = {
             "name": self.name, "classes": self.classes, "mean": self.mean, "std": self.std,
-            "augmentation": self.augmentation, "white": self.white,
+            "augmentation": self.augmentation, "white": self.white, "columns": described(self.columns),
         }  # fmt: skip
         (directory / "dataset.json").write_text(json.dumps(rest), encoding="utf-8")
 
@@ -221,5 +231,5 @@ class Dataset:
         return cls(
             name=rest["name"], classes=tuple(rest["classes"]), train=train, validation=validation, test=None,
             mean=tuple(rest["mean"]), std=tuple(rest["std"]), augmentation=rest["augmentation"],
-            white=rest.get("white", WHITE), task=task,
+            white=rest.get("white", WHITE), task=task, columns=columns_from(rest.get("columns", [])),
         )  # fmt: skip

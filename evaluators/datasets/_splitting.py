@@ -12,6 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from slimsearch.errors import SlimsearchError, escaped
+from slimsearch.evaluators.datasets._columns import Column
 from slimsearch.evaluators.datasets._dataset import Array, Dataset, Raw, Split
 from slimsearch.evaluators.datasets._memory import memory_for
 from slimsearch.evaluators.tasks import Classification, LearningTask
@@ -67,7 +68,7 @@ def split(
         if raw.groups is not None:
             notes += _missing_classes(found, name)
         copied = _copies({"training": found.train, "validation": found.validation, "test": found.test})
-    notes += [copied] if copied is not None else []
+    notes += [*found.notes, *([copied] if copied is not None else [])]
     for note in notes:
         _log.warning("data set '%s': %s", escaped(str(name)), note)
     return replace(found, notes=(*raw.notes, *notes))
@@ -85,10 +86,20 @@ def _split(
         train, *held_out = _held_out_groups(train, raw.groups, strata.numbers, name, share, len(missing))
     parts = {"training": train, "validation": validation, "test": test, **dict(zip(missing, held_out, strict=True))}
     train, validation, test = (part for part in parts.values() if part is not None)
+    columns: tuple[Column, ...] = ()
+    notes: list[str] = []
+    if raw.table is not None:
+        table = raw.table
+        columns, notes = replace(table, values=train.inputs).fitted()
+        train, validation, test = (
+            Split(replace(table, values=part.inputs).encoded(columns), part.targets)
+            for part in (train, validation, test)
+        )
+        _check_values(name, train, validation, test)
     mean, std = _statistics(train.inputs)
     return Dataset(
-        name, raw.classes, train, validation, test, mean, std, raw.augmentation, raw.white,
-        task=task.fitted(train.targets),
+        name, raw.classes, train, validation, test, mean, std, raw.augmentation, raw.white, tuple(notes),
+        task.fitted(train.targets), columns,
     )  # fmt: skip
 
 
@@ -126,6 +137,11 @@ def _check(raw: Raw, name: str, task: LearningTask, train: Split, *others: Split
         raise SlimsearchError(f"data set '{name}' has {len(raw.classes)} class; at least 2 are needed")
     if len(train) == 0:
         raise SlimsearchError(f"data set '{name}' has no training examples")
+    if raw.table is None:
+        _check_values(name, train, *others)
+
+
+def _check_values(name: str, train: Split, *others: Split | None) -> None:
     low, high = train.inputs.min(), train.inputs.max()
     if low == high:
         range_ = " (of 0 to 255)" if train.inputs.dtype == np.uint8 else ""

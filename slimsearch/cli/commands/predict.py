@@ -26,6 +26,7 @@ _EXAMPLES = (
     "runs/mnist_cnn-20260101-120000/trials/00007/model.onnx path/to/image.png path/to/folder",
     "model.onnx path/to/folder --top 3 --json",
     "model.onnx signals.npz",
+    "model.onnx rows.csv --json",
 )
 _LISTED = 8  # numbers of an output that is no row of named ones
 
