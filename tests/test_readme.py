@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from slimsearch import compression
-from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.datasets import Dataset, load_dataset
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.recipe_choices import recipe_choices
 from slimsearch.search_spaces import ModelSpace
@@ -175,6 +175,13 @@ def test_signals_in_a_file(folder: Path, run: Run) -> None:
     model = json.loads((folder / "run" / "top_models.json").read_text())[0]
     done = run(folder / "run" / model["artifact"], "activity.npz", command="predict")
     assert len(done.stdout.splitlines()) == 600, done.stderr
+
+
+def test_a_function_that_returns_data_sets(folder: Path) -> None:
+    data = load_dataset(f"{folder}/my_photos.py:splits", image_size=32)
+    assert data.classes == ("bright", "dark", "medium")
+    assert data.test is not None
+    assert (data.input_shape, len(data.test)) == ((3, 32, 32), 60)
 
 
 def test_a_table(folder: Path, run: Run) -> None:

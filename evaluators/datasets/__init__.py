@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError, escaped
+from slimsearch.errors import SlimsearchError, described, escaped
 from slimsearch.evaluators.datasets._array_files import is_array_file, read_array_file, read_inputs
 from slimsearch.evaluators.datasets._arrays import INPUT_KINDS, from_arrays, inputs_like, read_targets
 from slimsearch.evaluators.datasets._columns import Column, columns_from
@@ -21,7 +21,8 @@ from slimsearch.evaluators.datasets._splitting import split
 from slimsearch.evaluators.datasets._tables import TABLES, columns_of, is_frame, read_frame, read_table
 from slimsearch.evaluators.datasets._unlabelled import is_unlabelled, unlabelled
 from slimsearch.evaluators.tasks import Classification, LearningTask, load_task
-from slimsearch.names import built_in_names, load_class
+from slimsearch.names import built_in_names, load_class, load_function
+from slimsearch.source import fingerprints
 
 __all__ = [
     "INPUT_KINDS", "TABLES", "WHITE", "Column", "Dataset", "Raw", "Source", "Split", "columns_from", "columns_of",
@@ -44,7 +45,8 @@ def load_dataset(
 
     Args:
         data: a name, the path of an image folder, of an .npz file or of a folder of .npy files (see
-            `read_array_file`), of a table (.csv, .tsv, .parquet), or a value from Python: a pandas data frame,
+            `read_array_file`), of a table (.csv, .tsv, .parquet), ``path/to/file.py:function`` for a function without
+            arguments that returns one of the following, or a value from Python: a pandas data frame,
             ``(inputs, targets)``, ``(inputs, targets, test_inputs, test_targets)``, a PyTorch data set of
             (input, target) pairs, or a dict of splits; see `from_arrays`.
         root: folder of the files of a named data set.
@@ -64,9 +66,12 @@ def load_dataset(
     size, learned = sides(image_size), load_task(task)
     if input_kind not in INPUT_KINDS:
         raise SlimsearchError(f"input_kind '{input_kind}' is none of {', '.join(INPUT_KINDS)}")
-    if not isinstance(data, str | Path):
-        name, file = "arrays", None
-    else:
+    name, file, code = "arrays", None, dict[str, str]()
+    if isinstance(data, str) and ":" in data and _file(data) is None:
+        location, _, function = data.rpartition(":")
+        name, code = f"{Path(location).name}:{function}", fingerprints([location])
+        data = _returned(data)
+    elif isinstance(data, str | Path):
         name, file = str(data), _file(data)
     if is_frame(data) or (file is not None and file.suffix.lower() in TABLES):
         name = "table" if file is None else file.name
@@ -82,8 +87,25 @@ def load_dataset(
         if file is not None:
             (data, of_file), name = read_array_file(file), file.name
             groups = of_file if groups is None else groups
-        raw = from_arrays(data, name, learned, size, input_kind)
+        raw = from_arrays(data, name, learned, size, input_kind, code)
     return split(_grouped(raw, groups), name, learned, size, drop_duplicates=drop_duplicates)
+
+
+def _returned(name: str) -> Any:
+    """What a function of the user's returns, or the object itself.
+
+    Raises:
+        SlimsearchError: there is no such function, it raises an exception, or returns a name or None.
+    """
+    found = load_function("data set", name)
+    if callable(found):
+        with described(f"data set '{name}'"):
+            found = found()
+    if found is None or isinstance(found, str | Path):
+        raise SlimsearchError(
+            f"data set '{name}' gives {type(found).__name__}; needed: PyTorch data sets or arrays, as from Python"
+        )
+    return found
 
 
 def _table(frame: Any, name: str, task: LearningTask, target: str | None, group_by: str | None) -> Raw:

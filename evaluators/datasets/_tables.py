@@ -104,12 +104,12 @@ def read_table(frame: Any, name: str, task: LearningTask, target: str | None, gr
     if part_of is not None:
         others.remove(_split_column(known))
     # Left out before the split, so that rows that differ in nothing else are copies.
-    if names := [column for column in others if _is_identifier(frame[column])]:
-        notes.append(f"columns whose texts are all different are not used: {', '.join(names)}")
-    table, left_out = columns_of(frame[[column for column in others if column not in names]])
+    if identifiers := [column for column in others if _is_identifier(frame[column])]:
+        notes.append(f"columns whose texts are all different are not used: {', '.join(identifiers)}")
+    table, left_out = columns_of(frame[[column for column in others if column not in identifiers]])
     if left_out:
         notes.append(f"columns of other kinds than numbers and texts are left out: {', '.join(left_out)}")
-    values, names = _targets(frame[targets], task)
+    values, names = _targets(frame[targets].infer_objects(), task)
     rows = {"training": np.arange(len(frame))}
     if part_of is not None:
         rows = {part: np.flatnonzero(part_of == part) for part in dict.fromkeys(_SPLITS.values())}

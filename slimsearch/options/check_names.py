@@ -90,7 +90,9 @@ def _check_data(name: str) -> None:
         found = path.is_dir() or (path.is_file() and path.suffix.lower() in DATA_FILES)
     except (OSError, ValueError, RuntimeError):
         found = False
-    if not found:
+    if not found and ":" in name:
+        check_name("data set", name)
+    elif not found:
         similar, listed = did_you_mean(name, known), ", ".join(known)
         raise SlimsearchError(
             f"unknown data set '{name}'; known: {listed}, or the path of an image folder or of a file "

@@ -69,7 +69,7 @@ def _code_of_metrics(text: str) -> str:
 def _data(text: str) -> str:
     is_file = text.lower().endswith(DATA_FILES) and Path(text).expanduser().is_file()
     is_folder = ("/" in text or "\\" in text) and Path(text).expanduser().is_dir()
-    return _path(text) if is_file or is_folder else text
+    return _path(text) if is_file or is_folder else absolute_code(text)
 
 
 def _file_or_torchvision(text: str) -> str:
@@ -154,7 +154,9 @@ class Configuration:
     model: str | None = _option(None, "in place of --space: a trained network, see slimsearch compress", _model)
     elastic: bool = _option(False, "of --model: also search how many channels and blocks of the network remain")
     dataset: str = _option(
-        "mnist5k", "a built-in data set, or the path of an image folder, of an .npz file or of a table", _data
+        "mnist5k",
+        "a built-in data set, the path of an image folder, of an .npz file or of a table, or path/to/file.py:function",
+        _data,
     )
     target: str | None = _option(None, "of a table: the column that is predicted, or several with commas")
     group_by: str | None = _option(

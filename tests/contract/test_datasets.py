@@ -84,10 +84,10 @@ class TestTargetsOfArrays(DatasetContract):
 def table() -> str:
     rng = np.random.default_rng(0)
     text = "\n".join(
-        f"{number:.4f},{'' if number > 2 else 'abc'[kind]},{kind}"
-        for number, kind in zip(rng.normal(size=400), rng.integers(0, 3, 400), strict=True)
+        f"{number:.4f},{other:.4f},{'' if number > 2 else 'abc'[kind]},{kind}"
+        for (number, other), kind in zip(rng.normal(size=(400, 2)), rng.integers(0, 3, 400), strict=True)
     )
-    Path(FOLDER.name, "table.csv").write_text(f"number,text,kind\n{text}\n")
+    Path(FOLDER.name, "table.csv").write_text(f"number,other,text,kind\n{text}\n")
     return str(Path(FOLDER.name, "table.csv"))
 
 
