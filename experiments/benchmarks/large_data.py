@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +69,7 @@ def main() -> None:
 def measured(folder: Path, count: int) -> dict[str, Any]:
     """Memory and seconds of a run on `count` images, and of its resumption."""
     images = folder / f"images-{count}"
-    starts = range(0, count, 100)
-    with ProcessPoolExecutor() as pool:
-        list(pool.map(generate, [images] * len(starts), starts, [min(100, count - start) for start in starts]))
+    generate(images, count)
     (folder / "space.py").write_text(_SPACE)
     run = folder / f"run-{count}"
     options = (
@@ -93,11 +90,11 @@ def measured(folder: Path, count: int) -> dict[str, Any]:
 _READ = "import sys, slimsearch; slimsearch.load_dataset(sys.argv[1]).fingerprint"
 
 
-def generate(folder: Path, first: int, count: int) -> None:
-    """Write some of the images: noise of few pixels, enlarged, of another brightness for each class."""
+def generate(folder: Path, count: int) -> None:
+    """Write images: noise of few pixels, enlarged, of another brightness for each class."""
     from PIL import Image
 
-    for number in range(first, first + count):
+    for number in range(count):
         rng = np.random.default_rng(number)
         pixels = rng.integers(0, 150 + 30 * (number % CLASSES), (14, 14, 3), dtype=np.uint8)
         file = folder / f"class{number % CLASSES}" / f"{number:06}.jpg"

@@ -349,9 +349,12 @@ def training_settings(configuration: Configuration) -> TrainingSettings:
     """The options of training.
 
     Raises:
-        SlimsearchError: there is no such device.
+        SlimsearchError: there is no such device or augmentation.
     """
     device = device_for(configuration.device)
+    for step in configuration.augment.split("+"):
+        if ":" in step:
+            load_function("augmentation", step)
     return TrainingSettings(
         batch_size=configuration.batch_size,
         learning_rate=configuration.learning_rate,

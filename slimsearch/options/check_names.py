@@ -42,6 +42,7 @@ def check_names(configuration: Configuration, *, trained: bool = True) -> None:
     names += [("evaluator", configuration.evaluator, "")] if ":" in configuration.evaluator else []
     names += [(kind, getattr(configuration, kind) or "", "") for kind in ("fit", "score", "lightning")]
     names += [("metric", entry.partition("=")[2].strip(), "") for entry in (configuration.metrics or "").split(",")]
+    names += [("augmentation", step, "") for step in configuration.augment.split("+") if ":" in step]
     for kind, name, package in names:
         if name and not name.startswith(FROM_PYTHON) and name != "none":
             check_name(kind, name, package)

@@ -61,6 +61,10 @@ def _code_in_schedulers(text: str) -> str:
     return re.sub(r"[^:+]+\.py:[^:+]+", lambda found: absolute_code(found[0]), text)
 
 
+def _code_in_augmentation(text: str) -> str:
+    return "+".join(absolute_code(step.strip()) for step in text.split("+"))
+
+
 def _code_of_metrics(text: str) -> str:
     pairs = (entry.partition("=") for entry in text.split(","))
     return ",".join(f"{name}{equals}{absolute_code(location.strip())}" for name, equals, location in pairs)
@@ -284,7 +288,12 @@ class Configuration:
         "folded: train with batch normalization after layers that have none, and fold it into them afterwards, so that "
         "fewer epochs are needed; or none",
     )
-    augment: str = _option("auto", "augmentation of images: none, shift, shift-flip, or auto (by data set)")
+    augment: str = _option(
+        "auto",
+        "augmentation: none, shift, shift-flip (of images), or auto (by data set), and functions of a batch, such as "
+        "auto+path/to/file.py:function",
+        _code_in_augmentation,
+    )
     latency_batch: int = _option(1, "images per call when latency is measured")
     latency_threads: int = _option(1, "threads when latency is measured")
     latency: str = _option(
@@ -423,10 +432,10 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "int8_target": ("any", "vnni"),
     "normalise": ("folded", "none"),
     "supernet_sampling": ("sandwich", "fair", "random"),
-    "augment": ("auto", "none", "shift", "shift-flip"),
     "class_weights": ("none", "balanced"),
     "input_kind": ("auto", "image", "signal", "table"),
 }
+_AUGMENTATIONS = ("auto", "none", "shift", "shift-flip")
 _LEAST = {
     "trials": 1, "epochs": 1, "subnets": 1, "supernet_epochs": 1, "seed": 0, "workers": 0, "retries": 0, "top_k": 0,
     "repeats": 1, "batch_size": 2, "latency_batch": 1, "latency_threads": 1, "max_drop": 0, "gpus_per_trial": 0,
@@ -447,6 +456,10 @@ _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
         "--min-accuracy {min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)",
     ),
     (lambda c: not 0 <= c.label_smoothing < 1, "--label-smoothing {label_smoothing:g} is not from 0 to below 1"),
+    (
+        lambda c: not all(step in _AUGMENTATIONS or ":" in step for step in c.augment.split("+")),
+        f"--augment {{augment}} is none of {', '.join(_AUGMENTATIONS)} and path/to/file.py:function, joined by +",
+    ),
     (lambda c: not 0 < c.warm_up < 1, "--warm-up {warm_up:g} is not between 0 and 1"),
     (
         lambda c: c.study is not None and c.storage is None,
