@@ -321,13 +321,15 @@ def _collected_on_disk(
         values, target = _item(pair, index, image_size, as_images=as_images, classes=classes)
         return (values if as_images else _converted(values[None], input_kind, as_images=False)[0]), target
 
-    looked_at = [read(int(index)) for index in np.linspace(0, count - 1, min(count, _LOOKED_AT))]
     digest = hashlib.sha256()
-    for values, target in looked_at:
+    shapes = []
+    for index in np.linspace(0, count - 1, min(count, _LOOKED_AT)):
+        values, target = read(int(index))
         digest.update(np.ascontiguousarray(values).data)
         digest.update(repr(np.asarray(target).tolist()).encode())
-    shape = max((values.shape for values, _ in looked_at), key=lambda shape: shape[0])
-    first = looked_at[0][0]
+        shapes.append(values.shape)
+    shape = max(shapes, key=lambda shape: shape[0])  # images are RGB if one of them is
+    dtype, of_target = values.dtype, np.shape(target)
 
     def fill(put: Put) -> dict[str, Any]:
         targets: list[Any] = []
@@ -339,8 +341,10 @@ def _collected_on_disk(
                 raise SlimsearchError(
                     f"item {index} of the data set: the input has the shape {values.shape}, that of others {shape}"
                 )
-            if np.shape(target) != np.shape(looked_at[0][1]):
-                raise SlimsearchError(f"item {index} of the data set: the target has another shape than that of item 0")
+            if values.dtype != dtype:
+                raise SlimsearchError(f"item {index} of the data set is {values.dtype}, others are {dtype}")
+            if np.shape(target) != of_target:
+                raise SlimsearchError(f"item {index} of the data set: the target has another shape than others")
             put(index, np.broadcast_to(values, shape))
             targets.append(target)
         return {"targets": np.array(targets)}
@@ -348,7 +352,7 @@ def _collected_on_disk(
     key = key_of(
         "items", dict(code), count, image_size, input_kind, as_images, classes, list(shape), digest.hexdigest()
     )
-    found, facts = store(key, name, (count, *shape), first.dtype, fill)
+    found, facts = store(key, name, (count, *shape), dtype, fill)
     return Split(found, facts["targets"])
 
 

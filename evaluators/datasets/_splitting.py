@@ -135,6 +135,11 @@ def _check(raw: Raw, name: str, task: LearningTask, train: Split, *others: Split
                 f"data set '{name}': {_kind(train.inputs)} have the shape {train.inputs.shape[1:]}, {part} "
                 f"{_kind(train.inputs)} {other.inputs.shape[1:]}"
             )
+        if other is not None and other.inputs.dtype != train.inputs.dtype:
+            raise SlimsearchError(
+                f"data set '{name}': training {_kind(train.inputs)} are {train.inputs.dtype}, those of {part} "
+                f"{other.inputs.dtype}; give all in one range, or --input-kind"
+            )
     if len(raw.classes) < 2 and isinstance(task, Classification):
         raise SlimsearchError(f"data set '{name}' has {len(raw.classes)} class; at least 2 are needed")
     if len(train) == 0:

@@ -22,7 +22,7 @@ _SPLITS = {
     "validation": "validation", "dev": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
 _LISTED = 12
-_MANY_CLASSES = 1000
+_LEAST_PER_CLASS = 3  # examples, on average
 _FEW_ROWS = 20  # of which all texts may be different by chance
 
 
@@ -191,6 +191,6 @@ def _targets(frame: Any, task: LearningTask) -> tuple[Array, tuple[str, ...]]:
         classes, labels = np.unique(column.astype(str).to_numpy(str), return_inverse=True)
         return labels, tuple(classes.tolist())
     values, labels = np.unique(column.to_numpy(np.float64), return_inverse=True)
-    if len(values) > _MANY_CLASSES or not np.equal(values, np.floor(values)).all():
+    if _LEAST_PER_CLASS * len(values) > len(labels) or not np.equal(values, np.floor(values)).all():
         raise SlimsearchError(f"--target {column.name} has {len(values):,} different numbers; is it --task regression?")
     return labels, tuple(str(int(value)) for value in values)
