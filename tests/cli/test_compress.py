@@ -168,6 +168,38 @@ def test_the_space_around_a_network_is_searched_and_resumed(
     assert {json.dumps(model["architecture"]) for model in models} > {"{}"}
 
 
+@pytest.mark.slow
+def test_the_space_around_a_network_from_python(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+    names: dict[str, Callable[[], torch.nn.Module]] = {}
+    exec(MODEL, names)  # type: ignore[arg-type]
+    module = names["residual"]()
+    module.load_state_dict(torch.load(trained / "residual.pth", weights_only=True))
+    options = {"epochs": 1, "objectives": "val_accuracy,size_kib", "sampler": "random", "workers": 1}
+    slimsearch.search(module, digits, trials=2, run_dir=str(tmp_path / "run"), show=False, **options)
+    before = recorded(tmp_path / "run")
+    result = slimsearch.resume(tmp_path / "run", space=module, dataset=digits, trials=4, show=False)
+    assert recorded(tmp_path / "run").items() >= before.items()
+    for model in result.models:
+        found = slimsearch.load_network(tmp_path / "run", model, space=module)
+        assert sum(parameter.numel() for parameter in found.parameters()) == model["metrics"]["params"]
+    with pytest.raises(SlimsearchError, match=r"slimsearch\.load_network"):
+        slimsearch.load_network(tmp_path / "run", result.models[0])
+
+
+def test_a_space_around_a_network_is_checked_without_data(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(MODEL.replace("Conv2d(1, 16, 3)", "Conv2d(3, 16, 3)"))
+    words = ("--model", "net.py:residual", "--image-size", "8", "--samples", "2", "--json", "check.json")
+    done = run(*words, command="check")
+    assert done.returncode == 0, done.stderr
+    assert "2 blocks that can be skipped" in done.stdout
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert {choice["label"].partition(".")[0] for choice in found["choices"]} == {"skip", "width", "hidden"}
+    assert found["works"] == found["sampled"] == len(found["costs"]["params"]) == 2
+    done = run("--model", "net.py:residual", command="check")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "--image-size" in done.stderr
+
+
 def _finalist(folder: Path, trial: int) -> bool:
     return any(model["trial"] == trial for model in json.loads((folder / "run" / "top_models.json").read_text()))
 
