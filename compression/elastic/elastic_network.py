@@ -55,7 +55,7 @@ class ElasticDepth:
 
     Attributes:
         label: of the choice.
-        blocks: their names, the one without which the logits change least first.
+        blocks: their names, the one that changes its input least first (block influence, Men et al. 2024).
         numbers: of skipped blocks, from 0 on.
     """
 
