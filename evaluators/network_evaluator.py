@@ -96,6 +96,7 @@ class NetworkEvaluator:
       paused during the measurement; ``latency_predicted``: 1 if it is predicted;
     - ``size_kib``, ``params``, ``macs``; ``packed_kib`` for networks with a packed form that no runtime executes, see
       `pack`; ``channels_removed`` and ``channels_asked`` of pruned networks, shares of all channels;
+    - ``ram_kib`` and ``flash_kib`` of the C file, see `compression.memory_kib`, if asked for;
     - ``training_seconds``, of training alone; ``seconds_saved`` by the cache;
     - ``start_latency_ms`` and others for a task with a start: the latency of its file, measured together with the new
       one;
@@ -111,6 +112,7 @@ class NetworkEvaluator:
         cache: folder for trained and partly compressed networks that several candidates with one seed have in common;
             None: no cache.
         initial: initial weights, copied as far as their shapes match; safetensors.
+        memory: whether ``ram_kib`` and ``flash_kib`` are computed.
         given: the networks of `space` are trained already; here, those with an architecture of their own are trained
             further; None: they are not trained.
         task: what is learned, fitted to the data set.
@@ -125,6 +127,7 @@ class NetworkEvaluator:
     learn: Learning = learn_by_training
     cache: Path | None = None
     initial: bytes | None = None
+    memory: bool = False
     given: Given | None = None
     task: LearningTask = field(default_factory=Classification)
     fit: Fit | None = None
@@ -288,7 +291,7 @@ class NetworkEvaluator:
             except SlimsearchError:
                 return {}, report(0, {})
         with pipeline.exported(network) as path:
-            known = {"size_kib": size_kib(path), **self._costs(network)}
+            known = {**self._file_costs(path), **self._costs(network)}
             if not report(0, known):
                 return known, False
             known |= self._latencies.quick(path, self.data.input_shape).metrics()
@@ -298,6 +301,9 @@ class NetworkEvaluator:
         import torch
 
         return torch.zeros(1, *self.data.input_shape)
+
+    def _file_costs(self, path: Path) -> dict[str, float]:
+        return {"size_kib": size_kib(path), **(compression.memory_kib(path) if self.memory else {})}
 
     def _costs(self, network: Network) -> dict[str, float]:
         network = network.without_dead_taps(self.data.input_shape)  # as its file
@@ -311,7 +317,7 @@ class NetworkEvaluator:
         Reports the costs of the file as metrics before training.
         """
         path, data = pipeline.export(network, task.directory / MODEL), self.data
-        known = {"size_kib": size_kib(path), **self._costs(network)}
+        known = {**self._file_costs(path), **self._costs(network)}
         if not report(0, known):
             return known, False
         files = [path] if task.start is None else [path, task.start.directory / MODEL]

@@ -26,6 +26,8 @@ DIRECTIONS = {  # of metrics that need none on the command line
     "val_pixel_accuracy": "maximize",
     "latency_ms": "minimize",
     "size_kib": "minimize",
+    "ram_kib": "minimize",
+    "flash_kib": "minimize",
     "params": "minimize",
     "macs": "minimize",
     "val_loss": "minimize",

@@ -16,6 +16,7 @@ from slimsearch.loop.run import carry_out, open_record
 from slimsearch.loop.setup import Setup, set_up
 from slimsearch.names import no_code_from
 from slimsearch.options.configuration import RESUMABLE, Configuration, flag
+from slimsearch.options.device_profiles import with_target
 from slimsearch.record import environment
 from slimsearch.record.run_directory import RunDirectory, read_study, refuse_existing
 from slimsearch.record.shared.storage import (
@@ -48,7 +49,7 @@ def start(
     Raises:
         SlimsearchError: an option is invalid (nothing is written then), or the run fails.
     """
-    configuration = objects.named_in(configuration).absolute()
+    configuration = with_target(objects.named_in(configuration).absolute())
     missing = objects.missing(configuration)  # options may come from a run that was started from Python
     if missing is not None:
         what, argument = missing

@@ -41,6 +41,7 @@ from slimsearch.options.configuration import (
 from slimsearch.options.initial_weights import initial_weights
 from slimsearch.options.recipe_choices import TRAINING, recipe_choices
 from slimsearch.record.environment import machine
+from slimsearch.record.ranking import Ranking
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.search_spaces import (
     ChoiceSpace,
@@ -60,6 +61,8 @@ COSTS = ("latency_ms", "size_kib", "params", "macs")
 """Metrics of a network that are known before training."""
 OWN_TRAINING = ("fit", "score", "lightning")
 """Options that name a user's functions for training and scores."""
+MEMORY = ("ram_kib", "flash_kib")
+"""Costs of the C file, which are computed if an objective or a limit needs them."""
 _COMMON_NETWORKS = "kept"  # folder of a run directory
 
 
@@ -255,8 +258,8 @@ def _networks(
             elastic=None if given is None else given.elastic,
             fit=objects.fit,
         ),
-        (*(f"val_{name}" for name in dataset.task.metrics), *COSTS, "training_seconds", *metrics),
-        COSTS,
+        (*(f"val_{name}" for name in dataset.task.metrics), *COSTS, *MEMORY, "training_seconds", *metrics),
+        (*COSTS, *MEMORY) if _needs_memory(configuration) else COSTS,
         dataset,
         space if isinstance(space, ModelSpace) else None,
         training.device,
@@ -266,6 +269,13 @@ def _networks(
         None if given is None else configuration,
         () if given is None else given.notes,
     )
+
+
+def _needs_memory(configuration: Configuration) -> bool:
+    """Whether an objective or a limit is about the memory of the C file."""
+    ranking = Ranking.of(configuration)
+    names = {*(objective.metric for objective in ranking.objectives), *(limit.metric for limit in ranking.limits)}
+    return not names.isdisjoint(MEMORY)
 
 
 def _hash_of_weights(space: ModelSpace | FixedModel, initial: bytes | None) -> str | None:
@@ -339,6 +349,7 @@ def network_evaluator(
         user_metrics(configuration.metrics),
         cache=directory.path / _COMMON_NETWORKS if compressing else None,
         initial=initial,
+        memory=_needs_memory(configuration),
         given=replace(known, elastic=elastic) if isinstance(space, FixedModel) else None,
         task=data.task,
         fit=fit,
@@ -349,12 +360,9 @@ def training_settings(configuration: Configuration) -> TrainingSettings:
     """The options of training.
 
     Raises:
-        SlimsearchError: there is no such device or augmentation.
+        SlimsearchError: there is no such device.
     """
     device = device_for(configuration.device)
-    for step in configuration.augment.split("+"):
-        if ":" in step:
-            load_function("augmentation", step)
     return TrainingSettings(
         batch_size=configuration.batch_size,
         learning_rate=configuration.learning_rate,
@@ -448,8 +456,6 @@ def _dataset(configuration: Configuration, objects: PythonObjects) -> Dataset:
         drop_duplicates=configuration.drop_duplicates,
         task=task,
         input_kind=configuration.input_kind,
-        target=configuration.target,
-        group_by=configuration.group_by,
     )
     return normalised(loaded, configuration)
 

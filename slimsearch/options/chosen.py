@@ -15,16 +15,16 @@ from slimsearch.reading import mismatch, read_yaml, yaml_value
 _MODELS, _CONFIG = "top_models.json", "config.yaml"
 # Options that a retraining takes over: those of networks and their evaluation, not those of the search.
 _INHERITED = (
-    "space", "dataset", "target", "group_by", "data_root", "download", "image_size", "task", "input_kind",
-    "class_weights",
+    "space", "dataset", "data_root", "download", "image_size", "task", "input_kind", "class_weights",
     "label_smoothing", "drop_duplicates", "objectives", "objective", "weights",
     "targets",
-    "max_latency_ms", "max_size_kib", "max_params", "max_macs", "min_accuracy", "metrics", "compress", "int8_target",
+    "max_latency_ms", "max_size_kib", "max_ram_kib", "max_flash_kib", "max_params", "max_macs", "min_accuracy",
+    "metrics", "compress", "int8_target",
     "max_drop", "device", "precision", "training_threads", "batch_size", "learning_rate", "warm_up",
     "weight_decay", "init",
     "epoch_images", "normalise", "augment", "latency_batch", "latency_threads", "latency", "runtime",
 )  # fmt: skip
-_COSTS = ("max_latency_ms", "max_size_kib", "max_params", "max_macs")
+_COSTS = ("max_latency_ms", "max_size_kib", "max_ram_kib", "max_flash_kib", "max_params", "max_macs")
 LONGER = 4
 """Epochs of a retraining, as a multiple of those of the search."""
 

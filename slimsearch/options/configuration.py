@@ -41,7 +41,7 @@ CHOICES, SPACE_OBJECT = "choices", "space"
 """Names of spaces passed from Python that are not classes."""
 TORCHVISION, TIMM, EXPORTED = "torchvision:", "timm:", ".pt2"
 """Prefixes of the names of torchvision's and timm's models, and the suffix of programs of torch.export."""
-DATA_FILES = (".npz", ".npy", ".csv", ".tsv", ".parquet")
+DATA_FILES = (".npz",)
 """Endings of the files of data sets."""
 
 FINE_TUNING: dict[str, Any] = {"learning_rate": 1e-3, "normalise": "none"}
@@ -61,10 +61,6 @@ def _code_in_schedulers(text: str) -> str:
     return re.sub(r"[^:+]+\.py:[^:+]+", lambda found: absolute_code(found[0]), text)
 
 
-def _code_in_augmentation(text: str) -> str:
-    return "+".join(absolute_code(step.strip()) for step in text.split("+"))
-
-
 def _code_of_metrics(text: str) -> str:
     pairs = (entry.partition("=") for entry in text.split(","))
     return ",".join(f"{name}{equals}{absolute_code(location.strip())}" for name, equals, location in pairs)
@@ -73,7 +69,11 @@ def _code_of_metrics(text: str) -> str:
 def _data(text: str) -> str:
     is_file = text.lower().endswith(DATA_FILES) and Path(text).expanduser().is_file()
     is_folder = ("/" in text or "\\" in text) and Path(text).expanduser().is_dir()
-    return _path(text) if is_file or is_folder else absolute_code(text)
+    return _path(text) if is_file or is_folder else text
+
+
+def _file_or_name(text: str) -> str:
+    return _path(text) if text.endswith((".yaml", ".yml")) else text
 
 
 def _file_or_torchvision(text: str) -> str:
@@ -157,15 +157,7 @@ class Configuration:
     )
     model: str | None = _option(None, "in place of --space: a trained network, see slimsearch compress", _model)
     elastic: bool = _option(False, "of --model: also search how many channels and blocks of the network remain")
-    dataset: str = _option(
-        "mnist5k",
-        "a built-in data set, the path of an image folder, of an .npz file or of a table, or path/to/file.py:function",
-        _data,
-    )
-    target: str | None = _option(None, "of a table: the column that is predicted, or several with commas")
-    group_by: str | None = _option(
-        None, "of a table: a column, such as the patient or device, whose rows of one value are in the same split"
-    )
+    dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder or of an .npz file", _data)
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
     download: bool = _option(False, "fetch the data set into --data-root if it is not there")
     image_size: str | None = _option(None, "resize every image: pixels of a square's side, or WIDTHxHEIGHT")
@@ -211,6 +203,14 @@ class Configuration:
     )
     max_latency_ms: float | None = _option(None, "hard limit on the latency of the file")
     max_size_kib: float | None = _option(None, "hard limit on the size of the file")
+    max_ram_kib: float | None = _option(None, "hard limit on the activations of the C file: its static memory")
+    max_flash_kib: float | None = _option(None, "hard limit on the constants of the C file: weights, scales, tables")
+    target: str | None = _option(
+        None,
+        "a device: cortex-m4, cortex-m7, raspberry-pi-4 or a YAML file; sets the limits on RAM and flash, the threads "
+        "of the latency, and the default format of slimsearch export",
+        _file_or_name,
+    )
     max_params: float | None = _option(None, "hard limit on the number of parameters")
     max_macs: float | None = _option(None, "hard limit on multiply-accumulates for one image")
     min_accuracy: float | None = _option(
@@ -288,12 +288,7 @@ class Configuration:
         "folded: train with batch normalization after layers that have none, and fold it into them afterwards, so that "
         "fewer epochs are needed; or none",
     )
-    augment: str = _option(
-        "auto",
-        "augmentation: none, shift, shift-flip (of images), or auto (by data set), and functions of a batch, such as "
-        "auto+path/to/file.py:function",
-        _code_in_augmentation,
-    )
+    augment: str = _option("auto", "augmentation of images: none, shift, shift-flip, or auto (by data set)")
     latency_batch: int = _option(1, "images per call when latency is measured")
     latency_threads: int = _option(1, "threads when latency is measured")
     latency: str = _option(
@@ -432,18 +427,18 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "int8_target": ("any", "vnni"),
     "normalise": ("folded", "none"),
     "supernet_sampling": ("sandwich", "fair", "random"),
+    "augment": ("auto", "none", "shift", "shift-flip"),
     "class_weights": ("none", "balanced"),
     "input_kind": ("auto", "image", "signal", "table"),
 }
-_AUGMENTATIONS = ("auto", "none", "shift", "shift-flip")
 _LEAST = {
     "trials": 1, "epochs": 1, "subnets": 1, "supernet_epochs": 1, "seed": 0, "workers": 0, "retries": 0, "top_k": 0,
     "repeats": 1, "batch_size": 2, "latency_batch": 1, "latency_threads": 1, "max_drop": 0, "gpus_per_trial": 0,
     "heartbeat": 1, "training_threads": 1, "epoch_images": 2, "patience": 1, "weight_decay": 0,
 }  # fmt: skip
 _ABOVE_ZERO = (
-    "timeout", "trial_timeout", "max_latency_ms", "max_size_kib", "max_params", "max_macs", "learning_rate",
-    "cpus_per_trial",
+    "timeout", "trial_timeout", "max_latency_ms", "max_size_kib", "max_ram_kib", "max_flash_kib", "max_params",
+    "max_macs", "learning_rate", "cpus_per_trial",
 )  # fmt: skip
 # Conditions on several options, and messages as format strings over the options.
 _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
@@ -456,10 +451,6 @@ _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
         "--min-accuracy {min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)",
     ),
     (lambda c: not 0 <= c.label_smoothing < 1, "--label-smoothing {label_smoothing:g} is not from 0 to below 1"),
-    (
-        lambda c: not all(step in _AUGMENTATIONS or ":" in step for step in c.augment.split("+")),
-        f"--augment {{augment}} is none of {', '.join(_AUGMENTATIONS)} and path/to/file.py:function, joined by +",
-    ),
     (lambda c: not 0 < c.warm_up < 1, "--warm-up {warm_up:g} is not between 0 and 1"),
     (
         lambda c: c.study is not None and c.storage is None,

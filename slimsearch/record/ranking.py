@@ -69,6 +69,8 @@ class Ranking:
         limits = (
             ("latency_ms", configuration.max_latency_ms, True, "--max-latency-ms"),
             ("size_kib", configuration.max_size_kib, True, "--max-size-kib"),
+            ("ram_kib", configuration.max_ram_kib, True, "--max-ram-kib"),
+            ("flash_kib", configuration.max_flash_kib, True, "--max-flash-kib"),
             ("params", configuration.max_params, True, "--max-params"),
             ("macs", configuration.max_macs, True, "--max-macs"),
             (leading_metric(names) or _ACCURACY.metric, configuration.min_accuracy, False, "--min-accuracy"),

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression import EXACT, Network, exact_error
+from slimsearch.compression import EXACT, CompiledNetwork, Network, c_compiler, exact_error, memory_kib, write_c
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators import DeployedModel
-from slimsearch.files import atomic, write_json
+from slimsearch.files import EXPORT_PREFIX, atomic, write_json
 from slimsearch.options.chosen import models
+from slimsearch.options.configuration import Configuration
+from slimsearch.options.device_profiles import device_profile
 from slimsearch.record import environment
 from slimsearch.report.networks import stored_network
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
-_IMAGES = 16
-_SUFFIX = {"onnx": ".onnx", "torch-export": ".pt2", "torchscript": ".ts"}
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+_IMAGES = 32
+_SUFFIX = {"onnx": ".onnx", "c": ".c", "torch-export": ".pt2", "torchscript": ".ts"}
 FORMATS = tuple(_SUFFIX)
-_NORMALISATION = ("input", "mean", "std", "classes")
+_VECTORS = ".vectors.npz"
+_NORMALISATION = ("input", "mean", "std", "classes", "task")
 
 
 @dataclass(frozen=True)
@@ -32,16 +40,43 @@ class Exported:
 
     Attributes:
         trial: number of the trial.
-        path: of the file; a ``.json`` file of the same name describes the model and its input.
+        path: of the file; a ``.json`` file of the same name describes the model and its input, and a ``.vectors.npz``
+            file has 32 inputs, the file's outputs and, of a classifier, the classes.
         error: difference of its logits from the network's, relative to the largest; None for an int8 file, which the
             run has checked.
         note: a remark for the user, or None.
+        lines: a program that runs the file on the inputs of the vectors.
     """
 
     trial: int
     path: Path
     error: float | None
     note: str | None
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A file that was written and run.
+
+    Attributes:
+        outputs: of the file, for the images.
+        error, note: see `Exported`.
+    """
+
+    outputs: Array
+    error: float | None
+    note: str | None = None
+
+
+def default_format(run_dir: Path) -> str:
+    """The format of the run's target device; ONNX without one.
+
+    Raises:
+        SlimsearchError: there is no run, or no such device any more.
+    """
+    target = Configuration.read(run_dir / "config.yaml").target
+    return "onnx" if target is None else device_profile(target).format
 
 
 def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> Iterator[Exported]:
@@ -65,60 +100,130 @@ def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> It
     folder.mkdir(parents=True, exist_ok=True)
     for model in chosen:
         path = folder / f"{run_dir.resolve().name}-{model['trial']}{_SUFFIX[form]}"
-        network = stored_network(run_dir, model)
-        with atomic(path) as temporary:
-            error, note = _WRITERS[form](network, run_dir / model["artifact"], _images(data), temporary)
+        network, images = stored_network(run_dir, model), _images(data)
+        checked = _WRITERS[form](network, run_dir / model["artifact"], images, path)
         facts = {**model, "dataset": data["name"], **{name: data[name] for name in _NORMALISATION if name in data}}
         write_json(path.with_suffix(".json"), facts)
-        yield Exported(model["trial"], path, error, note)
+        classified = "task" not in data
+        _write_vectors(path.with_suffix(_VECTORS), images.numpy(), checked.outputs, classified=classified)
+        yield Exported(model["trial"], path, checked.error, checked.note, _lines(form, path))
 
 
 def _images(data: Mapping[str, Any]) -> Tensor:
-    """(16, C, H, W) float32, distributed like normalized images; the data set may not be on this machine."""
+    """(32, C, H, W) float32, distributed like normalized images; the data set may not be on this machine."""
     import torch
 
     return torch.randn(_IMAGES, *data["input_shape"], generator=torch.Generator().manual_seed(0))
 
 
-def _onnx(network: Network, file: Path, images: Tensor, path: Path) -> tuple[float | None, str | None]:
-    try:
-        shutil.copyfile(file, path)
-    except FileNotFoundError:
-        raise SlimsearchError(f"there is no file '{file}'") from None
-    model = DeployedModel(path)
-    if network.quantization is not None:
-        model(images.numpy())  # checks that the file runs
-        return None, None
-    return _checked(network, images, lambda batch: model(batch.numpy()), path), None
+def _write_vectors(path: Path, inputs: Array, outputs: Array, *, classified: bool) -> None:
+    import numpy as np
+
+    classes = {"classes": outputs.argmax(axis=1)} if classified else {}
+    with atomic(path) as temporary:
+        np.savez(temporary, inputs=inputs, outputs=outputs, **classes)
 
 
-def _torch_export(network: Network, file: Path, images: Tensor, path: Path) -> tuple[float | None, str | None]:
+def c_name(path: Path) -> str:
+    """The prefix of the names in a C file: its name as an identifier of C."""
+    name = re.sub(r"\W", "_", path.stem, flags=re.ASCII).lower()
+    return name if name[:1].isalpha() else f"network_{name}"
+
+
+def _lines(form: str, path: Path) -> tuple[str, ...]:
+    vectors = path.with_suffix(_VECTORS)
+    load = {
+        "onnx": (
+            "import numpy, onnxruntime",
+            f"vectors = numpy.load({str(vectors)!r})",
+            f"session = onnxruntime.InferenceSession({str(path)!r})",
+            'outputs = session.run(None, {session.get_inputs()[0].name: vectors["inputs"]})[0]',
+            'print(abs(outputs - vectors["outputs"]).max())',
+        ),
+        "torch-export": (
+            "import numpy, torch",
+            f"vectors = numpy.load({str(vectors)!r})",
+            f"network = torch.export.load({str(path)!r}).module()",
+            'outputs = network(torch.from_numpy(vectors["inputs"])).detach().numpy()',
+            'print(abs(outputs - vectors["outputs"]).max())',
+        ),
+        "torchscript": (
+            "import numpy, torch",
+            f"vectors = numpy.load({str(vectors)!r})",
+            f"network = torch.jit.load({str(path)!r})",
+            'outputs = network(torch.from_numpy(vectors["inputs"])).detach().numpy()',
+            'print(abs(outputs - vectors["outputs"]).max())',
+        ),
+    }
+    name = c_name(path)
+    return load.get(form) or (
+        f'#include "{path.with_suffix(".h").name}"',
+        f"for (int i = 0; i < {name.upper()}_INPUTS; i++) {name}_input()[i] = input[i];",
+        f"const float *outputs = {name}_run();",
+        f'for (int i = 0; i < {name.upper()}_OUTPUTS; i++) printf("%g\\n", outputs[i]);',
+    )
+
+
+def _onnx(network: Network, file: Path, images: Tensor, path: Path) -> _Checked:
+    with atomic(path) as temporary:
+        try:
+            shutil.copyfile(file, temporary)
+        except FileNotFoundError:
+            raise SlimsearchError(f"there is no file '{file}'") from None
+        model = DeployedModel(temporary)
+        if network.quantization is not None:
+            return _Checked(model(images.numpy()), None)
+        return _checked(network, images, lambda batch: model(batch.numpy()))
+
+
+def _c(network: Network, file: Path, images: Tensor, path: Path) -> _Checked:
+    """The C file and its header, compiled and compared with the ONNX file where there is a compiler."""
+    expected = DeployedModel(file)(images.numpy())
+    name, files = c_name(path), (path.with_suffix(".h"), path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=EXPORT_PREFIX) as folder:
+        write_c(file, Path(folder) / path.name, name)
+        sizes = "RAM {ram_kib:.1f} KiB, flash {flash_kib:.1f} KiB".format_map(memory_kib(file))
+        checked = _Checked(expected, None, f"{sizes}; not compiled: there is no C compiler here")
+        if c_compiler() is not None:
+            outputs = CompiledNetwork(Path(folder) / path.name, name, Path(folder))(images.numpy()).reshape(
+                expected.shape
+            )
+            _check_error(error := exact_error(expected, outputs))
+            checked = _Checked(outputs, error, sizes)
+        for final in files:
+            (Path(folder) / final.name).replace(final)
+    return checked
+
+
+def _torch_export(network: Network, file: Path, images: Tensor, path: Path) -> _Checked:
     import torch
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            batch = torch.export.Dim("batch", min=1, max=1 << 16)
-            program = torch.export.export(network.module.eval(), (images,), dynamic_shapes=({0: batch},))
-            torch.export.save(program, str(path))
-            again = torch.export.load(str(path)).module()
-        except Exception as error:  # torch.export raises exceptions of many types
-            raise SlimsearchError(f"torch.export cannot express it: {first_line(error)}") from error
-    return _checked(network, images, again, path), _float_note(network, file)
+    with atomic(path) as temporary:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                batch = torch.export.Dim("batch", min=1, max=1 << 16)
+                program = torch.export.export(network.module.eval(), (images,), dynamic_shapes=({0: batch},))
+                torch.export.save(program, str(temporary))
+                again = torch.export.load(str(temporary)).module()
+            except Exception as error:  # torch.export raises exceptions of many types
+                raise SlimsearchError(f"torch.export cannot express it: {first_line(error)}") from error
+        return _checked(network, images, again, _float_note(network, file))
 
 
-def _torchscript(network: Network, file: Path, images: Tensor, path: Path) -> tuple[float | None, str | None]:
+def _torchscript(network: Network, file: Path, images: Tensor, path: Path) -> _Checked:
     import torch
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that TorchScript is deprecated
-        try:
-            traced = torch.jit.trace(network.module.eval(), images, check_trace=False)  # type: ignore[no-untyped-call]
-            torch.jit.save(traced, str(path))
-            again = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
-        except Exception as error:  # torch.jit raises exceptions of many types
-            raise SlimsearchError(f"TorchScript cannot express it: {first_line(error)}") from error
-    return _checked(network, images, again, path), _float_note(network, file)
+    with atomic(path) as temporary:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that TorchScript is deprecated
+            try:
+                traced = torch.jit.trace(network.module.eval(), images, check_trace=False)  # type: ignore[no-untyped-call]
+                torch.jit.save(traced, str(temporary))
+                again = torch.jit.load(str(temporary))  # type: ignore[no-untyped-call]
+            except Exception as error:  # torch.jit raises exceptions of many types
+                raise SlimsearchError(f"TorchScript cannot express it: {first_line(error)}") from error
+        return _checked(network, images, again, _float_note(network, file))
 
 
 def _float_note(network: Network, file: Path) -> str | None:
@@ -127,21 +232,25 @@ def _float_note(network: Network, file: Path) -> str | None:
     return f"float32: the network that was quantized to make '{file}', whose accuracy, latency and size differ"
 
 
-def _checked(network: Network, images: Tensor, run: Callable[[Tensor], Any], path: Path) -> float:
+def _checked(network: Network, images: Tensor, run: Callable[[Tensor], Any], note: str | None = None) -> _Checked:
     import torch
 
-    largest = 0.0
+    found, largest = [], 0.0
     with torch.no_grad():
         for batch in (images, images[:1]):  # the batch size is variable
             expected = network.module.eval()(batch).numpy()
-            largest = max(largest, exact_error(expected, torch.as_tensor(run(batch)).numpy()))
-    if not largest <= EXACT:
-        path.unlink(missing_ok=True)
+            found.append(torch.as_tensor(run(batch)).numpy())
+            largest = max(largest, exact_error(expected, found[-1]))
+    _check_error(largest)
+    return _Checked(found[0], largest, note)
+
+
+def _check_error(error: float) -> None:
+    if not error <= EXACT:
         raise SlimsearchError(
-            f"the exported file disagrees with the network: logits differ by {largest:.3g} of their size, allowed "
+            f"the exported file disagrees with the network: logits differ by {error:.3g} of their size, allowed "
             f"{EXACT:.3g}"
         )
-    return largest
 
 
-_WRITERS = {"onnx": _onnx, "torch-export": _torch_export, "torchscript": _torchscript}
+_WRITERS = {"onnx": _onnx, "c": _c, "torch-export": _torch_export, "torchscript": _torchscript}

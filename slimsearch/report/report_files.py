@@ -26,8 +26,8 @@ from slimsearch.report.tables import report_rows
 
 _COSTS = ("latency_ms", "size_kib", "params", "macs")
 _CSV = (
-    "latency_ms", "latency_low_ms", "latency_high_ms", "latency_q25_ms", "latency_q75_ms", "size_kib", "params",
-    "macs",
+    "latency_ms", "latency_low_ms", "latency_high_ms", "latency_q25_ms", "latency_q75_ms", "size_kib", "ram_kib",
+    "flash_kib", "params", "macs",
 )  # fmt: skip
 # The script of the page, in this order.
 _SCRIPTS = (

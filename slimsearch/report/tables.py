@@ -105,6 +105,8 @@ CELLS = {
     "test_accuracy": ("test %", "{:.2f}"),
     "latency_ms": ("latency ms", "{:#.3g}"),
     "size_kib": ("size KiB", "{:.1f}"),
+    "ram_kib": ("RAM KiB", "{:.1f}"),
+    "flash_kib": ("flash KiB", "{:.1f}"),
     "params": ("params", "{:,.0f}"),
 }
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import slimsearch
 from slimsearch.checks.space_check import check_space
 from slimsearch.cli.main import commands
 from slimsearch.cli.run_options import presets
+from slimsearch.compression import c_compiler
 from slimsearch.evaluators import DeployedModel, Limit, Objective, hypervolume
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.options.configuration import Configuration
@@ -232,7 +234,7 @@ def test_what_is_no_file_to_predict_with(run: Run, finished: Finished, images: P
         assert message in line
 
 
-@pytest.mark.parametrize("form", ["onnx", "torch-export", "torchscript"])
+@pytest.mark.parametrize("form", ["onnx", "c", "torch-export", "torchscript"])
 def test_exported_files_compute_what_the_network_does(
     form: str, run: Run, finished: Finished, digits: Dataset, tmp_path: Path
 ) -> None:
@@ -240,9 +242,12 @@ def test_exported_files_compute_what_the_network_does(
     done = run(finished[0], "--models", ",".join(map(str, models)), "--format", form, "--to", "out", command="export")
     assert done.returncode == 0, done.stderr
     batch = digits.normalise(digits.validation.inputs[:7])
-    files = [path for path in (tmp_path / "out").iterdir() if path.suffix != ".json"]
+    files = [path for path in (tmp_path / "out").iterdir() if path.suffix not in (".json", ".npz", ".h")]
     assert len(files) == len(models)
     for path in files:
+        vectors = np.load(path.with_suffix(".vectors.npz"))
+        assert vectors["inputs"].shape == (32, *digits.input_shape)
+        assert np.array_equal(vectors["outputs"].argmax(1), vectors["classes"])
         facts = json.loads(path.with_suffix(".json").read_text())
         model = models[facts["trial"]]
         assert facts["architecture"] == model["architecture"]
@@ -250,12 +255,41 @@ def test_exported_files_compute_what_the_network_does(
         if form == "onnx":
             assert path.read_bytes() == (finished[0] / model["artifact"]).read_bytes()
             continue
+        if form == "c":
+            expected = DeployedModel(finished[0] / model["artifact"])(vectors["inputs"])
+            assert np.allclose(vectors["outputs"], expected, atol=1e-4)
+            continue
         load = torch.jit.load if form == "torchscript" else lambda file: torch.export.load(file).module()
         with torch.no_grad():
             expected = slimsearch.load_network(finished[0], model)(batch)
             assert torch.allclose(load(str(path))(batch), expected, atol=1e-4)
         line = next(line for line in done.stdout.splitlines() if path.name in line)
         assert ("float32: the network that was quantized" in line) == ("quantize" in model["recipe"])
+
+
+@pytest.mark.parametrize("form", ["onnx", "c", "torch-export", "torchscript"])
+def test_printed_lines_run_the_exported_file(form: str, run: Run, finished: Finished, tmp_path: Path) -> None:
+    if form == "c" and c_compiler() is None:
+        pytest.skip("there is no C compiler")
+    trial = json.loads((finished[0] / "top_models.json").read_text())[0]["trial"]
+    done = run(finished[0], "--models", str(trial), "--format", form, "--to", "out", command="export")
+    lines = done.stdout.split(":\n")[-1].splitlines()
+    if form == "c":
+        vectors = np.load(next((tmp_path / "out").glob("*.npz")))
+        numbers = ", ".join(f"{number:.9e}f" for number in vectors["inputs"][0].ravel())
+        program = [
+            "#include <stdio.h>", lines[0], f"static const float input[] = {{{numbers}}};", "int main(void) {",
+            *lines[1:], "return 0; }",
+        ]  # fmt: skip
+        (tmp_path / "out" / "main.c").write_text("\n".join(program))
+        source = next(path for path in (tmp_path / "out").glob("*.c") if path.name != "main.c")
+        command = [c_compiler() or "", "-std=c99", "-O2", "main.c", source.name, "-o", "main", "-lm"]
+        subprocess.run(command, cwd=tmp_path / "out", check=True)
+        found = subprocess.run(["./main"], cwd=tmp_path / "out", check=True, capture_output=True, text=True).stdout
+        assert np.allclose([float(number) for number in found.split()], vectors["outputs"][0], atol=1e-4)
+        return
+    shown = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True)
+    assert float(shown.stdout) < 1e-4, shown.stderr
 
 
 def test_what_cannot_be_exported(run: Run, finished: Finished) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,6 +141,9 @@ def test_memory_is_what_the_header_declares(
     assert least <= int(declared["RAM"]) <= 2 * least
     source = (tmp_path / "model.c").read_text()
     assert "malloc" not in source
+    if (compiler := c_compiler()) is not None:
+        words = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2", "-c", "model.c", "-o", "model.o"]
+        subprocess.run([compiler, *words], cwd=tmp_path, check=True)
 
 
 def test_an_operator_without_a_c_function_is_named(images: tuple[torch.Tensor, torch.Tensor], tmp_path: Path) -> None:

@@ -75,8 +75,6 @@ def _weights(c: Lowering, name: str, transposed: bool) -> tuple[str, list[Consta
         return np.ascontiguousarray(array.T) if transposed else array
 
     weight = c.array(name)
-    if not np.isfinite(weight).all():
-        raise SlimsearchError("a C file has finite weights only")
     stored = c.graph.stored.get(name)
     if stored is None or not _usable(stored, transposed):
         return "", [c.constant("weights", outputs_first(weight))]
@@ -104,8 +102,8 @@ def _usable(stored: StoredWeight, transposed: bool) -> bool:
 def _with_weights(name: str, form: str) -> Kernel:
     c_type, parameters, value, factor = _FORMS[form]
     replacements = (
-        ("SUFFIX", form), ("TYPE", c_type), ("PARAMETERS", parameters), ("VALUE_K", value.format("weights[j + k]")),
-        ("VALUE", value.format("weights[j]")), ("SCALED", factor),
+        ("SUFFIX", form), ("TYPE", c_type), ("PARAMETERS", parameters), ("VALUE", value.format("weights[j]")),
+        ("SCALED", factor),
     )  # fmt: skip
     needs = (("window.c",) if name == "conv" else ()) + (("half.c",) if form == "_half" else ())
     return Kernel(name + form, f"{name}.c", replacements, needs)

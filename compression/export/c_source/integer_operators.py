@@ -121,12 +121,12 @@ def _add(c: Lowering, node: Node) -> None:
     scale_y, zero_y = _scale(c, node.inputs[6]), _zero(c, node.inputs[7])
     full, other, exchanged, sizes = repeated(_value(c, node.inputs[0]), _value(c, node.inputs[3]))
     factors = [scale_a / scale_y, scale_b / scale_y]
-    constant = -(factors[0] * np.float32(zero_a) + factors[1] * np.float32(zero_b))
+    constant = np.float32(zero_y) - (factors[0] * np.float32(zero_a) + factors[1] * np.float32(zero_b))
     numbers = c.scalar("factors", *(factors[::-1] if exchanged else factors), constant)
     y = c.result(node, full.shape, "uint8_t")
     kernel = Kernel("add_u8", "add_u8.c", (), _ROUNDED)
     in_place = (full, other) if other.count == full.count else (full,)
-    c.step(kernel, y, full, other, y, *sizes, numbers, zero_y, in_place=in_place)
+    c.step(kernel, y, full, other, y, *sizes, numbers, in_place=in_place)
 
 
 def _mul(c: Lowering, node: Node) -> None:

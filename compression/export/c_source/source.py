@@ -171,6 +171,7 @@ def _source(program: Program, plan: MemoryPlan, name: str, header: str) -> str:
         "} constants = {",
         *(f"    {_initializer(constant)}, /* {label} */" for constant, label in constants.items()),
         "};",
+        f"typedef char {name}_constants_are_as_declared[sizeof(constants) == {program.flash_bytes} ? 1 : -1];",
         "",
         f"float *{name}_input(void)",
         "{",
@@ -217,12 +218,16 @@ def _declaration(constant: Constant, label: str) -> str:
 
 
 def _initializer(constant: Constant) -> str:
+    import numpy as np
+
     array = constant.values().ravel()
     if array.size != constant.count:
         raise SlimsearchError(f"a constant has {array.size} numbers instead of {constant.count}")
     if constant.c_type == "arrangement":
         return "{" + ", ".join("{" + ", ".join(map(str, row)) + "}" for row in array.reshape(3, 4).tolist()) + "}"
     if number_type(constant.c_type) == "float":
+        if not np.isfinite(array).all():
+            raise SlimsearchError(f"a C file has finite {constant.label} only")
         texts = [_float(number) for number in array.tolist()]
     else:
         texts = [str(number) for number in array.tolist()]

@@ -6,12 +6,9 @@ static void linear@SUFFIX@(
         const @TYPE@ *weights = w;
         for (int o = 0; o < outputs; o++, weights += depth) {
             float sums[4] = {0, 0, 0, 0};
-            int j = 0;
-            for (; j + 4 <= depth; j += 4)
-                for (int k = 0; k < 4; k++)
-                    sums[k] += @VALUE_K@ * x[j + k];
-            for (; j < depth; j++)
-                sums[0] += @VALUE@ * x[j];
+            for (int k = 0; k < 4; k++) /* four sums of every fourth product: less is lost in rounding */
+                for (int j = k; j < depth; j += 4)
+                    sums[k] += @VALUE@ * x[j];
             float sum = (sums[0] + sums[1] + (sums[2] + sums[3]))@SCALED@ + bias[o];
             *y++ = sum < low ? low : sum > high ? high : sum;
         }
