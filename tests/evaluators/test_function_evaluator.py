@@ -75,8 +75,8 @@ def test_report_returns_false_to_stop() -> None:
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (0.5, "returned float, not a dict"),
-        (None, "returned NoneType, not a dict"),
+        (0.5, "float, not a dict"),
+        (None, "NoneType, not a dict"),
         ({"loss": "low"}, "'loss': 'low', which is not a number"),
         ({"loss": "0.5"}, "'loss': '0.5', which is not a number"),
         ({"loss": None}, "'loss': None"),
