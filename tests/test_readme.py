@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from slimsearch import compression
-from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.datasets import Dataset, load_dataset
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.recipe_choices import recipe_choices
 from slimsearch.search_spaces import ModelSpace
@@ -175,6 +175,24 @@ def test_signals_in_a_file(folder: Path, run: Run) -> None:
     model = json.loads((folder / "run" / "top_models.json").read_text())[0]
     done = run(folder / "run" / model["artifact"], "activity.npz", command="predict")
     assert len(done.stdout.splitlines()) == 600, done.stderr
+
+
+def test_a_function_that_returns_data_sets(folder: Path) -> None:
+    data = load_dataset(f"{folder}/my_photos.py:splits", image_size=32)
+    assert data.classes == ("bright", "dark", "medium")
+    assert data.test is not None
+    assert (data.input_shape, len(data.test)) == ((3, 32, 32), 60)
+
+
+def test_a_table(folder: Path, run: Run) -> None:
+    output(FILES["my_table.py"], folder)
+    words = ("--space", "mlp", "--dataset", "wine.csv", "--target", "target")
+    done = run(*words, *SMALL, "--compress", "none", "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    model = json.loads((folder / "run" / "top_models.json").read_text())[0]
+    done = run(folder / "run" / model["artifact"], "wine.csv", "--json", command="predict")
+    assert len(done.stdout.splitlines()) == 178, done.stderr
+    assert set(json.loads(done.stdout.splitlines()[0])["classes"]) <= {"Barolo", "Grignolino", "Barbera"}
 
 
 def test_a_task_of_ones_own(folder: Path) -> None:

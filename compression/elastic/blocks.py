@@ -21,7 +21,7 @@ class Block:
     Attributes:
         name: of the module.
         shape: of its input and its output, for one image.
-        change: mean squared change of the network's logits without the block.
+        change: squared distance of the output from the input, as a share of the input's square, the mean of images.
     """
 
     name: str
@@ -37,10 +37,8 @@ def residual_blocks(module: nn.Module, images: Tensor) -> list[Block]:
 
     Args:
         module: in evaluation mode.
-        images: (N, C, H, W), real ones: the importance of a block is the change of the logits without it.
+        images: (N, C, H, W), real ones.
     """
-    import torch
-
     calls = _calls(module, images[:2])
     found: dict[str, tuple[int, ...]] = {}
     for name in sorted(calls, key=lambda name: -name.count(".")):
@@ -53,9 +51,7 @@ def residual_blocks(module: nn.Module, images: Tensor) -> list[Block]:
         in_order = [name for name in in_order if _runs_without(module, [name], images[:2])]
         if not _runs_without(module, in_order, images[:2]):
             return []
-    with torch.no_grad():
-        expected = module(images)
-    changes = {name: _change(module, name, images, expected) for name in in_order}
+    changes = _changes(module, in_order, images)
     return [Block(name, found[name], changes[name]) for name in in_order]
 
 
@@ -115,12 +111,16 @@ def _runs_without(module: nn.Module, names: Sequence[str], images: Tensor) -> bo
         return False
 
 
-def _change(module: nn.Module, name: str, images: Tensor, expected: Tensor) -> float:
-    import torch
+def _changes(module: nn.Module, names: Sequence[str], images: Tensor) -> dict[str, float]:
+    found: dict[str, float] = {}
 
-    hook = module.get_submodule(name).register_forward_hook(lambda block, arguments, output: arguments[0])
-    try:
-        with torch.no_grad():
-            return float((module(images) - expected).square().mean())
-    finally:
-        hook.remove()
+    def hook(name: str) -> Any:
+        def observe(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+            x = arguments[0].flatten(1)
+            shares = (output.flatten(1) - x).square().sum(1) / x.square().sum(1).clamp_min(1e-12)
+            found[name] = float(shares.mean())
+
+        return observe
+
+    run_hooked(module, images, [module.get_submodule(name).register_forward_hook(hook(name)) for name in names])
+    return found

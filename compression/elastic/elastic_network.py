@@ -51,11 +51,11 @@ class ElasticWidth:
 
 @dataclass(frozen=True)
 class ElasticDepth:
-    """A choice of how many residual blocks of equal shape in a row are skipped.
+    """A choice of how many residual blocks of equal shape in a row are skipped, at most half of two or more.
 
     Attributes:
         label: of the choice.
-        blocks: their names, the one without which the logits change least first.
+        blocks: their names, the one that changes its input least first (block influence, Men et al. 2024).
         numbers: of skipped blocks, from 0 on.
     """
 
@@ -167,9 +167,9 @@ def _depths(blocks: Sequence[Block]) -> tuple[ElasticDepth, ...]:
     found = []
     for label, row in zip(labels, rows, strict=True):
         order = tuple(block.name for block in sorted(row, key=lambda block: block.change))
-        count = len(row)
-        few = count < _MOST_DEPTHS
-        numbers = range(count + 1) if few else [step * count // _MOST_DEPTHS for step in range(_MOST_DEPTHS)]
+        most = max(1, len(row) // 2)
+        steps = min(most, _MOST_DEPTHS - 1)
+        numbers = [step * most // steps for step in range(steps + 1)]
         found.append(ElasticDepth(label, order, tuple(numbers)))
     return tuple(found)
 

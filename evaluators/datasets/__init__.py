@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,27 +10,34 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, described, escaped
 from slimsearch.evaluators.datasets._array_files import is_array_file, read_array_file, read_inputs
-from slimsearch.evaluators.datasets._arrays import INPUT_KINDS, from_arrays, inputs_like
+from slimsearch.evaluators.datasets._arrays import INPUT_KINDS, from_arrays, inputs_like, read_targets
+from slimsearch.evaluators.datasets._columns import Column, columns_from
 from slimsearch.evaluators.datasets._dataset import WHITE, Dataset, Raw, Source, Split
 from slimsearch.evaluators.datasets._image_files import read_header, read_image
 from slimsearch.evaluators.datasets._image_folder import image_files, read_folder, skipped_files
 from slimsearch.evaluators.datasets._splitting import split
+from slimsearch.evaluators.datasets._tables import TABLES, columns_of, is_frame, read_frame, read_table
 from slimsearch.evaluators.datasets._unlabelled import is_unlabelled, unlabelled
 from slimsearch.evaluators.tasks import Classification, LearningTask, load_task
-from slimsearch.names import built_in_names, load_class
+from slimsearch.names import built_in_names, load_class, load_function
+from slimsearch.source import fingerprints
 
 __all__ = [
-    "INPUT_KINDS", "WHITE", "Dataset", "Raw", "Source", "Split", "image_files", "inputs_like", "is_unlabelled",
-    "load_dataset", "read_header", "read_image", "read_inputs", "sides", "skipped_files", "unlabelled",
+    "INPUT_KINDS", "TABLES", "WHITE", "Column", "Dataset", "Raw", "Source", "Split", "columns_from", "columns_of",
+    "image_files", "inputs_like", "is_unlabelled", "load_dataset", "read_frame", "read_header", "read_image",
+    "read_inputs", "sides", "skipped_files", "unlabelled",
 ]  # fmt: skip
+
+_log = logging.getLogger(__name__)
 
 
 def load_dataset(
     data: Any, *, root: str | Path | None = None, download: bool = False,
     image_size: int | str | None = None, drop_duplicates: bool = False,
     task: str | LearningTask = "classification", input_kind: str = "auto", groups: Any = None,
+    target: str | None = None, group_by: str | None = None,
 ) -> Dataset:  # fmt: skip
     """Read, resize and split a data set.
 
@@ -37,8 +45,10 @@ def load_dataset(
 
     Args:
         data: a name, the path of an image folder, of an .npz file or of a folder of .npy files (see
-            `read_array_file`), or a value from Python: ``(inputs, targets)``, ``(inputs, targets, test_inputs,
-            test_targets)``, a PyTorch data set of (input, target) pairs, or a dict of splits; see `from_arrays`.
+            `read_array_file`), of a table (.csv, .tsv, .parquet), ``path/to/file.py:function`` for a function without
+            arguments that returns one of the following, or a value from Python: a pandas data frame,
+            ``(inputs, targets)``, ``(inputs, targets, test_inputs, test_targets)``, a PyTorch data set of
+            (input, target) pairs, or a dict of splits; see `from_arrays`.
         root: folder of the files of a named data set.
         download: download missing files into `root`.
         image_size: pixels that images are resized to, the side of a square or "WIDTHxHEIGHT"; None: unchanged.
@@ -47,6 +57,8 @@ def load_dataset(
         task: what is learned: a name, see `load_task`, or a task.
         input_kind: of arrays: "image", "signal", "table", or "auto", by shape and values.
         groups: (N,) of the training examples: those of one group, such as a patient or a device, are in one split.
+        target: of a table: the column that is predicted, or several with commas.
+        group_by: of a table: the column whose rows of one value are in one split.
 
     Raises:
         SlimsearchError: the data set or task is unknown, cannot be read, or does not fit into memory.
@@ -54,25 +66,61 @@ def load_dataset(
     size, learned = sides(image_size), load_task(task)
     if input_kind not in INPUT_KINDS:
         raise SlimsearchError(f"input_kind '{input_kind}' is none of {', '.join(INPUT_KINDS)}")
-    if not isinstance(data, str | Path):
-        name = "arrays"
-    elif (file := _array_file(data)) is not None:
-        (data, of_file), name = read_array_file(file), file.resolve().name
-        groups = of_file if groups is None else groups
-    else:
+    name, file, code = "arrays", None, dict[str, str]()
+    if isinstance(data, str) and ":" in data and _file(data) is None:
+        location, _, function = data.rpartition(":")
+        name, code = f"{Path(location).name}:{function}", fingerprints([location])
+        data = _returned(data)
+    elif isinstance(data, str | Path):
+        name, file = str(data), _file(data)
+    if is_frame(data) or (file is not None and file.suffix.lower() in TABLES):
+        name = "table" if file is None else file.name
+        raw = _table(data if file is None else read_frame(file), name, learned, target, group_by)
+    elif target is not None or group_by is not None:
+        option = "--target" if target is not None else "--group-by"
+        raise SlimsearchError(f"{option} names a column of a table ({', '.join(TABLES)}); '{name}' is none")
+    elif isinstance(data, str | Path) and file is None:
         raw, name = _named(str(data), root, download, size)
         if not isinstance(learned, Classification):
             raise SlimsearchError(f"data set '{name}' has classes; --task {task} needs other targets")
-        return split(_grouped(raw, groups), name, learned, size, drop_duplicates=drop_duplicates)
-    raw = from_arrays(data, name, learned, size, input_kind)
+    else:
+        if file is not None:
+            (data, of_file), name = read_array_file(file), file.name
+            groups = of_file if groups is None else groups
+        raw = from_arrays(data, name, learned, size, input_kind, code)
     return split(_grouped(raw, groups), name, learned, size, drop_duplicates=drop_duplicates)
 
 
-def _array_file(data: str | Path) -> Path | None:
-    """The path of a data set in NumPy files, or None."""
+def _returned(name: str) -> Any:
+    """What a function of the user's returns, or the object itself.
+
+    Raises:
+        SlimsearchError: there is no such function, it raises an exception, or returns a name or None.
+    """
+    found = load_function("data set", name)
+    if callable(found):
+        with described(f"data set '{name}'"):
+            found = found()
+    if found is None or isinstance(found, str | Path):
+        raise SlimsearchError(
+            f"data set '{name}' gives {type(found).__name__}; needed: PyTorch data sets or arrays, as from Python"
+        )
+    return found
+
+
+def _table(frame: Any, name: str, task: LearningTask, target: str | None, group_by: str | None) -> Raw:
+    found = read_table(frame, name, task, target, group_by)
+    for note in found.notes:
+        _log.warning("data set '%s': %s", escaped(name), note)
+    return replace(read_targets(found.splits, task, found.names, found.notes), table=found.table, groups=found.groups)
+
+
+def _file(data: str | Path) -> Path | None:
+    """The resolved path of a file or folder of arrays or of a table; None for other data sets."""
     try:
         path = Path(data).expanduser()
-        return path if str(data) and is_array_file(path) else None
+        is_file = bool(str(data)) and (is_array_file(path) or (path.suffix.lower() in TABLES and path.is_file()))
+        return path.resolve() if is_file else None
     except (OSError, ValueError, RuntimeError):  # too long, or of an unknown user
         return None
 
@@ -121,7 +169,7 @@ def _named(name: str, root: str | Path | None, download: bool, size: tuple[int, 
         is_folder = False
     if not is_folder:
         raise SlimsearchError(
-            f"unknown data set '{name}'; known: {', '.join(known)}, or the path of an image folder, an .npz file or a "
-            "folder of .npy files"
+            f"unknown data set '{name}'; known: {', '.join(known)}, or the path of an image folder, of arrays (an .npz "
+            f"file or a folder with x.npy and y.npy) or of a table ({', '.join(TABLES)})"
         )
     return read_folder(folder, size), folder.resolve().name

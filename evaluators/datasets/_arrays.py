@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
 import operator
+import os
 import reprlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -18,12 +21,17 @@ from slimsearch.evaluators.datasets._image_files import pixels_of
 from slimsearch.evaluators.datasets._image_folder import different_sizes
 from slimsearch.evaluators.datasets._memory import memory_for
 from slimsearch.evaluators.datasets._splitting import resize
+from slimsearch.evaluators.datasets._stored import Put, is_large, key_of, store
 from slimsearch.evaluators.tasks import Classification, LearningTask
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
 _BATCH = 64
 _LISTED = 6
+_LOOKED_AT = 64  # items by which a data set is known
+_BATCH_OF_ITEMS = 16  # that a process reads at a time
 # Keys of items, as those of Hugging Face's data sets.
 _IMAGES = frozenset(("image", "img", "images", "imgs", "pixel_values", "pixels", "picture", "photo", "x", "input"))
 _LABELS = frozenset(("label", "labels", "target", "targets", "class", "y", "output"))
@@ -38,7 +46,12 @@ INPUT_KINDS = ("auto", "image", "signal", "table")
 
 
 def from_arrays(
-    data: Any, name: str, task: LearningTask, image_size: tuple[int, int] | None = None, input_kind: str = "auto"
+    data: Any,
+    name: str,
+    task: LearningTask,
+    image_size: tuple[int, int] | None = None,
+    input_kind: str = "auto",
+    code: Mapping[str, str] | None = None,
 ) -> Raw:
     """A data set from Python values.
 
@@ -54,6 +67,8 @@ def from_arrays(
             or 3 channels; "signal": (N, C, L) or (N, L); "table": (N, F). "auto": by the shape, and for three
             dimensions by the values: bytes and floats in [0, 1] are images, other numbers signals. Other inputs keep
             their shape (N, ...) and become float32.
+        code: hashes of the code that `data` comes from, as far as they are known: with other code, many items are read
+            anew.
 
     Raises:
         SlimsearchError: `data` has another form, or raises an exception.
@@ -64,11 +79,14 @@ def from_arrays(
     as_images = all(_are_images(values, input_kind) for values in arrays)
     skipped: dict[str, None] = {}
     splits = {}
+    items = functools.partial(
+        _collected, name=name, task=task, image_size=image_size, input_kind=input_kind, code=code or {}
+    )
     for part, one in given.items():
         if one is None:
-            splits[part] = _collected(*_pairs(parts[part], skipped), name, task, image_size, input_kind)
+            splits[part] = items(*_pairs(parts[part], skipped))
         elif one.listed:
-            splits[part] = _collected(len(one.targets), one.item, name, task, image_size, input_kind)
+            splits[part] = items(len(one.targets), one.item)
         else:
             splits[part] = one.converted(name, input_kind, as_images=as_images)
     notes: tuple[str, ...] = ()
@@ -249,7 +267,7 @@ def _pair(item: Any, index: int) -> tuple[Any, Any, list[str]]:
 
 def _collected(
     count: int, pair: Callable[[int], tuple[Any, Any]], name: str, task: LearningTask,
-    image_size: tuple[int, int] | None, input_kind: str,
+    image_size: tuple[int, int] | None, input_kind: str, code: Mapping[str, str],
 ) -> Split:  # fmt: skip
     """The inputs and targets of all pairs in two arrays; images are RGB if one of them is."""
     if count < 1:
@@ -260,6 +278,8 @@ def _collected(
         first, target = _item(pair, 0, image_size, as_images=as_images, classes=classes)
     except MemoryError as error:
         raise SlimsearchError("item 0 of the data set does not fit into memory") from error
+    if is_large((count, *first.shape), first.dtype):
+        return _collected_on_disk(count, pair, name, task, image_size, input_kind, code, as_images=as_images)
     inputs, targets = [first], [target]
     with memory_for(name, count, first.shape, copies=2 * first.itemsize):
         for index in range(1, count):
@@ -285,6 +305,91 @@ def _collected(
         except _Unsuitable as error:
             raise SlimsearchError(str(error)) from error
     return Split(found, np.array(targets))
+
+
+def _collected_on_disk(
+    count: int, pair: Callable[[int], tuple[Any, Any]], name: str, task: LearningTask,
+    image_size: tuple[int, int] | None, input_kind: str, code: Mapping[str, str], *, as_images: bool,
+) -> Split:  # fmt: skip
+    """As `_collected`, read by several processes into the cache, and not again by a run on the same items.
+
+    The items are the same if some of them, spread over the data set, are: all are not read to find that out.
+    """
+    classes = isinstance(task, Classification)
+
+    def read(index: int) -> tuple[Array, Any]:
+        values, target = _item(pair, index, image_size, as_images=as_images, classes=classes)
+        return (values if as_images else _converted(values[None], input_kind, as_images=False)[0]), target
+
+    digest = hashlib.sha256()
+    shapes = []
+    for index in np.linspace(0, count - 1, min(count, _LOOKED_AT)):
+        values, target = read(int(index))
+        digest.update(np.ascontiguousarray(values).data)
+        digest.update(repr(np.asarray(target).tolist()).encode())
+        shapes.append(values.shape)
+    shape = max(shapes, key=lambda shape: shape[0])  # images are RGB if one of them is
+    dtype, of_target = values.dtype, np.shape(target)
+
+    def fill(put: Put) -> dict[str, Any]:
+        targets: list[Any] = []
+        for index, (values, target) in enumerate(_in_processes(read, count)):
+            same = values.shape == shape or (as_images and values.shape == (1, *shape[1:]))
+            if not same and as_images and values.shape[1:] != shape[1:]:
+                raise different_sizes(name, {values.shape[1:], shape[1:]})
+            if not same:
+                raise SlimsearchError(
+                    f"item {index} of the data set: the input has the shape {values.shape}, that of others {shape}"
+                )
+            if values.dtype != dtype:
+                raise SlimsearchError(f"item {index} of the data set is {values.dtype}, others are {dtype}")
+            if np.shape(target) != of_target:
+                raise SlimsearchError(f"item {index} of the data set: the target has another shape than others")
+            put(index, np.broadcast_to(values, shape))
+            targets.append(target)
+        return {"targets": np.array(targets)}
+
+    key = key_of(
+        "items", dict(code), count, image_size, input_kind, as_images, classes, list(shape), digest.hexdigest()
+    )
+    found, facts = store(key, name, (count, *shape), dtype, fill)
+    return Split(found, facts["targets"])
+
+
+def _in_processes(read: Callable[[int], T], count: int) -> Iterator[T]:
+    """The items 0 to `count`, each read in one of several processes.
+
+    Raises:
+        SlimsearchError: an item cannot be read.
+    """
+    from torch.utils.data import DataLoader
+
+    items: Any = _Items(read, count)
+    loader: DataLoader[Any] = DataLoader(
+        items, batch_size=_BATCH_OF_ITEMS, num_workers=os.cpu_count() or 1, collate_fn=list,
+        multiprocessing_context="fork",  # the user's data set need not be picklable
+    )  # fmt: skip
+    for batch in loader:
+        for item in batch:
+            if isinstance(item, SlimsearchError):
+                raise item
+            yield item
+
+
+class _Items(Generic[T]):
+    """Items as PyTorch's loader reads them; errors are values, as it would describe them in many lines."""
+
+    def __init__(self, read: Callable[[int], T], count: int) -> None:
+        self._read, self._count = read, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> T | SlimsearchError:
+        try:
+            return self._read(index)
+        except SlimsearchError as error:
+            return error
 
 
 def _is_image(pair: Callable[[int], tuple[Any, Any]]) -> bool:

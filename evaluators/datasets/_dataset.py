@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.evaluators.datasets._columns import Column, Table, columns_from, described
+from slimsearch.evaluators.datasets._stored import Inputs, StoredInputs, link
 from slimsearch.evaluators.tasks import Classification, LearningTask
 from slimsearch.reading import mismatch, read_json
 
@@ -20,11 +23,16 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_HASHED = 64  # examples that are read at a time
+_LARGEST_BATCH = 64 * 2**20  # bytes of float32
 WHITE = 65535
 """Value of white in images of integers with more than 8 bits, unless the images of a data set have fewer bits."""
 
 _DIMENSIONS = {1: ("F",), 2: ("C", "L"), 3: ("C", "H", "W"), 4: ("C", "D", "H", "W")}  # of an example, by their number
-_DESCRIPTION = {"name": str, "classes": [str], "mean": [float], "std": [float], "augmentation": str, "white?": int}
+_DESCRIPTION = {
+    "name": str, "classes": [str], "mean": [float], "std": [float], "augmentation": str, "white?": int,
+    "columns?": object,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,12 @@ class Split:
     """Examples with their targets.
 
     Attributes:
-        inputs: (N, C, H, W) images, (N, C, L) signals, (N, F) tables, or any (N, ...); uint8 or float32.
+        inputs: (N, C, H, W) images, (N, C, L) signals, (N, F) tables, or any (N, ...); uint8 or float32. Inputs on disk
+            are read when they are indexed.
         targets: (N, ...), as the `LearningTask` reads them, such as (N,) int64 of classes.
     """
 
-    inputs: Array
+    inputs: Inputs
     targets: Array
 
     def __len__(self) -> int:
@@ -55,9 +64,11 @@ class Raw:
         white: value of white in image files with more than 8 bits.
         notes: one line for everything that was skipped or assumed while reading.
         groups: (N,) int64, the group of each training example; those of one are in one split. None: no groups.
+        table: what the columns of the inputs are, if these are values of a `Table`: they become inputs of networks when
+            the training split is known.
     """
 
-    inputs: Array
+    inputs: Inputs
     targets: Array
     classes: tuple[str, ...]
     test: Split | None = None
@@ -66,6 +77,7 @@ class Raw:
     white: int = WHITE
     notes: tuple[str, ...] = ()
     groups: Array | None = None
+    table: Table | None = None
 
 
 class Source(Protocol):
@@ -92,6 +104,7 @@ class Dataset:
         white: value of white in image files with more than 8 bits.
         notes: one line for everything that was skipped, assumed or found while reading, such as duplicates.
         task: fitted to the training targets.
+        columns: of a table, which become the inputs.
     """
 
     name: str
@@ -105,6 +118,7 @@ class Dataset:
     white: int = WHITE
     notes: tuple[str, ...] = ()
     task: LearningTask = field(default_factory=Classification)
+    columns: tuple[Column, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -114,12 +128,14 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """Hash of the inputs and targets of all splits."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
-            if split is not None:
-                digest.update(np.ascontiguousarray(split.inputs).data)
-                digest.update(np.ascontiguousarray(split.targets).data)
-        return digest.hexdigest()[:16]
+        splits = [split for split in (self.train, self.validation, self.test) if split is not None]
+        first = splits[0].inputs
+        if isinstance(first, StoredInputs):
+            rows = [split.inputs.rows for split in splits if isinstance(split.inputs, StoredInputs)]
+            files = [str(split.inputs.file).encode() for split in splits if isinstance(split.inputs, StoredInputs)]
+            parts = [*rows, np.frombuffer(b"\0".join(files), np.uint8), *(split.targets for split in splits)]
+            return first.remember("fingerprint", parts, lambda: _fingerprint(splits))
+        return _fingerprint(splits)
 
     def normalise(self, inputs: Array) -> Tensor:
         """(N, ...) uint8 or float32 -> float32, the input of networks and exported files.
@@ -131,10 +147,13 @@ class Dataset:
         shape = (1, -1, *[1] * (inputs.ndim - 2))
         mean, std = torch.tensor(self.mean).view(shape), torch.tensor(self.std).view(shape)
         batch = torch.from_numpy(np.array(inputs)).float()  # a copy, since mapped inputs are read-only
-        return ((batch / 255 if inputs.dtype == np.uint8 else batch) - mean) / std
+        if inputs.dtype == np.uint8:
+            batch.div_(255)
+        return batch.sub_(mean).div_(std)
 
     def batches(self, split: Split, size: int = 256) -> Iterator[tuple[Tensor, Array]]:
-        """Batches of normalized inputs and targets of `split`, in order."""
+        """Batches of normalized inputs and targets of `split`, in order; smaller ones of large inputs."""
+        size = min(size, max(1, _LARGEST_BATCH // (4 * math.prod(self.input_shape))))
         for start in range(0, len(split), size):
             yield self.normalise(split.inputs[start : start + size]), split.targets[start : start + size]
 
@@ -156,6 +175,7 @@ class Dataset:
             "classes": json.dumps(list(self.classes)),
             **({} if isinstance(self.task, Classification) else {"task": json.dumps(task)}),
             **({} if self.white == WHITE else {"white": json.dumps(self.white)}),
+            **({"columns": json.dumps(described(self.columns))} if self.columns else {}),
         }
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> Dataset:
@@ -177,6 +197,8 @@ class Dataset:
         """A copy of grey images with three equal channels, which take no more memory."""
 
         def repeated(split: Split) -> Split:
+            if isinstance(split.inputs, StoredInputs):
+                return Split(split.inputs.repeated(3), split.targets)
             count, _, *size = split.inputs.shape
             return Split(np.broadcast_to(split.inputs, (count, 3, *size)), split.targets)
 
@@ -189,11 +211,15 @@ class Dataset:
         """Write the data set without its test split into `directory`, for `load` in other processes."""
         directory.mkdir(parents=True, exist_ok=True)
         for label, split in (("train", self.train), ("validation", self.validation)):
-            np.save(directory / f"{label}_inputs.npy", split.inputs, allow_pickle=False)
+            if isinstance(split.inputs, StoredInputs):  # no copy: another name of the file, and the rows
+                link(split.inputs.file, directory / f"{label}_inputs.npy")
+                np.save(directory / f"{label}_rows.npy", split.inputs.rows)
+            else:
+                np.save(directory / f"{label}_inputs.npy", split.inputs, allow_pickle=False)
             np.save(directory / f"{label}_targets.npy", split.targets, allow_pickle=False)
         rest = {
             "name": self.name, "classes": self.classes, "mean": self.mean, "std": self.std,
-            "augmentation": self.augmentation, "white": self.white,
+            "augmentation": self.augmentation, "white": self.white, "columns": described(self.columns),
         }  # fmt: skip
         (directory / "dataset.json").write_text(json.dumps(rest), encoding="utf-8")
 
@@ -210,10 +236,7 @@ class Dataset:
             raise SlimsearchError(f"'{directory / 'dataset.json'}' is damaged: {wrong}")
         try:
             train, validation = (
-                Split(
-                    np.load(directory / f"{label}_inputs.npy", mmap_mode="r", allow_pickle=False),
-                    np.load(directory / f"{label}_targets.npy", allow_pickle=False),
-                )
+                Split(_loaded(directory, label), np.load(directory / f"{label}_targets.npy", allow_pickle=False))
                 for label in ("train", "validation")
             )
         except (OSError, ValueError, EOFError) as error:
@@ -221,5 +244,22 @@ class Dataset:
         return cls(
             name=rest["name"], classes=tuple(rest["classes"]), train=train, validation=validation, test=None,
             mean=tuple(rest["mean"]), std=tuple(rest["std"]), augmentation=rest["augmentation"],
-            white=rest.get("white", WHITE), task=task,
+            white=rest.get("white", WHITE), task=task, columns=columns_from(rest.get("columns", [])),
         )  # fmt: skip
+
+
+def _fingerprint(splits: Sequence[Split]) -> str:
+    digest = hashlib.sha256()
+    for split in splits:
+        for start in range(0, len(split), _HASHED):
+            digest.update(np.ascontiguousarray(split.inputs[start : start + _HASHED]).data)
+        digest.update(np.ascontiguousarray(split.targets).data)
+    return digest.hexdigest()[:16]
+
+
+def _loaded(directory: Path, label: str) -> Inputs:
+    file, rows = directory / f"{label}_inputs.npy", directory / f"{label}_rows.npy"
+    if rows.is_file():
+        return StoredInputs(file, np.load(rows, allow_pickle=False))
+    found: Array = np.load(file, mmap_mode="r", allow_pickle=False)
+    return found

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError, escaped
-from slimsearch.evaluators.datasets._dataset import WHITE, Array, Raw, Split
+from slimsearch.errors import SlimsearchError, escaped, first_line
+from slimsearch.evaluators.datasets._dataset import WHITE, Raw, Split
 from slimsearch.evaluators.datasets._image_files import (
     ImageHeader,
     highest_value,
@@ -24,6 +24,7 @@ from slimsearch.evaluators.datasets._image_files import (
     read_image,
 )
 from slimsearch.evaluators.datasets._memory import memory_for
+from slimsearch.evaluators.datasets._stored import Inputs, Put, StoredInputs, find, is_large, key_of, select, store
 
 _log = logging.getLogger(__name__)
 
@@ -117,10 +118,13 @@ def read_folder(root: Path, image_size: tuple[int, int] | None) -> Raw:
     copies = 1 if len(listings) == 3 else 2
     files = [file for listing in listings.values() for file in listing.files]
     images, white = _decode(root, files, image_size, copies, notes)
-    splits, start = {}, 0
+    splits, start, stored = {}, 0, isinstance(images, StoredInputs)
     for part, listing in listings.items():
         end = start + len(listing.files)
-        splits[part] = Split(images[start:end], np.array(listing.labels, dtype=np.int64))
+        splits[part] = Split(
+            select(images, np.arange(start, end)) if stored else images[start:end],
+            np.array(listing.labels, dtype=np.int64),
+        )
         start = end
     return Raw(
         splits["training"].inputs, splits["training"].targets, train.classes, splits.get("test"),
@@ -260,29 +264,70 @@ def _refuse(error: OSError) -> None:
 
 def _decode(
     root: Path, files: Sequence[Path], image_size: tuple[int, int] | None, copies: int, notes: _Notes
-) -> tuple[Array, int]:  # fmt: skip
-    """All images, (N, C, H, W) uint8, and the value of white in those with more than 8 bits."""
-    headers = list(_in_threads(read_header, files))
-    size = _size(root, headers) if image_size is None else image_size
-    channels = 1 if all(header.is_gray for header in headers) else 3
-    white = _white(root, [file for file, header in zip(files, headers, strict=True) if header.is_deep])
+) -> tuple[Inputs, int]:
+    """All images, (N, C, H, W) uint8, and the value of white in those with more than 8 bits.
+
+    Many images are decoded into the cache, once for all runs on files of the same names, sizes and dates.
+    """
+    key = key_of("images", [_state(root, file) for file in files], image_size)
+    known = find(key)
+    if known is None:
+        headers = list(_in_threads(read_header, files))
+        size = _size(root, headers) if image_size is None else image_size
+        channels = 1 if all(header.is_gray for header in headers) else 3
+        shape = (len(files), channels, *size)
+
+        def fill(put: Put) -> dict[str, Any]:
+            return _fill(files, headers, shape, image_size, put)
+
+        if is_large(shape, np.uint8):
+            known = store(key, str(root), shape, np.uint8, fill)
+        else:
+            with memory_for(str(root), len(files), shape[1:], copies):
+                images = np.empty(shape, dtype=np.uint8)
+                facts = fill(images.__setitem__)
+    found, facts = known if known is not None else (images, facts)
+    for line in facts["notes"]:
+        notes.add(line)
+    return found, facts["white"]
+
+
+def _state(root: Path, file: Path) -> tuple[str, int, int]:
+    """Name, size and date of an image file."""
+    try:
+        state = file.stat()
+    except OSError as error:
+        raise SlimsearchError(f"data set: cannot read the image '{file}': {first_line(error)}") from error
+    return str(file.relative_to(root)), state.st_size, state.st_mtime_ns
+
+
+def _fill(
+    files: Sequence[Path], headers: Sequence[ImageHeader], shape: tuple[int, ...], image_size: tuple[int, int] | None,
+    put: Put,
+) -> dict[str, Any]:  # fmt: skip
+    """Decode all images, and give the value of white and lines about what was assumed."""
+    channels = shape[1]
+    white = _white([file for file, header in zip(files, headers, strict=True) if header.is_deep])
+    lines = []
     animated = sum(header.frames > 1 for header in headers)
     if animated:
-        notes.add(f"{animated:,} images have several frames or pages, of which the first is used")
+        lines.append(f"{animated:,} images have several frames or pages, of which the first is used")
+    levels = {name: np.zeros(256, dtype=bool) for name in ("is_deep", "is_deep_color")}
 
-    def fill(index: int) -> None:
+    def decode(index: int) -> None:
         pixels = read_image(files[index], image_size, channels, white)
-        images[index] = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+        put(index, pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
+        for name, there in levels.items():
+            if getattr(headers[index], name):
+                there[pixels] = True
 
-    with memory_for(str(root), len(files), (channels, *size), copies):
-        images = np.empty((len(files), channels, *size), dtype=np.uint8)
-        for _ in _in_threads(fill, range(len(files))):
-            pass
-    for is_deep, top in (("is_deep", white), ("is_deep_color", WHITE)):
-        deep = [index for index, header in enumerate(headers) if getattr(header, is_deep)]
-        if deep and (levels := len(np.unique(images[deep]))) < _FEW_LEVELS:
-            notes.add(f"images with more than 8 bits have only {levels} values of 256 after scaling by 255/{top}")
-    return images, white
+    for _ in _in_threads(decode, range(len(files))):
+        pass
+    for name, top in (("is_deep", white), ("is_deep_color", WHITE)):
+        if 0 < levels[name].sum() < _FEW_LEVELS:
+            count = levels[name].sum()
+            lines.append(f"images with more than 8 bits have only {count} values of 256 after scaling by 255/{top}")
+    return {"white": white, "notes": lines}
 
 
 def _size(root: Path, headers: Sequence[ImageHeader]) -> tuple[int, int]:
@@ -292,7 +337,7 @@ def _size(root: Path, headers: Sequence[ImageHeader]) -> tuple[int, int]:
     return next(iter(sizes))
 
 
-def _white(root: Path, files: Sequence[Path]) -> int:
+def _white(files: Sequence[Path]) -> int:
     """The highest value of the least even number of bits, from 8, that all images fit in: cameras have 10, 12 or 14."""
     if not files:
         return WHITE

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
 from slimsearch.errors import SlimsearchError, escaped
+from slimsearch.evaluators.datasets._columns import Column
 from slimsearch.evaluators.datasets._dataset import Array, Dataset, Raw, Split
 from slimsearch.evaluators.datasets._memory import memory_for
+from slimsearch.evaluators.datasets._stored import Inputs, StoredInputs, select
 from slimsearch.evaluators.tasks import Classification, LearningTask
 
 _log = logging.getLogger(__name__)
@@ -60,14 +63,14 @@ def split(
         raw = replace(raw, groups=groups)
         if dropped := before - sum(map(len, filter(None, (train, validation)))):
             notes.append(f"{dropped:,} duplicates dropped")
-    copies = 1 if validation is None or test is None else 0
+    copies = 0 if isinstance(train.inputs, StoredInputs) or (validation is not None and test is not None) else 1
     with memory_for(name, len(train), train.inputs.shape[1:], copies * train.inputs.itemsize):
         found = _split(raw, name, task, train, validation, test)
         assert found.test is not None
         if raw.groups is not None:
             notes += _missing_classes(found, name)
         copied = _copies({"training": found.train, "validation": found.validation, "test": found.test})
-    notes += [copied] if copied is not None else []
+    notes += [*found.notes, *([copied] if copied is not None else [])]
     for note in notes:
         _log.warning("data set '%s': %s", escaped(str(name)), note)
     return replace(found, notes=(*raw.notes, *notes))
@@ -85,10 +88,20 @@ def _split(
         train, *held_out = _held_out_groups(train, raw.groups, strata.numbers, name, share, len(missing))
     parts = {"training": train, "validation": validation, "test": test, **dict(zip(missing, held_out, strict=True))}
     train, validation, test = (part for part in parts.values() if part is not None)
+    columns: tuple[Column, ...] = ()
+    notes: list[str] = []
+    if raw.table is not None:
+        table = raw.table
+        columns, notes = replace(table, values=np.asarray(train.inputs)).fitted()
+        train, validation, test = (
+            Split(replace(table, values=np.asarray(part.inputs)).encoded(columns), part.targets)
+            for part in (train, validation, test)
+        )
+        _check_values(name, train, validation, test)
     mean, std = _statistics(train.inputs)
     return Dataset(
-        name, raw.classes, train, validation, test, mean, std, raw.augmentation, raw.white,
-        task=task.fitted(train.targets),
+        name, raw.classes, train, validation, test, mean, std, raw.augmentation, raw.white, tuple(notes),
+        task.fitted(train.targets), columns,
     )  # fmt: skip
 
 
@@ -122,11 +135,21 @@ def _check(raw: Raw, name: str, task: LearningTask, train: Split, *others: Split
                 f"data set '{name}': {_kind(train.inputs)} have the shape {train.inputs.shape[1:]}, {part} "
                 f"{_kind(train.inputs)} {other.inputs.shape[1:]}"
             )
+        if other is not None and other.inputs.dtype != train.inputs.dtype:
+            raise SlimsearchError(
+                f"data set '{name}': training {_kind(train.inputs)} are {train.inputs.dtype}, those of {part} "
+                f"{other.inputs.dtype}; give all in one range, or --input-kind"
+            )
     if len(raw.classes) < 2 and isinstance(task, Classification):
         raise SlimsearchError(f"data set '{name}' has {len(raw.classes)} class; at least 2 are needed")
     if len(train) == 0:
         raise SlimsearchError(f"data set '{name}' has no training examples")
-    low, high = train.inputs.min(), train.inputs.max()
+    if raw.table is None:
+        _check_values(name, train, *others)
+
+
+def _check_values(name: str, train: Split, *others: Split | None) -> None:
+    low, high = _limits(train.inputs)
     if low == high:
         range_ = " (of 0 to 255)" if train.inputs.dtype == np.uint8 else ""
         kind = "pixel" if train.inputs.ndim == 4 else "value"
@@ -134,14 +157,23 @@ def _check(raw: Raw, name: str, task: LearningTask, train: Split, *others: Split
             f"data set '{name}': every {kind} of all training {_kind(train.inputs)} is {high:g}{range_}"
         )
     for part, given in zip(("training", "validation", "test"), (train, *others), strict=True):
-        if given is not None and given.inputs.dtype != np.uint8 and not np.isfinite(given.inputs).all():
-            bad = int(np.flatnonzero(~np.isfinite(given.inputs.reshape(len(given), -1)).all(axis=1))[0])
+        if given is not None and given.inputs.dtype != np.uint8 and not np.isfinite(_limits(given.inputs)).all():
+            finite = (np.isfinite(one).all() for one in given.inputs)
+            bad = next(index for index, whole in enumerate(finite) if not whole)
             raise SlimsearchError(
                 f"data set '{name}': {part} example {bad} has values that are nan or infinite; fill or drop them"
             )
 
 
-def _kind(inputs: Array) -> str:
+def _limits(inputs: Inputs) -> tuple[float, float]:
+    """The lowest and the highest number; nan if there is one."""
+    if isinstance(inputs, StoredInputs):
+        limits = inputs.limits()
+        return float(limits[:, 0].min()), float(limits[:, 1].max())
+    return float(inputs.min()), float(inputs.max())
+
+
+def _kind(inputs: Inputs) -> str:
     return "images" if inputs.ndim == 4 else "examples"
 
 
@@ -292,45 +324,58 @@ def _copies(parts: dict[str, Split]) -> str | None:
     return "; ".join(lines)
 
 
-def _keys(images: Array) -> list[bytes]:
+def _keys(images: Inputs) -> list[bytes]:
     """A hash of the pixels of each image."""
+    if isinstance(images, StoredInputs):
+        return images.keys()
     return [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
 
 
 def _subset(part: Split, chosen: Array) -> Split:
     if len(chosen) == len(part):
         return part
-    return Split(part.inputs[chosen], part.targets[chosen])
+    return Split(select(part.inputs, chosen), part.targets[chosen])
 
 
-def _statistics(inputs: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(inputs: Inputs) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel: of value / 255 for uint8, otherwise of the values."""
+    if isinstance(inputs, StoredInputs):
+        mean, std = inputs.remember("statistics", [inputs.rows], lambda: _computed_statistics(inputs))
+        return tuple(mean), tuple(std)
+    return _computed_statistics(inputs)
+
+
+def _computed_statistics(inputs: Inputs) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if inputs.dtype != np.uint8:
         return _statistics_of_floats(inputs)
-    mean, std = [], []
     values = np.arange(256) / 255
-    for channel in range(inputs.shape[1]):
-        counts = np.zeros(256, dtype=np.int64)
-        for start in range(0, len(inputs), _BATCH):
-            counts += np.bincount(inputs[start : start + _BATCH, channel].ravel(), minlength=256)
-        average = float((counts * values).sum() / counts.sum())
-        variance = float((counts * (values - average) ** 2).sum() / counts.sum())
+    counts = np.zeros((inputs.shape[1], 256), dtype=np.int64)
+    for batch in _batches(inputs):
+        for channel in range(len(counts)):
+            counts[channel] += np.bincount(batch[:, channel].ravel(), minlength=256)
+    mean, std = [], []
+    for count in counts:
+        average = float((count * values).sum() / count.sum())
+        variance = float((count * (values - average) ** 2).sum() / count.sum())
         mean.append(average)
         std.append(max(variance**0.5, 1e-3))
     return tuple(mean), tuple(std)
 
 
-def _statistics_of_floats(inputs: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics_of_floats(inputs: Inputs) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """In two passes, for values far from 0; a constant channel has the deviation 1."""
     other = tuple(axis for axis in range(inputs.ndim) if axis != 1)
-    batches = [inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)]
-    count = inputs.size / inputs.shape[1]
-    mean = sum(batch.sum(axis=other, dtype=np.float64) for batch in batches) / count
+    count = math.prod(inputs.shape) / inputs.shape[1]
+    mean = sum(batch.sum(axis=other, dtype=np.float64) for batch in _batches(inputs)) / count
     shape = (1, -1, *[1] * (inputs.ndim - 2))
-    squares = (np.square(batch - mean.reshape(shape), dtype=np.float64).sum(axis=other) for batch in batches)
+    squares = (np.square(batch - mean.reshape(shape), dtype=np.float64).sum(axis=other) for batch in _batches(inputs))
     std = np.sqrt(sum(squares) / count)
     negligible = std <= 1e-6 * np.abs(mean)
     return tuple(mean.tolist()), tuple(np.where(negligible, 1.0, std).tolist())
+
+
+def _batches(inputs: Inputs) -> Iterator[Array]:
+    return (inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH))
 
 
 def _resized(part: Split, size: tuple[int, int] | None, name: str) -> Split:

@@ -14,7 +14,17 @@ import numpy as np
 
 from slimsearch.compression import read_onnx
 from slimsearch.errors import SlimsearchError, escaped
-from slimsearch.evaluators.datasets import WHITE, inputs_like, read_header, read_image, read_inputs
+from slimsearch.evaluators.datasets import (
+    TABLES,
+    WHITE,
+    columns_from,
+    columns_of,
+    inputs_like,
+    read_frame,
+    read_header,
+    read_image,
+    read_inputs,
+)
 from slimsearch.evaluators.deployed.deployed_model import DeployedModel
 from slimsearch.evaluators.tasks import Classification, LearningTask, load_task
 from slimsearch.names import built_in_names
@@ -71,6 +81,7 @@ class Predictor:
         try:
             facts = {name: json.loads(metadata[name]) for name in _METADATA}
             facts |= {"white": json.loads(metadata.get("white", str(WHITE)))}
+            columns = json.loads(metadata.get("columns", "[]"))
             task = json.loads(metadata.get("task", '{"name": "classification"}'))
         except (KeyError, ValueError, RecursionError) as error:
             raise SlimsearchError(
@@ -90,6 +101,7 @@ class Predictor:
         self.input_shape = tuple(shape)
         self.task = _task(path, task, len(self.classes))
         self._path = path
+        self._columns = columns_from(columns)
         self._is_bytes = "/ 255" in metadata.get("input", "pixel / 255")
         self._white = facts["white"]
         of_channels = (-1, *[1] * (len(shape) - 1))
@@ -111,12 +123,17 @@ class Predictor:
             yield from self._images(paths[start : start + _BATCH])
 
     def file(self, path: Path) -> Iterator[Prediction]:
-        """Predictions for the examples of an .npy file, or of the array ``x`` of an .npz file.
+        """Predictions for the rows of a table, the examples of an .npy file, or the array ``x`` of an .npz file.
 
         Raises:
-            SlimsearchError: the file cannot be read, or has examples of another shape.
+            SlimsearchError: the file cannot be read, lacks columns, or has examples of another shape.
         """
-        inputs = inputs_like(read_inputs(path), self.input_shape, as_bytes=self._is_bytes)
+        if path.suffix.lower() not in TABLES:
+            inputs = inputs_like(read_inputs(path), self.input_shape, as_bytes=self._is_bytes)
+        elif self._columns:
+            inputs = columns_of(read_frame(path))[0].encoded(self._columns)
+        else:
+            raise SlimsearchError(f"'{self._path}' was not trained on a table; pass an .npy or .npz file")
         for start in range(0, len(inputs), _BATCH):
             found = self._predicted(self._normalised(inputs[start : start + _BATCH]))
             yield from (Prediction(start + number, values) for number, values in enumerate(found))

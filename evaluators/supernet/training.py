@@ -16,6 +16,7 @@ from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.supernet.supernet import SharedWeights, Supernet, calibration_images, describe
+from slimsearch.evaluators.training.augmentation import Augmentation
 from slimsearch.evaluators.training.checkpoint import CheckpointFile
 from slimsearch.evaluators.training.cpu_speedups import reuse_freed_memory
 from slimsearch.evaluators.training.hardware import autocast, network_precision
@@ -23,7 +24,6 @@ from slimsearch.evaluators.training.network_training import (
     OnEpoch,
     StoppedEarly,
     TrainingSettings,
-    augmentation_of,
     parameter_groups,
     set_rate,
     training_batch,
@@ -108,7 +108,7 @@ def train_supernet(
     train = data.train
     steps = max(1, len(train) // settings.batch_size)
     batch_size = min(settings.batch_size, len(train))
-    augment = augmentation_of(settings, data)
+    augment = Augmentation(settings.augmentation, data)
     peak = settings.learning_rate * _RATE
     facts = {"sampling": sampling, "epochs": epochs, "seed": seed}
     identity = {

@@ -14,6 +14,7 @@ from slimsearch.compression import AfterStep, LossTerm, Network, set_layout
 from slimsearch.errors import SlimsearchError, described
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.meter import Meter
+from slimsearch.evaluators.training.augmentation import Augmentation, check_augmentation
 from slimsearch.evaluators.training.checkpoint import Checkpoint
 from slimsearch.evaluators.training.cpu_speedups import keep_channels_last, reuse_freed_memory, speed_up_dropout
 from slimsearch.evaluators.training.folded_norm import fold, insert
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _CALIBRATION_EXAMPLES = 256
 _EVALUATION_BATCH = 512
 _DRY_RUN_EXAMPLES = 64
-AUGMENTATIONS = ("none", "shift", "shift-flip", "auto")
+_PRECISIONS = ("auto", "fp32", "bf16", "mixed")
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 """Called with the epoch, from 1, and its metrics; returns whether the training continues."""
@@ -45,7 +46,7 @@ class TrainingSettings:
         batch_size: images per step.
         learning_rate: peak of the one-cycle schedule.
         weight_decay: of AdamW, on weights with more than one dimension.
-        augmentation: "none", "shift", "shift-flip", or "auto" for that of the data set.
+        augmentation: "none", "shift", "shift-flip", "auto" for that of the data set, or functions, see `Augmentation`.
         device: "cpu" or "cuda".
         precision: "fp32", "bf16" (autocast), or "mixed" for the faster one for each network.
         warm_up: share of the training in which the learning rate rises, in (0, 1).
@@ -72,9 +73,9 @@ class TrainingSettings:
         Raises:
             SlimsearchError: a value is out of range.
         """
-        for name, known in {"augmentation": AUGMENTATIONS, "precision": ("auto", "fp32", "bf16", "mixed")}.items():
-            if getattr(self, name) not in known:
-                raise SlimsearchError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(known)}")
+        check_augmentation(self.augmentation)
+        if self.precision not in _PRECISIONS:
+            raise SlimsearchError(f"precision {self.precision!r} is unknown; known: {', '.join(_PRECISIONS)}")
         for name in ("batch_size", "threads", *([] if self.epoch_images is None else ["epoch_images"])):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
@@ -251,8 +252,8 @@ class NetworkTraining:
         optimizer = torch.optim.AdamW(parameter_groups(parameters, settings.weight_decay), fused=True)
         peak = learning_rate or settings.learning_rate
         own_weight = 1 - sum(term.weight for term in losses)
-        augment = augmentation_of(settings, self._data)
-        if augment == "none":
+        augment = Augmentation(settings.augmentation, self._data)
+        if augment.is_none:
             with autocast(settings.precision, settings.device):
                 for term in losses:
                     term.look_through(self._in_order(device, layout))
@@ -265,7 +266,7 @@ class NetworkTraining:
                 set_rate(optimizer, peak, done, epochs * steps, settings.warm_up)
                 chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
                 inputs, targets = training_batch(self._data, chosen, augment, order, device, layout)
-                if augment == "none":
+                if augment.is_none:
                     for term in losses:
                         term.see(torch.from_numpy(chosen))
                 with autocast(settings.precision, settings.device):
@@ -340,23 +341,15 @@ class DryRunTraining(NetworkTraining):
         return Network(module, network.structure, network.quantization)
 
 
-def augmentation_of(settings: TrainingSettings, data: Dataset) -> str:
-    """The augmentation of `settings`, "auto" resolved to that of `data`."""
-    return settings.augmentation if settings.augmentation != "auto" else data.augmentation
-
-
 def training_batch(
-    data: Dataset, chosen: np.ndarray[tuple[int], np.dtype[np.int64]], augment: str, order: np.random.Generator,
-    device: torch.device, layout: torch.memory_format,
+    data: Dataset, chosen: np.ndarray[tuple[int], np.dtype[np.int64]], augment: Augmentation,
+    order: np.random.Generator, device: torch.device, layout: torch.memory_format,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Augmented, normalized training inputs (N, ...) float32 and targets (N, ...) at the indices `chosen`."""
     import torch
 
-    inputs = data.train.inputs[chosen]
-    if augment != "none":
-        inputs = _shift(inputs, order, flip=augment == "shift-flip")
-    batch = data.normalise(inputs).to(device, memory_format=layout)
-    return batch, torch.from_numpy(data.train.targets[chosen]).to(device)
+    batch = augment.changed(data.normalise(augment.shifted(data.train.inputs[chosen], order)), order)
+    return batch.to(device, memory_format=layout), torch.from_numpy(data.train.targets[chosen]).to(device)
 
 
 def validate(
@@ -399,23 +392,3 @@ def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: in
         rate = peak * (height + 4e-6 * (1 - height))
     for group in optimizer.param_groups:
         group["lr"], group["betas"] = rate, (0.95 - 0.1 * height, 0.999)
-
-
-def _shift(
-    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], rng: np.random.Generator, *, flip: bool
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Shift each image at random, repeating its border; with `flip`, also mirror half of the images.
-
-    Shifts by up to 1/14 of the side, or 1/8 with `flip` (He et al. 2016 for CIFAR-10).
-    """
-    count, _, height, width = images.shape
-    reach = max(1, height // (8 if flip else 14))
-    padded = np.pad(images, ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="edge")
-    rows = rng.integers(0, 2 * reach + 1, count)[:, None] + np.arange(height)  # (N, H)
-    columns = rng.integers(0, 2 * reach + 1, count)[:, None] + np.arange(width)  # (N, W)
-    if flip:
-        mirrored = rng.random(count) < 0.5
-        columns[mirrored] = columns[mirrored][:, ::-1]
-    picks = np.arange(count)[:, None, None]
-    # The advanced indices around the slice put it last: (N, H, W, C).
-    return padded[picks, :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)

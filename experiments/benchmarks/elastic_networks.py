@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from experiments.benchmarks._output import add_output, check_output, table, writ
 
 _MOST_PARAMS = 60e6
 _BLOCKS = "skip."
+_NAME = re.compile("'[^']+'")  # of a layer
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,16 @@ class Checked:
     Attributes:
         name: of the network.
         params: number of its parameters.
-        choices, groups, blocks: of the space; 0 if there is none.
-        combinations: number of combinations of all choices.
+        groups, blocks: of channels that can be cut, and that can be skipped; 0 if there is no space.
         tried, runs: number of random networks, and of those that run.
         seconds: of the command.
-        problem: why there is no space, or which layers keep all channels; or "".
+        problem: why there is no space, or which groups, by a layer of each, keep all channels; or "".
     """
 
     name: str
     params: int
-    choices: int
     groups: int
     blocks: int
-    combinations: int
     tried: int
     runs: int
     seconds: float
@@ -60,7 +59,7 @@ def main() -> None:
         rows.append(_checked(name, options.samples, options.seconds))
         print(*asdict(rows[-1]).values(), flush=True)
         write_output(options, [asdict(row) for row in rows], {"elastic_networks": _table(rows)})
-    found = sum(row.choices > 0 for row in rows)
+    found = sum(row.tried > 0 for row in rows)
     print(f"{found} of {len(rows)} networks become a space ({100 * found / len(rows):.0f}%)")
 
 
@@ -86,22 +85,22 @@ def _checked(name: str, samples: int, limit: float) -> Checked:
             error = f"more than {limit:g} s"
         seconds = time.perf_counter() - start
         if not path.is_file():
-            return Checked(name, 0, 0, 0, 0, 0, 0, 0, seconds, error)
+            return Checked(name, 0, 0, 0, 0, 0, seconds, error)
         found = json.loads(path.read_text(encoding="utf-8"))
     parts = [(choice["label"].startswith(_BLOCKS), choice["layers"]) for choice in found["choices"]]
     params = int(found["notes"][0].partition(" ")[0].replace(",", ""))
     return Checked(
-        name, params, len(parts), sum(n for blocks, n in parts if not blocks), sum(n for blocks, n in parts if blocks),
-        found["combinations"], found["sampled"], found["works"], seconds, "; ".join(found["notes"][1:]),
+        name, params, sum(n for blocks, n in parts if not blocks), sum(n for blocks, n in parts if blocks),
+        found["sampled"], found["works"], seconds, "; ".join(found["notes"][1:]),
     )  # fmt: skip
 
 
 def _table(rows: Sequence[Checked]) -> str:
-    headings = ("network", "parameters", "choices", "groups", "blocks", "seconds", "layers that keep all channels")
+    headings = ("network", "parameters", "groups", "blocks", "seconds", "groups that stay whole")
     cells = [
         (
-            f"`{row.name}`", f"{row.params:,}" if row.choices else "", str(row.choices or "none"), str(row.groups),
-            str(row.blocks), f"{row.seconds:.0f}", row.problem,
+            f"`{row.name}`", f"{row.params:,}", str(row.groups), str(row.blocks), f"{row.seconds:.0f}",
+            str(len(_NAME.findall(row.problem))) if row.tried else row.problem,
         )
         for row in rows
     ]  # fmt: skip

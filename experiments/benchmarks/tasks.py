@@ -127,15 +127,16 @@ def _baselines(data: Dataset, seed: int, *, signals: bool) -> dict[str, float]:
     assert data.test is not None
     x = np.concatenate([data.train.inputs, data.validation.inputs]).astype(np.float64)
     y = np.concatenate([data.train.targets, data.validation.targets])
+    test = np.asarray(data.test.inputs)
     found = {}
     if signals:
         from aeon.classification.convolution_based import MiniRocketClassifier
 
         rocket = MiniRocketClassifier(random_state=seed).fit(x, y)
-        found["minirocket"] = rocket.score(data.test.inputs.astype(np.float64), data.test.targets)
+        found["minirocket"] = rocket.score(test.astype(np.float64), data.test.targets)
     trees = HistGradientBoostingRegressor if data.task.name == "regression" else HistGradientBoostingClassifier
     fitted = trees(random_state=seed).fit(x.reshape(len(x), -1), y.ravel())
-    found["boosting"] = fitted.score(data.test.inputs.reshape(len(data.test), -1), data.test.targets.ravel())
+    found["boosting"] = fitted.score(test.reshape(len(test), -1), data.test.targets.ravel())
     return {name: float(value) for name, value in found.items()}
 
 

@@ -7,13 +7,14 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import FunctionTraining, Objective, TrainingSettings, outputs_of
-from slimsearch.evaluators.datasets import Dataset, Split, is_unlabelled
+from slimsearch.evaluators.datasets import Dataset, Split, is_unlabelled, read_inputs
 from slimsearch.evaluators.tasks import NeedsLoss, OwnScore
 from slimsearch.evaluators.training.lightning_training import LightningFit, LightningScore
 from slimsearch.loop.problem import OWN_TRAINING, PythonObjects, given_network, networks
@@ -40,6 +41,8 @@ def with_own_training(configuration: Configuration, objects: PythonObjects) -> t
     Raises:
         SlimsearchError: a function is missing, fails or returns something else, or a stage needs Slimsearch's loss.
     """
+    if objects.data is None and configuration.dataset.lower().endswith(".npy"):
+        objects = replace(objects, data=read_inputs(Path(configuration.dataset)))
     fit, score, lightning = (_function(name, configuration, objects) for name in OWN_TRAINING)
     if fit is None and lightning is None:
         if score is not None:

@@ -360,9 +360,12 @@ def training_settings(configuration: Configuration) -> TrainingSettings:
     """The options of training.
 
     Raises:
-        SlimsearchError: there is no such device.
+        SlimsearchError: there is no such device or augmentation.
     """
     device = device_for(configuration.device)
+    for step in configuration.augment.split("+"):
+        if ":" in step:
+            load_function("augmentation", step)
     return TrainingSettings(
         batch_size=configuration.batch_size,
         learning_rate=configuration.learning_rate,
@@ -456,6 +459,8 @@ def _dataset(configuration: Configuration, objects: PythonObjects) -> Dataset:
         drop_duplicates=configuration.drop_duplicates,
         task=task,
         input_kind=configuration.input_kind,
+        target=configuration.target,
+        group_by=configuration.group_by,
     )
     return normalised(loaded, configuration)
 

@@ -410,7 +410,7 @@ class ArchitectureSearch:
     def _charged(self, before: int | None = None) -> int:
         """Number of trials that are charged to the budget, optionally only of those below number `before`."""
         if before is None:
-            return len(self._numbers) - len(self._ruled_out) - len(self._children)
+            return len(self._numbers) - len(self._ruled_out | self._children)
         free = self._ruled_out | self._children
         return sum(number < before and number not in free for number in self._numbers)
 

@@ -135,7 +135,7 @@ def _code(
     metrics = [entry.partition("=")[2].strip() for entry in (configuration.metrics or "").split(",")]
     subjects = [configuration.space, _own_model(configuration), configuration.evaluator, configuration.task]
     subjects += [getattr(configuration, name) or "" for name in OWN_TRAINING]
-    names = [*subjects, *metrics, *_texts(recipe.to_dict()), *_texts(recipes)]
+    names = [*subjects, *metrics, *configuration.augment.split("+"), *_texts(recipe.to_dict()), *_texts(recipes)]
     locations = dict.fromkeys(name.rpartition(":")[0] for name in names if ":" in name)
     found = fingerprints(location for location in locations if not location.startswith(FROM_PYTHON))
     network = None if objects.network is None else type(objects.network.module)

@@ -42,6 +42,7 @@ def check_names(configuration: Configuration, *, trained: bool = True) -> None:
     names += [("evaluator", configuration.evaluator, "")] if ":" in configuration.evaluator else []
     names += [(kind, getattr(configuration, kind) or "", "") for kind in ("fit", "score", "lightning")]
     names += [("metric", entry.partition("=")[2].strip(), "") for entry in (configuration.metrics or "").split(",")]
+    names += [("augmentation", step, "") for step in configuration.augment.split("+") if ":" in step]
     for kind, name, package in names:
         if name and not name.startswith(FROM_PYTHON) and name != "none":
             check_name(kind, name, package)
@@ -90,7 +91,9 @@ def _check_data(name: str) -> None:
         found = path.is_dir() or (path.is_file() and path.suffix.lower() in DATA_FILES)
     except (OSError, ValueError, RuntimeError):
         found = False
-    if not found:
+    if not found and ":" in name:
+        check_name("data set", name)
+    elif not found:
         similar, listed = did_you_mean(name, known), ", ".join(known)
         raise SlimsearchError(
             f"unknown data set '{name}'; known: {listed}, or the path of an image folder or of a file "

@@ -15,7 +15,8 @@ from slimsearch.reading import mismatch, read_yaml, yaml_value
 _MODELS, _CONFIG = "top_models.json", "config.yaml"
 # Options that a retraining takes over: those of networks and their evaluation, not those of the search.
 _INHERITED = (
-    "space", "dataset", "data_root", "download", "image_size", "task", "input_kind", "class_weights",
+    "space", "dataset", "target", "group_by", "data_root", "download", "image_size", "task", "input_kind",
+    "class_weights",
     "label_smoothing", "drop_duplicates", "objectives", "objective", "weights",
     "targets",
     "max_latency_ms", "max_size_kib", "max_ram_kib", "max_flash_kib", "max_params", "max_macs", "min_accuracy",

@@ -41,7 +41,7 @@ CHOICES, SPACE_OBJECT = "choices", "space"
 """Names of spaces passed from Python that are not classes."""
 TORCHVISION, TIMM, EXPORTED = "torchvision:", "timm:", ".pt2"
 """Prefixes of the names of torchvision's and timm's models, and the suffix of programs of torch.export."""
-DATA_FILES = (".npz",)
+DATA_FILES = (".npz", ".npy", ".csv", ".tsv", ".parquet")
 """Endings of the files of data sets."""
 
 FINE_TUNING: dict[str, Any] = {"learning_rate": 1e-3, "normalise": "none"}
@@ -61,6 +61,10 @@ def _code_in_schedulers(text: str) -> str:
     return re.sub(r"[^:+]+\.py:[^:+]+", lambda found: absolute_code(found[0]), text)
 
 
+def _code_in_augmentation(text: str) -> str:
+    return "+".join(absolute_code(step.strip()) for step in text.split("+"))
+
+
 def _code_of_metrics(text: str) -> str:
     pairs = (entry.partition("=") for entry in text.split(","))
     return ",".join(f"{name}{equals}{absolute_code(location.strip())}" for name, equals, location in pairs)
@@ -69,7 +73,7 @@ def _code_of_metrics(text: str) -> str:
 def _data(text: str) -> str:
     is_file = text.lower().endswith(DATA_FILES) and Path(text).expanduser().is_file()
     is_folder = ("/" in text or "\\" in text) and Path(text).expanduser().is_dir()
-    return _path(text) if is_file or is_folder else text
+    return _path(text) if is_file or is_folder else absolute_code(text)
 
 
 def _file_or_name(text: str) -> str:
@@ -157,7 +161,15 @@ class Configuration:
     )
     model: str | None = _option(None, "in place of --space: a trained network, see slimsearch compress", _model)
     elastic: bool = _option(False, "of --model: also search how many channels and blocks of the network remain")
-    dataset: str = _option("mnist5k", "a built-in data set, or the path of an image folder or of an .npz file", _data)
+    dataset: str = _option(
+        "mnist5k",
+        "a built-in data set, the path of an image folder, of an .npz file or of a table, or path/to/file.py:function",
+        _data,
+    )
+    target: str | None = _option(None, "of a table: the column that is predicted, or several with commas")
+    group_by: str | None = _option(
+        None, "of a table: a column, such as the patient or device, whose rows of one value are in the same split"
+    )
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
     download: bool = _option(False, "fetch the data set into --data-root if it is not there")
     image_size: str | None = _option(None, "resize every image: pixels of a square's side, or WIDTHxHEIGHT")
@@ -288,7 +300,12 @@ class Configuration:
         "folded: train with batch normalization after layers that have none, and fold it into them afterwards, so that "
         "fewer epochs are needed; or none",
     )
-    augment: str = _option("auto", "augmentation of images: none, shift, shift-flip, or auto (by data set)")
+    augment: str = _option(
+        "auto",
+        "augmentation: none, shift, shift-flip (of images), or auto (by data set), and functions of a batch, such as "
+        "auto+path/to/file.py:function",
+        _code_in_augmentation,
+    )
     latency_batch: int = _option(1, "images per call when latency is measured")
     latency_threads: int = _option(1, "threads when latency is measured")
     latency: str = _option(
@@ -427,10 +444,10 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "int8_target": ("any", "vnni"),
     "normalise": ("folded", "none"),
     "supernet_sampling": ("sandwich", "fair", "random"),
-    "augment": ("auto", "none", "shift", "shift-flip"),
     "class_weights": ("none", "balanced"),
     "input_kind": ("auto", "image", "signal", "table"),
 }
+_AUGMENTATIONS = ("auto", "none", "shift", "shift-flip")
 _LEAST = {
     "trials": 1, "epochs": 1, "subnets": 1, "supernet_epochs": 1, "seed": 0, "workers": 0, "retries": 0, "top_k": 0,
     "repeats": 1, "batch_size": 2, "latency_batch": 1, "latency_threads": 1, "max_drop": 0, "gpus_per_trial": 0,
@@ -451,6 +468,10 @@ _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
         "--min-accuracy {min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)",
     ),
     (lambda c: not 0 <= c.label_smoothing < 1, "--label-smoothing {label_smoothing:g} is not from 0 to below 1"),
+    (
+        lambda c: not all(step in _AUGMENTATIONS or ":" in step for step in c.augment.split("+")),
+        f"--augment {{augment}} is none of {', '.join(_AUGMENTATIONS)} and path/to/file.py:function, joined by +",
+    ),
     (lambda c: not 0 < c.warm_up < 1, "--warm-up {warm_up:g} is not between 0 and 1"),
     (
         lambda c: c.study is not None and c.storage is None,

@@ -53,10 +53,10 @@ class DatasetContract(Contract):
         assert len(np.unique(images.reshape(len(images), -1), axis=0)) > 0.99 * len(images)
 
     def test_training_inputs_are_normalized(self, dataset: Dataset) -> None:
-        images = dataset.normalise(dataset.train.inputs)
+        images = dataset.normalise(np.asarray(dataset.train.inputs))
         assert images.shape[1:] == dataset.input_shape
         assert abs(float(images.mean())) < 1e-3
-        assert abs(float(images.std()) - 1) < 1e-3
+        assert abs(float(images.std(correction=0)) - 1) < 1e-3
 
     def test_workers_get_a_copy_without_the_test_split(self, dataset: Dataset, tmp_path: Path) -> None:
         dataset.without_test().save(tmp_path)
@@ -64,7 +64,7 @@ class DatasetContract(Contract):
         assert loaded.test is None
         assert not list(tmp_path.glob("*test*"))
         assert loaded.without_test().fingerprint == dataset.without_test().fingerprint
-        assert (loaded.mean, loaded.std, loaded.classes) == (dataset.mean, dataset.std, dataset.classes)
+        assert loaded.metadata() == dataset.metadata()
 
     def test_images_are_resized(self, dataset: Dataset, data: Any) -> None:
         if dataset.train.inputs.ndim != 4:
@@ -72,7 +72,7 @@ class DatasetContract(Contract):
         resized = _load(data, {**self.options, "image_size": 12})
         assert resized.input_shape == (dataset.input_shape[0], 12, 12)
         assert len(resized.train) == len(dataset.train)
-        difference = abs(resized.train.inputs.mean() - dataset.train.inputs.mean())
+        difference = abs(np.asarray(resized.train.inputs).mean() - np.asarray(dataset.train.inputs).mean())
         assert difference < 2, "resizing changes the brightness"
 
 

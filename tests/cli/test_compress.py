@@ -19,6 +19,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.loop.problem import PythonObjects, prepare
 from slimsearch.options.configuration import Configuration
+from slimsearch.search_spaces import Candidate
 from tests.conftest import Run, recorded
 
 MODEL = """
@@ -148,17 +149,21 @@ def test_the_space_around_a_network_is_searched_and_resumed(
     trained: Path, run: Run, tmp_path: Path, digits: Dataset
 ) -> None:
     words = (f"{trained}/net.py:residual", "--weights", f"{trained}/residual.pth", *OPTIONS, "--epochs", "1")
-    search = ("--elastic", "--objectives", "val_accuracy,size_kib", "--sampler", "random")
+    (tmp_path / "recipes.yaml").write_text("weight_only:\n  use: [true, false]\n")
+    search = ("--elastic", "--objectives", "val_accuracy,size_kib", "--sampler", "random", "--latency", "predicted")
+    search = (*search, "--recipe-space", "recipes.yaml", "--top-k", "2")
     done = run(*words, *search, "--trials", "3", "--run-dir", "run", command="compress")
     assert done.returncode == 0, done.stderr
     before = recorded(tmp_path / "run")
     assert before[0]["curve"] == {}, "the network itself is not trained"
     assert any(trial["curve"] for trial in before.values()), "others are"
     assert "as given" in done.stdout
-    done = run("--resume", "run", "--trials", "5", command="compress")
+    done = run("--resume", "run", "--trials", "4", command="compress")
     assert done.returncode == 0, done.stderr
     after = recorded(tmp_path / "run")
     assert {number: after[number] for number in before} == before
+    complete = [trial for trial in after.values() if trial["parent"] is None and trial["result"]["state"] == "complete"]  # type: ignore[index]
+    assert len(complete) == 4, "what needs no training is not counted, whether it is ruled out or not"
     models = json.loads((tmp_path / "run" / "top_models.json").read_text())
     for model in models:
         module = slimsearch.load_network(tmp_path / "run", model)
@@ -166,6 +171,48 @@ def test_the_space_around_a_network_is_searched_and_resumed(
         file = tmp_path / "run" / model["artifact"]
         assert slimsearch.accuracy(file, digits, digits.test) == model["metrics"]["test_accuracy"]
     assert {json.dumps(model["architecture"]) for model in models} > {"{}"}
+
+
+def test_the_space_around_a_network_has_number_formats(trained: Path, digits: Dataset) -> None:
+    options = {"model": f"{trained}/net.py:residual", "elastic": True, "trials": 4, "mean": "0.5", "std": "0.25"}
+    space = prepare(Configuration(**with_defaults(options)).absolute(), PythonObjects(data=digits)).space
+    kinds = {choice.label.partition(".")[0] for choice in space.choices}
+    assert kinds == {"skip", "width", "hidden", "distill", "quantize", "weight_only"}
+    reference = space.reference()
+    assert reference is not None
+    assert space.candidate(reference) == Candidate({})
+
+
+@pytest.mark.slow
+def test_the_space_around_a_network_from_python(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+    names: dict[str, Callable[[], torch.nn.Module]] = {}
+    exec(MODEL, names)  # type: ignore[arg-type]
+    module = names["residual"]()
+    module.load_state_dict(torch.load(trained / "residual.pth", weights_only=True))
+    options = {"epochs": 1, "objectives": "val_accuracy,size_kib", "workers": 1, "latency": "predicted"}
+    slimsearch.search(module, digits, trials=2, run_dir=str(tmp_path / "run"), show=False, **options)
+    before = recorded(tmp_path / "run")
+    result = slimsearch.resume(tmp_path / "run", space=module, dataset=digits, trials=4, show=False)
+    assert recorded(tmp_path / "run").items() >= before.items()
+    for model in result.models:
+        found = slimsearch.load_network(tmp_path / "run", model, space=module)
+        assert sum(parameter.numel() for parameter in found.parameters()) == model["metrics"]["params"]
+    with pytest.raises(SlimsearchError, match=r"slimsearch\.load_network"):
+        slimsearch.load_network(tmp_path / "run", result.models[0])
+
+
+def test_a_space_around_a_network_is_checked_without_data(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(MODEL.replace("Conv2d(1, 16, 3)", "Conv2d(3, 16, 3)"))
+    words = ("--model", "net.py:residual", "--image-size", "8", "--samples", "2", "--json", "check.json")
+    done = run(*words, command="check")
+    assert done.returncode == 0, done.stderr
+    assert "2 blocks that can be skipped" in done.stdout
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert {choice["label"].partition(".")[0] for choice in found["choices"]} == {"skip", "width", "hidden"}
+    assert found["works"] == found["sampled"] == len(found["costs"]["params"]) == 2
+    done = run("--model", "net.py:residual", command="check")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "--image-size" in done.stderr
 
 
 def _finalist(folder: Path, trial: int) -> bool:

@@ -21,7 +21,7 @@ FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
     ("words", "said"),
     [
         ([], "--space"),
-        (["--space", "mnist_cn"], "'mnist_cn'.*lenet, mnist_cnn"),
+        (["--space", "mnist_cn"], "'mnist_cn'.*lenet, .*mnist_cnn"),
         (["--space", "nowhere.py:Net"], "nowhere.py"),
         (["--space", f"{SPACES}:NotASpace"], "NotASpace"),
         (["--space", f"{SPACES}:FailsToBuild"], "the constructor gave up"),

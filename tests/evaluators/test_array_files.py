@@ -108,3 +108,70 @@ def test_classes_that_no_group_has_in_a_split_are_named(caplog: pytest.LogCaptur
     assert set(data.train.targets) == {0, 1, 2}
     assert [note for note in data.notes if "no validation example has the class 2" in note]
     assert "no test example has the class 2" in caplog.text
+
+
+FUNCTIONS = """
+import numpy as np
+
+
+class Items:
+    def __init__(self, first, end):
+        self.first, self.end = first, end
+
+    def __len__(self):
+        return self.end - self.first
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng(self.first + index)
+        return rng.integers(0, 256, (8, 8), dtype=np.uint8), int(rng.integers(0, 3))
+
+
+def three():
+    return Items(0, 100), Items(100, 150), Items(150, 220)
+
+
+def some():
+    return {"train": Items(0, 100), "test": Items(150, 220)}
+
+
+def one():
+    return Items(0, 100)
+
+
+def arrays():
+    return np.arange(120.0).reshape(60, 2), np.arange(60) % 2
+
+
+def nothing():
+    pass
+
+
+def fails():
+    raise KeyError("x")
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "sizes"),
+    [("three", (100, 50, 70)), ("some", (91, 9, 70)), ("one", (70, 15, 15)), ("arrays", (42, 9, 9))],
+)
+def test_functions_of_the_user(function: str, sizes: tuple[int, ...], tmp_path: Path) -> None:
+    (tmp_path / "my_sets.py").write_text(FUNCTIONS)
+    data = load_dataset(f"{tmp_path}/my_sets.py:{function}")
+    assert data.name == f"my_sets.py:{function}"
+    assert data.test is not None
+    assert [len(data.train), len(data.validation), len(data.test)] == pytest.approx(sizes, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("nothing", "gives NoneType; needed: PyTorch data sets or arrays"),
+        ("fails", "my_sets.py:fails': KeyError: 'x'"),
+        ("other", "has no 'other'"),
+    ],
+)
+def test_functions_that_give_no_data(function: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "my_sets.py").write_text(FUNCTIONS)
+    with pytest.raises(SlimsearchError, match=said):
+        load_dataset(f"{tmp_path}/my_sets.py:{function}")

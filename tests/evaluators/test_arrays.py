@@ -215,7 +215,7 @@ def fails(error: BaseException) -> Callable[[int], Any]:
         (Items(lambda i: (photo(i), 10**30)), "the label is 10"),
         (Items(lambda i: (photo(i), 10**9 * (i % 2))), "label 1000000000 is above the number of examples"),
         (Items(lambda i: (photo(i), 2 * (i % 2))), "class '1' has 0 images"),
-        (Items(lambda i: (np.zeros((3000, 3000)), 0), 10**8), "need .* GiB of memory"),
+        (Items(lambda i: (np.zeros((300, 300)), 0), 10**9), "needs .* GiB of disk"),
         ((Items(photo), Items(photo)), "item 0 of the data set is of type Image"),
         ((PIXELS, LABELS[:30]), "needed: 40, one per example"),
         ((PIXELS, LABELS.astype(float)), "labels are float64"),

@@ -222,13 +222,27 @@ def in_lightning(model: nn.Module) -> tuple[Any, Any, Any]:
     return Signs(), loader, loader
 
 
-def test_lightning_trains_a_network_and_scores_its_file(network: Network) -> None:
+def with_a_data_module(model: nn.Module) -> tuple[Any, Any]:
+    import pytorch_lightning
+
+    module, *loaders = in_lightning(model)
+
+    class Inputs(pytorch_lightning.LightningDataModule):
+        def train_dataloader(self) -> Any:
+            return loaders[0]
+
+        def val_dataloader(self) -> Any:
+            return loaders[1]
+
+    return module, Inputs()
+
+
+@pytest.mark.parametrize("make", [in_lightning, with_a_data_module])
+def test_lightning_trains_a_network_and_scores_its_file(make: Callable[..., Any], network: Network) -> None:
     told: list[dict[str, float]] = []
-    trained = training(LightningFit(in_lightning), on_epoch=lambda e, m: told.append(dict(m)) or True).fit(
-        network, epochs=6
-    )
+    trained = training(LightningFit(make), on_epoch=lambda e, m: told.append(dict(m)) or True).fit(network, epochs=6)
     assert len(told) == 6
-    task, data = own_score(LightningScore(in_lightning, {"val_acc": "maximize", "val_loss": "minimize"}), trained)
+    task, data = own_score(LightningScore(make, {"val_acc": "maximize", "val_loss": "minimize"}), trained)
     examples = task.measured(outputs_of(trained), data, data.validation)
     assert scores(task, examples, "val")["val_acc"] == pytest.approx(told[-1]["val_acc"])
     assert told[-1]["val_acc"] > 0.7

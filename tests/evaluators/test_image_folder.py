@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -235,15 +236,17 @@ def test_a_class_whose_files_are_not_read(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
-def test_more_images_than_memory(tmp_path: Path) -> None:
-    """Two thousand links to one file, whose pixels would need 300 GiB, are refused by their headers alone."""
+def test_more_images_than_the_disk_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two thousand links to one file, whose pixels would need 150 GiB, are refused by their headers alone."""
+    monkeypatch.setenv("SLIMSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: (2**40, 2**40 - 2**36, 2**36))
     Image.new("1", (9000, 9000)).save(tmp_path / "white.png")
     for number in range(2000):
         link = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
         link.parent.mkdir(parents=True, exist_ok=True)
         link.hardlink_to(tmp_path / "white.png")
     with pytest.raises(
-        SlimsearchError, match=r"2,000 images of 9000x9000 .* need \d+.\d GiB .* pass --image-size \d+ or less"
+        SlimsearchError, match=r"needs 150\.\d GiB of disk .* 64\.0 GiB are free: .* a smaller --image-size"
     ):
         load_dataset(tmp_path / "images")
     with pytest.raises(SlimsearchError, match=r"need .* GiB of memory"):

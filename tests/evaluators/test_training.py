@@ -17,6 +17,7 @@ from slimsearch.compression import AfterStep, LossTerm, Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Meter, NetworkTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset, Split
+from slimsearch.evaluators.training.augmentation import Augmentation
 from slimsearch.evaluators.training.folded_norm import fold, insert
 from slimsearch.evaluators.training.network_training import OnEpoch, training_batch, validate
 from slimsearch.evaluators.training.reuse import copy_matching_weights
@@ -127,6 +128,45 @@ def test_loss_terms_and_callbacks_are_used(digits: Dataset, network: Network) ->
         assert float(trained.module(digits.normalise(digits.validation.inputs)).abs().mean()) < 0.5
 
 
+FUNCTIONS = """
+import torch
+
+def noise(batch, generator):
+    return batch + 0.1 * torch.randn(batch.shape, generator=generator)
+
+def wrong(batch, generator):
+    return batch[:, :, :3]
+
+def fails(batch, generator):
+    raise KeyError("x")
+"""
+
+
+def test_functions_of_the_user_change_batches(digits: Dataset, network: Network, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FUNCTIONS)
+    images = digits.train.inputs[:20]
+    plain, noisy = (augmented(images, text, digits) for text in ("none", f"none+{tmp_path}/mine.py:noise"))
+    assert 15 < (noisy - plain).std() < 35
+    settings = TrainingSettings(augmentation=f"shift+{tmp_path}/mine.py:noise")
+    first, second, other = (
+        NetworkTraining(digits, settings, seed).fit(network, epochs=1).module.state_dict() for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert not all(torch.equal(value, other[name]) for name, value in first.items())
+    for function, said in (("wrong", r"returns \(64, 1, 3"), ("fails", "KeyError"), ("missing", "has no 'missing'")):
+        settings = TrainingSettings(augmentation=f"{tmp_path}/mine.py:{function}")
+        with pytest.raises(SlimsearchError, match=said):
+            NetworkTraining(digits, settings, 0).fit(network, epochs=1)
+
+
+def test_shifts_are_for_images_and_tasks_that_allow_them(digits: Dataset) -> None:
+    flat = replace(digits, train=Split(digits.train.inputs.reshape(len(digits.train), -1), digits.train.targets))
+    with pytest.raises(SlimsearchError, match="augmentation 'shift' is for images"):
+        Augmentation("shift", flat)
+    with pytest.raises(SlimsearchError, match="has several of"):
+        Augmentation("shift+auto", digits)
+
+
 def test_a_data_set_smaller_than_a_batch(digits: Dataset, network: Network) -> None:
     few = replace(digits, train=Split(digits.train.inputs[:20], digits.train.targets[:20]))
     NetworkTraining(few, TrainingSettings(), 0).fit(network, epochs=1)
@@ -140,7 +180,12 @@ def augmented(images: np.ndarray, augmentation: str, data: Dataset) -> np.ndarra
     )
     device = torch.device("cpu")
     batch, _ = training_batch(
-        data, np.arange(len(images)), augmentation, np.random.default_rng(0), device, torch.contiguous_format
+        data,
+        np.arange(len(images)),
+        Augmentation(augmentation, data),
+        np.random.default_rng(0),
+        device,
+        torch.contiguous_format,
     )
     return (batch.numpy() * 255).round()
 

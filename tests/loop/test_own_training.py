@@ -132,6 +132,20 @@ def fit(model, epochs, data, learning_rate):
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
+def test_inputs_in_a_file_and_functions_in_another(run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "inputs.npy", IMAGES[:256])
+    words = ["--space", f"{__file__}:define", "--fit", f"{__file__}:fit", "--score", f"{__file__}:score"]
+    small = ["--trials", "1", "--epochs", "1", "--compress", "quantize", "--top-k", "1"]
+    done = run(*words, *small, "--dataset", "inputs.npy", "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    assert "val_hits" in done.stdout
+    assert run("--resume", "run").returncode == 0
+    refused = run("--space", f"{__file__}:define", "--dataset", "inputs.npy")
+    assert refused.returncode == 2
+    assert "inputs without targets" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

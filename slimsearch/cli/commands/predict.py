@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from slimsearch.evaluators import Prediction, Predictor
 
 HELP = "predict with an exported file"
-_FILES = (".npy", *DATA_FILES)
 _DESCRIPTION = (
     f"{HELP}. Prints a line for each image or example: the most likely classes with their softmax scores, the labels, "
     "or the numbers in the units of the targets. Images are resized to the input size of the file."
@@ -27,6 +26,7 @@ _EXAMPLES = (
     "runs/mnist_cnn-20260101-120000/trials/00007/model.onnx path/to/image.png path/to/folder",
     "model.onnx path/to/folder --top 3 --json",
     "model.onnx signals.npz",
+    "model.onnx rows.csv --json",
 )
 _LISTED = 8  # numbers of an output that is no row of named ones
 
@@ -37,7 +37,7 @@ def parser(program: str) -> CommandParser:
     found.add_argument(
         "inputs",
         nargs="+",
-        help=f"image files, folders of images to search recursively, or files ({', '.join(_FILES)})",
+        help=f"image files, folders of images to search recursively, or files ({', '.join(DATA_FILES)})",
     )
     found.add_argument("--top", type=whole_number, default=1, help="number of classes to print")
     found.add_argument("--json", action="store_true", help="print a line of JSON for each image or example")
@@ -77,7 +77,7 @@ def _inputs(named: list[Path]) -> tuple[list[Path], list[Path]]:
     images: list[Path] = []
     files: list[Path] = []
     for path in named:
-        if path.suffix.lower() in _FILES:
+        if path.suffix.lower() in DATA_FILES:
             files.append(path)
             continue
         found, skipped = image_files(path) if path.is_dir() else ([path], Counter())
