@@ -350,14 +350,14 @@ def load_network(
 def load_dataset(
     data: Any, *, root: str | Path | None = None, download: bool = False, image_size: int | str | None = None,
     drop_duplicates: bool = False, task: Any = "classification", input_kind: str = "auto", groups: Any = None,
-    target: str | None = None, group_by: str | None = None,
+    target_column: str | None = None, group_by: str | None = None,
 ) -> Dataset:  # fmt: skip
     """A data set with its splits, as a run reads it (see `slimsearch.evaluators.datasets.load_dataset`)."""
     from slimsearch.evaluators.datasets import load_dataset as load
 
     return load(
         data, root=root, download=download, image_size=image_size, drop_duplicates=drop_duplicates, task=task,
-        input_kind=input_kind, groups=groups, target=target, group_by=group_by,
+        input_kind=input_kind, groups=groups, target_column=target_column, group_by=group_by,
     )  # fmt: skip
 
 

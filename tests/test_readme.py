@@ -186,7 +186,7 @@ def test_a_function_that_returns_data_sets(folder: Path) -> None:
 
 def test_a_table(folder: Path, run: Run) -> None:
     output(FILES["my_table.py"], folder)
-    words = ("--space", "mlp", "--dataset", "wine.csv", "--target", "target")
+    words = ("--space", "mlp", "--dataset", "wine.csv", "--target-column", "target")
     done = run(*words, *SMALL, "--compress", "none", "--run-dir", "run")
     assert done.returncode == 0, done.stderr
     model = json.loads((folder / "run" / "top_models.json").read_text())[0]

