@@ -160,7 +160,7 @@ class Configuration:
         _code_or_table,
     )
     model: str | None = _option(None, "in place of --space: a trained network, see slimsearch compress", _model)
-    elastic: bool = _option(False, "of --model: also search how many channels and blocks of the network remain")
+    elastic: bool = _option(False, "also search how many channels and blocks of the given network remain")
     dataset: str = _option(
         "mnist5k",
         "a built-in data set, the path of an image folder, of an .npz file or of a table, or path/to/file.py:function",
