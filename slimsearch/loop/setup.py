@@ -197,17 +197,17 @@ _RULES = (
         "--strategy optuna, ray, nni_evolution, nni_grid, nni_random or nni_tpe",
     ),
     _Rule(
+        lambda s: _trained_by_the_user(s) and (s.traits.needs_nni or s.traits.shares_weights),
+        "--strategy {strategy} trains a supernet by itself; with fit or lightning: optuna, ray, nni_evolution, "
+        "nni_grid, nni_random and nni_tpe",
+    ),
+    _Rule(
         lambda s: (
             (s.traits.needs_nni or s.traits.shares_weights)
             and s.problem.data is not None
             and not isinstance(s.problem.data.task, Classification)
         ),
         "--strategy {strategy} trains a supernet of classifiers; --task {task} works with optuna, ray, nni_evolution, "
-        "nni_grid, nni_random and nni_tpe",
-    ),
-    _Rule(
-        lambda s: _trained_by_the_user(s) and (s.traits.needs_nni or s.traits.shares_weights),
-        "--strategy {strategy} trains a supernet by itself; with fit or lightning: optuna, ray, nni_evolution, "
         "nni_grid, nni_random and nni_tpe",
     ),
     _Rule(

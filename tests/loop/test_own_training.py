@@ -155,7 +155,7 @@ def test_inputs_in_a_file_and_functions_in_another(run: Run, tmp_path: Path) -> 
         ({"fit": fit, "score": score, "lightning": fit}, "leave out one of them"),
         ({"fit": fit, "score": score, "compress": "prune,distill"}, "stage 'prune.*distill' .*needs the loss"),
         ({"fit": fit, "score": score, "compress": "prune:schedule=agp"}, "stage 'prune' .*needs the loss"),
-        ({"fit": fit, "score": score, "strategy": "supernet"}, "trains a supernet by itself"),
+        ({"fit": fit, "score": score, "strategy": "supernet"}, "trains a supernet"),
         ({"fit": fit, "score": score, "search_hyperparameters": True}, "let define"),
         ({"fit": fit, "score": lambda predict: "much"}, "score returned str"),
     ],
