@@ -20,6 +20,8 @@ from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import COMPLETE, COMPRESSION, REJECTED, RUNNING, SEARCH, Trial
 from slimsearch.search_spaces import Candidate
 
+_SIZES = ("size_kib", "ram_kib", "flash_kib")
+
 
 class CompressionPhase(PlannedPhase):
     """Evaluates the `top_k` best architectures again, with a recipe, starting from their trained networks.
@@ -98,8 +100,8 @@ class CompressionPhase(PlannedPhase):
             limits=[limit for limit in self._ranking.limits if limit.broken(parent.metrics) is None],
             product=self._ranking.product(self._record.trials),
             changes_cost=recipe.remainder(before).changes_cost,
-            size_counts=any(one.metric == "size_kib" for one in self._ranking.objectives)
-            or any(one.metric == "size_kib" for one in self._ranking.limits),
+            size_counts=any(one.metric in _SIZES for one in self._ranking.objectives)
+            or any(one.metric in _SIZES for one in self._ranking.limits),
         )
         self._record.finish(
             number,

@@ -85,6 +85,11 @@ def test_kept_when_faster_or_smaller(after: dict[str, float]) -> None:
 def test_a_smaller_file_that_is_slower_is_kept_where_size_counts() -> None:
     slower = {**SMALLER, "latency_ms": 2.0, "latency_low_ms": 1.9, "latency_high_ms": 2.1}
     assert judge(BEFORE, slower, NO_DROP, max_drop=0.5).kept
+    # The ONNX file is larger, the constants of the C file are smaller.
+    flash = {**slower, "size_kib": BEFORE["size_kib"] + 1, "flash_kib": 1.0}
+    verdict = judge({**BEFORE, "flash_kib": 3.0}, flash, NO_DROP, max_drop=0.5)
+    assert verdict.kept
+    assert "3.00x smaller in flash" in verdict.reason
     verdict = judge(BEFORE, slower, NO_DROP, max_drop=0.5, size_counts=False)
     assert not verdict.kept
     assert "weight_only" in verdict.reason
