@@ -59,6 +59,10 @@ class Quantize(Stage):
                     raise SlimsearchError(f"keep_float: there is no layer '{name}'; layers: {', '.join(known)}")
         plan = Quantization(self.calibration, self.per_channel, self.target, keep_float=self.keep_float)
         if self.max_drop is not None:
+            require(
+                training.gives_logits,
+                "max_drop counts the classes that change, and this task has none: name layers by keep_float",
+            )
             names = sensitive_layers(network, training.calibration, plan, self.max_drop / 100)
             plan = replace(plan, keep_float=" ".join(names) or "none")
         return Network(network.copy_module(), network.structure, plan)

@@ -7,8 +7,11 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
+import slimsearch
 from slimsearch import SlimsearchError
-from slimsearch.evaluators import Objective, PairedDrop, scores
+from slimsearch.compression import Network
+from slimsearch.compression.quantize import Quantize
+from slimsearch.evaluators import NetworkTraining, Objective, PairedDrop, TrainingSettings, scores
 from slimsearch.evaluators.objective import DIRECTIONS
 from slimsearch.evaluators.tasks import load_task
 from slimsearch.names import built_in_names
@@ -131,3 +134,12 @@ def test_the_drop_of_a_metric_that_is_no_proportion() -> None:
 def test_tasks_that_are_none(task: object, options: dict[str, object], said: str) -> None:
     with pytest.raises(SlimsearchError, match=said):
         load_task(task, **options)
+
+
+def test_answers_that_change_are_counted_of_classifications_alone() -> None:
+    x = np.random.default_rng(0).normal(size=(100, 3))
+    data = slimsearch.load_dataset((x, x[:, 0]), task="regression")
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+    training = NetworkTraining(data, TrainingSettings(), 0)
+    with pytest.raises(SlimsearchError, match=r"max_drop counts the classes .* keep_float"):
+        Quantize(max_drop=0.5).apply(Network(net), training)
