@@ -51,6 +51,16 @@ class Split:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def images(self) -> Inputs:
+        """The inputs, as they were called when all of them were images."""
+        return self.inputs
+
+    @property
+    def labels(self) -> Array:
+        """The targets, as they were called when all of them were classes."""
+        return self.targets
+
 
 @dataclass(frozen=True)
 class Raw:
