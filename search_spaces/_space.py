@@ -278,7 +278,9 @@ class Space(ABC):
         }
         filled[choice.label] = value
         changed = self._canonical_or_none(filled)
-        return None if changed == active else changed
+        # Compared as JSON text where that can differ: 1, 1.0 and True are equal, and other values of a choice.
+        is_same = changed == active and json.dumps(changed) == json.dumps(active)
+        return None if is_same else changed
 
     def _canonical_or_none(self, point: Point) -> dict[str, Any] | None:
         try:

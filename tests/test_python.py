@@ -129,9 +129,8 @@ FUNCTION = textwrap.dedent(
 )
 
 
-@pytest.mark.parametrize(
-    "program", [PROGRAM, pytest.param(FUNCTION, marks=pytest.mark.slow)], ids=["class", "function"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [PROGRAM, FUNCTION], ids=["class", "function"])
 def test_a_notebook(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbclient
     import nbformat

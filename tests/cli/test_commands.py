@@ -87,6 +87,12 @@ def test_every_example_of_the_help(
     numbers = ",".join(str(model["trial"]) for model in models[:2])
     shutil.copy(finished[0] / models[0]["artifact"], tmp_path / "model.onnx")
     (tmp_path / "net.py").write_text(NET)
+    np.savez(tmp_path / "digits.npz", x=np.zeros((3, 1, 8, 8), dtype=np.uint8))
+    if "rows.csv" in line:
+        rows = ["a,b,c", *(f"{i % 7},{i % 3},{i % 2}" for i in range(80))]
+        (tmp_path / "rows.csv").write_text("\n".join(rows))
+        data = slimsearch.load_dataset(tmp_path / "rows.csv", target_column="c")
+        slimsearch.export(torch.nn.Linear(2, 2), tmp_path / "table.onnx", data)
     uncompressed = next(model["trial"] for model in models if not model["recipe"])
     for pattern, value in (
         (r"timm:\w+ --weights \S+", "net.py:make_net --mean 0.5 --std 0.25"),
@@ -94,6 +100,9 @@ def test_every_example_of_the_help(
         (r"runs/mnist_cnn-20260101-120000:7 --dataset \S+", f"{finished[0]}:{uncompressed} --dataset digits"),
         (r"--trials 12", "--trials 2"),
         (r"\S+/trials/00007/model\.onnx", "model.onnx"),
+        (r"signals\.npz", "digits.npz"),
+        (r"model\.onnx rows\.csv", "table.onnx rows.csv"),
+        (r"runs/tiny_cnn-20260101-120000", str(finished[0])),
         (r"runs/mnist_cnn-20260101-120000", str(finished[0])),
         (r"runs/lenet-20260101-130000", str(other)),
         (r"path/to/file\.py:MyNet", TINY),

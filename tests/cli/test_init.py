@@ -27,6 +27,7 @@ def _results(directory: Path) -> list[dict[str, Any]]:
     return list(found)
 
 
+@pytest.mark.slow
 def test_a_search_from_the_weights_of_a_file(run: Run, tmp_path: Path) -> None:
     words = ("--architectures", '[{"act": 0, "width": 24}]', "--run-dir", "first")
     assert run(*WORDS, "--epochs", "8", *words).returncode == 0

@@ -16,7 +16,7 @@ from slimsearch.evaluators import DeployedModel
 
 
 class Training:
-    seed, epochs = 0, 1
+    seed, epochs, gives_logits = 0, 1, True
     calibration = torch.randn(128, 1, 10, 10, generator=torch.Generator().manual_seed(0))
 
 

@@ -106,6 +106,7 @@ def test_ctrl_c_and_resume(tmp_path: Path, run: Run) -> None:
     assert [t["state"] for t in after.values() if t["kind"] == "search"] == ["COMPLETE"] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_signals_of_schedulers_and_terminals_end_a_run_in_order(number: signal.Signals, tmp_path: Path) -> None:
     process = begun(tmp_path, epochs=20)

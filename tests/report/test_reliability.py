@@ -141,6 +141,7 @@ def test_the_test_split_decides_nothing(digits: Dataset, tmp_path: Path) -> None
     assert not any("test" in name for t in trials.values() for name in t["result"]["metrics"])
 
 
+@pytest.mark.slow
 def test_predicted_latency_is_compared_with_what_is_measured_at_the_end(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

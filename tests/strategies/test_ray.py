@@ -125,6 +125,7 @@ def found(
     return [(trial.candidate.architecture, trial.metrics) for trial in result.trials]
 
 
+@pytest.mark.slow
 def test_the_same_candidates_as_without(tmp_path: Path, cluster: None) -> None:
     assert found(tmp_path, "ray") == found(tmp_path, "optuna")
 
@@ -135,6 +136,7 @@ def test_a_function_of_a_trial(tmp_path: Path, cluster: None) -> None:
     assert all(("b" in architecture) == (architecture["a"] % 2 == 0) for architecture, _ in trials)
 
 
+@pytest.mark.slow
 def test_an_actor_that_is_killed_where_memory_is_short_does_not_end_the_run(
     tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +208,7 @@ def test_ctrl_c_while_tune_runs_is_ctrl_c(tmp_path: Path, cluster: None, monkeyp
 @pytest.mark.parametrize(
     ("sampler", "objectives"),
     [
-        ("ray.tune.search.optuna:OptunaSearch", "score:max,cost:min"),
+        pytest.param("ray.tune.search.optuna:OptunaSearch", "score:max,cost:min", marks=pytest.mark.slow),
         pytest.param("ray.tune.search.basic_variant:BasicVariantGenerator", "score:max", marks=pytest.mark.slow),
         pytest.param("mine.py:Descending", "score:max", marks=pytest.mark.slow),
     ],

@@ -51,6 +51,7 @@ def exported(url: str, wanted: str, deadline: float) -> str:
         time.sleep(1)
 
 
+@pytest.mark.slow
 def test_a_cluster_exports_them(cluster: str, tmp_path: Path) -> None:
     metrics = Metrics("mine", Search(), 2, interval=0)  # type: ignore[arg-type]
     task = Task(7, Candidate({}), 3, 0, tmp_path)
