@@ -84,6 +84,11 @@ class Compressed:
         """The network in PyTorch; of an int8 file, the float32 network that was quantized."""
         return self.network.module
 
+    @property
+    def params(self) -> int:
+        """Number of parameters of the compressed network."""
+        return self.network.params
+
     def save(self, folder: str | Path) -> None:
         """Store the network without pickle; ``Network.load(fresh_module, folder)`` loads it."""
         self.network.save(folder)
