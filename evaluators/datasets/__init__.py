@@ -12,8 +12,9 @@ import numpy as np
 
 from slimsearch.errors import SlimsearchError, described, escaped
 from slimsearch.evaluators.datasets._array_files import is_array_file, read_array_file, read_inputs
-from slimsearch.evaluators.datasets._arrays import INPUT_KINDS, from_arrays, inputs_like, read_targets
+from slimsearch.evaluators.datasets._arrays import INPUT_KINDS, from_arrays, read_targets
 from slimsearch.evaluators.datasets._columns import Column, columns_from
+from slimsearch.evaluators.datasets._conversion import inputs_like
 from slimsearch.evaluators.datasets._dataset import WHITE, Dataset, Raw, Source, Split
 from slimsearch.evaluators.datasets._image_files import read_header, read_image
 from slimsearch.evaluators.datasets._image_folder import image_files, read_folder, skipped_files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from slimsearch.errors import SlimsearchError
@@ -25,13 +26,13 @@ def load_task(task: Any, **options: Any) -> LearningTask:
     """
     found = load_class("task", task, "slimsearch.evaluators.tasks") if isinstance(task, str) else task
     if isinstance(found, type) and issubclass(found, LearningTask):
-        known = getattr(found, "__dataclass_fields__", {})
-        for option in options:
-            if option not in known:
-                raise SlimsearchError(f"--{option.replace('_', '-')} is no option of --task {task}")
-        found = found(**options)
+        found = found()
     if not isinstance(found, LearningTask):
         raise SlimsearchError(f"--task '{task}' is not a subclass of slimsearch.LearningTask")
+    for option in options:
+        if option not in found.__dataclass_fields__:
+            raise SlimsearchError(f"--{option.replace('_', '-')} is no option of --task {found.name}")
+    found = replace(found, **options)
     if not found.metrics or not set(found.metrics.values()) <= {"maximize", "minimize"}:
         raise SlimsearchError(f"--task '{task}' has no metrics: a dict from name to 'maximize' or 'minimize'")
     if found.lead and found.lead not in found.metrics:

@@ -25,7 +25,7 @@ from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.shared.study import SharedStudy
 from slimsearch.record.trial import AUXILIARY, COMPLETE, COMPRESSION, SEARCH, Trial
-from slimsearch.report import test_predictions
+from slimsearch.report import example_predictions
 from slimsearch.report.display import Display
 
 _BLOCKS = 45
@@ -202,7 +202,7 @@ def _test(trial: Trial, directory: RunDirectory, data: Dataset, runtime: str) ->
     model = DeployedModel(directory.trial_directory(trial.number) / MODEL, runtime=runtime)
     examples = model.examples(data, data.test)
     cells: Cells = []
-    test_predictions.store(model, data, data.test, examples, directory.trial_directory(trial.number))
+    example_predictions.store(model, data, data.test, examples, directory.trial_directory(trial.number))
     if isinstance(data.task, Classification):
         every = confusion(examples[:, 1].astype(int), examples[:, 2].astype(int))
         cells = [cell for rank, cell in enumerate(every) if rank < _MOST_CELLS or cell[0] == cell[1]]

@@ -439,7 +439,11 @@ def learning_task(configuration: Configuration, objects: PythonObjects) -> Learn
         options["class_weights"] = configuration.class_weights
     if configuration.label_smoothing:
         options["label_smoothing"] = configuration.label_smoothing
-    task = load_task(configuration.task, **options) if given is None else load_task(given)
+    if isinstance(objects.data, Dataset) and configuration.task not in ("classification", FROM_PYTHON, given.name):
+        raise SlimsearchError(
+            f"the data set was read for --task {given.name}: read it with task='{configuration.task}'"
+        )
+    task = load_task(configuration.task if given is None else given, **options)
     names = [text.strip().partition(":")[0].removeprefix("val_") for text in configuration.objectives.split(",")]
     lead = next((name for name in names if name in task.metrics), task.lead)
     return task if lead in ("", task.leading()[0]) else replace(task, lead=lead)
@@ -448,7 +452,7 @@ def learning_task(configuration: Configuration, objects: PythonObjects) -> Learn
 def _dataset(configuration: Configuration, objects: PythonObjects) -> Dataset:
     task = learning_task(configuration, objects)
     if isinstance(objects.data, Dataset):
-        return normalised(replace(objects.data, task=task), configuration)
+        return normalised(replace(objects.data, task=task.fitted(objects.data.train.targets)), configuration)
     if is_unlabelled(objects.data):
         return normalised(unlabelled(objects.data), configuration)
     loaded = load_dataset(

@@ -14,7 +14,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import Trial, trial_folder
-from slimsearch.report import test_predictions
+from slimsearch.report import example_predictions
 from slimsearch.report.importances import importances
 from slimsearch.report.onnx_layers import read_layers
 from slimsearch.report.run_summary import hypervolume_history, latency_predictions, savings
@@ -206,7 +206,7 @@ def _finalists(
                 "layers": layers,
                 "layers_note": note,
                 "confusion": confusion_summary(trial),
-                **test_predictions.shown(directory / trial_folder(trial.number)),
+                **example_predictions.shown(directory / trial_folder(trial.number)),
             }
         )
     return found

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators.datasets import Dataset, _arrays, _image_folder, _stored, load_dataset
+from slimsearch.evaluators.datasets import Dataset, _image_folder, _items, _stored, load_dataset
 from slimsearch.evaluators.datasets._stored import StoredInputs
 
 
@@ -100,7 +100,7 @@ def test_images_are_decoded_once(images: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_items_are_read_once_and_again_if_they_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_dataset(Items(gray))
     with monkeypatch.context() as patch:
-        patch.delattr(_arrays, "_in_processes")
+        patch.delattr(_items, "_in_processes")
         assert load_dataset(Items(gray)).fingerprint == first.fingerprint
     others = load_dataset(Items(lambda index: gray(index + 1)))
     assert others.fingerprint != first.fingerprint
@@ -115,7 +115,7 @@ def test_items_are_read_once_and_again_if_they_are_others(monkeypatch: pytest.Mo
     ],
 )
 def test_items_that_cannot_be_read(item: Any, said: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_arrays, "_LOOKED_AT", 2)
+    monkeypatch.setattr(_items, "_LOOKED_AT", 2)
     with pytest.raises(SlimsearchError, match=said):
         load_dataset(Items(item))
     assert not [entry for entry in cache.iterdir() if entry.is_dir()]

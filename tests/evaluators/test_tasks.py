@@ -14,7 +14,9 @@ from slimsearch.compression.quantize import Quantize
 from slimsearch.evaluators import NetworkTraining, Objective, PairedDrop, TrainingSettings, scores
 from slimsearch.evaluators.objective import DIRECTIONS
 from slimsearch.evaluators.tasks import load_task
+from slimsearch.loop.problem import PythonObjects, networks
 from slimsearch.names import built_in_names
+from slimsearch.options.configuration import FROM_PYTHON, Configuration
 
 TASKS = built_in_names("slimsearch.evaluators.tasks")
 
@@ -143,3 +145,15 @@ def test_answers_that_change_are_counted_of_classifications_alone() -> None:
     training = NetworkTraining(data, TrainingSettings(), 0)
     with pytest.raises(SlimsearchError, match=r"max_drop counts the classes .* keep_float"):
         Quantize(max_drop=0.5).apply(Network(net), training)
+
+
+def test_options_count_for_a_data_set_that_is_given_as_it_is() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    data = slimsearch.load_dataset((x, (x[:, 0] > 1).astype(int)))
+    given = PythonObjects(data=data)
+    options = Configuration(space="mlp", dataset=FROM_PYTHON, class_weights="balanced")
+    _, found = networks(options, given)
+    low, high = found.task.class_weights  # type: ignore[attr-defined]
+    assert 0.5 < low < 1 < 2 < high
+    with pytest.raises(SlimsearchError, match=r"was read for --task classification: read it with task='regression'"):
+        networks(options.replace(task="regression", class_weights="none"), given)
