@@ -111,7 +111,8 @@ def read_targets(
         for (part, split), values in zip(splits.items(), np.split(together.values, ends), strict=True)
     }  # fmt: skip
     train = read["training"]
-    augmentation = "shift" if train.inputs.ndim == 4 and "shift" in task.augmentations else "none"
+    shifted = train.inputs.ndim == 4 and "shift" in task.augmentations and not task.targets_move
+    augmentation = "shift" if shifted else "none"
     return Raw(
         train.inputs, train.targets, together.names, read.get("test"), augmentation, read.get("validation"),
         notes=notes,

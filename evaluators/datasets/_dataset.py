@@ -154,12 +154,18 @@ class Dataset:
         """
         import torch
 
+        return self.normalised(torch.from_numpy(np.array(inputs)))  # a copy, since mapped inputs are read-only
+
+    def normalised(self, inputs: Tensor) -> Tensor:
+        """`normalise` of a tensor, on its device."""
+        import torch
+
         shape = (1, -1, *[1] * (inputs.ndim - 2))
-        mean, std = torch.tensor(self.mean).view(shape), torch.tensor(self.std).view(shape)
-        batch = torch.from_numpy(np.array(inputs)).float()  # a copy, since mapped inputs are read-only
-        if inputs.dtype == np.uint8:
+        mean, std = (torch.tensor(values, device=inputs.device).view(shape) for values in (self.mean, self.std))
+        batch = inputs.float()
+        if inputs.dtype == torch.uint8:
             batch.div_(255)
-        return batch.sub_(mean).div_(std)
+        return (batch - mean if batch is inputs else batch.sub_(mean)).div_(std)
 
     def batches(self, split: Split, size: int = 256) -> Iterator[tuple[Tensor, Array]]:
         """Batches of normalized inputs and targets of `split`, in order; smaller ones of large inputs."""

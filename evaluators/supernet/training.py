@@ -17,6 +17,7 @@ from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.supernet.supernet import SharedWeights, Supernet, calibration_images, describe
 from slimsearch.evaluators.training.augmentation import Augmentation
+from slimsearch.evaluators.training.batches import TrainingBatches
 from slimsearch.evaluators.training.checkpoint import CheckpointFile
 from slimsearch.evaluators.training.cpu_speedups import reuse_freed_memory
 from slimsearch.evaluators.training.hardware import autocast, network_precision
@@ -26,7 +27,6 @@ from slimsearch.evaluators.training.network_training import (
     TrainingSettings,
     parameter_groups,
     set_rate,
-    training_batch,
     validate,
 )
 from slimsearch.evaluators.training.probe import first_output
@@ -108,7 +108,6 @@ def train_supernet(
     train = data.train
     steps = max(1, len(train) // settings.batch_size)
     batch_size = min(settings.batch_size, len(train))
-    augment = Augmentation(settings.augmentation, data)
     peak = settings.learning_rate * _RATE
     facts = {"sampling": sampling, "epochs": epochs, "seed": seed}
     identity = {
@@ -119,6 +118,7 @@ def train_supernet(
         "space": describe(space),
     }
     layout = _layout(weights, paths, data)
+    batches = TrainingBatches(data, Augmentation(settings.augmentation, data), device, layout)
     state = _SupernetCheckpoint(weights, paths, order, identity, checkpoint)
     optimizer, before = state.resume(settings.weight_decay)
     for epoch in range(before + 1, epochs + 1):
@@ -126,7 +126,7 @@ def train_supernet(
         total = torch.zeros((), device=device)
         for step in range(steps):
             chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
-            images, labels = training_batch(data, chosen, augment, order, device, layout)
+            images, labels = batches(chosen, order)
             architectures = paths.draw()
             for architecture in architectures:
                 _add_tensors(optimizer, weights, weights.extend(architecture, seed), settings.weight_decay)

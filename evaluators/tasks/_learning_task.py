@@ -47,7 +47,10 @@ class LearningTask(ABC):
     """Direction of each metric by name, "maximize" or "minimize"."""
 
     augmentations: ClassVar[tuple[str, ...]] = ("none",)
-    """Augmentations of the inputs that keep the targets valid."""
+    """Augmentations that are right for the targets, see `slimsearch.evaluators.training.augmentation.NAMED`."""
+
+    targets_move: ClassVar[bool] = False
+    """Whether targets are (N, H, W), one for each pixel, and move with the images."""
 
     gives_logits: ClassVar[bool] = False
     """Whether an output is a row of class logits, so that distillation compares softmax probabilities."""

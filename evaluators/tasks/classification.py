@@ -37,7 +37,7 @@ class Classification(LearningTask):
         "macro_f1": "maximize",
         "auc": "maximize",
     }
-    augmentations = ("none", "shift", "shift-flip")
+    augmentations = ("none", "shift", "shift-flip", "randaugment", "cutout", "mask", "noise", "mixup", "cutmix")
     gives_logits = True
 
     def read(self, targets: Array, names: Sequence[str] = ()) -> Targets:

@@ -31,7 +31,7 @@ class Multilabel(LearningTask):
     class_weights: tuple[float, ...] | str | None = None
 
     metrics: ClassVar = {"macro_f1": "maximize", "exact_match": "maximize", "auc": "maximize"}
-    augmentations = ("none", "shift", "shift-flip")
+    augmentations = ("none", "shift", "shift-flip", "randaugment", "cutout", "mask", "noise", "mixup", "cutmix")
 
     def read(self, targets: Array, names: Sequence[str] = ()) -> Targets:
         if targets.ndim != 2 or 0 in targets.shape or not np.isin(targets, (0, 1)).all():

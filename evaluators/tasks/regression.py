@@ -32,7 +32,7 @@ class Regression(LearningTask):
     std: tuple[float, ...] = ()
 
     metrics: ClassVar = {"r2": "maximize", "rmse": "minimize", "mae": "minimize"}
-    augmentations = ("none", "shift", "shift-flip")
+    augmentations = ("none", "shift", "shift-flip", "randaugment", "cutout", "mask", "noise", "mixup")
 
     def read(self, targets: Array, names: Sequence[str] = ()) -> Targets:
         values = targets[:, None] if targets.ndim == 1 else targets

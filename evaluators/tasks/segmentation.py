@@ -29,6 +29,8 @@ class Segmentation(LearningTask):
     class_weights: tuple[float, ...] | str | None = None
 
     metrics: ClassVar = {"mean_iou": "maximize", "pixel_accuracy": "maximize"}
+    augmentations = ("none", "shift", "shift-flip", "noise")
+    targets_move = True
 
     def read(self, targets: Array, names: Sequence[str] = ()) -> Targets:
         if targets.ndim != 3 or 0 in targets.shape or not np.issubdtype(targets.dtype, np.integer):

@@ -15,6 +15,7 @@ from slimsearch.errors import SlimsearchError, described
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.training.augmentation import Augmentation, check_augmentation
+from slimsearch.evaluators.training.batches import TrainingBatches
 from slimsearch.evaluators.training.checkpoint import Checkpoint
 from slimsearch.evaluators.training.cpu_speedups import keep_channels_last, reuse_freed_memory, speed_up_dropout
 from slimsearch.evaluators.training.folded_norm import fold, insert
@@ -46,7 +47,7 @@ class TrainingSettings:
         batch_size: images per step.
         learning_rate: peak of the one-cycle schedule.
         weight_decay: of AdamW, on weights with more than one dimension.
-        augmentation: "none", "shift", "shift-flip", "auto" for that of the data set, or functions, see `Augmentation`.
+        augmentation: see `Augmentation`; "auto": that of the data set.
         device: "cpu" or "cuda".
         precision: "fp32", "bf16" (autocast), or "mixed" for the faster one for each network.
         warm_up: share of the training in which the learning rate rises, in (0, 1).
@@ -253,6 +254,7 @@ class NetworkTraining:
         peak = learning_rate or settings.learning_rate
         own_weight = 1 - sum(term.weight for term in losses)
         augment = Augmentation(settings.augmentation, self._data)
+        batches = TrainingBatches(self._data, augment, device, layout)
         if augment.is_none:
             with autocast(settings.precision, settings.device):
                 for term in losses:
@@ -265,7 +267,7 @@ class NetworkTraining:
                 done = (epoch - 1) * steps + step
                 set_rate(optimizer, peak, done, epochs * steps, settings.warm_up)
                 chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
-                inputs, targets = training_batch(self._data, chosen, augment, order, device, layout)
+                inputs, targets = batches(chosen, order)
                 if augment.is_none:
                     for term in losses:
                         term.see(torch.from_numpy(chosen))
@@ -339,17 +341,6 @@ class DryRunTraining(NetworkTraining):
                 callback(module, 0, 1)
             module.zero_grad(set_to_none=True)
         return Network(module, network.structure, network.quantization)
-
-
-def training_batch(
-    data: Dataset, chosen: np.ndarray[tuple[int], np.dtype[np.int64]], augment: Augmentation,
-    order: np.random.Generator, device: torch.device, layout: torch.memory_format,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Augmented, normalized training inputs (N, ...) float32 and targets (N, ...) at the indices `chosen`."""
-    import torch
-
-    batch = augment.changed(data.normalise(augment.shifted(data.train.inputs[chosen], order)), order)
-    return batch.to(device, memory_format=layout), torch.from_numpy(data.train.targets[chosen]).to(device)
 
 
 def validate(

@@ -27,6 +27,7 @@ from slimsearch.evaluators import (
 )
 from slimsearch.evaluators.datasets import Dataset, is_unlabelled, load_dataset, unlabelled
 from slimsearch.evaluators.tasks import LearningTask, OwnScore, load_task
+from slimsearch.evaluators.training.augmentation import Augmentation
 from slimsearch.loop.given_network import GivenNetwork, normalised, prepare_given_network
 from slimsearch.names import built_in_names, load_function
 from slimsearch.options.configuration import (
@@ -242,6 +243,9 @@ def _networks(
         steps = functools.partial(_steps, epochs=configuration.epochs)
         searched = JointSpace(searched, recipes, steps if compressing else None)
     training = training_settings(configuration)
+    if objects.fit is None:
+        settings = training if network is None or network.training is None else network.training
+        Augmentation(settings.augmentation, dataset)  # checks that it is for such data
     initial = None
     if configuration.init is not None and isinstance(space, ModelSpace):
         initial = initial_weights(configuration.init, space, download=configuration.download)
@@ -360,12 +364,9 @@ def training_settings(configuration: Configuration) -> TrainingSettings:
     """The options of training.
 
     Raises:
-        SlimsearchError: there is no such device or augmentation.
+        SlimsearchError: there is no such device.
     """
     device = device_for(configuration.device)
-    for step in configuration.augment.split("+"):
-        if ":" in step:
-            load_function("augmentation", step)
     return TrainingSettings(
         batch_size=configuration.batch_size,
         learning_rate=configuration.learning_rate,

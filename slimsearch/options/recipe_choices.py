@@ -12,12 +12,13 @@ from slimsearch import compression
 from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.evaluators import TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.training.augmentation import NAMED, Augmentation
 from slimsearch.options.configuration import Configuration
 from slimsearch.search_spaces import HYPERPARAMETERS, Candidate, RecipeSpace
 
 TRAINING = "training"
 """The entry of training hyper-parameters among the stages."""
-_AUGMENTATIONS = {"none": ["none"], "shift": ["none", "shift"], "shift-flip": ["none", "shift", "shift-flip"]}
+_SEARCHED = {"none": ["none"], "shift": ["none", "shift"], "shift-flip": ["none", "shift", "shift-flip"]}
 
 
 def recipe_choices(
@@ -41,7 +42,7 @@ def recipe_choices(
         content = {
             TRAINING: {
                 "learning_rate": [rate / 2.5, rate, rate * 2],
-                "augmentation": _AUGMENTATIONS[data.augmentation],
+                "augmentation": _SEARCHED[data.augmentation],
                 "warm_up": [0.1, 0.25, 0.4],
             },
             **content,
@@ -57,7 +58,7 @@ def recipe_choices(
     if configuration.model is not None:
         _check_for_given_network(space)
     for candidate in each_value(space):
-        _check(candidate)
+        _check(candidate, data)
     return space
 
 
@@ -122,7 +123,7 @@ def each_value(space: RecipeSpace) -> Iterator[Candidate]:
                 waiting.append(neighbor)
 
 
-def _check(candidate: Candidate) -> None:
+def _check(candidate: Candidate, data: Dataset) -> None:
     for stage, options in candidate.recipe.items():
         if options.get("teacher") == "best":
             raise SlimsearchError(
@@ -138,12 +139,14 @@ def _check(candidate: Candidate) -> None:
         problem = _problem(name, value)
         if problem is not None:
             raise SlimsearchError(f"training: {name} {value!r} {problem}")
+        if name == "augmentation":
+            Augmentation(value, data)  # checks that it is for such data
 
 
 def _problem(name: str, value: Any) -> str | None:
     if name == "augmentation":
-        allowed = ("auto", *_AUGMENTATIONS)
-        return None if value in allowed else f"is none of {', '.join(allowed)}"
+        named = isinstance(value, str) and all(step in NAMED for step in value.split("+"))
+        return None if named else f"is none of {', '.join(NAMED)}, joined by +"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "is not a number"
     if name == "batch_size":

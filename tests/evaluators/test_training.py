@@ -17,9 +17,15 @@ from slimsearch.compression import AfterStep, LossTerm, Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Meter, NetworkTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset, Split
-from slimsearch.evaluators.training.augmentation import Augmentation
+from slimsearch.evaluators.tasks import Classification, LearningTask
+from slimsearch.evaluators.tasks.multilabel import Multilabel
+from slimsearch.evaluators.tasks.regression import Regression
+from slimsearch.evaluators.tasks.segmentation import Segmentation
+from slimsearch.evaluators.training import transforms
+from slimsearch.evaluators.training.augmentation import NAMED, Augmentation
+from slimsearch.evaluators.training.batches import TrainingBatches
 from slimsearch.evaluators.training.folded_norm import fold, insert
-from slimsearch.evaluators.training.network_training import OnEpoch, training_batch, validate
+from slimsearch.evaluators.training.network_training import OnEpoch, validate
 from slimsearch.evaluators.training.reuse import copy_matching_weights
 from slimsearch.search_spaces import ModelSpace
 from tests.conftest import TINY, VARIOUS
@@ -167,6 +173,113 @@ def test_shifts_are_for_images_and_tasks_that_allow_them(digits: Dataset) -> Non
         Augmentation("shift+auto", digits)
 
 
+def test_what_the_task_or_the_inputs_do_not_allow_is_refused(digits: Dataset) -> None:
+    numbers = Regression().fitted(digits.train.targets[:, None].astype(np.float32))
+    signals = replace(digits, train=Split(digits.train.inputs[:, :, 0], digits.train.targets))
+    floats = replace(digits, train=Split(digits.train.inputs.astype(np.float32), digits.train.targets))
+    for data, step, said in (
+        (replace(digits, task=numbers), "cutmix", "--task regression does not allow augmentation 'cutmix'"),
+        (replace(digits, task=Segmentation()), "mixup", "--task segmentation does not allow augmentation 'mixup'"),
+        (signals, "randaugment", "'randaugment' is for images, and the inputs are signals"),
+        (digits, "mask", "'mask' is for signals, and the inputs are images"),
+        (floats, "randaugment", "is for grey and RGB images of bytes"),
+        (digits, "cutout+cutout", "the same one twice"),
+    ):
+        with pytest.raises(SlimsearchError, match=said):
+            Augmentation(step, data)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_augmentations_are_reproducible_and_change_each_batch(name: str, digits: Dataset) -> None:
+    data = digits if name != "mask" else _signals(digits)
+    batches = TrainingBatches(data, Augmentation(name, data), torch.device("cpu"), torch.contiguous_format)
+    chosen = np.arange(40)
+    first, second, other = (batches(chosen, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert first[0].shape == (40, *data.input_shape)
+    assert first[0].dtype == torch.float32
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+    changes = name not in ("none", "auto")  # digits are not augmented by default
+    assert torch.equal(first[0], other[0]) != changes
+    state = torch.get_rng_state()
+    batches(chosen, np.random.default_rng(2))
+    assert torch.equal(state, torch.get_rng_state()), "dropout does not depend on augmentation"
+
+
+def _signals(digits: Dataset) -> Dataset:
+    parts = (Split(s.inputs.reshape(-1, 1, 64), s.targets) for s in (digits.train, digits.validation))
+    return replace(digits, **dict(zip(("train", "validation"), parts, strict=True)))
+
+
+def test_cutout_erases_one_square_of_each_image(digits: Dataset) -> None:
+    ones = torch.ones(300, 2, 16, 12)
+    erased = transforms.cutout(ones, 0) == 0
+    assert torch.equal(erased[:, 0], erased[:, 1])
+    for image in erased[:, 0]:
+        rows, columns = torch.nonzero(image.any(1)), torch.nonzero(image.any(0))
+        height, width = (int(side.max() - side.min()) + 1 for side in (rows, columns))
+        assert height <= 6
+        assert width <= 6
+        assert int(image.sum()) == height * width
+    assert len({image.numpy().tobytes() for image in erased}) > 60
+    # A square whose center is anywhere, cut at the border.
+    assert 0.6 < float(erased[:, 0].float().mean()) * 16 * 12 / 36 < 0.9
+
+
+def test_masks_of_signals_are_single_spans() -> None:
+    erased = (transforms.mask(torch.ones(200, 3, 40), 0) == 0)[:, 0]
+    lengths = erased.sum(dim=1)
+    assert int(lengths.max()) == 10
+    assert int(lengths.min()) == 0
+    starts = (erased.int().diff(dim=1) == 1).sum(dim=1) + erased[:, 0].int()
+    assert torch.equal(starts, (lengths > 0).int())
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_targets_are_mixed_as_the_inputs(name: str) -> None:
+    labels = torch.arange(20) // 5  # ordered by class
+    images = torch.nn.functional.one_hot(labels, 4).float()[:, :, None, None].expand(20, 4, 8, 8).contiguous()
+    pairs = []
+    for seed in range(20):
+        batch, shares = transforms.mixed([name], images, labels, 4, seed)
+        assert torch.allclose(shares.sum(dim=1), torch.ones(20))
+        assert torch.allclose(batch.mean(dim=(2, 3)), shares, atol=1e-6), "a channel is the share of its class"
+        numbers = labels.float()
+        _, mixed = transforms.mixed([name], images, numbers, 4, seed)
+        assert torch.allclose(mixed, shares @ torch.arange(4.0), atol=1e-5)
+        pairs.append(int((shares > 0).sum(dim=1).max()))
+    assert max(pairs) == 2, "examples of other classes are partners"
+
+
+def test_masks_of_pixels_move_with_their_images(digits: Dataset) -> None:
+    inputs = digits.train.inputs
+    masks = (inputs[:, 0] > 100).astype(np.uint8)
+    data = replace(digits, train=Split(inputs, masks), task=Segmentation(), mean=(0.0,), std=(1.0,))
+    batches = TrainingBatches(
+        data, Augmentation("shift-flip", data), torch.device("cpu"), torch.contiguous_format
+    )  # fmt: skip
+    chosen = np.arange(100)
+    images, moved = batches(chosen, np.random.default_rng(0))
+    assert torch.equal(images[:, 0] * 255 > 100, moved == 1)
+    assert not np.array_equal(moved.numpy(), masks[chosen])
+
+
+@pytest.mark.parametrize(
+    "task", [Classification(class_weights="balanced", label_smoothing=0.1), Multilabel(lead="auc")]
+)
+def test_a_network_learns_from_mixed_targets(task: LearningTask, digits: Dataset, network: Network) -> None:
+    def targets(split: Split) -> np.ndarray:
+        return split.targets if isinstance(task, Classification) else np.eye(10, dtype=np.float32)[split.targets]
+
+    train, validation = (Split(split.inputs, targets(split)) for split in (digits.train, digits.validation))
+    data = replace(digits, train=train, validation=validation, task=task.fitted(train.targets))
+    curve: list[Mapping[str, float]] = []
+    settings = TrainingSettings(augmentation="noise+mixup+cutmix")
+    training = NetworkTraining(data, settings, 0, on_epoch=lambda epoch, scores: curve.append(scores) or True)
+    training.fit(network, epochs=12)
+    lead = data.task.leading()[0]
+    assert curve[-1][f"val_{lead}"] > max(0.8, curve[0][f"val_{lead}"])
+
+
 def test_a_data_set_smaller_than_a_batch(digits: Dataset, network: Network) -> None:
     few = replace(digits, train=Split(digits.train.inputs[:20], digits.train.targets[:20]))
     NetworkTraining(few, TrainingSettings(), 0).fit(network, epochs=1)
@@ -179,14 +292,8 @@ def augmented(images: np.ndarray, augmentation: str, data: Dataset) -> np.ndarra
         data, train=Split(images, np.zeros(len(images), np.int64)), mean=(0.0,) * channels, std=(1.0,) * channels
     )
     device = torch.device("cpu")
-    batch, _ = training_batch(
-        data,
-        np.arange(len(images)),
-        Augmentation(augmentation, data),
-        np.random.default_rng(0),
-        device,
-        torch.contiguous_format,
-    )
+    batches = TrainingBatches(data, Augmentation(augmentation, data), device, torch.contiguous_format)
+    batch, _ = batches(np.arange(len(images)), np.random.default_rng(0))
     return (batch.numpy() * 255).round()
 
 
@@ -209,17 +316,30 @@ def test_half_of_the_images_are_mirrored(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", ["none", "prune:schedule=agp:importance=taylor:events=4+lsq", "adaptive1d_layerwise"]
-)
-def test_an_interrupted_training_continues_exactly(recipe: str, digits: Dataset, tmp_path: Path) -> None:
+    ("recipe", "augmentation"),
+    [
+        ("none", "auto"), ("prune:schedule=agp:importance=taylor:events=4+lsq", "auto"),
+        ("adaptive1d_layerwise", "auto"), ("none", "shift+randaugment+cutout+noise+mixup+cutmix"),
+    ],
+)  # fmt: skip
+def test_an_interrupted_training_continues_exactly(
+    recipe: str, augmentation: str, digits: Dataset, tmp_path: Path
+) -> None:
     space = ModelSpace.load(VARIOUS, (1, 8, 8), 10)
     start = Network(space.build({"width": 16}, 1).eval())
     checkpoint = tmp_path / "training.pt"
+    settings = TrainingSettings(augmentation=augmentation)
 
     def run(on_epoch: OnEpoch | None, path: Path | None) -> Network:
         teachers = {"parent": Network(space.build({"width": 16}, 2).eval())}
         training = NetworkTraining(
-            digits, TrainingSettings(), 0, epochs=5, teachers=teachers, on_epoch=on_epoch, checkpoint=path
+            digits,
+            settings,
+            0,
+            epochs=5,
+            teachers=teachers,
+            on_epoch=on_epoch,
+            checkpoint=path,
         )
         if recipe == "none":
             return training.fit(start, epochs=5)
