@@ -18,7 +18,7 @@ from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.supernet.supernet import SharedWeights, Supernet, calibration_images, describe
 from slimsearch.evaluators.training.augmentation import Augmentation
 from slimsearch.evaluators.training.batches import TrainingBatches
-from slimsearch.evaluators.training.checkpoint import CheckpointFile
+from slimsearch.evaluators.training.checkpoint import CheckpointFile, random_state, restore_random
 from slimsearch.evaluators.training.cpu_speedups import reuse_freed_memory
 from slimsearch.evaluators.training.hardware import autocast, network_precision
 from slimsearch.evaluators.training.network_training import (
@@ -347,7 +347,7 @@ class _SupernetCheckpoint:
         optimizer.load_state_dict(state["optimizer"])
         self._order.bit_generator.state = state["order"]
         self._paths.restore(state["paths"])
-        torch.set_rng_state(state["random"])
+        restore_random(state)
         return optimizer, int(state["epoch"])
 
     def save(self, optimizer: torch.optim.Optimizer, epoch: int) -> None:
@@ -369,7 +369,7 @@ class _SupernetCheckpoint:
                 "optimizer": optimizer.state_dict(),
                 "order": self._order.bit_generator.state,
                 "paths": self._paths.state(),
-                "random": torch.get_rng_state(),
+                **random_state(torch.device(self._weights.device)),
             }
         )
 

@@ -16,7 +16,7 @@ from slimsearch.evaluators.supernet.supernet import DESCRIPTION, Supernet, calib
 from slimsearch.evaluators.supernet.training import train_supernet
 from slimsearch.evaluators.task import Outcome, ReportEpoch, Task
 from slimsearch.evaluators.tasks import Classification
-from slimsearch.evaluators.training.hardware import threads
+from slimsearch.evaluators.training.hardware import computing_on, memory_errors, threads
 from slimsearch.evaluators.training.network_training import NetworkTraining
 from slimsearch.search_spaces import NniSpace
 
@@ -66,9 +66,10 @@ class WeightSharingEvaluator:
         """Train the supernet; an interrupted training continues from its last checkpoint."""
         self.supernet.mkdir(parents=True, exist_ok=True)
         meter = Meter()
-        with meter.computing(), threads(self.networks.training.threads):
+        settings = self.networks.training
+        with memory_errors(), meter.computing(), threads(settings.threads), computing_on(settings.device):
             trained = train_supernet(
-                self._space, self.networks.data, self.networks.training, epochs=self.epochs, seed=self.seed,
+                self._space, self.networks.data, settings, epochs=self.epochs, seed=self.seed,
                 sampling=self.sampling, on_epoch=report, meter=meter, checkpoint=self.supernet / CHECKPOINT,
             )  # fmt: skip
         trained.save(self.supernet)

@@ -16,7 +16,7 @@ from slimsearch.files import atomic
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +60,23 @@ class CheckpointFile:
         """Delete the file: the training has ended."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The states of PyTorch's generators in a training on `device`."""
+    import torch
+
+    found = {"random": torch.get_rng_state()}
+    return found if device.type == "cpu" else {**found, "random_gpu": torch.cuda.get_rng_state(device)}
+
+
+def restore_random(state: Mapping[str, Any]) -> None:
+    """Put back what `random_state` gave."""
+    import torch
+
+    torch.set_rng_state(state["random"])
+    if "random_gpu" in state:
+        torch.cuda.set_rng_state(state["random_gpu"])
 
 
 class Checkpoint:
@@ -110,22 +127,18 @@ class Checkpoint:
         self._file.remove()
 
     def _state(self) -> dict[str, Any]:
-        import torch
-
         return {
             "module": self._module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "order": self._order.bit_generator.state,
             "parts": [one.state() for one in self._stateful],
-            "random": torch.get_rng_state(),
+            **random_state(next(self._module.parameters()).device),
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        import torch
-
         self._module.load_state_dict(state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._order.bit_generator.state = state["order"]
         for one, saved in zip(self._stateful, state["parts"], strict=True):
             one.restore(saved)
-        torch.set_rng_state(state["random"])
+        restore_random(state)

@@ -18,7 +18,7 @@ _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16
 
 # Minimum MACs per output element; above it, bfloat16 was not slower in any network that was measured.
 _DENSE = 10.0
-_OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad allocation", "bad_alloc")
+_OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad allocation", "bad_alloc", "ALLOC_FAILED")
 
 
 @contextlib.contextmanager
@@ -60,6 +60,24 @@ def device_for(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise SlimsearchError("--device cuda: PyTorch finds no CUDA device; use cpu or auto")
     return name
+
+
+@contextlib.contextmanager
+def computing_on(device: str) -> Iterator[None]:
+    """A context of a training: a GPU computes the same each time, and has its memory free for others afterwards."""
+    import torch
+
+    if device == "cpu":
+        yield
+        return
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    torch.cuda.empty_cache()  # of a training that failed, whose tensors its exception held
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
+        torch.cuda.empty_cache()
 
 
 def use_one_thread() -> None:
@@ -108,7 +126,8 @@ def precision_for(name: str, device: str) -> str:
     import torch
 
     if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        here = torch.cuda.is_available()  # or on another machine of a cluster
+        return "bf16" if not here or torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     native = any(
         bool(getattr(torch.cpu, flag, bool)()) for flag in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )

@@ -19,7 +19,7 @@ from slimsearch.evaluators.training.batches import TrainingBatches
 from slimsearch.evaluators.training.checkpoint import Checkpoint
 from slimsearch.evaluators.training.cpu_speedups import keep_channels_last, reuse_freed_memory, speed_up_dropout
 from slimsearch.evaluators.training.folded_norm import fold, insert
-from slimsearch.evaluators.training.hardware import autocast, network_precision, threads
+from slimsearch.evaluators.training.hardware import autocast, computing_on, network_precision, threads
 from slimsearch.evaluators.training.probe import TrainingProbe, first_output
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ class NetworkTraining:
         """
         with (
             threads(self._settings.threads),
+            computing_on(self._settings.device),
             reuse_freed_memory(),
             self._meter.training(),
             described("the training failed", StoppedEarly),

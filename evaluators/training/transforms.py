@@ -69,7 +69,7 @@ def randaugment(images: Tensor, seed: int, fill: Sequence[float]) -> Tensor:
 
     changed = RandAugment(fill=list(fill))
     with _seeded(seed):
-        return torch.cat([changed(some.contiguous()) for some in images.split(_TOGETHER)])
+        return torch.cat([changed(some.contiguous()) for some in torch.split(images, _TOGETHER)])
 
 
 def cutout(batch: Tensor, seed: int) -> Tensor:
@@ -99,9 +99,8 @@ def noise(batch: Tensor, seed: int) -> Tensor:
     """The normalized batch with Gaussian noise of a standard deviation of 0.1."""
     import torch
 
-    generator = torch.Generator(batch.device).manual_seed(seed)
-    drawn = torch.randn(batch.shape, generator=generator, device=batch.device)
-    return batch + _NOISE * drawn
+    drawn = torch.randn(batch.shape, generator=torch.Generator().manual_seed(seed))  # on each device the same
+    return batch + _NOISE * drawn.to(batch.device)
 
 
 def mixed(names: Sequence[str], batch: Tensor, targets: Tensor, classes: int, seed: int) -> tuple[Tensor, Tensor]:

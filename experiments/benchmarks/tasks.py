@@ -77,13 +77,13 @@ def _run(options: argparse.Namespace) -> None:
 
 def _row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     task = "regression" if name == "diabetes" else "classification"
-    signals = name in SIGNALS
-    given = _signals(name) if signals else _table_data(name, seed)
-    data = slimsearch.load_dataset(given, task=task, input_kind="signal" if signals else "table")
+    are_signals = name in SIGNALS
+    given = signals(name) if are_signals else _table_data(name, seed)
+    data = slimsearch.load_dataset(given, task=task, input_kind="signal" if are_signals else "table")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="slimsearch-tasks-") as folder:
         found = slimsearch.search(
-            "signal_cnn" if signals else "mlp", data, trials=options.trials, epochs=options.epochs, seed=seed,
+            "signal_cnn" if are_signals else "mlp", data, trials=options.trials, epochs=options.epochs, seed=seed,
             workers=options.workers, batch_size=16, max_size_kib=_MAX_KIB, compress="quantize", run_dir=f"{folder}/run",
             top_k=3, show=False,
         )  # fmt: skip
@@ -96,10 +96,15 @@ def _row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "slimsearch": metrics[f"test_{leading}"], "kib": metrics["size_kib"], "ms": metrics["latency_ms"],
         "seconds": time.perf_counter() - began,
     }  # fmt: skip
-    return {**row, **_baselines(data, seed, signals=signals)}
+    return {**row, **_baselines(data, seed, are_signals=are_signals)}
 
 
-def _signals(name: str) -> tuple[Any, ...]:
+def signals(name: str) -> tuple[Any, ...]:
+    """Signals (N, C, L) and classes (N,) of training and test, of a data set in the package aeon.
+
+    Raises:
+        SlimsearchError: it is not installed.
+    """
     try:
         from aeon import datasets
     except ImportError as error:
@@ -121,7 +126,7 @@ def _table_data(name: str, seed: int) -> tuple[Any, ...]:
     return train_x, train_y, test_x, test_y
 
 
-def _baselines(data: Dataset, seed: int, *, signals: bool) -> dict[str, float]:
+def _baselines(data: Dataset, seed: int, *, are_signals: bool) -> dict[str, float]:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     assert data.test is not None
@@ -129,7 +134,7 @@ def _baselines(data: Dataset, seed: int, *, signals: bool) -> dict[str, float]:
     y = np.concatenate([data.train.targets, data.validation.targets])
     test = np.asarray(data.test.inputs)
     found = {}
-    if signals:
+    if are_signals:
         from aeon.classification.convolution_based import MiniRocketClassifier
 
         rocket = MiniRocketClassifier(random_state=seed).fit(x, y)

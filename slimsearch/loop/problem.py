@@ -364,9 +364,9 @@ def training_settings(configuration: Configuration) -> TrainingSettings:
     """The options of training.
 
     Raises:
-        SlimsearchError: there is no such device.
+        SlimsearchError: there is no such device, or trials on Ray do not ask for one.
     """
-    device = device_for(configuration.device)
+    device = _training_device(configuration)
     return TrainingSettings(
         batch_size=configuration.batch_size,
         learning_rate=configuration.learning_rate,
@@ -379,6 +379,19 @@ def training_settings(configuration: Configuration) -> TrainingSettings:
         precision=precision_for(configuration.precision, device),
         threads=configuration.training_threads,
     )
+
+
+def _training_device(configuration: Configuration) -> str:
+    if configuration.strategy != "ray" or configuration.device == "cpu":
+        return device_for(configuration.device)
+    # A worker of Ray sees the GPUs that its trial asks for, and the driver may have none.
+    if configuration.gpus_per_trial > 0:
+        return "cuda"
+    if configuration.device == "cuda":
+        raise SlimsearchError(
+            "--device cuda with --strategy ray needs --gpus-per-trial, such as 0.25 for four trials on a GPU"
+        )
+    return "cpu"
 
 
 def latency_settings(configuration: Configuration) -> LatencySettings:
