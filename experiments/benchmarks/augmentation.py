@@ -3,7 +3,8 @@
     python experiments/benchmarks/augmentation.py --cifar10 path/to/cifar10 --mnist path/to/data --json results.json
 
 A network of the space is drawn for each seed, trained with every augmentation by one process with one thread, and
-scored on the test split. Seconds are processor time of the whole training. Rows that are in ``--json`` already are kept.
+scored on the test split. Seconds are processor time of the whole training. Rows that are in ``--json`` already are
+kept.
 """
 
 from __future__ import annotations
