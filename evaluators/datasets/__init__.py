@@ -16,10 +16,12 @@ from slimsearch.evaluators.datasets._arrays import INPUT_KINDS, from_arrays, rea
 from slimsearch.evaluators.datasets._columns import Column, columns_from
 from slimsearch.evaluators.datasets._conversion import inputs_like
 from slimsearch.evaluators.datasets._dataset import WHITE, Dataset, Raw, Source, Split
+from slimsearch.evaluators.datasets._frames import TABLES, Frames, large_table, read_frame
 from slimsearch.evaluators.datasets._image_files import read_header, read_image
 from slimsearch.evaluators.datasets._image_folder import image_files, read_folder, skipped_files
+from slimsearch.evaluators.datasets._large_table import read_large_table
 from slimsearch.evaluators.datasets._splitting import split
-from slimsearch.evaluators.datasets._tables import TABLES, columns_of, is_frame, read_frame, read_table
+from slimsearch.evaluators.datasets._tables import columns_of, is_frame, read_table
 from slimsearch.evaluators.datasets._unlabelled import is_unlabelled, unlabelled
 from slimsearch.evaluators.tasks import Classification, LearningTask, load_task
 from slimsearch.names import built_in_names, load_class, load_function
@@ -76,7 +78,8 @@ def load_dataset(
         name, file = str(data), _file(data)
     if is_frame(data) or (file is not None and file.suffix.lower() in TABLES):
         name = "table" if file is None else file.name
-        raw = _table(data if file is None else read_frame(file), name, learned, target_column, group_by)
+        table = data if file is None else large_table(file) or read_frame(file)
+        raw = _table(table, name, learned, target_column, group_by)
     elif target_column is not None or group_by is not None:
         option = "--target-column" if target_column is not None else "--group-by"
         raise SlimsearchError(f"{option} names a column of a table ({', '.join(TABLES)}); '{name}' is none")
@@ -109,8 +112,11 @@ def _returned(name: str) -> Any:
     return found
 
 
-def _table(frame: Any, name: str, task: LearningTask, target: str | None, group_by: str | None) -> Raw:
-    found = read_table(frame, name, task, target, group_by)
+def _table(table: Any, name: str, task: LearningTask, target: str | None, group_by: str | None) -> Raw:
+    if isinstance(table, Frames):
+        found = read_large_table(table, task, target, group_by)
+    else:
+        found = read_table(table, name, task, target, group_by)
     for note in found.notes:
         _log.warning("data set '%s': %s", escaped(name), note)
     return replace(read_targets(found.splits, task, found.names, found.notes), table=found.table, groups=found.groups)

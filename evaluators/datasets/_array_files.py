@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators.datasets._array_on_disk import (
+    ArrayOnDisk,
+    array_in_archive,
+    array_in_file,
+    described_damage,
+)
 from slimsearch.evaluators.datasets._dataset import Array
 
 _SPLITS = {"training": "", "validation": "_val", "test": "_test"}  # endings of the names of arrays
@@ -23,8 +27,10 @@ def is_array_file(path: Path) -> bool:
     return path.suffix.lower() == ".npz" if path.is_file() else (path / "x.npy").is_file()
 
 
-def read_array_file(path: Path) -> tuple[dict[str, tuple[Array, Array]], Array | None]:
+def read_array_file(path: Path) -> tuple[dict[str, tuple[Array | ArrayOnDisk, Array]], Array | None]:
     """Inputs and targets of each split, and the groups of the training examples if there are some.
+
+    Large inputs are not read yet.
 
     Args:
         path: an .npz file with ``x`` and ``y``, and where there are such splits ``x_val`` and ``y_val``, ``x_test`` and
@@ -33,8 +39,8 @@ def read_array_file(path: Path) -> tuple[dict[str, tuple[Array, Array]], Array |
     Raises:
         SlimsearchError: arrays are missing, cannot be read or hold Python objects, which are never unpickled.
     """
-    arrays = _arrays(path)
-    found = {}
+    arrays = _arrays(path, on_disk=True)
+    found: dict[str, tuple[Array | ArrayOnDisk, Array]] = {}
     for part, ending in _SPLITS.items():
         pair = [name in arrays for name in (f"x{ending}", f"y{ending}")]
         if any(pair) or part == "training":
@@ -53,22 +59,38 @@ def read_inputs(path: Path) -> Array:
     """
     if path.suffix.lower() == ".npy":
         return _array(path)
-    arrays = _arrays(path)
+    arrays = _arrays(path, on_disk=False)
     if "x" not in arrays:
         raise SlimsearchError(f"'{path}' has no array x")
-    return arrays["x"]
+    found: Array = arrays["x"]
+    return found
 
 
-def _arrays(path: Path) -> dict[str, Array]:
-    """The arrays of known names, in lower case."""
+def _arrays(path: Path, *, on_disk: bool) -> dict[str, Any]:
+    """The arrays of known names, in lower case.
+
+    Args:
+        path: the file or folder.
+        on_disk: whether large inputs are left on disk.
+    """
+    found: dict[str, Any] = {}
     if path.is_dir():
-        files = [file for file in path.glob("*.npy") if file.stem.lower() in _KNOWN]
-        return {file.stem.lower(): _array(file) for file in files}
-    found = _loaded(path)
-    if not isinstance(found, np.lib.npyio.NpzFile):
+        for file in sorted(path.glob("*.npy")):
+            if (name := file.stem.lower()) in _KNOWN:
+                large = array_in_file(file) if on_disk and name.startswith("x") else None
+                found[name] = _array(file) if large is None else large
+        return found
+    archive = _loaded(path)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
         raise SlimsearchError(f"'{path}' is no .npz file: save it with numpy.savez")
-    with found:
-        return {name.lower(): _member(path, found, name) for name in found.files if name.lower() in _KNOWN}
+    with archive, described_damage(path):
+        for name in archive.files:
+            if name.lower() in _KNOWN:
+                large = None
+                if on_disk and name.lower().startswith("x") and archive.zip is not None:
+                    large = array_in_archive(path, archive.zip, name)
+                found[name.lower()] = archive[name] if large is None else large
+    return found
 
 
 def _array(path: Path) -> Array:
@@ -79,21 +101,5 @@ def _array(path: Path) -> Array:
 
 
 def _loaded(path: Path) -> Any:
-    try:
+    with described_damage(path):
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from error
-
-
-def _member(path: Path, archive: Any, name: str) -> Array:
-    try:
-        found: Array = archive[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, error) from error
-    return found
-
-
-def _unreadable(path: Path, error: Exception) -> SlimsearchError:
-    if "pickle" in str(error).lower():
-        return SlimsearchError(f"'{path}' holds Python objects, which are not read: save arrays of numbers or texts")
-    return SlimsearchError(f"cannot read '{path}': {first_line(error)}")

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from slimsearch.errors import SlimsearchError, escaped, first_line
+from slimsearch.evaluators.datasets._array_on_disk import ArrayOnDisk, stored_arrays
 from slimsearch.evaluators.datasets._conversion import Unsuitable, are_images, array_of, converted, is_pil
 from slimsearch.evaluators.datasets._dataset import Array, Raw, Split
 from slimsearch.evaluators.datasets._items import FORMS, collected, pairs_of
 from slimsearch.evaluators.datasets._memory import memory_for
+from slimsearch.evaluators.datasets._stored import StoredInputs
 from slimsearch.evaluators.tasks import Classification, LearningTask
 
 _log = logging.getLogger(__name__)
@@ -58,8 +60,15 @@ def from_arrays(
     """
     parts = _parts(data)
     given = {part: _whole(value) for part, value in parts.items()}
-    arrays = [one.inputs for one in given.values() if one is not None and not one.listed]
+    arrays = [one.inputs for one in given.values() if one is not None and isinstance(one.inputs, np.ndarray)]
     as_images = all(are_images(values, input_kind) for values in arrays)
+    large = {part: one for part, one in given.items() if one is not None and isinstance(one.inputs, ArrayOnDisk)}
+    stored: dict[str, StoredInputs] = {}
+    if large:
+        sizes = {part: None if one.targets.ndim == 3 else image_size for part, one in large.items()}
+        stored, as_images = stored_arrays(
+            {part: one.inputs for part, one in large.items()}, name, input_kind, sizes, others_are_images=as_images
+        )
     skipped: dict[str, None] = {}
     splits = {}
     items = functools.partial(
@@ -68,6 +77,8 @@ def from_arrays(
     for part, one in given.items():
         if one is None:
             splits[part] = items(*pairs_of(parts[part], skipped))
+        elif part in stored:
+            splits[part] = Split(stored[part], one.targets)
         elif one.listed:
             splits[part] = items(len(one.targets), one.item)
         else:
@@ -124,7 +135,7 @@ class _Whole:
     """A split as ``(inputs, targets)``.
 
     Attributes:
-        inputs: an array, or a sequence of images.
+        inputs: an array, in memory or on disk, or a sequence of images.
         targets: (N, ...).
         listed: whether the inputs are a sequence of images, which may have several sizes.
     """
@@ -193,7 +204,7 @@ def _whole(value: Any) -> _Whole | None:
     try:
         found = array_of(targets)
         listed = isinstance(inputs, Sequence) and len(inputs) > 0 and (is_pil(inputs[0]) or hasattr(inputs[0], "shape"))
-        values = inputs if listed else array_of(inputs)
+        values = inputs if listed or isinstance(inputs, ArrayOnDisk) else array_of(inputs)
     except (Exception, SystemExit) as error:  # of a user's class
         raise SlimsearchError(f"inputs or targets are not an array: {first_line(error)}; {FORMS}") from error
     count = len(values) if listed or values.ndim else 0

@@ -285,7 +285,7 @@ def _decode(
         else:
             with memory_for(str(root), len(files), shape[1:], copies):
                 images = np.empty(shape, dtype=np.uint8)
-                facts = fill(images.__setitem__)
+                facts = fill(lambda index, image: images.__setitem__(slice(index, index + 1), image))
     found, facts = known if known is not None else (images, facts)
     for line in facts["notes"]:
         notes.add(line)
@@ -316,7 +316,7 @@ def _fill(
 
     def decode(index: int) -> None:
         pixels = read_image(files[index], image_size, channels, white)
-        put(index, pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
+        put(index, pixels[None, None] if channels == 1 else pixels.transpose(2, 0, 1)[None])
         for name, there in levels.items():
             if getattr(headers[index], name):
                 there[pixels] = True

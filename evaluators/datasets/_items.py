@@ -162,7 +162,7 @@ def _collected_on_disk(
                 raise SlimsearchError(f"item {index} of the data set is {values.dtype}, others are {dtype}")
             if np.shape(target) != of_target:
                 raise SlimsearchError(f"item {index} of the data set: the target has another shape than others")
-            put(index, np.broadcast_to(values, shape))
+            put(index, np.broadcast_to(values, shape)[None])
             targets.append(target)
         return {"targets": np.array(targets)}
 

@@ -13,8 +13,9 @@ from itertools import combinations
 import numpy as np
 
 from slimsearch.errors import SlimsearchError, escaped
-from slimsearch.evaluators.datasets._columns import Column
+from slimsearch.evaluators.datasets._columns import Column, Table
 from slimsearch.evaluators.datasets._dataset import Array, Dataset, Raw, Split
+from slimsearch.evaluators.datasets._encoding import encoded_on_disk
 from slimsearch.evaluators.datasets._memory import memory_for
 from slimsearch.evaluators.datasets._stored import Inputs, StoredInputs, select
 from slimsearch.evaluators.tasks import Classification, LearningTask
@@ -26,6 +27,8 @@ _SPLIT_SEED = 0
 _OF_TRAIN = 0.1  # if the source has its own validation or test images
 _OF_ALL = 0.15  # otherwise, each for validation and test
 _BATCH = 64  # examples that are copied as floats or as int64 at the same time
+_BATCH_BYTES = 2**20  # of inputs on disk, if that is more
+_FREE = -1  # an example that has no part yet
 
 
 def split(
@@ -91,11 +94,9 @@ def _split(
     columns: tuple[Column, ...] = ()
     notes: list[str] = []
     if raw.table is not None:
-        table = raw.table
-        columns, notes = replace(table, values=np.asarray(train.inputs)).fitted()
+        columns, notes, inputs = _encoded(raw.table, name, [part.inputs for part in (train, validation, test)])
         train, validation, test = (
-            Split(replace(table, values=np.asarray(part.inputs)).encoded(columns), part.targets)
-            for part in (train, validation, test)
+            Split(values, part.targets) for values, part in zip(inputs, (train, validation, test), strict=True)
         )
         _check_values(name, train, validation, test)
     mean, std = _statistics(train.inputs)
@@ -103,6 +104,16 @@ def _split(
         name, raw.classes, train, validation, test, mean, std, raw.augmentation, raw.white, tuple(notes),
         task.fitted(train.targets), columns,
     )  # fmt: skip
+
+
+def _encoded(table: Table, name: str, parts: Sequence[Inputs]) -> tuple[tuple[Column, ...], list[str], list[Inputs]]:
+    """The columns of a table as the first of `parts` shows them, lines about them, and the inputs of all parts."""
+    stored = [part for part in parts if isinstance(part, StoredInputs)]
+    if stored:
+        columns, notes, inputs = encoded_on_disk(replace(table, values=stored[0]), name, stored)
+        return columns, notes, [*inputs]
+    columns, notes = replace(table, values=parts[0]).fitted()
+    return columns, notes, [replace(table, values=part).encoded(columns) for part in parts]
 
 
 class _Strata:
@@ -158,8 +169,8 @@ def _check_values(name: str, train: Split, *others: Split | None) -> None:
         )
     for part, given in zip(("training", "validation", "test"), (train, *others), strict=True):
         if given is not None and given.inputs.dtype != np.uint8 and not np.isfinite(_limits(given.inputs)).all():
-            finite = (np.isfinite(one).all() for one in given.inputs)
-            bad = next(index for index, whole in enumerate(finite) if not whole)
+            finite = (np.isfinite(batch).reshape(len(batch), -1).all(axis=1) for batch in _batches(given.inputs))
+            bad = int(np.concatenate(list(finite)).argmin())
             raise SlimsearchError(
                 f"data set '{name}': {part} example {bad} has values that are nan or infinite; fill or drop them"
             )
@@ -179,18 +190,12 @@ def _kind(inputs: Inputs) -> str:
 
 def _without_duplicates(train: Split, validation: Split | None, test: Split | None) -> tuple[Array, Split | None]:
     """Indices of the training examples, and the validation examples, without those of later splits and one of each."""
-    taken = set() if test is None else set(_keys(test.inputs))
-
-    def kept(part: Split) -> Array:
-        chosen = []
-        for index, key in enumerate(_keys(part.inputs)):
-            if key not in taken:
-                taken.add(key)
-                chosen.append(index)
-        return np.array(chosen, dtype=np.int64)
-
-    validation = None if validation is None else _subset(validation, kept(validation))
-    return kept(train), validation
+    parts = [part for part in (test, validation, train) if part is not None]
+    numbers = _numbers(*(part.inputs for part in parts))
+    first = np.zeros(len(numbers), dtype=np.bool_)
+    first[np.unique(numbers, return_index=True)[1]] = True
+    kept = [np.flatnonzero(part) for part in np.split(first, np.cumsum([len(part) for part in parts])[:-1])]
+    return kept[-1], None if validation is None else _subset(validation, kept[-2])
 
 
 def _held_out_groups(train: Split, groups: Array, strata: Array, name: str, fraction: float, count: int) -> list[Split]:
@@ -202,7 +207,7 @@ def _held_out_groups(train: Split, groups: Array, strata: Array, name: str, frac
     from scipy.sparse.csgraph import connected_components
     from sklearn.model_selection import StratifiedGroupKFold
 
-    copies = np.unique(_keys(train.inputs), return_inverse=True)[1]
+    copies = _numbers(train.inputs)
     nodes = int(groups.max()) + 1
     edges = coo_array((np.ones(len(groups)), (groups, copies + nodes)), shape=[nodes + int(copies.max()) + 1] * 2)
     found = connected_components(edges, directed=False)[1][groups]
@@ -247,7 +252,6 @@ def _held_out(train: Split, strata: _Strata, name: str, fraction: float, count: 
 
     Copies of an example are in one part, unless the stratum has too few different examples.
     """
-    keys = _keys(train.inputs)
     numbers = np.bincount(strata.numbers, minlength=strata.count)
     scarce = int(numbers.argmin())
     least = numbers[scarce] if strata.required else len(train)
@@ -259,76 +263,112 @@ def _held_out(train: Split, strata: _Strata, name: str, fraction: float, count: 
     if count == 0:
         return [train]
     rng = np.random.default_rng(_SPLIT_SEED)
-    part_of: dict[bytes, int] = {}
+    examples = _numbers(train.inputs)
+    different = int(examples.max()) + 1
+    part_of = np.full(different, _FREE, dtype=np.int8)
+    parts = np.zeros(len(train), dtype=np.int8)
     for stratum in range(strata.count):
-        members = rng.permutation(np.flatnonzero(strata.numbers == stratum)).tolist()
+        members = rng.permutation(np.flatnonzero(strata.numbers == stratum))
         size = max(1, round(len(members) * fraction))
-        assigned = _assigned([keys[index] for index in members], part_of, size, count)
-        if (
-            strata.required and len({assigned[keys[index]] for index in members}) <= count
-        ):  # too few different images for every part
-            for index in members:
-                keys[index] += index.to_bytes(8)
-            assigned = _assigned([keys[index] for index in members], part_of, size, count)
-        part_of = assigned
-    parts = np.array([part_of[key] for key in keys])
+        known, positions = _in_order(examples[members])
+        assigned = _assigned(np.bincount(positions), part_of[known], size, count)
+        if strata.required and len(np.unique(assigned)) <= count:  # too few different examples for every part
+            free = np.full(len(members), _FREE, dtype=np.int8)
+            parts[members] = _assigned(np.ones(len(members), dtype=np.int64), free, size, count)
+            examples[members] = -1
+        else:
+            part_of[known] = assigned
+    whole = examples >= 0
+    parts[whole] = part_of[examples[whole]]
     return [_subset(train, np.flatnonzero(parts == number)) for number in range(count + 1)]
 
 
-def _assigned(members: Sequence[bytes], part_of: dict[bytes, int], size: int, count: int) -> dict[bytes, int]:
-    """`part_of` with the images of one more class: `size` in each of the parts 1 to `count`, the rest in part 0.
+def _assigned(copies: Array, part_of: Array, size: int, count: int) -> Array:
+    """The part of each different example of a class: `size` examples in each of the parts 1 to `count`, others in 0.
 
-    Images of another class that are the same stay where they are.
+    Args:
+        copies: (D,) number of copies of each different example.
+        part_of: (D,) their parts; those that are not `_FREE` stay, since they are examples of other classes too.
     """
-    part_of = dict(part_of)
-    copies: dict[bytes, int] = {}
-    for key in members:
-        copies[key] = copies.get(key, 0) + 1
+    part_of = part_of.copy()
     for part in range(1, count + 1):
-        left = size - sum(copies[key] for key in copies if part_of.get(key) == part)
-        free = [key for key in copies if key not in part_of]
-        spare = len(free) - (count - part + 1)  # one image is for each later part, and one for part 0
-        chosen: list[bytes] = []
-        for key in free:
-            if copies[key] <= left and len(chosen) < spare:
-                chosen.append(key)
-                left -= copies[key]
-        if left == size and free:
-            chosen.append(min(free, key=copies.__getitem__))
-        part_of.update(dict.fromkeys(chosen, part))
-    for key in copies:
-        part_of.setdefault(key, 0)
+        left = size - int(copies[part_of == part].sum())
+        free = np.flatnonzero(part_of == _FREE)
+        spare = len(free) - (count - part + 1)  # one example is for each later part, and one for part 0
+        chosen = free[_fitting(copies[free], left, spare)]
+        if left == size and len(chosen) == 0 and len(free):
+            chosen = free[[copies[free].argmin()]]
+        part_of[chosen] = part
+    part_of[part_of == _FREE] = 0
     return part_of
+
+
+def _fitting(copies: Array, left: int, most: int) -> list[int]:
+    """Positions of the first examples, at most `most`, whose copies together are at most `left`."""
+    chosen: list[int] = []
+    for position, number in enumerate(copies.tolist()):
+        if left <= 0 or len(chosen) >= most:
+            break
+        if number <= left:
+            chosen.append(position)
+            left -= number
+    return chosen
+
+
+def _in_order(numbers: Array) -> tuple[Array, Array]:
+    """(D,) the different numbers in order of their first occurrence, and (N,) the position of each number in them."""
+    known, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    position = np.empty(len(order), dtype=np.int64)
+    position[order] = np.arange(len(order))
+    return known[order], position[inverse]
 
 
 def _copies(parts: dict[str, Split]) -> str | None:
     """A line about images that are copies of others, or None."""
-    keys = {part: _keys(examples.inputs) for part, examples in parts.items()}
-    targets: dict[bytes, set[bytes]] = {}
-    for part, examples in parts.items():
-        for key, target in zip(keys[part], examples.targets, strict=True):
-            targets.setdefault(key, set()).add(target.tobytes())
-    total = sum(map(len, keys.values()))
-    if len(targets) == total:
+    numbers = _numbers(*(examples.inputs for examples in parts.values()))
+    total, different = len(numbers), int(numbers.max()) + 1
+    if different == total:
         return None
+    split = dict(
+        zip(parts, np.split(numbers, np.cumsum([len(examples) for examples in parts.values()])[:-1]), strict=True)
+    )
     kind, one = _kind(parts["training"].inputs), "an image" if parts["training"].inputs.ndim == 4 else "an example"
-    lines = [f"{total - len(targets):,} of {total:,} {kind} are copies of others"]
+    lines = [f"{total - different:,} of {total:,} {kind} are copies of others"]
     shared = []
     for earlier, later in combinations(parts, 2):
-        known = set(keys[earlier])
-        if found := sum(key in known for key in keys[later]):
-            shared.append(f"{found:,} of {len(keys[later]):,} {later} {kind} are {earlier} {kind} too")
+        known = np.zeros(different, dtype=np.bool_)
+        known[split[earlier]] = True
+        if found := int(known[split[later]].sum()):
+            shared.append(f"{found:,} of {len(split[later]):,} {later} {kind} are {earlier} {kind} too")
     lines += [*shared, "--drop-duplicates removes them"] if shared else [f"copies of {one} are in one split"]
+    several = np.bincount(numbers) > 1
+    targets: dict[int, set[bytes]] = {}
+    for part, examples in parts.items():
+        for index in np.flatnonzero(several[split[part]]):
+            targets.setdefault(int(split[part][index]), set()).add(examples.targets[index].tobytes())
     if ambiguous := sum(len(found) > 1 for found in targets.values()):
         lines.append(f"{ambiguous:,} {kind} are in more than one class")
     return "; ".join(lines)
 
 
-def _keys(images: Inputs) -> list[bytes]:
-    """A hash of the pixels of each image."""
-    if isinstance(images, StoredInputs):
-        return images.keys()
-    return [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
+def _numbers(*inputs: Inputs) -> Array:
+    """(N,) int64 of the examples of all `inputs`: equal for equal examples, without gaps from 0."""
+    keys = np.concatenate([_keys(one) for one in inputs])
+    first, second = np.ascontiguousarray(keys.view(np.uint64).T)
+    order = np.lexsort((second, first))
+    changed = (np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)
+    numbers = np.empty(len(keys), dtype=np.int64)
+    numbers[order] = np.concatenate([[0], np.cumsum(changed)])
+    return numbers
+
+
+def _keys(inputs: Inputs) -> Array:
+    """(N, 16) uint8: a hash of each example."""
+    if isinstance(inputs, StoredInputs):
+        return inputs.keys()
+    digests = (hashlib.blake2b(np.ascontiguousarray(one).data, digest_size=16).digest() for one in inputs)
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16)
 
 
 def _subset(part: Split, chosen: Array) -> Split:
@@ -375,7 +415,10 @@ def _statistics_of_floats(inputs: Inputs) -> tuple[tuple[float, ...], tuple[floa
 
 
 def _batches(inputs: Inputs) -> Iterator[Array]:
-    return (inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH))
+    size = _BATCH
+    if isinstance(inputs, StoredInputs):
+        size = max(size, _BATCH_BYTES // (inputs.itemsize * math.prod(inputs.shape[1:])))
+    return (inputs[start : start + size] for start in range(0, len(inputs), size))
 
 
 def _resized(part: Split, size: tuple[int, int] | None, name: str) -> Split:

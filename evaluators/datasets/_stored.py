@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 Array = np.ndarray[Any, np.dtype[Any]]
 T = TypeVar("T")
 Put = Callable[[int, Array], None]
-"""Takes the index and the content of an input."""
+"""Takes consecutive inputs (B, ...) and the index of the first."""
 
 _IN_MEMORY = 64 * 2**20  # bytes of inputs up to which a data set is held in memory
 _SHARE = 0.25  # of the disk that the cache may use
@@ -63,6 +63,7 @@ class StoredInputs:
         self._offset, self._example = stored.offset, stored.shape[1:]
         self._repeats = repeats
         self._open()
+        self._date = os.fstat(self._stream.fileno()).st_mtime_ns
 
     def _open(self) -> None:
         self._stream = self.file.open("rb", buffering=0)
@@ -114,9 +115,10 @@ class StoredInputs:
         """The rows with their one channel `count` times."""
         return StoredInputs(self.file, self.rows, count)
 
-    def keys(self) -> list[bytes]:
-        """A hash of each row."""
-        return [key.tobytes() for key in np.load(self.file.with_name(_KEYS))[self.rows]]
+    def keys(self) -> Array:
+        """(N, 16) uint8: a hash of each row."""
+        found: Array = np.load(self.file.with_name(_KEYS))[self.rows]
+        return found
 
     def limits(self) -> Array:
         """(N, 2) float32: the lowest and the highest number of each row; nan where one is."""
@@ -140,12 +142,19 @@ class StoredInputs:
         return found
 
     def _read(self, rows: Array) -> Array:
+        if os.fstat(self._stream.fileno()).st_mtime_ns != self._date:  # an .npy file of the user's
+            raise SlimsearchError(f"'{self.file.resolve()}' was changed while it is in use")
+        steps = np.diff(rows)
+        if len(steps) and steps.min() > 0 and len(rows) <= rows[-1] - rows[0] < 2 * len(rows):
+            # Most rows of a range, such as those of a split: the whole range is read faster than many pieces.
+            everything: Array = self._read(np.arange(rows[0], rows[-1] + 1))
+            return np.asarray(everything[rows - rows[0]])
         found = np.empty((len(rows), *self._example), dtype=self.dtype)
         if not len(rows) or not found.size:
             return found
         content = found.reshape(len(rows), -1).view(np.uint8)
         size = content.shape[1]
-        starts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist()]
+        starts = [0, *(np.flatnonzero(steps != 1) + 1).tolist()]
         for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):  # of consecutive rows
             wanted = memoryview(content[start:end].reshape(-1).data)
             position = self._offset + int(rows[start]) * size
@@ -202,7 +211,8 @@ def store(
     name: str,
     shape: tuple[int, ...],
     dtype: Any,
-    fill: Callable[[Callable[[int, Array], None]], dict[str, Any]],
+    fill: Callable[[Put], dict[str, Any]],
+    file: Path | None = None,
 ) -> tuple[StoredInputs, dict[str, Any]]:
     """Write an entry, or wait for the process that writes it.
 
@@ -211,14 +221,15 @@ def store(
         name: of the data set, for messages.
         shape: (N, ...) of all inputs.
         dtype: of the inputs.
-        fill: calls its argument with the index and the content of each input, in any order and from any thread, and
-            returns facts that are stored with them: values for JSON, and arrays.
+        fill: puts all inputs, in any order and from any thread, and returns facts that are stored with them: values
+            for JSON, and arrays.
+        file: an .npy file that has exactly these inputs: it is read in place of a copy.
 
     Raises:
         SlimsearchError: the disk has too little room or cannot be written to.
     """
     root = folder()
-    needed = math.prod(shape) * np.dtype(dtype).itemsize
+    needed = 0 if file is not None else math.prod(shape) * np.dtype(dtype).itemsize
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f"{key}.lock"):
@@ -229,12 +240,13 @@ def store(
             shutil.rmtree(part, ignore_errors=True)  # of a killed process
             part.mkdir()
             try:
-                with _Writer(part, name, shape, dtype) as writer:
+                with _Writer(part, name, shape, dtype, file) as writer:
                     facts = fill(writer.put)
                 arrays = [name for name, value in facts.items() if isinstance(value, np.ndarray)]
                 for array in arrays:
                     np.save(part / f"{array}.npy", facts.pop(array), allow_pickle=False)
                 write_json(part / _FACTS, {**facts, _ARRAYS: arrays})
+                shutil.rmtree(root / key, ignore_errors=True)  # an entry that cannot be read
                 part.rename(root / key)
             except BaseException:
                 shutil.rmtree(part, ignore_errors=True)
@@ -253,14 +265,17 @@ def store(
 class _Writer:
     """Writes the inputs of an entry, with the hash and the limits of each."""
 
-    def __init__(self, entry: Path, name: str, shape: tuple[int, ...], dtype: Any) -> None:
-        self._entry, self._shape, self._dtype = entry, shape, np.dtype(dtype)
+    def __init__(self, entry: Path, name: str, shape: tuple[int, ...], dtype: Any, file: Path | None) -> None:
+        self._entry, self._shape, self._dtype, self._file = entry, shape, np.dtype(dtype), file
         self._keys = np.zeros((shape[0], _HASH), dtype=np.uint8)
         self._limits = np.zeros((shape[0], 2), dtype=np.float32)
         self._lock = threading.Lock()
         self._progress = Progress(name, shape[0])
 
     def __enter__(self) -> _Writer:
+        if self._file is not None:
+            (self._entry / _INPUTS).symlink_to(self._file.resolve())
+            return self
         # A memory map writes the header and gives the file its size; the content is written without one.
         created = np.lib.format.open_memmap(self._entry / _INPUTS, mode="w+", dtype=self._dtype, shape=self._shape)
         self._offset = created.offset
@@ -268,43 +283,57 @@ class _Writer:
         self._stream = (self._entry / _INPUTS).open("r+b", buffering=0)
         return self
 
-    def put(self, index: int, example: Array) -> None:
-        content = np.ascontiguousarray(example, dtype=self._dtype)
-        raw = memoryview(content.reshape(-1).view(np.uint8).data)
-        self._keys[index] = np.frombuffer(hashlib.blake2b(raw, digest_size=_HASH).digest(), dtype=np.uint8)
-        self._limits[index] = content.min(), content.max()
-        position = self._offset + index * len(raw)
-        while len(raw):
-            count = os.pwrite(self._stream.fileno(), raw, position)
-            raw, position = raw[count:], position + count
+    def put(self, start: int, examples: Array) -> None:
+        """See `Put`."""
+        count = len(examples)
+        content = np.ascontiguousarray(examples, dtype=self._dtype).reshape(count, -1)
+        raw = content.view(np.uint8)  # (B, bytes of an example)
+        keys = b"".join(hashlib.blake2b(row.data, digest_size=_HASH).digest() for row in raw)
+        self._keys[start : start + count] = np.frombuffer(keys, dtype=np.uint8).reshape(count, _HASH)
+        with np.errstate(over="ignore"):  # float64 outside of the range of float32
+            self._limits[start : start + count, 0] = content.min(axis=1)
+            self._limits[start : start + count, 1] = content.max(axis=1)
+        if self._file is None:
+            left, position = memoryview(raw.reshape(-1).data), self._offset + start * raw.shape[1]
+            while len(left):
+                written = os.pwrite(self._stream.fileno(), left, position)
+                left, position = left[written:], position + written
         with self._lock:
-            self._progress.step()
+            self._progress.step(count)
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._stream.close()
+        if self._file is None:
+            self._stream.close()
         if kind is None:
             np.save(self._entry / _KEYS, self._keys)
             np.save(self._entry / _LIMITS, self._limits)
 
 
 class Progress:
-    """Lines about how much of a data set is read, and the time left; none in the first seconds."""
+    """Lines about how much of a data set is read, and the time left; none in the first seconds.
 
-    def __init__(self, name: str, count: int) -> None:
-        self._name, self._count, self._done = escaped(name), count, 0
+    Args:
+        name: of the data set.
+        count: of what is read.
+        unit: of the count; "": examples.
+    """
+
+    def __init__(self, name: str, count: int, unit: str = "") -> None:
+        self._name, self._count, self._unit, self._done = escaped(name), count, unit and f" {unit}", 0
         self._start = self._said = time.monotonic()
 
-    def step(self) -> None:
-        """One more is read."""
-        self._done += 1
+    def step(self, count: int = 1) -> None:
+        """`count` more are read."""
+        self._done += count
         now = time.monotonic()
-        if now - self._said >= _SECONDS:
+        if now - self._said >= _SECONDS and self._done:
             self._said = now
             left = (now - self._start) * (self._count - self._done) / self._done
             shown = f"{left / 60:.0f} minutes" if left >= 120 else f"{left:.0f} seconds"
             _log.warning(
-                "data set '%s': %s of %s read, %s left", self._name, f"{self._done:,}", f"{self._count:,}", shown
-            )
+                "data set '%s': %s of %s%s read, %s left",
+                self._name, f"{self._done:,}", f"{self._count:,}", self._unit, shown,
+            )  # fmt: skip
 
 
 def _make_room(root: Path, needed: int, name: str) -> None:
@@ -317,7 +346,7 @@ def _make_room(root: Path, needed: int, name: str) -> None:
     entries = sorted(
         (entry for entry in root.iterdir() if (entry / _FACTS).is_file()), key=lambda one: one.stat().st_mtime
     )
-    sizes = {entry: sum(file.stat().st_size for file in entry.iterdir()) for entry in entries}
+    sizes = {entry: sum(file.lstat().st_size for file in entry.iterdir()) for entry in entries}
     for entry, size in sizes.items():
         if sum(sizes.values()) + needed <= _SHARE * total and needed <= free:
             break

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError, escaped, first_line
+from slimsearch.errors import SlimsearchError, escaped
 from slimsearch.evaluators.datasets._columns import Table
 from slimsearch.evaluators.datasets._dataset import Array, Split
 from slimsearch.evaluators.tasks import Classification, LearningTask
 
-TABLES = (".csv", ".tsv", ".parquet")
-_MISSING = ("?",)  # beside those that pandas knows, such as NA and nothing
-_SPLIT = "split"
-_SPLITS = {
+SPLIT = "split"
+SPLITS = {
     "train": "training", "training": "training", "val": "validation", "valid": "validation",
     "validation": "validation", "dev": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
@@ -50,27 +47,6 @@ def is_frame(data: Any) -> bool:
     return hasattr(data, "iloc") and hasattr(data, "columns") and hasattr(data, "dtypes")
 
 
-def read_frame(path: Path) -> Any:
-    """A CSV, TSV or Parquet file as a pandas data frame.
-
-    Raises:
-        SlimsearchError: the file cannot be read.
-    """
-    import pandas
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pandas.read_parquet(path)
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        separator = max(",;\t|", key=header.count)
-        return pandas.read_csv(
-            path, sep=separator, na_values=list(_MISSING), skipinitialspace=True, encoding="utf-8-sig", low_memory=False
-        )
-    except Exception as error:  # pandas and pyarrow raise many kinds
-        raise SlimsearchError(f"cannot read the table '{path}': {first_line(error)}") from error
-
-
 def read_table(frame: Any, name: str, task: LearningTask, target: str | None, group_by: str | None) -> TableSource:
     """The columns, targets, splits and groups of a data frame.
 
@@ -86,12 +62,7 @@ def read_table(frame: Any, name: str, task: LearningTask, target: str | None, gr
     """
     frame = frame.rename(columns=str)
     known = list(frame.columns)
-    targets = [one.strip() for one in target.split(",")] if target and target not in known else [target or ""]
-    for option, columns in (("--target-column", targets), ("--group-by", [] if group_by is None else [group_by])):
-        if unknown := [column for column in columns if column not in known]:
-            listed = ", ".join(known[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
-            given = "is missing" if unknown == [""] else f"{unknown[0]} is no column"
-            raise SlimsearchError(f"{option} {given}; columns of '{name}': {listed}")
+    targets = chosen_columns(known, name, target, group_by)
     notes: list[str] = []
     there = frame[targets].notna().all(axis=1).to_numpy()
     if not there.all():
@@ -109,13 +80,13 @@ def read_table(frame: Any, name: str, task: LearningTask, target: str | None, gr
     table, left_out = columns_of(frame[[column for column in others if column not in identifiers]])
     if left_out:
         notes.append(f"columns of other kinds than numbers and texts are left out: {', '.join(left_out)}")
-    values, names = _targets(frame[targets].infer_objects(), task)
+    values, names = targets_of(_target_table(frame[targets].infer_objects(), task), task)
     rows = {"training": np.arange(len(frame))}
     if part_of is not None:
-        rows = {part: np.flatnonzero(part_of == part) for part in dict.fromkeys(_SPLITS.values())}
+        rows = {part: np.flatnonzero(part_of == part) for part in dict.fromkeys(SPLITS.values())}
         rows = {part: found for part, found in rows.items() if len(found)}
         if "training" not in rows:
-            raise SlimsearchError(f"data set '{name}': no row has {_SPLIT} = train")
+            raise SlimsearchError(f"data set '{name}': no row has {SPLIT} = train")
         notes.append(f"column {_split_column(known)} gives the splits")
     groups = None if group_by is None else np.unique(frame[group_by].astype(str).to_numpy(str), return_inverse=True)[1]
     return TableSource(
@@ -127,10 +98,31 @@ def read_table(frame: Any, name: str, task: LearningTask, target: str | None, gr
     )
 
 
+def chosen_columns(known: Sequence[str], name: str, target: str | None, group_by: str | None) -> list[str]:
+    """The target columns of a table.
+
+    Raises:
+        SlimsearchError: one of them, or the column of groups, is no column.
+    """
+    targets = [one.strip() for one in target.split(",")] if target and target not in known else [target or ""]
+    for option, columns in (("--target-column", targets), ("--group-by", [] if group_by is None else [group_by])):
+        if unknown := [column for column in columns if column not in known]:
+            listed = ", ".join(known[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
+            given = "is missing" if unknown == [""] else f"{unknown[0]} is no column"
+            raise SlimsearchError(f"{option} {given}; columns of '{name}': {listed}")
+    return targets
+
+
 def _is_identifier(column: Any) -> bool:
     from pandas.api import types
 
-    return len(column) > _FEW_ROWS and not types.is_numeric_dtype(column.dtype) and bool(column.is_unique)
+    is_text = not types.is_numeric_dtype(column.dtype)
+    return is_text and is_identifier_like(len(column)) and bool(column.is_unique)
+
+
+def is_identifier_like(rows: int) -> bool:
+    """Whether texts that are all different are names of the rows, as there are enough of these."""
+    return rows > _FEW_ROWS
 
 
 def columns_of(frame: Any) -> tuple[Table, list[str]]:
@@ -160,7 +152,7 @@ def columns_of(frame: Any) -> tuple[Table, list[str]]:
 
 
 def _split_column(known: Sequence[str]) -> str:
-    return next((column for column in known if column.lower() == _SPLIT), "")
+    return next((column for column in known if column.lower() == SPLIT), "")
 
 
 def _splits(frame: Any, targets: Sequence[str]) -> Array | None:
@@ -169,30 +161,46 @@ def _splits(frame: Any, targets: Sequence[str]) -> Array | None:
     if not column or column in targets or frame[column].isna().any():
         return None
     words = frame[column].astype(str).str.strip().str.lower()
-    return words.map(_SPLITS).to_numpy(str) if set(words) <= set(_SPLITS) and set(words) - {"train"} else None
+    return words.map(SPLITS).to_numpy(str) if set(words) <= set(SPLITS) and set(words) - {"train"} else None
 
 
-def _targets(frame: Any, task: LearningTask) -> tuple[Array, tuple[str, ...]]:
-    """The values of the target columns, and the names of classes or columns."""
+def _target_table(frame: Any, task: LearningTask) -> Table:
+    """The target columns; those of a classification that are no numbers are texts."""
     from pandas.api import types
 
-    numeric = all(types.is_numeric_dtype(kind) or types.is_bool_dtype(kind) for kind in frame.dtypes)
+    def texts(column: Any) -> bool:
+        numeric = types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype)
+        return isinstance(task, Classification) and not numeric
+
+    odd = [name for name in frame.columns if texts(frame[name])]
+    table, others = columns_of(frame.astype(dict.fromkeys(odd, str)))
+    if others:
+        raise SlimsearchError(f"--target-column {others[0]} has neither numbers nor texts")
+    return table
+
+
+def targets_of(table: Table, task: LearningTask) -> tuple[Array, tuple[str, ...]]:
+    """The values of the target columns, and the names of classes or columns.
+
+    Raises:
+        SlimsearchError: they are no targets of the task.
+    """
+    values = np.asarray(table.values)
     if not isinstance(task, Classification):
-        if not numeric:
-            odd = next(name for name in frame.columns if not types.is_numeric_dtype(frame[name].dtype))
-            raise SlimsearchError(f"--target-column {odd} has texts; --task {task.name} needs numbers")
-        return frame.to_numpy(np.float64), tuple(frame.columns)
-    if frame.shape[1] > 1:
+        if odd := [name for name, texts in zip(table.names, table.texts, strict=True) if texts is not None]:
+            raise SlimsearchError(f"--target-column {odd[0]} has texts; --task {task.name} needs numbers")
+        return values, table.names
+    if len(table.names) > 1:
         raise SlimsearchError(
             "--task classification has one --target-column; several of zeros and ones are for --task multilabel"
         )
-    column = frame.iloc[:, 0]
-    if not numeric or types.is_bool_dtype(column.dtype):
-        classes, labels = np.unique(column.astype(str).to_numpy(str), return_inverse=True)
-        return labels, tuple(classes.tolist())
-    values, labels = np.unique(column.to_numpy(np.float64), return_inverse=True)
-    if _LEAST_PER_CLASS * len(values) > len(labels) or not np.equal(values, np.floor(values)).all():
+    numbers, texts = values[:, 0], table.texts[0]
+    if texts is not None:
+        found, labels = np.unique(numbers.astype(np.int64), return_inverse=True)
+        return labels, tuple(texts[number] for number in found)
+    found, labels = np.unique(numbers, return_inverse=True)
+    if _LEAST_PER_CLASS * len(found) > len(labels) or not np.equal(found, np.floor(found)).all():
         raise SlimsearchError(
-            f"--target-column {column.name} has {len(values):,} different numbers; is it --task regression?"
+            f"--target-column {table.names[0]} has {len(found):,} different numbers; is it --task regression?"
         )
-    return labels, tuple(str(int(value)) for value in values)
+    return labels, tuple(str(int(value)) for value in found)

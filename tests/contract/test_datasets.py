@@ -65,7 +65,9 @@ class TestImageFolder(DatasetContract):
     data = staticmethod(image_folder)
 
 
-class TestImageFolderOnDisk(TestImageFolder):
+class OnDisk:
+    """Data sets that are read from the cache on disk."""
+
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def on_disk(cls) -> Iterator[None]:
@@ -76,6 +78,10 @@ class TestImageFolderOnDisk(TestImageFolder):
 
     def test_it_is_not_in_memory(self, dataset: Dataset) -> None:
         assert isinstance(dataset.train.inputs, _stored.StoredInputs)
+
+
+class TestImageFolderOnDisk(OnDisk, TestImageFolder):
+    pass
 
 
 @functools.cache
@@ -110,6 +116,10 @@ class TestArrayFile(DatasetContract):
     data = staticmethod(array_file)
 
 
+class TestArrayFileOnDisk(OnDisk, TestArrayFile):
+    pass
+
+
 class TestTargetsOfArrays(DatasetContract):
     data = staticmethod(array_file)
     options: ClassVar = {"task": "regression"}
@@ -129,6 +139,10 @@ def table() -> str:
 class TestTable(DatasetContract):
     data = staticmethod(table)
     options: ClassVar = {"target_column": "kind"}
+
+
+class TestTableOnDisk(OnDisk, TestTable):
+    pass
 
 
 class TestTargetsOfATable(DatasetContract):

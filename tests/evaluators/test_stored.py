@@ -7,11 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators.datasets import Dataset, _image_folder, _items, _stored, load_dataset
+from slimsearch.evaluators.datasets import (
+    Dataset,
+    _array_on_disk,
+    _frames,
+    _image_folder,
+    _items,
+    _large_table,
+    _stored,
+    load_dataset,
+)
 from slimsearch.evaluators.datasets._stored import StoredInputs
 
 
@@ -19,6 +29,8 @@ from slimsearch.evaluators.datasets._stored import StoredInputs
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SLIMSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(_stored, "_IN_MEMORY", 0)
+    monkeypatch.setattr(_array_on_disk, "_BLOCK", 3000)
+    monkeypatch.setattr(_frames, "_CELLS", 100)
     return tmp_path / "cache" / "datasets"
 
 
@@ -60,7 +72,8 @@ def assert_equal(stored: Dataset, expected: Dataset) -> None:
         assert (split.inputs.shape, split.inputs.dtype) == (other.inputs.shape, other.inputs.dtype)
         assert np.array_equal(split.inputs, other.inputs)
         assert np.array_equal(split.targets, other.targets)
-    assert (stored.mean, stored.std, stored.notes) == (expected.mean, expected.std, expected.notes)
+    assert (stored.notes, stored.columns) == (expected.notes, expected.columns)
+    assert np.allclose([stored.mean, stored.std], [expected.mean, expected.std], rtol=1e-12)
     assert stored.fingerprint == expected.fingerprint
 
 
@@ -191,3 +204,149 @@ def test_progress(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(_stored, "_SECONDS", 0.0)
     load_dataset(Items(gray))
     assert "data set 'arrays': 30 of 60 read, " in caplog.text
+
+
+RNG = np.random.default_rng(0)
+ARRAYS = {
+    "signals": RNG.normal(5, 2, (90, 2, 30)).astype(np.float32),
+    "doubles": RNG.normal(5, 2, (90, 2, 30)),
+    "table": RNG.integers(0, 9, (90, 5), dtype=np.uint8),
+    "gray": RNG.integers(0, 256, (90, 9, 8), dtype=np.uint8),
+    "pixels": RNG.random((90, 9, 8, 3)),
+    "channels": RNG.integers(0, 256, (90, 5, 9, 8), dtype=np.uint8),
+}
+LABELS = np.arange(90) % 3
+
+
+def array_file(folder: Path, inputs: Any, form: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    parts = {"x": inputs[:75], "y": LABELS[:75], "x_test": inputs[75:], "y_test": LABELS[75:]}
+    if form == "npy":
+        for name, array in parts.items():
+            np.save(folder / f"{name}.npy", array)
+        return folder
+    (np.savez if form == "npz" else np.savez_compressed)(folder / "a.npz", **parts)
+    return folder / "a.npz"
+
+
+@pytest.mark.parametrize("form", ["npy", "npz", "compressed"])
+@pytest.mark.parametrize("inputs", ARRAYS)
+def test_arrays_in_files_are_as_in_memory(
+    inputs: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = array_file(tmp_path / "arrays", ARRAYS[inputs], form)
+    for options in ({}, {"image_size": "6x5"} if inputs in ("gray", "pixels") else {"drop_duplicates": True}):
+        assert_equal(load_dataset(file, **options), in_memory(monkeypatch, file, **options))
+    with monkeypatch.context() as patch:
+        patch.delattr(_array_on_disk.ArrayOnDisk, "blocks")
+        load_dataset(file)
+
+
+def test_an_npy_file_that_needs_no_conversion_is_not_copied(tmp_path: Path) -> None:
+    file = array_file(tmp_path / "arrays", ARRAYS["signals"], "npy")
+    data = load_dataset(file)
+    assert isinstance(data.train.inputs, StoredInputs)
+    assert data.train.inputs.file.samefile(file / "x.npy")
+    data.without_test().save(tmp_path / "saved")
+    assert Dataset.load(tmp_path / "saved", data.task).fingerprint == data.without_test().fingerprint
+    before = data.fingerprint
+    np.save(file / "x.npy", ARRAYS["signals"][:75] + 1)
+    with pytest.raises(SlimsearchError, match=r"x\.npy' was changed while it is in use"):
+        data.train.inputs[:3]
+    assert load_dataset(file).fingerprint != before
+
+
+@pytest.mark.parametrize("form", ["npy", "npz", "compressed"])
+def test_arrays_that_end_too_early(form: str, tmp_path: Path) -> None:
+    file = array_file(tmp_path / "arrays", ARRAYS["channels"], form)
+    damaged = file / "x.npy" if form == "npy" else file
+    content = bytearray(damaged.read_bytes())
+    content[9000:9100] = bytes(100)
+    damaged.write_bytes(content[:20_000] if form == "npy" else content)
+    with pytest.raises(SlimsearchError, match="cannot read"):
+        load_dataset(file)
+
+
+def test_values_that_are_no_pixels(tmp_path: Path) -> None:
+    file = array_file(tmp_path / "arrays", ARRAYS["pixels"] * 300.0, "npz")
+    assert load_dataset(file).train.inputs.dtype == np.float32
+    with pytest.raises(SlimsearchError, match=r"images are float64 from .* needed: uint8, or floats in \[0, 1\]"):
+        load_dataset(file, input_kind="image")
+
+
+ROWS = 300
+FRAME = pandas.DataFrame(
+    {
+        "id": [f"row-{number}" for number in range(ROWS)],
+        "age": np.where(RNG.random(ROWS) < 0.1, np.nan, RNG.integers(20, 80, ROWS)),
+        "city": RNG.choice(["Bonn", "Köln", "Ulm, Süd"], ROWS),
+        "job": np.where(RNG.random(ROWS) < 0.2, None, RNG.choice(["a", "b"], ROWS)),
+        "smoker": RNG.random(ROWS) < 0.5,
+        "always": "same",
+        "late": [str(number % 7).zfill(2) if number != 250 else "x" for number in range(ROWS)],
+        "often": [f"c{number % 40:02}" for number in range(ROWS)],
+        "empty": np.nan,
+        "flag": np.where(RNG.random(ROWS) < 0.05, None, RNG.random(ROWS) < 0.5),
+        "patient": RNG.integers(0, 30, ROWS),
+        "income": 900.0 + RNG.permutation(ROWS),
+        "stars": RNG.integers(1, 4, ROWS),
+        "risk": np.where(np.arange(ROWS) == 7, None, RNG.choice(["low", "high"], ROWS)),
+    }
+)
+TWICE = pandas.concat([FRAME, FRAME.assign(id=[f"again-{number}" for number in range(ROWS)])])
+PARTS = np.array(["train", "Validation", "test"])[np.arange(ROWS) % 3]
+
+
+def table_file(path: Path, frame: Any) -> Path:
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep=";")
+    return path
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("frame", "options"),
+    [
+        (FRAME, {"target_column": "risk", "group_by": "patient"}),
+        (FRAME, {"target_column": "income", "task": "regression"}),
+        (FRAME, {"target_column": "smoker,stars", "task": "regression"}),
+        (FRAME.assign(Split=PARTS), {"target_column": "stars"}),
+        (TWICE, {"target_column": "smoker", "group_by": "job"}),
+        (TWICE, {"target_column": "city", "drop_duplicates": True}),
+    ],
+)
+def test_tables_are_as_in_memory(
+    frame: Any, options: dict[str, Any], ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = table_file(tmp_path / f"a.{ending}", frame)
+    found, expected = load_dataset(file, **options), in_memory(monkeypatch, file, **options)
+    assert found.classes == expected.classes
+    assert_equal(found, expected)
+    with monkeypatch.context() as patch:
+        patch.delattr(_large_table, "_rows_with")
+        load_dataset(file, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"target_column": "nope"}, {"target_column": "income"}, {"target_column": "risk", "task": "regression"}],
+)
+def test_mistakes_in_tables_are_said_as_in_memory(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, said = table_file(tmp_path / "a.csv", FRAME), []
+    for read in (load_dataset, lambda *given, **options: in_memory(monkeypatch, *given, **options)):
+        with pytest.raises(SlimsearchError) as error:
+            read(file, **options)
+        said.append(str(error.value))
+    assert said[0] == said[1]
+
+
+def test_columns_with_too_many_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_large_table, "_MOST_TEXTS", 30)
+    data = load_dataset(table_file(tmp_path / "a.csv", FRAME), target_column="risk")
+    assert any("columns with more than 30 different texts are not used: id, often" in note for note in data.notes)
+    with pytest.raises(SlimsearchError, match="--target-column often has more than 30 different texts"):
+        load_dataset(tmp_path / "a.csv", target_column="often")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,16 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from torch import nn
 
 import slimsearch
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel, Predictor
 from slimsearch.evaluators.datasets import Dataset, load_dataset
+from slimsearch.evaluators.datasets._columns import _medians
 
 RNG = np.random.default_rng(0)
 ROWS = 200
@@ -177,3 +182,16 @@ def test_predictions_take_raw_rows(tmp_path: Path) -> None:
         list(predictor.file(written(tmp_path / "less.csv", few[["job", "city"]])))
     with pytest.raises(SlimsearchError, match="column 'age' has the text 'old' in place of numbers"):
         list(predictor.file(written(tmp_path / "odd.csv", few.assign(age="old"))))
+
+
+@given(
+    arrays(np.float64, st.tuples(st.integers(1, 30), st.just(3)), elements=st.floats(allow_nan=True, width=64)),
+    st.integers(1, 30),
+)
+def test_medians_in_blocks_are_exact(values: Any, rows: int) -> None:
+    present = (~np.isnan(values)).sum(axis=0)
+    found = _medians(lambda: (values[start : start + rows] for start in range(0, len(values), rows)), present)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = [np.median(column[~np.isnan(column)]) for column in values.T]
+    assert np.array_equal(found, expected, equal_nan=True)
