@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._dead_taps import LiveTaps, live_taps, remove_taps
 from slimsearch.compression._plain_module import copy_module, fold_parametrizations, has_parametrizations, unwrapped
-from slimsearch.compression._replaced import IDENTITY, make_replacement, replace_layer
+from slimsearch.compression._replaced import ATTENTION, IDENTITY, make_replacement, replace_layer
 from slimsearch.compression.quantization.plan import Quantization
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.files import atomic, write_json
@@ -91,7 +91,7 @@ class Network:
         """This network without the taps of kernels that only meet padding (see `live_taps`), which gives the same.
 
         Layers keep all taps in a network that fails on such an input, gives other results without the taps, since it
-        uses a weight in another way too, or has replaced layers other than skipped blocks.
+        uses a weight in another way too, or has replaced layers other than skipped blocks and attention.
 
         Args:
             input_shape: (C, H, W) of all inputs.
@@ -105,7 +105,7 @@ class Network:
         if known is not None and list(known["input_shape"]) != list(input_shape):
             made, asked = ("x".join(map(str, shape)) for shape in (known["input_shape"], input_shape))
             raise SlimsearchError(f"the network was compressed for inputs of {made}, not {asked}")
-        if known is not None or set(self.structure.get("replaced", {}).values()) - {IDENTITY}:
+        if known is not None or set(self.structure.get("replaced", {}).values()) - {IDENTITY, ATTENTION}:
             return self
         device = next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
         generator = None if device.type == "meta" else torch.Generator(device).manual_seed(0)
@@ -223,11 +223,16 @@ def widths(module: nn.Module) -> dict[str, dict[str, Any]]:
     found = {}
     for name, layer in module.named_modules():
         tensors = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
-        if not tensors:
-            continue
         sizes = {a: v for a in _WIDTHS if isinstance(v := getattr(layer, a, None), int | tuple)}
+        if not tensors and "num_heads" not in sizes:
+            continue
         found[name] = {**sizes, "shapes": {label: list(tensor.shape) for label, tensor in tensors.items()}}
     return found
+
+
+def changed_layers(structure: Mapping[str, Any], module: nn.Module) -> dict[str, Any]:
+    """`structure`, with the widths and the dropout rates of `module`."""
+    return {**structure, "widths": widths(module), "dropout": dropout_rates(module)}
 
 
 def dropout_rates(module: nn.Module) -> dict[str, float]:

@@ -9,7 +9,7 @@ from slimsearch.errors import SlimsearchError
 if TYPE_CHECKING:
     from torch import nn
 
-FACTORED, SIGN_INPUT, IDENTITY = "factored", "sign-input", "identity"
+FACTORED, SIGN_INPUT, IDENTITY, ATTENTION = "factored", "sign-input", "identity", "attention"
 
 
 def make_replacement(kind: str, layer: nn.Module) -> nn.Module:
@@ -19,6 +19,7 @@ def make_replacement(kind: str, layer: nn.Module) -> nn.Module:
     kernel, 1x1.
     "sign-input": the signs of the input relative to thresholds, then `layer`.
     "identity": the input.
+    "attention": a `SelfAttention`, for an attention.
 
     Raises:
         SlimsearchError: the kind is unknown, or does not apply to the layer.
@@ -28,6 +29,11 @@ def make_replacement(kind: str, layer: nn.Module) -> nn.Module:
 
     if kind == IDENTITY:
         return nn.Identity()
+    if kind == ATTENTION:
+        from slimsearch.compression.pruning.self_attention import SelfAttention, is_attention
+
+        if is_attention(layer):
+            return SelfAttention.of(layer)
     if kind == SIGN_INPUT and isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
         from slimsearch.compression.bnn import Sign
 

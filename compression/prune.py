@@ -9,6 +9,7 @@ from slimsearch.compression._network import Network, dropout_rates
 from slimsearch.compression._stage import Part, Training, plain, require
 from slimsearch.compression._weights import weights
 from slimsearch.compression.pruning.channels import Channels
+from slimsearch.compression.pruning.heads import replaced_attention, with_plain_attention
 from slimsearch.compression.pruning.pruning_stage import PruningStage, observe
 from slimsearch.compression.pruning.selection import TARGETS, THIRDS, GradualChannels, Selection
 from slimsearch.errors import SlimsearchError
@@ -89,6 +90,7 @@ class Prune(PruningStage):
     def begin(self, network: Network, training: Training) -> Part:
         importance = self.new_importance()
         initial = _initial(network, training) if self.after == "rewind" else None
+        network = with_plain_attention(network, training.calibration)
         channels = Channels(network.module, training.calibration, self.round_to)
         selection = Selection(self, channels, importance, network, training)
         if self.new_schedule().gradual:
@@ -100,7 +102,7 @@ class Prune(PruningStage):
         if importance.needs_gradients:
             observe(importance, network.module, training)
         cuts = selection.final(importance.scores(weights(network.module)))
-        module = network.copy_module() if initial is None else initial
+        module = network.copy_module() if initial is None else replaced_attention(initial, network.structure)
         if self.after == "scratch":
             _reinitialize(module, training.seed)
         _scale_dropout(module, self.dropout)

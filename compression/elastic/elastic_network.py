@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression._network import Network, dropout_rates, widths
+from slimsearch.compression._network import Network, changed_layers, dropout_rates
 from slimsearch.compression._replaced import IDENTITY
 from slimsearch.compression._weights import weights
 from slimsearch.compression.elastic.blocks import Block, residual_blocks, skip
 from slimsearch.compression.pruning.channels import Channels, CoupledChannels, remove_channels
+from slimsearch.compression.pruning.heads import with_plain_attention
 from slimsearch.compression.pruning.importances.group_l1 import GroupL1
 from slimsearch.compression.pruning.silencing import Cut
 from slimsearch.errors import SlimsearchError
@@ -98,7 +99,8 @@ class ElasticNetwork:
         Raises:
             SlimsearchError: nothing can be left out of it; the message has the reason.
         """
-        module = network.folded().copy_module().eval()
+        network = with_plain_attention(network.folded(), images)
+        module = network.copy_module().eval()
         blocks = residual_blocks(module, images[:_IMAGES])
         depths = _depths(blocks)
         try:
@@ -106,6 +108,11 @@ class ElasticNetwork:
             scores = GroupL1().scores(weights(module))
             narrowest = channels.choose(GroupL1(), scores, [1 - _SHARES[-1]], together=False)
             channels.exclude_failing(narrowest, module)
+            # The narrowest network may hide what is wrong with one group: other layers of it may give nothing.
+            half = channels.choose(GroupL1(), scores, [0.5], together=False)
+            for some in _mixtures(half):
+                left = {group.layer for group in channels.cuttable}
+                channels.exclude_failing([cut for cut in some if cut.layer in left], module)
         except SlimsearchError as error:
             if not depths:
                 raise
@@ -133,7 +140,7 @@ class ElasticNetwork:
         if not architecture:
             return network
         skipped = [name for one in self.depths for name in one.skipped[architecture.get(one.label, 0)]]
-        network = network.folded().without_dead_taps(self.images.shape[1:])
+        network = with_plain_attention(network.folded().without_dead_taps(self.images.shape[1:]), self.images)
         module = network.copy_module().eval()
         cuts = [
             cut
@@ -146,13 +153,16 @@ class ElasticNetwork:
         skip(module, skipped)
         for name in dropout_rates(module):
             setattr(module.get_submodule(name), "p", 0.0)  # noqa: B010 - torch types every attribute as a tensor
-        structure = {
-            **network.structure,
-            "replaced": {**network.structure.get("replaced", {}), **dict.fromkeys(skipped, IDENTITY)},
-            "widths": widths(module),
-            "dropout": dropout_rates(module),
-        }
+        replaced = {**network.structure.get("replaced", {}), **dict.fromkeys(skipped, IDENTITY)}
+        structure = changed_layers({**network.structure, "replaced": replaced}, module)
         return Network(module, structure, network.quantization)
+
+
+def _mixtures(cuts: Sequence[Cut]) -> list[list[Cut]]:
+    """Parts of `cuts`, about half each, so that of any two there is a part with the one and without the other."""
+    bits = range(max(1, (len(cuts) - 1).bit_length()))
+    parts = [[cut for number, cut in enumerate(cuts) if number >> bit & 1 == own] for bit in bits for own in (0, 1)]
+    return [some for some in parts if some]
 
 
 def _depths(blocks: Sequence[Block]) -> tuple[ElasticDepth, ...]:
@@ -177,7 +187,7 @@ def _depths(blocks: Sequence[Block]) -> tuple[ElasticDepth, ...]:
 def _widths(
     groups: Sequence[CoupledChannels], cuts: Mapping[float, Mapping[str, Cut]], blocks: Sequence[str]
 ) -> tuple[ElasticWidth, ...]:
-    """At most `_MOST_WIDTHS` choices for all groups: those inside of blocks, and the others."""
+    """At most `_MOST_WIDTHS` choices for all groups: heads of attention, others inside of blocks, and the others."""
 
     def width(group: CoupledChannels, share: float) -> int:
         cut = cuts[share].get(group.layer)
@@ -207,13 +217,14 @@ def _widths(
 
 
 def _rows(groups: Sequence[CoupledChannels], inside: Collection[str]) -> dict[str, list[list[CoupledChannels]]]:
-    """At most `_MOST_WIDTHS` rows of groups: "hidden" ones, whose layers are `inside` of a block, and "width".
+    """At most `_MOST_WIDTHS` rows of groups: "heads", "hidden" ones, whose layers are `inside` of a block, and "width".
 
     While there are more, the two neighbors with the longest common path of modules become one, the shorter ones first.
     """
-    rows: dict[str, list[list[CoupledChannels]]] = {"width": [], "hidden": []}
+    rows: dict[str, list[list[CoupledChannels]]] = {"width": [], "hidden": [], "heads": []}
     for group in groups:
-        rows["hidden" if group.layer in inside else "width"].append([group])
+        kind = "heads" if group.heads else "hidden" if group.layer in inside else "width"
+        rows[kind].append([group])
     while sum(map(len, rows.values())) > _MOST_WIDTHS:
         pairs = [(kind, first) for kind, own in rows.items() for first in range(len(own) - 1)]
 

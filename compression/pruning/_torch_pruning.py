@@ -8,6 +8,7 @@ Source: DepGraph (Fang et al. 2023). Used of torch-pruning 1.5 and 1.6:
 - the undocumented `root_idxs` of an item: the channel of the group's root for each of the item's channels.
 - `dep.target.type` and the slice's `step`, to recognize slices that take every other channel.
 - the function ``index_mapping.update_reshape_index_mapping``, which fails at the channel shuffles of ShuffleNetV2.
+- that a LayerNorm whose channels are removed gets a new weight of the last dimension.
 - the class `Group` that `get_pruning_group` makes, with `add_dep`, to end a search that would not end.
 - the local variable ``node`` of the function in which an analysis fails, to name the layers in the message; without it
   the message has only the reason.
@@ -87,6 +88,7 @@ class Group:
         width: number of channels of the root.
         blocks: number of equal blocks of the root's channels that lose the same ones, as the halves of a gated unit.
         members: all layers, the root first.
+        head: number of channels of a head, if the root is an attention layer that loses whole heads; otherwise 0.
     """
 
     layer: nn.Module
@@ -94,6 +96,7 @@ class Group:
     width: int
     blocks: int
     members: tuple[Member, ...]
+    head: int = 0
 
 
 class Dependencies:
@@ -116,10 +119,10 @@ class Dependencies:
             warnings.simplefilter("ignore")  # about parameters without a layer, which torch-pruning handles
             self._graph = torch_pruning.DependencyGraph().build_dependency(module, images)
 
-    def groups(self, excluded: nn.Module) -> tuple[list[Group], list[nn.Module]]:
+    def groups(self, last: nn.Module, others: Sequence[nn.Module] = ()) -> tuple[list[Group], list[nn.Module]]:
         """The groups whose channels can be followed through the network, and the roots of the others.
 
-        Groups of output channels of the layer `excluded` are left out.
+        Groups with output channels of the layer `last` are left out, and those whose root would be one of `others`.
 
         Raises:
             Exception: no group can be found; see `blamed_layers`.
@@ -128,7 +131,7 @@ class Dependencies:
 
         found: list[Group] = []
         lost: list[nn.Module] = []
-        grouped: list[Any] = [excluded]
+        grouped: list[Any] = [last, *others]
         failure: Exception | None = None
         for layer in list(self._graph.module2node):
             if not isinstance(layer, TORCH_CONV | TORCH_LINEAR) or layer in grouped:
@@ -144,15 +147,29 @@ class Dependencies:
             grouped += written
             if any(self._takes_every_other(item) or item.dep.target in self._unmapped for item in group):
                 lost.append(layer)
-            elif excluded not in written:
+            elif last not in written:
                 found.append(self._group(members))
         if failure is not None and not found and not isinstance(failure, _NotFollowedError):
             raise failure
         return found, lost
 
-    def remove(self, layer: nn.Module, channels: Sequence[int], *, outputs: bool) -> None:
-        """Remove channels of `layer`, and those that depend on them, from the module, in place."""
-        self._pruning_group(layer, channels, outputs=outputs).prune()
+    def remove(self, root: nn.Module, channels: Sequence[int], *, outputs: bool) -> None:
+        """Remove channels of `root`, and those that depend on them, from the module, in place."""
+        import torch
+
+        group = self._pruning_group(root, channels, outputs=outputs)
+        gone: dict[nn.Module, set[int]] = {}
+        for item in group:
+            if isinstance(item.dep.layer, torch.nn.LayerNorm):
+                gone.setdefault(item.dep.layer, set()).update(map(int, item.idxs))
+        weights = {layer: {name: own.detach() for name, own in layer.named_parameters()} for layer in gone}
+        group.prune()
+        # torch-pruning leaves the channels of a LayerNorm in the order of a set, which need not be ascending.
+        for layer, lost in gone.items():
+            for name, weight in weights[layer].items():
+                kept = [channel for channel in range(weight.shape[-1]) if channel not in lost]
+                if getattr(layer, name).shape == weight[..., kept].shape:
+                    getattr(layer, name).data = weight[..., kept]
 
     def _pruning_group(self, layer: nn.Module, channels: Sequence[int], *, outputs: bool = True) -> Any:
         pruner = self._graph.get_pruner_of_module(layer)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from slimsearch.compression._plain_module import copy_module
 from slimsearch.compression._weights import contiguous_copy, layers_in_order, make_contiguous
 from slimsearch.compression.pruning._torch_pruning import Dependencies, Group, blamed_layers
+from slimsearch.compression.pruning.heads import head_groups, remove_heads
 from slimsearch.compression.pruning.importances import Importance
 from slimsearch.compression.pruning.silencing import Cut, end_silence, silence
 from slimsearch.errors import SlimsearchError, describe_error
@@ -48,6 +49,39 @@ class _Ranked:
     def width(self) -> int:
         return self.group.width
 
+    @property
+    def per_block(self) -> int:
+        return self.width // self.blocks
+
+    @property
+    def units(self) -> int:
+        """Number of single channels, or heads, of a block that can be removed."""
+        return self.per_block // self.unit
+
+    @property
+    def unit(self) -> int:
+        """Number of channels in a row that are removed together."""
+        return self.group.head or 1
+
+    @property
+    def step(self) -> int:
+        """Number of channels that are removed together."""
+        return self.blocks * self.unit
+
+    def channels(self, units: Sequence[int]) -> tuple[int, ...]:
+        """The channels of `units`, in all blocks."""
+        size = self.unit
+        return tuple(
+            block * self.per_block + unit * size + i
+            for block in range(self.blocks)
+            for unit in units
+            for i in range(size)
+        )
+
+    def unit_of(self, channel: int) -> int:
+        """The unit that `channel` is in."""
+        return channel % self.per_block // self.unit
+
 
 @dataclass(frozen=True)
 class CoupledChannels:
@@ -58,12 +92,14 @@ class CoupledChannels:
         width: number of channels of the root.
         written: names of the layers that produce the channels.
         members: names of the layers that produce or read them.
+        heads: whether they are the heads of an attention layer, the root.
     """
 
     layer: str
     width: int
     written: tuple[str, ...]
     members: tuple[str, ...]
+    heads: bool = False
 
 
 class Channels:
@@ -96,8 +132,9 @@ class Channels:
         self._names = {layer: name for name, layer in self._shadow.named_modules()}
         try:
             last = self._shadow.get_submodule(self._last)
+            heads, writers = head_groups(self._shadow)
             with torch.enable_grad():
-                groups, lost = Dependencies(self._shadow, self._images[:2]).groups(last)
+                groups, lost = Dependencies(self._shadow, self._images[:2]).groups(last, writers)
         except Exception as error:  # torch-pruning raises whatever its analysis runs into
             layers = " and ".join(repr(layer) for layer in blamed_layers(error, self._names)[:3])
             raise SlimsearchError(
@@ -106,7 +143,7 @@ class Channels:
             ) from error
         self._whole: list[str] = []  # layers that keep all channels, with the reasons
         self._keep([self._names[layer] for layer in lost], "they cannot be followed to the layers that read them")
-        ranked = [one for one in map(self._ranked, groups) if one.width // one.blocks > 1]
+        ranked = [one for one in map(self._ranked, (*groups, *heads)) if one.units > 1]
         tied = _tied_layers(self._shadow)
         self._groups = [group for group in ranked if not tied & set(self._member_names(group))]
         self._keep([group.layer for group in ranked if group not in self._groups],
@@ -179,9 +216,7 @@ class Channels:
         return [one for one in cuts if one.layer not in gone]
 
     def _half(self, group: _Ranked) -> Cut:
-        per_block = group.width // group.blocks
-        chosen = sorted(random.Random(0).sample(range(per_block), per_block // 2))
-        return self._cut(group, tuple(block * per_block + i for block in range(group.blocks) for i in chosen))
+        return self._cut(group, group.channels(sorted(random.Random(0).sample(range(group.units), group.units // 2))))
 
     def choose(
         self,
@@ -220,11 +255,11 @@ class Channels:
             found = _channel_importance(group.group, importance)
             if found is None:
                 continue
-            values = found.view(group.blocks, -1).mean(dim=0)  # (channels of a block,)
+            values = found.view(group.blocks, group.units, -1).mean(dim=(0, 2))  # (units of a block,)
             if not bool(torch.isfinite(values).all()):
                 raise SlimsearchError(f"the importance of '{group.layer}' is not finite")
             gone = [channel for cut in first if cut.layer == group.layer for channel in cut.channels]
-            values[[channel % len(values) for channel in gone]] = -math.inf
+            values[[group.unit_of(channel) for channel in gone]] = -math.inf
             ranked.append((group, values))
         if not ranked:
             raise SlimsearchError(f"'{type(importance).__name__.lower()}' finds nothing to rank in this network")
@@ -248,11 +283,11 @@ class Channels:
             mean = values[values.isfinite()].mean().clamp_min(1e-12)
             value = values / mean if not by_cost else values / group.cost
             comparable.append(value)
-        counts = torch.cat([torch.full_like(v, g.blocks) for (g, _), v in zip(ranked, comparable, strict=True)])
+        counts = torch.cat([torch.full_like(v, g.step) for (g, _), v in zip(ranked, comparable, strict=True)])
         pooled, order = torch.cat(comparable).sort()
         removed = counts[order].cumsum(0) <= ratio * float(counts.sum())
         threshold = float(pooled[removed][-1]) if bool(removed.any()) else -math.inf
-        return [group.blocks * int((v > threshold).sum()) for (group, _), v in zip(ranked, comparable, strict=True)]
+        return [group.step * int((v > threshold).sum()) for (group, _), v in zip(ranked, comparable, strict=True)]
 
     def _section(self, group: _Ranked, count: int) -> int:
         """Index of the group's section, if the groups are divided into `count` equal sections in order."""
@@ -272,18 +307,16 @@ class Channels:
         return produced or [name for name, _ in named if name is not None]
 
     def _least(self, group: _Ranked, values: Tensor, width: float) -> Cut | None:
-        unit = self._round_to if group.width >= _WIDE * self._round_to else 1
-        step = math.lcm(unit, group.blocks)
+        round_to = self._round_to if group.width >= _WIDE * self._round_to and not group.group.head else 1
+        step = math.lcm(round_to, group.step)
         if step >= group.width:
-            step = group.blocks
-        # Wide layers get the nearest multiple; narrow ones the width of the ratio, rounded up.
-        rounded = round(width / step) * step if unit > 1 else math.ceil(width / step - 1e-6) * step
-        per_block = max(rounded, step) // group.blocks
-        gone = len(values) - per_block
+            step = group.step
+        # Wide layers get the nearest multiple; narrow ones, and heads, the width of the ratio, rounded up.
+        rounded = round(width / step) * step if round_to > 1 else math.ceil(width / step - 1e-6) * step
+        gone = group.units - max(rounded, step) // group.step
         if gone <= 0:
             return None
-        least = values.argsort(stable=True)[:gone].sort().values.tolist()
-        return self._cut(group, tuple(block * len(values) + i for block in range(group.blocks) for i in least))
+        return self._cut(group, group.channels(values.argsort(stable=True)[:gone].sort().values.tolist()))
 
     def _cut(self, group: _Ranked, channels: tuple[int, ...]) -> Cut:
         """The cut of these channels, with the corresponding ones of all layers of the group."""
@@ -297,6 +330,8 @@ class Channels:
             found = written if member.outputs else read
             own = (i for i, root in zip(member.channels, member.roots, strict=True) if root in chosen)
             found[name] = tuple(sorted({*found.get(name, ()), *own}))
+        if group.group.head:  # what nothing reads need not be silent
+            return Cut(group.layer, True, channels, {}, read, head=True)
         return Cut(group.layer, group.group.outputs, channels, written, read)
 
     def cut(self, module: nn.Module, cuts: Sequence[Cut]) -> dict[str, tuple[int, ...]]:
@@ -309,7 +344,7 @@ class Channels:
         return [
             CoupledChannels(
                 group.layer, group.width, tuple(dict.fromkeys(self._layers(group))),
-                tuple(dict.fromkeys(self._member_names(group))),
+                tuple(dict.fromkeys(self._member_names(group))), bool(group.group.head),
             )
             for group in sorted(self._groups, key=self._position)
         ]  # fmt: skip
@@ -348,11 +383,15 @@ def remove_channels(module: nn.Module, cuts: Sequence[Cut], images: Tensor) -> d
         with torch.enable_grad():
             dependencies = Dependencies(module, images[:2])
             for one in cuts:
-                dependencies.remove(module.get_submodule(one.layer), one.channels, outputs=one.output)
+                if not one.head:
+                    dependencies.remove(module.get_submodule(one.layer), one.channels, outputs=one.output)
         _keep_attention(module, silenced, cuts)
+        _check_widths(module, silenced, cuts)
+        for one in cuts:
+            if one.head:
+                remove_heads(module, one.layer, one.channels)
         with torch.no_grad():
             expected, outputs = silenced(images), module(images)
-        _check_widths(module, silenced, cuts)
         _check_equal(module, expected, outputs)
     except SlimsearchError:
         raise

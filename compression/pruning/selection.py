@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression._network import Network, dropout_rates, widths
+from slimsearch.compression._network import Network, changed_layers
 from slimsearch.compression._stage import Training
 from slimsearch.compression._weights import weights
 from slimsearch.compression.pruning.channels import Channels
@@ -118,8 +118,7 @@ class Selection:
         plan = network.quantization
         for layer, gone in removed.items():
             plan = plan.without_channels(layer, gone) if plan is not None else None
-        changed = {"widths": widths(module), "dropout": dropout_rates(module), "pruned": pruned}
-        return Network(module, {**network.structure, **changed}, plan)
+        return Network(module, {**changed_layers(network.structure, module), "pruned": pruned}, plan)
 
 
 class GradualChannels(GradualCut):
@@ -157,15 +156,24 @@ class GradualChannels(GradualCut):
         return self._selection.remove(network, self._cuts)
 
     def state(self) -> dict[str, Any]:
-        cuts = [[c.layer, c.output, list(c.channels), dict(c.silenced), dict(c.unread)] for c in self._cuts]
+        cuts = [[c.layer, c.output, list(c.channels), dict(c.silenced), dict(c.unread), c.head] for c in self._cuts]
         return {**super().state(), "cuts": cuts, "ratio": self._ratio}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
         self._ratio, self._apply = state["ratio"], None
         self._cuts = [
-            Cut(layer, output, tuple(channels), *({k: tuple(v) for k, v in named.items()} for named in layers))
-            for layer, output, channels, *layers in state["cuts"]
+            _cut(layer, output, channels, *named)
+            for layer, output, channels, *named in state["cuts"]  # older states have fewer values
         ]
         if self._module is not None:
             self._apply = silence(self._module, self._cuts)
+
+
+def _cut(
+    layer: str, output: bool, channels: Sequence[int], silenced: Mapping[str, Sequence[int]],
+    unread: Mapping[str, Sequence[int]] | None = None, head: bool = False,
+) -> Cut:  # fmt: skip
+    """A cut as its state has it."""
+    written, read = ({name: tuple(own) for name, own in (one or {}).items()} for one in (silenced, unread))
+    return Cut(layer, output, tuple(channels), written, read, head)

@@ -23,6 +23,7 @@ class Cut:
         channels: their indices.
         silenced: indices of the corresponding output channels in all layers of the group, by name.
         unread: indices of the corresponding input channels of the layers that read them, by name.
+        head: whether they are whole heads of an attention layer, the root.
     """
 
     layer: str
@@ -30,6 +31,7 @@ class Cut:
     channels: tuple[int, ...]
     silenced: Mapping[str, tuple[int, ...]]
     unread: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    head: bool = False
 
 
 def silence(module: nn.Module, cuts: Sequence[Cut]) -> Callable[[], None]:

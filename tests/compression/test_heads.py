@@ -1,0 +1,227 @@
+"""Heads of attention: what is left computes what the other heads contribute, by the formula of each head alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from slimsearch.compression import AfterStep, ElasticNetwork, Network, Recipe
+from slimsearch.compression.pruning.channels import Channels
+from slimsearch.compression.pruning.heads import with_plain_attention
+from slimsearch.compression.pruning.importances.group_l1 import GroupL1
+from slimsearch.compression.pruning.importances.taylor import Taylor
+from slimsearch.errors import SlimsearchError
+
+HEADS, WIDTH = 4, 16
+
+
+class Multihead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self.attend(tokens, tokens, tokens, need_weights=False)[0]
+        return found
+
+    def weights(self) -> tuple[Tensor, Tensor, nn.Linear]:
+        return self.attend.in_proj_weight, self.attend.in_proj_bias, self.attend.out_proj
+
+
+class Joint(nn.Module):
+    """Queries, keys and values by one layer; the width is taken from the tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.scale = HEADS, (WIDTH // HEADS) ** -0.5
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        n, length, width = tokens.shape
+        q, k, v = self.qkv(tokens).reshape(n, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = (q @ k.transpose(-2, -1) * self.scale).softmax(-1) @ v
+        found: Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, width))
+        return found
+
+    def weights(self) -> tuple[Tensor, Tensor, nn.Linear]:
+        return self.qkv.weight, self.qkv.bias, self.out
+
+
+class Separate(nn.Module):
+    """Queries, keys and values by a layer each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = HEADS
+        self.q, self.k, self.v = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.out = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        q, k, v = (own(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2) for own in (self.q, self.k, self.v))
+        found: Tensor = self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return found
+
+    def weights(self) -> tuple[Tensor, Tensor, nn.Linear]:
+        own = (self.q, self.k, self.v)
+        return torch.cat([one.weight for one in own]), torch.cat([one.bias for one in own]), self.out
+
+
+class Biased(Joint):
+    """Attention with a bias of positions, which other attention does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(HEADS, 1, 1))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        n, length, width = tokens.shape
+        q, k, v = self.qkv(tokens).reshape(n, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        far = (torch.arange(length)[:, None] - torch.arange(length)).abs()
+        mixed = (q @ k.transpose(-2, -1) * self.scale + self.positions * far).softmax(-1) @ v
+        found: Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, width))
+        return found
+
+
+class Transformer(nn.Module):
+    """(N, 3, 16, 16) -> (N, 10), with 16 tokens."""
+
+    def __init__(self, attention: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.patches, self.attention = nn.Conv2d(3, WIDTH, 4, 4), attention()
+        self.norm, self.fc = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        found: Tensor = self.fc(self.norm(tokens + self.attention(tokens)).mean(1))
+        return found
+
+
+ATTENTIONS = (Multihead, Joint, Separate)
+
+
+def transformer(attention: Callable[[], nn.Module], seed: int = 0) -> Transformer:
+    torch.manual_seed(seed)
+    module = Transformer(attention).eval()
+    with torch.no_grad():
+        for parameter in module.attention.parameters():
+            parameter.normal_(0, 0.4)
+    return module
+
+
+def images(count: int = 8) -> Tensor:
+    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def with_heads(module: Transformer, kept: list[int], x: Tensor) -> Tensor:
+    """The outputs with the sum over the heads `kept` alone (Vaswani et al. 2017, eq. 1 and section 3.2.2)."""
+    weight, bias, out = module.attention.weights()  # type: ignore[operator]
+    tokens = module.patches(x).flatten(2).transpose(1, 2)
+    size = WIDTH // HEADS
+    total = out.bias.expand(len(x), tokens.shape[1], WIDTH)
+    for head in kept:
+        rows = slice(head * size, (head + 1) * size)
+        q, k, v = (tokens @ weight[part * WIDTH :][rows].T + bias[part * WIDTH :][rows] for part in range(3))
+        attention = torch.softmax(torch.einsum("nic,njc->nij", q, k) / math.sqrt(size), -1)
+        total = total + torch.einsum("nij,njc->nic", attention, v) @ out.weight[:, rows].T
+    found: Tensor = module.fc(module.norm(tokens + total).mean(1))
+    return found
+
+
+class NoTraining:
+    seed, epochs = 0, 1
+    calibration = images()
+
+    def fit(self, network: Network, *, after_step: list[AfterStep], **settings: object) -> Network:
+        module = network.copy_module()
+        for step in range(4 if after_step else 0):
+            for callback in after_step:
+                callback(module, step, 4)
+        return Network(module, network.structure)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("schedule", ["at_once", "linear"])
+def test_the_least_important_heads_are_removed_and_the_others_compute_what_they_did(
+    attention: type[nn.Module], schedule: str, tmp_path: Path
+) -> None:
+    module = transformer(attention)
+    weight, _, out = module.attention.weights()  # type: ignore[operator]
+    size = WIDTH // HEADS
+
+    def importance(head: int) -> float:
+        """Of all weights that write or read a head, as group_l1 documents it."""
+        rows = slice(head * size, (head + 1) * size)
+        written = sum(float(part[rows].abs().sum()) for part in weight.split(WIDTH))
+        return written + float(out.weight[:, rows].abs().sum())
+
+    kept = sorted(sorted(range(HEADS), key=importance)[2:])
+    plain = with_plain_attention(Network(module), images()).module
+    channels = Channels(plain, images())
+    scores = GroupL1().scores(dict(plain.named_parameters()))
+    cuts = [cut for cut in channels.choose(GroupL1(), scores, [0.5], together=False) if cut.head]
+    channels.cut(plain, cuts)
+    with torch.no_grad():
+        assert torch.allclose(plain(images()), with_heads(module, kept, images()), atol=1e-5)
+    recipe = Recipe.parse(f"prune:sparsity=0.5:schedule={schedule}")
+    pruned = recipe.apply(Network(module), NoTraining())  # type: ignore[arg-type]
+    assert pruned.structure["pruned"]["share"] == 0.5  # the heads, and the channels of the tokens
+    pruned.save(tmp_path)
+    with torch.no_grad():
+        again = Network.load(transformer(attention, seed=1), tmp_path).module(images())
+        assert torch.equal(again, pruned.module(images()))
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_heads_are_a_choice_of_the_space_around_a_network(attention: type[nn.Module]) -> None:
+    module = transformer(attention)
+    elastic = ElasticNetwork.of(Network(module), images())
+    (choice,) = (one for one in elastic.widths if one.label.startswith("heads."))
+    assert sorted(sizes[0] for sizes in choice.widths.values()) == [4, 8, 12, 16]
+    x = images()
+    outputs = elastic.apply(Network(module), {choice.label: 0.25}).module(x)
+    alone = [with_heads(module, [head], x) for head in range(HEADS)]
+    assert min(float((outputs - one).abs().max()) for one in alone) < 1e-5
+
+
+def test_heads_are_removed_again() -> None:
+    module = transformer(Multihead)
+    once = ElasticNetwork.of(Network(module), images()).apply(Network(module), {"heads.attention.attend": 0.5})
+    again = [one for one in Channels(once.module, images()).cuttable if one.heads]
+    assert [(one.layer, one.width) for one in again] == [("attention.attend", WIDTH // 2)]
+
+
+def test_other_attention_keeps_its_heads() -> None:
+    network = Network(transformer(Biased))
+    assert with_plain_attention(network, images()) is network
+    with pytest.raises(SlimsearchError, match=r"'attention\.qkv'"):
+        ElasticNetwork.of(network, images())
+
+
+def test_taylor_ranks_heads_by_all_their_weights() -> None:
+    """The mean over the layers of the squared products of weight and gradient, summed over a head's weights."""
+    module = with_plain_attention(Network(transformer(Joint)), images()).module
+    module(images()).square().sum().backward()
+    named = dict(module.named_parameters())
+    importance = Taylor()
+    importance.observe(
+        {name: own.detach() for name, own in named.items()},
+        {name: own.grad for name, own in named.items()},  # type: ignore[misc]
+    )
+    change = {name: (own * own.grad).square() for name, own in named.items()}  # type: ignore[operator]
+    size = WIDTH // HEADS
+    scores = torch.stack(
+        [
+            sum(part[h * size : (h + 1) * size].sum() for part in change["attention.qkv.weight"].split(WIDTH))  # type: ignore[misc]
+            + change["attention.proj.weight"][:, h * size : (h + 1) * size].sum()
+            for h in range(HEADS)
+        ]
+    )
+    channels = Channels(module, images())
+    cuts = channels.choose(importance, importance.scores(named), [0.25], together=False)
+    (cut,) = (one for one in cuts if one.head)
+    assert {channel // size for channel in cut.channels} == {int(scores.argmin())}
