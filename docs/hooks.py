@@ -146,7 +146,7 @@ def _command(name: str, module: ModuleType, shared: set[str]) -> Iterator[str]:
     yield from (_escaped(parser.description), "")
     takes_a_run = bool(shared) and "space" in {action.dest for action in parser._actions}
     for action in parser._actions:
-        if isinstance(action, argparse._HelpAction) or (takes_a_run and action.dest in shared):
+        if action.dest in ("help", argparse.SUPPRESS) or (takes_a_run and action.dest in shared):
             continue
         words = ", ".join(action.option_strings) or action.metavar or action.dest.upper()
         value = f" {action.metavar or action.dest.upper()}" if action.option_strings and action.nargs != 0 else ""

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     )
     from slimsearch.evaluators.tasks import LearningTask
     from slimsearch.optuna_sampler import GraphGPSampler
+    from slimsearch.report.result import Result
 
 __all__ = [
-    "GraphGPSampler", "LearningTask", "SlimsearchError", "accuracy", "build", "compress", "export", "load_dataset",
-    "load_network", "plot", "resume", "score", "search", "train",
+    "GraphGPSampler", "LearningTask", "Result", "SlimsearchError", "accuracy", "build", "compress", "export",
+    "load_dataset", "load_network", "plot", "resume", "score", "search", "train",
 ]  # fmt: skip
 
 _import_fixes.install()
@@ -51,6 +52,14 @@ def __getattr__(name: str) -> Any:
         from slimsearch.evaluators.tasks import LearningTask
 
         return LearningTask
+    if name == "Result":
+        from slimsearch.report.result import Result
+
+        return Result
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("slimsearch")
     if name in __all__:
         from slimsearch import api
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from slimsearch.evaluators import NetworkPipeline
     from slimsearch.evaluators.datasets import Dataset, Split
     from slimsearch.loop.problem import GivenFromPython
-    from slimsearch.record.trial import Result
     from slimsearch.report.compressed import Compressed
+    from slimsearch.report.result import Result
 
 
 def search(

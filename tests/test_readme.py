@@ -44,9 +44,10 @@ LINES = [
 ]
 COMMANDS = list(
     dict.fromkeys(
-        line.removeprefix("python experiments/run.py ")
-        for line in LINES
-        if line.startswith("python experiments/run.py ")
+        line.removeprefix("slimsearch run ")
+        for path in ("README.md", "docs/own-model.md", "docs/search.md", "docs/compression.md", "docs/ray.md")
+        for line in PAGES[path].splitlines()
+        if line.startswith("slimsearch run ") and not re.search("RUN_DIR|--storage|--download", line)
     )
 )
 FILES = {found[1]: text for text in PYTHON if (found := re.match(r"# (my_\w+\.py)\n", text))}
@@ -89,11 +90,7 @@ def test_every_python_block_is_run_by_a_test() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [
-        pytest.param(c, marks=pytest.mark.slow) if "ray" in c or "--image-size" in c else c
-        for c in COMMANDS
-        if "RUN_DIR" not in c
-    ],
+    [pytest.param(c, marks=pytest.mark.slow) if re.search("ray|--image-size|--target", c) else c for c in COMMANDS],
 )
 def test_commands(command: str, run: Run, folder: Path) -> None:
     words = [
@@ -286,7 +283,7 @@ def test_flags_and_names_in_the_text_exist() -> None:
 
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT)) - {"--resume"}
     flags -= {"--keep-screenshots", "--no-deps", "--strict"}  # of pytest, pip-audit and mkdocs
-    known = "".join(module.parser("slimsearch").format_help() for module in commands().values())
+    known = "".join(module.parser("slimsearch").format_help_all() for module in commands().values())
     for folder in ("benchmarks", "reproduce"):
         known += "".join(script.read_text() for script in (ROOT / "experiments" / folder).glob("*.py"))
     known += (ROOT / "experiments" / "compare_compression.py").read_text()
@@ -333,7 +330,7 @@ def test_links_and_paths_lead_somewhere(path: str) -> None:
         assert other.exists(), target
         if place:
             headings = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.M)
-            shown = re.findall(r"^<!-- shown: (.+) of README.md -->$", other.read_text(encoding="utf-8"), re.M)
+            shown = re.findall(r"^<!-- shown: (.+) of \S+ -->$", other.read_text(encoding="utf-8"), re.M)
             assert place in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings + shown}, (
                 target
             )

@@ -1,4 +1,4 @@
-"""Rows of the headline table of the README, each with its baseline in the same run.
+"""Rows of the headline table of docs/benchmarks.md, each with its baseline in the same run.
 
     python experiments/benchmarks/headline.py first-seconds --json headline.json
     python experiments/benchmarks/headline.py hello-nas --mnist data --json headline.json
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs") / "headline", help="folder of the runs")
     parser.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads")
     parser.add_argument("--cifar10", type=Path, help="image folder of CIFAR-10")
-    parser.add_argument("--seeds", type=int, help="number of seeds; by default that of the README")
+    parser.add_argument("--seeds", type=int, help="number of seeds; by default that of docs/benchmarks.md")
     parser.add_argument("--repeats", type=int, default=5, help="starts of first-seconds")
     parser.add_argument("--trials", type=int, default=32, help="trials of a search")
     parser.add_argument("--epochs", type=int, default=4, help="epochs of a trial")

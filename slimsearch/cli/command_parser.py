@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from slimsearch.cli.exit_code import MISTAKE, say
@@ -16,14 +16,21 @@ from slimsearch.errors import SlimsearchError, did_you_mean
 class CommandParser(argparse.ArgumentParser):
     """Argument parser whose help shows defaults, and whose errors are one line with exit code 2.
 
+    Options with ``rare=True`` are in the help of ``--help-all`` alone.
+
     Args:
         description: of the command.
         program: name in the help, such as ``slimsearch ls``; by default the name of the script.
         examples: options after `program` in the examples of the help.
+        needed: options without which the command does nothing, as they stand in its usage.
     """
 
-    def __init__(self, description: str, program: str | None = None, examples: Sequence[str] = ()) -> None:
+    def __init__(
+        self, description: str, program: str | None = None, examples: Sequence[str] = (), needed: str = ""
+    ) -> None:
         self._flags: list[str] = []
+        self._rare: set[argparse.Action] = set()
+        self._needed = needed
         lines = "".join(f"  {program} {example}\n" for example in examples)
         super().__init__(
             prog=program,
@@ -32,19 +39,78 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
-    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
-        """As in argparse, with the default added to the help."""
+    def add_argument(
+        self, *names: Any, group: str | None = None, rare: bool = False, **settings: Any
+    ) -> argparse.Action:
+        """As in argparse, with the default added to the help; `group` is a heading of the help."""
         default = settings.get("default")
         if default is not None and default is not False and default not in ("", argparse.SUPPRESS):
             words = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
             settings["help"] = f"{settings.get('help', '')} (default: {words})".replace("%", "%%").strip()
         self._flags += [name for name in names if name.startswith("--")]
-        return super().add_argument(*names, **settings)
+        added = (
+            super().add_argument(*names, **settings)
+            if group is None
+            else self._group(group).add_argument(*names, **settings)
+        )
+        if rare:
+            self._hide(added)
+        return added
+
+    def format_help(self) -> str:
+        """The help of the options that are used every day."""
+        return self._help(self._rare)
+
+    def format_help_all(self) -> str:
+        """The help of all options."""
+        return self._help(frozenset())
+
+    def _help(self, hidden: Collection[argparse.Action]) -> str:
+        formatter = self._get_formatter()
+        formatter.add_text(f"usage: {self._short_usage()}")
+        formatter.add_text(self.description)
+        for group in self._action_groups:
+            shown = [action for action in group._group_actions if action not in hidden]
+            if shown:
+                formatter.start_section(group.title)
+                formatter.add_arguments(shown)
+                formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
+
+    def _short_usage(self) -> str:
+        positional = [
+            f"[{name}]" if action.nargs in ("?", "*") else name
+            for action in self._actions
+            if not action.option_strings and (name := str(action.metavar or action.dest.upper()))
+        ]
+        return " ".join(filter(None, [self.prog, *positional, self._needed, "[OPTION...]"]))
+
+    def _group(self, title: str) -> argparse._ArgumentGroup:
+        found = next((group for group in self._action_groups if group.title == title), None)
+        return self.add_argument_group(title) if found is None else found
+
+    def _hide(self, action: argparse.Action) -> None:
+        if not self._rare:
+            super().add_argument("--help-all", action=_HelpAll, help="show all options and exit")
+        self._rare.add(action)
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: .*?(--[^\s=]+)", message)
         say(message.removeprefix("argument ") + (did_you_mean(unknown[1], self._flags) if unknown else ""))
         sys.exit(MISTAKE)
+
+
+class _HelpAll(argparse.Action):
+    """Prints the help of all options and exits."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        assert isinstance(parser, CommandParser)
+        parser._print_message(parser.format_help_all(), sys.stdout)
+        parser.exit()
 
 
 def whole_number(text: str) -> int:

@@ -40,6 +40,10 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     if not words or words[0] in ("-h", "--help"):
         shown = exit_code(lambda: print(_help()))
         return shown if words else MISTAKE
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        return exit_code(lambda: print(f"slimsearch {version('slimsearch')}"))
     if words[0] not in built_in_names(_PACKAGE):
         return say(f"unknown command '{words[0]}'; known: {', '.join(commands())}{did_you_mean(words[0], commands())}")
 
@@ -57,7 +61,10 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
 def _help() -> str:
     known = commands()
     lines = "\n".join(f"  {name:<11} {module.HELP}" for name, module in known.items())
-    return f"usage: slimsearch {{{','.join(known)}}} ...\n\n{lines}\n\nslimsearch COMMAND --help shows its options."
+    return (
+        f"usage: slimsearch COMMAND [OPTION...]\n\n{lines}\n\n"
+        "slimsearch COMMAND --help shows its options, slimsearch --version the version."
+    )
 
 
 if __name__ == "__main__":

@@ -25,13 +25,51 @@ _BUILT_INS = {
     "dataset": "slimsearch.evaluators.datasets",
     "log": "slimsearch.report.loggers",
 }
+GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "what to search": (
+        ("space", "strategy", "sampler"),
+        (
+            "architectures", "scheduler", "evaluator", "model", "elastic", "subnets", "supernet_epochs",
+            "supernet_sampling",
+        ),
+    ),
+    "data": (
+        ("dataset", "image_size", "target_column", "task"),
+        (
+            "group_by", "data_root", "download", "input_kind", "class_weights", "label_smoothing", "drop_duplicates",
+            "mean", "std",
+        ),
+    ),
+    "objectives and limits": (
+        ("objectives", "max_latency_ms", "max_size_kib", "min_accuracy", "target", "prefer"),
+        (
+            "objective", "weights", "targets", "max_ram_kib", "max_flash_kib", "max_params", "max_macs", "metrics",
+            "latency_batch", "latency_threads", "latency", "runtime",
+        ),
+    ),
+    "compression": (("compress", "max_drop", "co_search"), ("top_k", "int8_target")),
+    "how long": (("trials", "epochs", "timeout"), ("stop_at", "patience", "trial_timeout", "retries", "repeats")),
+    "training": (
+        (),
+        (
+            "fit", "score", "lightning", "search_hyperparameters", "precision", "training_threads", "batch_size",
+            "learning_rate", "warm_up", "weight_decay", "init", "epoch_images", "normalise", "augment",
+        ),
+    ),
+    "where it runs": (
+        ("workers", "device"),
+        ("ray_address", "cpus_per_trial", "gpus_per_trial", "storage", "study", "heartbeat"),
+    ),
+    "output": (("run_dir", "seed"), ("log",)),
+}  # fmt: skip
+"""Headings of the help: the options of ``--help``, and those that ``--help-all`` adds."""
 _PRESETS = Path(__file__).parents[1] / "options" / "presets"
 _NUMBERS: dict[Any, Any] = {int: whole_number, float: number}
 
 
 def run_parser(
     program: str, description: str, examples: Sequence[str], *, without: Collection[str] = ("model", "elastic"),
-    renamed: Mapping[str, tuple[str, str]] | None = None,
+    renamed: Mapping[str, tuple[str, str]] | None = None, needed: str = "",
 ) -> CommandParser:  # fmt: skip
     """A parser with the fields of `Configuration`; options that are not given are None.
 
@@ -39,38 +77,56 @@ def run_parser(
         program, description, examples: of the command.
         without: fields that the command has no option for.
         renamed: the option and the help of fields that the command calls otherwise.
+        needed: see `CommandParser`.
     """
-    parser = CommandParser(description, program, examples)
+    parser = CommandParser(description, program, examples, needed)
+    fields = {option.name: option for option in dataclasses.fields(Configuration)}
+    for heading, (daily, rare) in GROUPS.items():
+        for name in (*daily, *rare):
+            if name not in without:
+                _add(
+                    parser,
+                    fields[name],
+                    heading,
+                    rare=name in rare and name not in (renamed or {}),
+                    renamed=renamed or {},
+                )
     parser.add_argument(
-        "--config", action="append", type=str, metavar="FILE",
-        help="a YAML file with the options below, with _ for -, or a preset "
+        "--config", action="append", type=str, metavar="FILE", group="output",
+        help="a YAML file with these options, with _ for -, or a preset "
         f"({', '.join(presets())}); command-line options take precedence",
     )  # fmt: skip
     parser.add_argument(
-        "--print-config", action="store_true",
+        "--print-config", action="store_true", group="output", rare=True,
         help="print the options and their help as a YAML file for --config, and exit",
     )  # fmt: skip
     parser.add_argument(
-        "--resume", type=str, default=None, metavar="RUN_DIR", help="continue a run; needs no other option"
-    )
-    for option in dataclasses.fields(Configuration):
-        if option.name in without:
-            continue
-        kind = option_type(option)
-        name, text = (renamed or {}).get(option.name, (flag(option.name), option.metadata["help"]))
-        if option.name in _BUILT_INS:
-            text += f" (built in: {', '.join(built_ins(option.name))})"
-        if option.default is not None and option.default is not False and option.default != "":
-            text += f" (default: {option.default})"
-        if option.name in RESUMABLE:
-            text += " [also with --resume]"
-        settings: dict[str, Any] = {"dest": option.name, "default": None, "help": text.replace("%", "%%")}
-        if kind is bool:
-            parser.add_argument(name, action="store_true", **settings)
-        else:
-            metavar = name.removeprefix("--").replace("-", "_").upper()
-            parser.add_argument(name, type=_NUMBERS.get(kind, kind), metavar=metavar, **settings)
+        "--resume", type=str, default=None, metavar="RUN_DIR", group="output",
+        help="continue a run; needs no other option",
+    )  # fmt: skip
     return parser
+
+
+def _add(
+    parser: CommandParser, option: dataclasses.Field[Any], heading: str, *, rare: bool,
+    renamed: Mapping[str, tuple[str, str]],
+) -> None:  # fmt: skip
+    kind = option_type(option)
+    name, text = renamed.get(option.name, (flag(option.name), option.metadata["help"]))
+    if option.name in _BUILT_INS:
+        text += f" (built in: {', '.join(built_ins(option.name))})"
+    if option.default is not None and option.default is not False and option.default != "":
+        text += f" (default: {option.default})"
+    if option.name in RESUMABLE:
+        text += " [also with --resume]"
+    settings: dict[str, Any] = {
+        "dest": option.name, "default": None, "help": text.replace("%", "%%"), "group": heading, "rare": rare,
+    }  # fmt: skip
+    if kind is bool:
+        parser.add_argument(name, action="store_true", **settings)
+    else:
+        metavar = name.removeprefix("--").replace("-", "_").upper()
+        parser.add_argument(name, type=_NUMBERS.get(kind, kind), metavar=metavar, **settings)
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,9 @@ from slimsearch.record.shared.storage import (
     without_password,
 )
 from slimsearch.record.shared.study import SharedStudy, study_settings
-from slimsearch.record.trial import Result
 from slimsearch.report.display import Display, Silent
 from slimsearch.report.loggers import with_loggers
+from slimsearch.report.result import Result
 from slimsearch.report.tables import shown
 
 _NO_OBJECTS = PythonObjects()

@@ -30,9 +30,10 @@ from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.shared.driver import Driver
 from slimsearch.record.shared.storage import database_errors
 from slimsearch.record.shared.study import SharedStudy
-from slimsearch.record.trial import COMPLETE, SUBNET, Result
+from slimsearch.record.trial import COMPLETE, SUBNET
 from slimsearch.report.display import Display
 from slimsearch.report.report_files import write_reports
+from slimsearch.report.result import Result
 from slimsearch.report.run_summary import run_status
 from slimsearch.report.tables import shown
 from slimsearch.running_time import running_seconds

@@ -28,7 +28,7 @@ FORMAT = 1
 # Options that may change when a run is resumed.
 RESUMABLE = (
     "trials", "timeout", "repeats", "workers", "trial_timeout", "retries", "stop_at", "patience", "ray_address",
-    "cpus_per_trial", "gpus_per_trial", "storage", "log",
+    "cpus_per_trial", "gpus_per_trial", "storage", "log", "prefer",
 )  # fmt: skip
 
 # Removed options, and the values with which runs of older versions can be resumed.
@@ -227,6 +227,11 @@ class Configuration:
     max_macs: float | None = _option(None, "hard limit on multiply-accumulates for one image")
     min_accuracy: float | None = _option(
         None, "hard limit on validation accuracy, between 0 and 1; or on another leading metric"
+    )
+    prefer: str = _option(
+        "balanced",
+        "the model of the front that is recommended: balanced (the knee), or the best in one objective: accuracy, "
+        "small or fast",
     )
     metrics: str | None = _option(
         None,
@@ -442,6 +447,7 @@ class Configuration:
 
 _ALLOWED: dict[str, tuple[str, ...]] = {
     "objective": ("pareto", "weighted"),
+    "prefer": ("balanced", "accuracy", "small", "fast"),
     "runtime": ("onnxruntime", "openvino"),
     "latency": ("auto", "measured", "predicted"),
     "device": ("auto", "cpu", "cuda"),

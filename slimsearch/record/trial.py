@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,25 +113,6 @@ class Trial:
     def with_final_metrics(self) -> Trial:
         """The trial with its final metrics in place of those measured during the search."""
         return replace(self, metrics={**self.metrics, **self.final})
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of a run.
-
-    Attributes:
-        directory: of the run; paths of artifacts are relative to it.
-        trials: all trials, by number.
-        models: the content of ``top_models.json``, the front first.
-    """
-
-    directory: Path
-    trials: tuple[Trial, ...]
-    models: tuple[dict[str, Any], ...]
-
-    def top_models(self, count: int) -> list[dict[str, Any]]:
-        """The first `count` models: dicts with ``architecture``, ``recipe``, ``metrics`` and ``artifact``."""
-        return [dict(model) for model in self.models[:count]]
 
 
 def trial_seed(run_seed: int, number: int) -> int:

@@ -12,8 +12,9 @@ from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective, leading_metric, wilson
 from slimsearch.record.lineage import compression_lineage
-from slimsearch.record.trial import COMPLETE, COMPRESSION, FAILED, Result, Trial
+from slimsearch.record.trial import COMPLETE, COMPRESSION, FAILED, Trial
 from slimsearch.report.networks import stored_network
+from slimsearch.report.result import Result
 from slimsearch.report.tables import metric_cells, metric_columns, recipe_text
 
 if TYPE_CHECKING:

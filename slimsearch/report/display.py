@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
@@ -29,9 +29,10 @@ from slimsearch.record.trial import (
     SUBNET,
     SUPERSEDED,
     WITHDRAWN,
-    Result,
     Trial,
 )
+from slimsearch.report.recommendation import program
+from slimsearch.report.result import Result
 from slimsearch.report.run_summary import latency_predictions, savings
 from slimsearch.report.tables import (
     architecture_text,
@@ -205,10 +206,20 @@ class Console:
                 # A given network has no choices.
                 architecture = f"{model['architecture']}{comment}" if model["architecture"] else recipe or "as given"
                 self._print(plain(architecture))
+        for model in result.models:
+            if "recommended" in model:
+                self._recommend(result, model)
         folder = plain(shown(result.directory))
         self._print(f"\nmodels:    {folder}/top_models.json")
         self._print(f"report:    {folder}/report.html")
         self._print(f"dashboard: slimsearch dashboard {folder}")
+
+    def _recommend(self, result: Result, model: Mapping[str, Any]) -> None:
+        artifact = model["artifact"]
+        file = None if artifact is None else shown(result.directory / artifact)
+        self._print(f"\n[bold]Use {plain(file or 'trial ' + str(model['trial']))}[/]: {plain(model['recommended'])}")
+        for line in () if file is None else program(file):
+            self._print(f"    {plain(line)}")
 
     def _print(self, markup: str) -> None:
         """Print one line without wrapping, so that commands can be copied."""

@@ -200,9 +200,10 @@ def _finalists(
             {
                 "trial": trial.number,
                 "intervals": model["intervals"],
+                "recommended": model.get("recommended"),
                 "alike": model.get("cannot_be_told_from", {}),
                 "seeds": model.get("over_seeds"),
-                "path": [{**step, "what": recipe_text(step["stages"])} for step in model.get("path", ())],
+                "path": [{**step, "what": recipe_text(step["stages"])} for step in model.get("lineage", ())],
                 "layers": layers,
                 "layers_note": note,
                 "confusion": confusion_summary(trial),

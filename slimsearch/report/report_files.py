@@ -17,10 +17,12 @@ from slimsearch.record.lineage import steps_to
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
-from slimsearch.record.trial import COMPLETE, Result, Trial
+from slimsearch.record.trial import COMPLETE, Trial
 from slimsearch.report.display import Display, Silent
 from slimsearch.report.page_data import page_text
+from slimsearch.report.recommendation import recommend
 from slimsearch.report.reliability import Significance, intervals, seed_statistics
+from slimsearch.report.result import Result
 from slimsearch.report.stored_run import read_record
 from slimsearch.report.tables import report_rows
 
@@ -41,6 +43,10 @@ def write_reports(
 ) -> list[dict[str, Any]]:
     """Write all three files; returns the content of top_models.json."""
     models = top_models(directory, record.trials, ranking)
+    recommended = recommend(models, ranking, configuration.prefer)
+    for model in models:
+        if recommended is not None and model["trial"] == recommended[0]:
+            model["recommended"] = recommended[1]
     write_json(directory.path / "top_models.json", models, indent=2)
     write_text(directory.path / "pareto.csv", _pareto_csv(models, ranking.leading.metric))
     page = report_page(directory, record.trials, models, ranking, configuration, environment)
@@ -64,7 +70,7 @@ def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Rankin
             **({"training": dict(trial.candidate.training)} if trial.candidate.training else {}),
             "metrics": dict(sorted(trial.metrics.items())),
             "intervals": intervals(trial.metrics),
-            **({"path": path} if len(path := _path(trial, trials, ranking.leading.metric)) > 1 else {}),
+            **({"lineage": steps} if len(steps := _lineage(trial, trials, ranking.leading.metric)) > 1 else {}),
             "artifact": trial.artifacts.get("model"),
         }
         if trial.number in members:
@@ -75,7 +81,7 @@ def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Rankin
     return models
 
 
-def _path(trial: Trial, trials: Sequence[Trial], leading: str) -> list[dict[str, Any]]:
+def _lineage(trial: Trial, trials: Sequence[Trial], leading: str) -> list[dict[str, Any]]:
     """The steps from the trained network to a finalist, with the metrics of the file after each."""
     steps = []
     for stages, one, seconds in steps_to(trial, trials):
@@ -124,10 +130,11 @@ def report_page(
     )
 
 
-def rewrite_reports(path: Path, display: Display | None = None) -> Result:
+def rewrite_reports(path: Path, display: Display | None = None, *, prefer: str | None = None) -> Result:
     """Rewrite top_models.json, pareto.csv and report.html of a run, without its search space or data set.
 
-    Differences from the environment in which the run started are shown as warnings.
+    Differences from the environment in which the run started are shown as warnings. `prefer` is in place of the
+    ``--prefer`` of the run.
 
     Raises:
         SlimsearchError: there is no run in `path`, or it is damaged or in use.
@@ -135,6 +142,8 @@ def rewrite_reports(path: Path, display: Display | None = None) -> Result:
     display = display or Silent()
     with RunDirectory(path, create=False) as directory:
         configuration = Configuration.read(directory.config)
+        if prefer is not None:
+            configuration = configuration.replace(prefer=prefer)
         before = environment.read(directory.path)
         for line in environment.differences(before, {**before, **environment.machine()}):
             display.warn(f"the environment has changed: {line}")

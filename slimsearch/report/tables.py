@@ -168,12 +168,13 @@ def best_lines(models: Sequence[Mapping[str, Any]], ranking: Ranking) -> list[st
             "latency_ms": " (the intervals overlap)",
         }.get(objective.metric, "")
         name = CELLS.get(objective.metric, (objective.metric, ""))[0]
-        others = f"; no significant difference to {_numbers(ties)}{test}" if ties else ""
+        others = f"; no significant difference to {numbers_text(ties)}{test}" if ties else ""
         lines.append(f"best {name}: trial {best['trial']}{others}")
     return lines
 
 
-def _numbers(trials: Sequence[int]) -> str:
+def numbers_text(trials: Sequence[int]) -> str:
+    """``trial 3`` or ``trials 3, 5 and 7``"""
     text = [str(number) for number in trials]
     return f"trial {text[0]}" if len(text) == 1 else f"trials {', '.join(text[:-1])} and {text[-1]}"
 
@@ -215,7 +216,7 @@ def busy_machine_line(trials: Sequence[Trial]) -> str | None:
     if not numbers:
         return None
     verb = "latency is" if len(numbers) == 1 else "latencies are"
-    return f"The machine was busy: the measured {verb} unreliable for {_numbers(numbers)}."
+    return f"The machine was busy: the measured {verb} unreliable for {numbers_text(numbers)}."
 
 
 def report_rows(trials: Sequence[Trial], ranking: Ranking) -> list[Trial]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 import resource
@@ -15,8 +16,11 @@ import numpy as np
 import pytest
 
 import slimsearch
+from slimsearch.cli.commands import run as run_command
+from slimsearch.cli.run_options import GROUPS
 from slimsearch.evaluators import DeployedModel
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.options.configuration import Configuration
 from tests.conftest import DOZEN, ROOT, SPACES, TINY, Run, environment, recorded
 
 FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
@@ -163,6 +167,17 @@ def test_an_image_folder_of_ones_own(run: Run, tmp_path: Path, digits: Dataset) 
     assert done.returncode == 0, done.stderr
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert json.loads(environment["dataset"]["classes"])[3] == "digit 3"
+
+
+def test_every_option_of_a_run_has_one_heading_in_the_help() -> None:
+    names = [name for daily, rare in GROUPS.values() for name in (*daily, *rare)]
+    assert sorted(names) == sorted(option.name for option in dataclasses.fields(Configuration))
+    parser = run_command.parser("slimsearch run")
+    daily = re.findall(r"^  (--\S+)", parser.format_help(), re.M)
+    every = re.findall(r"^  (--\S+)", parser.format_help_all(), re.M)
+    assert {"--space", "--dataset", "--resume", "--help-all"} <= set(daily) < set(every)
+    assert len(daily) <= 26  # --help-all is one of them
+    assert {flag for action in parser._actions for flag in action.option_strings} == {"-h", "--help", *every}
 
 
 def test_help_is_there_in_under_half_a_second() -> None:

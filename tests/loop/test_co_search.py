@@ -199,7 +199,7 @@ def test_the_report_shows_each_step_of_a_finalist(recipes: Path, run: Run, tmp_p
     assert all(trial["state"] == "PRUNED" and not trial["curve"] for trial in steps.values())
     models = json.loads((tmp_path / "run" / "top_models.json").read_text())
     for model in models:
-        path = model["path"]
+        path = model["lineage"]
         assert [stage for step in path for stage in step["stages"]] == list(model["recipe"])
         assert path[0]["stages"] == {}
         assert path[-1]["trial"] == model["trial"]
@@ -210,7 +210,7 @@ def test_the_report_shows_each_step_of_a_finalist(recipes: Path, run: Run, tmp_p
     page = (tmp_path / "run" / "report.html").read_text()
     data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.S).group(1))
     assert {one["trial"]: [step["trial"] for step in one["path"]] for one in data["finalists"]} == {
-        model["trial"]: [step["trial"] for step in model["path"]] for model in models
+        model["trial"]: [step["trial"] for step in model["lineage"]] for model in models
     }
     before = recorded(tmp_path / "run")
     assert run("--resume", "run").returncode == 0

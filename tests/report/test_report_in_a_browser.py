@@ -196,7 +196,7 @@ def test_every_finalist_has_its_layers_stages_and_confusions(opened: Any, made: 
         assert sum(params) == model["metrics"]["params"]
         counts = [int(text) for text in card.locator("svg.matrix .count").all_text_contents()]
         assert sum(counts) == model["metrics"]["test_images"]
-        assert card.locator(".steps tbody tr").count() == len(model.get("path", []))
+        assert card.locator(".steps tbody tr").count() == len(model.get("lineage", []))
         assert "95%" in card.locator(".numbers").inner_text()
 
 

@@ -21,7 +21,7 @@ _EXAMPLES = (
 
 
 def parser(program: str) -> CommandParser:
-    found = run_parser(program, HELP, _EXAMPLES)
+    found = run_parser(program, HELP, _EXAMPLES, needed="--space SPACE")
     add_accept_changes(found)
     return found
 
@@ -29,7 +29,7 @@ def parser(program: str) -> CommandParser:
 def add_accept_changes(parser: CommandParser) -> None:
     """The option of the commands that `begin` a run."""
     parser.add_argument(
-        "--accept-changes", action="store_true",
+        "--accept-changes", action="store_true", group="output", rare=True,
         help="with --resume: go on although code was edited, or classes of an image folder renamed",
     )  # fmt: skip
 

@@ -13,8 +13,9 @@ from slimsearch.errors import describe_error
 from slimsearch.names import load_class
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
-from slimsearch.record.trial import Result, Trial
+from slimsearch.record.trial import Trial
 from slimsearch.report.display import Display
+from slimsearch.report.result import Result
 
 PACKAGE = "slimsearch.report.loggers"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
-from slimsearch.record.trial import COMPLETE, Result, Trial
+from slimsearch.record.trial import COMPLETE, Trial
 from slimsearch.report.display import Silent
+from slimsearch.report.result import Result
 from slimsearch.report.run_summary import run_status
 
 

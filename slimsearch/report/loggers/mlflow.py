@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from slimsearch.errors import SlimsearchError
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
-from slimsearch.record.trial import COMPLETE, Result, Trial
+from slimsearch.record.trial import COMPLETE, Trial
 from slimsearch.report.loggers._logger import Logger
+from slimsearch.report.result import Result
 from slimsearch.report.tables import recipe_text
 
 if TYPE_CHECKING:

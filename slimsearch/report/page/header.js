@@ -6,6 +6,10 @@
   const order = ["complete", "rejected", "ruled out", "running", "failed"];
   const states = [...order.filter(state => by.has(state)), ...[...by.keys()].filter(state => !order.includes(state))];
   byId("counts").append(...states.map(state => el("li", {}, el("b", {}, thousands(by.get(state))), ` ${state}`)));
+  const recommended = list(data.finalists).find(one => one.recommended);
+  if (recommended) byId("recommended").append(el("b", {}, "Recommended: "),
+    el("button", {type: "button", class: "link", click: () => select(recommended.trial, {scroll: true})}, `trial ${recommended.trial}`), `, ${recommended.recommended}`);
+  byId("busy").textContent = data.busy_machine || "";
   if (!states.length) byId("counts").append(el("li", {}, "No trial has started yet"));
 
   const fact = (name, text, ...small) => text === null || text === undefined || text === "" ? null
@@ -24,7 +28,6 @@
     fact("Seed", data.seed),
     fact("Objectives", objectives.map(one => `${one.direction === "maximize" ? "↑" : "↓"} ${one.metric}`)),
     data.latency_predictions ? fact("Latency predictor", data.latency_predictions) : null,
-    data.busy_machine ? fact("Latency", data.busy_machine) : null,
     data.savings ? fact("Saved", data.savings) : null,
     fact("Limits", list(data.limits).length ? list(data.limits) : "none"),
     fact("Processor", environment.processor, list(environment.processor_flags).join(" "),
