@@ -32,7 +32,8 @@ from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_json
 from slimsearch.loop.supernet_phase import rank_correlation
-from slimsearch.record.trial import COMPLETE, SEARCH, Result
+from slimsearch.record.trial import COMPLETE, SEARCH
+from slimsearch.report.result import Result
 
 WITHIN, SHARE = 0.002, 0.25
 """The goal: largest distance from the best accuracy, and share of the time."""

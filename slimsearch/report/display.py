@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
-from slimsearch.errors import escaped
-from slimsearch.evaluators import leading_metric
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import (
     COMPLETE,
@@ -31,11 +29,11 @@ from slimsearch.record.trial import (
     WITHDRAWN,
     Trial,
 )
+from slimsearch.report.live_view import Progress, live_view
 from slimsearch.report.recommendation import program
 from slimsearch.report.result import Result
 from slimsearch.report.run_summary import latency_predictions, savings
 from slimsearch.report.tables import (
-    architecture_text,
     best_lines,
     busy_machine_line,
     candidate_text,
@@ -147,6 +145,8 @@ class Console:
         self._done_before = 0
         self._trials: dict[int, Trial] = {}
         self._ranking: Ranking | None = None
+        self._opened = time.monotonic()
+        self._front_of: tuple[int, list[Trial]] = (0, [])
 
     @contextlib.contextmanager
     def open(self, path: Path) -> Iterator[None]:
@@ -255,68 +255,34 @@ class Console:
         if trial.kind == COMPRESSION and trial.state == COMPLETE:
             outcome += f"  [green]kept[/]: {plain(trial.reason or '')}"
         candidate = plain(candidate_text(trial))
-        return f"\\[{done}/{total}] trial {trial.number}: {candidate}  {outcome}  [dim]{self._time_left()}[/]"
+        return f"\\[{done}/{total}] trial {trial.number}: {candidate}  {outcome}"
 
-    def _time_left(self) -> str:
+    def _seconds_left(self) -> float | None:
+        """Estimated seconds to the end of the phase."""
         fresh = len(self._done) - self._done_before
         rest = self._length - len(self._done)
         if fresh <= 0 or rest <= 0:
-            return ""
-        seconds = (time.monotonic() - self._began) / fresh * rest
-        return f"about {_duration(seconds)} left"
+            return None
+        return (time.monotonic() - self._began) / fresh * rest
 
     def _render(self) -> Any:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
-        done, mine = self._done, self._mine()
-        running = [t for t in mine if t.state == RUNNING]
-        failed = sum(t.state == FAILED for t in mine)
-        ruled_out = sum(t.state == RULED_OUT for t in mine)
-        head = Table.grid(padding=(0, 1))
-        head.add_row(
-            self._phase,
-            ProgressBar(total=max(self._length, 1), completed=len(done), width=30),
-            f"{len(done)}/{self._length}",
-            f"running {len(running)}",
-            f"failed {failed}",
-            f"ruled out {ruled_out}" if ruled_out else "",
-            self._best(),
-            self._time_left(),
-        )
-        lines = [
-            Text(
-                escaped(
-                    f"  trial {t.number}: {architecture_text(t.candidate.architecture)} "
-                    + " ".join(filter(None, (recipe_text(t.candidate.recipe), _progress(t))))
-                )
-            )
-            for t in running
-        ]
-        return Group(head, *lines)
-
-    def _best(self) -> str:
         if self._ranking is None:
             return ""
-        feasible = self._ranking.feasible(list(self._trials.values()))
-        first = self._ranking.objectives[0]
-        if not feasible:
-            return ""
-        best = min(feasible, key=lambda t: first.loss(t.metrics)).metrics
-        return f"best {metrics_text({first.metric: best[first.metric]})}"
+        mine = self._mine()
+        states = {"running": RUNNING, "failed": FAILED, "ruled out": RULED_OUT}
+        counts = {name: sum(t.state == state for t in mine) for name, state in states.items()}
+        elapsed = time.monotonic() - self._opened
+        progress = Progress(self._phase, len(self._done), self._length, counts, elapsed, self._seconds_left())
+        running = [t for t in mine if t.state == RUNNING]
+        return live_view(progress, running, self._front(), self._ranking)
 
-
-def _progress(trial: Trial) -> str:
-    if not trial.curve:
-        return "starting"
-    last = trial.curve[-1]
-    leading = leading_metric(last)
-    return f"epoch {last['epoch']:.0f}" + (f": {metrics_text({leading: last[leading]})}" if leading is not None else "")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    def _front(self) -> list[Trial]:
+        """The front of the finished trials, the best in the first objective first."""
+        if self._ranking is None:
+            return []
+        finished = len([t for t in self._trials.values() if not t.unfinished])
+        if finished != self._front_of[0]:
+            first = self._ranking.objectives[0]
+            front = self._ranking.front(list(self._trials.values()))
+            self._front_of = finished, sorted(front, key=lambda t: (first.loss(t.metrics), t.number))
+        return self._front_of[1]
