@@ -193,6 +193,14 @@ def test_a_table(folder: Path, run: Run) -> None:
     assert set(json.loads(done.stdout.splitlines()[0])["classes"]) <= {"Barolo", "Grignolino", "Barbera"}
 
 
+def test_a_data_set_of_hugging_face(folder: Path) -> None:
+    pytest.importorskip("datasets")
+    output(FILES["my_digits.py"], folder)
+    data = load_dataset(folder / "digits-on-disk", image_size=28)
+    assert data.test is not None
+    assert (data.input_shape, len(data.classes), len(data.test)) == ((1, 28, 28), 10, 360)
+
+
 def test_a_task_of_ones_own(folder: Path) -> None:
     text = """
 import numpy as np, slimsearch

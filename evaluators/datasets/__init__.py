@@ -17,6 +17,7 @@ from slimsearch.evaluators.datasets._columns import Column, columns_from
 from slimsearch.evaluators.datasets._conversion import inputs_like
 from slimsearch.evaluators.datasets._dataset import WHITE, Dataset, Raw, Source, Split
 from slimsearch.evaluators.datasets._frames import TABLES, Frames, large_table, read_frame
+from slimsearch.evaluators.datasets._hugging_face import is_hugging_face, open_hugging_face
 from slimsearch.evaluators.datasets._image_files import read_header, read_image
 from slimsearch.evaluators.datasets._image_folder import image_files, read_folder, skipped_files
 from slimsearch.evaluators.datasets._large_table import read_large_table
@@ -48,7 +49,8 @@ def load_dataset(
 
     Args:
         data: a name, the path of an image folder, of an .npz file or of a folder of .npy files (see
-            `read_array_file`), of a table (.csv, .tsv, .parquet), ``path/to/file.py:function`` for a function without
+            `read_array_file`), of a table (.csv, .tsv, .parquet), ``hf:NAME`` of a data set in the cache of Hugging
+            Face or the folder of one (see `open_hugging_face`), ``path/to/file.py:function`` for a function without
             arguments that returns one of the following, or a value from Python: a pandas data frame,
             ``(inputs, targets)``, ``(inputs, targets, test_inputs, test_targets)``, a PyTorch data set of
             (input, target) pairs, or a dict of splits; see `from_arrays`.
@@ -60,8 +62,9 @@ def load_dataset(
         task: what is learned: a name, see `load_task`, or a task.
         input_kind: of arrays: "image", "signal", "table", or "auto", by shape and values.
         groups: (N,) of the training examples: those of one group, such as a patient or a device, are in one split.
-        target_column: of a table: the column that is predicted, or several with commas.
-        group_by: of a table: the column whose rows of one value are in one split.
+        target_column: of a table or a data set of Hugging Face: the column that is predicted, or several of a table
+            with commas.
+        group_by: of a table or a data set of Hugging Face: the column whose rows of one value are in one split.
 
     Raises:
         SlimsearchError: the data set or task is unknown, cannot be read, or does not fit into memory.
@@ -69,16 +72,29 @@ def load_dataset(
     size, learned = sides(image_size), load_task(task)
     if input_kind not in INPUT_KINDS:
         raise SlimsearchError(f"input_kind '{input_kind}' is none of {', '.join(INPUT_KINDS)}")
-    name, file, code = "arrays", None, dict[str, str]()
-    if isinstance(data, str) and ":" in data and _file(data) is None:
+    name, file, code, notes = "arrays", None, dict[str, str](), tuple[str, ...]()
+    table = None
+    if is_hugging_face(data):
+        opened = open_hugging_face(data, target_column, group_by)
+        name, code, notes, table = opened.name, opened.files, opened.notes, opened.table
+        for note in notes:
+            _log.warning("data set '%s': %s", escaped(name), note)
+        if table is None:
+            data, target_column, group_by = opened.splits, None, None
+            groups = opened.groups if groups is None else groups
+        else:
+            target_column = opened.target
+    elif isinstance(data, str) and ":" in data and _file(data) is None:
         location, _, function = data.rpartition(":")
         name, code = f"{Path(location).name}:{function}", fingerprints([location])
         data = _returned(data)
     elif isinstance(data, str | Path):
         name, file = str(data), _file(data)
-    if is_frame(data) or (file is not None and file.suffix.lower() in TABLES):
-        name = "table" if file is None else file.name
-        table = data if file is None else large_table(file) or read_frame(file)
+    if file is not None and file.suffix.lower() in TABLES:
+        name, table = file.name, large_table(file) or read_frame(file)
+    elif is_frame(data):
+        name, table = "table", data
+    if table is not None:
         raw = _table(table, name, learned, target_column, group_by)
     elif target_column is not None or group_by is not None:
         option = "--target-column" if target_column is not None else "--group-by"
@@ -92,6 +108,7 @@ def load_dataset(
             (data, of_file), name = read_array_file(file), file.name
             groups = of_file if groups is None else groups
         raw = from_arrays(data, name, learned, size, input_kind, code)
+    raw = replace(raw, notes=(*notes, *raw.notes))
     return split(_grouped(raw, groups), name, learned, size, drop_duplicates=drop_duplicates)
 
 

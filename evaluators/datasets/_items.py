@@ -36,8 +36,8 @@ _LOOKED_AT = 64  # items by which a data set is known
 _BATCH_OF_ITEMS = 16  # that a process reads at a time
 _LISTED = 6
 # Keys of items, as those of Hugging Face's data sets.
-_IMAGES = frozenset(("image", "img", "images", "imgs", "pixel_values", "pixels", "picture", "photo", "x", "input"))
-_LABELS = frozenset(("label", "labels", "target", "targets", "class", "y", "output"))
+IMAGES = frozenset(("image", "img", "images", "imgs", "pixel_values", "pixels", "picture", "photo", "x", "input"))
+LABELS = frozenset(("label", "labels", "target", "targets", "class", "y", "output"))
 _PAIR = "needed: an (input, target) pair, or a dict with an input and a target"
 FORMS = "a data set is a name, a folder, a file, (inputs, targets), or a PyTorch data set of (input, target) pairs"
 
@@ -69,7 +69,7 @@ def _pair(item: Any, index: int) -> tuple[Any, Any, list[str]]:
         return item[0], item[1], [f"part {number}" for number in range(3, len(item) + 1)]
     if isinstance(item, Mapping):
         image, label = (
-            [key for key in item if isinstance(key, str) and key.lower() in known] for known in (_IMAGES, _LABELS)
+            [key for key in item if isinstance(key, str) and key.lower() in known] for known in (IMAGES, LABELS)
         )
         if len(image) == len(label) == 1:
             others = [str(key) for key in item if key not in (*image, *label)]

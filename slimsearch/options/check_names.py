@@ -11,6 +11,7 @@ from slimsearch.options.configuration import (
     DATA_FILES,
     EXPORTED,
     FROM_PYTHON,
+    HUGGING_FACE,
     TORCHVISION,
     Configuration,
     ModelKind,
@@ -84,7 +85,7 @@ def _check_model(name: str, weights: str | None, *, trained: bool) -> None:
 
 def _check_data(name: str) -> None:
     known = built_in_names(_DATASETS)
-    if name in known or name == FROM_PYTHON:
+    if name in known or name == FROM_PYTHON or name.startswith(HUGGING_FACE):
         return
     try:
         path = Path(name).expanduser()
@@ -97,5 +98,5 @@ def _check_data(name: str) -> None:
         similar, listed = did_you_mean(name, known), ", ".join(known)
         raise SlimsearchError(
             f"unknown data set '{name}'; known: {listed}, or the path of an image folder or of a file "
-            f"({', '.join(DATA_FILES)}){similar}"
+            f"({', '.join(DATA_FILES)}), or {HUGGING_FACE}NAME{similar}"
         )

