@@ -201,6 +201,36 @@ def test_a_data_set_of_hugging_face(folder: Path) -> None:
     assert (data.input_shape, len(data.classes), len(data.test)) == ((1, 28, 28), 10, 360)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "least"), [("my_pairs", 0.4), ("my_masks", 0.4), ("my_gunpoint", 0.6)])
+def test_other_data_and_tasks(name: str, least: float, folder: Path) -> None:
+    if name == "my_gunpoint":
+        pytest.importorskip("aeon")
+    text = re.sub(r"trials=\d+", "trials=2", FILES[f"{name}.py"]).replace("epochs=20", "epochs=12")
+    (folder / f"{name}.py").write_text(text.replace("run_dir=", "top_k=1, compress='prune,quantize', run_dir="))
+    printed = output(f"import runpy; runpy.run_path('{name}.py', run_name='__main__')", folder)
+    assert least < float(printed.split()[-1]) <= 1
+
+
+@pytest.mark.slow
+def test_tiles_of_four_channels(folder: Path, run: Run) -> None:
+    output(FILES["my_tiles.py"], folder)
+    words = ("--space", "mobilenet_small", "--dataset", "tiles.npz", "--compress", "quantize")
+    done = run(*words, *SMALL, "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    model = json.loads((folder / "run" / "top_models.json").read_text())[0]
+    done = run(folder / "run" / model["artifact"], "tiles.npz", command="predict")
+    assert len(done.stdout.splitlines()) == 300, done.stderr
+
+
+@pytest.mark.slow
+def test_images_decoded_as_they_are_read(folder: Path, run: Run) -> None:
+    words = ("--space", "mobilenet_small", "--dataset", "my_photos.py:splits", "--image-size", "32")
+    done = run(*words, *SMALL, "--compress", "quantize", "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    assert run("--resume", "run").returncode == 0
+
+
 def test_a_task_of_ones_own(folder: Path) -> None:
     text = """
 import numpy as np, slimsearch

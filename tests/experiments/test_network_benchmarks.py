@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import slimsearch
-from experiments.benchmarks import _output, latency_repeatability, supernet
+from experiments.benchmarks import _output, augmentation, gpu, latency_repeatability, supernet
 from tests.conftest import ROOT
 
 
@@ -35,6 +36,53 @@ def test_mistakes_are_one_clear_line(
     assert found.startswith("error: ")
     assert said in found
     assert len(found.splitlines()) == 1
+
+
+def test_without_a_gpu_it_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main(["--dataset", "digits"]) == 2
+    assert capsys.readouterr().err == "error: --device cuda: PyTorch finds no CUDA device; use cpu or auto\n"
+
+
+@pytest.mark.slow
+def test_what_is_measured_on_a_gpu_tried_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("page.md").write_text("<!-- table: gpu -->\n<!-- end -->\n")
+    words = ["--device", "cpu", "--dataset", "digits", "--space", "tiny_cnn", "--workers", "1", "2", "--seconds", "5"]
+    assert gpu.main([*words, "--epochs", "1", "--trials", "2", "--json", "gpu.json", "--page", "page.md"]) == 0
+    found = json.loads(Path("gpu.json").read_text())
+    assert [row["workers"] for row in found["workers"]] == [1, 2]
+    assert all(row["trainings"] >= 1 and row["a_minute"] > 0 and row["failed"] == [] for row in found["workers"])
+    first, *_, again = found["trainings"]
+    assert again["same_weights_again"] is True
+    assert first["accuracy"] == found["trainings"][1]["accuracy"]
+    assert set(found["search"]["files"]) >= {"as trained"}
+    assert Path("page.md").read_text().count("\n| ") >= 6
+    assert "trainings a minute" in capsys.readouterr().out
+
+
+def test_augmentations_are_compared_on_the_same_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--data", "digits", "--seeds", "1", "--epochs", "1", "--images", "130", "--json", "rows.json"]
+    assert augmentation.main(words) == 0
+    rows = json.loads(Path("rows.json").read_text())
+    assert [row["augmentation"] for row in rows] == list(augmentation.CASES["digits"].augmentations)
+    began: list[str] = []
+    monkeypatch.setattr(augmentation, "trained", lambda *arguments: began.append("again"))
+    assert augmentation.main(words) == 0
+    assert began == []
+    none, shift = rows[:2]
+    difference = 100 * (shift["accuracy"] - none["accuracy"])
+    assert f"| digits | shift | {100 * shift['accuracy']:.2f} | {difference:+.2f} |" in capsys.readouterr().out
+    assert augmentation.main(["--data", "cifar10"]) == 2
+    assert "--cifar10 is missing" in capsys.readouterr().err
 
 
 @pytest.mark.slow
