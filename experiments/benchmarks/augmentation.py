@@ -63,10 +63,11 @@ CASES = {
             "shift-flip", "none", "shift-flip+cutout", "shift-flip+mixup", "shift-flip+cutmix",
             "shift-flip+randaugment",
         ),
-        10,
+        15,
+        3000,
     ),
     "mnist": Case(
-        "mnist_cnn", ("shift", "none", "shift+cutout", "shift+mixup", "shift+cutmix", "shift+randaugment"), 10, 2000
+        "mnist_cnn", ("shift", "none", "shift+cutout", "shift+mixup", "shift+cutmix", "shift+randaugment"), 15, 1000
     ),
     "osuleaf": Case("signal_cnn", _OF_SIGNALS, 60, batch_size=16),
     "acsf1": Case("signal_cnn", _OF_SIGNALS, 40, batch_size=16),

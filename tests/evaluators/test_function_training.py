@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 from collections.abc import Callable
 from typing import Any
@@ -198,12 +199,12 @@ def test_inputs_without_targets_are_numbers(inputs: Any) -> None:
         unlabelled(inputs)
 
 
-def in_lightning(model: nn.Module) -> tuple[Any, Any, Any]:
+def in_lightning(model: nn.Module, package: str = "pytorch_lightning") -> tuple[Any, Any, Any]:
     """A LightningModule that learns signs, and its loaders."""
-    import pytorch_lightning
+    pytorch_lightning = importlib.import_module(package)
     from torch.utils.data import DataLoader, TensorDataset
 
-    class Signs(pytorch_lightning.LightningModule):
+    class Signs(pytorch_lightning.LightningModule):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.model = model
@@ -237,8 +238,14 @@ def with_a_data_module(model: nn.Module) -> tuple[Any, Any]:
     return module, Inputs()
 
 
-@pytest.mark.parametrize("make", [in_lightning, with_a_data_module])
+def in_the_other_package(model: nn.Module) -> tuple[Any, Any, Any]:
+    return in_lightning(model, "lightning.pytorch")
+
+
+@pytest.mark.parametrize("make", [in_lightning, with_a_data_module, in_the_other_package])
 def test_lightning_trains_a_network_and_scores_its_file(make: Callable[..., Any], network: Network) -> None:
+    if make is in_the_other_package:
+        pytest.importorskip("lightning")
     told: list[dict[str, float]] = []
     trained = training(LightningFit(make), on_epoch=lambda e, m: told.append(dict(m)) or True).fit(network, epochs=6)
     assert len(told) == 6

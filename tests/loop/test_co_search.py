@@ -170,6 +170,7 @@ def test_training_hyper_parameters_by_themselves(run: Run, tmp_path: Path) -> No
         ("training:\n  rate: [0.1, 2]\n", (), "training has no 'rate' to search; it has learning_rate"),
         ("training:\n  learning_rate: [0.1, -2]\n", (), "learning_rate -2 is not above 0"),
         ("training:\n  augmentation: [none, blur]\n", (), "augmentation 'blur' is none of auto, none"),
+        ("training:\n  augmentation: [none, cutout+mask]\n", (), "augmentation 'mask' is for signals"),
         ("prune:\n  sparsity: 0.5\n", (), "leaves nothing to choose"),
         ("distill:\n  teacher: [parent, best]\n", (), "'distill' cannot learn from the best network"),
         (RECIPES, ("--scheduler", "asha"), "--scheduler asha searches architectures alone; without it, --co-search"),

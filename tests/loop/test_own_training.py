@@ -82,6 +82,30 @@ def test_search_compression_and_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("where", ["ray", "database"])
+def test_on_ray_and_with_a_study_in_a_database(where: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {**SMALL, "compress": "prune:sparsity=0.3,quantize"}
+    if where == "ray":
+        options["strategy"] = "ray"
+    else:
+        options |= {"storage": f"sqlite:///{tmp_path}/study.db", "study": "own"}
+    functions: dict[str, Any] = {"fit": fit, "score": score}
+    found = slimsearch.search(define, IMAGES[:256], **functions, run_dir=tmp_path / "run", **options)
+    assert any("prune" in model["recipe"] for model in found.top_models(10))
+    assert min(model["metrics"]["val_hits"] for model in found.top_models(10)) > 0.8
+    again = slimsearch.resume(
+        tmp_path / "run", space=define, dataset=IMAGES[:256], **functions, trials=3, show=False
+    )  # fmt: skip
+    assert again.trials[0].metrics == found.trials[0].metrics
+    if where == "database":
+        second = slimsearch.search(
+            define, IMAGES[:256], **functions, run_dir=tmp_path / "second", **{**options, "trials": 3}
+        )  # fmt: skip
+        assert second.trials[0].metrics == found.trials[0].metrics
+        assert all((tmp_path / "second" / model["artifact"]).is_file() for model in second.top_models(3))
+
+
+@pytest.mark.slow
 def test_scores_of_examples_with_co_search(tmp_path: Path) -> None:
     found = slimsearch.search(
         define, IMAGES[:256], fit=fit, score=right, run_dir=tmp_path / "run", **{**SMALL, "co_search": "default"}
