@@ -14,6 +14,7 @@ else:
     from slimsearch.compression._recipe import PlainRecipe, Recipe, RecipeStage, StageGroup
     from slimsearch.compression._replaced import SIGN_INPUT
     from slimsearch.compression._stage import AfterStep, LossTerm, Part, Stage, Training, TrainingStage, train_together
+    from slimsearch.compression.elastic import analysis_file
     from slimsearch.compression.elastic.elastic_network import ElasticNetwork
     from slimsearch.compression.export.agreement import EXACT, exact_error, parity_error
     from slimsearch.compression.export.c_source.compiled import CompiledNetwork, c_compiler
@@ -26,7 +27,7 @@ else:
     __all__ = [
         "EXACT", "SIGN_INPUT", "AfterStep", "CompiledNetwork", "ElasticNetwork", "LearnedRange", "LossTerm",
         "Network", "Part", "PlainRecipe", "Quantization", "Recipe", "RecipeStage", "Stage", "StageGroup",
-        "Training", "TrainingStage", "c_compiler", "exact_error", "export_onnx", "layout_for", "memory_kib",
-        "onnxruntime_session", "pack", "parity_error", "read_onnx", "session_options", "set_layout",
+        "Training", "TrainingStage", "analysis_file", "c_compiler", "exact_error", "export_onnx", "layout_for",
+        "memory_kib", "onnxruntime_session", "pack", "parity_error", "read_onnx", "session_options", "set_layout",
         "train_together", "unpack", "write_c",
     ]  # fmt: skip

@@ -114,7 +114,7 @@ class NetworkEvaluator:
         initial: initial weights, copied as far as their shapes match; safetensors.
         memory: whether ``ram_kib`` and ``flash_kib`` are computed.
         given: the networks of `space` are trained already; here, those with an architecture of their own are trained
-            further; None: they are not trained.
+            further, classifiers towards the outputs of the given one; None: they are not trained.
         task: what is learned, fitted to the data set.
         fit: a function of the user's that trains networks; None: Slimsearch does.
     """
@@ -223,6 +223,12 @@ class NetworkEvaluator:
         """The trained `network` of a task without a start."""
         if self.given is not None and not task.candidate.architecture:
             return network
+        if self.given is not None and self.fit is None and pipeline.network_training().gives_logits:
+            distillation = compression.Recipe.parse("distill")
+            teachers = {"parent": Network(self.space.build({}, task.seed).eval())}
+            return self._cached(
+                cache, task, {}, lambda: pipeline.compress(network, distillation, teachers=teachers, initial=None)
+            )
         return self._cached(cache, task, {}, lambda: self.learn(network, task, pipeline.network_training()))
 
     def _cached(

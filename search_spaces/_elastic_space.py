@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from slimsearch.errors import SlimsearchError
 from slimsearch.search_spaces._fixed_model import FixedModel
 from slimsearch.search_spaces._space import Candidate, Choice, Point
@@ -95,6 +97,19 @@ class ElasticSpace(FixedModel):
             share: tuple(size for size, block in zip(sizes, blocks, strict=True) if block not in skipped)
             for share, sizes in widths.items()
         }
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
+        """A random point: each choice leaves the network whole with a probability that is random itself.
+
+        Points that are uniform over all combinations would nearly all be very small networks.
+        """
+        whole = rng.random()
+        return self.canonical(
+            {
+                label: choice.values[0 if rng.random() < whole else int(rng.integers(1, len(choice.values)))]
+                for label, choice in self._by_label.items()
+            }
+        )
 
     def candidate(self, point: Point) -> Candidate:
         chosen = self.canonical(point)

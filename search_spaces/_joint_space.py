@@ -78,8 +78,8 @@ class JointSpace(Space):
     def lineage(self, point: Point) -> list[Ancestor]:
         if self.steps is None:
             return []
-        passed = self._networks(self.candidate(point), self.steps)
-        return [Ancestor(one.key, trainings, self._point(one)) for one, trainings in passed if trainings > 0]
+        passed = self._trained(self.candidate(point), self.steps)
+        return [Ancestor(one.key, trainings, self._point(one)) for one, trainings in passed]
 
     def reference(self) -> Point | None:
         """The reference of the architectures, uncompressed."""
@@ -114,11 +114,10 @@ class JointSpace(Space):
             return
         candidate = self.candidate(point)
         architecture = self.architectures.point(candidate)
-        for network, trainings in self._networks(candidate, self.steps):
-            if trainings > 0:
-                recipes = self._recipes_by_network.get(_network_key(network), ())
-                for recipe in recipes[:: -(-len(recipes) // _DERIVED) or 1]:
-                    yield {**architecture, **recipe}
+        for network, _ in self._trained(candidate, self.steps):
+            recipes = self._recipes_by_network.get(_network_key(network), ())
+            for recipe in recipes[:: -(-len(recipes) // _DERIVED) or 1]:
+                yield {**architecture, **recipe}
 
     def untrained_stages(self, point: Point) -> PlainRecipe:
         """The stages of the recipe after the last one with training, such as its number format."""
@@ -134,10 +133,8 @@ class JointSpace(Space):
         if self.steps is None or self.recipes.size > _LISTED_RECIPES:
             return found
         for recipe in self.recipes.grid():
-            trained = [
-                n for n, trainings in self._networks(self.recipes.candidate(recipe), self.steps) if trainings > 0
-            ]
-            found.setdefault(_network_key(trained[-1]), []).append(recipe)
+            *_, (trained, _) = self._trained(self.recipes.candidate(recipe), self.steps)
+            found.setdefault(_network_key(trained), []).append(recipe)
         return found
 
     def _point(self, candidate: Candidate) -> dict[str, Any] | None:
@@ -147,14 +144,27 @@ class JointSpace(Space):
         except SlimsearchError:
             return None
 
-    @staticmethod
-    def _networks(candidate: Candidate, steps: Steps) -> Iterator[tuple[Candidate, float]]:
-        """The networks from the trained one to `candidate`, each with the cost from the previous one in trainings."""
+    def _trained(self, candidate: Candidate, steps: Steps) -> Iterator[tuple[Candidate, float]]:
+        """Those of `_networks` that are trained: the first one, and each with a cost."""
+        first, *others = self._networks(candidate, steps)
+        return iter([first, *(one for one in others if one[1] > 0)])
+
+    def _networks(self, candidate: Candidate, steps: Steps) -> Iterator[tuple[Candidate, float]]:
+        """The networks from the trained one to `candidate`, each with the cost from the previous one in trainings.
+
+        A network that the run was given costs nothing.
+        """
         done: dict[str, Mapping[str, Any]] = {}
-        yield replace(candidate, recipe={}), 1.0
+        given = self._given is not None and self.architectures.point(candidate) == self._given
+        yield replace(candidate, recipe={}), 0.0 if given else 1.0
         for group, trainings in steps(candidate.recipe):
             done = {**done, **group}
             yield replace(candidate, recipe=done), trainings
+
+    @cached_property
+    def _given(self) -> Point | None:
+        """The architecture of a network that is trained already; None: all are trained."""
+        return self.architectures.reference()
 
     # Moves are delegated to the two spaces: one may be a `Subset` of what its choices span.
 

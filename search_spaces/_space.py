@@ -114,7 +114,8 @@ class Ancestor:
 
     Attributes:
         name: equal for equal networks.
-        trainings: cost from the previous network of the lineage, in trainings from initial weights; above 0.
+        trainings: cost from the previous network of the lineage, in trainings from initial weights; 0 for the
+            first one if it is trained already.
         point: of the network itself; None if the space has no such point.
     """
 

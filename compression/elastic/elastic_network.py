@@ -28,7 +28,7 @@ _MOST_WIDTHS = 8  # choices of widths; neighboring groups share one
 _MOST_DEPTHS = 4  # values of a choice of blocks
 _ROUND_TO = 8  # as of pruning
 _IMAGES = 64  # for the importance of blocks
-_COMPARED = 16  # on which networks are compared
+COMPARED = 16  # images on which networks are compared
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class ElasticNetwork:
             if not depths:
                 raise
             _log.warning("%s", error)
-            return cls((), depths, (str(error),), images[:_COMPARED])
+            return cls((), depths, (str(error),), images[:COMPARED])
         cuts = {
             share: {cut.layer: cut for cut in channels.choose(GroupL1(), scores, [1 - share], together=False)}
             for share in _SHARES
@@ -125,7 +125,7 @@ class ElasticNetwork:
         found = _widths(channels.cuttable, cuts, [block.name for block in blocks])
         if not found and not depths:
             raise SlimsearchError("this network cannot get smaller: no layer has channels enough")
-        return cls(found, depths, channels.kept_whole, images[:_COMPARED])
+        return cls(found, depths, channels.kept_whole, images[:COMPARED])
 
     def apply(self, network: Network, architecture: Mapping[str, Any]) -> Network:
         """`network` with the chosen widths and depths; labels that are missing stay whole.

@@ -20,6 +20,7 @@ from slimsearch.evaluators.training.checkpoint import Checkpoint
 from slimsearch.evaluators.training.cpu_speedups import keep_channels_last, reuse_freed_memory, speed_up_dropout
 from slimsearch.evaluators.training.folded_norm import fold, insert
 from slimsearch.evaluators.training.hardware import autocast, computing_on, network_precision, threads
+from slimsearch.evaluators.training.norm_statistics import follow_training
 from slimsearch.evaluators.training.probe import TrainingProbe, first_output
 
 if TYPE_CHECKING:
@@ -241,14 +242,15 @@ class NetworkTraining:
         attached = [term.attach(module) for term in losses]
         for callback in after_step:
             callback.attach(module)
-        undo_speedups = []
+        undo_changes = []
         if settings.device == "cpu":
-            undo_speedups.append(speed_up_dropout(module))
+            undo_changes.append(speed_up_dropout(module))
             if layout == torch.channels_last:
-                undo_speedups.append(keep_channels_last(module))
+                undo_changes.append(keep_channels_last(module))
         order = np.random.default_rng(self._seed)
         count = min(len(train), settings.epoch_images or len(train))
         steps = max(1, count // settings.batch_size)  # the last, smaller batch of an epoch is left out
+        undo_changes.append(follow_training(module, epochs * steps))
         batch_size = min(settings.batch_size, count)
         parameters = [*module.parameters(), *(parameter for own in attached for parameter in own)]
         optimizer = torch.optim.AdamW(parameter_groups(parameters, settings.weight_decay), fused=True)
@@ -299,7 +301,7 @@ class NetworkTraining:
         for term in losses:
             term.detach()
         checkpoint.remove()
-        for undo in undo_speedups:
+        for undo in undo_changes:
             undo()
         fold(module, inserted)
         module = module.cpu().eval()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimsearch.compression import ElasticNetwork, Network
+from slimsearch.compression import ElasticNetwork, Network, analysis_file
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import NetworkPipeline
 from slimsearch.evaluators.datasets import Dataset
@@ -41,14 +42,16 @@ class GivenNetwork:
 
 
 def prepare_given_network(
-    configuration: Configuration, module: nn.Module | None, load: Callable[[Configuration], Dataset]
-) -> GivenNetwork:
+    configuration: Configuration, module: nn.Module | None, load: Callable[[Configuration], Dataset],
+    analysis: Path | None = None,
+) -> GivenNetwork:  # fmt: skip
     """The network of ``configuration.model``, with its data set.
 
     Args:
         configuration: the options.
         module: passed from Python.
         load: reads the data set.
+        analysis: file of an earlier analysis of the network, which may be missing.
 
     Raises:
         SlimsearchError: the network, its weights or its normalization are unknown, or it does not fit the data set.
@@ -98,7 +101,8 @@ def prepare_given_network(
         configuration = configuration.replace(mean=_text(data.mean), std=_text(data.std))
     if not configuration.elastic:
         return GivenNetwork(space, data, configuration, tuple(notes))
-    elastic = ElasticNetwork.of(Network(space.build({})), NetworkPipeline(data).network_training().calibration)
+    images = NetworkPipeline(data).network_training().calibration
+    elastic = analysis_file.read_or_analyze(analysis, Network(space.build({})), images)
     return GivenNetwork(ElasticSpace(space, elastic.depths, elastic.widths), data, configuration, tuple(notes), elastic)
 
 

@@ -65,6 +65,7 @@ OWN_TRAINING = ("fit", "score", "lightning")
 MEMORY = ("ram_kib", "flash_kib")
 """Costs of the C file, which are computed if an objective or a limit needs them."""
 _COMMON_NETWORKS = "kept"  # folder of a run directory
+_ANALYSIS = "elastic.json"  # file of a run directory: what can be left out of a given network
 
 
 @dataclass(frozen=True)
@@ -203,16 +204,23 @@ def _name_of_space(space: Any) -> str:
 
 
 def prepare(
-    configuration: Configuration, objects: PythonObjects, chosen: Sequence[Mapping[str, Any]] | None = None
-) -> Problem:
-    """The problem that a configuration describes, restricted to the `chosen` architectures if there are any.
+    configuration: Configuration, objects: PythonObjects, chosen: Sequence[Mapping[str, Any]] | None = None,
+    run_directory: Path | None = None,
+) -> Problem:  # fmt: skip
+    """The problem that a configuration describes.
+
+    Args:
+        configuration: the options.
+        objects: passed from Python.
+        chosen: the architectures to which it is restricted; None: all.
+        run_directory: of the run, which may have begun already.
 
     Raises:
         SlimsearchError: an option is invalid.
     """
     if objects.evaluate is not None or configuration.evaluator != "network":
         return _own_evaluation(configuration, objects)
-    return _networks(configuration, objects, chosen)
+    return _networks(configuration, objects, chosen, run_directory)
 
 
 def _steps(recipe: compression.PlainRecipe, epochs: int) -> list[tuple[compression.PlainRecipe, float]]:
@@ -220,12 +228,13 @@ def _steps(recipe: compression.PlainRecipe, epochs: int) -> list[tuple[compressi
 
 
 def _networks(
-    configuration: Configuration, objects: PythonObjects, chosen: Sequence[Mapping[str, Any]] | None
-) -> Problem:
+    configuration: Configuration, objects: PythonObjects, chosen: Sequence[Mapping[str, Any]] | None,
+    run_directory: Path | None,
+) -> Problem:  # fmt: skip
     given = None
     space: ModelSpace | FixedModel
     if configuration.model is not None:
-        given = given_network(configuration, objects)
+        given = given_network(configuration, objects, run_directory)
         configuration, space, dataset = given.configuration, given.space, given.data
     else:
         space, dataset = networks(configuration, objects)
@@ -288,7 +297,9 @@ def _hash_of_weights(space: ModelSpace | FixedModel, initial: bytes | None) -> s
     return None if initial is None else hashlib.sha256(initial).hexdigest()[:16]
 
 
-def given_network(configuration: Configuration, objects: PythonObjects) -> GivenNetwork:
+def given_network(
+    configuration: Configuration, objects: PythonObjects, run_directory: Path | None = None
+) -> GivenNetwork:
     """The trained network of a configuration, with its data set.
 
     Raises:
@@ -297,7 +308,8 @@ def given_network(configuration: Configuration, objects: PythonObjects) -> Given
     training_settings(configuration)  # checks the device
     runtime_version(configuration.runtime)  # checks the runtime
     module = None if objects.network is None else objects.network.module
-    return prepare_given_network(configuration, module, lambda options: _dataset(options, objects))
+    analysis = None if run_directory is None else run_directory / _ANALYSIS
+    return prepare_given_network(configuration, module, lambda options: _dataset(options, objects), analysis)
 
 
 def _described(data: Dataset) -> dict[str, Any]:
@@ -345,6 +357,8 @@ def network_evaluator(
     training = None if network is None else network.training
     known = Given() if network is None else network.given
     data.without_test().save(directory.scratch / "data")
+    if elastic is not None:
+        compression.analysis_file.write(directory.path / _ANALYSIS, elastic, compression.Network(space.build({})))
     return NetworkEvaluator(
         space,
         directory.scratch / "data",

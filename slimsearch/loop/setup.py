@@ -80,7 +80,7 @@ def set_up(configuration: Configuration, objects: PythonObjects, run_directory: 
     trains_networks = objects.evaluate is None and configuration.evaluator == "network"
     if trains_networks and not traits.remote_workers:
         begin_workers(IMPORTS)  # while this process imports the same modules
-    problem = prepare(configuration, objects, chosen)
+    problem = prepare(configuration, objects, chosen, run_directory)
     resolved = _with_content(problem.configuration or configuration, chosen, recipe, problem)
     setup = Setup(
         resolved, ranking, recipe, problem, sampler, scheduler, stopping, strategy, traits,

@@ -155,6 +155,7 @@ def test_the_space_around_a_network_is_searched_and_resumed(
     done = run(*words, *search, "--trials", "3", "--run-dir", "run", command="compress")
     assert done.returncode == 0, done.stderr
     before = recorded(tmp_path / "run")
+    assert (tmp_path / "run" / "elastic.json").is_file(), "the analysis, which a resume reads"
     assert before[0]["curve"] == {}, "the network itself is not trained"
     assert any(trial["curve"] for trial in before.values()), "others are"
     assert "as given" in done.stdout
@@ -177,7 +178,7 @@ def test_the_space_around_a_network_has_number_formats(trained: Path, digits: Da
     options = {"model": f"{trained}/net.py:residual", "elastic": True, "trials": 4, "mean": "0.5", "std": "0.25"}
     space = prepare(Configuration(**with_defaults(options)).absolute(), PythonObjects(data=digits)).space
     kinds = {choice.label.partition(".")[0] for choice in space.choices}
-    assert kinds == {"skip", "width", "hidden", "distill", "quantize", "weight_only"}
+    assert kinds == {"skip", "width", "hidden", "quantize", "weight_only"}
     reference = space.reference()
     assert reference is not None
     assert space.candidate(reference) == Candidate({})

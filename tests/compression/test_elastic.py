@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from slimsearch.compression import ElasticNetwork, Network, Recipe
+from slimsearch.compression import ElasticNetwork, Network, Recipe, analysis_file
 from slimsearch.compression.elastic.blocks import residual_blocks
 from slimsearch.errors import SlimsearchError
 from slimsearch.search_spaces import ElasticSpace, FixedModel
@@ -142,6 +143,37 @@ def test_the_given_network_has_an_empty_architecture() -> None:
     assert space.candidate(reference).architecture == {}
     network = Network(small())
     assert elastic.apply(network, {}) is network
+
+
+def test_an_analysis_is_read_again(tmp_path: Path) -> None:
+    file, network = tmp_path / "elastic.json", Network(small())
+    elastic, _ = around(small())
+    analysis_file.write(file, elastic, network)
+    found = analysis_file.read_or_analyze(file, network, images())
+    assert found == elastic
+    architecture = {elastic.widths[0].label: 0.5, elastic.depths[0].label: 1}
+    with torch.no_grad():
+        first, second = (one.apply(network, architecture).module(images()) for one in (elastic, found))
+    assert torch.equal(first, second)
+
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "whole": ["what only the file says"]}))
+    assert analysis_file.read_or_analyze(file, network, images()).whole == ("what only the file says",)
+    other = small()
+    with torch.no_grad():
+        other.get_submodule("1.0").weight.mul_(2)
+    assert analysis_file.read_or_analyze(file, Network(other), images()).whole == elastic.whole, "other weights"
+    del content["widths"][0]["shares"]
+    file.write_text(json.dumps(content))
+    assert analysis_file.read_or_analyze(file, network, images()) == elastic, "a damaged file"
+
+
+def test_random_networks_have_all_sizes() -> None:
+    _, space = around(small())
+    rng = np.random.default_rng(0)
+    points = [space.sample(rng) for _ in range(200)]
+    whole = [np.mean([point[c.label] == c.values[0] for c in space.choices if c.label in point]) for point in points]
+    assert min(np.histogram(whole, bins=4, range=(0, 1))[0]) > 20
 
 
 def test_what_cannot_get_smaller_says_why() -> None:

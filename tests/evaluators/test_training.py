@@ -280,6 +280,21 @@ def test_a_network_learns_from_mixed_targets(task: LearningTask, digits: Dataset
     assert curve[-1][f"val_{lead}"] > max(0.8, curve[0][f"val_{lead}"])
 
 
+def test_statistics_of_norms_are_those_of_the_training(digits: Dataset) -> None:
+    """However slowly they move by themselves: the share of those from before is at most 1%."""
+    norm = nn.BatchNorm2d(1, momentum=0.001, affine=False)
+    with torch.no_grad():
+        norm.running_mean.fill_(1000.0)  # type: ignore[union-attr]
+        norm.running_var.fill_(1000.0)  # type: ignore[union-attr]
+    network = Network(nn.Sequential(norm, nn.Flatten(), nn.Linear(64, 10)))
+    settings = TrainingSettings(batch_size=32, augmentation="none")
+    after = NetworkTraining(digits, settings, seed=0).fit(network, epochs=1).module[0]  # type: ignore[index]
+    images = digits.normalise(digits.train.inputs)
+    assert abs(float(after.running_mean) - float(images.mean())) < 10.5
+    assert abs(float(after.running_var) - float(images.var())) < 10.5
+    assert after.momentum == 0.001
+
+
 def test_a_data_set_smaller_than_a_batch(digits: Dataset, network: Network) -> None:
     few = replace(digits, train=Split(digits.train.inputs[:20], digits.train.targets[:20]))
     NetworkTraining(few, TrainingSettings(), 0).fit(network, epochs=1)

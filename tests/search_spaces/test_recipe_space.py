@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.search_spaces import ChoiceSpace, JointSpace, RecipeSpace, Subset
+from slimsearch.search_spaces import ChoiceSpace, FixedModel, JointSpace, RecipeSpace, Subset
 
 CONTENT: dict[str, Any] = {
     "training": {"learning_rate": [0.002, 0.005], "augmentation": "none"},
@@ -171,6 +172,19 @@ def test_lineages(space: RecipeSpace) -> None:
     assert joint.lineage({"width": 16, **parent})[0].name != way["parent"][0].name
     assert JointSpace(architectures, space).lineage({"width": 8, **parent}) == []
     assert architectures.lineage({"width": 8}) == []
+
+
+def test_a_given_network_costs_no_training(space: RecipeSpace) -> None:
+    joint = JointSpace(FixedModel(lambda: nn.Identity(), (3, 8, 8), 10), space, steps)
+    stored = {"quantize.use": False, "weight_only.use": False}
+    pruned = {"training.learning_rate": 0.002, "prune.use": True, "prune.sparsity": 0.25, **stored}
+    whole = {"training.learning_rate": 0.002, "prune.use": False, **stored}
+    assert [stop.trainings for stop in joint.lineage(whole)] == [0.0]
+    assert [stop.trainings for stop in joint.lineage(pruned)] == [0.0, 0.5]
+    assert joint.lineage(pruned)[0] == joint.lineage(whole)[0]
+    free = [joint.candidate(point).recipe.keys() for point in joint.derived_points(whole)]
+    assert {"quantize"} in free
+    assert not any("prune" in recipe for recipe in free)
 
 
 def test_derived_points_need_no_training(space: RecipeSpace, rng: np.random.Generator) -> None:

@@ -1,0 +1,39 @@
+"""Statistics of batch normalization in short trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_LEFT = 0.01  # largest share of the statistics before the training in those after it
+
+
+def follow_training(module: nn.Module, steps: int) -> Callable[[], None]:
+    """Let the statistics of batch normalization forget those from before a training; returns a function that undoes it.
+
+    They are moving averages over the steps. With a momentum such as torchvision's 0.01 for MobileNetV3, 30% of them
+    would still be from before a training of 120 steps, whose weights have changed.
+
+    Args:
+        module: its momenta are increased where they are too small, in place.
+        steps: of the training.
+    """
+    from torch import nn
+
+    least = 1 - _LEFT ** (1 / steps)
+    before = {
+        layer: layer.momentum
+        for layer in module.modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.momentum is not None and layer.momentum < least
+    }
+    for layer in before:
+        layer.momentum = least
+
+    def undo() -> None:
+        for layer, momentum in before.items():
+            layer.momentum = momentum
+
+    return undo
