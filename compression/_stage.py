@@ -61,6 +61,24 @@ class AfterStep(ABC):
             steps: number of steps of the training.
         """
 
+    def has_finished(self) -> bool:
+        """Whether `smaller` can be called: it has set weights to zero that stay zero for the rest of the training."""
+        return False
+
+    def smaller(self, module: nn.Module) -> tuple[nn.Module, Mapping[str, Tensor]] | None:
+        """The module without the weights that stay zero, with which the training goes on; None: it cannot be made.
+
+        Optional for a training to call, between two steps, once; without, the weights are removed at the end.
+
+        Args:
+            module: in training; stays unchanged.
+
+        Returns:
+            a module on the CPU; and by the name of each changed parameter a mask of the removed values, which can be
+            expanded to its former shape.
+        """
+        return None
+
     def state(self) -> dict[str, Any]:
         """Tensors and plain values for a checkpoint of the training."""
         return {}

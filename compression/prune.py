@@ -36,7 +36,7 @@ class Prune(PruningStage):
         macs: target: maximum number of multiply-accumulates per image.
         latency_ms: target: maximum measured latency of the float32 file.
         importance: criterion of the cut: a name in `slimsearch.compression.pruning.importances`, or your own class.
-        schedule: at_once; or linear or agp, which zero channels during the training and remove them at its end.
+        schedule: at_once; or linear or agp, which zero channels during the training, and remove them with the last cut.
         scope: "layer" cuts the same share of every layer; "network" ranks the channels of all layers together, with a
             target in params by importance per parameter.
         events, ramp: number of cuts of a gradual schedule, and the share of the training over which they are spread.

@@ -330,9 +330,7 @@ class Channels:
             found = written if member.outputs else read
             own = (i for i, root in zip(member.channels, member.roots, strict=True) if root in chosen)
             found[name] = tuple(sorted({*found.get(name, ()), *own}))
-        if group.group.head:  # what nothing reads need not be silent
-            return Cut(group.layer, True, channels, {}, read, head=True)
-        return Cut(group.layer, group.group.outputs, channels, written, read)
+        return Cut(group.layer, group.group.outputs, channels, written, read, bool(group.group.head))
 
     def cut(self, module: nn.Module, cuts: Sequence[Cut]) -> dict[str, tuple[int, ...]]:
         """Remove channels from `module`, see `remove_channels`."""
@@ -386,10 +384,10 @@ def remove_channels(module: nn.Module, cuts: Sequence[Cut], images: Tensor) -> d
                 if not one.head:
                     dependencies.remove(module.get_submodule(one.layer), one.channels, outputs=one.output)
         _keep_attention(module, silenced, cuts)
-        _check_widths(module, silenced, cuts)
         for one in cuts:
             if one.head:
                 remove_heads(module, one.layer, one.channels)
+        _check_widths(module, silenced, cuts)
         with torch.no_grad():
             expected, outputs = silenced(images), module(images)
         _check_equal(module, expected, outputs)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._network import Network, changed_layers
+from slimsearch.compression._plain_module import copy_module
 from slimsearch.compression._stage import Training
 from slimsearch.compression._weights import weights
 from slimsearch.compression.pruning.channels import Channels
 from slimsearch.compression.pruning.importances import Importance
 from slimsearch.compression.pruning.pruning_stage import GradualCut
-from slimsearch.compression.pruning.silencing import Cut, silence
+from slimsearch.compression.pruning.silencing import Cut, end_silence, silence, zero_masks
 from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -112,7 +113,11 @@ class Selection:
         except SlimsearchError:  # only with the trained weights: what can be cut is cut, and the training is not lost
             module = network.copy_module()
             removed = self.channels.cut(module, self.channels.exclude_failing(cuts, module))
-        share = 1 - self.channels.count(module) / self.channels.count(network.module)
+        return self.described(module, network, removed)
+
+    def described(self, module: nn.Module, network: Network, removed: Mapping[str, tuple[int, ...]]) -> Network:
+        """`module`, which is that of `network` without the `removed` output channels of layers, as a network."""
+        share = 1 - self.channels.count(module) / self.channels.count(self._network.module)
         pruned = {"share": round(share, 4), **({} if self.asked is None else {"asked": self.asked})}
         self.channels.report(pruned)
         plan = network.quantization
@@ -122,7 +127,7 @@ class Selection:
 
 
 class GradualChannels(GradualCut):
-    """Sets channels to zero during the training and removes them after it."""
+    """Sets channels to zero during the training, and removes them after the last of its cuts."""
 
     def __init__(self, selection: Selection) -> None:
         super().__init__(selection.stage, selection.importance)
@@ -131,6 +136,8 @@ class GradualChannels(GradualCut):
         self._module: nn.Module | None = None
         self._apply: Callable[[], None] | None = None
         self._ratio: float | None = None
+        self._last = False  # whether the last cut has been made
+        self._removed: dict[str, tuple[int, ...]] | None = None  # output channels, once they are removed
 
     def attach(self, module: nn.Module) -> None:
         self._module = module
@@ -142,10 +149,10 @@ class GradualChannels(GradualCut):
             self._selection.final(scores)  # determines the ratio for the target
             self._ratio = self._selection.ratio
         self._cuts = self._selection.final(scores) if last else self._selection.choose(scores, self._ratio * share)
-        self._apply = None
+        self._apply, self._last = None, last
 
     def hold(self, module: nn.Module) -> None:
-        if not self._cuts:
+        if not self._cuts or self._removed is not None:
             return
         if self._apply is None:
             self._apply = silence(module, self._cuts)
@@ -153,15 +160,33 @@ class GradualChannels(GradualCut):
 
     def finish(self, network: Network) -> Network:
         """`network` without the channels that are zero."""
+        if self._removed is not None:
+            return self._selection.described(network.copy_module(), network, self._removed)
         return self._selection.remove(network, self._cuts)
+
+    def has_finished(self) -> bool:
+        return self._last
+
+    def smaller(self, module: nn.Module) -> tuple[nn.Module, Mapping[str, Tensor]] | None:
+        self._last = False
+        found = copy_module(module).cpu()
+        end_silence(found)
+        masks = zero_masks(found, self._cuts)
+        try:
+            self._removed = self._selection.channels.cut(found, self._cuts)
+        except SlimsearchError:  # only with the trained weights: what can be cut is cut at the end
+            return None
+        self._module, self._apply = found, None
+        return found, masks
 
     def state(self) -> dict[str, Any]:
         cuts = [[c.layer, c.output, list(c.channels), dict(c.silenced), dict(c.unread), c.head] for c in self._cuts]
-        return {**super().state(), "cuts": cuts, "ratio": self._ratio}
+        return {**super().state(), "cuts": cuts, "ratio": self._ratio, "removed": self._removed is not None}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
         self._ratio, self._apply = state["ratio"], None
+        self._last, self._removed = state.get("removed", False), None
         self._cuts = [
             _cut(layer, output, channels, *named)
             for layer, output, channels, *named in state["cuts"]  # older states have fewer values

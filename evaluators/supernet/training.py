@@ -21,11 +21,11 @@ from slimsearch.evaluators.training.batches import TrainingBatches
 from slimsearch.evaluators.training.checkpoint import CheckpointFile, random_state, restore_random
 from slimsearch.evaluators.training.cpu_speedups import reuse_freed_memory
 from slimsearch.evaluators.training.hardware import autocast, network_precision
+from slimsearch.evaluators.training.module_in_training import parameter_groups
 from slimsearch.evaluators.training.network_training import (
     OnEpoch,
     StoppedEarly,
     TrainingSettings,
-    parameter_groups,
     set_rate,
     validate,
 )

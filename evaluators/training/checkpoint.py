@@ -12,11 +12,12 @@ import numpy as np
 
 from slimsearch.compression import AfterStep, LossTerm
 from slimsearch.errors import first_line
+from slimsearch.evaluators.training.module_in_training import ModuleInTraining
 from slimsearch.files import atomic
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Checkpoint:
     """The state of one network's training: weights, optimizer, random generators, loss terms and callbacks.
 
     Args:
-        module, optimizer: of the training.
+        trained: the module and its optimizer.
         order: generator of the order of the images and of their augmentation.
         stateful: loss terms and callbacks whose states belong to the checkpoint.
         path: of the file; None for none.
@@ -91,13 +92,12 @@ class Checkpoint:
 
     def __init__(
         self,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        trained: ModuleInTraining,
         order: np.random.Generator,
         stateful: Sequence[LossTerm | AfterStep],
         path: Path | None,
     ) -> None:
-        self._module, self._optimizer, self._order, self._stateful = module, optimizer, order, stateful
+        self._trained, self._order, self._stateful = trained, order, stateful
         self._file = CheckpointFile(path)
 
     def resume(self, steps: int) -> int:
@@ -105,7 +105,7 @@ class Checkpoint:
         state = self._file.read()
         if state is None or state.get("steps") != steps:
             return 0
-        before = copy.deepcopy(self._state())
+        before, whole = copy.deepcopy(self._state()), self._trained.whole()
         try:
             epoch = int(state["epoch"])
             if epoch < 0:
@@ -113,6 +113,7 @@ class Checkpoint:
             self._restore(state)
         except Exception as error:  # a damaged state fails in any way
             self._file.reject(error)
+            self._trained.become(whole)
             self._restore(before)
             return 0
         return epoch
@@ -128,17 +129,18 @@ class Checkpoint:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "module": self._module.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "module": self._trained.module.state_dict(),
+            "optimizer": self._trained.optimizer.state_dict(),
             "order": self._order.bit_generator.state,
             "parts": [one.state() for one in self._stateful],
-            **random_state(next(self._module.parameters()).device),
+            **random_state(next(self._trained.module.parameters()).device),
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self._module.load_state_dict(state["module"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._order.bit_generator.state = state["order"]
         for one, saved in zip(self._stateful, state["parts"], strict=True):
             one.restore(saved)
+        self._trained.shrink()
+        self._trained.module.load_state_dict(state["module"])
+        self._trained.optimizer.load_state_dict(state["optimizer"])
+        self._order.bit_generator.state = state["order"]
         restore_random(state)

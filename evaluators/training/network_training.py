@@ -17,10 +17,10 @@ from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.training.augmentation import Augmentation, check_augmentation
 from slimsearch.evaluators.training.batches import TrainingBatches
 from slimsearch.evaluators.training.checkpoint import Checkpoint
-from slimsearch.evaluators.training.cpu_speedups import keep_channels_last, reuse_freed_memory, speed_up_dropout
+from slimsearch.evaluators.training.cpu_speedups import reuse_freed_memory
 from slimsearch.evaluators.training.folded_norm import fold, insert
 from slimsearch.evaluators.training.hardware import autocast, computing_on, network_precision, threads
-from slimsearch.evaluators.training.norm_statistics import follow_training
+from slimsearch.evaluators.training.module_in_training import ModuleInTraining
 from slimsearch.evaluators.training.probe import TrainingProbe, first_output
 
 if TYPE_CHECKING:
@@ -239,21 +239,11 @@ class NetworkTraining:
         inserted: list[str] = []
         if settings.normalise and not losses and not after_step:
             inserted = insert(module, example.to(device))
-        attached = [term.attach(module) for term in losses]
-        for callback in after_step:
-            callback.attach(module)
-        undo_changes = []
-        if settings.device == "cpu":
-            undo_changes.append(speed_up_dropout(module))
-            if layout == torch.channels_last:
-                undo_changes.append(keep_channels_last(module))
         order = np.random.default_rng(self._seed)
         count = min(len(train), settings.epoch_images or len(train))
         steps = max(1, count // settings.batch_size)  # the last, smaller batch of an epoch is left out
-        undo_changes.append(follow_training(module, epochs * steps))
+        trained = ModuleInTraining(module, settings.weight_decay, layout, epochs * steps, losses, after_step)
         batch_size = min(settings.batch_size, count)
-        parameters = [*module.parameters(), *(parameter for own in attached for parameter in own)]
-        optimizer = torch.optim.AdamW(parameter_groups(parameters, settings.weight_decay), fused=True)
         peak = learning_rate or settings.learning_rate
         own_weight = 1 - sum(term.weight for term in losses)
         augment = Augmentation(settings.augmentation, self._data)
@@ -262,29 +252,30 @@ class NetworkTraining:
             with autocast(settings.precision, settings.device):
                 for term in losses:
                     term.look_through(self._in_order(device, layout))
-        checkpoint = Checkpoint(module, optimizer, order, [*losses, *after_step], self._checkpoint)
+        checkpoint = Checkpoint(trained, order, [*losses, *after_step], self._checkpoint)
         for epoch in range(checkpoint.resume(epochs * steps) + 1, epochs + 1):
             permutation = self._order_of(epoch, count, order)
             total = torch.zeros((), device=device)
             for step in range(steps):
                 done = (epoch - 1) * steps + step
-                set_rate(optimizer, peak, done, epochs * steps, settings.warm_up)
+                set_rate(trained.optimizer, peak, done, epochs * steps, settings.warm_up)
                 chosen = np.sort(permutation[step * batch_size : (step + 1) * batch_size])
                 inputs, targets = batches(chosen, order)
                 if augment.is_none:
                     for term in losses:
                         term.see(torch.from_numpy(chosen))
                 with autocast(settings.precision, settings.device):
-                    outputs = first_output(module(inputs))
+                    outputs = first_output(trained.module(inputs))
                     loss = self.loss(outputs, targets) * own_weight
                     for term in losses:
                         loss = loss + term.weight * term(inputs, outputs)
                 loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+                trained.optimizer.step()
                 total += loss.detach()
                 for callback in after_step:
-                    callback(module, done, epochs * steps)
-                optimizer.zero_grad(set_to_none=True)
+                    callback(trained.module, done, epochs * steps)
+                trained.optimizer.zero_grad(set_to_none=True)
+                trained.shrink()
                 self._meter.pause_if_measuring()
             train_loss = float(total) / steps
             if not math.isfinite(train_loss):
@@ -295,16 +286,18 @@ class NetworkTraining:
             if epoch < epochs:
                 checkpoint.save(epoch, epochs * steps)
             if self._on_epoch is not None:
-                scores = {"train_loss": train_loss, **validate(module, self._data, settings, self._meter, layout)}
+                scores = {
+                    "train_loss": train_loss,
+                    **validate(trained.module, self._data, settings, self._meter, layout),
+                }
                 if not self._on_epoch(epoch, scores):
                     raise StoppedEarly
         for term in losses:
             term.detach()
         checkpoint.remove()
-        for undo in undo_changes:
-            undo()
-        fold(module, inserted)
-        module = module.cpu().eval()
+        trained.undo()
+        fold(trained.module, inserted)
+        module = trained.module.cpu().eval()
         set_layout(module, torch.contiguous_format)  # all other code expects it
         return Network(module, network.structure, network.quantization)
 
@@ -364,15 +357,6 @@ def validate(
     module.train()
     value = task.leading_value(np.concatenate(examples))
     return {f"val_{task.leading()[0]}": value, "val_loss": loss / len(validation)}
-
-
-def parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
-    """Parameter groups: no weight decay for biases and for parameters of normalization and quantization."""
-    trained = [p for p in parameters if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int, warm_up: float) -> None:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
+_MOMENTUM = 0.1  # PyTorch's default
 _LEFT = 0.01  # largest share of the statistics before the training in those after it
 
 
 def follow_training(module: nn.Module, steps: int) -> Callable[[], None]:
-    """Let the statistics of batch normalization forget those from before a training; returns a function that undoes it.
+    """Let the statistics of batch normalization follow the weights of a training; returns a function that undoes it.
 
-    They are moving averages over the steps. With a momentum such as torchvision's 0.01 for MobileNetV3, 30% of them
-    would still be from before a training of 120 steps, whose weights have changed.
+    They are moving averages over the steps. The momentum of 0.01 that torchvision and others give some networks is for
+    trainings of many epochs: in short ones, statistics belong to weights of a hundred steps ago.
 
     Args:
         module: its momenta are increased where they are too small, in place.
@@ -23,7 +24,7 @@ def follow_training(module: nn.Module, steps: int) -> Callable[[], None]:
     """
     from torch import nn
 
-    least = 1 - _LEFT ** (1 / steps)
+    least = max(_MOMENTUM, 1 - _LEFT ** (1 / steps))
     before = {
         layer: layer.momentum
         for layer in module.modules()

@@ -14,6 +14,7 @@ from torch import nn
 
 from slimsearch import compression
 from slimsearch.compression import AfterStep, LossTerm, Network
+from slimsearch.compression.pruning.selection import GradualChannels
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Meter, NetworkTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset, Split
@@ -334,7 +335,8 @@ def test_half_of_the_images_are_mirrored(digits: Dataset) -> None:
     ("recipe", "augmentation"),
     [
         ("none", "auto"), ("prune:schedule=agp:importance=taylor:events=4+lsq", "auto"),
-        ("adaptive1d_layerwise", "auto"), ("none", "shift+randaugment+cutout+noise+mixup+cutmix"),
+        ("prune:schedule=linear:events=4+distill", "none"), ("adaptive1d_layerwise", "auto"),
+        ("none", "shift+randaugment+cutout+noise+mixup+cutmix"),
     ],
 )  # fmt: skip
 def test_an_interrupted_training_continues_exactly(
@@ -371,6 +373,45 @@ def test_an_interrupted_training_continues_exactly(
     assert resumed.structure == uninterrupted.structure
     ours, theirs = resumed.module.state_dict(), uninterrupted.module.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_gradual_pruning_trains_on_without_the_channels(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with channels that stay zero to the end, when they are removed."""
+    torch.manual_seed(0)
+    body = (
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+    )
+    head = (nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 16), nn.LayerNorm(16), nn.Linear(16, 10))
+    start = Network(nn.Sequential(*body, *head).eval())
+    settings = TrainingSettings(augmentation="none", batch_size=128)
+    recipe = compression.Recipe.parse("prune:sparsity=0.5:round_to=1:schedule=agp:events=4+distill")
+    widths: list[int] = []
+
+    def train() -> Network:
+        training = NetworkTraining(digits, settings, 0, epochs=3, teachers={"parent": start})
+        return recipe.apply(start, training)
+
+    plain = nn.Linear.forward
+
+    def forward(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        if layer.training:
+            widths.append(layer.in_features)
+        return plain(layer, x)
+
+    monkeypatch.setattr(nn.Linear, "forward", forward)
+    smaller = train()
+    assert widths[-1] < widths[0]
+    steps = len(widths) // 2  # two linear layers
+    assert widths.count(widths[-1]) > 0.4 * steps, "half of the training"
+    monkeypatch.setattr(GradualChannels, "has_finished", lambda self: False)
+    masked = train()
+    assert smaller.structure == masked.structure
+    ours, theirs = smaller.module.state_dict(), masked.module.state_dict()
+    for name in theirs:
+        assert torch.allclose(ours[name], theirs[name], atol=2e-3), name
 
 
 def test_a_damaged_checkpoint_is_ignored(digits: Dataset, network: Network, tmp_path: Path) -> None:
