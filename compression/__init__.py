@@ -17,6 +17,7 @@ else:
     from slimsearch.compression.elastic import analysis_file
     from slimsearch.compression.elastic.elastic_network import ElasticNetwork
     from slimsearch.compression.export.agreement import EXACT, exact_error, parity_error
+    from slimsearch.compression.export.bit_packing import expand_integers
     from slimsearch.compression.export.c_source.compiled import CompiledNetwork, c_compiler
     from slimsearch.compression.export.c_source.source import memory_kib, write_c
     from slimsearch.compression.export.packing import pack, unpack
@@ -27,7 +28,8 @@ else:
     __all__ = [
         "EXACT", "SIGN_INPUT", "AfterStep", "CompiledNetwork", "ElasticNetwork", "LearnedRange", "LossTerm",
         "Network", "Part", "PlainRecipe", "Quantization", "Recipe", "RecipeStage", "Stage", "StageGroup",
-        "Training", "TrainingStage", "analysis_file", "c_compiler", "exact_error", "export_onnx", "layout_for",
+        "Training", "TrainingStage", "analysis_file", "c_compiler", "exact_error", "expand_integers", "export_onnx",
+        "layout_for",
         "memory_kib", "onnxruntime_session", "pack", "parity_error", "read_onnx", "session_options", "set_layout",
         "train_together", "unpack", "write_c",
     ]  # fmt: skip

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimsearch.compression.export.bit_packing import pack_integers
 from slimsearch.compression.export.entropy import entropy_ranges
-from slimsearch.compression.quantization.plan import LearnedRange, Quantization
+from slimsearch.compression.export.storage import store
+from slimsearch.compression.quantization.plan import WEIGHTS_INT8, LearnedRange, Quantization
 from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Qua
         QuantType,
         quantize_static,
     )
+    from onnxruntime.quantization.quant_utils import TENSOR_NAME_QUANT_SUFFIX
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
@@ -60,6 +63,14 @@ def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Qua
         extra_options={"TensorQuantOverrides": overrides} if overrides else {},
         nodes_to_exclude=[*_with_followers(prepared, _float_nodes(prepared, plan.keep_float)), *_wide_norms(prepared)],
     )
+    if plan.fewer_bits or plan.bits:
+        import onnx
+
+        model = onnx.load(str(quantized))
+        bits = {f"{name}.weight{TENSOR_NAME_QUANT_SUFFIX}": known.weight_bits for name, known in plan.learned.items()}
+        pack_integers(model, bits)
+        kept = {name: known for name, known in plan.learned.items() if name in plan.bits}  # if in float32
+        onnx.save(store(model, WEIGHTS_INT8, kept, others=False), str(quantized))
     return quantized
 
 
@@ -125,7 +136,7 @@ def _wide_norms(prepared: Path) -> list[str]:
 
 
 def _overrides(prepared: Path, learned: Mapping[str, LearnedRange]) -> dict[str, list[dict[str, Any]]]:
-    """ONNX Runtime's overrides: scale and zero point of every learned weight, and of its layer's input.
+    """ONNX Runtime's overrides: scale and zero point of every learned weight, and of its layer's input if learned.
 
     Layers are found by the names of their weights; a matrix that the exporter has transposed has its channels on the
     other axis.
@@ -154,6 +165,8 @@ def _overrides(prepared: Path, learned: Mapping[str, LearnedRange]) -> dict[str,
         ]
         rows[0] = {**rows[0], "axis": axis, "quant_type": QuantType.QInt8}
         found[weight] = rows
+        if known.input_scale is None:
+            continue
         scale = np.array(known.input_scale, dtype=np.float32)
         zero_point = np.array(known.input_zero_point, dtype=np.uint8)
         tensor = node.input[0]

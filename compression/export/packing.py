@@ -17,7 +17,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._network import Network
-from slimsearch.compression.quantization.plan import LearnedRange
+from slimsearch.compression.quantization.plan import CODEBOOK, LearnedRange
 from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def pack(network: Network) -> bytes | None:
     They have few values if the plan's form is ``CODEBOOK``, or if its learned ranges have fewer bits than int8.
     """
     plan = network.quantization
-    if plan is None or plan.kind not in ("simulated", "storage only"):
+    if plan is None or not (plan.fewer_bits or plan.form == CODEBOOK):
         return None
     header, payloads = [], []
     for name, tensor in network.module.state_dict().items():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression.quantization.plan import CODEBOOK, WEIGHTS_FP16, WEIGHTS_INT8
+from slimsearch.compression.export.bit_packing import pack_integers
+from slimsearch.compression.quantization.plan import CODEBOOK, WEIGHTS_FP16, WEIGHTS_INT8, LearnedRange
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 _LARGEST_CODEBOOK = 256
 
 
-def store(model: onnx.ModelProto, form: str) -> onnx.ModelProto:
+def store(
+    model: onnx.ModelProto, form: str, learned: Mapping[str, LearnedRange] | None = None, *, others: bool = True
+) -> onnx.ModelProto:
     """A copy of the float32 `model` with weights stored in `form`, and with operators that restore them.
 
     ONNX Runtime evaluates Cast, Mul and Gather on constants once, on loading, and then runs the original model. It does
@@ -27,7 +30,10 @@ def store(model: onnx.ModelProto, form: str) -> onnx.ModelProto:
     smaller, if float16 cannot represent its values, or if it has more distinct values than a codebook.
 
     Args:
+        model: in float32, or with some layers in int8.
         form: ``WEIGHTS_INT8``, ``WEIGHTS_FP16`` or ``CODEBOOK``.
+        learned: grids of the int8 form by layer name, of weights that are on them; they are stored in their bits.
+        others: whether weights without such a grid are stored in the form, too.
     """
     import onnx
     from onnx import numpy_helper
@@ -35,6 +41,7 @@ def store(model: onnx.ModelProto, form: str) -> onnx.ModelProto:
     forms: dict[str, Callable[[str, str, Array, int], Stored | None]] = {
         WEIGHTS_INT8: _int8, WEIGHTS_FP16: _fp16, CODEBOOK: _codebook,
     }  # fmt: skip
+    grids, bits = learned or {}, dict[str, int]()
     stored = onnx.ModelProto()
     stored.CopyFrom(model)
     graph = stored.graph
@@ -44,7 +51,13 @@ def store(model: onnx.ModelProto, form: str) -> onnx.ModelProto:
         replacement = None
         if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
             axis = _channel_axis(model.graph, tensor.name)
-            replacement = forms[form](tensor.name, f"{number}:", numpy_helper.to_array(tensor), axis)
+            grid = grids.get(tensor.name.removesuffix(".weight"))
+            values = numpy_helper.to_array(tensor)
+            if grid is not None:
+                replacement = _on_grid(tensor.name, f"{number}:", values, axis, grid)
+                bits[f"{number}:i"] = grid.weight_bits
+            elif others:
+                replacement = forms[form](tensor.name, f"{number}:", values, axis)
         size = sum(one.ByteSize() for messages in replacement or () for one in messages)
         if replacement is None or size >= tensor.ByteSize():
             tensors.append(tensor)
@@ -55,17 +68,32 @@ def store(model: onnx.ModelProto, form: str) -> onnx.ModelProto:
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(tensors)
     graph.node.extend(nodes)
+    pack_integers(stored, bits)
     return stored
 
 
 def _int8(name: str, prefix: str, weight: Array, axis: int) -> Stored:
     """Integers from -127 to 127, with one scale per channel along `axis`."""
     import numpy as np
+
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    return _multiples(name, prefix, weight, (np.abs(weight).max(axis=others, keepdims=True) / 127).astype(np.float32))
+
+
+def _on_grid(name: str, prefix: str, weight: Array, axis: int, grid: LearnedRange) -> Stored:
+    """The integers of a weight on its grid."""
+    import numpy as np
+
+    scales = np.array(grid.weight_scales, np.float32)
+    return _multiples(name, prefix, weight, scales.reshape([-1 if i == axis else 1 for i in range(weight.ndim)]))
+
+
+def _multiples(name: str, prefix: str, weight: Array, scales: Array) -> Stored:
+    """Int8 multiples of scales, which have as many dimensions as the weight."""
+    import numpy as np
     import onnx
     from onnx import helper, numpy_helper
 
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    scales = (np.abs(weight).max(axis=others, keepdims=True) / 127).astype(np.float32)
     multiples = np.round(weight / np.where(scales > 0, scales, 1)).astype(np.int8)
     tensors = [numpy_helper.from_array(multiples, f"{prefix}i"), numpy_helper.from_array(scales, f"{prefix}s")]
     nodes = [

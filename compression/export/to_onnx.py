@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from slimsearch.compression._network import Network
 from slimsearch.compression.export.agreement import FixedBatchSize, check_agreement, example_of, logits_of
 from slimsearch.compression.export.branches import merge_branches
+from slimsearch.compression.export.compact import compact
 from slimsearch.compression.export.int8 import to_int8
 from slimsearch.compression.export.storage import store
 from slimsearch.compression.quantization.folding import fold_batch_norm
-from slimsearch.compression.quantization.plan import CODEBOOK, KEPT_FLOAT, STATIC
+from slimsearch.compression.quantization.plan import CODEBOOK, STATIC
+from slimsearch.compression.quantization.rounding import round_weights
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.files import EXPORT_PREFIX
 
@@ -51,9 +53,12 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
 
     network = network.without_dead_taps(images.shape[1:])
     plan = network.quantization
-    # The plan's layers are found by the names of their weights, which the exporter's folding changes.
-    if plan is not None and (plan.learned or plan.keep_float not in KEPT_FLOAT):
+    expected = None
+    if plan is not None and plan.names_layers:
         network = fold_batch_norm(network, images[:2])
+        if plan.bits:
+            network = round_weights(network, images)
+            expected = logits_of(network.module, images)
         plan = network.quantization
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=EXPORT_PREFIX) as folder:
         file = Path(folder) / "model.onnx"
@@ -63,10 +68,11 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
                 if plan is not None and plan.form == STATIC:
                     file = to_int8(file, Path(folder), INPUT, images, plan)
                 elif plan is not None:
-                    onnx.save(store(onnx.load(str(file)), plan.form), str(file))
-                _tidy(file, {**(metadata or {}), **({"quantization": plan.note} if plan is not None else {})})
+                    onnx.save(store(onnx.load(str(file)), plan.form, plan.learned), str(file))
+                notes = {"quantization": plan.note} if plan is not None else {}
+                _tidy(file, {**(metadata or {}), **notes}, short=plan is not None)
                 if plan is not None:
-                    check_agreement(file, images, None, quantized=True)
+                    check_agreement(file, images, expected, quantized=True)
         except SlimsearchError as error:
             raise SlimsearchError(f"export to ONNX failed: {error}") from error
         except Exception as error:  # the exporters raise many kinds
@@ -88,7 +94,7 @@ def float_file(network: Network, file: Path, images: Tensor) -> None:
     for write in (_by_torchscript, _by_torch_export, functools.partial(_by_torch_export, strict=True)):
         try:
             write(module, example, file, plan is not None and plan.form == CODEBOOK)
-            if plan is None or not (plan.learned or plan.form == CODEBOOK or plan.keep_float not in KEPT_FLOAT):
+            if plan is None or not (plan.names_layers or plan.form == CODEBOOK):
                 exported = onnx.load(str(file))  # without a plan that needs the layers' names or values
                 if merge_branches(exported):
                     onnx.save(exported, str(file))
@@ -124,8 +130,8 @@ def _by_torch_export(module: nn.Module, example: Tensor, file: Path, codebook: b
     )
 
 
-def _tidy(file: Path, metadata: Mapping[str, str]) -> None:
-    """Remove stack traces, source paths and notes from the file, and add `metadata`."""
+def _tidy(file: Path, metadata: Mapping[str, str], *, short: bool) -> None:
+    """Remove stack traces, source paths and notes from the file, shorten names if `short`, and add `metadata`."""
     import onnx
 
     model = onnx.load(str(file))
@@ -144,6 +150,8 @@ def _tidy(file: Path, metadata: Mapping[str, str]) -> None:
     imports = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(imports)
+    if short:
+        compact(model)
     for key, text in metadata.items():
         model.metadata_props.add(key=key, value=text)
     onnx.checker.check_model(model)

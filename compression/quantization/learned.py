@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from slimsearch.compression._network import Network
 from slimsearch.compression._stage import Part, Training, TrainingStage, check_training, require
 from slimsearch.compression._weights import layers_in_order, run_hooked
+from slimsearch.compression.quantization.bit_allocation import allocate_bits
 from slimsearch.compression.quantization.plan import DEPLOYED_BITS, LearnedRange, Quantization
 
 INPUT = "input_quantizer"
@@ -89,11 +90,13 @@ class LearnedQuantization(TrainingStage):
     """Train with simulated integers, then export the learned ranges.
 
     Quantizes the weights and inputs of all convolutions and linear layers; inputs to 8 bits, as in the deployed file.
-    BatchNorm stays unchanged and is folded on export. Below 8 bits the file still stores and computes int8, on the
-    coarser grid; the metric `packed_kib` is its size with `bits` per weight.
+    BatchNorm stays unchanged and is folded on export. The file computes with int8, and stores weights of fewer bits in
+    so many; the metric `packed_kib` is its size with Huffman codes, which no runtime reads.
 
     Attributes:
         bits: of weights, 2 to 8; below 8 the first and the last layer have 8.
+        mean_bits: in place of `bits`: of a weight, on average, from 2 to 8; the layers that suffer least get fewer (see
+            `allocate_bits`).
         per_channel: one scale per output channel of a weight.
         target: "any" for the same outputs on every x86 processor (8 bits are then 7, so that sums of two products do
             not saturate); "vnni" for finer weights, which need a processor with VNNI instructions.
@@ -108,10 +111,13 @@ class LearnedQuantization(TrainingStage):
     target: str = "any"
     epochs: int | None = None
     learning_rate: float | None = 1e-3
+    mean_bits: float = 8.0
 
     def __post_init__(self) -> None:
         check_training(self)
         require(2 <= self.bits <= 8, f"bits {self.bits} is not between 2 and 8")
+        require(2 <= self.mean_bits <= 8, f"mean_bits {self.mean_bits:g} is not in [2, 8]")
+        require(8 in (self.bits, self.mean_bits), "bits and mean_bits exclude each other")
         require(self.target in DEPLOYED_BITS, f"target '{self.target}' is none of {', '.join(DEPLOYED_BITS)}")
 
     @abstractmethod
@@ -128,9 +134,13 @@ class LearnedQuantization(TrainingStage):
         order = layers_in_order(module, images[:2])
         ends = (order[0], order[-1]) if order else ()
         deployed = DEPLOYED_BITS[self.target]
+        if self.mean_bits < 8:
+            bits = allocate_bits(network, images, self.mean_bits, gives_logits=training.gives_logits)
+        else:
+            bits = {name: self.bits for name in order if name not in ends}
 
         def weight(name: str, value: Tensor) -> WeightQuantizer:
-            return self.weight_quantizer(value, deployed if name in ends else min(self.bits, deployed))
+            return self.weight_quantizer(value, min(bits.get(name, deployed), deployed))
 
         attach(module, images, weight, self.input_quantizer)
         return Part(Network(module, network.structure, network.quantization), finish=self._finish)

@@ -17,18 +17,18 @@ STATIC, WEIGHTS_INT8, WEIGHTS_FP16, CODEBOOK = "static", "weights-int8", "weight
 
 @dataclass(frozen=True)
 class LearnedRange:
-    """The learned integer grids of one layer.
+    """The integer grids of one layer.
 
     Attributes:
         weight_scales: one per output channel, or a single one; the layer's weights are integer multiples of it.
         weight_bits: the integers are in ``[1 - 2^(bits - 1), 2^(bits - 1) - 1]``.
-        input_scale, input_zero_point: of the layer's input as uint8.
+        input_scale, input_zero_point: of the layer's input as uint8; None: the input is calibrated.
     """
 
     weight_scales: tuple[float, ...]
     weight_bits: int
-    input_scale: float
-    input_zero_point: int
+    input_scale: float | None = None
+    input_zero_point: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Quantization:
         target: "any" gives the same outputs on every x86 processor (weights of 7 bits, so that sums of products in 16
             bits do not saturate); "vnni" uses all 8 bits and needs a processor with VNNI instructions.
         learned: ranges learned in training, by layer name; other layers are calibrated.
-        keep_float: layers that stay in float32 in the static form: one of `KEPT_FLOAT`, or names joined by spaces.
+        keep_float: layers that compute in float32: one of `KEPT_FLOAT`, or names joined by spaces.
+        bits: of the weights of layers that are rounded to fewer bits than those of the form on export, by layer name; a
+            layer of `keep_float` with an entry stores its weights in so many bits.
     """
 
     calibration: str = "minmax"
@@ -52,17 +54,28 @@ class Quantization:
     form: str = STATIC
     learned: Mapping[str, LearnedRange] = field(default_factory=dict)
     keep_float: str = "none"
+    bits: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def names_layers(self) -> bool:
+        """Whether layers are found by the names of their weights, which the exporter's folding changes."""
+        return bool(self.learned or self.bits) or self.keep_float not in KEPT_FLOAT
+
+    @property
+    def fewer_bits(self) -> bool:
+        """Whether learned weights have fewer bits than the file computes with."""
+        deployed = DEPLOYED_BITS[self.target]
+        return self.form == STATIC and any(own.weight_bits < deployed for own in self.learned.values())
 
     @property
     def kind(self) -> str:
         """The arithmetic of the file.
 
-        "int8" for integer arithmetic, "simulated" for fewer bits on int8, "weights only" and "storage only" for weights
-        that the runtime converts to float32 on loading.
+        "int8" for integer arithmetic, also of weights that are stored in fewer bits; "weights only" and "storage only"
+        for weights that the runtime converts to float32 on loading.
         """
         if self.form == STATIC:
-            deployed = DEPLOYED_BITS[self.target]
-            return "simulated" if any(own.weight_bits < deployed for own in self.learned.values()) else "int8"
+            return "int8"
         return "storage only" if self.form == CODEBOOK else "weights only"
 
     @property

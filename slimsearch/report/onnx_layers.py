@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from slimsearch.compression import read_onnx
+from slimsearch.compression import expand_integers, read_onnx
 from slimsearch.errors import SlimsearchError
 
 _MOST = 28
@@ -79,6 +79,7 @@ def read_layers(path: Path) -> list[Layer]:
     import onnx
 
     model = onnx.load_model_from_string(read_onnx(path))
+    expand_integers(model)
     try:
         return compact(_Reader(model).layers)
     except Exception as error:  # an invalid graph may raise anything

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimsearch.compression.export.bit_packing import expand_integers
 from slimsearch.compression.export.untrusted import read_onnx, session_options
 from slimsearch.errors import SlimsearchError, first_line
 
@@ -125,6 +126,7 @@ def read_graph(path: Path) -> Graph:
     from onnx import helper, numpy_helper
 
     model = onnx.load_model_from_string(read_onnx(path))
+    expand_integers(model)
     stored = _take_stored(model.graph)
     model = _optimized(model, path)
     graph = model.graph
