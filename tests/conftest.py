@@ -5,6 +5,7 @@ Nothing heavy is imported with this module: the main process of ``-n`` only hand
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -218,6 +219,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     return folder / "run", process
+
+
+def quantized_trial(run_dir: Path) -> Path:
+    """The folder of a trial of a run whose file is quantized."""
+    plans = {
+        path.parent: json.loads(path.read_text())["quantization"] for path in run_dir.glob("trials/*/network.json")
+    }
+    return next(folder for folder, plan in sorted(plans.items()) if plan is not None)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Short names and shared constants in an ONNX file: of a small int8 file, names are a third."""
+"""Short names and shared constants in an ONNX file: names are a third of a small int8 file."""
 
 from __future__ import annotations
 

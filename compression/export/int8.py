@@ -61,7 +61,7 @@ def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Qua
         reduce_range=plan.target == "any",
         calibrate_method=methods.get(plan.calibration, CalibrationMethod.MinMax),
         extra_options={"TensorQuantOverrides": overrides} if overrides else {},
-        nodes_to_exclude=[*_with_followers(prepared, _float_nodes(prepared, plan.keep_float)), *_wide_norms(prepared)],
+        nodes_to_exclude=[*_with_followers(prepared, plan.keep_float), *_wide_norms(prepared)],
     )
     if plan.fewer_bits or plan.bits:
         import onnx
@@ -69,22 +69,18 @@ def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Qua
         model = onnx.load(str(quantized))
         bits = {f"{name}.weight{TENSOR_NAME_QUANT_SUFFIX}": known.weight_bits for name, known in plan.learned.items()}
         pack_integers(model, bits)
-        kept = {name: known for name, known in plan.learned.items() if name in plan.bits}  # if in float32
-        onnx.save(store(model, WEIGHTS_INT8, kept, others=False), str(quantized))
+        onnx.save(store(model, WEIGHTS_INT8, plan.learned, plan.bits.__contains__), str(quantized))
     return quantized
 
 
-def _float_nodes(prepared: Path, which: str) -> list[str]:
+def _float_nodes(graph: onnx.GraphProto, which: str) -> list[str]:
     """Names of the nodes that stay in float32.
 
     Raises:
         SlimsearchError: the file has no node for a layer in `which`.
     """
-    import onnx
-
     if which == "none":
         return []
-    graph = onnx.load(str(prepared)).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     layers = _weighted(graph)
     if which in ("first", "last", "ends"):
@@ -100,11 +96,12 @@ def _float_nodes(prepared: Path, which: str) -> list[str]:
     return [found[name] for name in wanted]
 
 
-def _with_followers(prepared: Path, chosen: list[str]) -> list[str]:
-    """Names of the chosen nodes, and of those without weights that read results of these nodes alone."""
+def _with_followers(prepared: Path, which: str) -> list[str]:
+    """Names of the nodes that stay in float32, and of those without weights that read results of these nodes alone."""
     import onnx
 
     graph = onnx.load(str(prepared)).graph
+    chosen = _float_nodes(graph, which)
     weighted, constants = [n.name for n in _weighted(graph)], {tensor.name for tensor in graph.initializer}
     produced: set[str] = set()
     found = []
@@ -114,6 +111,12 @@ def _with_followers(prepared: Path, chosen: list[str]) -> list[str]:
             found.append(node.name)
             produced.update(node.output)
     return found
+
+
+def float_layers(graph: onnx.GraphProto, which: str) -> list[str]:
+    """The names of the layers that `which` keeps in float32, see `Quantization.keep_float`."""
+    nodes = _float_nodes(graph, which)
+    return [name for name, node in weighted_layers(graph).items() if node in nodes]
 
 
 def weighted_layers(graph: onnx.GraphProto) -> dict[str, str]:

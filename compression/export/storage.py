@@ -19,7 +19,10 @@ _LARGEST_CODEBOOK = 256
 
 
 def store(
-    model: onnx.ModelProto, form: str, learned: Mapping[str, LearnedRange] | None = None, *, others: bool = True
+    model: onnx.ModelProto,
+    form: str,
+    learned: Mapping[str, LearnedRange] | None = None,
+    chosen: Callable[[str], bool] = lambda layer: True,
 ) -> onnx.ModelProto:
     """A copy of the float32 `model` with weights stored in `form`, and with operators that restore them.
 
@@ -33,7 +36,7 @@ def store(
         model: in float32, or with some layers in int8.
         form: ``WEIGHTS_INT8``, ``WEIGHTS_FP16`` or ``CODEBOOK``.
         learned: grids of the int8 form by layer name, of weights that are on them; they are stored in their bits.
-        others: whether weights without such a grid are stored in the form, too.
+        chosen: whether the weight of a layer of this name is stored in the form; others stay in float32.
     """
     import onnx
     from onnx import numpy_helper
@@ -51,12 +54,14 @@ def store(
         replacement = None
         if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
             axis = _channel_axis(model.graph, tensor.name)
-            grid = grids.get(tensor.name.removesuffix(".weight"))
-            values = numpy_helper.to_array(tensor)
-            if grid is not None:
+            layer, values = tensor.name.removesuffix(".weight"), numpy_helper.to_array(tensor)
+            grid = grids.get(layer)
+            if not chosen(layer):
+                replacement = None
+            elif grid is not None:
                 replacement = _on_grid(tensor.name, f"{number}:", values, axis, grid)
                 bits[f"{number}:i"] = grid.weight_bits
-            elif others:
+            else:
                 replacement = forms[form](tensor.name, f"{number}:", values, axis)
         size = sum(one.ByteSize() for messages in replacement or () for one in messages)
         if replacement is None or size >= tensor.ByteSize():

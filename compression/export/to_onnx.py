@@ -70,7 +70,7 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
                 elif plan is not None:
                     onnx.save(store(onnx.load(str(file)), plan.form, plan.learned), str(file))
                 notes = {"quantization": plan.note} if plan is not None else {}
-                _tidy(file, {**(metadata or {}), **notes}, short=plan is not None)
+                tidy(file, {**(metadata or {}), **notes})
                 if plan is not None:
                     check_agreement(file, images, expected, quantized=True)
         except SlimsearchError as error:
@@ -130,8 +130,8 @@ def _by_torch_export(module: nn.Module, example: Tensor, file: Path, codebook: b
     )
 
 
-def _tidy(file: Path, metadata: Mapping[str, str], *, short: bool) -> None:
-    """Remove stack traces, source paths and notes from the file, shorten names if `short`, and add `metadata`."""
+def tidy(file: Path, metadata: Mapping[str, str]) -> None:
+    """Remove stack traces, source paths and notes from a file, shorten names, and set its metadata."""
     import onnx
 
     model = onnx.load(str(file))
@@ -150,8 +150,7 @@ def _tidy(file: Path, metadata: Mapping[str, str], *, short: bool) -> None:
     imports = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(imports)
-    if short:
-        compact(model)
+    compact(model)
     for key, text in metadata.items():
         model.metadata_props.add(key=key, value=text)
     onnx.checker.check_model(model)

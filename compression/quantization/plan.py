@@ -67,6 +67,12 @@ class Quantization:
         deployed = DEPLOYED_BITS[self.target]
         return self.form == STATIC and any(own.weight_bits < deployed for own in self.learned.values())
 
+    def weight_bits(self, layer: str) -> int:
+        """Bits of the weights of a layer that is quantized."""
+        if layer in self.bits or layer in self.learned:
+            return self.bits.get(layer) or self.learned[layer].weight_bits
+        return DEPLOYED_BITS[self.target] if self.form == STATIC else 16 if self.form == WEIGHTS_FP16 else 8
+
     @property
     def kind(self) -> str:
         """The arithmetic of the file.

@@ -16,7 +16,7 @@ except KeyboardInterrupt:  # Ctrl-C while the program is loaded
 
 _PACKAGE = "slimsearch.cli.commands"
 # In order of use; others follow.
-_ORDER = ("check", "run", "compress", "retrain", "report", "compare", "ls", "predict", "export", "dashboard")
+_ORDER = ("check", "run", "compress", "retrain", "report", "compare", "ls", "predict", "explain", "export", "dashboard")
 
 
 def commands() -> dict[str, ModuleType]:

@@ -27,7 +27,7 @@ from slimsearch.evaluators.datasets import Dataset
 from slimsearch.options.configuration import Configuration
 from slimsearch.report.stored_run import stored_run
 from slimsearch.search_spaces import ModelSpace
-from tests.conftest import SPACES, TINY, Run
+from tests.conftest import SPACES, TINY, Run, quantized_trial
 
 Finished = tuple[Path, subprocess.CompletedProcess[str]]
 
@@ -100,6 +100,7 @@ def test_every_example_of_the_help(
         (r"runs/mnist_cnn-20260101-120000:7 --dataset \S+", f"{finished[0]}:{uncompressed} --dataset digits"),
         (r"--trials 12", "--trials 2"),
         (r"\S+/trials/00007/model\.onnx", "model.onnx"),
+        (r"\S+/trials/00026", str(quantized_trial(finished[0]))),
         (r"signals\.npz", "digits.npz"),
         (r"model\.onnx rows\.csv", "table.onnx rows.csv"),
         (r"runs/tiny_cnn-20260101-120000", str(finished[0])),
