@@ -9,7 +9,9 @@ are in operator set 18; INT4 tensors need operator set 21, and their DequantizeL
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,40 +20,66 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-_MARK = "bits:"  # begins names
 _WIDTHS = (4, 2, 1)  # of digits
-_FLAT, _START = f"{_MARK}flat", f"{_MARK}start"
+_LEVELS = (2, 3, 4, 5, 6, 7)
 
 
 def pack_integers(model: onnx.ModelProto, bits: Mapping[str, int]) -> None:
     """Pack int8 initializers of `model`, in place, where the file becomes smaller.
 
+    All integers of equally many bits are packed together, since the operators that expand them take some hundred bytes.
+    A tensor may be stored in more bits than it has, where that saves operators.
+
     Args:
         model: of operator set 18 or later.
         bits: of the integers, which are in ``[-2^(bits - 1), 2^(bits - 1) - 1]``, by the initializer's name.
     """
-    import onnx
+    chosen = [tensor for tensor in model.graph.initializer if bits.get(tensor.name, 8) < 8]
+    options = (levels for count in range(len(_LEVELS) + 1) for levels in itertools.combinations(_LEVELS, count))
+    levels = min(options, key=lambda levels: _size(chosen, bits, levels))
+    groups = [_Packed(level, tensors) for level, tensors in _groups(chosen, bits, levels).items()]
+    if not groups:
+        return
+    graph = model.graph
+    packed = {name for group in groups for name in group.names}
+    rest = [tensor for tensor in graph.initializer if tensor.name not in packed]
+    shared = {tensor.name: tensor for group in groups for tensor in group.tensors}
+    nodes = [*(node for group in groups for node in group.nodes), *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend((*rest, *shared.values()))
+    graph.node.extend(nodes)
 
-    packed = onnx.ModelProto()
-    packed.CopyFrom(model)
-    shared: dict[str, onnx.TensorProto] = {}
-    tensors: list[onnx.TensorProto] = []
-    nodes: list[onnx.NodeProto] = []
-    for number, tensor in enumerate(model.graph.initializer):
-        if bits.get(tensor.name, 8) < 8:
-            own = _Packed(tensor, bits[tensor.name], f"{_MARK}{number}")
-            if sum(one.ByteSize() for one in (*own.tensors, *own.nodes)) < tensor.ByteSize():
-                tensors += own.tensors
-                nodes += own.nodes
-                shared |= own.shared
-                continue
-        tensors.append(tensor)
-    nodes += packed.graph.node
-    del packed.graph.initializer[:], packed.graph.node[:]
-    packed.graph.initializer.extend((*tensors, *shared.values()))
-    packed.graph.node.extend(nodes)
-    if packed.ByteSize() < model.ByteSize():
-        model.CopyFrom(packed)
+
+def _groups(
+    tensors: Sequence[onnx.TensorProto], bits: Mapping[str, int], levels: Sequence[int]
+) -> dict[int, list[onnx.TensorProto]]:
+    """The tensors by the smallest of `levels` that has room for them; without those that no level has room for."""
+    found: dict[int, list[onnx.TensorProto]] = {}
+    for tensor in tensors:
+        level = next((level for level in levels if level >= bits[tensor.name]), None)
+        if level is not None:
+            found.setdefault(level, []).append(tensor)
+    return found
+
+
+def _size(tensors: Sequence[onnx.TensorProto], bits: Mapping[str, int], levels: Sequence[int]) -> int:
+    """Bytes of the tensors if they are stored in `levels`, without their names."""
+    groups = _groups(tensors, bits, levels)
+    inside = {tensor.name for own in groups.values() for tensor in own}
+    size = sum(_bytes(tensor) for tensor in tensors if tensor.name not in inside)
+    shared: dict[str, int] = {}
+    for level, own in groups.items():
+        # What is expanded counts by its size alone, as its values take time to pack.
+        packed = _Packed(level, own, empty=True)
+        size += sum(map(_bytes, packed.nodes)) + level * sum(math.prod(tensor.dims) for tensor in own) // 8
+        shared |= {tensor.name: _bytes(tensor) for tensor in packed.tensors}
+    return size + sum(shared.values())
+
+
+def _bytes(message: onnx.TensorProto | onnx.NodeProto) -> int:
+    """Size in a file in which names are short, see `compact`."""
+    names = [message.name, *getattr(message, "input", ()), *getattr(message, "output", ())]
+    return int(message.ByteSize()) - sum(max(0, len(name) - 2) for name in names)
 
 
 def expand_integers(model: onnx.ModelProto) -> None:
@@ -70,7 +98,8 @@ def expand_integers(model: onnx.ModelProto) -> None:
             inputs = [
                 expanded[name] if name in expanded else numpy_helper.to_array(constants[name]) for name in node.input
             ]
-            expanded[node.output[0]] = _OPERATORS[node.op_type](*inputs)
+            results = _OPERATORS[node.op_type](*inputs)
+            expanded |= zip(node.output, results if node.op_type == "Split" else [results], strict=True)
         else:
             rest.append(node)
     read = {name for node in rest for name in node.input} | {value.name for value in graph.output}
@@ -82,59 +111,66 @@ def expand_integers(model: onnx.ModelProto) -> None:
 
 
 class _Packed:
-    """The packed form of an int8 tensor.
+    """Tensors that are packed together.
+
+    Args:
+        bits: of the integers.
+        tensors: int8.
+        empty: whether to leave out their values.
 
     Attributes:
-        tensors, nodes: of this tensor alone; the last node gives it its name.
-        shared: constants of several tensors, by name.
+        names: of the expanded tensors.
+        tensors: packed integers and constants; those with equal names are equal.
+        nodes: give the tensors their names.
     """
 
-    def __init__(self, tensor: onnx.TensorProto, bits: int, prefix: str) -> None:
+    def __init__(self, bits: int, tensors: Sequence[onnx.TensorProto], *, empty: bool = False) -> None:
         import numpy as np
         from onnx import TensorProto, numpy_helper
 
-        values = numpy_helper.to_array(tensor)
-        codes = np.zeros(-(-values.size // 8) * 8, np.uint8)  # whole bytes of digits of every width
-        codes[: values.size] = values.ravel().astype(np.int16) + (1 << (bits - 1))
+        self.names = [tensor.name for tensor in tensors]
         self.tensors: list[onnx.TensorProto] = []
         self.nodes: list[onnx.NodeProto] = []
-        self.shared: dict[str, onnx.TensorProto] = {}
-        widths = _widths(bits)
+        sizes = [math.prod(tensor.dims) for tensor in tensors]
+        rest = -sum(sizes) % 8  # whole bytes of digits of every width
+        codes = np.zeros(0 if empty else sum(sizes) + rest, np.uint8)
+        if not empty:
+            values = np.concatenate([numpy_helper.to_array(tensor).ravel() for tensor in tensors])
+            codes[: len(values)] = values.astype(np.int16) + (1 << (bits - 1))
         found, low = "", 0
-        for position, width in enumerate(widths):
-            own = f"{prefix}{'abc'[position]}"
-            mask = (1 << width) - 1
-            self.tensors.append(numpy_helper.from_array(_joined(codes >> low & mask, width), own))
-            shifts = self._constant(f"{_MARK}{width}s", np.arange(0, 8, width, dtype=np.uint8))
+        for width in _widths(bits):
+            own, mask = f"bits:{bits}.{low}", (1 << width) - 1
+            self._constant(own, _joined(codes >> low & mask, width))
+            shifts = self._constant(f"bits:{width}s", np.arange(0, 8, width, dtype=np.uint8))
             digits = self._node("BitShift", [own, shifts], f"{own}s", direction="RIGHT")
-            digits = self._node(
-                "BitwiseAnd", [digits, self._constant(f"{_MARK}{width}m", np.array(mask, np.uint8))], f"{own}d"
-            )
+            digits = self._node("BitwiseAnd", [digits, self._constant(f"bits:{width}m", np.uint8(mask))], f"{own}d")
             digits = self._node("Cast", [digits], f"{own}i", to=TensorProto.INT32)
-            table = self._constant(f"{_MARK}{bits}.{low}", _table(bits, low, width))
-            digits = self._node("Gather", [table, digits], f"{own}g")
-            if len(widths) > 1 or len(codes) > values.size:
-                digits = self._node("Reshape", [digits, self._constant(_FLAT, np.array([-1]))], f"{own}f")
+            digits = self._node("Gather", [self._constant(f"{own}t", _table(bits, low, width)), digits], f"{own}g")
+            digits = self._node("Reshape", [digits, self._constant("bits:flat", np.array([-1]))], f"{own}f")
             found = self._node("BitwiseOr", [found, digits], f"{own}o") if found else digits
             low += width
-        if len(codes) > values.size:
-            self.tensors.append(numpy_helper.from_array(np.array([values.size]), f"{prefix}z"))
-            start = self._constant(_START, np.array([0]))
-            found = self._node("Slice", [found, start, f"{prefix}z"], f"{prefix}y")
-        shape = "x".join(map(str, values.shape))
-        self._node("Reshape", [found, self._constant(f"{_MARK}{shape}", np.array(values.shape))], tensor.name)
+        ends = [f"bits:{bits}:{number}" for number in range(len(tensors))]
+        if rest or len(ends) > 1:
+            parts = self._constant(f"bits:{bits}n", np.array([*sizes, *([rest] if rest else [])]))
+            self._node("Split", [found, parts], *ends, *([f"bits:{bits}r"] if rest else []), axis=0)
+        else:
+            ends = [found]
+        for end, tensor in zip(ends, tensors, strict=True):
+            shape = self._constant(f"bits:{'x'.join(map(str, tensor.dims))}", np.array(tensor.dims))
+            self._node("Reshape", [end, shape], tensor.name)
 
-    def _constant(self, name: str, value: Array) -> str:
+    def _constant(self, name: str, value: Any) -> str:
+        import numpy as np
         from onnx import numpy_helper
 
-        self.shared[name] = numpy_helper.from_array(value, name)
+        self.tensors.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def _node(self, kind: str, inputs: list[str], *outputs: str, **attributes: Any) -> str:
         from onnx import helper
 
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
+        self.nodes.append(helper.make_node(kind, inputs, outputs, **attributes))
+        return outputs[0]
 
 
 def _widths(bits: int) -> list[int]:
@@ -160,13 +196,13 @@ def _table(bits: int, low: int, width: int) -> Array:
     return found
 
 
-_OPERATORS: Mapping[str, Callable[..., Array]] = {
+_OPERATORS: Mapping[str, Callable[..., Any]] = {
     "BitShift": lambda values, shifts: values >> shifts,
     "BitwiseAnd": lambda values, mask: values & mask,
     "BitwiseOr": lambda one, other: one | other,
     "Cast": lambda values: values.astype("int32"),
     "Gather": lambda table, indices: table[indices],
     "Reshape": lambda values, shape: values.reshape(shape),
-    "Slice": lambda values, start, stop: values[start[0] : stop[0]],
+    "Split": lambda values, sizes: [values[end - size : end] for size, end in zip(sizes, sizes.cumsum(), strict=True)],
 }
 """What the operators of the packed form compute."""
