@@ -130,7 +130,7 @@ class _Reader:
             first = self._constants.get(names[0]) if names else None
             for name in node.output:
                 self._constants[name] = first or _Constant((), False, False)
-            if first is not None and node.op_type == "DequantizeLinear":
+            if first is not None and node.op_type in ("DequantizeLinear", "Mul"):
                 first.weights = True
             return
         origins = [self._origin[name] for name in data]

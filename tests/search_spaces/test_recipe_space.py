@@ -104,7 +104,7 @@ def test_unreadable_files_are_clear_errors(tmp_path: Path) -> None:
             RecipeSpace.read(tmp_path / "recipes.yaml")
     with pytest.raises(SlimsearchError, match=r"there is no recipe space '.*nowhere\.yaml'; shipped: default"):
         RecipeSpace.read(tmp_path / "nowhere.yaml")
-    assert set(RecipeSpace.shipped()) == {"default", "elastic"}
+    assert set(RecipeSpace.shipped()) == {"default", "elastic", "precision"}
     assert RecipeSpace.read(RecipeSpace.shipped()["default"]).size > 10
 
 
