@@ -109,6 +109,6 @@ def _change(expected: Tensor, found: Tensor, gives_logits: bool) -> float:
     import torch.nn.functional as F
 
     if gives_logits:
-        logs = (F.log_softmax(outputs.double(), -1) for outputs in (found, expected))
-        return max(0.0, float(F.kl_div(*logs, log_target=True, reduction="batchmean")))
+        logs, expected_logs = (F.log_softmax(outputs.double(), -1) for outputs in (found, expected))
+        return max(0.0, float(F.kl_div(logs, expected_logs, log_target=True, reduction="batchmean")))
     return float((found - expected).square().mean() / expected.var().clamp_min(1e-12))

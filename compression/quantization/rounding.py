@@ -183,11 +183,13 @@ def _rows(layer: nn.Module, inputs: Tensor, groups: int) -> Tensor:
 
     if not isinstance(layer, torch.nn.Conv2d):
         return inputs.reshape(1, -1, inputs.shape[-1])
-    padding = layer.padding
-    if isinstance(padding, str):
+    padding: int | tuple[int, ...] = 0
+    if isinstance(layer.padding, str):
         both = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
         pads = [side for total in reversed(both) for side in (total // 2, total - total // 2)]
-        inputs, padding = F.pad(inputs, pads if padding == "same" else [0] * 4), 0
+        inputs = F.pad(inputs, pads if layer.padding == "same" else [0] * 4)
+    else:
+        padding = layer.padding
     columns = F.unfold(inputs, layer.kernel_size, layer.dilation, padding, layer.stride)  # (N, C * k * k, positions)
     rows = columns.transpose(1, 2).reshape(-1, groups, columns.shape[1] // groups)
     return rows.transpose(0, 1)
