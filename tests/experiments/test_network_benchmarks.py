@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import slimsearch
-from experiments.benchmarks import _output, augmentation, gpu, latency_repeatability, supernet
+from experiments.benchmarks import _output, augmentation, gpu, latency_repeatability, precision, supernet
 from tests.conftest import ROOT
 
 
@@ -124,3 +124,20 @@ def test_the_page_on_latency_has_what_was_measured() -> None:
     found = json.loads(results.read_text())["ways"]["together"]["agreement"]
     assert found["rank_correlation"] >= 0.98
     assert found["median_deviation"] < 0.05
+
+
+@pytest.mark.slow
+def test_files_of_fewer_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("page.md").write_text("<!-- table: precision -->\n<!-- end -->\n")
+    words = ["--seeds", "1", "--networks", "1", "--epochs", "1", "--trained-epochs", "0"]
+    assert precision.main([*words, "--json", "found.json", "--page", "page.md"]) == 0
+    rows = {row["file"]: row for row in json.loads(Path("found.json").read_text())}
+    assert rows["quantize:mean_bits=3"]["size_kib"] <= rows["quantize"]["size_kib"]
+    chosen = [row for row in rows.values() if row.get("chosen")]
+    assert chosen
+    for row in chosen:
+        family = "weight_only" if row["file"].startswith("weight_only") else "quantize"
+        assert row["val_accuracy"] >= rows[family]["val_accuracy"] - 0.0021
+    assert all("test_accuracy" in rows[name] for name in ("quantize", "weight_only"))
+    assert "tiny_cnn: quantize" in Path("page.md").read_text()
