@@ -1,10 +1,11 @@
 """Integers of 2 to 7 bits in an ONNX file, stored in whole bytes that the runtime expands once, on loading.
 
 The bits of an integer are split into digits of 4, 2 and 1 bits. A tensor has one row of bytes for each digit, with 2, 4
-or 8 digits in a byte, which BitShift and BitwiseAnd take out. A table gives the contribution of each digit as int8, and
-the BitwiseOr of an integer's contributions, which have no bits in common, is the integer. These operators read
-constants alone, so that ONNX Runtime evaluates them when it loads the file, and then runs what it runs for int8. They
-are in operator set 18; INT4 tensors need operator set 21, and their DequantizeLinear runs at each call, in float32.
+or 8 digits in a byte, which Div and Mod take out. A table gives the contribution of each digit as int8, and the
+BitwiseOr of an integer's contributions, which have no bits in common, is the integer. These operators read constants
+alone, so that a runtime evaluates them when it loads the file, and then runs what it runs for int8. They are in
+operator set 18; INT4 tensors need operator set 21, and ONNX Runtime dequantizes them at each call, in float32.
+(BitShift would be shorter than Div and Mod; in front of a Gemm, OpenVINO 2026.4 then computes something else.)
 """
 
 from __future__ import annotations
@@ -88,13 +89,17 @@ def expand_integers(model: onnx.ModelProto) -> None:
 
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
+    divided = {node.input[0] for node in graph.node if node.op_type == "Div"}
+    packed = {node.input[0] for node in graph.node if node.op_type == "Cast" and node.output[0] in divided} & {
+        *constants
+    }
     expanded: dict[str, Array] = {}
     rest = []
     for node in graph.node:
-        begins = node.op_type == "BitShift" and all(name in constants for name in node.input)
-        goes_on = node.op_type in _OPERATORS and not expanded.keys().isdisjoint(node.input)
         to = [attribute.i for attribute in node.attribute if attribute.name == "to"]
-        if (begins or goes_on) and to in ([], [TensorProto.INT32]):
+        begins = to == [TensorProto.INT32] and node.input[0] in packed
+        goes_on = node.op_type in _OPERATORS and not to and not expanded.keys().isdisjoint(node.input)
+        if begins or goes_on:
             inputs = [
                 expanded[name] if name in expanded else numpy_helper.to_array(constants[name]) for name in node.input
             ]
@@ -139,12 +144,12 @@ class _Packed:
             codes[: len(values)] = values.astype(np.int16) + (1 << (bits - 1))
         found, low = "", 0
         for width in _widths(bits):
-            own, mask = f"bits:{bits}.{low}", (1 << width) - 1
-            self._constant(own, _joined(codes >> low & mask, width))
-            shifts = self._constant(f"bits:{width}s", np.arange(0, 8, width, dtype=np.uint8))
-            digits = self._node("BitShift", [own, shifts], f"{own}s", direction="RIGHT")
-            digits = self._node("BitwiseAnd", [digits, self._constant(f"bits:{width}m", np.uint8(mask))], f"{own}d")
-            digits = self._node("Cast", [digits], f"{own}i", to=TensorProto.INT32)
+            own = f"bits:{bits}.{low}"
+            self._constant(own, _joined(codes >> low & (1 << width) - 1, width))
+            powers = self._constant(f"bits:{width}p", np.array([1 << shift for shift in range(0, 8, width)], np.int32))
+            digits = self._node("Cast", [own], f"{own}i", to=TensorProto.INT32)
+            digits = self._node("Div", [digits, powers], f"{own}s")
+            digits = self._node("Mod", [digits, self._constant(f"bits:{width}m", np.int32(1 << width))], f"{own}d")
             digits = self._node("Gather", [self._constant(f"{own}t", _table(bits, low, width)), digits], f"{own}g")
             digits = self._node("Reshape", [digits, self._constant("bits:flat", np.array([-1]))], f"{own}f")
             found = self._node("BitwiseOr", [found, digits], f"{own}o") if found else digits
@@ -197,11 +202,11 @@ def _table(bits: int, low: int, width: int) -> Array:
 
 
 _OPERATORS: Mapping[str, Callable[..., Any]] = {
-    "BitShift": lambda values, shifts: values >> shifts,
-    "BitwiseAnd": lambda values, mask: values & mask,
     "BitwiseOr": lambda one, other: one | other,
     "Cast": lambda values: values.astype("int32"),
+    "Div": lambda values, powers: values // powers,
     "Gather": lambda table, indices: table[indices],
+    "Mod": lambda values, count: values % count,
     "Reshape": lambda values, shape: values.reshape(shape),
     "Split": lambda values, sizes: [values[end - size : end] for size, end in zip(sizes, sizes.cumsum(), strict=True)],
 }
