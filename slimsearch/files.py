@@ -33,12 +33,17 @@ _ROOM, _MORE_ROOM = 64 * 2**10, 64 * 2**20
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder, for libraries that write files themselves; renamed to `path` at the end.
 
-    The name is unique to this process and keeps the suffix, which some libraries look at. Where the block raises, the
-    temporary file is removed and `path` stays as it was.
+    The name is unique to this process and keeps the suffix, which some libraries look at. The file has the permissions
+    of any new file, which safetensors denies to others. Where the block raises, the temporary file is removed and
+    `path` stays as it was.
     """
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")  # see `remove_temporary`
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from slimsearch.files import atomic, remove_temporary, unwritable, write_bytes, write_json, write_text
 from tests.conftest import environment
@@ -36,6 +38,13 @@ def test_what_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError), atomic(path) as temporary:
         half_written(temporary)
     assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"old"]
+
+
+def test_every_file_has_the_permissions_of_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with atomic(tmp_path / "weights.safetensors") as temporary:
+        save_file({"a": np.zeros(3)}, temporary)
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

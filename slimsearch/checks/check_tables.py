@@ -28,7 +28,7 @@ def show(found: SpaceCheck, duration: Duration | None, configuration: Configurat
     name = plain(configuration.model or configuration.space)
     out.print(f"{name}: {found.combinations:,} combinations of {len(found.choices)} choices{count}")
     table = Table()
-    for heading in ("choice", "values", "layers", "active in", ""):
+    for heading in ("choice", "values", "layers", "active in", "remark"):
         table.add_column(heading, justify="right" if heading in ("layers", "active in") else "left", overflow="fold")
     for choice in found.choices:
         remark = "changes nothing" if choice.dead else "never active" if not choice.active else ""
@@ -41,8 +41,8 @@ def show(found: SpaceCheck, duration: Duration | None, configuration: Configurat
         reason = f": exactly those with {always}" if always else ""
         out.print(plain(f"{failure.count} cannot{reason}: {failure.message}"), style="red")
     costs = Table()
-    for heading in ("", "minimum", "median", "maximum", "distribution"):
-        costs.add_column(heading, justify="left" if heading in ("", "distribution") else "right")
+    for heading in ("cost", "minimum", "median", "maximum", "distribution"):
+        costs.add_column(heading, justify="left" if heading in ("cost", "distribution") else "right")
     for name, costs_of in found.costs.items():
         if costs_of:
             three = (min(costs_of), float(np.median(costs_of)), max(costs_of))

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     import optuna
 
 
+_FEW = 100
+"""Validation splits of fewer examples get a warning."""
+
+
 @dataclass(frozen=True)
 class RunContext:
     """Objects that all phases of a run use.
@@ -219,6 +223,12 @@ def _run(run: RunContext) -> Result:
     with run.display.open(run.directory.path), _log_lines_shown(run.display):
         for note in run.setup.problem.notes:
             run.display.note(note)
+        data = run.setup.problem.data
+        if data is not None and len(data.validation) < _FEW:
+            run.display.warn(
+                f"the validation split has only {len(data.validation)} examples: one of them is "
+                f"{100 / len(data.validation):.1f} points of accuracy, and small differences are noise"
+            )
         try:
             _search(run)
             refuse_if_nothing_is_left(run.ranking, run.record)

@@ -98,7 +98,10 @@ def runs_table(entries: Sequence[dict[str, Any]]) -> Table:
     for heading in ("run", "state", "space", "data set", "strategy", "trials", "best", "front", "started"):
         right = heading in ("trials", "best", "front")
         table.add_column(
-            heading, justify="right" if right else "left", overflow="fold", no_wrap=heading in ("state", "started")
+            heading,
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=heading in ("run", "state", "started"),
         )
     for entry in entries:
         if "error" in entry:

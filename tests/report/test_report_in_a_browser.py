@@ -25,6 +25,7 @@ from tests.report.test_report_page import GOLDEN, data_of, ten_thousand
 pytestmark = pytest.mark.browser
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 400, "height": 860}
+SCREEN = {"width": 1440, "height": 900}
 PAPER = {"light": "rgb(246, 245, 241)", "dark": "rgb(19, 23, 26)"}
 
 
@@ -237,6 +238,23 @@ def test_both_widths(opened: Any, pictures: Path, name: str, size: dict[str, int
         opened.screenshot(path=path, full_page=True)
         with Image.open(path) as picture:  # a page of few colours, at a third of its bytes
             picture.convert("RGB").quantize(96).save(path, optimize=True)
+
+
+def test_the_front_is_on_the_first_screen(opened: Any, made: Path, pictures: Path) -> None:
+    opened.emulate_media(color_scheme="light")
+    opened.set_viewport_size(SCREEN)
+    opened.wait_for_timeout(300)
+    box = opened.locator("#scatter svg").bounding_box()
+    assert box["y"] + box["height"] <= SCREEN["height"]
+    best = next(m for m in json.loads((made / "top_models.json").read_text()) if "recommended" in m)
+    recommended = opened.locator("#recommended")
+    assert best["recommended"] in recommended.inner_text()
+    path = pictures / "report-front.png"
+    opened.screenshot(path=path)
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(96).save(path, optimize=True)
+    recommended.get_by_role("button").click()
+    selected(opened, best["trial"])
 
 
 def test_ten_thousand_trials_can_be_looked_at(page: Any, tmp_path: Path) -> None:
