@@ -114,6 +114,8 @@ class FunctionSpace(ModelSpace):
             torch.manual_seed(seed)
             try:
                 module = self._answered(trial)
+                if isinstance(module, torch.nn.Module):
+                    _materialize(module, self.input_shape)
             except SlimsearchError:
                 raise
             except Exception as error:  # a user's function may raise anything
@@ -226,6 +228,17 @@ class FunctionSpace(ModelSpace):
                         f"{self.name} asks for '{min(different)}' only for some values of '{label}', which is of the "
                         "training, not of the architecture"
                     )
+
+
+def _materialize(module: nn.Module, shape: Sequence[int]) -> None:
+    """Give lazy layers their sizes, by a forward pass on zeros."""
+    import torch
+
+    if any(torch.nn.parameter.is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+        training = module.training
+        with torch.no_grad():
+            module.eval()(torch.zeros(2, *shape))
+        module.train(training)
 
 
 def _check_mapping(point: Any) -> None:

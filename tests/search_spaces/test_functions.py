@@ -11,6 +11,7 @@ import cloudpickle
 import numpy as np
 import optuna
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -383,3 +384,19 @@ def test_training_hyperparameters_of_the_space_take_precedence(recipes: str | No
     assert found is not None
     assert found.content["training"]["learning_rate"] == [0.001, 0.002]
     assert len(found.content["training"]["warm_up"]) > 1
+
+
+def test_lazy_layers_have_their_sizes() -> None:
+    def define(trial: Any, num_classes: int) -> nn.Module:
+        width = trial.suggest_categorical("width", [4, 8])
+        return nn.Sequential(
+            nn.LazyConv2d(width, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(num_classes)
+        )  # fmt: skip
+
+    space = ModelSpace.load(define, (3, 8, 6), 5)
+    one, other = space.build({"width": 8}), space.build({"width": 8})
+    assert one.training
+    assert not one[1].running_mean.any()  # the zeros are not in its statistics
+    assert one[3].weight.shape == (5, 8 * 6 * 4)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert space.affected_layers()["width"]
