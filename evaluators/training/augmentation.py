@@ -39,8 +39,8 @@ class Augmentation:
 
     Args:
         text: names of `NAMED` and ``path/to/file.py:function``, joined by ``+``: at most one of "auto", "none", "shift"
-            and "shift-flip". "auto" is that of the data set. A function gets a normalized batch (N, ...) float32 on the
-            CPU and a ``torch.Generator``, and returns a batch of that shape.
+            and "shift-flip". "auto" is that of the data set if its task allows it. A function gets a normalized batch
+            (N, ...) float32 on the CPU and a ``torch.Generator``, and returns a batch of that shape.
         data: what is trained on.
 
     Raises:
@@ -49,7 +49,8 @@ class Augmentation:
 
     def __init__(self, text: str, data: Dataset) -> None:
         check_augmentation(text)
-        steps = [data.augmentation if step == "auto" else step for step in text.split("+")]
+        automatic = data.augmentation if data.augmentation in data.task.augmentations else "none"
+        steps = [automatic if step == "auto" else step for step in text.split("+")]
         steps = [step for step in steps if step != "none"]
         for step in steps:
             if step in _KINDS:

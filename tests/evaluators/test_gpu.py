@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import slimsearch
 from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
@@ -130,6 +132,22 @@ def test_a_gpu_without_memory_is_one_line(few: Dataset) -> None:
         ):  # fmt: skip
             NetworkTraining(few, SETTINGS, 0).fit(network, epochs=1)
     assert len(emptied) >= 2, "before the training, and after it"
+
+
+def one_too_large(trial: Any) -> nn.Module:
+    kind = TooLarge if trial.suggest_categorical("large", [False, True]) else nn.Linear
+    return nn.Sequential(nn.Flatten(), kind(64, 10))
+
+
+@pytest.mark.slow
+def test_other_trials_go_on(few: Dataset, tmp_path: Path) -> None:
+    found = slimsearch.search(
+        one_too_large, few, trials=2, epochs=1, workers=1, compress="none", run_dir=tmp_path / "run", show=False
+    )
+    by_size = {trial.candidate.architecture["large"]: trial for trial in found.trials}
+    assert by_size[False].state == "complete"
+    assert by_size[True].state == "failed"
+    assert str(by_size[True].error).startswith("out of memory (")
 
 
 def test_trials_on_ray_train_where_their_gpu_is() -> None:

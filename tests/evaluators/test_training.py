@@ -18,7 +18,7 @@ from slimsearch.compression.pruning.selection import GradualChannels
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Meter, NetworkTraining, StoppedEarly, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset, Split
-from slimsearch.evaluators.tasks import Classification, LearningTask
+from slimsearch.evaluators.tasks import Classification, LearningTask, OwnScore
 from slimsearch.evaluators.tasks.multilabel import Multilabel
 from slimsearch.evaluators.tasks.regression import Regression
 from slimsearch.evaluators.tasks.segmentation import Segmentation
@@ -188,6 +188,8 @@ def test_what_the_task_or_the_inputs_do_not_allow_is_refused(digits: Dataset) ->
     ):
         with pytest.raises(SlimsearchError, match=said):
             Augmentation(step, data)
+    assert not Augmentation("auto", replace(digits, augmentation="shift")).is_none
+    assert Augmentation("auto", replace(digits, augmentation="shift", task=OwnScore())).is_none
 
 
 @pytest.mark.parametrize("name", NAMED)
