@@ -63,8 +63,8 @@ CASES = {
             "shift-flip", "none", "shift-flip+cutout", "shift-flip+mixup", "shift-flip+cutmix",
             "shift-flip+randaugment",
         ),
-        15,
-        3000,
+        12,
+        2000,
     ),
     "mnist": Case(
         "mnist_cnn", ("shift", "none", "shift+cutout", "shift+mixup", "shift+cutmix", "shift+randaugment"), 15, 1000
