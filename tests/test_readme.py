@@ -202,7 +202,7 @@ def test_a_data_set_of_hugging_face(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "least"), [("my_pairs", 0.4), ("my_masks", 0.4), ("my_gunpoint", 0.6)])
+@pytest.mark.parametrize(("name", "least"), [("my_pairs", 0.3), ("my_masks", 0.4), ("my_gunpoint", 0.6)])
 def test_other_data_and_tasks(name: str, least: float, folder: Path) -> None:
     if name == "my_gunpoint":
         pytest.importorskip("aeon")
