@@ -29,7 +29,7 @@ _WIDTHS = (
 _ROUNDING = 1e-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Network:
     """A module with the description that rebuilds it.
 
@@ -53,6 +53,11 @@ class Network:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "module", unwrapped(self.module))
+
+    def __repr__(self) -> str:
+        kind = "" if self.quantization is None else ", quantized in its file"
+        count = sum(parameter.numel() for parameter in self.module.parameters())
+        return f"<Network: {type(self.module).__name__}, {count:,} parameters{kind}>"
 
     @classmethod
     def of(cls, module: Any) -> Network:

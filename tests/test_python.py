@@ -426,3 +426,14 @@ def test_a_search_names_what_is_wrong_with_each_network(tmp_path: Path, monkeypa
     assert "depend on no parameter with requires_grad" in errors["detached"]
     assert "in training mode" in errors["narrow"]
     assert "'head.fc.weight' is not finite" in errors["nan"]
+
+
+def test_objects_are_shown_in_one_short_line(digits: Dataset, tmp_path: Path) -> None:
+    network = Network.of(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)))
+    compressed = slimsearch.compress(network, "quantize", digits, run_dir=tmp_path / "run", show=False)
+    for shown in (digits, digits.train, network, compressed):
+        assert "\n" not in repr(shown)
+        assert len(repr(shown)) < 120 + len(str(tmp_path))
+    assert f"{len(digits.train):,}" in repr(digits)
+    assert "650 parameters" in repr(network)
+    assert "quantize" in compressed._repr_html_()

@@ -35,7 +35,12 @@ _DESCRIPTION = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+def _shape(sizes: Sequence[int]) -> str:
+    """``1 x 28 x 28``"""
+    return " x ".join(map(str, sizes))
+
+
+@dataclass(frozen=True, repr=False)
 class Split:
     """Examples with their targets.
 
@@ -50,6 +55,9 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def __repr__(self) -> str:
+        return f"<Split: {len(self):,} examples of {_shape(self.inputs.shape[1:])}, {self.inputs.dtype}>"
 
     @property
     def images(self) -> Inputs:
@@ -102,7 +110,7 @@ class Source(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Three splits, the task that is learned, and the normalization of inputs.
 
@@ -129,6 +137,11 @@ class Dataset:
     notes: tuple[str, ...] = ()
     task: LearningTask = field(default_factory=Classification)
     columns: tuple[Column, ...] = ()
+
+    def __repr__(self) -> str:
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items() if split is not None)
+        return f"<Dataset '{self.name}': {sizes}; {_shape(self.input_shape)}, {len(self.classes)} outputs>"
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from slimsearch.record.lineage import compression_lineage
 from slimsearch.record.trial import COMPLETE, COMPRESSION, FAILED, Trial
 from slimsearch.report.networks import stored_network
 from slimsearch.report.result import Result
-from slimsearch.report.tables import metric_cells, metric_columns, recipe_text
+from slimsearch.report.tables import metric_cells, metric_columns, metrics_text, recipe_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +39,7 @@ class AppliedStages:
     metrics: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compressed:
     """A compressed network, with the numbers to judge it by; a table when it is printed.
 
@@ -93,6 +94,13 @@ class Compressed:
     def save(self, folder: str | Path) -> None:
         """Store the network without pickle; ``Network.load(fresh_module, folder)`` loads it."""
         self.network.save(folder)
+
+    def __repr__(self) -> str:
+        kept = sum(stage.kept for stage in self.stages)
+        return f"<Compressed '{self.path}': {metrics_text(self.after)}, {kept} of {len(self.stages)} stages kept>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         from rich.console import Console
