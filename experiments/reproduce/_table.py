@@ -83,13 +83,17 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def kept_nni_rows(flow: str) -> list[dict[str, Any]]:
-    """Stored results of NNI's flow, with its command."""
+    """Stored results of NNI's flow, with its command; without times, which are those of another machine."""
     kept = Path(__file__).parent / "results" / f"{flow}.json"
     if not kept.is_file():
         return []
     found = json.loads(kept.read_text(encoding="utf-8"))
     return [
-        {**one, "source": str(one["source"]).replace("run here", "kept"), "command": found["command"]}
+        {
+            **{name: value for name, value in one.items() if name not in ("latency_ms", "seconds")},
+            "source": str(one["source"]).replace("run here", "kept"),
+            "command": found["command"],
+        }
         for one in found["rows"]
     ]
 

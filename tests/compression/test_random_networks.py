@@ -232,23 +232,31 @@ class Attention(Block):
         return x + self.b(tokens, tokens, tokens)[0].transpose(1, 2).view_as(x)
 
 
-class Projected(Block):
+class Attended(nn.Module):
     """Attention over projections in one layer, whose code takes the width from the tokens."""
 
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_heads = 4
+        self.project, self.join = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        n, length, channels = tokens.shape
+        shape = n, length, 3, self.num_heads, channels // self.num_heads
+        q, k, v = self.project(tokens).reshape(shape).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, channels)
+        found: Tensor = self.join(mixed)
+        return found
+
+
+class Projected(Block):
     def __init__(self, before: int, after: int) -> None:
         super().__init__(before, after)
-        self.num_heads = 4
-        self.b, self.c = nn.Linear(after, 3 * after), nn.Linear(after, after)
+        self.b = Attended(after)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.a(x)
-        return x + self.attended(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
-
-    def attended(self, tokens: Tensor) -> Tensor:
-        n, length, channels = tokens.shape
-        shape = n, length, 3, self.num_heads, channels // self.num_heads
-        q, k, v = self.b(tokens).reshape(shape).permute(2, 0, 3, 1, 4)
-        return self.c(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, channels))
+        return x + self.b(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
 
 
 class Scaled(Block):

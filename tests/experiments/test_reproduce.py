@@ -35,6 +35,14 @@ def _rows(name: str, arguments: list[str], folder: Path, monkeypatch: pytest.Mon
     return rows
 
 
+@pytest.mark.parametrize("flow", ["lenet_prune", "lenet_qat", "hello_nas", "resnet18_fused"])
+def test_kept_results_have_no_times_of_another_machine(flow: str) -> None:
+    rows = _table.kept_nni_rows(flow)
+    assert rows
+    assert not any({"latency_ms", "seconds"} & row.keys() for row in rows)
+    assert all(row["source"] == "NNI 3.0, kept" for row in rows)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet_prune", "lenet_qat"])
 def test_lenet(
