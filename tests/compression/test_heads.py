@@ -6,16 +6,18 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from slimsearch.compression import AfterStep, ElasticNetwork, Network, Recipe
+from slimsearch.compression import AfterStep, ElasticNetwork, Network, Recipe, export_onnx
 from slimsearch.compression.pruning.channels import Channels
 from slimsearch.compression.pruning.heads import with_plain_attention
 from slimsearch.compression.pruning.importances.group_l1 import GroupL1
 from slimsearch.compression.pruning.importances.taylor import Taylor
 from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import DeployedModel
 
 HEADS, WIDTH = 4, 16
 
@@ -188,11 +190,15 @@ def test_heads_are_a_choice_of_the_space_around_a_network(attention: type[nn.Mod
     assert min(float((outputs - one).abs().max()) for one in alone) < 1e-5
 
 
-def test_heads_are_removed_again() -> None:
+def test_heads_are_removed_again_and_the_file_has_the_others(tmp_path: Path) -> None:
     module = transformer(Multihead)
     once = ElasticNetwork.of(Network(module), images()).apply(Network(module), {"heads.attention.attend": 0.5})
     again = [one for one in Channels(once.module, images()).cuttable if one.heads]
     assert [(one.layer, one.width) for one in again] == [("attention.attend", WIDTH // 2)]
+    export_onnx(once, tmp_path / "half.onnx", images())
+    with torch.no_grad():
+        expected = once.module(images()).numpy()
+    assert np.allclose(DeployedModel(tmp_path / "half.onnx")(images().numpy()), expected, atol=1e-5)
 
 
 def test_other_attention_keeps_its_heads() -> None:
