@@ -117,13 +117,13 @@ class GraphGp:
         return True
 
     def _first(self, space: Space, history: History, rng: np.random.Generator) -> Point:
-        """A random point, or the first network of its lineage; the point more often as more trials are ruled out."""
+        """A random point, or the first network trained for it; the point more often as more trials are ruled out."""
         point = space.sample(rng)
-        lineage = space.lineage(point)
-        if not lineage or lineage[0].point is None:
+        first = next((ancestor for ancestor in space.lineage(point) if ancestor.trainings > 0), None)
+        if first is None or first.point is None:
             return point
         broken = sum(o.violation > 0 and o.losses is None for o in history.observations)
-        return point if rng.random() * (history.finished_count + broken) < broken else lineage[0].point
+        return point if rng.random() * (history.finished_count + broken) < broken else first.point
 
 
 @cache

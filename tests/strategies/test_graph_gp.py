@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from slimsearch.evaluators import Objective
-from slimsearch.search_spaces import ChoiceSpace, Edge, Graph, JointSpace, Point, RecipeSpace, Space
+from slimsearch.search_spaces import ChoiceSpace, Edge, FixedModel, Graph, JointSpace, Point, RecipeSpace, Space
 from slimsearch.strategies.samplers import History, Observation
 from slimsearch.strategies.samplers._surrogate import pool as _pool
 from slimsearch.strategies.samplers._surrogate.costs import Costs, fit_costs, predicted_costs
@@ -450,3 +451,18 @@ def test_what_depends_on_the_file_is_not_taken_for_known() -> None:
     assert paths.passed == []
     assert all(paths.last(int(position)) is None for position in positions)
     assert space.contains(propose(space, history, 0, objectives=1))
+
+
+def test_recipes_for_a_given_network_begin_with_what_is_trained() -> None:
+    """Without number formats, which need no training and follow each trained network."""
+    space = JointSpace(FixedModel(nn.Identity, (3, 8, 8), 10), RecipeSpace(RECIPES), steps)
+    given = space.reference()
+    assert given is not None
+    history = History()
+    history.add(Observation(given, (-0.9, 64.0)))
+    found = [
+        space.candidate(GraphGp().propose(space, TWO, history, np.random.default_rng(seed))).recipe
+        for seed in range(20)
+    ]
+    assert all("store" not in recipe for recipe in found if "prune" in recipe)
+    assert len({recipe["prune"]["sparsity"] for recipe in found if "prune" in recipe}) > 1
