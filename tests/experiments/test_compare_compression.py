@@ -63,7 +63,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows(comparison: Comparison, digits: Dataset) -> None:
     rows = comparison.rows
     assert list(rows) == ["base", "half", "too-much", "coarse"], "the order is that of the recipes"
-    assert [row["kind"] for row in rows.values()] == ["fp32", "fp32", None, "simulated"]
+    assert [row["kind"] for row in rows.values()] == ["fp32", "fp32", None, "int8"]
     assert [row["lines"] for row in rows.values()] == [0, 3, 2, 2]
     assert rows["half"]["params"] < rows["base"]["params"] == rows["coarse"]["params"]
     assert rows["half"]["macs"] < rows["base"]["macs"]
@@ -147,13 +147,14 @@ def test_a_base_from_elsewhere(
 
 
 @pytest.mark.parametrize(
-    ("target", "bits", "kind"),
-    [("any", 8, "int8"), ("any", 7, "int8"), ("any", 6, "simulated"), ("vnni", 8, "int8"), ("vnni", 7, "simulated")],
+    ("target", "bits", "fewer"),
+    [("any", 8, False), ("any", 7, False), ("any", 6, True), ("vnni", 8, False), ("vnni", 7, True)],
 )
-def test_fewer_bits_than_the_file_computes_with_are_simulated(target: str, bits: int, kind: str) -> None:
+def test_fewer_bits_than_the_file_computes_with_are_int8(target: str, bits: int, fewer: bool) -> None:
     learned = {"layer": compression.LearnedRange((0.1,), bits, 0.1, 0)}
-    assert compression.Quantization(target=target, learned=learned).kind == kind
-    assert compression.Quantization(target=target).kind == "int8"
+    plan = compression.Quantization(target=target, learned=learned)
+    assert (plan.kind, plan.fewer_bits) == ("int8", fewer)
+    assert not compression.Quantization(target=target).fewer_bits
 
 
 def test_the_built_in_list_has_every_method() -> None:
