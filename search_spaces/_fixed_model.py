@@ -13,6 +13,7 @@ import cloudpickle
 
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.names import load_function
+from slimsearch.packed import Named, named, size_of
 from slimsearch.search_spaces._space import Choice, Point, Space
 
 if TYPE_CHECKING:
@@ -25,20 +26,25 @@ class FixedModel(Space):
     Args:
         make: function or class; called with those of in_channels, image_size, input_shape and num_classes that its
             signature has.
-        input_shape: of one example, such as (C, H, W) of an image.
+        input_shape: of one example, such as (C, H, W) of an image; of several inputs, a dict from name to shape.
         num_classes: number of outputs: logits of classes, or target columns; 0: unknown.
         weights: state of the network as safetensors; None for the weights that `make` gives it.
     """
 
     def __init__(
-        self, make: Callable[..., nn.Module], input_shape: tuple[int, ...], num_classes: int,
-        weights: bytes | None = None,
+        self, make: Callable[..., nn.Module], input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]],
+        num_classes: int, weights: bytes | None = None,
     ) -> None:  # fmt: skip
-        self.make, self.input_shape, self.num_classes, self.weights = make, input_shape, num_classes, weights
+        self.inputs = named(input_shape)
+        self.outputs: Named = ()
+        self.input_shape = (size_of(self.inputs),) if isinstance(input_shape, Mapping) else input_shape
+        self.make, self.num_classes, self.weights = make, num_classes, weights
         self.output_shape: tuple[int, ...] | None = (num_classes,)
 
     @classmethod
-    def load(cls, name: str, input_shape: tuple[int, ...], num_classes: int) -> FixedModel:
+    def load(
+        cls, name: str, input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]], num_classes: int
+    ) -> FixedModel:
         """The model called `name`: ``torchvision.models:resnet18``, or ``path/to/file.py:function_or_class``.
 
         Raises:
@@ -91,12 +97,15 @@ class FixedModel(Space):
 
         parameters = inspect.signature(self.make).parameters
         free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        offered = {
+        offered: dict[str, Any] = {
             "in_channels": self.input_shape[0],
             "image_size": self.input_shape[-1],
             "input_shape": self.input_shape,
             "num_classes": self.num_classes,
         }
+        if self.inputs:
+            offered["input_shape"] = dict(self.inputs)
+            del offered["in_channels"], offered["image_size"]
         if self.num_classes == 0:
             del offered["num_classes"]  # of inputs without targets
         # torchvision's functions take num_classes in **kwargs.
@@ -123,7 +132,9 @@ class FixedModel(Space):
         """
         import torch
 
-        module = self.construct(seed)
+        from slimsearch.packed_module import packed
+
+        module = packed(self.construct(seed), self.inputs, self.outputs)
         shape = "x".join(map(str, self.input_shape))
         try:
             with torch.no_grad():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.names import check_name, load_class, load_function
+from slimsearch.packed import Named, named, size_of
 from slimsearch.search_spaces._space import Space
 
 if TYPE_CHECKING:
@@ -31,17 +32,26 @@ class ModelSpace(Space):
 
     Args:
         code: the class or function.
-        input_shape: of one example, such as (C, H, W) of an image.
+        input_shape: of one example, such as (C, H, W) of an image; of several inputs, a dict from name to shape.
         num_classes: number of outputs: logits of classes, or target columns; 0: unknown.
 
     Attributes:
+        input_shape: of one example; several inputs are packed, see `slimsearch.packed_module.PackedModule`.
+        inputs: names and shapes of several inputs; () of one.
+        outputs: names and shapes of several outputs, which the task has; () of one.
         output_shape: of one example, (num_classes,) by default; None: any.
 
     Raises:
         SlimsearchError: an argument is invalid.
     """
 
-    def __init__(self, code: Any, input_shape: tuple[int, ...], num_classes: int) -> None:
+    def __init__(
+        self, code: Any, input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]], num_classes: int
+    ) -> None:
+        self.inputs = named(input_shape)
+        self.outputs: Named = ()
+        if isinstance(input_shape, Mapping):
+            input_shape = (size_of(self.inputs),)
         for size in (*input_shape, num_classes or 1) if isinstance(input_shape, tuple | list) else ():
             if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= _MAX_SIZE:
                 raise SlimsearchError(f"{reprlib.repr(size)} is not a number of channels, pixels, samples or classes")
@@ -53,14 +63,16 @@ class ModelSpace(Space):
         self.output_shape: tuple[int, ...] | None = (num_classes,)
 
     @staticmethod
-    def load(space: Any, input_shape: tuple[int, ...], num_classes: int, build: Any = None) -> ModelSpace:
+    def load(
+        space: Any, input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]], num_classes: int, build: Any = None
+    ) -> ModelSpace:
         """The space of networks that `space` describes.
 
         Args:
             space: a built-in's name, ``path/to/file.py:name`` or ``package.module:name``; or an object: an NNI
                 `ModelSpace` class, a function ``define(trial)``, a function or class whose parameters are annotated
                 with their values, or, with `build`, a dict from label to values.
-            input_shape: of one example, such as (C, H, W) of an image.
+            input_shape: of one example, such as (C, H, W) of an image; of several inputs, a dict from name to shape.
             num_classes: number of outputs: logits of classes, or target columns.
             build: a function or class that makes the network of one value for each label, given by name.
 
@@ -78,6 +90,11 @@ class ModelSpace(Space):
         if _is_of_nni(space):
             from slimsearch.search_spaces._nni.nni_space import NniSpace
 
+            if isinstance(input_shape, Mapping):
+                raise SlimsearchError(
+                    f"'{name_of(space)}' is an NNI ModelSpace, which takes one input; the data set has "
+                    f"{', '.join(input_shape)}: write a function define(trial)"
+                )
             return NniSpace(space, input_shape, num_classes)
         from slimsearch.search_spaces._functions.defined_space import DefinedSpace, takes_a_trial
         from slimsearch.search_spaces._functions.parameter_space import ParameterSpace, annotated_values
@@ -155,13 +172,16 @@ class ModelSpace(Space):
         Raises:
             SlimsearchError: it needs the number of outputs, which is unknown.
         """
-        offered = {
+        offered: dict[str, Any] = {
             "in_channels": self.input_shape[0],
             "image_size": self.input_shape[-1],
             "input_shape": self.input_shape,
             "num_classes": self.num_classes,
             "num_labels": self.num_classes,
         }
+        if self.inputs:
+            offered["input_shape"] = dict(self.inputs)
+            del offered["in_channels"], offered["image_size"]
         if self.num_classes == 0:
             needed = [name for name in ("num_classes", "num_labels") if name in parameters]
             if needed and parameters[needed[0]].default is inspect.Parameter.empty:

@@ -167,7 +167,8 @@ def train(
     Raises:
         SlimsearchError: an argument is invalid, the model cannot be trained, or the loss is not finite.
     """
-    return _pipeline(dataset, seed, epochs, **settings).train(_network(model), epochs)
+    data = _dataset(dataset)
+    return _pipeline(data, seed, epochs, **settings).train(_network(model, data), epochs)
 
 
 def compress(
@@ -225,14 +226,14 @@ def compress(
 
     stages = Recipe.parse(recipe)
     stages.check()
-    network = _network(model)
+    data = _dataset(dataset)
+    network = _network(model, data)
     if network.quantization is not None:
         raise SlimsearchError("the model is quantized already: compress the one that it was made from")
-    first = None if initial is None else lambda: _initial(initial)
-    data = _dataset(dataset)
+    first = None if initial is None else lambda: _initial(initial, data)
     pipeline = _pipeline(data, seed, epochs, **settings)
     pipeline.check_outputs(network)
-    best = None if teacher is None else _network(teacher)
+    best = None if teacher is None else _network(teacher, data)
     if best is not None:
         pipeline.check_outputs(best)
     training = pipeline.training
@@ -261,7 +262,8 @@ def export(network: nn.Module | Network | Compressed, path: str | Path, dataset:
     """
     from slimsearch.evaluators import NetworkPipeline
 
-    pipeline, converted = NetworkPipeline(_dataset(dataset)), _network(network)
+    data = _dataset(dataset)
+    pipeline, converted = NetworkPipeline(data), _network(network, data)
     pipeline.check_outputs(converted)
     try:
         return pipeline.export(converted, Path(path))
@@ -287,19 +289,26 @@ def _given(space: Any) -> GivenFromPython | None:
     return GivenFromPython(network.module)
 
 
-def _network(model: nn.Module | Network | Compressed) -> Network:
+def _network(model: nn.Module | Network | Compressed, data: Dataset | None = None) -> Network:
+    """A network of the user's, with one input and one output for the examples of `data`."""
     from slimsearch.compression import Network
+    from slimsearch.packed import named
+    from slimsearch.packed_module import packed
     from slimsearch.report.compressed import Compressed
 
     model = model.network if isinstance(model, Compressed) else model
     with described("the model cannot be copied"):
-        return model if isinstance(model, Network) else Network.of(model)
+        network = model if isinstance(model, Network) else Network.of(model)
+    if data is None:
+        return network
+    module = packed(network.module, named(data.space_shape), named(data.task.outputs))
+    return network if module is network.module else Network(module, network.structure, network.quantization)
 
 
-def _initial(build: Callable[[], nn.Module]) -> nn.Module:
+def _initial(build: Callable[[], nn.Module], data: Dataset) -> nn.Module:
     with described("initial() failed"):
         module = build()
-    return _network(module).module
+    return _network(module, data).module
 
 
 def _pipeline(dataset: Any, seed: int, epochs: int, **settings: Any) -> NetworkPipeline:

@@ -231,6 +231,18 @@ def test_images_decoded_as_they_are_read(folder: Path, run: Run) -> None:
     assert run("--resume", "run").returncode == 0
 
 
+@pytest.mark.slow
+def test_several_inputs_and_outputs(folder: Path, run: Run) -> None:
+    words = ("--space", "my_halves.py:define", "--dataset", "my_halves.py:data", "--task", "my_halves.py:DigitAndInk")
+    done = run(*words, "--trials", "2", "--epochs", "5", "--compress", "quantize", "--top-k", "1", "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    model = json.loads((folder / "run" / "top_models.json").read_text())[0]
+    assert model["metrics"]["val_accuracy"] > 0.7
+    np.savez(folder / "new.npz", top=np.zeros((3, 4, 8), np.uint8), rows=np.zeros((3, 4)))
+    done = run(folder / "run" / model["artifact"], "new.npz", "--json", command="predict")
+    assert [set(json.loads(line)["prediction"]) for line in done.stdout.splitlines()] == [{"digit", "ink"}] * 3
+
+
 def test_a_task_of_ones_own(folder: Path) -> None:
     text = """
 import numpy as np, slimsearch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from slimsearch.compression.export.entropy import entropy_ranges
 from slimsearch.compression.export.storage import store
 from slimsearch.compression.quantization.plan import WEIGHTS_INT8, LearnedRange, Quantization
 from slimsearch.errors import SlimsearchError
+from slimsearch.packed import feeder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 _MOVES = ("Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
-def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Quantization) -> Path:
+def to_int8(file: Path, folder: Path, images: Tensor, plan: Quantization) -> Path:
     """Write the quantized file into `folder`, with activation ranges from `images`, (N, C, H, W) float32."""
     import numpy as np
+    import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -36,8 +38,10 @@ def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Qua
     prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
     quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
 
+    feed = feeder_of(onnx.load(str(prepared)).graph)
+
     def batches() -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-        return ({input_name: images.numpy()[start : start + 64]} for start in range(0, len(images), 64))
+        return (feed(images.numpy()[start : start + 64]) for start in range(0, len(images), 64))
 
     left = batches()
 
@@ -64,13 +68,18 @@ def to_int8(file: Path, folder: Path, input_name: str, images: Tensor, plan: Qua
         nodes_to_exclude=[*_with_followers(prepared, plan.keep_float), *_wide_norms(prepared)],
     )
     if plan.fewer_bits or plan.bits:
-        import onnx
-
         model = onnx.load(str(quantized))
         bits = {f"{name}.weight{TENSOR_NAME_QUANT_SUFFIX}": known.weight_bits for name, known in plan.learned.items()}
         pack_integers(model, bits)
         onnx.save(store(model, WEIGHTS_INT8, plan.learned, plan.bits.__contains__), str(quantized))
     return quantized
+
+
+def feeder_of(graph: onnx.GraphProto) -> Callable[[Any], dict[str, Any]]:
+    """A function from packed values, an array, to the inputs of a graph; see `slimsearch.packed`."""
+    return feeder(
+        [(value.name, [size.dim_value for size in value.type.tensor_type.shape.dim]) for value in graph.input]
+    )
 
 
 def _float_nodes(graph: onnx.GraphProto, which: str) -> list[str]:

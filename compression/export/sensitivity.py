@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._network import Network
-from slimsearch.compression.export.int8 import float_layers, to_int8, weighted_layers
+from slimsearch.compression.export.int8 import feeder_of, float_layers, to_int8, weighted_layers
 from slimsearch.compression.export.storage import store
-from slimsearch.compression.export.to_onnx import INPUT, float_file, quiet, tidy
+from slimsearch.compression.export.to_onnx import float_file, quiet, tidy
 from slimsearch.compression.export.untrusted import onnxruntime_session, session_options
 from slimsearch.compression.quantization.folding import fold_batch_norm
 from slimsearch.compression.quantization.plan import STATIC, Quantization
@@ -93,7 +93,7 @@ class LayerFiles:
         bits = {name: own for name, own in self._plan.bits.items() if name not in in_float32}
         plan = replace(self._plan, keep_float=" ".join(kept) or "none", learned=learned, bits=bits)
         with quiet():
-            return to_int8(path, self._folder, INPUT, self._images if images is None else images, plan)
+            return to_int8(path, self._folder, self._images if images is None else images, plan)
 
     def finished(self, in_float32: Collection[str], path: Path, metadata: Mapping[str, str]) -> Path:
         """Write the file to `path` as `export_onnx` does, with `metadata`."""
@@ -224,8 +224,10 @@ def _values_of(model: onnx.ModelProto, names: list[str]) -> Callable[[Array], li
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
+    feed = feeder_of(model.graph)
+
     def run(images: Array) -> list[Array]:
-        values: list[Array] = session.run(names, {INPUT: images})
+        values: list[Array] = session.run(names, feed(images))
         return values
 
     return run

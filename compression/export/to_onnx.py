@@ -23,6 +23,7 @@ from slimsearch.compression.quantization.plan import CODEBOOK, STATIC
 from slimsearch.compression.quantization.rounding import round_weights
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.files import EXPORT_PREFIX
+from slimsearch.packed import unpacked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "images", "logits"
 # The lowest operator set that both exporters write, and the version of the file format that came with it.
 _OPSET, _IR_VERSION = 18, 8
-_OPTIONS: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": _OPSET}
 
 
 def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[str, str] | None = None) -> None:
     """Write `network` to `path` as one ONNX file, ``images`` (N, C, H, W) float32 -> ``logits``, N free.
+
+    A `PackedModule` with several inputs or outputs becomes a file with these inputs and outputs, by their names.
 
     The file has no dead taps (see `Network.without_dead_taps`), since it is for images of one size, and no parallel
     linear branches (see `merge_branches`), unless its quantization was learned.
@@ -66,7 +68,7 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
             with quiet():
                 float_file(network, file, images)
                 if plan is not None and plan.form == STATIC:
-                    file = to_int8(file, Path(folder), INPUT, images, plan)
+                    file = to_int8(file, Path(folder), images, plan)
                 elif plan is not None:
                     onnx.save(store(onnx.load(str(file)), plan.form, plan.learned), str(file))
                 notes = {"quantization": plan.note} if plan is not None else {}
@@ -88,8 +90,14 @@ def float_file(network: Network, file: Path, images: Tensor) -> None:
     """
     import onnx
 
+    from slimsearch.packed_module import PackedModule
+
     module = network.copy_module().eval().cpu().float()
-    example, expected, plan = example_of(images), logits_of(module, images), network.quantization
+    example, expected, plan = (example_of(images),), logits_of(module, images), network.quantization
+    if isinstance(module, PackedModule):
+        module.separate = True
+        if module.inputs:
+            example = tuple(unpacked(example[0], module.inputs).values())
     failures: list[Exception] = []
     for write in (_by_torchscript, _by_torch_export, functools.partial(_by_torch_export, strict=True)):
         try:
@@ -106,28 +114,45 @@ def float_file(network: Network, file: Path, images: Tensor) -> None:
     raise next((error for error in failures if isinstance(error, FixedBatchSize)), failures[0]) from None
 
 
-def _by_torchscript(module: nn.Module, example: Tensor, file: Path, codebook: bool) -> None:
+def _by_torchscript(module: nn.Module, example: tuple[Tensor, ...], file: Path, codebook: bool) -> None:
     import torch
 
     # Folding a BatchNorm would multiply the number of values of the codebook by the channels; the runtime folds it.
     mode = torch.onnx.TrainingMode.PRESERVE if codebook else torch.onnx.TrainingMode.EVAL
-    axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
-    torch.onnx.export(module, (example,), str(file), dynamo=False, dynamic_axes=axes, training=mode, **_OPTIONS)
+    options = _options(module)
+    axes = {name: {0: "batch"} for name in (*options["input_names"], *options["output_names"])}
+    torch.onnx.export(module, example, str(file), dynamo=False, dynamic_axes=axes, training=mode, **options)
 
 
-def _by_torch_export(module: nn.Module, example: Tensor, file: Path, codebook: bool, *, strict: bool = False) -> None:
+def _by_torch_export(
+    module: nn.Module, example: tuple[Tensor, ...], file: Path, codebook: bool, *, strict: bool = False
+) -> None:
     import torch
 
-    shapes = ({0: torch.export.Dim("batch")},)
+    from slimsearch.packed_module import PackedModule
+
+    batch = {0: torch.export.Dim("batch")}
+    shapes = (tuple(batch for _ in example),) if isinstance(module, PackedModule) else (batch,)
     try:
-        program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=strict)
+        program = torch.export.export(module, example, dynamic_shapes=shapes, strict=strict)
     except torch._dynamo.exc.UserError as error:
         if "Constraints violated" in str(error):
             raise FixedBatchSize from error
         raise
     torch.onnx.export(
-        program, (example,), str(file), dynamo=True, external_data=False, optimize=not codebook, **_OPTIONS
+        program, example, str(file), dynamo=True, external_data=False, optimize=not codebook, **_options(module)
     )
+
+
+def _options(module: nn.Module) -> dict[str, Any]:
+    """What both exporters are given: names, and the operator set."""
+    from slimsearch.packed_module import PackedModule
+
+    inputs, outputs = [INPUT], [OUTPUT]
+    if isinstance(module, PackedModule):
+        inputs = [name for name, _ in module.inputs] or inputs
+        outputs = [name for name, _ in module.outputs] or outputs
+    return {"input_names": inputs, "output_names": outputs, "opset_version": _OPSET}
 
 
 def tidy(file: Path, metadata: Mapping[str, str]) -> None:

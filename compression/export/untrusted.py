@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.packed import feeder, joined
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,12 +58,19 @@ def session_options(threads: int) -> Any:
 
 
 def onnxruntime_session(content: bytes, threads: int) -> Callable[[Array], Array]:
-    """The serialized model in ONNX Runtime on the CPU: a function from its input to its first output."""
+    """The serialized model in ONNX Runtime on the CPU: a function from its input to its output.
+
+    Several inputs or outputs are packed, see `slimsearch.packed`.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, session_options(threads), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
+    inputs = [(entry.name, entry.shape) for entry in session.get_inputs()]
+    if len(inputs) == 1 and len(session.get_outputs()) == 1:
+        name = inputs[0][0]
+        return lambda images: session.run(None, {name: images})[0]
+    feed = feeder(inputs)
+    return lambda values: joined(session.run(None, feed(values)))
 
 
 def _tensors(message: Any) -> Iterator[Any]:

@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 
 from slimsearch.errors import SlimsearchError, described, escaped
-from slimsearch.evaluators.datasets._array_files import is_array_file, read_array_file, read_inputs
+from slimsearch.evaluators.datasets._array_files import is_array_file, read_array_file, read_inputs, read_named_inputs
 from slimsearch.evaluators.datasets._arrays import INPUT_KINDS, from_arrays, read_targets
 from slimsearch.evaluators.datasets._columns import Column, columns_from
 from slimsearch.evaluators.datasets._conversion import inputs_like
 from slimsearch.evaluators.datasets._dataset import WHITE, Dataset, Raw, Source, Split
+from slimsearch.evaluators.datasets._fields import Field, fields_from, positions
 from slimsearch.evaluators.datasets._frames import TABLES, Frames, large_table, read_frame
 from slimsearch.evaluators.datasets._hugging_face import is_hugging_face, open_hugging_face
 from slimsearch.evaluators.datasets._image_files import read_header, read_image
 from slimsearch.evaluators.datasets._image_folder import image_files, read_folder, skipped_files
 from slimsearch.evaluators.datasets._large_table import read_large_table
+from slimsearch.evaluators.datasets._several_inputs import input_of
 from slimsearch.evaluators.datasets._splitting import split
 from slimsearch.evaluators.datasets._tables import columns_of, is_frame, read_table
 from slimsearch.evaluators.datasets._unlabelled import is_unlabelled, unlabelled
@@ -29,9 +31,32 @@ from slimsearch.names import built_in_names, load_class, load_function
 from slimsearch.source import fingerprints
 
 __all__ = [
-    "INPUT_KINDS", "TABLES", "WHITE", "Column", "Dataset", "Raw", "Source", "Split", "columns_from", "columns_of",
-    "image_files", "inputs_like", "is_unlabelled", "load_dataset", "read_frame", "read_header", "read_image",
-    "read_inputs", "sides", "skipped_files", "unlabelled",
+    "INPUT_KINDS",
+    "TABLES",
+    "WHITE",
+    "Column",
+    "Dataset",
+    "Field",
+    "Raw",
+    "Source",
+    "Split",
+    "columns_from",
+    "columns_of",
+    "fields_from",
+    "image_files",
+    "input_of",
+    "inputs_like",
+    "is_unlabelled",
+    "load_dataset",
+    "positions",
+    "read_frame",
+    "read_header",
+    "read_image",
+    "read_inputs",
+    "read_named_inputs",
+    "sides",
+    "skipped_files",
+    "unlabelled",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)

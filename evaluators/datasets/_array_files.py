@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,19 @@ def read_inputs(path: Path) -> Array:
         raise SlimsearchError(f"'{path}' has no array x")
     found: Array = arrays["x"]
     return found
+
+
+def read_named_inputs(path: Path, names: Sequence[str]) -> dict[str, Array]:
+    """New examples of several inputs: the arrays of these names in an .npz file, as far as it has them.
+
+    Raises:
+        SlimsearchError: it cannot be read, or holds Python objects, which are never unpickled.
+    """
+    archive = _loaded(path)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise SlimsearchError(f"'{path}' is no .npz file with the arrays {', '.join(names)}: save it with numpy.savez")
+    with archive, described_damage(path):
+        return {name: archive[name] for name in names if name in archive.files}
 
 
 def _arrays(path: Path, *, on_disk: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import functools
 import logging
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from slimsearch.evaluators.datasets._conversion import Unsuitable, are_images, a
 from slimsearch.evaluators.datasets._dataset import Array, Raw, Split
 from slimsearch.evaluators.datasets._items import FORMS, collected, pairs_of
 from slimsearch.evaluators.datasets._memory import memory_for
+from slimsearch.evaluators.datasets._several_inputs import fields_of, packed
 from slimsearch.evaluators.datasets._stored import StoredInputs
 from slimsearch.evaluators.tasks import Classification, LearningTask
 
@@ -44,7 +45,8 @@ def from_arrays(
         data: ``(inputs, targets)``, ``(inputs, targets, test_inputs, test_targets)``, or a sequence of ``(input,
             target)`` pairs or of dicts with an input and a target, such as a PyTorch data set. Further parts of an item
             are skipped. For splits of the user: ``(train, test)`` or ``(train, validation, test)`` of PyTorch data
-            sets, or a dict with "train", and "validation" or "test", each a data set or ``(inputs, targets)``.
+            sets, or a dict with "train", and "validation" or "test", each a data set or ``(inputs, targets)``. The
+            inputs may be a dict of arrays, and those of an item a dict or a tuple: see `fields_of`.
         name: of the data set, for messages.
         task: what is learned; reads the targets.
         image_size: (H, W) that the images of pairs are resized to; None if they have one size.
@@ -59,6 +61,13 @@ def from_arrays(
         SlimsearchError: `data` has another form, or raises an exception.
     """
     parts = _parts(data)
+    fields = fields_of(parts["training"])
+    if fields:
+        if image_size is not None or input_kind not in ("auto", "table"):
+            option = "--image-size" if image_size is not None else "--input-kind"
+            names = ", ".join(field.name for field in fields)
+            raise SlimsearchError(f"{option} is for examples of one input; these have {names}")
+        parts, input_kind = {part: packed(value, fields) for part, value in parts.items()}, "table"
     given = {part: _whole(value) for part, value in parts.items()}
     arrays = [one.inputs for one in given.values() if one is not None and isinstance(one.inputs, np.ndarray)]
     as_images = all(are_images(values, input_kind) for values in arrays)
@@ -94,7 +103,7 @@ def from_arrays(
             "images are bytes, or floats in [0, 1]",
         )
         _log.warning("%s", notes[-1])
-    return read_targets(splits, task, _class_names(parts["training"]), notes)
+    return replace(read_targets(splits, task, _class_names(parts["training"]), notes), fields=fields)
 
 
 def read_targets(

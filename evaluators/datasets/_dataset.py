@@ -14,6 +14,8 @@ import numpy as np
 
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators.datasets._columns import Column, Table, columns_from, described
+from slimsearch.evaluators.datasets._fields import Field, fields_from, positions
+from slimsearch.evaluators.datasets._fields import described as described_fields
 from slimsearch.evaluators.datasets._stored import Inputs, StoredInputs, link
 from slimsearch.evaluators.tasks import Classification, LearningTask
 from slimsearch.reading import mismatch, read_json
@@ -31,7 +33,7 @@ WHITE = 65535
 _DIMENSIONS = {1: ("F",), 2: ("C", "L"), 3: ("C", "H", "W"), 4: ("C", "D", "H", "W")}  # of an example, by their number
 _DESCRIPTION = {
     "name": str, "classes": [str], "mean": [float], "std": [float], "augmentation": str, "white?": int,
-    "columns?": object,
+    "columns?": object, "inputs?": object,
 }  # fmt: skip
 
 
@@ -84,6 +86,7 @@ class Raw:
         groups: (N,) int64, the group of each training example; those of one are in one split. None: no groups.
         table: what the columns of the inputs are, if these are values of a `Table`: they become inputs of networks when
             the training split is known.
+        fields: the several inputs of an example, which are packed; () for one.
     """
 
     inputs: Inputs
@@ -96,6 +99,7 @@ class Raw:
     notes: tuple[str, ...] = ()
     groups: Array | None = None
     table: Table | None = None
+    fields: tuple[Field, ...] = ()
 
 
 class Source(Protocol):
@@ -117,12 +121,14 @@ class Dataset:
     Attributes:
         classes: names of the outputs: classes in the order of the labels, or target columns.
         test: None in workers, so that a search cannot use it.
-        mean, std: per channel (or column of a table) of the training inputs; of value / 255 for uint8.
+        mean, std: per channel (or column of a table) of the training inputs; of value / 255 for uint8. Of several
+            inputs, of the channels of each in turn.
         augmentation: "none", "shift" or "shift-flip".
         white: value of white in image files with more than 8 bits.
         notes: one line for everything that was skipped, assumed or found while reading, such as duplicates.
         task: fitted to the training targets.
         columns: of a table, which become the inputs.
+        fields: the several inputs of an example, whose values are side by side in `Split.inputs`; () for one.
     """
 
     name: str
@@ -137,6 +143,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     task: LearningTask = field(default_factory=Classification)
     columns: tuple[Column, ...] = ()
+    fields: tuple[Field, ...] = ()
 
     def __repr__(self) -> str:
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -147,6 +154,11 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one example, such as (C, H, W) of an image."""
         return tuple(map(int, self.train.inputs.shape[1:]))
+
+    @property
+    def space_shape(self) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+        """What a space is told of the inputs: the shape of an example, or of each of several inputs by its name."""
+        return {field.name: field.shape for field in self.fields} if self.fields else self.input_shape
 
     @property
     def fingerprint(self) -> str:
@@ -174,7 +186,11 @@ class Dataset:
         import torch
 
         shape = (1, -1, *[1] * (inputs.ndim - 2))
-        mean, std = (torch.tensor(values, device=inputs.device).view(shape) for values in (self.mean, self.std))
+        mean, std = (torch.tensor(values, device=inputs.device) for values in (self.mean, self.std))
+        if self.fields:
+            counts = torch.from_numpy(positions(self.fields)).to(inputs.device)
+            mean, std = mean.repeat_interleave(counts), std.repeat_interleave(counts)
+        mean, std = mean.view(shape), std.view(shape)
         batch = inputs.float()
         if inputs.dtype == torch.uint8:
             batch.div_(255)
@@ -197,14 +213,20 @@ class Dataset:
         if self.train.inputs.dtype == np.uint8:
             value += " / 255"
         task = {"name": self.task.name, **self.task.metadata()}
+        read = f"float32 ({shape}): ({value} - mean) / std"
+        if self.fields:
+            shapes = ", ".join(f"{field.name} (N, {', '.join(map(str, field.shape))})" for field in self.fields)
+            read = f"float32 {shapes}: (value, or byte / 255, - mean) / std, of the channels of each in turn"
         return {
-            "input": f"float32 ({shape}): ({value} - mean) / std",
+            "input": read,
             "mean": json.dumps([round(m, 6) for m in self.mean]),
             "std": json.dumps([round(s, 6) for s in self.std]),
             "classes": json.dumps(list(self.classes)),
             **({} if isinstance(self.task, Classification) else {"task": json.dumps(task)}),
             **({} if self.white == WHITE else {"white": json.dumps(self.white)}),
             **({"columns": json.dumps(described(self.columns))} if self.columns else {}),
+            **({"inputs": json.dumps(described_fields(self.fields))} if self.fields else {}),
+            **({"outputs": json.dumps(dict(self.task.outputs))} if self.task.outputs else {}),
         }
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> Dataset:
@@ -213,7 +235,7 @@ class Dataset:
         Raises:
             SlimsearchError: there are other numbers of them, a deviation is not above 0, or one is not finite.
         """
-        channels = self.input_shape[0]
+        channels = len(self.mean)
         for name, values in (("--mean", mean), ("--std", std)):
             if len(values) not in (1, channels) or not np.isfinite(values).all():
                 raise SlimsearchError(f"{name} has {len(values)} numbers, the inputs have {channels} channels")
@@ -249,6 +271,7 @@ class Dataset:
         rest = {
             "name": self.name, "classes": self.classes, "mean": self.mean, "std": self.std,
             "augmentation": self.augmentation, "white": self.white, "columns": described(self.columns),
+            "inputs": described_fields(self.fields),
         }  # fmt: skip
         (directory / "dataset.json").write_text(json.dumps(rest), encoding="utf-8")
 
@@ -274,6 +297,7 @@ class Dataset:
             name=rest["name"], classes=tuple(rest["classes"]), train=train, validation=validation, test=None,
             mean=tuple(rest["mean"]), std=tuple(rest["std"]), augmentation=rest["augmentation"],
             white=rest.get("white", WHITE), task=task, columns=columns_from(rest.get("columns", [])),
+            fields=fields_from(rest.get("inputs", {})),
         )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from slimsearch.errors import SlimsearchError, escaped
 from slimsearch.evaluators.datasets._columns import Column, Table
 from slimsearch.evaluators.datasets._dataset import Array, Dataset, Raw, Split
 from slimsearch.evaluators.datasets._encoding import encoded_on_disk
+from slimsearch.evaluators.datasets._fields import positions
 from slimsearch.evaluators.datasets._memory import memory_for
 from slimsearch.evaluators.datasets._stored import Inputs, StoredInputs, select
 from slimsearch.evaluators.tasks import Classification, LearningTask
@@ -99,10 +100,10 @@ def _split(
             Split(values, part.targets) for values, part in zip(inputs, (train, validation, test), strict=True)
         )
         _check_values(name, train, validation, test)
-    mean, std = _statistics(train.inputs)
+    mean, std = _statistics(train.inputs, positions(raw.fields) if raw.fields else None)
     return Dataset(
         name, raw.classes, train, validation, test, mean, std, raw.augmentation, raw.white, tuple(notes),
-        task.fitted(train.targets), columns,
+        task.fitted(train.targets), columns, raw.fields,
     )  # fmt: skip
 
 
@@ -377,15 +378,23 @@ def _subset(part: Split, chosen: Array) -> Split:
     return Split(select(part.inputs, chosen), part.targets[chosen])
 
 
-def _statistics(inputs: Inputs) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel: of value / 255 for uint8, otherwise of the values."""
+def _statistics(inputs: Inputs, packed: Array | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel: of value / 255 for uint8, otherwise of the values.
+
+    Args:
+        inputs: (N, ...).
+        packed: of several inputs side by side, the number of values of each channel.
+    """
     if isinstance(inputs, StoredInputs):
-        mean, std = inputs.remember("statistics", [inputs.rows], lambda: _computed_statistics(inputs))
+        parts = [inputs.rows, *([] if packed is None else [packed])]
+        mean, std = inputs.remember("statistics", parts, lambda: _computed_statistics(inputs, packed))
         return tuple(mean), tuple(std)
-    return _computed_statistics(inputs)
+    return _computed_statistics(inputs, packed)
 
 
-def _computed_statistics(inputs: Inputs) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _computed_statistics(inputs: Inputs, packed: Array | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if packed is not None:
+        return _statistics_of_channels(inputs, packed)
     if inputs.dtype != np.uint8:
         return _statistics_of_floats(inputs)
     values = np.arange(256) / 255
@@ -412,6 +421,19 @@ def _statistics_of_floats(inputs: Inputs) -> tuple[tuple[float, ...], tuple[floa
     std = np.sqrt(sum(squares) / count)
     negligible = std <= 1e-6 * np.abs(mean)
     return tuple(mean.tolist()), tuple(np.where(negligible, 1.0, std).tolist())
+
+
+def _statistics_of_channels(inputs: Inputs, packed: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """As `_statistics_of_floats`, of channels of `packed` values each, side by side in (N, F)."""
+    starts, counts = np.concatenate([[0], np.cumsum(packed)[:-1]]), len(inputs) * packed
+    sums = (np.add.reduceat(batch.sum(axis=0, dtype=np.float64), starts) for batch in _batches(inputs))
+    mean = sum(sums) / counts
+    wide = np.repeat(mean, packed)
+    squares = (
+        np.add.reduceat(np.square(batch - wide, dtype=np.float64).sum(axis=0), starts) for batch in _batches(inputs)
+    )
+    std = np.sqrt(sum(squares) / counts)
+    return tuple(mean.tolist()), tuple(np.where(std <= 1e-6 * np.abs(mean), 1.0, std).tolist())
 
 
 def _batches(inputs: Inputs) -> Iterator[Array]:

@@ -14,6 +14,7 @@ import numpy as np
 from slimsearch.compression import Network, onnxruntime_session, parity_error, read_onnx
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators.datasets import Dataset, Split
+from slimsearch.packed import feeder, joined
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _Run = Callable[[Array], Array]
@@ -83,8 +84,20 @@ def _openvino(content: bytes, threads: int) -> _Run:
     compiled = core.compile_model(core.read_model(content), "CPU", settings)
     request = compiled.create_infer_request()
 
+    inputs = [
+        (one.get_any_name(), [size.get_length() if size.is_static else 0 for size in one.get_partial_shape()])
+        for one in compiled.inputs
+    ]
+
+    feed = feeder(inputs)
+
     def run(images: Array) -> Array:
-        return np.array(next(iter(request.infer({0: images}, share_inputs=True).values())))
+        if len(inputs) == 1 and len(compiled.outputs) == 1:
+            return np.array(next(iter(request.infer({0: images}, share_inputs=True).values())))
+        found = request.infer(
+            {name: np.ascontiguousarray(one) for name, one in feed(images).items()}, share_inputs=True
+        )
+        return np.array(joined([found[output] for output in compiled.outputs]))
 
     return run
 

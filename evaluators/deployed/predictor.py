@@ -19,15 +19,20 @@ from slimsearch.evaluators.datasets import (
     WHITE,
     columns_from,
     columns_of,
+    fields_from,
+    input_of,
     inputs_like,
+    positions,
     read_frame,
     read_header,
     read_image,
     read_inputs,
+    read_named_inputs,
 )
 from slimsearch.evaluators.deployed.deployed_model import DeployedModel
 from slimsearch.evaluators.tasks import Classification, LearningTask, load_task
 from slimsearch.names import built_in_names
+from slimsearch.packed import named, unpacked
 from slimsearch.reading import mismatch
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -46,13 +51,13 @@ class Prediction:
     Attributes:
         example: path of an image file, or position of a row or of an example in an array.
         values: of a classification the softmax of the logits by class, the largest first, not calibrated; of other
-            tasks the predicted number of each output; of masks, and of a task of the user's, a list. Empty if the image
-            is unreadable.
+            tasks the predicted number of each output; of masks, and of a task of the user's, a list; of several outputs
+            a list for each. Empty if the image is unreadable.
         error: why the image could not be read, or None.
     """
 
     example: Path | int
-    values: Mapping[str, float] | list[Any]
+    values: Mapping[str, Any] | list[Any]
     error: str | None = None
 
 
@@ -82,19 +87,27 @@ class Predictor:
             facts = {name: json.loads(metadata[name]) for name in _METADATA}
             facts |= {"white": json.loads(metadata.get("white", str(WHITE)))}
             columns = json.loads(metadata.get("columns", "[]"))
+            inputs, outputs = (json.loads(metadata.get(name, "{}")) for name in ("inputs", "outputs"))
             task = json.loads(metadata.get("task", '{"name": "classification"}'))
         except (KeyError, ValueError, RecursionError) as error:
             raise SlimsearchError(
                 f"'{path}': the metadata has no {', '.join(_METADATA)} as JSON; export the model with Slimsearch"
             ) from error
         shape = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim][1:]
+        self._fields = fields_from(inputs)
+        channels = shape[0] if shape else 0
+        if self._fields:
+            counts = positions(self._fields)
+            shape, channels = [int(counts.sum())], len(counts)
         wrong = mismatch(facts, _METADATA | {"white": int}, "metadata")
         if wrong is None and facts["white"] < 1:
             wrong = f"white is {facts['white']}"
         if wrong is None and (not shape or min(shape) < 1):
             wrong = f"the input has the shape {shape}, with dimensions that are not known"
-        if wrong is None and not len(facts["mean"]) == len(facts["std"]) == shape[0]:
-            wrong = f"{shape[0]} input channels, but {len(facts['mean'])} means"
+        if wrong is None and not len(facts["mean"]) == len(facts["std"]) == channels:
+            wrong = f"{channels} input channels, but {len(facts['mean'])} means"
+        if wrong is None:
+            wrong = mismatch(outputs, {str: [int]}, "outputs")
         if wrong is not None:
             raise SlimsearchError(f"'{path}': {wrong}")
         self.classes = tuple(facts["classes"])
@@ -104,8 +117,12 @@ class Predictor:
         self._columns = columns_from(columns)
         self._is_bytes = "/ 255" in metadata.get("input", "pixel / 255")
         self._white = facts["white"]
+        self._outputs = named(outputs)
         of_channels = (-1, *[1] * (len(shape) - 1))
-        self._mean, self._std = (np.array(facts[name], np.float32).reshape(of_channels) for name in ("mean", "std"))
+        mean, std = (np.array(facts[name], np.float32) for name in ("mean", "std"))
+        if self._fields:
+            mean, std = np.repeat(mean, counts), np.repeat(std, counts)
+        self._mean, self._std = mean.reshape(of_channels), std.reshape(of_channels)
         self._model = DeployedModel(path, threads, runtime)
 
     def images(self, paths: Sequence[Path]) -> Iterator[Prediction]:
@@ -125,10 +142,14 @@ class Predictor:
     def file(self, path: Path) -> Iterator[Prediction]:
         """Predictions for the rows of a table, the examples of an .npy file, or the array ``x`` of an .npz file.
 
+        Of a file with several inputs, for the arrays of their names in an .npz file.
+
         Raises:
             SlimsearchError: the file cannot be read, lacks columns, or has examples of another shape.
         """
-        if path.suffix.lower() not in TABLES:
+        if self._fields:
+            inputs = input_of(read_named_inputs(path, [field.name for field in self._fields]), self._fields)
+        elif path.suffix.lower() not in TABLES:
             inputs = inputs_like(read_inputs(path), self.input_shape, as_bytes=self._is_bytes)
         elif self._columns:
             inputs = columns_of(read_frame(path))[0].encoded(self._columns)
@@ -150,8 +171,11 @@ class Predictor:
         for path in paths:
             yield Prediction(path, {}, errors[path]) if path in errors else Prediction(path, next(found))
 
-    def _predicted(self, inputs: Array) -> list[Mapping[str, float] | list[Any]]:
+    def _predicted(self, inputs: Array) -> list[Mapping[str, Any] | list[Any]]:
         outputs = np.asarray(self._model(inputs))
+        if self._outputs:
+            parts = unpacked(outputs, self._outputs)
+            return [{name: part[index].tolist() for name, part in parts.items()} for index in range(len(outputs))]
         if self.task is None:
             return [row.tolist() for row in outputs]
         if isinstance(self.task, Classification):

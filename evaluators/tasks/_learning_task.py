@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+
+from slimsearch.packed import named, size_of, unpacked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +58,14 @@ class LearningTask(ABC):
     gives_logits: ClassVar[bool] = False
     """Whether an output is a row of class logits, so that distillation compares softmax probabilities."""
 
+    outputs: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
+    """Names and shapes, for one example, of the outputs of a network that gives several, as a dict or a tuple in this
+    order. The methods get them packed, (N, values), see `named`. Empty for one output."""
+
+    def named(self, outputs: Any) -> dict[str, Any]:
+        """The parts (N, ...) of packed outputs (N, values), an array or a tensor, by their names in `outputs`."""
+        return unpacked(outputs, named(self.outputs))
+
     @property
     def name(self) -> str:
         """Name of the task."""
@@ -92,7 +103,7 @@ class LearningTask(ABC):
             outputs: number of names of the targets; spaces get it as ``num_classes``.
             input_shape: of one example.
         """
-        return (outputs,)
+        return (size_of(named(self.outputs)) or outputs,)
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

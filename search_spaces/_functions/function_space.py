@@ -108,6 +108,8 @@ class FunctionSpace(ModelSpace):
     def build(self, architecture: Mapping[str, Any], seed: int = 0) -> nn.Module:
         import torch
 
+        from slimsearch.packed_module import packed
+
         _check_mapping(architecture)
         trial = Trial(architecture)
         with torch.random.fork_rng(devices=[]):
@@ -131,7 +133,7 @@ class FunctionSpace(ModelSpace):
             self.canonical(architecture)  # refuses unknown labels; inactive ones are allowed
         if not isinstance(module, torch.nn.Module):
             raise SlimsearchError(f"{self.name} returns {_shown(module)}, not a network (a torch.nn.Module)")
-        return module
+        return packed(module, self.inputs, self.outputs)
 
     def affected_layers(self) -> dict[str, list[str]]:
         found = {}

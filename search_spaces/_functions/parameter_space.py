@@ -30,14 +30,20 @@ class ParameterSpace(FunctionSpace):
     """
 
     def __init__(
-        self, code: Any, values: Mapping[str, Sequence[Any]], input_shape: tuple[int, ...], num_classes: int
+        self,
+        code: Any,
+        values: Mapping[str, Sequence[Any]],
+        input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]],
+        num_classes: int,
     ) -> None:
         super().__init__(code, input_shape, num_classes)
         self._values = {str(label): listed for label, listed in values.items()}
         self._ask(Trial({}))  # checks the values
 
     @classmethod
-    def of(cls, values: Any, build: Any, input_shape: tuple[int, ...], num_classes: int) -> ParameterSpace:
+    def of(
+        cls, values: Any, build: Any, input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]], num_classes: int
+    ) -> ParameterSpace:
         """The networks that `build` makes of a dict from label to values.
 
         Raises:

@@ -12,6 +12,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import NetworkPipeline
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.options.configuration import Configuration, ModelKind
+from slimsearch.packed import named
 from slimsearch.report.networks import ImagesInTraining, given_network, images_in_training
 from slimsearch.search_spaces import ElasticSpace, FixedModel
 
@@ -77,13 +78,17 @@ def prepare_given_network(
     data = load(configuration.replace(mean=None, std=None))
     classes = len(data.classes)
     _check_classes(declared, data)
-    space = given_network(configuration, data.input_shape, classes, module=module)
+    space = given_network(configuration, data.space_shape, classes, module=module)
+    space.outputs = named(data.task.outputs)
     space.output_shape = data.task.output_shape(classes, data.input_shape)
-    wanted = _channels(space)
+    if configuration.elastic and (data.fields or space.outputs):
+        raise SlimsearchError("--elastic is for networks with one input and one output")
+    wanted = None if data.fields else _channels(space)
     if wanted == 3 and data.input_shape[0] == 1:
         data = data.in_color()
         notes.append("the images are grey and the network takes colors: each image becomes three equal channels")
         space = given_network(configuration, data.input_shape, classes, module=module)
+        space.outputs = named(data.task.outputs)
         space.output_shape = data.task.output_shape(classes, data.input_shape)
     try:
         space.build({})

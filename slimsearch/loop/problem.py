@@ -41,6 +41,7 @@ from slimsearch.options.configuration import (
 )
 from slimsearch.options.initial_weights import initial_weights
 from slimsearch.options.recipe_choices import TRAINING, recipe_choices
+from slimsearch.packed import named
 from slimsearch.record.environment import machine
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.run_directory import RunDirectory
@@ -499,7 +500,8 @@ def _dataset(configuration: Configuration, objects: PythonObjects) -> Dataset:
 
 def _model_space(name: str, objects: PythonObjects, data: Dataset) -> ModelSpace:
     space = name if objects.space is None else objects.space
-    found = ModelSpace.load(space, data.input_shape, len(data.classes), objects.build)
+    found = ModelSpace.load(space, data.space_shape, len(data.classes), objects.build)
+    found.outputs = named(data.task.outputs)
     found.output_shape = data.task.output_shape(len(data.classes), data.input_shape)
     return found
 

@@ -97,6 +97,10 @@ def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> It
         raise SlimsearchError(f"--models {unknown[0]} is not one of the finalists: {', '.join(map(str, found))}")
     chosen = [found[number] for number in numbers] or [model for model in found.values() if model.get("on_front")]
     data = environment.read(run_dir)["dataset"]
+    if "inputs" in data or "outputs" in data:
+        raise SlimsearchError(
+            f"the networks of '{run_dir}' have several inputs or outputs: deploy {chosen[0]['artifact']} in its folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for model in chosen:
         path = folder / f"{run_dir.resolve().name}-{model['trial']}{_SUFFIX[form]}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError, describe_error, did_you_mean
+from slimsearch.evaluators.datasets import fields_from
 from slimsearch.names import no_code_from
 from slimsearch.options.chosen import models
 from slimsearch.options.configuration import (
@@ -22,13 +23,15 @@ from slimsearch.options.configuration import (
     space_from_python,
 )
 from slimsearch.options.initial_weights import torchvision_weights, trained_weights
+from slimsearch.packed import named
 from slimsearch.reading import mismatch, read_json
 from slimsearch.search_spaces import FixedModel, ModelSpace, read_program
 
 if TYPE_CHECKING:
     from torch import nn
 
-Shape = tuple[int, ...]
+Shape = tuple[int, ...] | Mapping[str, tuple[int, ...]]
+_TEXTS = ("mean?", "std?", "inputs?", "outputs?")  # of a data set in environment.json
 
 
 @dataclass(frozen=True)
@@ -196,13 +199,17 @@ def stored_network(
     file = (folder / model["artifact"]).resolve()
     if not file.is_relative_to(folder.resolve()):
         raise SlimsearchError(f"'{model['artifact']}' is not in '{folder}'")
-    shape, classes = tuple(data["input_shape"]), len(json.loads(data["classes"]))
+    fields, outputs = (json.loads(data.get(key, "{}")) for key in ("inputs", "outputs"))
+    shape: Shape = {name: tuple(one["shape"]) for name, one in fields.items()} or tuple(data["input_shape"])
+    classes = len(json.loads(data["classes"]))
     with no_code_from(folder):
         configuration = Configuration.read(folder / "config.yaml")
         if configuration.model is not None:
-            fresh = _given_again(folder, configuration, shape, classes, space).build(model["architecture"])
+            found: FixedModel | ModelSpace = _given_again(folder, configuration, shape, classes, space)
         else:
-            fresh = _space_again(folder, configuration, shape, classes, space, build).build(model["architecture"])
+            found = _space_again(folder, configuration, shape, classes, space, build)
+        found.outputs = named(outputs)
+        fresh = found.build(model["architecture"])
     return Network.load(fresh, file.parent)
 
 
@@ -241,14 +248,18 @@ def _data_of(folder: Path) -> dict[str, Any]:
     """What ``environment.json`` says about the data set of a run."""
     path = folder / "environment.json"
     environment = read_json(path)
-    wrong = mismatch(environment, {"dataset": {"input_shape": [int], "classes": str, "mean?": str, "std?": str}})
+    wrong = mismatch(environment, {"dataset": {"input_shape": [int], "classes": str, **dict.fromkeys(_TEXTS, str)}})
     if wrong is not None:
         raise SlimsearchError(f"'{path}' is damaged: {wrong}")
     data: dict[str, Any] = environment["dataset"]
     try:
         lists = [json.loads(data[name]) for name in ("classes", "mean", "std") if name in data]
+        fields_from(json.loads(data.get("inputs", "{}")))
+        wrong = mismatch(json.loads(data.get("outputs", "{}")), {str: [int]})
     except (ValueError, TypeError, RecursionError) as error:
         raise SlimsearchError(f"'{path}' is damaged: {describe_error(error)}") from error
+    if wrong is not None:
+        raise SlimsearchError(f"'{path}' is damaged: {wrong}")
     if not all(isinstance(one, list) for one in lists):
         raise SlimsearchError(f"'{path}' is damaged: its classes are not a list")
     return data

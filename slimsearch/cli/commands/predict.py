@@ -109,15 +109,19 @@ def _words(values: Any, predictor: Predictor, top: int) -> Iterator[str]:
     elif task is not None and task.name == "multilabel":
         yield from [name for name, there in values.items() if there] or ["no label"]
     elif isinstance(values, dict):
-        yield from (f"{name} {value:.6g}" for name, value in values.items())
+        yield from (f"{name} {_listed(value)}" for name, value in values.items())
     elif task is not None and task.name == "segmentation":
         counts = Counter(itertools.chain.from_iterable(values))
         yield from (
             f"{predictor.classes[label]} {100 * count / counts.total():.1f}%" for label, count in counts.most_common()
         )
     else:
-        flat = list(_flat(values))
-        yield " ".join(f"{value:.6g}" for value in flat[:_LISTED]) + (" ..." if len(flat) > _LISTED else "")
+        yield _listed(values)
+
+
+def _listed(values: Any) -> str:
+    flat = list(_flat(values))
+    return " ".join(f"{value:.6g}" for value in flat[:_LISTED]) + (" ..." if len(flat) > _LISTED else "")
 
 
 def _classifies(predictor: Predictor) -> bool:
