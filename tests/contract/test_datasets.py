@@ -150,6 +150,15 @@ class TestTargetsOfATable(DatasetContract):
     options: ClassVar = {"target_column": "number", "task": "regression"}
 
 
+def several_inputs() -> Any:
+    images, labels = arrays()
+    return {"top": (images[:, :4] * 255).astype(np.uint8), "rows": images[:, 4:].sum(axis=2)}, labels
+
+
+class TestSeveralInputs(DatasetContract):
+    data = staticmethod(several_inputs)
+
+
 @functools.cache
 def hugging_face() -> str:
     datasets = pytest.importorskip("datasets")

@@ -23,6 +23,7 @@ from slimsearch.evaluators.datasets import Dataset, _stored, load_dataset
 from slimsearch.evaluators.tasks import LearningTask, Targets
 from slimsearch.packed import named
 from slimsearch.packed_module import PackedModule, packed
+from slimsearch.testing import LearningTaskContract
 
 IMAGES, DIGITS = load_digits().images[:600], load_digits().target[:600]
 TOP, ROWS = (IMAGES[:, :4] * 15).astype(np.uint8), IMAGES[:, 4:].sum(axis=2)  # (N, 4, 8) and (N, 4)
@@ -89,7 +90,7 @@ class OneOutput(Net):
 
 
 def define(trial: Any) -> nn.Module:
-    return Net(trial.suggest_categorical("width", [4, 8]))
+    return Net(trial.suggest_categorical("width", [4, 6, 8]))
 
 
 class Items:
@@ -101,6 +102,11 @@ class Items:
 
     def __getitem__(self, index: int) -> Any:
         return self.given(index), TARGETS[index]
+
+
+class TestDigitAndInk(LearningTaskContract):
+    task: ClassVar = DigitAndInk()
+    targets: ClassVar = TARGETS
 
 
 @pytest.fixture(scope="module")
