@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import operator
 import os
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import psutil
 
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators.datasets._conversion import (
@@ -34,6 +36,8 @@ T = TypeVar("T")
 
 _LOOKED_AT = 64  # items by which a data set is known
 _BATCH_OF_ITEMS = 16  # that a process reads at a time
+_MOST_GROWTH = 2**27  # bytes, of all processes that read items
+_LOOKS = 8  # batches between two looks at their memory
 _LISTED = 6
 # Keys of items, as those of Hugging Face's data sets.
 IMAGES = frozenset(("image", "img", "images", "imgs", "pixel_values", "pixels", "picture", "photo", "x", "input"))
@@ -179,32 +183,60 @@ def _in_processes(read: Callable[[int], T], count: int) -> Iterator[T]:
     Raises:
         SlimsearchError: an item cannot be read.
     """
+    done = 0
+    while done < count:
+        for item in _until_memory_grows(read, done, count):
+            done += 1
+            yield item
+
+
+def _until_memory_grows(read: Callable[[int], T], first: int, count: int) -> Iterator[T]:
+    """Items from `first` on, by processes that end when they hold much more memory than in the beginning.
+
+    A data set in a memory-mapped file, such as one of Hugging Face, holds what was read of it as long as the process
+    lives.
+    """
     from torch.utils.data import DataLoader
 
-    items: Any = _Items(read, count)
+    items: Any = _Items(read, first, count)
     loader: DataLoader[Any] = DataLoader(
         items, batch_size=_BATCH_OF_ITEMS, num_workers=os.cpu_count() or 1, collate_fn=list,
         multiprocessing_context="fork",  # the user's data set need not be picklable
     )  # fmt: skip
-    for batch in loader:
+    before = 0
+    for number, batch in enumerate(loader, start=1):
         for item in batch:
             if isinstance(item, SlimsearchError):
                 raise item
             yield item
+        if number % _LOOKS == 0:
+            held = _memory_of_children()
+            before = before or held
+            if held - before > _MOST_GROWTH:
+                return
+
+
+def _memory_of_children() -> int:
+    """Bytes that the processes which this one has started hold."""
+    total = 0
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it has ended
+            total += child.memory_info().rss
+    return total
 
 
 class _Items(Generic[T]):
     """Items as PyTorch's loader reads them; errors are values, as it would describe them in many lines."""
 
-    def __init__(self, read: Callable[[int], T], count: int) -> None:
-        self._read, self._count = read, count
+    def __init__(self, read: Callable[[int], T], first: int, end: int) -> None:
+        self._read, self._first, self._end = read, first, end
 
     def __len__(self) -> int:
-        return self._count
+        return self._end - self._first
 
     def __getitem__(self, index: int) -> T | SlimsearchError:
         try:
-            return self._read(index)
+            return self._read(self._first + index)
         except SlimsearchError as error:
             return error
 

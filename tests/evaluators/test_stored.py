@@ -119,6 +119,27 @@ def test_items_are_read_once_and_again_if_they_are_others(monkeypatch: pytest.Mo
     assert others.fingerprint != first.fingerprint
 
 
+def test_processes_that_hold_too_much_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Any] = []
+
+    def holding(index: int) -> Any:
+        held.append(np.ones(2**18))  # 2 MiB, as the pages of a mapped file
+        return gray(index)
+
+    expected = in_memory(monkeypatch, Items(gray, 300))
+    held.clear()
+    monkeypatch.setattr(_items, "_MOST_GROWTH", 2**24)
+    monkeypatch.setattr(_items, "_LOOKS", 1)
+    begun: list[int] = []
+    looked = _items._until_memory_grows
+    monkeypatch.setattr(
+        _items, "_until_memory_grows", lambda read, first, count: begun.append(first) or looked(read, first, count)
+    )
+    assert load_dataset(Items(holding, 300)).fingerprint == expected.fingerprint
+    assert len(begun) > 1
+    assert begun == sorted(set(begun))
+
+
 @pytest.mark.parametrize(
     ("item", "said"),
     [
