@@ -37,6 +37,7 @@ from slimsearch.search_spaces import FixedModel, ModelSpace
 ALLOWED = 0.2  # points of validation accuracy against int8
 FAMILIES = ("quantize", "weight_only")
 MEAN_BITS = (6, 5, 4.5, 4, 3.5, 3)
+UNIFORM = (4, 3)
 TRAINED = ("lsq", "lsq:mean_bits=4", "lsq:mean_bits=3")
 SMALLER = "prune:params=1100000:importance=taylor:learning_rate=0.004"
 _LOADS = 7
@@ -50,8 +51,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--cifar10", type=Path, metavar="FOLDER", help="image folder of CIFAR-10, for ResNet-18")
     parser.add_argument("--seeds", type=int, default=3, help="of tiny_cnn")
     parser.add_argument("--resnet-seeds", type=int, default=1, help="of ResNet-18")
-    parser.add_argument("--networks", type=int, default=6, help="tiny_cnn networks of which the best one is taken")
-    parser.add_argument("--epochs", type=int, default=15, help="of tiny_cnn")
+    parser.add_argument("--networks", type=int, default=3, help="tiny_cnn networks of which the best one is taken")
+    parser.add_argument("--epochs", type=int, default=10, help="of tiny_cnn")
     parser.add_argument("--resnet-epochs", type=int, default=1, help="of ResNet-18")
     parser.add_argument("--smaller-epochs", type=int, default=3, help="of ResNet-18 after pruning")
     parser.add_argument("--trained-epochs", type=int, default=2, help="of training with integers; 0: none")
@@ -123,8 +124,9 @@ def _files(
 
         for text in texts:
             add(text, pipeline.compress(network, Recipe.parse(text), teachers={"parent": network}, initial=None))
-        for what, made in _uniform(network, pipeline, 4).items():
-            add(what, made)
+        for bits in UNIFORM:
+            for what, made in _uniform(network, bits).items():
+                add(what, made)
         int8 = next(row["size_kib"] for row in rows if row["file"] == FAMILIES[0])
         for row, ms in zip(rows, networks.latencies(files), strict=True):
             row |= {"latency_ms": ms, "int8_kib": int8}
@@ -136,7 +138,7 @@ def _files(
     return rows
 
 
-def _uniform(network: Network, pipeline: NetworkPipeline, bits: int) -> Mapping[str, Network]:
+def _uniform(network: Network, bits: int) -> Mapping[str, Network]:
     """The same number of bits for every layer, rounded by GPTQ, and to the nearest."""
     import torch
 
