@@ -3,8 +3,8 @@
     python experiments/benchmarks/augmentation.py --cifar10 path/to/cifar10 --mnist path/to/data --json results.json
 
 A network of the space is drawn for each seed, trained with every augmentation by one process with one thread, and
-scored on the test split. Seconds are processor time of the whole training. Rows that are in ``--json`` already are
-kept.
+scored on the test split. Seconds, in the JSON, are processor time of the whole training. Rows that are in ``--json``
+already are kept.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def trained(data: Dataset, case: Case, augmentation: str, seed: int) -> dict[str
 
 
 def shown_rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each augmentation: mean accuracy, difference from the first one in points, and time relative to it."""
+    """A line for each augmentation: mean accuracy, and the difference from the first one in points."""
     lines = []
     for name, case in CASES.items():
         of = {
@@ -166,12 +166,11 @@ def shown_rows(rows: Sequence[Mapping[str, Any]]) -> str:
             if not both:
                 continue
             differences = [100 * (by_seed[seed]["accuracy"] - first[seed]["accuracy"]) for seed in both]
-            seconds = mean(by_seed[seed]["seconds"] / first[seed]["seconds"] for seed in both)
             change = f"{mean(differences):+.2f}", f"{min(differences):+.2f} to {max(differences):+.2f}"
             accuracy = mean(by_seed[seed]["accuracy"] for seed in both)
             cells = ["", ""] if by_seed is first else list(change)
-            lines.append([name, augmentation, f"{100 * accuracy:.2f}", *cells, f"{seconds:.2f}"])
-    return table(["data", "augmentation", "test %", "points more", "of each seed", "time"], lines)
+            lines.append([name, augmentation, f"{100 * accuracy:.2f}", *cells])
+    return table(["data", "augmentation", "test %", "points more", "of each seed"], lines)
 
 
 if __name__ == "__main__":
