@@ -84,7 +84,10 @@ class FinalMeasurement:
             self._measure(chosen)
             more = self._chosen() - chosen
             chosen |= more
-        return [t for t in self.record.trials if t.final and t.kind not in AUXILIARY]
+        found = [t for t in self.record.trials if t.final and t.kind not in AUXILIARY]
+        for trial in found:
+            self.record.fetch(trial)  # another driver may have measured them
+        return found
 
     def finish(self) -> None:
         """Measure the finalists, and test their repetitions with other seeds."""
