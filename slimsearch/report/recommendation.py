@@ -113,6 +113,6 @@ def _changes(new: Metrics, old: Metrics) -> str:
 
 def _ties(model: Mapping[str, Any], ranking: Ranking) -> list[str]:
     metric = _leading(ranking).metric
-    ties = model.get("cannot_be_told_from", {}).get(metric, [])
+    ties = sorted(model.get("cannot_be_told_from", {}).get(metric, []))
     name = metric.removeprefix("val_")
     return [f"{name} not significantly different from {numbers_text(ties)}"] if ties else []

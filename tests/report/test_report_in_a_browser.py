@@ -78,7 +78,7 @@ def test_hover_tells_and_click_selects(opened: Any) -> None:
     number = int(front.first.get_attribute("data-number"))
     assert not tip.is_visible()
     settle(page, front.first)
-    front.first.hover()
+    front.first.locator(".shape").hover()
     assert tip.is_visible()
     assert f"Trial {number}" in tip.inner_text()
     for metric in ("Validation accuracy", "Latency, ms", "Size, KiB"):

@@ -61,7 +61,7 @@ const renderScatter = (host, width) => {
   if (!all.length) return nothing(host, "No trial has both of these metrics.");
   const front = all.filter(one => one.trial.on_front);
   const span = zoomed && front.length ? front : all;
-  const height = Math.round(Math.max(320, Math.min(520, width * .64, innerHeight * .5)));
+  const height = Math.round(Math.max(320, Math.min(520, width * .64, innerHeight * .48)));
   const box = {left: 58, right: 20, top: 34, bottom: 48};
   const options = {pad: zoomed && front.length ? .3 : .06};
   const x = makeScale(kindOf(axis.x), axis.x.name, span.map(one => one.x), box.left, width - box.right, {...options, gap: 52});
