@@ -24,7 +24,7 @@ def follow_training(module: nn.Module, steps: int) -> Callable[[], None]:
     """
     from torch import nn
 
-    least = max(_MOMENTUM, 1 - _LEFT ** (1 / steps))
+    least = max(_MOMENTUM, 1 - _LEFT ** (1 / max(1, steps)))
     before = {
         layer: layer.momentum
         for layer in module.modules()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,6 @@ def start(
         check_reachable(normalised(configuration.storage))
     named = _naming(configuration, path)
     display = with_loggers(display or Silent(), named)
-    _announce_imports(display)
     setup = set_up(named, objects, path.expanduser().resolve())
     shared = _shared_study(configuration, path)
     if shared is not None:
@@ -108,7 +106,6 @@ def resume(
         shared = _shared_study(stored, path)
         if shared is not None:
             shared.reopen()
-        _announce_imports(display)
         before = environment.read(directory.path)
         # Device and precision were chosen when the run was started.
         chosen = configuration.replace(device=before["device"], precision=before["precision"])
@@ -127,11 +124,6 @@ def resume(
             display.warn(f"the environment has changed: {line}")
         configuration.write(directory.config)
         return carry_out(setup, directory, display, shared)
-
-
-def _announce_imports(display: Display) -> None:
-    if "torch" not in sys.modules:
-        display.note("loading PyTorch and NNI, about 5 s")
 
 
 @contextlib.contextmanager

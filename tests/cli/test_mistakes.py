@@ -163,7 +163,7 @@ def test_numbers_may_have_exponents(run: Run, tmp_path: Path) -> None:
 
 
 def test_defaults_of_zero_are_shown(run: Run) -> None:
-    shown = run("--help").stdout.partition("options:")[2]
+    shown = run("--help-all").stdout.partition("options:")[2]
     for option in ("workers", "seed", "gpus-per-trial"):
         (text,) = re.findall(rf"^  --{option} .*?(?=^  -|\Z)", shown, re.MULTILINE | re.DOTALL)
         assert re.search(r"\(default:\s+0(\.0)?\)", text), text

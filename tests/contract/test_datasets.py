@@ -161,6 +161,7 @@ class TestSeveralInputs(DatasetContract):
 
 @functools.cache
 def hugging_face() -> str:
+    pytest.importorskip("datasets.features")  # a folder called datasets is no package of Hugging Face
     datasets = pytest.importorskip("datasets")
     images, labels = arrays()
     pictures = [Image.fromarray((image * 255).astype(np.uint8)) for image in images]

@@ -12,6 +12,7 @@ from PIL import Image
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.datasets import _stored, load_dataset
 
+pytest.importorskip("datasets.features")  # a folder called datasets is no package of Hugging Face
 hf = pytest.importorskip("datasets")
 
 COUNT = 60

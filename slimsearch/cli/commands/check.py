@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch.cli.command_parser import CommandParser, whole_number
+from slimsearch.cli.commands.run import announce_imports
 from slimsearch.cli.run_options import as_yaml, given, run_parser
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_json
@@ -51,6 +52,7 @@ def run(options: dict[str, Any]) -> None:
     if options["print_config"]:
         print(as_yaml(configuration), end="")
         return
+    announce_imports()
     from slimsearch.checks.check_tables import draw, show
     from slimsearch.checks.elastic_check import checked_network
     from slimsearch.checks.space_check import checked

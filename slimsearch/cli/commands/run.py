@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ def add_accept_changes(parser: CommandParser) -> None:
     )  # fmt: skip
 
 
+def announce_imports() -> None:
+    """Say on a terminal why nothing happens for some seconds."""
+    if sys.stdout.isatty():
+        print("loading PyTorch and NNI, about 5 s", flush=True)
+
+
 def run(options: dict[str, Any]) -> None:
     accept_changes = options.pop("accept_changes")
     begin(given(options), print_config=options["print_config"], accept_changes=accept_changes)
@@ -53,6 +60,7 @@ def begin(chosen: dict[str, Any], *, print_config: bool, accept_changes: bool) -
         configuration = Configuration(**chosen)
     elif not (Path(resume) / "config.yaml").is_file():
         raise SlimsearchError(f"'{resume}' is not a run directory: it has no config.yaml")
+    announce_imports()
     from slimsearch.loop import job
     from slimsearch.report.display import Console
 

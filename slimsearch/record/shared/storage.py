@@ -72,7 +72,7 @@ def without_password(url: str) -> str:
 def masked(url: str) -> str:
     """`url` with all passwords masked, to be shown, also where it is not well formed."""
     # A password may contain any of : / ? @ &, unescaped.
-    shown = re.sub(r"^([^/]*//)?([^:@/?]*):.*@", r"\1\2:***@", url, flags=re.DOTALL)
+    shown = re.sub(r"^((?:[\w+.-]*:)?//)?([^:@/?]*):.*@", r"\1\2:***@", url, flags=re.DOTALL)
     address, mark, query = shown.partition("?")
     return address + mark + "&".join(_masked_parameter(piece) for piece in query.split("&"))
 
