@@ -153,6 +153,7 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
     assert int(params) > 100
 
 
+@pytest.mark.slow
 def test_a_task_of_another_kind(folder: Path) -> None:
     text = FILES["my_regression.py"].replace("trials=4, epochs=20", "trials=2, epochs=12, compress='quantize'")
     assert 0.1 < float(output(text, folder).split()[-1]) < 1

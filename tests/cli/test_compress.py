@@ -145,6 +145,7 @@ def test_a_searched_recipe_is_resumed_and_goes_on_from_a_run(trained: Path, run:
     assert slimsearch.load_network(tmp_path / "more", _model(tmp_path / "more", 0))
 
 
+@pytest.mark.slow
 def test_the_space_around_a_network_is_searched_and_resumed(
     trained: Path, run: Run, tmp_path: Path, digits: Dataset
 ) -> None:

@@ -127,6 +127,7 @@ def test_recipes_without_training_are_scored_at_once(recipes: Path, run: Run, tm
     assert all(found == {"true", "false"} for found in forms.values())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_candidates(recipes: Path, run: Run, tmp_path: Path) -> None:
     words = ("--trials", "4", "--objectives", "val_accuracy,size_kib,macs", "--workers", "1")
     found = []
@@ -136,6 +137,7 @@ def test_the_same_seed_gives_the_same_candidates(recipes: Path, run: Run, tmp_pa
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_size_is_known_before_training(recipes: Path, run: Run, tmp_path: Path) -> None:
     """What breaks a limit is not trained; and the rehearsed file weighs what the trained one does."""
     done = run(*WORDS, "--trials", "4", "--max-params", "700", "--sampler", "random")
@@ -189,6 +191,7 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_report_shows_each_step_of_a_finalist(recipes: Path, run: Run, tmp_path: Path) -> None:
     """From the trained network through each stage, every file scored, nothing trained again."""
     recipes.write_text("prune:\n  sparsity: [0.3, 0.5]\n  epochs: 1\nquantize:\n  use: [true, false]\n")
