@@ -5,6 +5,7 @@ All paths, of options and of results, are in one folder. Runs are processes of t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
@@ -16,7 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, did_you_mean
+from slimsearch.options.configuration import Configuration
 
 Json = dict[str, Any]
 
@@ -24,7 +26,7 @@ _RUNS = "runs"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _CODE = ("space", "sampler", "strategy", "evaluator", "task", "fit", "score", "lightning", "metrics")
 """Options that name code: of files in the folder, not of installed modules."""
-_REFUSED = ("run_dir", "resume", "storage", "study", "ray_address", "print_config", "download")
+_REFUSED = ("run_dir", "storage", "study", "ray_address", "download")
 _START_SECONDS, _MOST_WAITING, _CHECK_SECONDS = 120.0, 60.0, 600.0
 _LOG_LINES = 5
 
@@ -181,10 +183,12 @@ class AgentTools:
     def _words(self, options: Mapping[str, Any]) -> list[str]:
         """The options as words of a command line; their paths are checked."""
         words = []
+        # Whole names alone: argparse would complete others, and files of --config name what is not checked here.
+        known = {option.name for option in dataclasses.fields(Configuration)} - {*_REFUSED}
         for name, value in options.items():
-            if name in _REFUSED:
-                raise SlimsearchError(f"option '{name}' cannot be chosen here")
-            flag = "--" + str(name).replace("_", "-")
+            if name not in known:
+                raise SlimsearchError(f"option '{name}' cannot be chosen here{did_you_mean(str(name), known)}")
+            flag = "--" + name.replace("_", "-")
             if isinstance(value, bool):
                 words += [flag] if value else []
                 continue

@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         shown = exit_code(lambda: print(_help()))
         return shown if words else MISTAKE
     if words[0] == "--version":
-        from importlib.metadata import version
+        import slimsearch
 
-        return exit_code(lambda: print(f"slimsearch {version('slimsearch')}"))
+        return exit_code(lambda: print(f"slimsearch {slimsearch.__version__}"))
     if words[0] not in built_in_names(_PACKAGE):
         return say(f"unknown command '{words[0]}'; known: {', '.join(commands())}{did_you_mean(words[0], commands())}")
 

@@ -40,6 +40,17 @@ def test_what_is_outside_of_the_folder_is_refused(options: dict[str, Any], tmp_p
     assert not (tmp_path / "runs" / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["spac", "config", "conf", "run_dir", "run-dir", "resume", "storage", "print_config"])
+def test_no_process_begins_with_options_that_are_not_checked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[object] = []
+    monkeypatch.setattr("subprocess.Popen", lambda *words, **_: begun.append(words))
+    with pytest.raises(SlimsearchError, match="cannot be chosen here"):
+        AgentTools(tmp_path).start("run", {name: "x"})
+    assert begun == []
+
+
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", "-x", "a" * 200])
 def test_names_of_runs(name: str, tmp_path: Path) -> None:
     tools = AgentTools(tmp_path)

@@ -56,9 +56,9 @@ def server(tools: AgentTools) -> MCPServer[Any]:
         from mcp.server import MCPServer
     except ImportError:
         raise SlimsearchError("the package mcp is not installed: pip install 'slimsearch[mcp]'") from None
-    from importlib.metadata import version
+    import slimsearch
 
-    found: MCPServer[Any] = MCPServer("slimsearch", instructions=_INSTRUCTIONS, version=version("slimsearch"))
+    found: MCPServer[Any] = MCPServer("slimsearch", instructions=_INSTRUCTIONS, version=slimsearch.__version__)
     for tool in (tools.list_runs, tools.check, tools.start, tools.status, tools.stop, tools.models, tools.export):
         found.tool()(_answering(tool))
     return found
