@@ -160,12 +160,13 @@ class NetworkEvaluator:
         self._meter.owner = str(task.directory)
         with memory_errors(), self._meter.computing():
             started, trained = time.perf_counter(), self._meter.training_seconds
-            report = _ContinuousEpochs(report)
+            epochs = _ContinuousEpochs(report)
             pipeline = NetworkPipeline(
                 self.data, replace(self.training, **task.candidate.training), task.seed, task.fidelity, self._meter,
-                self._latencies, report, task.directory / CHECKPOINT, task.directory, self.fit,
+                self._latencies, epochs, task.directory / CHECKPOINT, task.directory, self.fit,
             )  # fmt: skip
             cache = None if self.cache is None else NetworkCache(self.cache, self._meter)
+            making = _Making(task, pipeline, epochs, cache)
             known, inherited, rehearsed = dict[str, float](), dict[str, float](), True
             if task.start is None:
                 module, share = self._initialized(task.candidate.architecture, task.seed)
@@ -181,11 +182,8 @@ class NetworkEvaluator:
                     if not continues:
                         return Outcome(known)
             try:
-                if task.start is None:
-                    network = self._trained(network, task, pipeline, cache)
-                else:
-                    network = self._load(task, task.start)
-                network = self._compressed(network, task, pipeline, cache)
+                network = self._trained(network, making) if task.start is None else self._load(task, task.start)
+                network = self._compressed(network, making)
             except StoppedEarly:
                 return Outcome(known)
             patience = _patience(time.perf_counter() - started)
@@ -219,26 +217,36 @@ class NetworkEvaluator:
 
         return module, copy_matching_weights(module, load(self.initial))
 
-    def _trained(self, network: Network, task: Task, pipeline: NetworkPipeline, cache: NetworkCache | None) -> Network:
+    def _trained(self, network: Network, making: _Making) -> Network:
         """The trained `network` of a task without a start."""
+        task, pipeline = making.task, making.pipeline
         if self.given is not None and not task.candidate.architecture:
             return network
         if self.given is not None and self.fit is None and pipeline.network_training().gives_logits:
             distillation = compression.Recipe.parse("distill")
             teachers = {"parent": Network(self.space.build({}, task.seed).eval())}
             return self._cached(
-                cache, task, {}, lambda: pipeline.compress(network, distillation, teachers=teachers, initial=None)
+                making, {}, lambda: pipeline.compress(network, distillation, teachers=teachers, initial=None)
             )
-        return self._cached(cache, task, {}, lambda: self.learn(network, task, pipeline.network_training()))
+        return self._cached(making, {}, lambda: self.learn(network, task, pipeline.network_training()))
 
-    def _cached(
-        self, cache: NetworkCache | None, task: Task, recipe: compression.PlainRecipe, make: Callable[[], Network]
-    ) -> Network:
+    def _cached(self, making: _Making, recipe: compression.PlainRecipe, make: Callable[[], Network]) -> Network:
         """The task's network after the stages of `recipe`, from the cache or from `make`."""
-        if cache is None:
-            return make()
-        architecture = task.candidate.architecture
-        return cache.get(_depends_on(task, recipe), lambda: self._initialized(architecture, task.seed)[0].eval(), make)
+        architecture, seed, epochs = making.task.candidate.architecture, making.task.seed, making.epochs
+        before = epochs.done
+
+        def counted() -> tuple[Network, int]:
+            return make(), epochs.done - before
+
+        if making.cache is None:
+            network, count = counted()
+        else:
+            depends_on = _depends_on(making.task, recipe)
+            network, count = making.cache.get(
+                depends_on, lambda: self._initialized(architecture, seed)[0].eval(), counted
+            )
+        epochs.pass_to(before + count)
+        return network
 
     def _is_trained(self, cache: NetworkCache | None, task: Task) -> bool:
         """Whether the network of the task after the last stage with training is given or in the cache."""
@@ -252,10 +260,9 @@ class NetworkEvaluator:
             return True
         return cache is not None and _depends_on(task, trained) in cache
 
-    def _compressed(
-        self, network: Network, task: Task, pipeline: NetworkPipeline, cache: NetworkCache | None
-    ) -> Network:
+    def _compressed(self, network: Network, making: _Making) -> Network:
         """`network` after the remaining groups of stages of the recipe."""
+        task = making.task
         done = {} if task.start is None else dict(task.start.recipe)
         remainder = compression.Recipe.from_dict(task.candidate.recipe).remainder(compression.Recipe.from_dict(done))
         if not remainder:
@@ -268,7 +275,7 @@ class NetworkEvaluator:
             teachers["best"] = self.given.teacher
         elif task.teacher is not None:
             teachers["best"] = self._load(task, task.teacher)
-        return pipeline.compress(
+        return making.pipeline.compress(
             network,
             remainder,
             teachers=teachers,
@@ -277,7 +284,7 @@ class NetworkEvaluator:
                 if self.given is None
                 else self.given.initial
             ),
-            cached=lambda recipe, make: self._cached(cache, task, {**done, **recipe.to_dict()}, make),
+            cached=lambda recipe, make: self._cached(making, {**done, **recipe.to_dict()}, make),
         )
 
     def _load(self, task: Task, artifact: Artifact) -> Network:
@@ -382,9 +389,35 @@ class _ContinuousEpochs:
 
     def __call__(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         if 0 < epoch <= self._last:
-            self._before += self._last
+            self.pass_to(self.done)
         self._last = epoch
         return self._report(self._before + epoch, metrics)
+
+    @property
+    def done(self) -> int:
+        """Epochs of all trainings so far."""
+        return self._before + self._last
+
+    def pass_to(self, done: int) -> None:
+        """A training has ended, here or in another trial, after `done` epochs in all."""
+        self._before, self._last = done, 0
+
+
+@dataclass(frozen=True)
+class _Making:
+    """What the network of a task is made with.
+
+    Attributes:
+        task: the task.
+        pipeline: trains and compresses.
+        epochs: counts the epochs that the pipeline reports.
+        cache: networks of several candidates; None: no cache.
+    """
+
+    task: Task
+    pipeline: NetworkPipeline
+    epochs: _ContinuousEpochs
+    cache: NetworkCache | None
 
 
 def _patience(seconds: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from slimsearch.files import atomic
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Checkpoint:
         trained: the module and its optimizer.
         order: generator of the order of the images and of their augmentation.
         stateful: loss terms and callbacks whose states belong to the checkpoint.
-        path: of the file; None for none.
+        path: of the file, for successive trainings of a candidate; None for none.
     """
 
     def __init__(
@@ -99,11 +100,17 @@ class Checkpoint:
     ) -> None:
         self._trained, self._order, self._stateful = trained, order, stateful
         self._file = CheckpointFile(path)
+        # Identifies the training: that of a later stage may have as many steps.
+        self._start = "" if path is None else _digest(trained.module)
 
     def resume(self, steps: int) -> int:
-        """Restore the saved state of a training of `steps` steps; returns the epochs done, 0 for a new start."""
+        """Restore the saved state of a training of `steps` steps from the same weights.
+
+        Returns:
+            the epochs done; 0 for a new start.
+        """
         state = self._file.read()
-        if state is None or state.get("steps") != steps:
+        if state is None or (state.get("steps"), state.get("start")) != (steps, self._start):
             return 0
         before, whole = copy.deepcopy(self._state()), self._trained.whole()
         try:
@@ -121,7 +128,7 @@ class Checkpoint:
     def save(self, epoch: int, steps: int) -> None:
         """Write the state after `epoch` of a training of `steps` steps."""
         if self._file.path is not None:
-            self._file.write({"epoch": epoch, "steps": steps, **self._state()})
+            self._file.write({"epoch": epoch, "steps": steps, "start": self._start, **self._state()})
 
     def remove(self) -> None:
         """Delete the file: the training has ended."""
@@ -144,3 +151,14 @@ class Checkpoint:
         self._trained.optimizer.load_state_dict(state["optimizer"])
         self._order.bit_generator.state = state["order"]
         restore_random(state)
+
+
+def _digest(module: nn.Module) -> str:
+    """A hash of all parameters and buffers."""
+    import torch
+
+    found = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()

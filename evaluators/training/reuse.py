@@ -36,14 +36,14 @@ class NetworkCache:
         """Time of the training of the networks found in the cache."""
 
     def get(
-        self, depends_on: Mapping[str, Any], fresh: Callable[[], nn.Module], make: Callable[[], Network]
-    ) -> Network:
-        """The cached network; made and stored if it is missing.
+        self, depends_on: Mapping[str, Any], fresh: Callable[[], nn.Module], make: Callable[[], tuple[Network, int]]
+    ) -> tuple[Network, int]:
+        """The cached network and the epochs of its last training; made and stored if it is missing.
 
         Args:
             depends_on: all that determines the network, as plain JSON values.
             fresh: builds the uncompressed module of its architecture, to load the weights into.
-            make: trains or compresses the network.
+            make: trains or compresses the network, and counts the epochs.
         """
         from filelock import FileLock, Timeout
 
@@ -59,30 +59,37 @@ class NetworkCache:
 
     def __contains__(self, depends_on: Mapping[str, Any]) -> bool:
         """Whether the network is complete in the cache."""
-        return _seconds_to_make(self._entry(depends_on) / _DONE) is not None
+        return _effort(self._entry(depends_on) / _DONE) is not None
 
     def _entry(self, depends_on: Mapping[str, Any]) -> Path:
         return self._folder / hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:20]
 
     def _load_or_make(
-        self, folder: Path, depends_on: Mapping[str, Any], fresh: Callable[[], nn.Module], make: Callable[[], Network]
-    ) -> Network:
+        self,
+        folder: Path,
+        depends_on: Mapping[str, Any],
+        fresh: Callable[[], nn.Module],
+        make: Callable[[], tuple[Network, int]],
+    ) -> tuple[Network, int]:
         done = folder / _DONE
-        seconds = _seconds_to_make(done)
-        if seconds is not None:
+        effort = _effort(done)
+        if effort is not None:
+            seconds, epochs = effort
             self.seconds_saved += seconds
-            return Network.load(fresh(), folder)
+            return Network.load(fresh(), folder), epochs
         before = self._meter.training_seconds
-        network = make()
+        network, epochs = make()
         network.save(folder)
-        write_json(done, {"seconds": self._meter.training_seconds - before, "depends_on": depends_on})
-        return network
+        seconds = self._meter.training_seconds - before
+        write_json(done, {"seconds": seconds, "epochs": epochs, "depends_on": depends_on})
+        return network, epochs
 
 
-def _seconds_to_make(done: Path) -> float | None:
-    """From an entry's description; None if it is missing or damaged."""
+def _effort(done: Path) -> tuple[float, int] | None:
+    """Seconds and epochs of the training, from an entry's description; None if it is missing or damaged."""
     try:
-        return float(json.loads(done.read_text(encoding="utf-8"))["seconds"])
+        described = json.loads(done.read_text(encoding="utf-8"))
+        return float(described["seconds"]), int(described.get("epochs", 0))  # an older version wrote no epochs
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return None
 

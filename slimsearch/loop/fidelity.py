@@ -29,6 +29,9 @@ class Fidelity:
     are exact from the start. With the weighted product, its score counts once its targets are fixed, and accuracy until
     then.
 
+    Of a candidate with a recipe, the training of the uncompressed network counts, and the costs of the compressed one.
+    A trial whose network another trial has trained is not compared.
+
     Args:
         scheduler: decides which trials continue.
         ranking: of the trials.
@@ -50,19 +53,22 @@ class Fidelity:
     def update(self, trial: Trial) -> None:
         """Update a trial that changed."""
         state = _STATES.get(trial.state)
-        if state is None:
+        if state is None or (trial.curve and trial.curve[0]["epoch"] > self._epochs):
             self._trials.pop(trial.number, None)
         else:
             costs = {**trial.metrics, **trial.known}
             exact = {name: value for name, value in costs.items() if name in self._costs}
-            losses = tuple(self._losses({**exact, **point}) for point in _every_epoch(trial.curve))
+            losses = tuple(self._losses({**exact, **point}) for point in _every_epoch(trial.curve)[: self._epochs])
             violation = self._ranking.violation(costs)
             self._trials[trial.number] = TrialProgress(trial.number, losses, state, violation)
 
     def after_epoch(self, trial: Trial) -> Decision:
         """Whether a trial continues, pauses or stops after its last epoch."""
         self.update(trial)
-        return self._scheduler.after_epoch(self._trials[trial.number], list(self._trials.values()), self._epochs)
+        progress = self._trials.get(trial.number)
+        if progress is None:
+            return Decision.CONTINUE
+        return self._scheduler.after_epoch(progress, list(self._trials.values()), self._epochs)
 
     def resume(self, more: bool, own: Callable[[int], bool] = lambda number: True) -> int | None:
         """The number of the next paused trial to resume, among those that are `own`; `more`: new trials may follow."""

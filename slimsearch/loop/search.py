@@ -144,7 +144,9 @@ class ArchitectureSearch:
         if self._fidelity is not None and not self._budget.late and self.stopping.reason is None:
             while (pair := self._fidelity.exploit(more)) is not None:
                 self._copy(*pair)
-            number = self._fidelity.resume(more, self._record.is_own)
+            number = self._without_training()
+            if number is None:
+                number = self._fidelity.resume(more, self._record.is_own)
             if number is not None:
                 proceeding = self._record.resume(number)
                 return self._task(proceeding) if proceeding.state == RUNNING else self.ask()
@@ -163,6 +165,19 @@ class ArchitectureSearch:
         if self._nothing_due(more):
             self._end_paused()
         return None
+
+    def _without_training(self) -> int | None:
+        """A paused trial whose network another trial has trained in the meantime."""
+        if not isinstance(self._space, JointSpace) or self._space.steps is None or not self._space.recipes.compresses:
+            return None
+        trials = [self._record.trials[number] for number in self._numbers]
+        paused = {t.number: self._network(t) for t in trials if t.state == PAUSED and self._record.is_own(t.number)}
+        trained = {self._network(trial) for trial in trials if trial.state == COMPLETE} if paused else ()
+        return next((number for number, network in paused.items() if network in trained), None)
+
+    def _network(self, trial: Trial) -> str:
+        """The key of the architecture and the training of its network."""
+        return replace(trial.candidate, recipe={}).key
 
     def _proposed(self) -> Candidate | None:
         """The sampler's next candidate, of which the space may learn."""

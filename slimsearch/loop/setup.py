@@ -24,7 +24,7 @@ from slimsearch.search_spaces import JointSpace, NniSpace, RecipeSpace
 from slimsearch.source import fingerprints, object_fingerprints
 from slimsearch.strategies import Strategy, StrategySettings, Traits, begin_workers, load_strategy, traits_of
 from slimsearch.strategies.samplers import Sampler, load_sampler
-from slimsearch.strategies.schedulers import Exploiting, Scheduler, load_scheduler
+from slimsearch.strategies.schedulers import Exploiting, Scheduler, compares_groups, load_scheduler
 
 
 @dataclass(frozen=True)
@@ -247,8 +247,9 @@ _RULES = (
     ),
     _Rule(lambda s: s.recipes is not None and s.traits.runs_sampler, f"--sampler {{sampler}} {_ALONE}"),
     _Rule(
-        lambda s: s.recipes is not None and s.configuration.co_search is not None and s.scheduler is not None,
-        f"--scheduler {{scheduler}} {_ALONE}",
+        lambda s: s.configuration.co_search is not None and s.scheduler is not None and compares_groups(s.scheduler),
+        "--scheduler {scheduler} compares groups of trials that all train a network, and with --co-search some need no "
+        "training: use asha, median or dominated",
     ),
     _Rule(
         lambda s: s.configuration.model is not None and (s.traits.shares_weights or s.traits.proposes),

@@ -9,6 +9,7 @@ from typing import Any
 from slimsearch.errors import SlimsearchError, describe_error, did_you_mean
 from slimsearch.names import load_class
 from slimsearch.reading import yaml_value
+from slimsearch.strategies.schedulers._cohorts import Cohorts
 from slimsearch.strategies.schedulers._combined import Combined, combine
 from slimsearch.strategies.schedulers._rungs import epsilon_net, order
 from slimsearch.strategies.schedulers._scheduler import Decision, Exploiting, Scheduler, TrialProgress
@@ -20,6 +21,7 @@ __all__ = [
     "Scheduler",
     "TrialProgress",
     "combine",
+    "compares_groups",
     "epsilon_net",
     "load_scheduler",
     "order",
@@ -51,6 +53,12 @@ def load_scheduler(text: str, **options: Any) -> Scheduler:
         _make(name, found, {**{o: v for o, v in options.items() if o in own}, **given})
         for (name, given), found, own in zip(parsed, classes, known, strict=True)
     ))  # fmt: skip
+
+
+def compares_groups(scheduler: Scheduler) -> bool:
+    """Whether a scheduler compares groups of a fixed size, in which every trial trains a network."""
+    leader = scheduler.leader if isinstance(scheduler, Combined) else scheduler
+    return isinstance(leader, Cohorts | Exploiting)
 
 
 def _parse(text: str) -> tuple[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -414,6 +415,25 @@ def test_a_gradual_pruning_trains_on_without_the_channels(digits: Dataset, monke
     ours, theirs = smaller.module.state_dict(), masked.module.state_dict()
     for name in theirs:
         assert torch.allclose(ours[name], theirs[name], atol=2e-3), name
+
+
+def test_the_checkpoint_of_another_training_is_ignored(digits: Dataset, network: Network, tmp_path: Path) -> None:
+    """A later stage of the candidate may have as many steps, as when another trial has trained its network."""
+    checkpoint = tmp_path / "training.pt"
+
+    def train(start: Network, on_epoch: OnEpoch | None, path: Path | None) -> Network:
+        training = NetworkTraining(digits, TrainingSettings(), 0, epochs=2, on_epoch=on_epoch, checkpoint=path)
+        return training.fit(start, epochs=2)
+
+    with pytest.raises(StoppedEarly):
+        train(network, lambda epoch, scores: False, checkpoint)
+    assert checkpoint.is_file()
+    later = Network(copy.deepcopy(network.module))
+    with torch.no_grad():
+        next(later.module.parameters()).mul_(0.5)
+    expected, found = train(later, None, None), train(later, None, checkpoint)
+    theirs, ours = expected.module.state_dict(), found.module.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_a_damaged_checkpoint_is_ignored(digits: Dataset, network: Network, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,6 +164,35 @@ def test_training_hyper_parameters_by_themselves(run: Run, tmp_path: Path) -> No
     assert "training.learning_rate" in compressed[0]["params"]
 
 
+@pytest.mark.slow
+def test_unpromising_trainings_end_early(recipes: Path, run: Run, tmp_path: Path) -> None:
+    """Rungs are in the training of the uncompressed network; a paused candidate whose network is trained goes on."""
+    recipes.write_text(
+        "training:\n  learning_rate: [0.002, 0.005, 0.01, 0.02]\n"
+        "prune:\n  use: [true, false]\n  epochs: 2\nquantize:\n  use: [true, false]\n"
+    )
+    words = ("--trials", "8", "--workers", "1", "--sampler", "random", "--scheduler", "asha")
+    done = run(*WORDS, *words, "--objectives", "val_accuracy,size_kib,macs")
+    assert done.returncode == 0, done.stderr
+    searched = [trial for trial in recorded(tmp_path / "run").values() if trial["kind"] == "search"]
+    stopped = [trial for trial in searched if trial["result"]["state"] == "stopped early"]
+    complete = [trial for trial in searched if trial["result"]["state"] == "complete"]
+    assert stopped
+    assert all(max(map(int, trial["curve"])) < 3 for trial in stopped)
+
+    def network(trial: dict[str, Any]) -> tuple[str | None, ...]:
+        return tuple(trial["params"].get(label) for label in ("act", "width", "training.learning_rate"))
+
+    assert not {network(trial) for trial in stopped} & {network(trial) for trial in complete}
+    for trial in complete:  # 3 epochs of training and 2 of pruning, by this trial or another one
+        epochs = sorted(map(int, trial["curve"]))
+        pruned = json.loads(trial["params"]["prune.use"])
+        assert epochs in ([], [1, 2, 3, 4, 5], [4, 5]) if pruned else epochs in ([], [1, 2, 3])
+    before = recorded(tmp_path / "run")
+    assert run("--resume", "run").returncode == 0
+    assert recorded(tmp_path / "run") == before
+
+
 @pytest.mark.parametrize(
     ("content", "words", "said"),
     [
@@ -175,7 +205,9 @@ def test_training_hyper_parameters_by_themselves(run: Run, tmp_path: Path) -> No
         ("training:\n  augmentation: [none, cutout+mask]\n", (), "augmentation 'mask' is for signals"),
         ("prune:\n  sparsity: 0.5\n", (), "leaves nothing to choose"),
         ("distill:\n  teacher: [parent, best]\n", (), "'distill' cannot learn from the best network"),
-        (RECIPES, ("--scheduler", "asha"), "--scheduler asha searches architectures alone; without it, --co-search"),
+        (RECIPES, ("--scheduler", "hyperband"), "use asha, median or dominated"),
+        (RECIPES, ("--scheduler", "pbt+dominated", "--search-hyperparameters"), "cannot be combined"),
+        (RECIPES, ("--scheduler", "pbt", "--search-hyperparameters"), "use asha, median or dominated"),
         (RECIPES, ("--strategy", "supernet"), "--strategy supernet searches architectures alone"),
         (RECIPES, ("--strategy", "nni-random"), "--strategy nni-random searches architectures alone"),
     ],
