@@ -7,16 +7,21 @@ from collections import deque
 from collections.abc import Sequence
 
 from slimsearch.evaluators import Objective
+from slimsearch.loop.proposals import STANDARD_ERRORS, standard_error
 from slimsearch.record.trial import COMPLETE, Trial
 from slimsearch.search_spaces import Candidate, JointSpace, Point, Space
 from slimsearch.strategies.samplers import History, Sampler
+
+# Untrained stages that were dominated on so many architectures, and on all so far, are left out.
+_ARCHITECTURES = 3
 
 
 class DerivedCandidates:
     """Candidates that only need to be exported and scored, in the order of the trials that trained their networks.
 
     The untrained stages of a recipe, such as its number format, are left out for an architecture once their file was
-    dominated by a file of the same network.
+    dominated by a file of the same network, and for all once that has held on the first three architectures. The
+    sampler may still propose them.
 
     Args:
         space: of the candidates; only a `JointSpace` has such candidates.
@@ -30,8 +35,9 @@ class DerivedCandidates:
         self._objectives = objectives
         self._waiting: deque[tuple[dict[str, object], int]] = deque()
         self._seen: set[str] = set()
-        self._files: dict[str, dict[str, list[float]]] = {}  # network: untrained stages: losses
+        self._files: dict[str, dict[str, tuple[list[float], float]]] = {}  # network: untrained stages: losses, error
         self._dominated: set[tuple[str, str]] = set()  # architecture and untrained stages
+        self._compared: dict[str, set[str]] = {}  # untrained stages: architectures with other files of the same network
 
     def add(self, trial: Trial) -> None:
         """Take a finished trial into account."""
@@ -50,9 +56,14 @@ class DerivedCandidates:
         while self._waiting:
             point, parent = self._waiting.popleft()
             assert self._space is not None
-            if not history.tried(point) and self._form(self._space, point) not in self._dominated:
+            if not history.tried(point) and not self._left_out(*self._form(self._space, point)):
                 return self._space.candidate(point), parent
         return None
+
+    def _left_out(self, architecture: str, stages: str) -> bool:
+        compared = self._compared.get(stages, set())
+        always = len(compared) >= _ARCHITECTURES and all((one, stages) in self._dominated for one in compared)
+        return always or (architecture, stages) in self._dominated
 
     def _compare(self, space: JointSpace, trial: Trial) -> None:
         """Compare a file with the others of the same network."""
@@ -61,11 +72,16 @@ class DerivedCandidates:
         architecture, stages = self._form(space, trial.point)
         lineage = space.lineage(trial.point)
         files = self._files.setdefault(lineage[-1].name if lineage else "", {})
-        losses = files[stages] = [objective.loss(trial.metrics) for objective in self._objectives]
-        for other, others in files.items():
-            if _dominates(losses, others):
-                self._dominated.add((architecture, other))
-            elif _dominates(others, losses):
+        first = self._objectives[0].metric
+        error = STANDARD_ERRORS * standard_error(trial.metrics, first, trial.metrics[first])
+        one = files[stages] = [objective.loss(trial.metrics) for objective in self._objectives], error
+        if len(files) > 1:
+            for form in files:
+                self._compared.setdefault(form, set()).add(architecture)
+        for form, other in files.items():
+            if _dominates(one, other):
+                self._dominated.add((architecture, form))
+            elif _dominates(other, one):
                 self._dominated.add((architecture, stages))
 
     @staticmethod
@@ -74,6 +90,9 @@ class DerivedCandidates:
         return architecture, json.dumps(space.untrained_stages(point))
 
 
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether a file is better in every objective but the first, and no worse in that."""
-    return len(one) > 1 and one[0] <= other[0] and all(a < b for a, b in zip(one[1:], other[1:], strict=True))
+def _dominates(one: tuple[Sequence[float], float], other: tuple[Sequence[float], float]) -> bool:
+    """Whether a file is better in every objective but the first, and no worse in that beyond the error of both."""
+    (ours, error), (theirs, other_error) = one, other
+    if len(ours) < 2 or ours[0] > theirs[0] + max(error, other_error):
+        return False
+    return all(a < b for a, b in zip(ours[1:], theirs[1:], strict=True))

@@ -24,7 +24,8 @@ _LISTABLE = 200_000
 # Number of last trials whose share of ruled-out ones measures how hard the limits are to meet; and number of trials
 # nearest to the limits, which are mutated in place of the sampler's proposals.
 _RECENT, _NEAREST = 20, 10
-_STANDARD_ERRORS = 2.0
+STANDARD_ERRORS = 2.0
+"""Differences of a metric by up to so many standard errors are noise."""
 _Z95 = 1.96
 # Relative difference between two measurements of the same file.
 _LATENCY_TOLERANCE = 0.03
@@ -113,7 +114,7 @@ def dominated_on_cost(
         return None
     sign = 1 if leading.direction == "maximize" else -1
     best = max(values, key=lambda value: sign * value)
-    hope = best + sign * _STANDARD_ERRORS * max(_standard_error(t.metrics, leading.metric, best) for t in alike)
+    hope = best + sign * STANDARD_ERRORS * max(standard_error(t.metrics, leading.metric, best) for t in alike)
     hoped = {**known, leading.metric: min(1.0, hope) if sign > 0 else hope}
     if "latency_ms" in hoped:
         hoped["latency_ms"] *= 1 - _LATENCY_TOLERANCE
@@ -138,7 +139,7 @@ def _values(trial: Trial, metric: str) -> Iterable[float]:
     yield from (point[metric] for point in trial.curve if metric in point)
 
 
-def _standard_error(metrics: Mapping[str, float], metric: str, value: float) -> float:
+def standard_error(metrics: Mapping[str, float], metric: str, value: float) -> float:
     """The standard error of a metric, from its interval or else of a proportion."""
     low, high, images = metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high"), metrics.get("val_images", 0.0)
     if low is not None and high is not None:

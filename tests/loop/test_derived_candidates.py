@@ -23,7 +23,7 @@ def steps(recipe: Any) -> list[tuple[Any, float]]:
     return [({stage: options}, float(stage == "prune")) for stage, options in recipe.items()]
 
 
-SPACE = JointSpace(ChoiceSpace({"width": [8, 16]}), RecipeSpace(RECIPES), steps)
+SPACE = JointSpace(ChoiceSpace({"width": [8, 16, 24, 32]}), RecipeSpace(RECIPES), steps)
 
 
 def point(width: int, *stages: str) -> dict[str, Any]:
@@ -94,4 +94,24 @@ def test_a_number_format_with_an_advantage_is_tried_again() -> None:
     searched.finish(point(8, "quantize"), 0.91, 2.0, 60, 0)  # more accurate
     searched.finish(point(8, "weight_only"), 0.88, 0.9, 12, 0)  # less accurate
     searched.finish(point(8, "prune"), 0.8, 0.8, 30)
+    assert len(searched.waiting()) == 2
+
+
+def test_a_number_format_that_was_worse_in_everything_on_three_architectures_is_left_to_the_sampler() -> None:
+    searched = Searched()
+    for width, accuracy in ((8, 0.9), (16, 0.9), (24, 0.9)):
+        searched.finish(point(width), 0.9, 1.0, 50)
+        assert point(width, "quantize") in [p for p, _ in searched.waiting()]
+        searched.finish(point(width, "quantize"), accuracy, 2.0, 60, searched.number - 1)
+    searched.finish(point(32), 0.9, 1.0, 50)
+    assert [p for p, _ in searched.waiting()] == [point(32, "weight_only")]
+
+
+def test_a_number_format_that_had_an_advantage_once_is_tried_on_others() -> None:
+    searched = Searched()
+    for width, accuracy in ((8, 0.9), (16, 0.91), (24, 0.9)):
+        searched.finish(point(width), 0.9, 1.0, 50)
+        searched.waiting()
+        searched.finish(point(width, "quantize"), accuracy, 2.0, 60, searched.number - 1)
+    searched.finish(point(32), 0.9, 1.0, 50)
     assert len(searched.waiting()) == 2
