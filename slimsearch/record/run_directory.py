@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.storages.journal import BaseJournalBackend
 
-_STUDY, _JOURNAL = "slimsearch", "study.journal"
+_JOURNAL = "study.journal"
 # Seconds; `in_use` holds the lock for a moment.
 _LOCK_TIMEOUT = 0.3
 # Files of a process that was killed before the run started; a new run may replace them.
@@ -199,7 +199,10 @@ def _study(journal: Path, backend: BaseJournalBackend, objectives: Sequence[Obje
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study = open_study(JournalStorage(backend), _STUDY, objectives)
+        storage = JournalStorage(backend)
+        # A new study has the name of the run; the directory of an older one may have been renamed.
+        names = optuna.get_all_study_names(storage)
+        study = open_study(storage, names[0] if names else journal.parent.resolve().name, objectives)
         name_metrics(study, objectives)
         found, wanted = [d.name for d in study.directions], [o.direction.upper() for o in objectives]
         if found != wanted:

@@ -227,7 +227,7 @@ def test_the_dashboard_serves_a_run_on_the_loopback_address(finished: tuple[Path
             assert time.monotonic() < deadline
             with contextlib.suppress(OSError):
                 answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=30).read()
-        assert json.loads(answer)["study_summaries"][0]["study_name"] == "slimsearch"
+        assert json.loads(answer)["study_summaries"][0]["study_name"] == finished[0].name
     finally:
         process.terminate()
         process.wait()

@@ -80,7 +80,7 @@ def states(run: Path) -> list[str]:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    study = load_study(study_name="slimsearch", storage=JournalStorage(JournalFileBackend(str(run / "study.journal"))))
+    study = load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(run / "study.journal"))))
     trials = study.get_trials(deepcopy=False)
     keys = [trial.user_attrs["key"] for trial in trials]
     assert len(set(keys)) == len(keys)
