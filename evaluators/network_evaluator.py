@@ -465,4 +465,5 @@ def save_arrays(arrays: Mapping[str, Array], path: Path) -> None:
     from safetensors.numpy import save_file
 
     with atomic(path) as temporary:
-        save_file(dict(arrays), temporary)
+        # safetensors writes the memory as it is, which is in another order for a transposed array.
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, temporary)

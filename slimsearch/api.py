@@ -167,8 +167,18 @@ def train(
     Raises:
         SlimsearchError: an argument is invalid, the model cannot be trained, or the loss is not finite.
     """
+    from slimsearch.progress import progress
+
     data = _dataset(dataset)
-    return _pipeline(data, seed, epochs, **settings).train(_network(model, data), epochs)
+    pipeline = _pipeline(data, seed, epochs, **settings)
+    with progress("training, epoch", epochs) as advance:
+
+        def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool:
+            advance()
+            return True
+
+        pipeline.on_epoch = on_epoch
+        return pipeline.train(_network(model, data), epochs)
 
 
 def compress(
@@ -265,8 +275,11 @@ def export(network: nn.Module | Network | Compressed, path: str | Path, dataset:
     data = _dataset(dataset)
     pipeline, converted = NetworkPipeline(data), _network(network, data)
     pipeline.check_outputs(converted)
+    from slimsearch.progress import progress
+
     try:
-        return pipeline.export(converted, Path(path))
+        with progress("exporting the network"):
+            return pipeline.export(converted, Path(path))
     except (OSError, TypeError, ValueError) as error:
         raise SlimsearchError(f"cannot write '{path}': {describe_error(error)}") from error
 

@@ -113,6 +113,7 @@ class StrategySettings:
         objectives: number of objectives that the sampler minimizes.
         ray_address: of a running Ray cluster; ``auto`` for the one on this machine; None to start a local one.
         cpus_per_trial, gpus_per_trial: Ray resources of each trial; fractions are allowed.
+        keep_dashboard: leave a local Ray cluster with its dashboard running at the end.
 
     Raises:
         SlimsearchError: a value is out of range; the message names the option.
@@ -128,6 +129,7 @@ class StrategySettings:
     ray_address: str | None = None
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
+    keep_dashboard: bool = False
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:

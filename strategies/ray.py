@@ -10,7 +10,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError, describe_error
@@ -80,7 +80,7 @@ class Ray:
         from ray.exceptions import RayError
 
         cpus = max(os.cpu_count() or 1, math.ceil((settings.workers or 0) * settings.cpus_per_trial))
-        with cluster(settings.ray_address, cpus) as resources:
+        with cluster(settings.ray_address, cpus, keep=settings.keep_dashboard) as resources:
             limit = self._room(resources)
             try:
                 # By default, Tune starts one actor at a time for a searcher that it does not know.
@@ -180,6 +180,17 @@ class Ray:
             yield mailbox, NodeFolder(folder, token.name, server)
         finally:
             token.unlink(missing_ok=True)
+
+
+def keep_until_interrupted() -> None:
+    """Wait for Ctrl-C, with the cluster of this process and its dashboard, if there is one."""
+    import ray
+
+    if not ray.is_initialized():
+        return
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    ray.shutdown()
 
 
 def _run_tune(fit: Callable[[int], Any], searcher: TaskSearcher) -> None:

@@ -28,6 +28,7 @@ from slimsearch.evaluators.datasets._tables import columns_of, is_frame, read_ta
 from slimsearch.evaluators.datasets._unlabelled import is_unlabelled, unlabelled
 from slimsearch.evaluators.tasks import Classification, LearningTask, load_task
 from slimsearch.names import built_in_names, load_class, load_function
+from slimsearch.progress import progress
 from slimsearch.source import fingerprints
 
 __all__ = [
@@ -97,6 +98,18 @@ def load_dataset(
     size, learned = sides(image_size), load_task(task)
     if input_kind not in INPUT_KINDS:
         raise SlimsearchError(f"input_kind '{input_kind}' is none of {', '.join(INPUT_KINDS)}")
+    what = f"reading the data set '{data}'" if isinstance(data, str | Path) else "reading the data set"
+    with progress(what):
+        return _loaded(
+            data, root, download, size, drop_duplicates, learned, input_kind, groups, target_column, group_by
+        )
+
+
+def _loaded(
+    data: Any, root: str | Path | None, download: bool, size: tuple[int, int] | None, drop_duplicates: bool,
+    learned: LearningTask, input_kind: str, groups: Any, target_column: str | None, group_by: str | None,
+) -> Dataset:  # fmt: skip
+    """See `load_dataset`, whose options were checked."""
     name, file, code, notes = "arrays", None, dict[str, str](), tuple[str, ...]()
     table = None
     if is_hugging_face(data):
@@ -127,7 +140,7 @@ def load_dataset(
     elif isinstance(data, str | Path) and file is None:
         raw, name = _named(str(data), root, download, size)
         if not isinstance(learned, Classification):
-            raise SlimsearchError(f"data set '{name}' has classes; --task {task} needs other targets")
+            raise SlimsearchError(f"data set '{name}' has classes; --task {learned.name} needs other targets")
     else:
         if file is not None:
             (data, of_file), name = read_array_file(file), file.name

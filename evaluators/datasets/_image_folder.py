@@ -25,6 +25,7 @@ from slimsearch.evaluators.datasets._image_files import (
 )
 from slimsearch.evaluators.datasets._memory import memory_for
 from slimsearch.evaluators.datasets._stored import Inputs, Put, StoredInputs, find, is_large, key_of, select, store
+from slimsearch.progress import counted
 
 _log = logging.getLogger(__name__)
 
@@ -272,7 +273,7 @@ def _decode(
     key = key_of("images", [_state(root, file) for file in files], image_size)
     known = find(key)
     if known is None:
-        headers = list(_in_threads(read_header, files))
+        headers = list(counted("reading image headers", _in_threads(read_header, files), len(files)))
         size = _size(root, headers) if image_size is None else image_size
         channels = 1 if all(header.is_gray for header in headers) else 3
         shape = (len(files), channels, *size)
@@ -321,7 +322,7 @@ def _fill(
             if getattr(headers[index], name):
                 there[pixels] = True
 
-    for _ in _in_threads(decode, range(len(files))):
+    for _ in counted("decoding images", _in_threads(decode, range(len(files))), len(files)):
         pass
     for name, top in (("is_deep", white), ("is_deep_color", WHITE)):
         if 0 < levels[name].sum() < _FEW_LEVELS:

@@ -31,6 +31,7 @@ from slimsearch.evaluators.datasets._memory import memory_for
 from slimsearch.evaluators.datasets._splitting import resize
 from slimsearch.evaluators.datasets._stored import Put, is_large, key_of, store
 from slimsearch.evaluators.tasks import Classification, LearningTask
+from slimsearch.progress import counted
 
 T = TypeVar("T")
 
@@ -154,7 +155,7 @@ def _collected_on_disk(
 
     def fill(put: Put) -> dict[str, Any]:
         targets: list[Any] = []
-        for index, (values, target) in enumerate(_in_processes(read, count)):
+        for index, (values, target) in enumerate(counted("reading items", _in_processes(read, count), count)):
             same = values.shape == shape or (as_images and values.shape == (1, *shape[1:]))
             if not same and as_images and values.shape[1:] != shape[1:]:
                 raise different_sizes(name, {values.shape[1:], shape[1:]})

@@ -20,6 +20,7 @@ import numpy as np
 
 from slimsearch.evaluators.deployed.deployed_model import Array, DeployedModel
 from slimsearch.evaluators.latency.reference import CallTimes, Reference, pinned, preemptions
+from slimsearch.progress import progress
 
 _WARM_UP_SECONDS = 0.005
 _BLOCK_SECONDS = 0.002
@@ -130,11 +131,13 @@ def measure_latency(
         with pinned(threads):
             reference = Reference(threads)
             until = time.monotonic() + patience
-            while any(file.calm_rounds(reference) < rounds for file in times):
-                if time.monotonic() >= until and len(times[0].rounds) >= rounds:
-                    break
-                models = [DeployedModel(path, threads, runtime) for path in paths]
-                until = _round(models, images, times, reference, until)
+            with progress(f"measuring the latency of {len(paths)} files", rounds) as advance:
+                while any(file.calm_rounds(reference) < rounds for file in times):
+                    if time.monotonic() >= until and len(times[0].rounds) >= rounds:
+                        break
+                    models = [DeployedModel(path, threads, runtime) for path in paths]
+                    until = _round(models, images, times, reference, until)
+                    advance()
             reference.store()
     finally:
         if collecting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -14,6 +14,7 @@ from slimsearch import compression
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import NetworkEvaluator, Outcome, Task
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.progress import progress
 from slimsearch.search_spaces import Candidate, Point
 from slimsearch.strategies import Failure, Recorded, RunStatus, Strategy
 from slimsearch.temporary import process_folder
@@ -84,7 +85,9 @@ def estimate(
     with tempfile.TemporaryDirectory(prefix="slimsearch-", dir=process_folder()) as folder:
         probe = _Probe([(point, steps * batch) for point in architectures for steps in short], Path(folder))
         began = time.perf_counter()
-        strategy.run(probe, evaluator)
+        with progress("training some networks for a moment", len(probe.tasks)) as advance:
+            probe.ended = advance
+            strategy.run(probe, evaluator)
     # The first task of each worker waits until it has started.
     start = min((times.first for times in probe.times.values() if times.first), default=began) - began
     seconds, trained = [], []
@@ -141,18 +144,19 @@ class _Probe:
     """A search that hands out fixed tasks and records times only."""
 
     def __init__(self, tasks: Sequence[tuple[Point, int]], folder: Path) -> None:
-        self._tasks = [
+        self.tasks = [
             Task(number, Candidate(dict(point), {}, {"epoch_images": images}), _EPOCHS, number, folder / str(number))
             for number, (point, images) in enumerate(tasks)
         ]
         self._asked = 0
         self.times: dict[int, _Times] = {}
         self.error = "none was evaluated"
+        self.ended: Callable[[], None] = lambda: None
 
     def ask(self) -> Task | None:
-        if self._asked == len(self._tasks):
+        if self._asked == len(self.tasks):
             return None
-        task = self._tasks[self._asked]
+        task = self.tasks[self._asked]
         self._asked += 1
         task.directory.mkdir()
         self.times[task.number] = _Times()
@@ -168,6 +172,7 @@ class _Probe:
         return True
 
     def tell(self, number: int, result: Outcome | Failure) -> None:
+        self.ended()
         if isinstance(result, Failure):
             self.error = result.error
         else:

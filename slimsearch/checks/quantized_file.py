@@ -18,6 +18,7 @@ from slimsearch.evaluators.network_pipeline import FileLatencies
 from slimsearch.loop.problem import PythonObjects, given_network, latency_settings, networks
 from slimsearch.names import no_code_from
 from slimsearch.options.configuration import Configuration
+from slimsearch.progress import counted
 from slimsearch.report.networks import stored_network
 from slimsearch.report.stored_run import StoredRun, stored_run
 
@@ -178,7 +179,7 @@ class _Measurements:
         exact, rounded = self._examples(original), self._examples(whole)
         outputs = DeployedModel(original)(self._inputs().numpy())
         layers = []
-        for name in names:
+        for name in counted("quantizing one layer at a time", names, len(names)):
             alone = self._written([other for other in names if other != name], "alone")
             difference = np.square(DeployedModel(alone)(self._inputs().numpy()) - outputs).mean()
             lost = PairedDrop.of(task, exact, self._examples(alone)).points

@@ -23,6 +23,7 @@ from slimsearch.loop.own_training import with_own_training
 from slimsearch.loop.problem import PythonObjects, network_evaluator, networks
 from slimsearch.options.check_names import check_names
 from slimsearch.options.configuration import Configuration
+from slimsearch.progress import counted, progress
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.search_spaces import ModelSpace
@@ -148,7 +149,7 @@ def check_space(
     runs: list[dict[str, Any]] = []
     fails: list[tuple[dict[str, Any], str]] = []
     costs: dict[str, list[float]] = {"params": [], "macs": []}
-    for architecture in sampled:
+    for architecture in counted("building random networks", sampled, samples):
         try:
             params, macs = _costs(space, architecture)
         except SlimsearchError as error:
@@ -159,8 +160,9 @@ def check_space(
             costs["macs"].append(macs)
     if predict and runs:
         costs["latency_ms"] = _latencies(space, data, runs[:_PREDICTED])
-    dead = _dead(space, runs[:_CHANGED])
-    layers = space.affected_layers()
+    with progress("changing one choice at a time"):
+        dead = _dead(space, runs[:_CHANGED])
+        layers = space.affected_layers()
     return SpaceCheck(
         space.size,
         sum(1 for _ in space.grid()) if space.size <= _COUNTED else None,
@@ -221,7 +223,7 @@ def _latencies(space: ModelSpace, data: Dataset, architectures: Sequence[Mapping
     predictor = LatencyPredictor()
     found = []
     with tempfile.TemporaryDirectory(prefix="slimsearch-", dir=process_folder()) as folder:
-        for number, architecture in enumerate(architectures):
+        for number, architecture in enumerate(counted("predicting latencies", architectures, len(architectures))):
             path = Path(folder) / f"{number}.onnx"
             compression.export_onnx(Network(space.build(architecture).eval()), path, images)
             found.append(predictor.predict(path).ms)

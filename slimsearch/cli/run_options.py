@@ -58,7 +58,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "where it runs": (
         ("workers", "device"),
-        ("ray_address", "cpus_per_trial", "gpus_per_trial", "storage", "study", "heartbeat"),
+        ("ray_address", "cpus_per_trial", "gpus_per_trial", "keep_dashboard", "storage", "study", "heartbeat"),
     ),
     "output": (("run_dir", "seed"), ("log",)),
 }  # fmt: skip

@@ -19,6 +19,7 @@ from slimsearch.evaluators import (
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.tasks import Classification
 from slimsearch.loop.problem import Problem
+from slimsearch.progress import counted
 from slimsearch.record.lineage import repetitions
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
@@ -120,7 +121,7 @@ class FinalMeasurement:
 
     def _test(self, trials: Sequence[Trial], data: Dataset) -> Measurements:
         measurements = Measurements()
-        for trial in trials:
+        for trial in counted("testing the finalists", trials, len(trials)):
             tested, cells = _test(trial, self.directory, data, self.problem.latency.runtime)
             measurements.metrics[trial.number] = tested
             if cells:

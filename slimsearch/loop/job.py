@@ -17,6 +17,7 @@ from slimsearch.loop.setup import Setup, set_up
 from slimsearch.names import no_code_from
 from slimsearch.options.configuration import RESUMABLE, Configuration, flag
 from slimsearch.options.device_profiles import with_target
+from slimsearch.progress import progress
 from slimsearch.record import environment
 from slimsearch.record.run_directory import RunDirectory, read_study, refuse_existing
 from slimsearch.record.shared.storage import (
@@ -60,7 +61,8 @@ def start(
         check_reachable(normalised(configuration.storage))
     named = _naming(configuration, path)
     display = with_loggers(display or Silent(), named)
-    setup = set_up(named, objects, path.expanduser().resolve())
+    with progress("preparing the run"):
+        setup = set_up(named, objects, path.expanduser().resolve())
     shared = _shared_study(configuration, path)
     if shared is not None:
         agreed = shared.join(setup.ranking.objectives, study_settings(setup.configuration, setup.environment))
@@ -109,7 +111,8 @@ def resume(
         before = environment.read(directory.path)
         # Device and precision were chosen when the run was started.
         chosen = configuration.replace(device=before["device"], precision=before["precision"])
-        setup = set_up(chosen, objects, directory.path)
+        with progress("preparing the run"):
+            setup = set_up(chosen, objects, directory.path)
         for check in (_check_data, _check_initial_weights, _check_choices):
             check(before, setup.environment, path)
         changed = environment.changed_meaning(before, setup.environment)

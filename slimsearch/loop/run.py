@@ -23,6 +23,7 @@ from slimsearch.loop.setup import Setup
 from slimsearch.loop.stopping import refuse_if_nothing_is_left
 from slimsearch.loop.supernet_phase import FinalistTraining, rank_correlation
 from slimsearch.options.configuration import Configuration
+from slimsearch.progress import progress
 from slimsearch.record.lineage import check_record, teacher
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 _FEW = 100
 """Validation splits of fewer examples get a warning."""
+
+# For the time left: export and measurement, as a share of a trial of the search, and the measurement of a finalist.
+_BESIDES_TRAINING, _SECONDS_OF_A_FINALIST = 0.2, 2.0
 
 
 @dataclass(frozen=True)
@@ -237,7 +241,8 @@ def _run(run: RunContext) -> Result:
             run.display.warn(f"interrupted; go on with --resume {shown(run.directory.path)}")
             raise
         finally:
-            models = write_reports(run.directory, run.record, run.ranking, run.configuration, run.setup.environment)
+            with progress("writing the report"):
+                models = write_reports(run.directory, run.record, run.ranking, run.configuration, run.setup.environment)
     result = Result(run.directory.path, tuple(run.record.trials), tuple(models))
     run.display.result(result, run.ranking)
     return result
@@ -279,8 +284,25 @@ def _phases(run: RunContext) -> Iterator[Phase]:
     for description in PHASES:
         if description.needed(run):
             phase = description.begin(run)
-            run.display.phase(description.name, phase.length, run.record.trials, run.ranking)
+            following, seconds = _following(run, description.name)
+            run.display.phase(description.name, phase.length, run.record.trials, run.ranking, following, seconds)
             yield phase
+
+
+def _following(run: RunContext, phase: str) -> tuple[float, float]:
+    """Expected length of the phases after `phase`, in trials of it, and seconds of the measurement of the finalists."""
+    configuration, recipe = run.configuration, run.setup.recipe
+    if run.setup.problem.data is None:
+        return 0.0, 0.0
+    compressed = configuration.co_search is None
+    groups = recipe.steps(configuration.epochs) if compressed else []
+    chosen = 1 if configuration.model is not None and compressed else configuration.top_k
+    trials = 0.0
+    if phase == "search":
+        trials += chosen * sum(share + _BESIDES_TRAINING for _, share in groups)
+    if phase in ("search", "compression"):
+        trials += (configuration.repeats - 1) * chosen * (1 + len(groups))
+    return trials, _SECONDS_OF_A_FINALIST * chosen * (1 + len(groups))
 
 
 def _evaluator(run: RunContext) -> Evaluator:

@@ -107,7 +107,8 @@ def _strategy_settings(configuration: Configuration, ranking: Ranking, run_direc
         workers=configuration.workers or None, default_workers=configuration.worker_count,
         trial_timeout=configuration.trial_timeout, seed=configuration.seed, run_directory=run_directory,
         sampler=configuration.sampler, objectives=len(ranking.sampler_objectives()),
-        ray_address=configuration.ray_address, cpus_per_trial=configuration.cpus_per_trial,
+        ray_address=configuration.ray_address, keep_dashboard=configuration.keep_dashboard,
+        cpus_per_trial=configuration.cpus_per_trial,
         gpus_per_trial=configuration.gpus_per_trial,
     )  # fmt: skip
 

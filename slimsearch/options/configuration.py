@@ -28,7 +28,7 @@ FORMAT = 1
 # Options that may change when a run is resumed.
 RESUMABLE = (
     "trials", "timeout", "repeats", "workers", "trial_timeout", "retries", "stop_at", "patience", "ray_address",
-    "cpus_per_trial", "gpus_per_trial", "storage", "log", "prefer",
+    "cpus_per_trial", "gpus_per_trial", "keep_dashboard", "storage", "log", "prefer",
 )  # fmt: skip
 
 # Removed options, and the values with which runs of older versions can be resumed.
@@ -328,6 +328,9 @@ class Configuration:
     runtime: str = _option(
         "onnxruntime", "runtime of the files, for accuracy and latency: onnxruntime or openvino (slimsearch[openvino])"
     )
+    keep_dashboard: bool = _option(
+        False, "of --strategy ray: leave Ray's dashboard open at the end of the run, until Ctrl-C"
+    )
     storage: str | None = _option(
         None,
         "a database for drivers on several machines, such as postgresql://user@host/database; by default the study is "
@@ -486,6 +489,14 @@ _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
     ),
     (lambda c: not 0 <= c.label_smoothing < 1, "--label-smoothing {label_smoothing:g} is not from 0 to below 1"),
     (lambda c: not 0 < c.warm_up < 1, "--warm-up {warm_up:g} is not between 0 and 1"),
+    (
+        lambda c: c.keep_dashboard and c.strategy != "ray",
+        "--keep-dashboard is for --strategy ray, not {strategy}",
+    ),
+    (
+        lambda c: c.keep_dashboard and c.ray_address is not None,
+        "--keep-dashboard is for a cluster that the run starts; the one of --ray-address stays open anyway",
+    ),
     (
         lambda c: c.study is not None and c.storage is None,
         "--study '{study}' is the name of a study in --storage, which is missing",

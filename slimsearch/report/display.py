@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
+from slimsearch.progress import current_step, duration, line_shown, shown_elsewhere
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import (
     COMPLETE,
@@ -54,8 +55,20 @@ class Display(Protocol):
     def open(self, path: Path) -> contextlib.AbstractContextManager[None]:
         """A context around the run in `path`."""
 
-    def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
-        """A phase of up to `length` trials starts; `trials` are already recorded."""
+    def phase(
+        self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking, following: float = 0.0,
+        seconds: float = 0.0,
+    ) -> None:  # fmt: skip
+        """A phase of up to `length` trials starts; `trials` are already recorded.
+
+        Args:
+            name: of the phase.
+            length: number of its trials.
+            trials: of the run.
+            ranking: of the trials.
+            following: expected length of the phases that follow, in trials of this phase.
+            seconds: expected time of what is neither, such as the measurement of the finalists.
+        """
 
     def update(self, trial: Trial) -> None:
         """A trial has changed."""
@@ -76,7 +89,10 @@ class Silent:
     def open(self, path: Path) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
+    def phase(
+        self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking, following: float = 0.0,
+        seconds: float = 0.0,
+    ) -> None:  # fmt: skip
         pass
 
     def update(self, trial: Trial) -> None:
@@ -140,6 +156,7 @@ class Console:
         self._console = console(cast(IO[str], self._output))
         self._phase = ""
         self._length = 0
+        self._following = self._seconds = 0.0
         self._began = 0.0
         self._done: set[int] = set()
         self._done_before = 0
@@ -155,13 +172,21 @@ class Console:
         self._output.log = path / "log.txt"
         self._print(f"run directory: {plain(shown(path))}")
         if not self._console.is_terminal:
-            yield
+            with line_shown(self._line_of_run):
+                yield
             return
-        with Live(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True):
+        with (
+            shown_elsewhere(),
+            Live(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True),
+        ):
             yield
 
-    def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
+    def phase(
+        self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking, following: float = 0.0,
+        seconds: float = 0.0,
+    ) -> None:  # fmt: skip
         self._phase, self._length, self._ranking = name, length, ranking
+        self._following, self._seconds = following, seconds
         self._trials = {t.number: t for t in trials}
         self._began = time.monotonic()
         self._done = {t.number for t in trials if self._counts(t)}
@@ -258,12 +283,19 @@ class Console:
         return f"\\[{done}/{total}] trial {trial.number}: {candidate}  {outcome}"
 
     def _seconds_left(self) -> float | None:
-        """Estimated seconds to the end of the phase."""
+        """Estimated seconds to the end of the run."""
         fresh = len(self._done) - self._done_before
-        rest = self._length - len(self._done)
+        rest = max(0, self._length - len(self._done)) + self._following
         if fresh <= 0 or rest <= 0:
             return None
-        return (time.monotonic() - self._began) / fresh * rest
+        return (time.monotonic() - self._began) / fresh * rest + self._seconds
+
+    def _line_of_run(self) -> str:
+        """The progress of the run in one line, for a notebook."""
+        left = self._seconds_left()
+        parts = [current_step() or f"{self._phase}: {len(self._done)} of {self._length}"]
+        parts += [] if left is None else [f"about {duration(left)} left"]
+        return ", ".join(parts) if self._length else current_step()
 
     def _render(self) -> Any:
         if self._ranking is None:
@@ -272,7 +304,9 @@ class Console:
         states = {"running": RUNNING, "failed": FAILED, "ruled out": RULED_OUT}
         counts = {name: sum(t.state == state for t in mine) for name, state in states.items()}
         elapsed = time.monotonic() - self._opened
-        progress = Progress(self._phase, len(self._done), self._length, counts, elapsed, self._seconds_left())
+        progress = Progress(
+            self._phase, len(self._done), self._length, counts, elapsed, self._seconds_left(), current_step()
+        )
         running = [t for t in mine if t.state == RUNNING]
         return live_view(progress, running, self._front(), self._ranking)
 

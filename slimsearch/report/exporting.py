@@ -18,6 +18,7 @@ from slimsearch.files import EXPORT_PREFIX, atomic, write_json
 from slimsearch.options.chosen import models
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.device_profiles import device_profile
+from slimsearch.progress import progress
 from slimsearch.record import environment
 from slimsearch.report.networks import stored_network
 
@@ -104,12 +105,13 @@ def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> It
     folder.mkdir(parents=True, exist_ok=True)
     for model in chosen:
         path = folder / f"{run_dir.resolve().name}-{model['trial']}{_SUFFIX[form]}"
-        network, images = stored_network(run_dir, model), _images(data)
-        checked = _WRITERS[form](network, run_dir / model["artifact"], images, path)
-        facts = {**model, "dataset": data["name"], **{name: data[name] for name in _NORMALISATION if name in data}}
-        write_json(path.with_suffix(".json"), facts)
-        classified = "task" not in data
-        _write_vectors(path.with_suffix(_VECTORS), images.numpy(), checked.outputs, classified=classified)
+        with progress(f"exporting trial {model['trial']}"):
+            network, images = stored_network(run_dir, model), _images(data)
+            checked = _WRITERS[form](network, run_dir / model["artifact"], images, path)
+            facts = {**model, "dataset": data["name"], **{name: data[name] for name in _NORMALISATION if name in data}}
+            write_json(path.with_suffix(".json"), facts)
+            classified = "task" not in data
+            _write_vectors(path.with_suffix(_VECTORS), images.numpy(), checked.outputs, classified=classified)
         yield Exported(model["trial"], path, checked.error, checked.note, _lines(form, path))
 
 

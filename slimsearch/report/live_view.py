@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import escaped
 from slimsearch.evaluators import leading_metric
+from slimsearch.progress import duration
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import Trial
 from slimsearch.report.tables import candidate_text, metric_cells, metric_columns
@@ -29,7 +30,8 @@ class Progress:
         done, total: trials.
         counts: number of trials by state, such as "failed", without zeros.
         elapsed: seconds since the start of this process.
-        left: estimated seconds to the end of the phase; None if unknown.
+        left: estimated seconds to the end of the run; None if unknown.
+        step: a long step besides the trials, such as the measurement of the finalists.
     """
 
     phase: str
@@ -38,6 +40,7 @@ class Progress:
     counts: Mapping[str, int]
     elapsed: float
     left: float | None
+    step: str = ""
 
 
 def live_view(progress: Progress, running: Sequence[Trial], front: Sequence[Trial], ranking: Ranking) -> RenderableType:
@@ -57,10 +60,12 @@ def live_view(progress: Progress, running: Sequence[Trial], front: Sequence[Tria
     counts = [f"{number} {state}" for state, number in progress.counts.items() if number]
     times = [f"{duration(progress.elapsed)} elapsed"]
     if progress.left is not None:
-        times.append(f"about {duration(progress.left)} left in this phase")
+        times.append(f"about {duration(progress.left)} left")
     bar = ProgressBar(total=max(progress.total, 1), completed=progress.done, width=12)
     head.add_row(progress.phase, bar, f"{progress.done}/{progress.total}")
     parts: list[Any] = [head, Text(", ".join([*counts, *times]), no_wrap=True, overflow="ellipsis")]
+    if progress.step:
+        parts.append(Text(progress.step, no_wrap=True, overflow="ellipsis"))
     if running or front:
         parts.append(_table(running, front, ranking))
     return Group(*parts)
@@ -109,10 +114,3 @@ def _curve(trial: Trial, columns: Mapping[str, tuple[str, str]]) -> list[str]:
         metric_cells(last, {name: cell})[0] if name == leading and name in last else ""
         for name, cell in columns.items()
     ]
-
-
-def duration(seconds: float) -> str:
-    """``1:02`` or ``1:02:03``"""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

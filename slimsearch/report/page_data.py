@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,14 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.options.configuration import Configuration
+from slimsearch.options.configuration import Configuration, ModelKind, space_from_python
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import Trial, trial_folder
 from slimsearch.report import example_predictions
 from slimsearch.report.importances import importances
 from slimsearch.report.onnx_layers import read_layers
 from slimsearch.report.run_summary import hypervolume_history, latency_predictions, savings
-from slimsearch.report.tables import architecture_text, busy_machine_line, marked_recipe, recipe_text, report_rows
+from slimsearch.report.tables import (
+    architecture_text,
+    busy_machine_line,
+    marked_recipe,
+    recipe_text,
+    report_rows,
+    shown,
+)
 from slimsearch.report.timeline import Clock, Timeline
 
 MOST_BYTES = 1_700_000
@@ -26,6 +34,8 @@ MOST_BYTES = 1_700_000
 
 _MOST_TRIALS = (1000, 500, 250, 120, 60)
 _MOST_FINALISTS = 40
+_PICTURE_BYTES = 600_000
+"""The size of pictures from which on further finalists have none."""
 _MOST_STEPS = 400
 _DRAWING_SECONDS = 8.0
 _CLASSES = 20
@@ -34,15 +44,11 @@ _PAIRS = 20
 _LETTERS = 400
 
 
-def page_text(
-    directory: Path, trials: Sequence[Trial], models: Sequence[Mapping[str, Any]], ranking: Ranking,
-    configuration: Configuration, environment: Mapping[str, Any],
-) -> str:  # fmt: skip
-    """`page_data` as JSON of at most `MOST_BYTES`; samples the trials of large runs."""
-    data = page_data(directory, trials, models, ranking, configuration, environment)
+def page_text(data: dict[str, Any]) -> str:
+    """The result of `page_data` as JSON of at most `MOST_BYTES`; samples the trials of large runs."""
     every, text = data["trials"], ""
     for most in _MOST_TRIALS:
-        data["trials"] = _sample(every, most)
+        data = {**data, "trials": _sample(every, most)}
         text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         # Escaped, since "<" could end the script element.
         text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
@@ -67,12 +73,12 @@ def page_data(
     for label, texts in environment.get("choices", {}).items():  # in the order of the space
         choices.setdefault(label, {}).update({text: index for index, text in enumerate(texts)})
     points, leading = 60 if len(trials) <= 200 else 20, ranking.leading.metric
-    shown = []
+    rows = []
     for t in trials:
         bar = bars.get(t.number)
         indices = {label: choices[label].setdefault(json.dumps(v), len(choices[label])) for label, v in t.point.items()}
         artifact = t.artifacts.get("model")
-        shown.append(
+        rows.append(
             {
                 "number": t.number, "kind": t.kind, "state": t.state,
                 "architecture": "as given" if t.given else _short(architecture_text(t.candidate.architecture)),
@@ -99,6 +105,8 @@ def page_data(
         "counts": {state: sum(t.state == state for t in trials) for state in dict.fromkeys(t.state for t in trials)},
         "of": len(trials),
         "front": len(front),
+        "seconds": _seconds(recorded),
+        "export": _export_command(directory, configuration, environment),
         "history": history(ranking, recorded),
         "importances": [asdict(found) for found in importances(recorded, ranking.objectives)],
         "timeline": {"lanes": timeline.lanes, "busy": timeline.busy, "breaks": timeline.breaks},
@@ -106,7 +114,7 @@ def page_data(
         "latency_predictions": None if predicted is None else str(predicted),
         "busy_machine": busy_machine_line(recorded),
         "savings": None if saved is None else str(saved),
-        "trials": shown,
+        "trials": rows,
         "finalists": _finalists(directory, trials, models, ranking),
         "finalists_of": len(models),
     }
@@ -141,6 +149,27 @@ def history(ranking: Ranking, trials: Sequence[Trial]) -> dict[str, Any]:
         "breaks": clock.breaks,
         "metric": first.metric,
     }
+
+
+def _seconds(trials: Sequence[Trial]) -> dict[str, float]:
+    """Seconds of a run: "wall", without its pauses; "training" of networks; and of all "trials", added up."""
+    clock = Clock.of(trials)
+    return {
+        "wall": max((clock(t.ended) for t in trials if t.ended), default=0.0),
+        "training": sum(t.metrics.get("training_seconds", 0.0) for t in trials),
+        "trials": sum(t.seconds for t in trials),
+    }
+
+
+def _export_command(directory: Path, configuration: Configuration, environment: Mapping[str, Any]) -> str | None:
+    """The beginning of the command that exports a finalist; None if only Python can build its network."""
+    data, model = environment["dataset"], configuration.model
+    given = space_from_python(configuration.space) if model is None else ModelKind.of(model) is ModelKind.PYTHON
+    if given or "input_shape" not in data or "inputs" in data or "outputs" in data:
+        return None
+    here = shown(directory)
+    # A page that is sent to others does not name folders of this machine.
+    return f"slimsearch export {shlex.quote(directory.name if Path(here).is_absolute() else here)}"
 
 
 def _steps(marks: Sequence[tuple[float, int]], values: Sequence[float], end: float) -> list[list[float | None]]:
@@ -210,6 +239,13 @@ def _finalists(
                 **example_predictions.shown(directory / trial_folder(trial.number)),
             }
         )
+    left = _PICTURE_BYTES
+    for one in found:
+        pictures = [mistake["image"] for mistake in one.get("mistakes", ())] + [one.get("masks")]
+        left -= sum(len(picture) for picture in pictures if picture)
+        if left < 0:
+            one.pop("masks", None)
+            one["mistakes"] = [{**mistake, "image": None} for mistake in one.get("mistakes", ())]
     return found
 
 

@@ -1,17 +1,17 @@
-"""Files derived from the record, which can be rewritten: top_models.json, pareto.csv and report.html."""
+"""Files derived from the record, which can be rewritten: top_models.json, pareto.csv, trials.csv and report.html."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Sequence
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slimsearch.files import write_json, write_text
 from slimsearch.options.configuration import Configuration
+from slimsearch.progress import progress
 from slimsearch.record import environment
 from slimsearch.record.lineage import steps_to
 from slimsearch.record.ranking import Ranking
@@ -19,7 +19,8 @@ from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import COMPLETE, Trial
 from slimsearch.report.display import Display, Silent
-from slimsearch.report.page_data import page_text
+from slimsearch.report.html_pages import report_page
+from slimsearch.report.page_data import page_data
 from slimsearch.report.recommendation import recommend
 from slimsearch.report.reliability import Significance, intervals, seed_statistics
 from slimsearch.report.result import Result
@@ -31,35 +32,34 @@ _CSV = (
     "latency_ms", "latency_low_ms", "latency_high_ms", "latency_q25_ms", "latency_q75_ms", "size_kib", "ram_kib",
     "flash_kib", "params", "macs",
 )  # fmt: skip
-# The script of the page, in this order.
-_SCRIPTS = (
-    "data.js", "scales.js", "shared.js", "header.js", "front.js", "detail.js", "finalists.js", "history.js",
-    "parallel.js", "importances.js", "timeline.js", "trials.js", "start.js",
-)  # fmt: skip
+TRIALS = "trials.csv"
 
 
 def write_reports(
     directory: RunDirectory, record: Record, ranking: Ranking, configuration: Configuration, environment: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Write all three files; returns the content of top_models.json."""
-    models = top_models(directory, record.trials, ranking)
-    recommended = recommend(models, ranking, configuration.prefer)
-    for model in models:
-        if recommended is not None and model["trial"] == recommended[0]:
-            model["recommended"] = recommended[1]
+    """Write all four files; returns the content of top_models.json."""
+    models = top_models(directory.path, record.trials, ranking, configuration.prefer)
     write_json(directory.path / "top_models.json", models, indent=2)
     write_text(directory.path / "pareto.csv", _pareto_csv(models, ranking.leading.metric))
-    page = report_page(directory, record.trials, models, ranking, configuration, environment)
-    write_text(directory.path / "report.html", page)
+    write_text(directory.path / TRIALS, trials_csv(record.trials, models))
+    data = page_data(directory.path, record.trials, models, ranking, configuration, environment)
+    write_text(directory.path / "report.html", report_page(directory.path.name, data))
     return models
 
 
-def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Ranking) -> list[dict[str, Any]]:
-    """The finalists as plain dicts: those on the front first, then by the first objective."""
+def top_models(directory: Path, trials: Sequence[Trial], ranking: Ranking, prefer: str) -> list[dict[str, Any]]:
+    """The finalists as plain dicts: those on the front first, then by the first objective.
+
+    Args:
+        directory: of the run.
+        trials, ranking: of the run.
+        prefer: which model to recommend, as with ``--prefer``.
+    """
     finalists = [t for t in report_rows(trials, ranking) if t.state == COMPLETE]
     front = [t for t in ranking.run_front(trials) if t.final]
     members = {t.number for t in front}
-    significance = Significance(directory.path)
+    significance = Significance(directory)
     models = []
     for trial in finalists:
         model = {
@@ -78,6 +78,10 @@ def top_models(directory: RunDirectory, trials: Sequence[Trial], ranking: Rankin
             model["cannot_be_told_from"] = {metric: numbers for metric, numbers in ties.items() if numbers}
         seeds = seed_statistics(trial, trials, [o.metric for o in ranking.objectives])
         models.append({**model, "over_seeds": seeds} if seeds is not None else model)
+    recommended = recommend(models, ranking, prefer)
+    for model in models:
+        if recommended is not None and model["trial"] == recommended[0]:
+            model["recommended"] = recommended[1]
     return models
 
 
@@ -112,26 +116,37 @@ def _pareto_csv(models: Sequence[dict[str, Any]], leading: str) -> str:
     return text.getvalue()
 
 
-def report_page(
-    directory: RunDirectory, trials: Sequence[Trial], models: Sequence[dict[str, Any]], ranking: Ranking,
-    configuration: Configuration, environment: dict[str, Any],
-) -> str:  # fmt: skip
-    """The content of report.html."""
-    from jinja2 import Environment, PackageLoader
+def trials_csv(trials: Sequence[Trial], models: Sequence[Mapping[str, Any]]) -> str:
+    """All trials as CSV, one line each; `models` is the result of `top_models`."""
+    final = [trial.with_final_metrics() for trial in trials]
+    front = {model["trial"] for model in models if model["on_front"]}
+    named = sorted({name for trial in final for name in trial.metrics})
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(
+        ["trial", "kind", "state", "on_front", "finalist", "parent", "epochs", "seed", "architecture", "recipe",
+         *named, "seconds", "artifact", "error", "reason"]
+    )  # fmt: skip
+    for trial in final:
+        writer.writerow(
+            [
+                trial.number, trial.kind, trial.state, int(trial.number in front), int(bool(trial.final)), trial.parent,
+                trial.fidelity, trial.seed, json.dumps(dict(trial.candidate.architecture)),
+                json.dumps({name: dict(options) for name, options in trial.candidate.recipe.items()}),
+                *(trial.metrics.get(name, "") for name in named), f"{trial.seconds:.3f}",
+                trial.artifacts.get("model", ""), _cell(trial.error), _cell(trial.reason),
+            ]
+        )  # fmt: skip
+    return text.getvalue()
 
-    loader = PackageLoader("slimsearch.report", "page")
-    template = Environment(loader=loader, autoescape=True).get_template("report.html.j2")
-    folder = files("slimsearch.report") / "page"
-    return template.render(
-        title=directory.path.name,
-        data=page_text(directory.path, trials, models, ranking, configuration, environment),
-        style=(folder / "style.css").read_text(encoding="utf-8"),
-        script="\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS),
-    )
+
+def _cell(text: str | None) -> str:
+    """A text that spreadsheets do not take for a formula."""
+    return f"'{text}" if text and text[0] in "=+-@\t\r" else text or ""
 
 
 def rewrite_reports(path: Path, display: Display | None = None, *, prefer: str | None = None) -> Result:
-    """Rewrite top_models.json, pareto.csv and report.html of a run, without its search space or data set.
+    """Rewrite top_models.json, pareto.csv, trials.csv and report.html of a run, without its search space or data set.
 
     Differences from the environment in which the run started are shown as warnings. `prefer` is in place of the
     ``--prefer`` of the run.
@@ -148,8 +163,9 @@ def rewrite_reports(path: Path, display: Display | None = None, *, prefer: str |
         for line in environment.differences(before, {**before, **environment.machine()}):
             display.warn(f"the environment has changed: {line}")
         ranking = Ranking.of(configuration)
-        record = read_record(directory, configuration, ranking)
-        models = write_reports(directory, record, ranking, configuration, before)
+        with progress("writing the report"):
+            record = read_record(directory, configuration, ranking)
+            models = write_reports(directory, record, ranking, configuration, before)
     result = Result(directory.path, tuple(record.trials), tuple(models))
     display.result(result, ranking)
     return result

@@ -145,14 +145,24 @@ def tables(found: Comparison) -> list[Table]:
 def _refuse_incomparable(runs: Sequence[StoredRun]) -> None:
     if len(runs) < 2:
         raise SlimsearchError("compare needs two or more runs")
-    if len({run.path.resolve() for run in runs}) < len(runs):
-        raise SlimsearchError("the same run is given twice")
-    first = runs[0]
     for run in runs:
         if run.state == ELSEWHERE:
             raise SlimsearchError(f"the study of '{run.path}' is in a database, which compare does not read")
         if not run.finalists:
             raise SlimsearchError(f"'{run.path}' has no finalists yet; finish it with --resume {run.path}")
+    refuse_different_data(runs)
+
+
+def refuse_different_data(runs: Sequence[StoredRun]) -> None:
+    """Refuse the same run twice, and runs on different data.
+
+    Raises:
+        SlimsearchError: they are not comparable.
+    """
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise SlimsearchError("the same run is given twice")
+    first = runs[0]
+    for run in runs:
         ours, theirs = (
             (one.environment["dataset"].get("fingerprint"), one.environment["dataset"]["name"]) for one in (first, run)
         )

@@ -6,9 +6,11 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from slimsearch.search_spaces import Candidate
 
 PART = 512 * 1024
 """Bytes of the beginning in the log, and of the end."""
@@ -36,6 +38,17 @@ def output_to(path: Path) -> Iterator[None]:
         for original in saved:
             with contextlib.suppress(OSError):
                 os.close(original)
+
+
+def candidate_line(candidate: Candidate) -> str:
+    """A candidate in one line of a log."""
+    values = " ".join(f"{label}={value}" for label, value in candidate.architecture.items())
+    return values + "".join(f" + {stage}" for stage in candidate.recipe)
+
+
+def metrics_line(metrics: Mapping[str, float]) -> str:
+    """Metrics in one line of a log."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
 def _flush() -> None:

@@ -23,7 +23,7 @@ from slimsearch.errors import describe_error, related_errors
 from slimsearch.evaluators import Evaluator, Outcome, ReportEpoch, Task, finite_numbers, use_one_thread
 from slimsearch.files import unwritable
 from slimsearch.strategies._pool.fork_server import SIGNALS
-from slimsearch.strategies._pool.trial_log import output_to
+from slimsearch.strategies._pool.trial_log import candidate_line, metrics_line, output_to
 from slimsearch.strategies._strategy import Failure
 
 BEGUN, REPORT, DONE = "begun", "report", "done"
@@ -60,8 +60,11 @@ def evaluated(evaluator: Evaluator, task: Task, report: ReportEpoch) -> Outcome 
     """Evaluate `task`; returns an exception as one line, with its traceback in the task's log."""
     try:
         with output_to(task.directory / "log.txt"):
+            _note(f"trial {task.number} begins: {candidate_line(task.candidate)}, seed {task.seed}")
             try:
-                return Outcome.checked(evaluator.evaluate(task, report=_checked(report)))
+                outcome = Outcome.checked(evaluator.evaluate(task, report=_noted(_checked(report), task)))
+                _note(f"trial {task.number} ended: {metrics_line(outcome.metrics)}")
+                return outcome
             except BaseException as error:  # a candidate may raise anything
                 with contextlib.suppress(Exception):  # the log's disk may be full, the exception may not print
                     traceback.print_exc()
@@ -75,6 +78,22 @@ def evaluated(evaluator: Evaluator, task: Task, report: ReportEpoch) -> Outcome 
 def _checked(report: ReportEpoch) -> ReportEpoch:
     """`report`, for an evaluator of the user's: raises an exception there if the metrics are no numbers."""
     return lambda epoch, metrics: report(operator.index(epoch), finite_numbers(metrics))
+
+
+def _noted(report: ReportEpoch, task: Task) -> ReportEpoch:
+    """`report`, with a line in the task's log for each epoch."""
+
+    def noted(epoch: int, metrics: Mapping[str, float]) -> bool:
+        _note(f"trial {task.number}, epoch {epoch} of {task.fidelity}: {metrics_line(metrics)}")
+        return report(epoch, metrics)
+
+    return noted
+
+
+def _note(line: str) -> None:
+    """Print a line to the task's log."""
+    with contextlib.suppress(OSError, ValueError):  # the disk is full, or the task has closed its output
+        print(line, flush=True)
 
 
 def _loaded(evaluator: bytes) -> Evaluator | Failure:

@@ -29,12 +29,13 @@ _LONGEST_FOLDER, _FOLDER = 36, "/tmp/ray"
 
 
 @contextmanager
-def cluster(address: str | None, cpus: int) -> Iterator[Mapping[str, float]]:
+def cluster(address: str | None, cpus: int, *, keep: bool = False) -> Iterator[Mapping[str, float]]:
     """Context of a connection to a cluster; yields its resources. An existing connection of this process stays open.
 
     Args:
         address: of a running cluster, whose nodes get this code; None to start and stop a local cluster.
         cpus: number of CPUs of a local cluster, and of expected trials on any cluster.
+        keep: leave the connection open, and with it a local cluster, unless there is an exception.
 
     Raises:
         SlimsearchError: there is no cluster at `address`, or a local one cannot be started.
@@ -69,13 +70,18 @@ def cluster(address: str | None, cpus: int) -> Iterator[Mapping[str, float]]:
         except Exception as error:
             where = address or "on this machine"
             raise SlimsearchError(f"no Ray cluster {where}: {describe_error(error)}") from error
+    kept = False
     try:
         url = context.dashboard_url
         if url:
-            _log.info("Ray dashboard: http://%s (the token that it asks for: ray get-auth-token)", url)
+            _log.info(
+                "Ray dashboard: http://%s/#/jobs/%s (the token that it asks for: ray get-auth-token; the trials: Task "
+                "Table, Function or Class Name: evaluate)", url, ray.get_runtime_context().get_job_id(),
+            )  # fmt: skip
         yield ray.cluster_resources()  # type: ignore[no-untyped-call]
+        kept = keep
     finally:
-        if not before and not node_lost():  # Ray would wait for a lost node
+        if not before and not kept and not node_lost():  # Ray would wait for a lost node
             ray.shutdown()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from slimsearch.errors import describe_error
 from slimsearch.evaluators import Evaluator, Outcome, Task, use_one_thread
 from slimsearch.strategies._pool import worker as _worker
+from slimsearch.strategies._pool.trial_log import candidate_line, metrics_line
 from slimsearch.strategies._ray.run_files import ActorHandle, NodeFolder, Uploader, pack
 from slimsearch.strategies._strategy import Failure
 
@@ -111,7 +112,7 @@ def evaluate(run: RunContext, task: bytes, title: str, key: str) -> Outcome | Fa
         result = _worker.evaluated(evaluator, loaded, _Reporter(run.mailbox, key, loaded, uploader, log))
     if uploader is not None:
         uploader.send()
-    summary = result.error if isinstance(result, Failure) else _text(result.metrics)
+    summary = result.error if isinstance(result, Failure) else metrics_line(result.metrics)
     print(f"trial {loaded.number} ended: {summary}", flush=True)
     return result
 
@@ -133,9 +134,7 @@ def _evaluator(run: RunContext) -> Evaluator:
 
 def name(run: str, task: Task) -> str:
     """The name of a trial's Ray task: the run, the trial's number and its candidate."""
-    values = " ".join(f"{label}={value}" for label, value in task.candidate.architecture.items())
-    recipe = "".join(f" + {stage}" for stage in task.candidate.recipe)
-    return f"{f'{run}, ' if run else ''}trial {task.number}: {values}{recipe}"
+    return f"{f'{run}, ' if run else ''}trial {task.number}: {candidate_line(task.candidate)}"
 
 
 class _Reporter:
@@ -145,11 +144,7 @@ class _Reporter:
     def __call__(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         import ray
 
-        print(f"trial {self._task.number}, epoch {epoch}: {_text(metrics)}", file=self._log)
+        print(f"trial {self._task.number}, epoch {epoch}: {metrics_line(metrics)}", file=self._log)
         if self._uploader is not None:
             self._uploader.send()  # including the checkpoint, from which a retry continues if this node is lost
         return bool(ray.get(self._mailbox.report.remote(EpochReport(self._key, epoch, dict(metrics)))))
-
-
-def _text(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())

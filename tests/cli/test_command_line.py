@@ -31,6 +31,7 @@ def test_a_run_leaves_what_the_readme_says(finished: tuple[Path, subprocess.Comp
     names = {entry.name for entry in directory.iterdir()}
     assert names >= {
         "config.yaml", "environment.json", "study.journal", "trials", "top_models.json", "pareto.csv", "report.html",
+        "trials.csv",
     }  # fmt: skip
     assert not [name for name in names if name.startswith(".") or ".part" in name]
     assert "[6/6]" in process.stdout

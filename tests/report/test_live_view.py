@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,6 +15,8 @@ from slimsearch.record.ranking import Ranking
 from slimsearch.record.trial import COMPLETE, RUNNING, SEARCH, Trial
 from slimsearch.report.live_view import Progress, live_view
 from slimsearch.search_spaces import Candidate
+from tests.conftest import ROOT
+from tests.test_progress import on_a_terminal
 
 ARCHITECTURE = {"conv1": 16, "kernel": 5, "activation": "[red]relu\x1b[2J", "name": "x" * 90}
 
@@ -47,3 +51,27 @@ def test_numbers_are_never_cut(width: int, objectives: str) -> None:
     assert "\x1b[2J" not in text
     for number in ("98.77", "12.3", "123456.7") if objectives.startswith("val_accuracy") else ("0.1235",):
         assert len(re.findall(rf"(?<!\S){re.escape(number)}0*(?!\S)", text)) == 6, text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 110])
+def test_a_run_on_a_terminal(columns: int, tmp_path: Path) -> None:
+    """Lines are as wide as the terminal, numbers are whole, and the time left counts what follows the search."""
+    words = [
+        "--space", "lenet", "--dataset", "digits", "--image-size", "20", "--trials", "4", "--epochs", "2",
+        "--top-k", "1", "--compress", "quantize", "--workers", "1", "--run-dir", "run",
+    ]  # fmt: skip
+    code, text = on_a_terminal([sys.executable, str(ROOT / "experiments" / "run.py"), *words], columns, tmp_path)
+    assert code == 0, text
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]+", text)]
+    live = [line for line in lines if line.startswith(("front ", "running ")) or "elapsed" in line]
+    assert max(map(len, live)) <= columns
+    assert any("search" in line and "/4" in line for line in lines)
+    members = [line for line in live if line.startswith("front ")]
+    assert members
+    for line in members:
+        assert re.match(r"front +\d+ +(\d+\.\d+ +){3}\S", line), line
+    assert any(re.match(r"running +\d+ +\d/2 ", line) for line in live)
+    assert any(re.search(r"elapsed, about \d+:\d\d left", line) for line in live)
+    assert any("measuring the latency" in line or "testing the finalists" in line for line in lines)
+    assert "left in this phase" not in text

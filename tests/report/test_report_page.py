@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import json
 import random
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
@@ -17,23 +20,25 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from PIL import Image
 
 import slimsearch
-from slimsearch.evaluators import confusion
-from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators import DeployedModel, confusion, save_arrays
+from slimsearch.evaluators.datasets import Dataset, load_dataset
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import COMPLETE, COMPRESSION, FAILED, RUNNING, SEARCH, STEP, Trial
-from slimsearch.report import page_data, plots
+from slimsearch.report import example_predictions, page_data, plots
+from slimsearch.report.html_pages import report_page
 from slimsearch.report.importances import LEAST, importances
 from slimsearch.report.onnx_layers import INPUT, Layer, compact, read_layers
-from slimsearch.report.report_files import report_page, rewrite_reports
+from slimsearch.report.report_files import rewrite_reports
 from slimsearch.report.run_summary import run_status
 from slimsearch.report.timeline import Clock, Timeline
 from slimsearch.search_spaces import Candidate
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Run
 
 GOLDEN = ROOT / "tests" / "golden" / "run_format_1"
 
@@ -202,6 +207,72 @@ class TestConfusion:
         assert all(one["confusion"] is None for one in data_of(golden)["finalists"])
 
 
+class TestMistakes:
+    def test_they_are_wrong_and_the_surest_come_first(self, finished: Finished, digits: Dataset) -> None:
+        assert digits.test is not None
+        found = data_of(finished[0])["finalists"]
+        assert any(one["mistakes"] for one in found)
+        for one in found:
+            model = DeployedModel(finished[0] / f"trials/{one['trial']:05d}/model.onnx")
+            examples = model.examples(digits, digits.test)
+            assert len(one["mistakes"]) == min(12, int((examples[:, 0] == 0).sum()))
+            shares = [mistake["share"] for mistake in one["mistakes"]]
+            assert shares == sorted(shares, reverse=True)
+            for mistake in one["mistakes"]:
+                right, true, predicted = examples[mistake["example"], :3]
+                assert (right, [true], [predicted]) == (0, mistake["true"], mistake["predicted"])
+                kind, _, content = mistake["image"].partition(",")
+                assert kind == "data:image/png;base64"
+                with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+                    pixels = np.asarray(picture.convert("L"), dtype=float)
+                original = digits.test.inputs[mistake["example"], 0].astype(float)
+                assert np.corrcoef(pixels.ravel(), original.ravel())[0, 1] > 0.999
+
+    def test_of_several_labels(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        inputs, labels = rng.random((200, 5), dtype=np.float32), rng.integers(0, 2, (200, 3))
+        data = load_dataset((inputs, labels), task="multilabel")
+        assert data.test is not None
+        outputs = np.where(data.test.targets > 0, 1.0, -1.0).astype(np.float32)
+        outputs[3] *= -1
+        outputs[5, 1] *= -1
+        examples = data.task.examples(outputs, data.test.targets)
+        example_predictions.store(None, data, data.test, examples, tmp_path)  # type: ignore[arg-type]
+        found = example_predictions.shown(tmp_path)["mistakes"]
+        assert [mistake["example"] for mistake in found] == [3, 5], "all labels are wrong, and one"
+        assert found[0]["true"] == np.flatnonzero(data.test.targets[3]).tolist()
+        assert found[0]["predicted"] == np.flatnonzero(data.test.targets[3] == 0).tolist()
+        assert found[0]["image"] is None
+
+    def test_files_of_others_are_left_out(self, tmp_path: Path) -> None:
+        path = tmp_path / "test_mistakes.safetensors"
+        for content in (
+            {"true": np.zeros((3, 1))},
+            {"true": np.zeros(3), "predicted": np.zeros(3), "share": np.zeros(3), "example": np.zeros(3)},
+            {"true": np.zeros((9, 1)), "predicted": np.zeros((2, 1)), "share": np.zeros(9), "example": np.zeros(9)},
+        ):
+            save_arrays(content, path)
+            assert example_predictions.shown(tmp_path) == {}
+        path.write_bytes(b"nothing")
+        assert example_predictions.shown(tmp_path) == {}
+
+
+def test_the_command_exports_a_finalist(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path
+) -> None:
+    run_dir = Path(shutil.copytree(finished[0], tmp_path / "my run"))
+    data = page_data.page_data(
+        run_dir, (), [], Ranking.of(Configuration.read(run_dir / "config.yaml")),
+        Configuration.read(run_dir / "config.yaml"), json.loads((run_dir / "environment.json").read_text()),
+    )  # fmt: skip
+    number = json.loads((run_dir / "top_models.json").read_text())[0]["trial"]
+    program, command, *words = shlex.split(f"{data['export']} --models {number} --to models")
+    assert program == "slimsearch"
+    done = run(*words, command=command)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "models" / f"my run-{number}.onnx").is_file()
+
+
 class TestLayers:
     def test_they_have_the_parameters_of_the_network(self, finished: Finished) -> None:
         models = json.loads((finished[0] / "top_models.json").read_text())
@@ -249,8 +320,7 @@ def ten_thousand(golden: Path) -> list[Trial]:
         trials.append(replace(like, number=number, metrics=metrics, final={}, started=start, ended=start + 2))
     configuration = Configuration.read(golden / "config.yaml")
     environment = json.loads((golden / "environment.json").read_text())
-    with RunDirectory(golden, create=False) as directory:
-        page = report_page(directory, trials, [], ranking, configuration, environment)
+    page = report_page("run", page_data.page_data(golden, trials, [], ranking, configuration, environment))
     (golden / "report.html").write_text(page, encoding="utf-8")
     return trials
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -283,11 +284,12 @@ def call(folder: Path, *words: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def begin(folder: Path, trials: int) -> subprocess.Popen[str]:
+def begin(folder: Path, trials: int, *more: str) -> subprocess.Popen[str]:
     (folder / "mine.py").write_text(PROGRAM)
     return call(
         folder, "--space", "mine.py:Space", "--evaluator", "mine.py:evaluate", "--objectives", "val_accuracy,cost:min",
         "--strategy", "ray", "--sampler", "random", "--trials", str(trials), "--workers", "2", "--run-dir", "run",
+        *more,
     )  # fmt: skip
 
 
@@ -318,6 +320,23 @@ def test_what_was_finished_is_kept(sent: signal.Signals, tmp_path: Path) -> None
     assert 12 <= len(lines) <= 14
     assert before >= 4
     assert re.search(r"12/12", said)
+
+
+@pytest.mark.slow
+def test_the_dashboard_stays_open_until_ctrl_c(tmp_path: Path) -> None:
+    driver = begin(tmp_path, 2, "--keep-dashboard")
+    assert driver.stdout is not None
+    said = ""
+    while "stays open" not in said and (line := driver.stdout.readline()):
+        said += line
+    assert "report.html" in said, "the run is over"
+    address = re.search(r"Ray dashboard: (http://127\.0\.0\.1:\d+)/#/jobs/\w+ ", said)
+    assert address is not None, said
+    with urllib.request.urlopen(f"{address[1]}/", timeout=60) as answer:
+        assert answer.status == 200
+    os.kill(driver.pid, signal.SIGINT)
+    driver.communicate(timeout=60)
+    assert driver.returncode == 0
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from slimsearch.cli.run_options import as_yaml, given, run_parser
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_json
 from slimsearch.options.configuration import Configuration
+from slimsearch.progress import progress
 
 _PICTURES = (".png", ".svg")
 HELP = "examine a space before a search: its choices, which networks run, their costs, the duration of the search"
@@ -57,10 +58,11 @@ def run(options: dict[str, Any]) -> None:
     from slimsearch.checks.elastic_check import checked_network
     from slimsearch.checks.space_check import checked
 
-    if configuration.model is not None:
-        found, duration = checked_network(configuration, samples, with_data="dataset" in chosen), None
-    else:
-        found, duration = checked(configuration, samples, estimated=not quick)
+    with progress("examining the space"):
+        if configuration.model is not None:
+            found, duration = checked_network(configuration, samples, with_data="dataset" in chosen), None
+        else:
+            found, duration = checked(configuration, samples, estimated=not quick)
     show(found, duration, configuration)
     if picture is not None:
         draw(found, Path(picture))

@@ -7,6 +7,7 @@ from typing import Any
 
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.files import write_json
+from slimsearch.progress import progress
 
 HELP = "compare runs on the same data: options, hypervolumes, and their joint front"
 _EXAMPLES = (
@@ -30,7 +31,8 @@ def run(options: dict[str, Any]) -> None:
     from slimsearch.report.stored_run import stored_run
     from slimsearch.report.tables import console, plain
 
-    found = compare([stored_run(Path(path)) for path in options["runs"]], measure=options["measure"])
+    with progress("comparing the runs"):
+        found = compare([stored_run(Path(path)) for path in options["runs"]], measure=options["measure"])
     shown = console()
     for table in tables(found):
         shown.print(table)

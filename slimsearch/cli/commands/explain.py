@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from slimsearch.cli.command_parser import CommandParser, whole_number
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_json
+from slimsearch.progress import progress
 
 if TYPE_CHECKING:
     from slimsearch.checks.quantized_file import QuantizedFile, QuantizedLayer
@@ -37,7 +38,8 @@ def run(options: dict[str, Any]) -> None:
         raise SlimsearchError(f"--top {options['top']} is below 0")
     from slimsearch.checks.quantized_file import explained
 
-    found = explained(Path(options["file"]), options["top"])
+    with progress("examining the file"):
+        found = explained(Path(options["file"]), options["top"])
     _show(found)
     if options["json"] is not None:
         write_json(Path(options["json"]), dataclasses.asdict(found))

@@ -48,8 +48,11 @@ class _DisplayWithLoggers:
                     self._drop(name, logger, error)
             yield
 
-    def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
-        self._display.phase(name, length, trials, ranking)
+    def phase(
+        self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking, following: float = 0.0,
+        seconds: float = 0.0,
+    ) -> None:  # fmt: skip
+        self._display.phase(name, length, trials, ranking, following, seconds)
         self._forward(lambda logger: logger.phase(name, length, trials, ranking))
 
     def update(self, trial: Trial) -> None:

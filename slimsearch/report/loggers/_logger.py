@@ -32,7 +32,10 @@ class Logger(Silent):
         finally:
             self.end()
 
-    def phase(self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking) -> None:
+    def phase(
+        self, name: str, length: int, trials: Sequence[Trial], ranking: Ranking, following: float = 0.0,
+        seconds: float = 0.0,
+    ) -> None:  # fmt: skip
         self._ranking = ranking
         for trial in trials:
             self._trials[trial.number] = trial

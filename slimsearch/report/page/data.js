@@ -1,7 +1,6 @@
 // ---- data
 
 const byId = id => document.getElementById(id);
-const data = JSON.parse(byId("data").textContent);
 const finite = value => typeof value === "number" && Number.isFinite(value);
 const list = value => Array.isArray(value) ? value : [];
 const environment = data.environment || {}, dataset = data.dataset || {};
@@ -35,13 +34,22 @@ const breaks = trial => limits.some(limit => {
   return value !== null && (limit.upper ? value > limit.bound : value < limit.bound);
 });
 
+// Of a page of several runs: its runs, whose trials have the numbers of this page, and their own under "own".
+const runs = list(data.runs);
+const nameOf = trial => runs.length ? `${runs[trial.run].name}, trial ${trial.own}` : `trial ${trial.number}`;
+const titleOf = trial => nameOf(trial).replace(/^trial /, "Trial ");
+const ownNumber = trial => runs.length ? trial.own : trial.number;
+// The name of a trial in the address of the page.
+const keyOf = trial => runs.length ? `${runs[trial.run].name}:${trial.own}` : String(trial.number);
+
 const GROUPS = {
   search: "search", kept: "compressed, kept", back: "rejected", over: "over a limit",
   ruled: "ruled out before training", other: "running or failed",
 };
+runs.forEach((run, i) => { GROUPS[`run-${i}`] = run.name; });
 for (const trial of trials) {
-  trial.group =
-    trial.state === "rejected" ? "back" : trial.state === "ruled out" ? "ruled" : trial.state !== "complete" ? "other"
+  trial.group = runs.length ? `run-${trial.run}`
+    : trial.state === "rejected" ? "back" : trial.state === "ruled out" ? "ruled" : trial.state !== "complete" ? "other"
     : !trial.on_front && breaks(trial) ? "over" : trial.kind === "compression" ? "kept" : "search";
 }
 
@@ -115,6 +123,11 @@ const SHAPES = {
   back: "M-4-4L4 4M-4 4L4-4", over: "M0-5.4L5.4 4.2L-5.4 4.2Z", ruled: "M-4-4H4V4H-4Z",
   other: "M5 0A5 5 0 1 1-5 0A5 5 0 1 1 5 0Z",
 };
+const OF_RUNS = [
+  SHAPES.search, SHAPES.kept, SHAPES.over, "M-4.3-4.3H4.3V4.3H-4.3Z", "M0 5.4L5.4-4.2L-5.4-4.2Z", "M-5.6-1.9H-1.9V-5.6H1.9V-1.9H5.6V1.9H1.9V5.6H-1.9V1.9H-5.6Z",
+  "M0-5.6L5.3-1.7L3.3 4.5H-3.3L-5.3-1.7Z", "M-3-5.2H3L6 0L3 5.2H-3L-6 0Z",
+];
+OF_RUNS.forEach((path, i) => { SHAPES[`run-${i}`] = path; });
 const shape = (group, size = 1) => draw("path", {class: "shape", d: SHAPES[group], transform: size === 1 ? null : `scale(${size.toFixed(2)})`});
 const mark = group => draw("svg", {
   class: `mark g-${group}`, width: 16, height: 16, viewBox: "-8 -8 16 16", "aria-hidden": "true", style: "flex:none",

@@ -113,6 +113,16 @@ const matrixView = (host, one, width) => {
   host.replaceChildren(el("div", {class: "sideways"}, svg));
 };
 
+const mistakesView = one => {
+  const named = labels => labels.length ? labels.map(className).join(", ") : "none";
+  const likely = mistake => mistake.share > 0 ? `${(100 * mistake.share).toFixed(0)} %` : "";
+  if (one.mistakes.every(mistake => mistake.image)) return el("ul", {class: "mistakes"}, one.mistakes.map(mistake => el("li", {},
+    el("img", {src: mistake.image, alt: `Test image ${mistake.example}`, title: `Test image ${mistake.example}`}),
+    el("span", {}, el("s", {}, cut(named(mistake.predicted), 22))), el("b", {}, cut(named(mistake.true), 22)), el("small", {}, likely(mistake)))));
+  return el("table", {class: "plain-table"}, el("thead", {}, el("tr", {}, ["Test example", "True", "Predicted", "Probability"].map((name, i) => el("th", {scope: "col", class: i % 3 ? null : "num"}, name)))),
+    el("tbody", {}, one.mistakes.map(mistake => el("tr", {}, el("td", {class: "num"}, thousands(mistake.example)), el("td", {}, named(mistake.true)), el("td", {}, named(mistake.predicted)), el("td", {class: "num"}, likely(mistake))))));
+};
+
 const scatterView = (host, one, width) => {
   const size = Math.min(width, 420), box = {left: 64, right: 14, top: 26, bottom: 46}, all = one.scatter.flat();
   const x = makeScale("linear", leading, all, box.left, size - box.right, {gap: 52}), y = makeScale("linear", leading, all, size - box.bottom, box.top, {gap: 28});
@@ -164,7 +174,7 @@ const numbersView = (one, trial) => {
   return el("table", {class: "plain-table numbers"}, el("tbody", {}, rows));
 };
 
-const cardOf = new Map();
+const cardOf = new Map(), opened = view.has("open") ? view.get("open").split(",") : null;
 const openFinalist = number => {
   const card = cardOf.get(number);
   if (!card) return;
@@ -196,18 +206,25 @@ for (const one of finalists) {
         part("Numbers", null, numbersView(one, trial)),
         one.confusion || trial.kind === "compression" || one.path.length ? part("Stages", one.path.length > 1 ? "Metrics after each stage, with the change from the previous step." : null, stagesView(one, trial)) : null),
       one.confusion ? part("Confusion on the test split", `${thousands(one.confusion.wrong)} of ${thousands(one.confusion.images)} images wrong. ${one.confusion.whole ? "Rows: true class, with the share classified correctly. Darker cells: a larger share of the row." : ""}`, matrix) : one.scatter ? part("Predictions on the test split", `${(data.dataset.classes ? JSON.parse(data.dataset.classes) : ["Values"])[0]}: predicted against true; on the line, both are equal.`, matrix)
-        : one.masks ? part("Masks on the test split", "Of some test images: the image, its true mask, and the predicted mask.", el("img", {src: one.masks, class: "masks", alt: "Images, true masks and predicted masks"})) : metric(trial, "test_accuracy") !== null ? part("Confusion on the test split", "Not recorded by the version of Slimsearch that ran this search.") : null,
+        : one.masks ? part("Masks on the test split", "Of the test images with the most wrong pixels: the image, its true mask, and the predicted mask.", el("img", {src: one.masks, class: "masks", alt: "Images, true masks and predicted masks"})) : metric(trial, "test_accuracy") !== null ? part("Confusion on the test split", "Not recorded by the version of Slimsearch that ran this search.") : null,
+      list(one.mistakes).length ? el("div", {class: "part wide"}, el("h3", {}, "Mistakes on the test split"), el("p", {class: "note"}, one.mistakes[0].share > 0
+        ? "The wrong test examples of which the network was the most certain: the predicted class, struck out, the true class, and the probability of the predicted one."
+        : "The test examples with the most wrong labels: the predicted labels, struck out, and the true ones."), mistakesView(one)) : null,
     ].filter(Boolean));
     if (one.layers) layerView(layers, one);
     if (one.scatter) chart(matrix, (host, width) => scatterView(host, one, width));
     if (one.confusion && one.confusion.whole) chart(matrix, (host, width) => matrixView(host, one, width)); else if (one.confusion) confusedView(matrix, one);
     inside.append(el("p", {class: "note links"}, el("button", {type: "button", class: "link", click: () => { if (selected !== trial.number) select(trial.number); }}, "Select in all charts"),
-      trial.artifact ? [" · ", fileLink(trial.artifact, trial.artifact)] : null));
+      trial.artifact ? [" · ", fileLink(trial.artifact, trial.artifact)] : null), exportCommand(trial) || "");
   };
-  card.addEventListener("toggle", fillIn);
+  card.addEventListener("toggle", () => {
+    fillIn();
+    const open = [...cardOf].filter(([, other]) => other.open).map(([number]) => number);
+    remember("open", open.length === 1 && open[0] === finalists[0].trial ? null : open.join(",") || "none");
+  });
   cardOf.set(one.trial, card);
   byId("finalist-cards").append(card);
-  if (cardOf.size === 1) { card.open = true; fillIn(); }
+  if (opened ? opened.includes(String(one.trial)) : cardOf.size === 1) { card.open = true; fillIn(); }
 }
 if (!cardOf.size) byId("finalists-section").remove();
 else byId("finalists-note").textContent = [

@@ -4,8 +4,8 @@ const names = [...new Set(trials.flatMap(trial => Object.keys(trial.metrics).fil
 const ordered = [...MAIN.filter(name => names.includes(name)), ...names.filter(name => !MAIN.includes(name)).sort()];
 const axis = {x: null, y: null};
 let third = "";
-const hiddenGroups = new Set();
-let zoomed = false, placed = [];
+const hiddenGroups = new Set((view.get("hide") || "").split(",").filter(Boolean));
+let zoomed = view.get("zoom") === "1", placed = [];
 
 const values = name => trials.map(trial => metric(trial, name)).filter(value => value !== null);
 const canLog = name => isAccuracy(name) ? values(name).every(value => value <= 1) : values(name).every(value => value > 0);
@@ -24,13 +24,17 @@ const kindOf = one => !one.log ? "linear" : isAccuracy(one.name) ? "error" : "lo
 const notDominated = points => {
   const [dx, dy] = [sense(axis.x.name), sense(axis.y.name)];
   if (!dx || !dy || axis.x.name === axis.y.name) return [];
-  const sorted = points.filter(one => one.trial.on_front)
+  const sorted = points.filter(one => runs.length ? one.trial.on_own_front : one.trial.on_front)
     .sort((a, b) => dx * (b.x - a.x) || dy * (b.y - a.y));
   const found = [];
   for (const one of sorted)
     if (!found.length || dy * one.y > dy * found[found.length - 1].y) found.push(one);
   return found;
 };
+// One line for each run: [its group, its front]; of one run, without a group.
+const fronts = points => runs.length
+  ? runs.map((run, i) => [`run-${i}`, notDominated(points.filter(one => one.trial.run === i))])
+  : [[null, notDominated(points)]];
 const ancestors = trial => {
   const found = [];
   // Guard against a cycle of parents in a record that was edited by hand.
@@ -71,7 +75,7 @@ const renderScatter = (host, width) => {
     const scale = !one.log ? "" : isAccuracy(one.name) ? ", log of the error" : ", log scale";
     return [label(one.name) + scale, way ? draw("tspan", {class: "hint"}, `  ${arrows[way > 0 ? 1 : 0]}`) : null];
   };
-  const svg = draw("svg", {height, viewBox: `0 0 ${width} ${height}`, role: "listbox", "aria-label":
+  const svg = draw("svg", {height, viewBox: `0 0 ${width} ${height}`, class: runs.length ? "of-runs" : null, role: "listbox", "aria-label":
     `${label(axis.y.name)} against ${label(axis.x.name)}: ${plural(shown.length, "trial")}. Arrow keys move between trials, Enter selects.`});
   svg.append(frame(width, height, box, x, y, {x: title(axis.x, ["← better", "better →"]), y: title(axis.y, ["↓ better", "↑ better"])}));
 
@@ -93,15 +97,15 @@ const renderScatter = (host, width) => {
     .map(one => ({...one, px: x.at(one.x), py: y.at(one.y)}));
   const away = shown.length - placed.length;
   byId("outside").textContent = away ? `${plural(away, "trial lies", "trials lie")} outside this view.` : "";
-  const lead = notDominated(placed);
-  if (lead.length > 1) {
+  for (const [group, lead] of fronts(placed)) {
+    if (lead.length < 2) continue;
     const path = [[lead[0].px, lead[0].py]];
     for (let i = 1; i < lead.length; i++) {
       // A corner between two members has the worse of both values.
       const [a, b] = [lead[i - 1], lead[i]];
       path.push([b.px, a.py], [b.px, b.py]);
     }
-    svg.append(draw("path", {class: "step", d: polyline(path), "aria-hidden": "true"}));
+    svg.append(draw("path", {class: group ? `step g-${group}` : "step", d: polyline(path), "aria-hidden": "true"}));
   }
 
   const layer = draw("g"), sizes = sizer();
@@ -130,7 +134,7 @@ const renderScatter = (host, width) => {
   const taken = placed.map(one => [one.px - 5, one.py - 5, one.px + 5, one.py + 5]);
   const numbers = draw("g", {"aria-hidden": "true"});
   for (const one of placed.filter(one => one.trial.on_front)) {
-    const text = String(one.trial.number), wide = 7 * text.length;
+    const text = String(ownNumber(one.trial)), wide = 7 * text.length;
     for (const [dx, dy] of [[-wide - 12, -6], [12, -6], [-wide - 12, 16], [12, 16], [-wide / 2, -14], [-wide / 2, 23]]) {
       const [left, base] = [one.px + dx, one.py + dy];
       const area = [left - 3, base - 10, left + wide + 3, base + 2];
@@ -248,6 +252,18 @@ if (ordered.length) {
   const goals = objectives.map(one => one.metric).filter(name => ordered.includes(name));
   setAxis("y", pick(goals.includes(leading) || !goals.length ? leading : goals[0], "latency_ms"));
   setAxis("x", pick(goals.includes("latency_ms") || goals.length < 2 ? "latency_ms" : goals.find(name => name !== axis.y.name), axis.y.name));
+  const usual = {x: {...axis.x}, y: {...axis.y}};
+  const rememberAxis = which => {
+    remember(which, axis[which].name === usual[which].name ? null : axis[which].name);
+    const {log} = axis[which];
+    setAxis(which, axis[which].name);
+    remember(`${which}log`, log === axis[which].log ? null : Number(log));
+    axis[which].log = log;
+  };
+  for (const which of ["x", "y"]) {
+    if (ordered.includes(view.get(which))) setAxis(which, view.get(which));
+    if (view.has(`${which}log`)) axis[which].log = axis[which].able && view.get(`${which}log`) === "1";
+  }
   const control = (which, text) => {
     const option = name => el("option", {value: name}, label(name));
     const extra = ordered.filter(name => !MAIN.includes(name));
@@ -255,29 +271,32 @@ if (ordered.length) {
       extra.length ? el("optgroup", {label: "also recorded"}, extra.map(option)) : null);
     const log = el("input", {type: "checkbox"});
     const update = () => { choose.value = axis[which].name; log.checked = axis[which].log; log.disabled = !axis[which].able; };
-    choose.addEventListener("change", () => { setAxis(which, choose.value); update(); redrawScatter(); });
-    log.addEventListener("change", () => { axis[which].log = log.checked; redrawScatter(); });
+    choose.addEventListener("change", () => { setAxis(which, choose.value); rememberAxis(which); update(); redrawScatter(); });
+    log.addEventListener("change", () => { axis[which].log = log.checked; rememberAxis(which); redrawScatter(); });
     update();
     return el("div", {class: "group"}, el("label", {}, el("span", {class: "name"}, text), choose), el("label", {}, log, "log"));
   };
   const others = [...objectives.map(one => one.metric), ...MAIN].filter(name => ordered.includes(name) && name !== axis.x.name && name !== axis.y.name);
-  third = others[0] || "";
+  const usualThird = others[0] || "";
+  third = view.get("area") === "none" ? "" : ordered.includes(view.get("area")) ? view.get("area") : usualThird;
   const extra = ordered.filter(name => !MAIN.includes(name)), choice = name => el("option", {value: name}, label(name));
   const thirdControl = el("select", {"aria-label": "Size of the marks"}, el("option", {value: ""}, "none"),
     ordered.filter(name => MAIN.includes(name)).map(choice), extra.length ? el("optgroup", {label: "also recorded"}, extra.map(choice)) : null);
   thirdControl.value = third;
-  thirdControl.addEventListener("change", () => { third = thirdControl.value; redrawScatter(); });
+  thirdControl.addEventListener("change", () => { third = thirdControl.value; remember("area", third === usualThird ? null : third || "none"); redrawScatter(); });
   const zoom = el("input", {type: "checkbox"});
-  zoom.addEventListener("change", () => { zoomed = zoom.checked; redrawScatter(); });
+  zoom.checked = zoomed;
+  zoom.addEventListener("change", () => { zoomed = zoom.checked; remember("zoom", zoomed ? 1 : null); redrawScatter(); });
   if (!trials.some(trial => trial.on_front)) zoom.disabled = true;
   byId("axes").append(control("x", "Across"), control("y", "Up"), el("label", {}, el("span", {class: "name"}, "Area"), thirdControl), el("label", {}, zoom, "Zoom to the front"));
   const present = Object.keys(GROUPS).filter(group => trials.some(trial => trial.group === group && ordered.some(name => metric(trial, name) !== null)));
   byId("legend").append(...present.map(group => {
     const count = trials.filter(trial => trial.group === group).length;
-    const toggle = el("button", {type: "button", "aria-pressed": "true"}, mark(group), `${GROUPS[group]} (${count})`);
+    const toggle = el("button", {type: "button", "aria-pressed": String(!hiddenGroups.has(group))}, mark(group), `${GROUPS[group]} (${count})`);
     toggle.addEventListener("click", () => {
       if (!hiddenGroups.delete(group)) hiddenGroups.add(group);
       toggle.setAttribute("aria-pressed", String(!hiddenGroups.has(group)));
+      remember("hide", [...hiddenGroups].join(","));
       redrawScatter();
     });
     return toggle;
@@ -287,7 +306,7 @@ if (ordered.length) {
     "on the front"));
   byId("legend").append(el("span", {class: "key sizes", id: "sizes"}));
   byId("front-note").textContent = objectives.length
-    ? `Outlined: not dominated in ${objectives.map(one => one.metric).join(", ")}. The line joins trials that are not dominated on the two axes shown${third ? "; the area of a mark is a third metric" : ""}.${names.includes("latency_low_ms") ? " Whiskers: the 95% interval of a finalist's latency." : ""}` : "";
+    ? `${runs.length ? "Outlined: not dominated by any trial of these runs" : "Outlined: not dominated"} in ${objectives.map(one => one.metric).join(", ")}. ${runs.length ? "Each line joins trials of a run that" : "The line joins trials that"} are not dominated on the two axes shown${third ? "; the area of a mark is a third metric" : ""}.${names.includes("latency_low_ms") ? " Whiskers: the 95% interval of a finalist's latency." : ""}` : "";
 } else {
   byId("axes").remove();
   byId("legend").remove();

@@ -5,7 +5,10 @@
   byId("lede").textContent = `${data.space} on ${dataset.name || "data"}: ${plural(data.of, "trial")}, ${data.front} on the front`;
   const order = ["complete", "rejected", "ruled out", "running", "failed"];
   const states = [...order.filter(state => by.has(state)), ...[...by.keys()].filter(state => !order.includes(state))];
-  byId("counts").append(...states.map(state => el("li", {}, el("b", {}, thousands(by.get(state))), ` ${state}`)));
+  const {wall, training, trials: working} = data.seconds;
+  const times = [[wall, "wall time"], training > 0 ? [training, "of training"] : [working, "of trials"]].filter(([seconds]) => seconds > 0);
+  byId("counts").append(...states.map(state => el("li", {}, el("b", {}, thousands(by.get(state))), ` ${state}`)),
+    ...times.map(([seconds, what], i) => el("li", {class: i ? null : "first-time"}, el("b", {}, duration(seconds)), ` ${what}`)));
   const recommended = list(data.finalists).find(one => one.recommended);
   if (recommended) byId("recommended").append(el("b", {}, "Recommended: "),
     el("button", {type: "button", class: "link", click: () => select(recommended.trial, {scroll: true})}, `trial ${recommended.trial}`), `, ${recommended.recommended}`);
@@ -42,23 +45,3 @@
     dataset.fingerprint ? `data set ${dataset.fingerprint}` : "",
   ].filter(Boolean).join("; ");
 }
-
-{
-  const root = document.documentElement, button = byId("theme"), names = ["auto", "light", "dark"];
-  let theme = "auto";
-  // A page opened from disk may have no storage: the choice is then lost when it is closed.
-  try { theme = localStorage.getItem("slimsearch-colours") || "auto"; } catch (error) { theme = "auto"; }
-  const put = () => {
-    if (theme === "auto") root.removeAttribute("data-theme"); else root.setAttribute("data-theme", theme);
-    button.lastChild.textContent = {auto: "Auto", light: "Light", dark: "Dark"}[theme];
-    button.setAttribute("aria-label", `Colours: ${{auto: "as the system has them", light: "light", dark: "dark"}[theme]}`);
-  };
-  if (!names.includes(theme)) theme = "auto";
-  button.addEventListener("click", () => {
-    theme = names[(names.indexOf(theme) + 1) % names.length];
-    try { localStorage.setItem("slimsearch-colours", theme); } catch (error) { /* as above */ }
-    put();
-  });
-  put();
-}
-for (const note of document.querySelectorAll(".sampled")) note.textContent = sampled;

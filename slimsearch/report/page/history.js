@@ -7,7 +7,9 @@ const searched = trials.filter(trial => trial.kind === "search"), compressed = t
 const ended = trial => trial.bar ? trial.bar[1] : null;
 const longest = trials.reduce((most, trial) => trial.bar ? Math.max(most, trial.bar[1]) : most, 0);
 const following = searched.length && compressed.length && Math.max(...searched.map(one => one.number)) < Math.min(...compressed.map(one => one.number));
-let along = "trials";
+let along = view.get("along") === "seconds" ? "seconds" : "trials";
+stretch.checked = view.get("stretch") !== "0";
+for (const choice of document.querySelectorAll("input[name=along]")) choice.checked = choice.value === along;
 const phaseAt = () => {
   if (!following) return null;
   if (along === "trials") return Math.min(...compressed.map(one => one.number)) - .5;

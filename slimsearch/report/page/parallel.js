@@ -29,6 +29,27 @@ const parallelAxes = (() => {
 // The selected range of an axis, from 0 (bottom) to 1 (top).
 const kept = new Map();
 let redrawBrushes = () => {};
+// In the address, the ends of a range are values, since positions move as trials are added.
+const rememberRanges = axes => {
+  const found = axes.filter(one => kept.has(one.name)).flatMap(one => {
+    const [low, high] = kept.get(one.name);
+    if (one.kind === "metric") return [[one.title, ...[low, high].map(t => Number(one.value(t).toPrecision(6)))]];
+    const inside = one.values.filter((_, i) => (i + .5) / one.values.length >= low && (i + .5) / one.values.length <= high);
+    return inside.length ? [[one.title, inside[0], inside[inside.length - 1]]] : [];
+  });
+  remember("keep", found.length ? JSON.stringify(found) : null);
+};
+const rangesOfAddress = (() => {
+  try { return new Map(list(JSON.parse(view.get("keep") || "[]")).map(([title, ...ends]) => [title, ends])); } catch (error) { return new Map(); }
+})();
+const rangeOfAddress = one => {
+  const ends = rangesOfAddress.get(one.title);
+  if (!ends) return null;
+  const size = one.kind === "choice" ? one.values.length : 1;
+  const found = ends.map(end => one.kind === "choice" ? one.values.indexOf(end) : finite(end) ? one.position(end) : -1).sort((a, b) => a - b);
+  if (found[0] < 0) return null;
+  return one.kind === "choice" ? [found[0] / size, (found[1] + 1) / size] : found.map(t => Math.max(0, Math.min(1, t)));
+};
 const renderParallel = (host, room) => {
   const {axes} = parallelAxes;
   redrawBrushes = () => {};
@@ -49,6 +70,8 @@ const renderParallel = (host, room) => {
       const kind = isAccuracy(one.metric) ? lopsided(all) && all.every(value => value <= 1) ? "error" : "linear" : isCost(one.metric) && all.every(value => value > 0) ? "log" : "linear";
       const scale = makeScale(kind, one.metric, all, way ? 1 : 0, way ? 0 : 1, {pad: .03, gap: .09});
       one.at = trial => { const value = one.of(trial); return value === null ? null : Math.max(0, Math.min(1, scale.at(value))); };
+      one.position = scale.at;
+      one.value = scale.value;
       one.ticks = scale.ticks;
     }
   }
@@ -126,6 +149,7 @@ const renderParallel = (host, room) => {
       if (from === null) return;
       from = null;
       if (!moved) setRange(one, null);
+      rememberRanges(axes);
       say(describeRange(one));
     });
     one.handle.addEventListener("keydown", event => {
@@ -137,6 +161,7 @@ const renderParallel = (host, room) => {
         else { const by = Math.max(-range[0], Math.min(1 - range[1], way * step)); setRange(one, [range[0] + by, range[1] + by], {tell: true}); }
       } else if (["Delete", "Backspace", "Escape"].includes(event.key) && range) setRange(one, null, {tell: true});
       else return;
+      rememberRanges(axes);
       event.preventDefault();
     });
     svg.append(group);
@@ -186,11 +211,16 @@ const renderParallel = (host, room) => {
     if (one) select(one.trial.number, {scroll: true});
   });
   host.replaceChildren(svg);
+  for (const one of axes) {
+    const range = rangeOfAddress(one);
+    if (range) setRange(one, range);
+  }
+  rangesOfAddress.clear();
   redrawBrushes();
 };
 views.push(() => redrawBrushes());
 onRanges.push(() => redrawBrushes());
-byId("clear-ranges").addEventListener("click", () => { kept.clear(); ranges.clear(); rangesChanged(); redrawParallel(); say("All ranges cleared"); });
+byId("clear-ranges").addEventListener("click", () => { kept.clear(); ranges.clear(); remember("keep", null); rangesChanged(); redrawParallel(); say("All ranges cleared"); });
 byId("parallel-note").textContent = [
   "Each line is a complete trial: choices, compression and metrics; better values are at the top. Drag along an axis, or focus it and press the arrow keys, to select a range; the front and the table show only trials in the range.",
   parallelAxes.left > 0 ? `The ${MOST_CHOICES} most important of ${MOST_CHOICES + parallelAxes.left} choices are drawn.` : "",

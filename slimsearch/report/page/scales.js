@@ -49,7 +49,8 @@ const makeScale = (kind, name, values, from, to, {pad = .06, gap = 34, zero = fa
   const text = value => accuracy
     ? `${digits(100) === null ? Number((100 * value).toFixed(4)) : (100 * value).toFixed(digits(100))} %`
     : step !== null && Math.abs(most) < 1e4 ? value.toFixed(digits(1)) : compact(Number(value.toPrecision(6)));
-  return {at, inside: value => forward(value) >= low && forward(value) <= high, ticks: placed.map(value => ({at: at(value), text: text(value)}))};
+  const value = place => backward(low + (place - from) / (to - from) * (high - low));
+  return {at, value, inside: value => forward(value) >= low && forward(value) <= high, ticks: placed.map(value => ({at: at(value), text: text(value)}))};
 };
 // Ticks of an integer axis (trials, epochs).
 const wholeScale = (low, high, from, to) => {

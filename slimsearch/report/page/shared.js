@@ -1,13 +1,22 @@
-// ---- hovered and selected trials, shared by all views
+// ---- hovered and selected trials, shared by all views, and what of the view is in the address of the page
+
+const view = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+const remember = (name, value) => {
+  if (value === null || value === "") view.delete(name); else view.set(name, value);
+  window.history.replaceState(null, "", `#${view}`);
+};
 
 const views = [];
-let selected = null, pointed = null;
+const startsWith = trials.find(trial => keyOf(trial) === view.get("trial"));
+let selected = startsWith ? startsWith.number : null, pointed = null;
 const say = text => { byId("status").textContent = text; };
 const refresh = () => { for (const view of views) view(); };
 const point = number => { if (pointed !== number) { pointed = number; refresh(); } };
 const select = (number, {scroll = false} = {}) => {
   selected = selected === number ? null : number;
-  say(selected === null ? "No trial selected" : `Trial ${selected} selected`);
+  const trial = byNumber.get(selected);
+  remember("trial", trial ? keyOf(trial) : null);
+  say(trial ? `${titleOf(trial)} selected` : "No trial selected");
   refresh();
   if (scroll && selected !== null) reveal(selected);
 };
@@ -20,7 +29,7 @@ const rangesChanged = () => { for (const view of onRanges) view(); };
 
 const tip = byId("tip");
 const describe = trial => [
-  el("p", {}, el("b", {}, `${trial.on_front ? "★ " : ""}Trial ${trial.number}`), ` · ${trial.kind}, ${stateText(trial)}`),
+  el("p", {}, el("b", {}, `${trial.on_front ? "★ " : ""}${titleOf(trial)}`), ` · ${trial.kind}, ${stateText(trial)}`),
   trial.architecture ? el("p", {class: "mono"}, trial.architecture) : null,
   trial.recipe ? el("p", {class: "mono"}, `+ ${trial.recipe}`) : null,
   el("table", {}, el("tbody", {}, TOLD.filter(name => metric(trial, name) !== null).map(name => el("tr", {},
@@ -28,7 +37,7 @@ const describe = trial => [
   why(trial) ? el("p", {class: trial.error ? "error" : "why"}, why(trial)) : null,
 ].filter(Boolean);
 const words = trial => [
-  `Trial ${trial.number}`, trial.on_front ? "on the front" : "", `${trial.kind}, ${stateText(trial)}`, trial.architecture, trial.recipe,
+  titleOf(trial), trial.on_front ? "on the front" : "", `${trial.kind}, ${stateText(trial)}`, trial.architecture, trial.recipe,
   ...TOLD.filter(name => metric(trial, name) !== null).map(name => `${label(name)} ${show(name, metric(trial, name))}`),
 ].filter(Boolean).join("; ");
 let tipMark = null; // where its mark is, on the page
@@ -54,13 +63,13 @@ const hideTip = () => tip.classList.remove("on");
 addEventListener("scroll", () => {
   if (!document.activeElement || !document.activeElement.matches(":focus-visible")) hideTip();
   else if (tip.classList.contains("on")) placeTip(tipMark[0] - scrollX, tipMark[1] - scrollY);
-}, {passive: true, capture: true});
+}, {passive: true, capture: true, signal});
 addEventListener("keydown", event => {
   if (event.key !== "Escape") return;
   hideTip();
   if (event.defaultPrevented) return;
   if (selected !== null) select(selected); else point(null);
-});
+}, {signal});
 
 // A chart is redrawn for its width, so that the size of its text does not change.
 const chart = (where, render) => {

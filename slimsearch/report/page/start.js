@@ -14,8 +14,14 @@ byId("curves-title").textContent = `${label(leading)} by epoch`;
 if (!isAccuracy(leading)) stretch.parentElement.hidden = true;
 if (!withLeading) { stretch.parentElement.remove(); byId("about").textContent = "The metrics are those that the run's evaluator returned."; }
 chart("timeline", renderTimeline);
-stretch.addEventListener("change", () => { redrawAlong[1](); redrawCurves(); });
+stretch.addEventListener("change", () => {
+  remember("stretch", stretch.checked ? null : 0);
+  redrawAlong[1]();
+  redrawCurves();
+});
 for (const choice of document.querySelectorAll("input[name=along]")) choice.addEventListener("change", () => {
   along = choice.value;
+  remember("along", along === "trials" ? null : along);
   for (const redraw of redrawAlong) redraw();
 });
+if (selected !== null) reveal(selected);

@@ -13,9 +13,10 @@ const own = TOLD.filter(name => !MAIN.includes(name));
 const columns = [
   {title: "★", spoken: "Front first", kind: "star", compare: standing, cell: trial => trial.on_front ? el("span", {role: "img", "aria-label": "on the front"}, "★") : ""},
   {title: "trial", kind: "num pin", value: trial => trial.number, cell: trial =>
-    el("button", {type: "button", class: "link", "aria-pressed": "false"}, String(trial.number))},
+    el("button", {type: "button", class: "link", "aria-pressed": "false", "data-number": trial.number}, String(ownNumber(trial)))},
+  ...(runs.length ? [{title: "run", kind: "", value: trial => runs[trial.run].name, cell: trial => el("span", {class: "state"}, mark(trial.group), runs[trial.run].name)}] : []),
   {title: "kind", kind: "", value: trial => trial.kind, cell: trial => trial.kind},
-  {title: "state", kind: "", value: stateText, cell: trial => el("span", {class: "state"}, mark(trial.group), stateText(trial))},
+  {title: "state", kind: "", value: stateText, cell: trial => el("span", {class: "state"}, runs.length ? null : mark(trial.group), stateText(trial))},
   {title: "architecture", kind: "mono", value: trial => trial.architecture || null, cell: trial => clamped(trial.architecture)},
   {title: "recipe", kind: "mono", value: trial => trial.recipe || null, cell: trial => clamped(trial.recipe)},
   ...own.map(name => numeric(label(name), name, show, sense(name) > 0)),
@@ -42,16 +43,19 @@ for (const trial of trials) {
   row.querySelector("button").addEventListener("blur", () => point(null));
   rowOf.set(trial.number, row);
 }
-let sorting = {column: columns[0], down: false};
+const sortedBy = view.get("sort") || "", sortedColumn = columns.find(column => column.title === sortedBy.replace(/^-/, ""));
+let sorting = {column: sortedColumn || columns[0], down: Boolean(sortedColumn) && sortedBy.startsWith("-")};
 const heads = columns.map(column => {
   const head = el("th", {scope: "col", class: column.kind.replace(/mono|why/g, "")}, el("button", {type: "button", "aria-label": column.spoken, title: column.spoken, click: () => {
     sorting = {column, down: sorting.column === column ? !sorting.down : Boolean(column.down)};
+    remember("sort", column === columns[0] && !sorting.down ? null : (sorting.down ? "-" : "") + column.title);
     renderRows();
   }}, column.title));
   byId("columns").append(head);
   return head;
 });
 const only = byId("finalists");
+only.checked = view.get("finalists") === "1";
 const renderRows = () => {
   const {column, down} = sorting, sign = down ? -1 : 1;
   const compare = column.compare ? (a, b) => sign * column.compare(a, b) : (a, b) => {
@@ -68,7 +72,7 @@ const renderRows = () => {
     : [el("tr", {}, el("td", {class: "empty", colspan: columns.length}, ranges.size ? "No trial is within the selected ranges." : only.checked ? "No finalists yet." : "No trial has started yet."))]));
   byId("shown").textContent = `${shown.length < trials.length ? `${shown.length} of ` : ""}${plural(trials.length, "trial")}${ranges.size ? ", within the ranges selected in the parallel coordinates" : ""}.${withLeading ? " Metrics are those of the exported file on the validation split (val) and, for finalists, on the test split." : ""}`;
 };
-only.addEventListener("change", renderRows);
+only.addEventListener("change", () => { remember("finalists", only.checked ? 1 : null); renderRows(); });
 onRanges.push(renderRows);
 if (!trials.some(trial => trial.finalist)) only.disabled = true;
 views.push(() => {
@@ -85,3 +89,4 @@ const reveal = number => {
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   box.scrollTo({top: row.offsetTop - box.clientHeight / 3, behavior: still ? "auto" : "smooth"});
 };
+for (const note of document.querySelectorAll(".sampled")) note.textContent = sampled;

@@ -1,0 +1,44 @@
+"""``slimsearch watch``: the report of runs while they go on, served on the loopback address."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from slimsearch.cli.command_parser import CommandParser, whole_number
+from slimsearch.errors import SlimsearchError
+from slimsearch.progress import progress
+
+HELP = "show the report of runs in the browser while they go on, several in one chart"
+_EXAMPLES = ("runs/mnist_cnn-20260101-120000", "runs/lenet-a runs/lenet-b runs/lenet-c --port 8081")
+_NICE = 10
+
+
+def parser(program: str) -> CommandParser:
+    found = CommandParser(HELP, program, _EXAMPLES)
+    found.add_argument("runs", nargs="+", metavar="run_dir", help="run directories, running or finished")
+    found.add_argument("--port", type=whole_number, default=0, help="port on the loopback address; 0: a free one")
+    return found
+
+
+def run(options: dict[str, Any]) -> None:
+    port = options["port"]
+    if not 0 <= port < 65536:
+        raise SlimsearchError(f"--port {port} is not between 0 and 65535")
+    with progress("reading the runs"):
+        from slimsearch.report.page_server import PageServer
+        from slimsearch.report.watched_runs import WatchedRuns
+
+        runs = WatchedRuns([Path(path).expanduser() for path in options["runs"]])
+    os.nice(_NICE)  # the runs need the processor themselves
+    try:
+        server = PageServer(runs, port)
+    except OSError as error:
+        raise SlimsearchError(f"cannot serve on port {port}: {error.strerror}; choose another with --port") from error
+    with server:
+        # In the main thread, Ctrl-C could end one request in place of the server.
+        threading.Thread(target=server.serve_forever, name="watch", daemon=True).start()
+        print(f"{server.address}  (Ctrl-C ends)", flush=True)
+        threading.Event().wait()
