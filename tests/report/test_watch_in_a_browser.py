@@ -178,7 +178,7 @@ def test_three_runs(made: Path, page: Any, pictures: Path, name: str) -> None:
             path = pictures / "watch.png"
             page.screenshot(path=path)
             with Image.open(path) as picture:
-                picture.convert("RGB").quantize(96).save(path, optimize=True)
+                picture.convert("RGB").quantize(255).save(path, optimize=True)
         every = points(page)
         page.locator("#legend button").filter(has_text="random").click()
         assert 0 < points(page) < every
