@@ -11,7 +11,8 @@ from slimsearch.evaluators.deployed.statistics import (
     wilson,
 )
 from slimsearch.evaluators.function_evaluator import FunctionEvaluator
-from slimsearch.evaluators.latency.measurement import Latency, measure_latency
+from slimsearch.evaluators.latency.boards import Board, BoardsAway, check_boards, connected_boards
+from slimsearch.evaluators.latency.measurement import Latency, LatencyDevice, measure_latency
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.latency.predictor import LatencyPredictor
 from slimsearch.evaluators.network_evaluator import (
@@ -60,6 +61,8 @@ __all__ = [
     "RUNTIMES",
     "Architectures",
     "Artifact",
+    "Board",
+    "BoardsAway",
     "DeployedModel",
     "DryRunTraining",
     "Evaluator",
@@ -67,6 +70,7 @@ __all__ = [
     "FunctionTraining",
     "Given",
     "Latency",
+    "LatencyDevice",
     "LatencyPredictor",
     "LatencySettings",
     "Limit",
@@ -88,7 +92,9 @@ __all__ = [
     "UserMetric",
     "WeightSharingEvaluator",
     "WeightedProduct",
+    "check_boards",
     "confusion",
+    "connected_boards",
     "device_for",
     "finite_numbers",
     "front",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,14 @@ from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import described
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.evaluators.latency.measurement import Latency, measure_latency
+from slimsearch.evaluators.latency.boards import Board, BoardMeasurements, Boards, BoardsAway
+from slimsearch.evaluators.latency.measurement import (
+    Latency,
+    LatencyDevice,
+    Measured,
+    MeasurementSettings,
+    ThisMachine,
+)
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.latency.predictor import LatencyPredictor
 from slimsearch.evaluators.training.function_training import Fit, FunctionTraining
@@ -32,6 +40,10 @@ if TYPE_CHECKING:
 
 # For a latency that is needed during the work on a network; seconds to wait for a calm machine.
 _QUICK_BLOCKS, _QUICK_PATIENCE = 6, 0.1
+# Seconds to wait for boards that do not answer before a latency is predicted.
+_WAIT, _WAIT_TO_MEASURE = 15.0, 600.0
+# Files measured on boards that correct predictions; of --latency predicted, those that are measured first.
+_CORRECTIONS = 10
 
 Cached = Callable[[compression.Recipe, Callable[[], Network]], Network]
 """A network after a recipe: from a cache, or from the function that makes it."""
@@ -46,13 +58,37 @@ class LatencySettings:
         threads: per call.
         runtime: one of `slimsearch.evaluators.RUNTIMES`.
         how: "measured"; "predicted", see `LatencyPredictor`; or "auto": measured, and predicted if other processes of
-            Slimsearch cannot be paused.
+            Slimsearch cannot be paused. What boards that do not answer would measure is predicted in any case.
+        boards: that measure, in place of this machine.
+        board_measurements: see `BoardMeasurements`; None: predictions are not corrected.
     """
 
     batch: int = 1
     threads: int = 1
     runtime: str = "onnxruntime"
     how: str = "auto"
+    boards: tuple[Board, ...] = ()
+    board_measurements: Path | None = None
+
+    def device(self, meter: Meter, wait: float) -> LatencyDevice:
+        """Where files are measured.
+
+        Args:
+            meter: of this process.
+            wait: seconds to wait for boards that do not answer.
+        """
+        return Boards(self.boards, wait, meter) if self.boards else ThisMachine(meter)
+
+    def measurement(
+        self, input_shape: tuple[int, ...], patience: float, patience_beside_others: float | None = None,
+        **blocks: int,
+    ) -> MeasurementSettings:  # fmt: skip
+        """How a `LatencyDevice` measures; the same patience beside others if that is None."""
+        others = patience if patience_beside_others is None else patience_beside_others
+        return MeasurementSettings(
+            input_shape, self.batch, self.threads, self.runtime, patience=patience, patience_beside_others=others,
+            **blocks,
+        )  # fmt: skip
 
 
 class FileLatencies:
@@ -66,36 +102,67 @@ class FileLatencies:
     def __init__(self, settings: LatencySettings, meter: Meter) -> None:
         self._settings, self._meter = settings, meter
         self._predictor: LatencyPredictor | None = None
+        first = os.getpid() % max(1, len(settings.boards))  # processes spread over the boards
+        spread = replace(settings, boards=settings.boards[first:] + settings.boards[:first])
+        self._device = spread.device(meter, _WAIT_TO_MEASURE if settings.how == "measured" else _WAIT)
+        measurements = settings.board_measurements
+        self._measurements = None if measurements is None else BoardMeasurements(measurements)
+        self._corrections: dict[Path, float] = {}  # measurements of boards that the predictor knows
 
     def quick(self, path: Path, input_shape: tuple[int, ...]) -> Latency:
         """The latency of a file that is not final, in little time."""
-        return self.of([path], input_shape, _QUICK_PATIENCE, blocks=_QUICK_BLOCKS)[0][0]
+        return self._found([path], input_shape, _QUICK_PATIENCE, final=False, blocks=_QUICK_BLOCKS)[0][0]
 
     def of(
-        self, paths: list[Path], input_shape: tuple[int, ...], patience: float, **effort: int
+        self, paths: list[Path], input_shape: tuple[int, ...], patience: float
     ) -> tuple[list[Latency], dict[str, float]]:
-        """Latencies of files, measured together, and metrics that say how."""
+        """Latencies of files, measured together, and metrics that say how and where."""
+        return self._found(paths, input_shape, patience, final=True)
+
+    def _found(
+        self, paths: list[Path], input_shape: tuple[int, ...], patience: float, *, final: bool, **blocks: int
+    ) -> tuple[list[Latency], dict[str, float]]:
         settings = self._settings
-        if settings.how == "predicted":
+        if settings.how == "predicted" and not (final and self._corrections_are_missing()):
             return self._predicted(paths), {"latency_predicted": 1.0}
-        with self._meter.exclusive() as alone:
-            # While another process does not pause, the measurement is unreliable and the machine does not get calm.
-            predicted = not alone and settings.how == "auto" and settings.runtime == "onnxruntime"
-            measured = measure_latency(
-                paths, input_shape, batch=settings.batch, threads=settings.threads, runtime=settings.runtime,
-                patience=0.0 if predicted else patience, **effort,
-            )  # fmt: skip
-        if predicted:
-            return self._predicted(paths), {"latency_predicted": 1.0, "latency_measured_ms": measured[0].median_ms}
-        if self._predictor is not None:
-            for path, latency in zip(paths, measured, strict=True):
-                if latency.calm:
-                    self._predictor.correct(path, latency.median_ms)
-        return measured, {"latency_alone": float(alone)}
+        can_predict = settings.how == "auto" and (settings.runtime == "onnxruntime" or bool(settings.boards))
+        # While another process does not pause, the measurement is unreliable and the machine does not get calm.
+        how = settings.measurement(input_shape, patience, 0.0 if can_predict else None, **blocks)
+        try:
+            measured = self._device.measure(paths, how)
+        except BoardsAway:
+            return self._predicted(paths), {"latency_predicted": 1.0, "latency_away": 1.0}
+        if can_predict and not measured.alone:
+            ms = measured.latencies[0].median_ms
+            return self._predicted(paths), {**measured.metrics(), "latency_predicted": 1.0, "latency_measured_ms": ms}
+        if final or not settings.boards:
+            self._remember(paths, measured)
+        return measured.latencies, measured.metrics()
+
+    def _corrections_are_missing(self) -> bool:
+        """Whether predictions need more files that were measured on boards."""
+        return self._measurements is not None and len(self._measurements.read(_CORRECTIONS)) < _CORRECTIONS
+
+    def _remember(self, paths: list[Path], measured: Measured) -> None:
+        """Let the measured latencies correct predictions."""
+        for path, latency in zip(paths, measured.latencies, strict=True):
+            if self._measurements is not None:
+                self._measurements.add(path, latency.median_ms)
+            elif self._predictor is not None and latency.calm:
+                self._predictor.correct(path, latency.median_ms)
 
     def _predicted(self, paths: list[Path]) -> list[Latency]:
+        boards = self._settings.boards
         if self._predictor is None:
-            self._predictor = LatencyPredictor(self._settings.batch, self._settings.threads, meter=self._meter)
+            slowness = sum(board.slowness for board in boards) / len(boards) if boards else None
+            self._predictor = LatencyPredictor(
+                self._settings.batch, self._settings.threads, meter=self._meter, slowness=slowness
+            )
+        measured = {} if self._measurements is None else self._measurements.read(_CORRECTIONS)
+        for path, ms in measured.items():
+            if self._corrections.get(path) != ms:
+                self._predictor.correct(path, ms)
+                self._corrections[path] = ms
         return [Latency.predicted(self._predictor.predict(path).ms) for path in paths]
 
 

@@ -1,6 +1,6 @@
 """Temporary folders: one that all processes of a user share, and in it one of each process that starts others.
 
-What a killed process has left there is removed by the next one.
+What a killed process has left there is removed by the next one. Boards import this module without the package filelock.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import tempfile
 from dataclasses import dataclass
 from multiprocessing.util import Finalize
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from slimsearch.errors import SlimsearchError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 # Python removes its own folder in that of the process at -100 (see multiprocessing.util.get_temp_dir).
 _EXIT_PRIORITY = -150
@@ -65,6 +67,8 @@ def process_folder(temporary: Path | None = None) -> Path:
     Raises:
         OSError: it cannot be created.
     """
+    from filelock import FileLock, Timeout
+
     shared = user_folder(temporary)
     if shared in _own and _own[shared].path.is_dir():
         return _own[shared].path
@@ -105,6 +109,8 @@ def socket_folder() -> Path:
 
 def _remove_left(shared: Path) -> None:
     """Remove the folders of processes that no longer live."""
+    from filelock import FileLock, Timeout
+
     for folder in [path for path in shared.glob("p-*") if path.is_dir()]:
         with contextlib.suppress(OSError, Timeout), FileLock(_lock_of(folder), timeout=0):
             _remove(folder)

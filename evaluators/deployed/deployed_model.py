@@ -1,4 +1,7 @@
-"""The exported file, loaded from disk into the deploy runtime, and its agreement with the network."""
+"""The exported file, loaded from disk into the deploy runtime, and its agreement with the network.
+
+Boards run this module too, see `slimsearch.evaluators.latency.boards`: it imports NumPy and the runtime alone.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimsearch.compression import Network, onnxruntime_session, parity_error, read_onnx
+from slimsearch.compression.export.untrusted import onnxruntime_session, read_onnx
 from slimsearch.errors import SlimsearchError, first_line
-from slimsearch.evaluators.datasets import Dataset, Split
 from slimsearch.packed import feeder, joined
+
+if TYPE_CHECKING:
+    from slimsearch.compression import Network
+    from slimsearch.evaluators.datasets import Dataset, Split
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _Run = Callable[[Array], Array]
@@ -31,16 +37,19 @@ class DeployedModel:
         path: of the file.
         threads: per call.
         runtime: one of `RUNTIMES`; all run the same file.
+        content: of the file, if `read_onnx` has read it already.
 
     Raises:
         SlimsearchError: the runtime is unknown or not installed, or cannot load the file.
     """
 
-    def __init__(self, path: Path, threads: int = 1, runtime: str = "onnxruntime") -> None:
+    def __init__(
+        self, path: Path, threads: int = 1, runtime: str = "onnxruntime", content: bytes | None = None
+    ) -> None:
         if runtime not in RUNTIMES:
             raise SlimsearchError(f"unknown runtime '{runtime}'; known: {', '.join(RUNTIMES)}")
         load = onnxruntime_session if runtime == "onnxruntime" else _openvino
-        content = read_onnx(path)
+        content = read_onnx(path) if content is None else content
         self._path = path
         try:
             self._run = load(content, threads)
@@ -163,6 +172,8 @@ def check_parity(network: Network, model: DeployedModel, data: Dataset) -> float
     Raises:
         SlimsearchError: the error is larger than allowed.
     """
+    from slimsearch.compression import parity_error
+
     inputs = data.normalise(data.validation.inputs[:_PARITY_EXAMPLES]).numpy()
     expected = outputs_of(network)(inputs)
     plan = network.quantization

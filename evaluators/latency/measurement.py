@@ -4,6 +4,8 @@ The latency of a file differs by some percent from one load to the next, dependi
 measurement therefore consists of rounds: each round loads all files again and alternates between them in blocks of
 repeated calls. A block is discarded and repeated if the reference network, timed before and after it, was disturbed.
 The latency is the median of the rounds' medians, and its interval comes from the rounds.
+
+Boards run this module too, see `slimsearch.evaluators.latency.boards`.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ import itertools
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from slimsearch.compression.export.untrusted import read_onnx
 from slimsearch.evaluators.deployed.deployed_model import Array, DeployedModel
-from slimsearch.evaluators.latency.reference import CallTimes, Reference, pinned, preemptions
+from slimsearch.evaluators.latency.meter import Meter
+from slimsearch.evaluators.latency.reference import CallTimes, Reference, ReferenceModels, pinned, preemptions
 from slimsearch.progress import progress
 
 _WARM_UP_SECONDS = 0.005
@@ -65,6 +70,71 @@ class Latency:
         }
 
 
+@dataclass(frozen=True)
+class MeasurementSettings:
+    """How files are measured.
+
+    Attributes:
+        input_shape: (C, H, W) of an example.
+        batch: examples per call.
+        threads: per call; the calling thread is pinned to as many cores, and a single thread moves to a calm core.
+        runtime: one of `RUNTIMES`.
+        blocks: per file, three in a round.
+        patience: total seconds to wait for a calm machine. After that, disturbed blocks are used, see `Latency.calm`.
+        patience_beside_others: the same while other processes of Slimsearch compute.
+    """
+
+    input_shape: tuple[int, ...]
+    batch: int = 1
+    threads: int = 1
+    runtime: str = "onnxruntime"
+    blocks: int = 18
+    patience: float = 10.0
+    patience_beside_others: float = 10.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Latencies of files that were measured together.
+
+    Attributes:
+        latencies: in the order of the files.
+        alone: whether all other processes of Slimsearch paused.
+        board: number of the board that measured, from 1; None: this machine did.
+    """
+
+    latencies: list[Latency]
+    alone: bool
+    board: int | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """Metrics that say how and where the files were measured."""
+        where = {} if self.board is None else {"latency_board": float(self.board)}
+        return {"latency_alone": float(self.alone), **where}
+
+
+class LatencyDevice(Protocol):
+    """Where files are measured: this machine, or boards over SSH."""
+
+    def measure(self, paths: Sequence[Path], settings: MeasurementSettings) -> Measured:
+        """Measure files, interleaved.
+
+        Raises:
+            SlimsearchError: a file cannot be loaded, or the device does not answer.
+        """
+
+
+class ThisMachine:
+    """This machine, without the other processes of Slimsearch, which `meter` pauses."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def measure(self, paths: Sequence[Path], settings: MeasurementSettings) -> Measured:
+        """See `LatencyDevice.measure`."""
+        return measure_alone([(path, read_onnx(path)) for path in paths], settings, self._meter)
+
+
 @dataclass
 class BlockTimes:
     """All blocks of one file, by round: seconds per call, and those of the reference around the block."""
@@ -107,36 +177,59 @@ def measure_latency(
 ) -> list[Latency]:
     """Measure the latency of several files, interleaved, so that a drift of the machine affects all alike.
 
-    Call it within `Meter.exclusive`. The calling thread is pinned to as many cores as `threads`; a single thread moves
-    to a calm core.
+    Call it within `Meter.exclusive`.
 
     Args:
         paths: of the files.
-        input_shape: (C, H, W).
-        batch: images per call.
-        threads: per call.
-        runtime: one of `RUNTIMES`.
-        blocks: per file, three in a round.
-        patience: total seconds to wait for a calm machine. After that, disturbed blocks are used, see `Latency.calm`.
+        input_shape, batch, threads, runtime, blocks, patience: see `MeasurementSettings`.
 
     Raises:
         SlimsearchError: a file cannot be loaded.
     """
-    images = np.random.default_rng(0).standard_normal((batch, *input_shape), dtype=np.float32)
-    rounds = max(1, math.ceil(blocks / _BLOCKS_PER_ROUND))
-    times = [BlockTimes() for _ in paths]
+    settings = MeasurementSettings(input_shape, batch, threads, runtime, blocks, patience)
+    return _measure([(path, read_onnx(path)) for path in paths], settings, None)
+
+
+def measure_alone(
+    files: Sequence[tuple[Path, bytes]], settings: MeasurementSettings, meter: Meter,
+    models: ReferenceModels | None = None,
+) -> Measured:  # fmt: skip
+    """Measure files while `meter` pauses the other processes of Slimsearch.
+
+    Args:
+        files: path, for messages, and content of each.
+        settings: see `MeasurementSettings`.
+        meter: of this process.
+        models: of the reference networks; None: `reference_models`.
+
+    Raises:
+        SlimsearchError: a file cannot be loaded.
+    """
+    with meter.exclusive() as alone:
+        if not alone:
+            settings = replace(settings, patience=settings.patience_beside_others)
+        return Measured(_measure(files, settings, models), alone)
+
+
+def _measure(
+    files: Sequence[tuple[Path, bytes]], settings: MeasurementSettings, models: ReferenceModels | None
+) -> list[Latency]:
+    threads, rounds = settings.threads, max(1, math.ceil(settings.blocks / _BLOCKS_PER_ROUND))
+    shape = (settings.batch, *settings.input_shape)
+    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    times = [BlockTimes() for _ in files]
     collecting = gc.isenabled()
     gc.disable()  # a garbage collection would add to the latency of a block
     try:
         with pinned(threads):
-            reference = Reference(threads)
-            until = time.monotonic() + patience
-            with progress(f"measuring the latency of {len(paths)} files", rounds) as advance:
+            reference = Reference(threads, models=models)
+            until = time.monotonic() + settings.patience
+            with progress(f"measuring the latency of {len(files)} files", rounds) as advance:
                 while any(file.calm_rounds(reference) < rounds for file in times):
                     if time.monotonic() >= until and len(times[0].rounds) >= rounds:
                         break
-                    models = [DeployedModel(path, threads, runtime) for path in paths]
-                    until = _round(models, images, times, reference, until)
+                    loaded = [DeployedModel(path, threads, settings.runtime, content) for path, content in files]
+                    until = _round(loaded, images, times, reference, until)
                     advance()
             reference.store()
     finally:

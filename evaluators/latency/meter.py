@@ -75,6 +75,18 @@ class Meter:
             self._computing = False
             _unlock(computing)
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Context in which this process computes nothing, so that a measurement of another does not wait for it."""
+        _, computing = self._open()
+        if self._computing:
+            _unlock(computing)
+        try:
+            yield
+        finally:
+            if self._computing:
+                self._locked(computing, shared=True)
+
     def pause_if_measuring(self) -> None:
         """Wait while another process measures; takes about 2 microseconds if none does. Call it between batches."""
         if not (_HAS_LOCKS and self._computing):

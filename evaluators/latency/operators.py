@@ -23,6 +23,9 @@ from slimsearch.evaluators.latency.reference import CallTimes, Reference, pinned
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+KINDS = ("convolution", "pointwise convolution", "depthwise convolution", "matrix product", "other")
+"""Kinds of operators, whose costs differ between devices by different factors."""
+
 _MOST_COPIES = 16
 _COPIES_SECONDS = 150e-6  # duration of a call of the model with copies
 _BLOCK_SECONDS = 0.0006
@@ -49,6 +52,7 @@ class Operator:
         inputs: its other inputs, by name, with the values of a call of the whole network.
         opsets: domains and versions of the operator sets of the file.
         bytes: read and written.
+        kind: one of `KINDS`.
     """
 
     key: str
@@ -57,6 +61,7 @@ class Operator:
     inputs: dict[str, Array]
     opsets: tuple[tuple[str, int], ...]
     bytes: int
+    kind: str
 
 
 def operators_of(path: Path, batch: int, threads: int, folder: Path) -> list[Operator]:
@@ -219,7 +224,17 @@ def _operator(node: Any, constants: dict[str, Any], values: dict[str, Array], op
     moved += sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in own.values())
     text = json.dumps([described, [list(opset) for opset in opsets if opset[0] == node.domain]])
     key = f"{node.op_type} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    return Operator(key, node, own, inputs, opsets, moved)
+    return Operator(key, node, own, inputs, opsets, moved, _kind(node, own))
+
+
+def _kind(node: Any, constants: dict[str, Any]) -> str:
+    if "Conv" not in node.op_type:
+        return "matrix product" if "Gemm" in node.op_type or "MatMul" in node.op_type else "other"
+    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+    weights = next((list(tensor.dims) for tensor in constants.values() if len(tensor.dims) > 2), [])
+    if groups > 1:
+        return "depthwise convolution"
+    return "pointwise convolution" if weights and set(weights[2:]) == {1} else "convolution"
 
 
 def _images(shape: Sequence[Any], batch: int) -> Array:

@@ -1,7 +1,7 @@
 """Reference networks, timed between measurements to detect disturbances by other processes.
 
 A disturbance slows the measured network by another factor than the reference, so latencies are never scaled by it; it
-only decides which measurements are discarded.
+only decides which measurements are discarded. Boards run this module too, with models that they are sent.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.compression import onnxruntime_session
-from slimsearch.evaluators.deployed.deployed_model import Array
+from slimsearch.compression.export.untrusted import onnxruntime_session
 from slimsearch.files import write_json
 from slimsearch.temporary import user_folder
 
@@ -28,6 +27,9 @@ TOLERANCE = 0.05
 
 CallTimes = tuple[float, ...]
 """Seconds per call of each reference network."""
+
+ReferenceModels = tuple[tuple[bytes, tuple[int, ...]], ...]
+"""Serialized models of the reference networks, and the shapes of their inputs."""
 
 _BLOCK_SECONDS = 0.0005
 _FIRST_TIMES = 12
@@ -51,12 +53,13 @@ class Reference:
     Args:
         threads: per call, as for the measured network.
         folder: of the stored best times; by default the user's folder on this machine.
+        models: of the networks; by default `reference_models`.
     """
 
-    def __init__(self, threads: int, folder: Path | None = None) -> None:
+    def __init__(self, threads: int, folder: Path | None = None, models: ReferenceModels | None = None) -> None:
         self._threads = threads
         self._file = (folder or user_folder()) / f"reference-{threads}.json"
-        self._networks = [_Network(model, images, threads) for model, images in _models()]
+        self._networks = [_Network(model, shape, threads) for model, shape in models or reference_models()]
         self._stored = [times for _, times in self._entries()]
         self._times: list[CallTimes] = []
         for _ in range(_FIRST_TIMES):
@@ -136,8 +139,10 @@ class Reference:
 
 
 class _Network:
-    def __init__(self, model: bytes, images: Array, threads: int) -> None:
-        self._run, self._images = onnxruntime_session(model, threads), images
+    def __init__(self, model: bytes, shape: tuple[int, ...], threads: int) -> None:
+        self._run = onnxruntime_session(model, threads)
+        self._images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        images = self._images
         start, runs = time.perf_counter(), 0
         while runs < _WARM_UP_CALLS or time.perf_counter() - start < 0.003:
             self._run(images)
@@ -189,7 +194,7 @@ def _move_to(cores: set[int]) -> None:
 
 
 @functools.cache
-def _models() -> tuple[tuple[bytes, Array], ...]:
+def reference_models() -> ReferenceModels:
     """Two convolutions and a matrix product on 12x12 pixels; a product with a 1024x1024 matrix. Random weights."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -198,13 +203,15 @@ def _models() -> tuple[tuple[bytes, Array], ...]:
     def random(name: str, *shape: int) -> Any:
         return numpy_helper.from_array(rng.standard_normal(shape, dtype=np.float32) * 0.1, name)
 
-    def model(nodes: list[Any], weights: list[Any], inputs: list[int], outputs: list[int]) -> tuple[bytes, Array]:
+    def model(
+        nodes: list[Any], weights: list[Any], inputs: tuple[int, ...], outputs: tuple[int, ...]
+    ) -> tuple[bytes, tuple[int, ...]]:
         graph = helper.make_graph(
             nodes, "reference", [helper.make_tensor_value_info("x", TensorProto.FLOAT, inputs)],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, outputs)], weights,
         )  # fmt: skip
         proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        return bytes(proto.SerializeToString()), rng.standard_normal(inputs, dtype=np.float32)
+        return bytes(proto.SerializeToString()), inputs
 
     computes = [
         helper.make_node("Conv", ["x", "w1"], ["a"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
@@ -216,6 +223,6 @@ def _models() -> tuple[tuple[bytes, Array], ...]:
     weights = [random("w1", 16, 16, 3, 3), random("w2", 16, 1, 3, 3), random("w3", 16 * 12 * 12, 16)]
     reads = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     return (
-        model(computes, weights, [1, 16, 12, 12], [1, 16]),
-        model(reads, [random("w", 1024, 1024)], [1, 1024], [1, 1024]),
+        model(computes, weights, (1, 16, 12, 12), (1, 16)),
+        model(reads, [random("w", 1024, 1024)], (1, 1024), (1, 1024)),
     )

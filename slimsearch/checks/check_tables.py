@@ -16,6 +16,7 @@ from slimsearch.report.tables import console, plain, seconds_text
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 24
 _UNITS = {"params": "parameters", "macs": "MACs", "latency_ms": "predicted latency (ms)"}
+_MEASURED = "measured latency (ms)"
 _FORMS = {"params": "{:,.0f}", "macs": "{:,.0f}", "latency_ms": "{:.3g}"}
 
 
@@ -46,7 +47,8 @@ def show(found: SpaceCheck, duration: Duration | None, configuration: Configurat
     for name, costs_of in found.costs.items():
         if costs_of:
             three = (min(costs_of), float(np.median(costs_of)), max(costs_of))
-            costs.add_row(_UNITS[name], *map(_FORMS[name].format, three), _bars(costs_of))
+            unit = _MEASURED if name == "latency_ms" and configuration.device_host is not None else _UNITS[name]
+            costs.add_row(unit, *map(_FORMS[name].format, three), _bars(costs_of))
     if any(found.costs.values()):
         out.print(costs)
     for note in found.notes:

@@ -17,12 +17,12 @@ from slimsearch import compression
 from slimsearch.checks.duration import Duration, estimate
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import LatencyPredictor, Limit
+from slimsearch.evaluators import LatencyPredictor, LatencySettings, Limit, Meter, connected_boards
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.loop.own_training import with_own_training
-from slimsearch.loop.problem import PythonObjects, network_evaluator, networks
+from slimsearch.loop.problem import PythonObjects, latency_settings, network_evaluator, networks
 from slimsearch.options.check_names import check_names
-from slimsearch.options.configuration import Configuration
+from slimsearch.options.configuration import Configuration, device_hosts
 from slimsearch.progress import counted, progress
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.run_directory import RunDirectory
@@ -36,6 +36,7 @@ _COUNTED = 20_000
 # Networks whose choices are changed one by one, and the time limit for that in seconds.
 _CHANGED, _PATIENCE = 3, 60.0
 _PREDICTED = 12
+_BOARD_PATIENCE = 10.0  # seconds for a board that is busy or does not answer
 _TRIED = 4
 
 
@@ -112,8 +113,11 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
     check_names(configuration)
     configuration, objects = with_own_training(configuration, PythonObjects())
     recipe = compression.Recipe.parse(configuration.compress)
+    hosts = device_hosts(configuration.device_host if estimated else None)
+    boards = connected_boards(hosts, configuration.runtime, configuration.latency_threads)
     space, data = networks(configuration, objects)
-    found = check_space(space, data, samples, limits, seed=configuration.seed, predict=estimated)
+    latency = latency_settings(configuration, boards)
+    found = check_space(space, data, samples, limits, seed=configuration.seed, predict=estimated, latency=latency)
     if not estimated or found.works < found.sampled or objects.fit is not None:
         return found, None
     workers = configuration.worker_count
@@ -122,7 +126,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
         RunDirectory(Path(folder) / "check", create=True) as directory,
     ):
         duration = estimate(
-            network_evaluator(configuration, space, data, directory, compressing=False),
+            network_evaluator(configuration, space, data, directory, compressing=False, boards=boards),
             Local(StrategySettings(workers=workers, trial_timeout=configuration.trial_timeout)),
             _different(space, max(_TRIED, workers), np.random.default_rng(configuration.seed)),
             data,
@@ -137,11 +141,11 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
 
 def check_space(
     space: ModelSpace, data: Dataset, samples: int, limits: Sequence[Limit] = (), *, seed: int = 0,
-    predict: bool = True,
+    predict: bool = True, latency: LatencySettings | None = None,
 ) -> SpaceCheck:  # fmt: skip
     """Check `samples` random networks of a space.
 
-    If `predict`, also predict the latency of a few networks on this machine.
+    If `predict`, also predict the latency of a few networks on this machine, or measure it on the boards of `latency`.
     """
     rng = np.random.default_rng(seed)
     sampled = [space.sample(rng) for _ in range(samples)]
@@ -159,7 +163,7 @@ def check_space(
             costs["params"].append(params)
             costs["macs"].append(macs)
     if predict and runs:
-        costs["latency_ms"] = _latencies(space, data, runs[:_PREDICTED])
+        costs["latency_ms"] = _latencies(space, data, runs[:_PREDICTED], latency or LatencySettings())
     with progress("changing one choice at a time"):
         dead = _dead(space, runs[:_CHANGED])
         layers = space.affected_layers()
@@ -218,16 +222,20 @@ def _costs(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[int, int
         return counted("cpu")
 
 
-def _latencies(space: ModelSpace, data: Dataset, architectures: Sequence[Mapping[str, Any]]) -> list[float]:
+def _latencies(
+    space: ModelSpace, data: Dataset, architectures: Sequence[Mapping[str, Any]], latency: LatencySettings
+) -> list[float]:
     images = data.normalise(data.train.inputs[:2])
-    predictor = LatencyPredictor()
-    found = []
     with tempfile.TemporaryDirectory(prefix="slimsearch-", dir=process_folder()) as folder:
-        for number, architecture in enumerate(counted("predicting latencies", architectures, len(architectures))):
-            path = Path(folder) / f"{number}.onnx"
+        paths = [Path(folder) / f"{number}.onnx" for number in range(len(architectures))]
+        for path, architecture in zip(paths, architectures, strict=True):
             compression.export_onnx(Network(space.build(architecture).eval()), path, images)
-            found.append(predictor.predict(path).ms)
-    return found
+        if latency.boards:
+            settings = latency.measurement(data.input_shape, _BOARD_PATIENCE)
+            measured = latency.device(Meter(), _BOARD_PATIENCE).measure(paths, settings)
+            return [one.median_ms for one in measured.latencies]
+        predictor = LatencyPredictor()
+        return [predictor.predict(path).ms for path in counted("predicting latencies", paths, len(paths))]
 
 
 def _dead(space: ModelSpace, architectures: Sequence[Mapping[str, Any]]) -> dict[str, bool]:

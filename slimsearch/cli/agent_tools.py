@@ -26,7 +26,7 @@ _RUNS = "runs"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _CODE = ("space", "sampler", "strategy", "evaluator", "task", "fit", "score", "lightning", "metrics")
 """Options that name code: of files in the folder, not of installed modules."""
-_REFUSED = ("run_dir", "storage", "study", "ray_address", "keep_dashboard", "download")
+_REFUSED = ("run_dir", "storage", "study", "ray_address", "keep_dashboard", "download", "device_host")
 _START_SECONDS, _MOST_WAITING, _CHECK_SECONDS = 120.0, 60.0, 600.0
 _LOG_LINES = 5
 

@@ -16,7 +16,10 @@ except KeyboardInterrupt:  # Ctrl-C while the program is loaded
 
 _PACKAGE = "slimsearch.cli.commands"
 # In order of use; others follow.
-_ORDER = ("check", "run", "compress", "retrain", "report", "compare", "ls", "predict", "explain", "export", "dashboard")
+_ORDER = (
+    "check", "run", "compress", "retrain", "report", "compare", "ls", "predict", "explain", "export", "device",
+    "dashboard",
+)  # fmt: skip
 
 
 def commands() -> dict[str, ModuleType]:

@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
     "objectives and limits": (
-        ("objectives", "max_latency_ms", "max_size_kib", "min_accuracy", "target", "prefer"),
+        ("objectives", "max_latency_ms", "max_size_kib", "min_accuracy", "target", "device_host", "prefer"),
         (
             "objective", "weights", "targets", "max_ram_kib", "max_flash_kib", "max_params", "max_macs", "metrics",
             "latency_batch", "latency_threads", "latency", "runtime",

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from slimsearch.errors import SlimsearchError, escaped
 from slimsearch.evaluators import (
     MODEL,
+    BoardsAway,
     DeployedModel,
     LatencySettings,
     Meter,
     confusion,
-    measure_latency,
     scores,
     size_kib,
 )
@@ -32,6 +33,7 @@ from slimsearch.report.display import Display
 _BLOCKS = 45
 # Seconds to wait for an idle machine: the limits, and the share of the time of all trials.
 _LEAST_PATIENCE, _PATIENCE, _LONGEST_PATIENCE = 0.3, 0.05, 60.0
+_BOARD_WAIT = 600.0  # seconds to wait for a board that does not answer
 # Recorded cells of a confusion matrix besides its diagonal: those with the most images.
 _MOST_CELLS = 4000
 
@@ -115,6 +117,11 @@ class FinalMeasurement:
             self.display.note(f"measuring {len(chosen)} finalists together, and reading the test split")
             measured = self._test(chosen, data)
             latencies = measure_finalists(chosen, self.directory, data, self.problem.latency, took)
+            for board in self.problem.latency.boards:
+                if any(metrics.get("latency_board") == board.number for metrics in latencies.values()):
+                    self.display.note(
+                        f"the finalists were measured on {board.name}, {escaped(board.facts['processor'])}"
+                    )
             return replace(measured, metrics={n: {**latencies[n], **found} for n, found in measured.metrics.items()})
 
         self._record("finalists", chosen, measure)
@@ -173,24 +180,30 @@ def measure_finalists(
         chosen: the finalists.
         directory: of the run.
         data: the data set.
-        latency: threads, batch size and runtime.
+        latency: threads, batch size, runtime and boards.
         took: seconds of all trials; a longer run waits longer for an idle machine.
 
     Returns:
         ``latency_ms`` with its interval, and ``size_kib`` of each, by number of the trial.
+
+    Raises:
+        SlimsearchError: no board answers.
     """
     paths = [directory.trial_directory(trial.number) / MODEL for trial in chosen]
     patience = min(_LONGEST_PATIENCE, max(_LEAST_PATIENCE, _PATIENCE * took))
     meter = Meter()
     meter.owner = str(directory.path)
-    with meter.exclusive() as alone:
-        latencies = measure_latency(
-            paths, data.input_shape, batch=latency.batch, threads=latency.threads, runtime=latency.runtime,
-            blocks=_BLOCKS, patience=patience,
-        )  # fmt: skip
+    try:
+        found = latency.device(meter, _BOARD_WAIT).measure(
+            paths, latency.measurement(data.input_shape, patience, blocks=_BLOCKS)
+        )
+    except BoardsAway as error:
+        raise SlimsearchError(
+            f"{error}, and finalists are always measured; what was finished is kept, go on with --resume"
+        ) from None
     return {
-        trial.number: {**measured.metrics(), "latency_alone": float(alone), "size_kib": size_kib(path)}
-        for trial, path, measured in zip(chosen, paths, latencies, strict=True)
+        trial.number: {**measured.metrics(), **found.metrics(), "size_kib": size_kib(path)}
+        for trial, path, measured in zip(chosen, paths, found.latencies, strict=True)
     }
 
 

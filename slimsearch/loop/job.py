@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Board, connected_boards
 from slimsearch.files import write_json
 from slimsearch.loop.problem import PythonObjects
 from slimsearch.loop.run import carry_out, open_record
 from slimsearch.loop.setup import Setup, set_up
 from slimsearch.names import no_code_from
-from slimsearch.options.configuration import RESUMABLE, Configuration, flag
+from slimsearch.options.configuration import RESUMABLE, Configuration, device_hosts, flag
 from slimsearch.options.device_profiles import with_target
 from slimsearch.progress import progress
 from slimsearch.record import environment
@@ -60,9 +61,10 @@ def start(
     if configuration.storage is not None:
         check_reachable(normalised(configuration.storage))
     named = _naming(configuration, path)
+    boards = _boards(configuration, named)
     display = with_loggers(display or Silent(), named)
     with progress("preparing the run"):
-        setup = set_up(named, objects, path.expanduser().resolve())
+        setup = set_up(named, objects, path.expanduser().resolve(), boards)
     shared = _shared_study(configuration, path)
     if shared is not None:
         agreed = shared.join(setup.ranking.objectives, study_settings(setup.configuration, setup.environment))
@@ -99,11 +101,14 @@ def resume(
     # A run directory is untrusted: no code in it is run.
     with RunDirectory(path, create=False) as directory, no_code_from(directory.path), _kept(directory):
         _check_changes(changes)
-        stored = Configuration.read(directory.config).replace(**changes)
+        first = Configuration.read(directory.config)
+        stored = first.replace(**changes)
         _check_machines(stored, changes, path)
         _check_study(stored, path)
         _check_objects(stored, objects, path)
-        configuration = _naming(stored, path)
+        _check_boards(first, stored, path)
+        configuration = _naming(stored, path).replace(device_host=first.device_host)
+        boards = _boards(stored, first)
         display = with_loggers(display or Silent(), configuration)
         shared = _shared_study(stored, path)
         if shared is not None:
@@ -112,7 +117,7 @@ def resume(
         # Device and precision were chosen when the run was started.
         chosen = configuration.replace(device=before["device"], precision=before["precision"])
         with progress("preparing the run"):
-            setup = set_up(chosen, objects, directory.path)
+            setup = set_up(chosen, objects, directory.path, boards)
         for check in (_check_data, _check_initial_weights, _check_choices):
             check(before, setup.environment, path)
         changed = environment.changed_meaning(before, setup.environment)
@@ -163,11 +168,37 @@ def _shared_study(configuration: Configuration, path: Path) -> SharedStudy | Non
 
 
 def _naming(configuration: Configuration, path: Path) -> Configuration:
-    """The options to store: with the study's name, and without the password of its database."""
+    """The options to store: with the study's name, without the password of its database and addresses of boards."""
+    if configuration.device_host is not None:
+        configuration = configuration.replace(device_host=",".join(device_hosts(configuration.device_host)))
     if configuration.storage is None:
         return configuration
     storage = without_password(normalised(configuration.storage))
     return configuration.replace(storage=storage, study=configuration.study or path.name)
+
+
+def _boards(configuration: Configuration, named: Configuration) -> tuple[Board, ...]:
+    """The boards of ``--device-host``, numbered as in the stored options `named`."""
+    with progress("reaching the boards"):
+        return connected_boards(
+            device_hosts(configuration.device_host), configuration.runtime, configuration.latency_threads,
+            (named.device_host or "").split(","),
+        )  # fmt: skip
+
+
+def _check_boards(before: Configuration, now: Configuration, path: Path) -> None:
+    if before.device_host is None and now.device_host is not None:
+        raise SlimsearchError(f"--device-host cannot be added to '{path}': its latencies were measured on this machine")
+    if before.device_host is None:
+        return
+    names = before.device_host.split(",")
+    if now.device_host is None:
+        raise SlimsearchError(f"'{path}' measures latency on {', '.join(names)}: --device-host none is for new runs")
+    for name in device_hosts(now.device_host):
+        if name not in names:
+            raise SlimsearchError(
+                f"'{path}' measures latency on {', '.join(names)}, not on {name}: give --device-host NAME=user@board"
+            )
 
 
 def _check_changes(changes: Mapping[str, Any]) -> None:
@@ -179,6 +210,15 @@ def _check_changes(changes: Mapping[str, Any]) -> None:
 
 def _check_machines(configuration: Configuration, changes: Mapping[str, Any], path: Path) -> None:
     """Refuse to connect to machines that only the run directory names, since that may reveal a password."""
+    if configuration.device_host is not None and "device_host" not in changes:
+        names = configuration.device_host.split(",")
+        again = ",".join(
+            "user@board" if name == f"board {n}" else f"{name}=user@board" for n, name in enumerate(names, 1)
+        )
+        raise SlimsearchError(
+            f"'{path}' measures latency on {', '.join(names)}, whose address is not stored: "
+            f"add --device-host {again} to --resume"
+        )
     storage, cluster = configuration.storage, configuration.ray_address
     for name, address, is_near in (
         ("storage", storage, storage is None or is_local(storage)),

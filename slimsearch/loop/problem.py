@@ -13,6 +13,7 @@ from slimsearch import compression
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import (
     DIRECTIONS,
+    Board,
     Evaluator,
     FunctionEvaluator,
     Given,
@@ -66,6 +67,7 @@ OWN_TRAINING = ("fit", "score", "lightning")
 MEMORY = ("ram_kib", "flash_kib")
 """Costs of the C file, which are computed if an objective or a limit needs them."""
 _COMMON_NETWORKS = "kept"  # folder of a run directory
+_BOARD_MEASUREMENTS = "board_latencies.jsonl"  # file of a run directory: see `BoardMeasurements`
 _ANALYSIS = "elastic.json"  # file of a run directory: what can be left out of a given network
 
 
@@ -114,9 +116,14 @@ class Problem:
             "runtime": f"{runtime_version(configuration.runtime)}, CPU" if self.data is not None else None,
             "latency_batch": configuration.latency_batch,
             "latency_threads": configuration.latency_threads,
+            **self._boards(),
             "choices": {choice.label: [choice.text(value) for value in choice.values] for choice in self.space.choices},
             "dataset": _described(self.data) if self.data is not None else {"name": configuration.evaluator},
         }
+
+    def _boards(self) -> dict[str, Any]:
+        boards = self.latency.boards
+        return {"boards": [board.described(self.latency.runtime) for board in boards]} if boards else {}
 
 
 @dataclass(frozen=True)
@@ -206,7 +213,7 @@ def _name_of_space(space: Any) -> str:
 
 def prepare(
     configuration: Configuration, objects: PythonObjects, chosen: Sequence[Mapping[str, Any]] | None = None,
-    run_directory: Path | None = None,
+    run_directory: Path | None = None, boards: tuple[Board, ...] = (),
 ) -> Problem:  # fmt: skip
     """The problem that a configuration describes.
 
@@ -215,13 +222,14 @@ def prepare(
         objects: passed from Python.
         chosen: the architectures to which it is restricted; None: all.
         run_directory: of the run, which may have begun already.
+        boards: that measure latency.
 
     Raises:
         SlimsearchError: an option is invalid.
     """
     if objects.evaluate is not None or configuration.evaluator != "network":
         return _own_evaluation(configuration, objects)
-    return _networks(configuration, objects, chosen, run_directory)
+    return _networks(configuration, objects, chosen, run_directory, boards)
 
 
 def _steps(recipe: compression.PlainRecipe, epochs: int) -> list[tuple[compression.PlainRecipe, float]]:
@@ -230,7 +238,7 @@ def _steps(recipe: compression.PlainRecipe, epochs: int) -> list[tuple[compressi
 
 def _networks(
     configuration: Configuration, objects: PythonObjects, chosen: Sequence[Mapping[str, Any]] | None,
-    run_directory: Path | None,
+    run_directory: Path | None, boards: tuple[Board, ...],
 ) -> Problem:  # fmt: skip
     given = None
     space: ModelSpace | FixedModel
@@ -271,6 +279,7 @@ def _networks(
             network=network,
             elastic=None if given is None else given.elastic,
             fit=objects.fit,
+            boards=boards,
         ),
         (*(f"val_{name}" for name in dataset.task.metrics), *COSTS, *MEMORY, "training_seconds", *metrics),
         (*COSTS, *MEMORY) if _needs_memory(configuration) else COSTS,
@@ -278,7 +287,7 @@ def _networks(
         space if isinstance(space, ModelSpace) else None,
         training.device,
         training.precision,
-        latency_settings(configuration),
+        latency_settings(configuration, boards),
         _hash_of_weights(space, initial),
         None if given is None else configuration,
         () if given is None else given.notes,
@@ -342,6 +351,7 @@ def network_evaluator(
     configuration: Configuration, space: ModelSpace | FixedModel, data: Dataset, directory: RunDirectory, *,
     compressing: bool, initial: bytes | None = None, network: GivenFromPython | None = None,
     elastic: compression.ElasticNetwork | None = None, fit: Callable[..., Any] | None = None,
+    boards: tuple[Board, ...] = (),
 ) -> NetworkEvaluator:  # fmt: skip
     """The evaluator of networks; writes the data set for its workers into the run directory.
 
@@ -354,6 +364,7 @@ def network_evaluator(
         network: passed from Python.
         elastic: of a given network, if its architecture is searched.
         fit: a function of the user's that trains networks; None: Slimsearch does.
+        boards: that measure latency.
     """
     training = None if network is None else network.training
     known = Given() if network is None else network.given
@@ -364,7 +375,7 @@ def network_evaluator(
         space,
         directory.scratch / "data",
         training or training_settings(configuration),
-        latency_settings(configuration),
+        latency_settings(configuration, boards, directory),
         user_metrics(configuration.metrics),
         cache=directory.path / _COMMON_NETWORKS if compressing else None,
         initial=initial,
@@ -409,11 +420,14 @@ def _training_device(configuration: Configuration) -> str:
     return "cpu"
 
 
-def latency_settings(configuration: Configuration) -> LatencySettings:
-    """The options of latency measurement."""
+def latency_settings(
+    configuration: Configuration, boards: tuple[Board, ...] = (), directory: RunDirectory | None = None
+) -> LatencySettings:
+    """The options of latency measurement; on `boards`, whose measurements are stored in the `directory` of a run."""
     return LatencySettings(
-        configuration.latency_batch, configuration.latency_threads, configuration.runtime, configuration.latency
-    )
+        configuration.latency_batch, configuration.latency_threads, configuration.runtime, configuration.latency,
+        boards, directory.path / _BOARD_MEASUREMENTS if boards and directory is not None else None,
+    )  # fmt: skip
 
 
 def _own_evaluation(configuration: Configuration, objects: PythonObjects) -> Problem:

@@ -31,7 +31,7 @@ from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.shared.driver import Driver
 from slimsearch.record.shared.storage import database_errors
 from slimsearch.record.shared.study import SharedStudy
-from slimsearch.record.trial import COMPLETE, SUBNET
+from slimsearch.record.trial import COMPLETE, SUBNET, Trial
 from slimsearch.report.display import Display
 from slimsearch.report.report_files import write_reports
 from slimsearch.report.result import Result
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import optuna
 
 
+_SHOWN_LOGGERS = ("slimsearch.strategies", "slimsearch.record.record", "slimsearch.evaluators.latency.boards")
 _FEW = 100
 """Validation splits of fewer examples get a warning."""
 
@@ -180,10 +181,30 @@ def open_record(setup: Setup, study: optuna.Study, display: Display, driver: Dri
         SlimsearchError: a trial does not belong to this run.
     """
     problem, objectives = setup.problem, setup.ranking.objectives
-    record = Record(study, problem.space, objectives, display.update, driver)
+    record = Record(study, problem.space, objectives, _BoardNotices(display), driver)
     measured = () if problem.data is None else (f"val_{problem.data.task.leading()[0]}", *COSTS)
     check_record(record, problem.space, setup.recipe, [*(o.metric for o in objectives), *measured])
     return record
+
+
+class _BoardNotices:
+    """Shows changed trials, and says when boards stop answering and when they answer again."""
+
+    def __init__(self, display: Display) -> None:
+        self._display, self._away = display, False
+
+    def __call__(self, trial: Trial) -> None:
+        self._display.update(trial)
+        where = "latency_away" in trial.metrics, "latency_board" in trial.metrics
+        if any(where) and where[0] != self._away:
+            self._away = where[0]
+            if self._away:
+                self._display.warn(
+                    f"no board of --device-host answers: the latency of trial {trial.number} is predicted, and so are "
+                    "others until one answers"
+                )
+            else:
+                self._display.note(f"a board answers again: it measured trial {trial.number}")
 
 
 def _context(
@@ -326,7 +347,7 @@ def _log_lines_shown(display: Display) -> Iterator[None]:
             show(record.getMessage())
 
     handler = Handler(logging.INFO)
-    levels = {name: logging.getLogger(name).level for name in ("slimsearch.strategies", "slimsearch.record.record")}
+    levels = {name: logging.getLogger(name).level for name in _SHOWN_LOGGERS}
     for name in levels:
         logging.getLogger(name).addHandler(handler)
         logging.getLogger(name).setLevel(logging.INFO)

@@ -10,7 +10,7 @@ from typing import Any
 
 from slimsearch import compression
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import IMPORTS
+from slimsearch.evaluators import IMPORTS, Board
 from slimsearch.evaluators.tasks import Classification
 from slimsearch.loop.own_training import with_own_training
 from slimsearch.loop.problem import OWN_TRAINING, Problem, PythonObjects, prepare, with_task
@@ -60,8 +60,16 @@ class Setup:
         return self.problem.space.recipes if isinstance(self.problem.space, JointSpace) else None
 
 
-def set_up(configuration: Configuration, objects: PythonObjects, run_directory: Path) -> Setup:
+def set_up(
+    configuration: Configuration, objects: PythonObjects, run_directory: Path, boards: tuple[Board, ...] = ()
+) -> Setup:
     """Construct and check all components, the cheap ones first; all paths are absolute.
+
+    Args:
+        configuration: the options, without secrets.
+        objects: passed from Python.
+        run_directory: of the run.
+        boards: that measure latency.
 
     Raises:
         SlimsearchError: an option is invalid, or two options exclude each other.
@@ -80,7 +88,7 @@ def set_up(configuration: Configuration, objects: PythonObjects, run_directory: 
     trains_networks = objects.evaluate is None and configuration.evaluator == "network"
     if trains_networks and not traits.remote_workers:
         begin_workers(IMPORTS)  # while this process imports the same modules
-    problem = prepare(configuration, objects, chosen, run_directory)
+    problem = prepare(configuration, objects, chosen, run_directory, boards)
     resolved = _with_content(problem.configuration or configuration, chosen, recipe, problem)
     setup = Setup(
         resolved, ranking, recipe, problem, sampler, scheduler, stopping, strategy, traits,

@@ -91,6 +91,11 @@ def retraining(text: str, numbers: Sequence[int], options: Mapping[str, Any]) ->
     before = _before(text)
     if before is not None and before.model is not None:
         raise SlimsearchError(f"'{text}' compressed a network that was trained already: there is nothing to retrain")
+    if before is not None and before.device_host is not None and "device_host" not in options:
+        raise SlimsearchError(
+            f"'{text}' measured latency on {before.device_host}, whose address is not stored: add --device-host "
+            "user@board, or --device-host none for this machine"
+        )
     settings = {} if before is None else {name: getattr(before, name) for name in _INHERITED}
     if before is not None:
         settings["epochs"] = before.epochs * LONGER

@@ -28,9 +28,11 @@ FORMAT = 1
 # Options that may change when a run is resumed.
 RESUMABLE = (
     "trials", "timeout", "repeats", "workers", "trial_timeout", "retries", "stop_at", "patience", "ray_address",
-    "cpus_per_trial", "gpus_per_trial", "keep_dashboard", "storage", "log", "prefer",
+    "cpus_per_trial", "gpus_per_trial", "keep_dashboard", "storage", "log", "prefer", "device_host",
 )  # fmt: skip
 
+# An address must not look like an option of ssh.
+_ADDRESS, _BOARD_NAME = re.compile(r"[^-\s][^\s\x00-\x1f]*"), re.compile(r"\w[\w .-]{0,39}")
 # Removed options, and the values with which runs of older versions can be resumed.
 _REMOVED = {"early_resolution": 1.0, "zero_cost": "none", "inherit_weights": False}
 
@@ -230,6 +232,11 @@ class Configuration:
         "of the latency, and the default format of slimsearch export",
         _file_or_name,
     )
+    device_host: str | None = _option(
+        None,
+        "measure latency over SSH on a board in place of this machine: user@board or NAME=user@board, several with "
+        "commas, or none; addresses are not stored",
+    )
     max_params: float | None = _option(None, "hard limit on the number of parameters")
     max_macs: float | None = _option(None, "hard limit on multiply-accumulates for one image")
     min_accuracy: float | None = _option(
@@ -358,6 +365,8 @@ class Configuration:
             object.__setattr__(self, "image_size", str(size))
         for option in dataclasses.fields(self):
             object.__setattr__(self, option.name, _plain(option, getattr(self, option.name)))
+        if self.device_host == "none":
+            object.__setattr__(self, "device_host", None)
         for name, allowed in _ALLOWED.items():
             if getattr(self, name) not in allowed:
                 similar = did_you_mean(getattr(self, name), allowed)
@@ -480,8 +489,12 @@ _ABOVE_ZERO = (
 # Conditions on several options, and messages as format strings over the options.
 _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
     (
-        lambda c: c.latency == "predicted" and c.runtime != "onnxruntime",
+        lambda c: c.latency == "predicted" and c.runtime != "onnxruntime" and c.device_host is None,
         "--latency predicted is for --runtime onnxruntime, not {runtime}",
+    ),
+    (
+        lambda c: c.device_host is not None and c.evaluator != "network" and c.model is None,
+        "--device-host measures files, and --evaluator {evaluator} has none",
     ),
     (
         lambda c: c.min_accuracy is not None and not 0 <= c.min_accuracy <= 1,
@@ -568,6 +581,26 @@ def space_from_python(name: str) -> str | None:
     if python != FROM_PYTHON:
         return None
     return {CHOICES: "a dict of choices", SPACE_OBJECT: "a Space object"}.get(kind, f"the space {kind}")
+
+
+def device_hosts(text: str | None) -> dict[str, str]:
+    """The addresses of ``--device-host``, by name of the board; without a name, ``board 1`` and so on.
+
+    Raises:
+        SlimsearchError: an address is invalid, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for position, entry in enumerate([] if text is None else text.split(","), start=1):
+        name, equals, address = (part.strip() for part in entry.rpartition("="))
+        name = name if equals else f"board {position}"
+        if not _ADDRESS.fullmatch(address) or not _BOARD_NAME.fullmatch(name):
+            raise SlimsearchError(
+                f"--device-host {reprlib.repr(entry)} is not of the form user@board or NAME=user@board"
+            )
+        if name in found:
+            raise SlimsearchError(f"--device-host has two boards with the name {name}")
+        found[name] = address
+    return found
 
 
 def pairs(name: str, text: str | None) -> dict[str, float]:

@@ -22,6 +22,7 @@ _PACKAGES = (
 _READ = {
     "packages": {str: str | None}, "device": str, "precision": str, "choices": {str: [str]},
     "initial_weights?": str, "code?": {str: str},
+    "boards?": [{"name": str, "processor": str, "python": str, "runtime": str}],
     "dataset": {"name": str, "fingerprint?": str, "classes?": str},
 }  # fmt: skip
 
@@ -95,6 +96,12 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for name in ("python", "processor", "device", "precision"):
         if before.get(name) != now.get(name):
             found.append(f"{name} was {before.get(name)}, is {now.get(name)}")
+    boards = {board["name"]: board for board in before.get("boards", [])}
+    for board in now.get("boards", []):
+        for name in ("processor", "python", "runtime"):
+            old = boards.get(board["name"], board)[name]
+            if old != board[name]:
+                found.append(f"{name} of {board['name']} was {old}, is {board[name]}")
     return found
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Meter, Objective, front, hypervolume, measure_latency
-from slimsearch.options.configuration import flag
+from slimsearch.evaluators import LatencySettings, Meter, Objective, connected_boards, front, hypervolume
+from slimsearch.options.configuration import device_hosts, flag
 from slimsearch.record import environment
 from slimsearch.record.trial import Trial
 from slimsearch.report.stored_run import ELSEWHERE, StoredRun
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _BLOCKS, _PATIENCE = 45, 20.0
+_BOARD_WAIT = 30.0  # seconds to wait for a board that does not answer
 # Options about where a run is stored.
 _NOT_COMPARED = ("run_dir", "study", "storage")
 _LATENCY_OPTIONS = ("runtime", "latency_batch", "latency_threads")
@@ -73,12 +74,13 @@ class Comparison:
         }  # fmt: skip
 
 
-def compare(runs: Sequence[StoredRun], *, measure: bool = False) -> Comparison:
+def compare(runs: Sequence[StoredRun], *, measure: bool = False, device_host: str | None = None) -> Comparison:
     """Compare runs.
 
     Args:
         runs: two or more, on the same data.
-        measure: measure the latency of all finalists again, interleaved on this machine; it is not recorded.
+        measure: measure the latency of all finalists again, interleaved; it is not recorded.
+        device_host: of `measure`: a board that measures, see `device_hosts`; None or "none": this machine does.
 
     Raises:
         SlimsearchError: they cannot be compared.
@@ -87,7 +89,9 @@ def compare(runs: Sequence[StoredRun], *, measure: bool = False) -> Comparison:
     objectives = runs[0].ranking.objectives
     finalists = [(run, trial) for run in runs for trial in run.finalists]
     if measure:
-        finalists = _measured(finalists)
+        finalists = _measured(finalists, device_host)
+    elif device_host is not None:
+        raise SlimsearchError("--device-host is for --measure")
     for run, trial in finalists:
         missing = [o.metric for o in objectives if o.metric not in trial.metrics]
         if missing:
@@ -197,25 +201,31 @@ def _warnings(runs: Sequence[StoredRun], *, measured: bool) -> list[str]:
     return lines
 
 
-def _measured(finalists: list[tuple[StoredRun, Trial]]) -> list[tuple[StoredRun, Trial]]:
+def _measured(finalists: list[tuple[StoredRun, Trial]], device_host: str | None) -> list[tuple[StoredRun, Trial]]:
     run = finalists[0][0]
     for other, trial in finalists:
         for name in _LATENCY_OPTIONS:
             ours, theirs = (getattr(one.configuration, name) for one in (run, other))
             if ours != theirs:
                 raise SlimsearchError(f"--measure: {flag(name)} is {ours} in '{run.path}', {theirs} in '{other.path}'")
+        if other.configuration.device_host is not None and device_host is None:
+            raise SlimsearchError(
+                f"--measure: '{other.path}' measured on {other.configuration.device_host}, whose address is not "
+                "stored: add --device-host user@board, or --device-host none for this machine"
+            )
         if not (other.path / trial.artifacts.get("model", "none")).is_file():
             raise SlimsearchError(f"--measure: the file of trial {trial.number} is not in '{other.path}'")
     options, shape = run.configuration, run.environment["dataset"].get("input_shape")
-    with Meter().exclusive():
-        latencies = measure_latency(
-            [other.path / trial.artifacts["model"] for other, trial in finalists], tuple(shape),
-            batch=options.latency_batch, threads=options.latency_threads, runtime=options.runtime, blocks=_BLOCKS,
-            patience=_PATIENCE,
-        )  # fmt: skip
+    hosts = device_hosts(None if device_host == "none" else device_host)
+    boards = connected_boards(hosts, options.runtime, options.latency_threads)
+    settings = LatencySettings(options.latency_batch, options.latency_threads, options.runtime, boards=boards)
+    measured = settings.device(Meter(), _BOARD_WAIT).measure(
+        [other.path / trial.artifacts["model"] for other, trial in finalists],
+        settings.measurement(tuple(shape), _PATIENCE, blocks=_BLOCKS),
+    )
     return [
         (other, replace(trial, metrics={**trial.metrics, **latency.metrics()}))
-        for (other, trial), latency in zip(finalists, latencies, strict=True)
+        for (other, trial), latency in zip(finalists, measured.latencies, strict=True)
     ]
 
 

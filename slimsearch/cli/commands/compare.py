@@ -22,6 +22,9 @@ def parser(program: str) -> CommandParser:
     found.add_argument(
         "--measure", action="store_true", help="measure the latencies of all finalists again, interleaved"
     )
+    found.add_argument(
+        "--device-host", metavar="HOST", help="of --measure: a board that measures over SSH: user@board; or none"
+    )
     found.add_argument("--json", metavar="PATH", help="write the comparison as JSON")
     return found
 
@@ -32,7 +35,8 @@ def run(options: dict[str, Any]) -> None:
     from slimsearch.report.tables import console, plain
 
     with progress("comparing the runs"):
-        found = compare([stored_run(Path(path)) for path in options["runs"]], measure=options["measure"])
+        runs = [stored_run(Path(path)) for path in options["runs"]]
+        found = compare(runs, measure=options["measure"], device_host=options["device_host"])
     shown = console()
     for table in tables(found):
         shown.print(table)

@@ -37,6 +37,8 @@
       finite(environment.cores) ? `${plural(environment.cores, "core")}, ${plural(environment.workers || 1, "worker")}` : ""),
     fact("Runtime", environment.runtime, version && !String(environment.runtime).includes(version) ? `onnxruntime ${version}` : "",
       finite(environment.latency_batch) ? `batch ${environment.latency_batch}, ${plural(environment.latency_threads || 1, "thread")}` : ""),
+    list(environment.boards).length ? fact("Latency measured on", list(environment.boards).map(one => one.name),
+      ...list(environment.boards).map(one => `${one.processor}, ${plural(one.cores || 1, "core")}, ${one.runtime}`)) : null,
   ].filter(Boolean));
   byId("environment").textContent = [
     environment.platform, environment.python ? `Python ${environment.python}` : "",
