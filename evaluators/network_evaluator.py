@@ -93,7 +93,8 @@ class NetworkEvaluator:
       ``parity_error``, see `check_parity`; with a score function, that of the network in PyTorch, such as
       ``network_score``;
     - ``latency_ms`` and the others of `Latency.metrics`; ``latency_alone``: 1 if all other processes of Slimsearch
-      paused during the measurement; ``latency_predicted``: 1 if it is predicted;
+      paused during the measurement; ``latency_predicted``: 1 if it is predicted; ``latency_board``: number of the board
+      that measured it; ``latency_away``: 1 if it is predicted since no board answered;
     - ``size_kib``, ``params``, ``macs``; ``packed_kib`` for networks with a packed form that no runtime executes, see
       `pack`; ``channels_removed`` and ``channels_asked`` of pruned networks, shares of all channels;
     - ``ram_kib`` and ``flash_kib`` of the C file, see `compression.memory_kib`, if asked for;

@@ -46,7 +46,7 @@ class Server:
     Args:
         folder: of its files.
         port: of the server.
-        packages: folders of the packages that the board's Python has.
+        packages: folders of the packages that the board's Python has, with the slower runtime; none: no package.
     """
 
     def __init__(self, folder: Path, port: int, packages: Sequence[Path]) -> None:
@@ -58,8 +58,8 @@ class Server:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
         shutil.copy(folder / "key.pub", folder / "authorized_keys")
         (folder / "slower" / "sitecustomize.py").write_text(SLOWER)
-        path = ":".join(map(str, (folder / "slower", *packages)))
-        _script(folder / "board" / "python3", f'PYTHONPATH={path} exec {sys.executable} -P "$@"')
+        path = ":".join(map(str, (folder / "slower", *packages))) if packages else ""
+        _script(folder / "board" / "python3", f'PYTHONPATH={path} exec {Path(sys.executable).resolve()} -P "$@"')
         (folder / "sshd_config").write_text(
             f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host_key\nPidFile {folder}/pid\n"
             f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"

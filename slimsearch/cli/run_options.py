@@ -41,10 +41,10 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
     "objectives and limits": (
-        ("objectives", "max_latency_ms", "max_size_kib", "min_accuracy", "target", "device_host", "prefer"),
+        ("objectives", "max_latency_ms", "max_size_kib", "min_accuracy", "target", "prefer"),
         (
             "objective", "weights", "targets", "max_ram_kib", "max_flash_kib", "max_params", "max_macs", "metrics",
-            "latency_batch", "latency_threads", "latency", "runtime",
+            "latency_batch", "latency_threads", "latency", "runtime", "device_host",
         ),
     ),
     "compression": (("compress", "max_drop", "co_search"), ("top_k", "int8_target")),

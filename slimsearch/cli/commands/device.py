@@ -64,4 +64,4 @@ def _set_up(address: str, runtime: str) -> None:
         raise SlimsearchError(f"'{address}' has no Python with venv: there, sudo apt install python3-venv")
     if code:
         raise SlimsearchError(f"the setup of '{address}' failed, see above; ssh must reach it without a question")
-    print(f"ready; remove it with: ssh {shlex.quote(address)} rm -r {FOLDER}")
+    print(f"ready; remove it with: ssh {shlex.quote(address)} 'rm -r ~/{FOLDER}'")
