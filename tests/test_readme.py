@@ -333,7 +333,7 @@ def test_flags_and_names_in_the_text_exist() -> None:
     from slimsearch.names import built_in_names
 
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT)) - {"--resume"}
-    flags -= {"--keep-screenshots", "--no-deps", "--strict"}  # of pytest, pip-audit and mkdocs
+    flags -= {"--keep-screenshots", "--no-deps", "--strict"}  # of pytest, pip-audit and zensical
     known = "".join(module.parser("slimsearch").format_help_all() for module in commands().values())
     for folder in ("benchmarks", "reproduce"):
         known += "".join(script.read_text() for script in (ROOT / "experiments" / folder).glob("*.py"))

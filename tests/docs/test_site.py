@@ -13,8 +13,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 
@@ -30,15 +32,22 @@ WIDTHS = {"site-narrow": 400, "site-wide": 1280}
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built with a proxy that nobody runs: whatever was asked for would fail."""
-    pytest.importorskip("material", reason="needs the extra 'docs'")
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    pytest.importorskip("zensical", reason="needs the extra 'docs'")
+    folder = tmp_path_factory.mktemp("documentation")
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    text = text.replace("docs_dir: build/docs", "docs_dir: pages").replace("paths: [.]", f"paths: ['{ROOT}']")
+    (folder / "mkdocs.yml").write_text(text, encoding="utf-8")
     nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    done = subprocess.run(
-        command, cwd=ROOT, env={**environment(), **nowhere}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
+    for command in (
+        [str(ROOT / "docs" / "prepare.py"), str(folder / "pages")],
+        ["-m", "zensical", "build", "--strict"],
+    ):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=folder, env={**environment(), **nowhere}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "site"
 
 
 def pages(site: Path) -> list[str]:
@@ -50,7 +59,7 @@ def test_it_is_whole_and_loads_nothing_from_elsewhere(site: Path) -> None:
     found = pages(site)
     assert {"", "start/", "coming-from-nni/", "notebooks/hello_nas/", "reference/commands/"} <= set(found)
     assert len(found) >= len(list((ROOT / "docs").glob("*.md"))) + 10
-    assert not (site / "hooks.py").exists()
+    assert not list(site.rglob("*.py"))
     for path in found:
         html = (site / path / "index.html").read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?([^\s\">]+)", html)
@@ -61,6 +70,37 @@ def test_it_is_whole_and_loads_nothing_from_elsewhere(site: Path) -> None:
     known = re.sub(r"<[^>]+>", "", (site / "reference" / "commands" / "index.html").read_text(encoding="utf-8"))
     assert "--sampler SAMPLER" in known
     assert "slimsearch predict" in known
+
+
+class Page(HTMLParser):
+    """The anchors of a page, and the addresses that it links to or shows."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.anchors, self.addresses = set[str](), set[str]()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id" and value:
+                self.anchors.add(value)
+            elif (tag, name) in (("a", "href"), ("img", "src")) and value:
+                self.addresses.add(value)
+
+
+def test_every_page_is_in_the_navigation_and_every_link_leads_somewhere(site: Path) -> None:
+    found = {path: Page((site / path / "index.html").read_text(encoding="utf-8")) for path in pages(site)}
+    listed = {urljoin(f"http://site/{path}", one) for path in ("", "start/") for one in found[path].addresses}
+    for path, page in found.items():
+        assert f"http://site/{path}" in listed, f"{path} is not in the navigation"
+        for address in page.addresses:
+            target = urlsplit(urljoin(f"http://site/{path}", address))
+            if target.netloc != "site":
+                continue
+            other = unquote(target.path).removeprefix("/")
+            assert (site / other).exists(), f"{path}: {address}"
+            if other in found and target.fragment:
+                assert unquote(target.fragment) in found[other].anchors, f"{path}: {address}"
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
-"""What of the documentation is made when it is built: the reference, pages of the notebooks, tables kept elsewhere.
+"""Write the sources of the documentation to build/docs: the pages of docs/, the reference, pages of the notebooks.
 
-MkDocs calls the functions whose names begin with ``on_`` (https://www.mkdocs.org/user-guide/plugins/#events).
+    python docs/prepare.py && zensical build --strict
+
+Another folder than build/docs may be named.
 """
 
 from __future__ import annotations
@@ -9,16 +11,12 @@ import argparse
 import html
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # what is described is this checkout
@@ -56,26 +54,26 @@ _SHOWN = re.compile(r"^<!-- shown: (.+) of (\S+) -->$", re.M)
 _TO_A_PAGE = re.compile(r"\]\(docs/(\S+)\)")
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that nobody wrote."""
-    docs = Path(config["docs_dir"])
-    pages = {
-        "reference/commands.md": commands(),
-        **{f"reference/{name.rpartition('.')[2]}.md": reference(name) for name in REFERENCE},
-    }
-    for notebook in sorted(docs.glob("notebooks/*.ipynb")):
-        pages[f"notebooks/{notebook.stem}.md"] = as_page(notebook)
+def write(target: Path) -> None:
+    """Write all sources to a folder, in place of what is there."""
+    docs = ROOT / "docs"
+    if target.exists() and not (target / "reference" / "commands.md").is_file():
+        raise SystemExit(f"'{target}' exists and is not the documentation")
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(docs, target, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    pages = {path.relative_to(docs).as_posix(): path.read_text(encoding="utf-8") for path in docs.glob("*.md")}
+    for picture in sorted({found[2] for page in pages.values() for found in _PICTURE.finditer(page)}):
+        shutil.copy(ROOT / picture, target / "images")
+    pages["reference/commands.md"] = commands()
+    pages |= {f"reference/{name.rpartition('.')[2]}.md": reference(name) for name in REFERENCE}
+    pages |= {f"notebooks/{path.stem}.md": as_page(path) for path in docs.glob("notebooks/*.ipynb")}
     for path, text in pages.items():
-        files.append(File.generated(config, path, content=text))
-    for picture in sorted({found[2] for page in docs.glob("*.md") for found in _PICTURE.finditer(page.read_text())}):
-        if not (ROOT / picture).is_file():
-            raise PluginError(f"there is no picture {picture}")
-        files.append(File.generated(config, f"images/{Path(picture).name}", abs_src_path=str(ROOT / picture)))
-    return files
+        (target / path).parent.mkdir(exist_ok=True)
+        (target / path).write_text(complete(text), encoding="utf-8")
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Pictures from outside docs/ are among its own, and what is said in another file is said here, too."""
+def complete(markdown: str) -> str:
+    """A page with the pictures from outside docs/ and the parts of other files that it shows."""
     moved = _PICTURE.sub(lambda found: f"{found[1]}images/{Path(found[2]).name}{found[3]}", markdown)
     return _SHOWN.sub(lambda found: shown(found[1], found[2]), moved)
 
@@ -96,7 +94,7 @@ def shown(name: str, path: str) -> str:
     ):
         if (found := re.search(form, text, re.S | re.M)) is not None:
             return _TO_A_PAGE.sub(r"](\1)", found[1])
-    raise PluginError(f"{path} has nothing called '{name}'")
+    raise SystemExit(f"{path} has nothing called '{name}'")
 
 
 def reference(name: str) -> str:
@@ -170,3 +168,7 @@ def as_page(notebook: Path) -> str:
 def _escaped(text: Any) -> str:
     """As Markdown that shows `text` itself."""
     return re.sub(r"([\\`*_{}\[\]#|])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "docs")
