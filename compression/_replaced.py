@@ -9,7 +9,9 @@ from slimsearch.errors import SlimsearchError
 if TYPE_CHECKING:
     from torch import nn
 
-FACTORED, SIGN_INPUT, IDENTITY, ATTENTION = "factored", "sign-input", "identity", "attention"
+FACTORED, IDENTITY, ATTENTION = "factored", "identity", "attention"
+SIGN_INPUT = "sign-input"
+"""Kind of a replaced layer, in the structure of a network, that computes with the signs of its inputs."""
 
 
 def make_replacement(kind: str, layer: nn.Module) -> nn.Module:

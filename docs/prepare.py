@@ -37,7 +37,7 @@ REFERENCE = {
     ),
     "slimsearch.evaluators": (
         "Evaluators",
-        {"slimsearch.evaluators.datasets": "Data sets"},
+        {"slimsearch.evaluators.tasks": "Learning tasks", "slimsearch.evaluators.datasets": "Data sets"},
     ),
     "slimsearch.strategies": (
         "Strategies",

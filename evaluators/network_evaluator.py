@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-MODEL, PREDICTIONS, PACKED = "model.onnx", "predictions.safetensors", "packed.bin"
+PREDICTIONS, PACKED = "predictions.safetensors", "packed.bin"
+MODEL = "model.onnx"
+"""Name of the exported file in the directory of a trial."""
 CHECKPOINT = "training.pt"
+"""Name of the checkpoint of an unfinished training in the directory of a trial."""
 IMPORTS = "slimsearch.evaluators._imports"
 """Name of a module whose import loads all libraries for the evaluation of networks."""
 

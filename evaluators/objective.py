@@ -12,8 +12,9 @@ import numpy as np
 from slimsearch.errors import SlimsearchError, did_you_mean
 
 Metrics = Mapping[str, float]
+"""Values by name, with units in the names."""
 
-DIRECTIONS = {  # of metrics that need none on the command line
+DIRECTIONS = {
     "val_accuracy": "maximize",
     "val_balanced_accuracy": "maximize",
     "val_macro_f1": "maximize",
@@ -32,6 +33,7 @@ DIRECTIONS = {  # of metrics that need none on the command line
     "macs": "minimize",
     "val_loss": "minimize",
 }
+"""Directions of metrics that need none on the command line."""
 
 
 @dataclass(frozen=True)

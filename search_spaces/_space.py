@@ -20,6 +20,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.search_spaces._graph import Graph
 
 Point = Mapping[str, Any]
+"""Values by label; without the labels that are inactive there, if it is canonical."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ _PARTS = {
     "validation": "validation", "test": "test",
 }  # fmt: skip
 INPUT_KINDS = ("auto", "image", "signal", "table")
+"""Values of ``--input``."""
 
 
 def from_arrays(

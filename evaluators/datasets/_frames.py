@@ -12,6 +12,7 @@ from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators.datasets._stored import Progress, is_large
 
 TABLES = (".csv", ".tsv", ".parquet")
+"""Suffixes of files that are read as tables."""
 _MISSING = ("?",)  # beside those that pandas knows, such as NA and nothing
 _CELLS = 400_000  # of a table that are read at a time
 

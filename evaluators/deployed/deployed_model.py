@@ -26,6 +26,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _Run = Callable[[Array], Array]
 
 RUNTIMES = ("onnxruntime", "openvino")
+"""Names of the runtimes that execute the exported file."""
 
 _PARITY_EXAMPLES = 64
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import functools
 import http.server
+import importlib
 import re
 import shutil
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -101,6 +103,22 @@ def test_every_page_is_in_the_navigation_and_every_link_leads_somewhere(site: Pa
             assert (site / other).exists(), f"{path}: {address}"
             if other in found and target.fragment:
                 assert unquote(target.fragment) in found[other].anchors, f"{path}: {address}"
+
+
+PUBLIC = (
+    "slimsearch", "slimsearch.search_spaces", "slimsearch.compression", "slimsearch.evaluators",
+    "slimsearch.evaluators.datasets", "slimsearch.evaluators.tasks", "slimsearch.strategies",
+    "slimsearch.strategies.samplers", "slimsearch.strategies.schedulers", "slimsearch.testing",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_every_public_name_is_in_the_reference(package: str, site: Path) -> None:
+    name = "slimsearch" if package == "slimsearch" else package.split(".")[1]
+    page = Page((site / "reference" / name / "index.html").read_text(encoding="utf-8"))
+    module = importlib.import_module(package)
+    names = {public for public in module.__all__ if not isinstance(getattr(module, public), types.ModuleType)}
+    assert {f"{package}.{public}" for public in names} - page.anchors == set()
 
 
 @pytest.fixture(scope="module")
