@@ -21,15 +21,16 @@ else:
     from slimsearch.compression.export.c_source.compiled import CompiledNetwork, c_compiler
     from slimsearch.compression.export.c_source.source import memory_kib, write_c
     from slimsearch.compression.export.packing import pack, unpack
+    from slimsearch.compression.export.preprocessing import LAYOUTS, embed_preprocessing
     from slimsearch.compression.export.sensitivity import LayerFiles
     from slimsearch.compression.export.to_onnx import export_onnx
     from slimsearch.compression.export.untrusted import onnxruntime_session, read_onnx, session_options
     from slimsearch.compression.quantization.plan import LearnedRange, Quantization
 
     __all__ = [
-        "EXACT", "SIGN_INPUT", "AfterStep", "CompiledNetwork", "ElasticNetwork", "LayerFiles", "LearnedRange",
-        "LossTerm", "Network", "Part", "PlainRecipe", "Quantization", "Recipe", "RecipeStage", "Stage", "StageGroup",
-        "Training", "TrainingStage", "analysis_file", "c_compiler", "exact_error", "expand_integers", "export_onnx",
-        "layout_for", "memory_kib", "onnxruntime_session", "pack", "parity_error", "read_onnx", "session_options",
-        "set_layout", "train_together", "unpack", "write_c",
+        "EXACT", "LAYOUTS", "SIGN_INPUT", "AfterStep", "CompiledNetwork", "ElasticNetwork", "LayerFiles",
+        "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe", "Quantization", "Recipe", "RecipeStage",
+        "Stage", "StageGroup", "Training", "TrainingStage", "analysis_file", "c_compiler", "embed_preprocessing",
+        "exact_error", "expand_integers", "export_onnx", "layout_for", "memory_kib", "onnxruntime_session", "pack",
+        "parity_error", "read_onnx", "session_options", "set_layout", "train_together", "unpack", "write_c",
     ]  # fmt: skip

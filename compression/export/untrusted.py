@@ -60,17 +60,18 @@ def session_options(threads: int) -> Any:
 def onnxruntime_session(content: bytes, threads: int) -> Callable[[Array], Array]:
     """The serialized model in ONNX Runtime on the CPU: a function from its input to its output.
 
-    Several inputs or outputs are packed, see `slimsearch.packed`.
+    Several inputs or outputs are packed, see `slimsearch.packed`; outputs of text are left out.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, session_options(threads), providers=["CPUExecutionProvider"])
     inputs = [(entry.name, entry.shape) for entry in session.get_inputs()]
-    if len(inputs) == 1 and len(session.get_outputs()) == 1:
+    outputs = [entry.name for entry in session.get_outputs() if entry.type != "tensor(string)"]
+    if len(inputs) == 1 and len(outputs) == 1:
         name = inputs[0][0]
-        return lambda images: session.run(None, {name: images})[0]
+        return lambda images: session.run(outputs, {name: images})[0]
     feed = feeder(inputs)
-    return lambda values: joined(session.run(None, feed(values)))
+    return lambda values: joined(session.run(outputs, feed(values)))
 
 
 def _tensors(message: Any) -> Iterator[Any]:

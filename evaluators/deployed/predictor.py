@@ -93,7 +93,14 @@ class Predictor:
             raise SlimsearchError(
                 f"'{path}': the metadata has no {', '.join(_METADATA)} as JSON; export the model with Slimsearch"
             ) from error
-        shape = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim][1:]
+        read = model.graph.input[0].type.tensor_type
+        shape = [dimension.dim_value for dimension in read.shape.dim][1:]
+        self._takes_bytes = read.elem_type == onnx.TensorProto.UINT8
+        self._channels_last = self._takes_bytes and metadata.get("layout") == "nhwc" and len(shape) == 3
+        if self._channels_last:
+            shape = [shape[2], *shape[:2]]
+        if self._takes_bytes and len(model.graph.output) > 1:
+            raise SlimsearchError(f"'{path}' gives the names of classes itself; predict reads files of logits")
         self._fields = fields_from(inputs)
         channels = shape[0] if shape else 0
         if self._fields:
@@ -115,7 +122,7 @@ class Predictor:
         self.task = _task(path, task, len(self.classes))
         self._path = path
         self._columns = columns_from(columns)
-        self._is_bytes = "/ 255" in metadata.get("input", "pixel / 255")
+        self._is_bytes = self._takes_bytes or "/ 255" in metadata.get("input", "pixel / 255")
         self._white = facts["white"]
         self._outputs = named(outputs)
         of_channels = (-1, *[1] * (len(shape) - 1))
@@ -199,6 +206,8 @@ class Predictor:
         return pixels.transpose(2, 0, 1)
 
     def _normalised(self, inputs: Array) -> Array:
+        if self._takes_bytes:
+            return np.ascontiguousarray(inputs.transpose(0, 2, 3, 1) if self._channels_last else inputs)
         values = inputs.astype(np.float32)
         found: Array = ((values / 255 if inputs.dtype == np.uint8 else values) - self._mean) / self._std
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
@@ -11,7 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression import EXACT, CompiledNetwork, Network, c_compiler, exact_error, memory_kib, write_c
+from slimsearch.compression import (
+    EXACT,
+    CompiledNetwork,
+    Network,
+    c_compiler,
+    embed_preprocessing,
+    exact_error,
+    memory_kib,
+    read_onnx,
+    write_c,
+)
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators import DeployedModel
 from slimsearch.files import EXPORT_PREFIX, atomic, write_json
@@ -80,7 +91,22 @@ def default_format(run_dir: Path) -> str:
     return "onnx" if target is None else device_profile(target).format
 
 
-def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> Iterator[Exported]:
+@dataclass(frozen=True)
+class Pixels:
+    """An ONNX file that takes pixels, see `slimsearch.compression.embed_preprocessing`.
+
+    Attributes:
+        layout: of the pixels.
+        labels: whether it gives probabilities and the names of classes.
+    """
+
+    layout: str
+    labels: bool = False
+
+
+def export(
+    run_dir: Path, numbers: Sequence[int], form: str, folder: Path, pixels: Pixels | None = None
+) -> Iterator[Exported]:
     """Export models into `folder`, lazily.
 
     Args:
@@ -88,9 +114,10 @@ def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> It
         numbers: trials of finalists; empty: those on the front.
         form: one of `FORMATS`.
         folder: created if missing.
+        pixels: how an ONNX file takes pixels; None: it takes normalized images.
 
     Raises:
-        SlimsearchError: there is no such model, or its file and its network disagree.
+        SlimsearchError: there is no such model, its file and its network disagree, or it does not take pixels.
     """
     found = {int(model["trial"]): model for model in models(str(run_dir)) if "trial" in model}
     unknown = [number for number in numbers if number not in found]
@@ -102,17 +129,32 @@ def export(run_dir: Path, numbers: Sequence[int], form: str, folder: Path) -> It
         raise SlimsearchError(
             f"the networks of '{run_dir}' have several inputs or outputs: deploy {chosen[0]['artifact']} in its folder"
         )
+    if pixels is not None:
+        _check_pixels(data, form, pixels)
     folder.mkdir(parents=True, exist_ok=True)
     for model in chosen:
         path = folder / f"{run_dir.resolve().name}-{model['trial']}{_SUFFIX[form]}"
         with progress(f"exporting trial {model['trial']}"):
-            network, images = stored_network(run_dir, model), _images(data)
-            checked = _WRITERS[form](network, run_dir / model["artifact"], images, path)
             facts = {**model, "dataset": data["name"], **{name: data[name] for name in _NORMALISATION if name in data}}
+            if pixels is None:
+                images = _images(data)
+                checked = _WRITERS[form](stored_network(run_dir, model), run_dir / model["artifact"], images, path)
+                inputs = images.numpy()
+            else:
+                checked, inputs = _pixels(run_dir / model["artifact"], data, pixels, path)
+                facts["input"] = f"uint8 ({', '.join(pixels.layout.upper())}): pixels"
             write_json(path.with_suffix(".json"), facts)
-            classified = "task" not in data
-            _write_vectors(path.with_suffix(_VECTORS), images.numpy(), checked.outputs, classified=classified)
+            _write_vectors(path.with_suffix(_VECTORS), inputs, checked.outputs, classified="task" not in data)
         yield Exported(model["trial"], path, checked.error, checked.note, _lines(form, path))
+
+
+def _check_pixels(data: Mapping[str, Any], form: str, pixels: Pixels) -> None:
+    if form != "onnx":
+        raise SlimsearchError(f"--embed-preprocessing is for --format onnx, not {form}")
+    if len(data["input_shape"]) != 3 or "pixel / 255" not in data["input"] or "white" in data:
+        raise SlimsearchError(f"--embed-preprocessing is for images of bytes, this run's files take {data['input']}")
+    if pixels.labels and "task" in data:
+        raise SlimsearchError("--embed-labels is for classifiers")
 
 
 def _images(data: Mapping[str, Any]) -> Tensor:
@@ -180,6 +222,29 @@ def _onnx(network: Network, file: Path, images: Tensor, path: Path) -> _Checked:
         if network.quantization is not None:
             return _Checked(model(images.numpy()), None)
         return _checked(network, images, lambda batch: model(batch.numpy()))
+
+
+def _pixels(file: Path, data: Mapping[str, Any], pixels: Pixels, path: Path) -> tuple[_Checked, Array]:
+    """The ONNX file that takes pixels, compared with the one that takes normalized images; and 32 inputs."""
+    import numpy as np
+    import onnx
+
+    mean, std = (json.loads(data[name]) for name in ("mean", "std"))
+    inputs = np.random.default_rng(0).integers(0, 256, (_IMAGES, *data["input_shape"]), dtype=np.uint8)
+    center, deviation = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
+    images = (inputs.astype(np.float32) / 255 - center) / deviation
+    if pixels.layout == "nhwc":
+        inputs = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))
+    model = onnx.load_model_from_string(read_onnx(file))
+    with atomic(path) as temporary:
+        classes = json.loads(data["classes"]) if pixels.labels else ()
+        onnx.save(embed_preprocessing(model, mean, std, pixels.layout, classes), str(temporary))
+        expected, outputs = DeployedModel(file)(images), DeployedModel(temporary)(inputs)
+    if pixels.labels:
+        exponents = np.exp(expected - expected.max(axis=1, keepdims=True))
+        expected = exponents / exponents.sum(axis=1, keepdims=True)
+    _check_error(error := exact_error(expected, outputs))
+    return _Checked(outputs, error), inputs
 
 
 def _c(network: Network, file: Path, images: Tensor, path: Path) -> _Checked:

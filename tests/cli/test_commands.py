@@ -302,7 +302,30 @@ def test_printed_lines_run_the_exported_file(form: str, run: Run, finished: Fini
     assert float(shown.stdout) < 1e-4, shown.stderr
 
 
+def test_files_that_take_pixels(run: Run, finished: Finished, images: Path, tmp_path: Path) -> None:
+    pictures = sorted(map(str, images.glob("*/*.png")))
+    said = {}
+    for name, words in {
+        "plain": (),
+        "nchw": ("nchw",),
+        "nhwc": ("nhwc",),
+        "labels": ("nchw", "--embed-labels"),
+    }.items():
+        layout = ("--embed-preprocessing", *words) if words else ()
+        done = run(finished[0], *layout, "--to", name, command="export")
+        assert done.returncode == 0, done.stderr
+        file = min((tmp_path / name).glob("*.onnx"))
+        if name != "labels":
+            said[name] = run(file, *pictures, command="predict").stdout
+    assert said["plain"].count("\n") == len(pictures)
+    assert said["plain"] == said["nchw"] == said["nhwc"]
+    assert "gives the names of classes itself" in run(file, *pictures, command="predict").stderr
+
+
 def test_what_cannot_be_exported(run: Run, finished: Finished) -> None:
+    layout = ("--embed-preprocessing", "nchw")
+    assert "is for --format onnx" in run(finished[0], *layout, "--format", "c", command="export").stderr
+    assert "needs --embed-preprocessing" in run(finished[0], "--embed-labels", command="export").stderr
     assert "--models 99" in run(finished[0], "--models", "99", command="export").stderr
     assert "--format 'x' is none of onnx" in run(finished[0], "--format", "x", command="export").stderr
     assert "nowhere" in run("nowhere", command="export").stderr

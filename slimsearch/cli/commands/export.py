@@ -12,6 +12,7 @@ HELP = "export models of a run as ONNX, C, torch.export or TorchScript files, ea
 _EXAMPLES = (
     "runs/mnist_cnn-20260101-120000 --to models",
     "runs/mnist_cnn-20260101-120000 --models 7,22 --format torch-export --to models",
+    "runs/mnist_cnn-20260101-120000 --embed-preprocessing nhwc --embed-labels --to models",
     "runs/tiny_cnn-20260101-120000 --format c --to firmware",
 )
 
@@ -24,20 +25,33 @@ def parser(program: str) -> CommandParser:
         "--format",
         help="onnx, c (a C file and a header), torch-export or torchscript (default: of the run's --target, or onnx)",
     )
+    found.add_argument(
+        "--embed-preprocessing", choices=("nchw", "nhwc"), metavar="LAYOUT",
+        help="ONNX files that take pixels, uint8, and normalize them; LAYOUT: nchw or nhwc",
+    )  # fmt: skip
+    found.add_argument(
+        "--embed-labels", action="store_true",
+        help="with --embed-preprocessing: files that give probabilities and the names of classes, not logits",
+    )  # fmt: skip
     found.add_argument("--to", default=".", metavar="FOLDER", help="folder of the files")
     return found
 
 
 def run(options: dict[str, Any]) -> None:
-    from slimsearch.report.exporting import FORMATS, default_format, export
+    from slimsearch.report.exporting import FORMATS, Pixels, default_format, export
 
     run_dir = Path(options["run_dir"])
     form = options["format"] or default_format(run_dir)
     if form not in FORMATS:
         raise SlimsearchError(f"--format '{form}' is none of {', '.join(FORMATS)}")
+    layout, labels = options["embed_preprocessing"], options["embed_labels"]
+    if labels and layout is None:
+        raise SlimsearchError("--embed-labels needs --embed-preprocessing, nchw or nhwc")
+    pixels = None if layout is None else Pixels(layout, labels)
     file = None
-    for file in export(run_dir, trial_numbers(options["models"]), form, Path(options["to"])):
-        parity = "checked by the run" if file.error is None else f"logits within {file.error:.1e} of the network's"
+    for file in export(run_dir, trial_numbers(options["models"]), form, Path(options["to"]), pixels):
+        compared = "the plain file" if pixels is not None else "the network"
+        parity = "checked by the run" if file.error is None else f"within {file.error:.1e} of {compared}"
         print(escaped(f"{file.path}  {parity}" + (f"; {file.note}" if file.note else "")))
     if file is not None:
         print("", f"# Run {file.path.name}:", *file.lines, sep="\n")
