@@ -74,6 +74,7 @@ def check(output: str, folder: Path) -> None:
     assert (folder / "run" / "top_models.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(PROGRAM)

@@ -90,7 +90,10 @@ def test_every_python_block_is_run_by_a_test() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [pytest.param(c, marks=pytest.mark.slow) if re.search("ray|--image-size|--target", c) else c for c in COMMANDS],
+    [
+        pytest.param(c, marks=pytest.mark.slow) if re.search("ray|--image-size|--target|--co-search", c) else c
+        for c in COMMANDS
+    ],
 )
 def test_commands(command: str, run: Run, folder: Path) -> None:
     words = [
@@ -136,6 +139,7 @@ def test_a_search_from_python(tmp_path: Path) -> None:
     assert 0 <= float(accuracy) <= 1
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_ones_own(tmp_path: Path) -> None:
     assert "'trees':" in output(script("evaluation"), tmp_path)
 
@@ -144,6 +148,7 @@ def test_the_sampler_in_an_optuna_study(tmp_path: Path) -> None:
     assert "'width': 40" in output(script("sampler"), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own(tmp_path: Path) -> None:
     text = script("compression").replace("mnist5k", "digits").replace("32 * 16", "32")
     printed = output(text.replace(", 5, stride=2", ", 3, stride=2"), tmp_path)
@@ -244,6 +249,7 @@ def test_several_inputs_and_outputs(folder: Path, run: Run) -> None:
     assert [set(json.loads(line)["prediction"]) for line in done.stdout.splitlines()] == [{"digit", "ink"}] * 3
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own(folder: Path) -> None:
     text = """
 import numpy as np, slimsearch

@@ -121,6 +121,7 @@ def test_limits_and_the_weighted_objective(run: Run, tmp_path: Path) -> None:
     assert all(model["metrics"]["params"] <= 1600 for model in models)
 
 
+@pytest.mark.slow
 def test_the_targets_of_the_weighted_objective_are_written_down(run: Run, tmp_path: Path) -> None:
     # One worker: which ten candidates are the first does not depend on who finishes first.
     words = ("--space", DOZEN, "--dataset", "digits", "--epochs", "1", "--trials", "11")

@@ -16,6 +16,7 @@ from tests.conftest import DEFINED, TINY, Run, recorded
 WORDS = ("--space", TINY, "--dataset", "digits", "--epochs", "2", "--compress", "quantize")
 
 
+@pytest.mark.slow
 def test_the_front_of_a_run_is_trained_for_longer(run: Run, tmp_path: Path) -> None:
     assert run(*WORDS, "--trials", "4", "--batch-size", "32", "--run-dir", "found").returncode == 0
     models = json.loads((tmp_path / "found" / "top_models.json").read_text())

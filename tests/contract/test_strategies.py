@@ -47,6 +47,7 @@ class TestNniProposals(ProposingStrategyContract):
     strategy = tuple(name for name in MULTI_TRIAL if name != "nni_evolution")
 
 
+@pytest.mark.slow  # tests/strategies/test_ray.py has what is tested always
 class TestRay(WorkerStrategyContract):
     strategy = "ray"
     trial_timeout = 8  # Ray starts a process for each trial, which counts

@@ -26,7 +26,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("slimsearch ")])
+_RUNS = [command for command in COMMANDS if command.startswith("slimsearch ")]
+
+
+@pytest.mark.parametrize("command", [_RUNS[0], *(pytest.param(run, marks=pytest.mark.slow) for run in _RUNS[1:])])
 def test_commands_of_slimsearch(command: str, run: Run, folder: Path) -> None:
     _, name, *words = command.split()
     done = run(*words, "--run-dir", "run", command=name)
@@ -37,7 +40,7 @@ def test_commands_of_slimsearch(command: str, run: Run, folder: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(command, marks=pytest.mark.slow) if "pytest" in command else command
+        pytest.param(command, marks=pytest.mark.slow) if re.search("pytest|my_data", command) else command
         for command in COMMANDS
         if command.startswith("python ")
     ],

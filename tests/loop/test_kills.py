@@ -120,6 +120,7 @@ def test_signals_of_schedulers_and_terminals_end_a_run_in_order(number: signal.S
     assert all(trial["state"] == "COMPLETE" for trial in recorded(tmp_path / "run").values())
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_nothing(tmp_path: Path) -> None:
     process = begun(tmp_path, epochs=1)
     assert process.stdout is not None

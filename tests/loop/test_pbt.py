@@ -61,6 +61,7 @@ def test_the_worst_go_on_as_copies_of_the_best(run: Run, tmp_path: Path) -> None
     assert recorded(tmp_path / "run") == trials
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_has_as_many_copies(run: Run, tmp_path: Path) -> None:
     done = run(*WORDS, *PBT, "--timeout", "0.05")
     assert done.returncode == 2
@@ -79,7 +80,7 @@ def test_an_interrupted_run_has_as_many_copies(run: Run, tmp_path: Path) -> None
             ("--search-hyperparameters", "--storage", "sqlite:///study.db"),
             "has one driver: it does not go with --storage",
         ),
-        (("--search-hyperparameters", "--co-search", "default"), "searches architectures alone"),
+        (("--search-hyperparameters", "--co-search", "default"), "use asha, median or dominated"),
     ],
 )
 def test_what_it_needs_is_one_line(words: tuple[str, ...], said: str, run: Run) -> None:

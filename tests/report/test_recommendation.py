@@ -69,6 +69,7 @@ def test_whatever_the_metrics_are(objectives: str, prefer: str, values: tuple[fl
     assert recommend([{**one, "on_front": False} for one in models], ranking, prefer) is None
 
 
+@pytest.mark.slow
 def test_the_result_of_a_real_run(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     directory, process = finished
     result = rewrite_reports(directory)

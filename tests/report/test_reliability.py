@@ -58,6 +58,7 @@ def test_finalists_have_intervals_and_name_those_they_cannot_be_told_from(
     assert ("best latency ms: trial " in process.stdout) == several
 
 
+@pytest.mark.slow
 def test_repeats_are_trainings_of_their_own_and_change_no_number(run: Run, tmp_path: Path) -> None:
     words = ("--space", TINY, *FAST, "--compress", "quantize", "--top-k", "1", "--run-dir", "run")
     assert run(*words).returncode == 0

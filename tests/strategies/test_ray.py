@@ -131,6 +131,7 @@ def test_the_same_candidates_as_without(tmp_path: Path, cluster: None) -> None:
     assert found(tmp_path, "ray") == found(tmp_path, "optuna")
 
 
+@pytest.mark.slow
 def test_a_function_of_a_trial(tmp_path: Path, cluster: None) -> None:
     trials = found(tmp_path, "ray", define, evaluate_some)
     assert trials == found(tmp_path, "optuna", define, evaluate_some)
@@ -176,6 +177,7 @@ def test_tune_that_is_killed_again_and_again_is_not_restarted_for_ever(
     assert len(starts) == 4
 
 
+@pytest.mark.slow
 def test_an_early_end_of_tune_is_not_ctrl_c(tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.tune.execution.tune_controller import TuneController
 
