@@ -14,6 +14,8 @@ import termios
 import time
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 
 from slimsearch.progress import counted, current_step, duration, progress
@@ -67,6 +69,15 @@ def test_nothing_in_a_file() -> None:
         [sys.executable, "-c", STEPS], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
     )
     assert (process.stdout, process.stderr) == ("done\n", "")
+
+
+@pytest.mark.slow
+def test_in_a_notebook() -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(STEPS)])
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT)}}).execute()
+    shown = {output["output_type"]: output for output in notebook.cells[0].outputs}
+    assert shown["stream"]["text"] == "done\n"
+    assert shown["display_data"]["data"] == {"text/plain": ""}, "it was there, and is empty afterwards"
 
 
 def test_steps_within_steps() -> None:

@@ -18,7 +18,7 @@ from slimsearch.evaluators.tasks.multilabel import Multilabel
 from slimsearch.files import atomic
 
 _VALUES, _MASKS, _MISTAKES = "test_predictions.safetensors", "test_masks.png", "test_mistakes.safetensors"
-_SHOWN_MASKS, _SHOWN_MISTAKES = 6, 12
+_SHOWN_MASKS, _SHOWN_MISTAKES, _SHOWN_ERRORS = 6, 12, 8
 _LARGEST_SIDE = 64  # of the picture of a mistake, in pixels; larger images are made smaller
 _UNREADABLE = (SlimsearchError, KeyError, IndexError, ValueError, TypeError)
 _MOST_POINTS = 400  # of a plot
@@ -118,7 +118,8 @@ def shown(folder: Path) -> dict[str, Any]:
     """The stored predictions of a trial for its report.
 
     Returns:
-        of a regression, ``scatter``, a list of (true, predicted); of a segmentation, ``masks``, a URL; of a
+        of a regression, ``scatter``, a list of (true, predicted), and ``errors``, the largest ones as (index in the
+        test split, true, predicted), both of the first target; of a segmentation, ``masks``, a URL; of a
         classification, ``mistakes``, dicts with the index of the "example" in the test split, its "true" and
         "predicted" labels, the "share", which is the probability of the predicted class, and its "image", a URL or
         None. What cannot be read is left out.
@@ -130,7 +131,10 @@ def shown(folder: Path) -> dict[str, Any]:
         first = load_arrays(folder / _VALUES)["examples"]
         true, predicted = first[:, 0], first[:, first.shape[1] // 2]
         chosen = np.linspace(0, len(true) - 1, min(len(true), _MOST_POINTS)).astype(int)
-        found["scatter"] = np.stack([true, predicted], axis=1)[chosen].tolist()
+        both = np.stack([true, predicted], axis=1)
+        found["scatter"] = both[chosen].tolist()
+        worst = np.argsort(-np.abs(predicted - true), kind="stable")[:_SHOWN_ERRORS]
+        found["errors"] = [[int(i), *both[i].tolist()] for i in worst]
     picture = folder / _MASKS
     if picture.is_file() and picture.stat().st_size <= _MOST_BYTES:
         found["masks"] = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()

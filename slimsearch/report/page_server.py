@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: every poll would be a line."""
+        """Logs nothing, since every poll would be a line."""
 
     def _is_ours(self) -> bool:
         port = self.server.server_port

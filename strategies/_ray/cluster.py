@@ -70,7 +70,7 @@ def cluster(address: str | None, cpus: int, *, keep: bool = False) -> Iterator[M
         except Exception as error:
             where = address or "on this machine"
             raise SlimsearchError(f"no Ray cluster {where}: {describe_error(error)}") from error
-    kept = False
+    left_open = False
     try:
         url = context.dashboard_url
         if url:
@@ -79,9 +79,9 @@ def cluster(address: str | None, cpus: int, *, keep: bool = False) -> Iterator[M
                 "Table, Function or Class Name: evaluate)", url, ray.get_runtime_context().get_job_id(),
             )  # fmt: skip
         yield ray.cluster_resources()  # type: ignore[no-untyped-call]
-        kept = keep
+        left_open = keep
     finally:
-        if not before and not kept and not node_lost():  # Ray would wait for a lost node
+        if not before and not left_open and not node_lost():  # Ray would wait for a lost node
             ray.shutdown()
 
 

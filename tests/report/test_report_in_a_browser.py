@@ -286,5 +286,7 @@ def test_pages_of_other_tasks(page: Any, tmp_path: Path) -> None:
         found = page.locator("svg.scatter circle" if task == "regression" else "img.masks")
         found.first.wait_for()
         assert found.count() == (67 if task == "regression" else 1)
+        if task == "regression":
+            assert page.get_by_role("heading", name="Largest errors on the test split").is_visible()
         assert page.locator("#curves-title").inner_text().startswith("Validation")
         assert "accuracy" not in page.locator("#curves-title").inner_text()

@@ -244,6 +244,13 @@ class TestMistakes:
         assert found[0]["predicted"] == np.flatnonzero(data.test.targets[3] == 0).tolist()
         assert found[0]["image"] is None
 
+    def test_the_largest_errors_of_a_regression(self, tmp_path: Path) -> None:
+        examples = np.stack([np.arange(50.0), np.arange(50.0) + 0.1], axis=1)
+        examples[[7, 30], 1] = -100, 60
+        save_arrays({"examples": examples.astype(np.float32)}, tmp_path / "test_predictions.safetensors")
+        found = example_predictions.shown(tmp_path)["errors"]
+        assert found[:2] == [[7, 7.0, -100.0], [30, 30.0, 60.0]]
+
     def test_files_of_others_are_left_out(self, tmp_path: Path) -> None:
         path = tmp_path / "test_mistakes.safetensors"
         for content in (

@@ -66,11 +66,11 @@ def begin(chosen: dict[str, Any], *, print_config: bool, accept_changes: bool) -
 
     if resume is not None:
         job.resume(Path(resume), chosen, display=Console(), accept_changes=accept_changes)
-        kept = chosen.get("keep_dashboard", False)
+        stays_open = chosen.get("keep_dashboard", False)
     else:
         job.start(configuration, display=Console())
-        kept = configuration.keep_dashboard
-    if kept:
+        stays_open = configuration.keep_dashboard
+    if stays_open:
         from slimsearch.strategies.ray import keep_until_interrupted
 
         print("Ray's dashboard stays open until Ctrl-C", flush=True)

@@ -123,6 +123,11 @@ const mistakesView = one => {
     el("tbody", {}, one.mistakes.map(mistake => el("tr", {}, el("td", {class: "num"}, thousands(mistake.example)), el("td", {}, named(mistake.true)), el("td", {}, named(mistake.predicted)), el("td", {class: "num"}, likely(mistake))))));
 };
 
+const errorsView = one => el("table", {class: "plain-table"},
+  el("thead", {}, el("tr", {}, ["Test example", "True", "Predicted", "Error"].map(name => el("th", {scope: "col", class: "num"}, name)))),
+  el("tbody", {}, one.errors.map(([example, truth, taken]) => el("tr", {}, [thousands(example), significant(truth, 4), significant(taken, 4), `${taken < truth ? "−" : "+"}${significant(Math.abs(taken - truth), 4)}`]
+    .map(text => el("td", {class: "num"}, text))))));
+
 const scatterView = (host, one, width) => {
   const size = Math.min(width, 420), box = {left: 64, right: 14, top: 26, bottom: 46}, all = one.scatter.flat();
   const x = makeScale("linear", leading, all, box.left, size - box.right, {gap: 52}), y = makeScale("linear", leading, all, size - box.bottom, box.top, {gap: 28});
@@ -207,6 +212,7 @@ for (const one of finalists) {
         one.confusion || trial.kind === "compression" || one.path.length ? part("Stages", one.path.length > 1 ? "Metrics after each stage, with the change from the previous step." : null, stagesView(one, trial)) : null),
       one.confusion ? part("Confusion on the test split", `${thousands(one.confusion.wrong)} of ${thousands(one.confusion.images)} images wrong. ${one.confusion.whole ? "Rows: true class, with the share classified correctly. Darker cells: a larger share of the row." : ""}`, matrix) : one.scatter ? part("Predictions on the test split", `${(data.dataset.classes ? JSON.parse(data.dataset.classes) : ["Values"])[0]}: predicted against true; on the line, both are equal.`, matrix)
         : one.masks ? part("Masks on the test split", "Of the test images with the most wrong pixels: the image, its true mask, and the predicted mask.", el("img", {src: one.masks, class: "masks", alt: "Images, true masks and predicted masks"})) : metric(trial, "test_accuracy") !== null ? part("Confusion on the test split", "Not recorded by the version of Slimsearch that ran this search.") : null,
+      list(one.errors).length ? part("Largest errors on the test split", null, errorsView(one)) : null,
       list(one.mistakes).length ? el("div", {class: "part wide"}, el("h3", {}, "Mistakes on the test split"), el("p", {class: "note"}, one.mistakes[0].share > 0
         ? "The wrong test examples of which the network was the most certain: the predicted class, struck out, the true class, and the probability of the predicted one."
         : "The test examples with the most wrong labels: the predicted labels, struck out, and the true ones."), mistakesView(one)) : null,

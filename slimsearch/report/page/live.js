@@ -11,7 +11,7 @@ const showNote = () => {
   if (more.length) node.append(Object.assign(document.createElement("span"), {textContent: more.join(",")}));
 };
 showNote();
-// Nothing is replaced under the hands of whoever uses the page.
+// While the page is in use, it is not drawn again.
 for (const name of ["pointerdown", "pointerup", "pointercancel", "keydown", "wheel"]) addEventListener(name, event => {
   if (name === "pointerdown") pressed = true;
   if (name.startsWith("pointer") && name !== "pointerdown") pressed = false;
