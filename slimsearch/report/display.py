@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -175,6 +176,7 @@ class Console:
             with line_shown(self._line_of_run):
                 yield
             return
+        self._print(f"in a browser: slimsearch watch {plain(shlex.quote(shown(path)))}")
         with (
             shown_elsewhere(),
             Live(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True),
