@@ -237,7 +237,7 @@ def test_both_widths(opened: Any, pictures: Path, name: str, size: dict[str, int
         path = pictures / f"report-{name}.png"
         opened.screenshot(path=path, full_page=True)
         with Image.open(path) as picture:  # a page of few colours, at a third of its bytes
-            picture.convert("RGB").quantize(96).save(path, optimize=True)
+            picture.convert("RGB").quantize(255).save(path, optimize=True)
 
 
 def test_the_front_is_on_the_first_screen(opened: Any, made: Path, pictures: Path) -> None:
@@ -252,7 +252,7 @@ def test_the_front_is_on_the_first_screen(opened: Any, made: Path, pictures: Pat
     path = pictures / "report-front.png"
     opened.screenshot(path=path)
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(96).save(path, optimize=True)
+        picture.convert("RGB").quantize(255).save(path, optimize=True)
     recommended.get_by_role("button").click()
     selected(opened, best["trial"])
 

@@ -21,6 +21,7 @@ from PIL import Image
 from slimsearch.report.page_server import PageServer
 from slimsearch.report.watched_runs import WatchedRuns
 from tests.conftest import ROOT, environment
+from tests.report.test_report_page import GOLDEN
 
 pytestmark = pytest.mark.browser
 
@@ -212,6 +213,19 @@ def test_csv_files_mistakes_and_the_command(made: Path, page: Any, tmp_path: Pat
         copied = page.evaluate("navigator.clipboard.readText()")
         assert copied == card.locator(".command code").inner_text()
         assert copied.startswith("slimsearch export ")
+
+
+def test_a_run_without_trials(page: Any, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(GOLDEN, tmp_path / "run"))
+    journal = (run / "study.journal").read_bytes()
+    (run / "study.journal").unlink()
+    with watched(page, run) as address:
+        page.goto(address)
+        page.get_by_text("No trial has started yet").first.wait_for()
+        for link in page.locator(".bar-top a").all():
+            link.click()
+        (run / "study.journal").write_bytes(journal)
+        page.locator("#scatter .point").first.wait_for()
 
 
 def test_a_server_that_has_ended_and_is_back(made: Path, page: Any) -> None:

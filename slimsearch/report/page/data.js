@@ -20,7 +20,7 @@ for (const trial of trials) {
 }
 // The metric that says how good a network is, on the validation and on the test split.
 const leading = data.leading || "val_accuracy", tested = leading.replace("val_", "test_");
-const withLeading = trials.some(trial => finite(trial.metrics[leading]));
+const withLeading = trials.some(trial => finite(trial.metrics[leading])) || trials.every(trial => !Object.keys(trial.metrics).length);
 const metric = (trial, name) => finite(trial.metrics[name]) ? trial.metrics[name] : null;
 
 const limits = list(data.limits).flatMap(text => {

@@ -232,8 +232,10 @@ for (const one of finalists) {
   byId("finalist-cards").append(card);
   if (opened ? opened.includes(String(one.trial)) : cardOf.size === 1) { card.open = true; fillIn(); }
 }
-if (!cardOf.size) byId("finalists-section").remove();
-else byId("finalists-note").textContent = [
+if (!cardOf.size) {
+  byId("finalists-section").remove();
+  document.querySelector("a[href='#finalists-section']").parentElement.remove();
+} else byId("finalists-note").textContent = [
   withLeading ? "The exported files of the best networks, measured together at the end of the run. Only then is the test split read, once." : "The best candidates of the run, by the metrics of its evaluator.",
   data.finalists_of > cardOf.size ? `The first ${cardOf.size} of ${thousands(data.finalists_of)} are shown here; all are in the table of trials.` : "",
 ].filter(Boolean).join(" ");
