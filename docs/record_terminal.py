@@ -23,8 +23,8 @@ from xml.sax.saxutils import escape
 import pyte
 
 COLUMNS, ROWS = 104, 27
-# Seconds: between two looks at the screen; of a frame at most; of the last one; of the whole animation.
-EVERY, LONGEST, LAST, TOTAL = 0.25, 0.7, 6.0, 24.0
+# Seconds: between two looks at the screen; of a frame at least and at most; of the last one; of the whole animation.
+EVERY, SHORTEST, LONGEST, LAST, TOTAL = 0.25, 0.3, 0.7, 6.0, 24.0
 WIDTH, HEIGHT, MARGIN, SIZE = 7.83, 17.0, 14.0, 13
 COLORS = {
     "default": "#d7dce0", "black": "#3b4248", "red": "#ef7b73", "green": "#7fc489", "brown": "#e0b25c",
@@ -81,39 +81,47 @@ def _line(cells: list[pyte.screens.Char]) -> Line:
 
 def animated(frames: list[tuple[float, Frame]]) -> str:
     """The frames as an SVG that repeats, faster than they came."""
-    gaps = [after - before for (before, _), (after, _) in pairwise(frames)]
-    speed = max(1.0, sum(gaps) / TOTAL)
-    lengths = [min(LONGEST, gap / speed) for gap in gaps] + [LAST]
+    speed = max(1.0, frames[-1][0] / TOTAL)
+    shown = [frames[0]]
+    for second, frame in frames[1:]:
+        if (second - shown[-1][0]) / speed >= SHORTEST:
+            shown.append((second, frame))
+    shown[-1] = frames[-1]
+    lengths = [min(LONGEST, (after - before) / speed) for (before, _), (after, _) in pairwise(shown)] + [LAST]
     total, now, shapes, rules = sum(lengths), 0.0, [], []
-    for number, ((_, frame), length) in enumerate(zip(frames, lengths, strict=True)):
+    lines: dict[Line, int] = {}
+    for number, ((_, frame), length) in enumerate(zip(shown, lengths, strict=True)):
         begin, end = 100 * now / total, 100 * (now + length) / total
-        hidden = f"0%,{begin:.3f}%{{visibility:hidden}}" if number else ""
-        rules.append(f"@keyframes f{number}{{{hidden}{begin + 0.001:.3f}%,{end:.3f}%{{visibility:visible}}")
-        rules[-1] += f"{min(100, end + 0.001):.3f}%,100%{{visibility:{'visible' if end >= 100 else 'hidden'}}}}}"
-        rules.append(f"#f{number}{{animation:f{number} {total:.2f}s step-end infinite}}")
-        shapes.append(f'<g id="f{number}" visibility="hidden">{"".join(_texts(frame))}</g>')
+        last = number == len(shown) - 1
+        rules.append(
+            f"@keyframes f{number}{{0%{{visibility:{'hidden' if number else 'visible'}}}"
+            f"{begin:.2f}%{{visibility:visible}}{end:.2f}%{{visibility:{'visible' if last else 'hidden'}}}}}"
+            f"#f{number}{{animation:f{number} {total:.2f}s step-end infinite}}"
+        )
+        rows = [(row, lines.setdefault(line, len(lines))) for row, line in enumerate(frame) if line]
+        uses = "".join(f'<use href="#l{line}" y="{MARGIN + row * HEIGHT:.0f}"/>' for row, line in rows)
+        shapes.append(f'<g id="f{number}" visibility="hidden">{uses}</g>')
         now += length
+    texts = "".join(f'<g id="l{number}">{_texts(line)}</g>' for line, number in lines.items())
     width, height = COLUMNS * WIDTH + 2 * MARGIN, ROWS * HEIGHT + 2 * MARGIN
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'height="{height:.0f}"><style>text{{font:{SIZE}px ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace;'
-        f"white-space:pre}}.b{{font-weight:700}}{''.join(rules)}</style>"
+        f"white-space:pre}}.b{{font-weight:700}}{''.join(rules)}</style><defs>{texts}</defs>"
         f'<rect width="100%" height="100%" rx="8" fill="#1b2025"/>{"".join(shapes)}</svg>\n'
     )
 
 
-def _texts(frame: Frame) -> list[str]:
+def _texts(line: Line) -> str:
     found = []
-    for row, line in enumerate(frame):
-        for column, text, color, bold in line:
-            x, y = MARGIN + column * WIDTH, MARGIN + (row + 0.78) * HEIGHT
-            fill = COLORS.get(color, f"#{color}" if len(color) == 6 else COLORS["default"])
-            bold_class = ' class="b"'
-            found.append(
-                f'<text x="{x:.1f}" y="{y:.1f}" fill="{fill}" textLength="{len(text) * WIDTH:.1f}"'
-                f"{bold_class if bold else ''}>{escape(text)}</text>"
-            )
-    return found
+    for column, text, color, bold in line:
+        fill = COLORS.get(color, f"#{color}" if len(color) == 6 else COLORS["default"])
+        style = ' class="b"' if bold else ""
+        found.append(
+            f'<text x="{MARGIN + column * WIDTH:.1f}" y="{0.78 * HEIGHT:.1f}" fill="{fill}" '
+            f'textLength="{len(text) * WIDTH:.1f}"{style}>{escape(text)}</text>'
+        )
+    return "".join(found)
 
 
 def main() -> None:

@@ -84,7 +84,7 @@ class DeployedModel:
 
 
 def _openvino(content: bytes, threads: int) -> _Run:
-    openvino = _quiet_openvino()
+    openvino = openvino_module()
     core = openvino.Core()
     settings = {
         "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads),
@@ -112,7 +112,7 @@ def _openvino(content: bytes, threads: int) -> _Run:
     return run
 
 
-def _quiet_openvino() -> ModuleType:
+def openvino_module() -> ModuleType:
     """The OpenVINO module, without telemetry unless the user has opted in (``opt_in_out --opt_in``).
 
     OpenVINO reports its import to Google Analytics by default; it skips that if `openvino_telemetry` is missing.

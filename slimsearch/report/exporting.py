@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression import (
-    EXACT,
-    CompiledNetwork,
-    Network,
-    c_compiler,
-    embed_preprocessing,
-    exact_error,
-    memory_kib,
-    read_onnx,
-    write_c,
-)
-from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.compression import embed_preprocessing, exact_error, read_onnx
+from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel
-from slimsearch.files import EXPORT_PREFIX, atomic, write_json
+from slimsearch.files import atomic, write_json
 from slimsearch.options.chosen import models
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.device_profiles import device_profile
 from slimsearch.progress import progress
 from slimsearch.record import environment
+from slimsearch.report.file_formats import FORMATS, Written, check_error
 from slimsearch.report.networks import stored_network
 
 if TYPE_CHECKING:
@@ -40,8 +27,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 _IMAGES = 32
-_SUFFIX = {"onnx": ".onnx", "c": ".c", "torch-export": ".pt2", "torchscript": ".ts"}
-FORMATS = tuple(_SUFFIX)
 _VECTORS = ".vectors.npz"
 _NORMALISATION = ("input", "mean", "std", "classes", "task")
 
@@ -65,20 +50,6 @@ class Exported:
     error: float | None
     note: str | None
     lines: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """A file that was written and run.
-
-    Attributes:
-        outputs: of the file, for the images.
-        error, note: see `Exported`.
-    """
-
-    outputs: Array
-    error: float | None
-    note: str | None = None
 
 
 def default_format(run_dir: Path) -> str:
@@ -133,19 +104,21 @@ def export(
         _check_pixels(data, form, pixels)
     folder.mkdir(parents=True, exist_ok=True)
     for model in chosen:
-        path = folder / f"{run_dir.resolve().name}-{model['trial']}{_SUFFIX[form]}"
+        path = folder / f"{run_dir.resolve().name}-{model['trial']}{FORMATS[form].suffix}"
         with progress(f"exporting trial {model['trial']}"):
             facts = {**model, "dataset": data["name"], **{name: data[name] for name in _NORMALISATION if name in data}}
             if pixels is None:
                 images = _images(data)
-                checked = _WRITERS[form](stored_network(run_dir, model), run_dir / model["artifact"], images, path)
+                checked = FORMATS[form].write(stored_network(run_dir, model), run_dir / model["artifact"], images, path)
                 inputs = images.numpy()
             else:
                 checked, inputs = _pixels(run_dir / model["artifact"], data, pixels, path)
                 facts["input"] = f"uint8 ({', '.join(pixels.layout.upper())}): pixels"
             write_json(path.with_suffix(".json"), facts)
             _write_vectors(path.with_suffix(_VECTORS), inputs, checked.outputs, classified="task" not in data)
-        yield Exported(model["trial"], path, checked.error, checked.note, _lines(form, path))
+        yield Exported(
+            model["trial"], path, checked.error, checked.note, FORMATS[form].lines(path, path.with_suffix(_VECTORS))
+        )
 
 
 def _check_pixels(data: Mapping[str, Any], form: str, pixels: Pixels) -> None:
@@ -172,59 +145,7 @@ def _write_vectors(path: Path, inputs: Array, outputs: Array, *, classified: boo
         np.savez(temporary, inputs=inputs, outputs=outputs, **classes)
 
 
-def c_name(path: Path) -> str:
-    """The prefix of the names in a C file: its name as an identifier of C."""
-    name = re.sub(r"\W", "_", path.stem, flags=re.ASCII).lower()
-    return name if name[:1].isalpha() else f"network_{name}"
-
-
-def _lines(form: str, path: Path) -> tuple[str, ...]:
-    vectors = path.with_suffix(_VECTORS)
-    load = {
-        "onnx": (
-            "import numpy, onnxruntime",
-            f"vectors = numpy.load({str(vectors)!r})",
-            f"session = onnxruntime.InferenceSession({str(path)!r})",
-            'outputs = session.run(None, {session.get_inputs()[0].name: vectors["inputs"]})[0]',
-            'print(abs(outputs - vectors["outputs"]).max())',
-        ),
-        "torch-export": (
-            "import numpy, torch",
-            f"vectors = numpy.load({str(vectors)!r})",
-            f"network = torch.export.load({str(path)!r}).module()",
-            'outputs = network(torch.from_numpy(vectors["inputs"])).detach().numpy()',
-            'print(abs(outputs - vectors["outputs"]).max())',
-        ),
-        "torchscript": (
-            "import numpy, torch",
-            f"vectors = numpy.load({str(vectors)!r})",
-            f"network = torch.jit.load({str(path)!r})",
-            'outputs = network(torch.from_numpy(vectors["inputs"])).detach().numpy()',
-            'print(abs(outputs - vectors["outputs"]).max())',
-        ),
-    }
-    name = c_name(path)
-    return load.get(form) or (
-        f'#include "{path.with_suffix(".h").name}"',
-        f"for (int i = 0; i < {name.upper()}_INPUTS; i++) {name}_input()[i] = input[i];",
-        f"const float *outputs = {name}_run();",
-        f'for (int i = 0; i < {name.upper()}_OUTPUTS; i++) printf("%g\\n", outputs[i]);',
-    )
-
-
-def _onnx(network: Network, file: Path, images: Tensor, path: Path) -> _Checked:
-    with atomic(path) as temporary:
-        try:
-            shutil.copyfile(file, temporary)
-        except FileNotFoundError:
-            raise SlimsearchError(f"there is no file '{file}'") from None
-        model = DeployedModel(temporary)
-        if network.quantization is not None:
-            return _Checked(model(images.numpy()), None)
-        return _checked(network, images, lambda batch: model(batch.numpy()))
-
-
-def _pixels(file: Path, data: Mapping[str, Any], pixels: Pixels, path: Path) -> tuple[_Checked, Array]:
+def _pixels(file: Path, data: Mapping[str, Any], pixels: Pixels, path: Path) -> tuple[Written, Array]:
     """The ONNX file that takes pixels, compared with the one that takes normalized images; and 32 inputs."""
     import numpy as np
     import onnx
@@ -243,85 +164,5 @@ def _pixels(file: Path, data: Mapping[str, Any], pixels: Pixels, path: Path) -> 
     if pixels.labels:
         exponents = np.exp(expected - expected.max(axis=1, keepdims=True))
         expected = exponents / exponents.sum(axis=1, keepdims=True)
-    _check_error(error := exact_error(expected, outputs))
-    return _Checked(outputs, error), inputs
-
-
-def _c(network: Network, file: Path, images: Tensor, path: Path) -> _Checked:
-    """The C file and its header, compiled and compared with the ONNX file where there is a compiler."""
-    expected = DeployedModel(file)(images.numpy())
-    name, files = c_name(path), (path.with_suffix(".h"), path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=EXPORT_PREFIX) as folder:
-        write_c(file, Path(folder) / path.name, name)
-        sizes = "RAM {ram_kib:.1f} KiB, flash {flash_kib:.1f} KiB".format_map(memory_kib(file))
-        checked = _Checked(expected, None, f"{sizes}; not compiled: there is no C compiler here")
-        if c_compiler() is not None:
-            outputs = CompiledNetwork(Path(folder) / path.name, name, Path(folder))(images.numpy()).reshape(
-                expected.shape
-            )
-            _check_error(error := exact_error(expected, outputs))
-            checked = _Checked(outputs, error, sizes)
-        for final in files:
-            (Path(folder) / final.name).replace(final)
-    return checked
-
-
-def _torch_export(network: Network, file: Path, images: Tensor, path: Path) -> _Checked:
-    import torch
-
-    with atomic(path) as temporary:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                batch = torch.export.Dim("batch", min=1, max=1 << 16)
-                program = torch.export.export(network.module.eval(), (images,), dynamic_shapes=({0: batch},))
-                torch.export.save(program, str(temporary))
-                again = torch.export.load(str(temporary)).module()
-            except Exception as error:  # torch.export raises exceptions of many types
-                raise SlimsearchError(f"torch.export cannot express it: {first_line(error)}") from error
-        return _checked(network, images, again, _float_note(network, file))
-
-
-def _torchscript(network: Network, file: Path, images: Tensor, path: Path) -> _Checked:
-    import torch
-
-    with atomic(path) as temporary:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that TorchScript is deprecated
-            try:
-                traced = torch.jit.trace(network.module.eval(), images, check_trace=False)  # type: ignore[no-untyped-call]
-                torch.jit.save(traced, str(temporary))
-                again = torch.jit.load(str(temporary))  # type: ignore[no-untyped-call]
-            except Exception as error:  # torch.jit raises exceptions of many types
-                raise SlimsearchError(f"TorchScript cannot express it: {first_line(error)}") from error
-        return _checked(network, images, again, _float_note(network, file))
-
-
-def _float_note(network: Network, file: Path) -> str | None:
-    if network.quantization is None:
-        return None
-    return f"float32: the network that was quantized to make '{file}', whose accuracy, latency and size differ"
-
-
-def _checked(network: Network, images: Tensor, run: Callable[[Tensor], Any], note: str | None = None) -> _Checked:
-    import torch
-
-    found, largest = [], 0.0
-    with torch.no_grad():
-        for batch in (images, images[:1]):  # the batch size is variable
-            expected = network.module.eval()(batch).numpy()
-            found.append(torch.as_tensor(run(batch)).numpy())
-            largest = max(largest, exact_error(expected, found[-1]))
-    _check_error(largest)
-    return _Checked(found[0], largest, note)
-
-
-def _check_error(error: float) -> None:
-    if not error <= EXACT:
-        raise SlimsearchError(
-            f"the exported file disagrees with the network: logits differ by {error:.3g} of their size, allowed "
-            f"{EXACT:.3g}"
-        )
-
-
-_WRITERS = {"onnx": _onnx, "c": _c, "torch-export": _torch_export, "torchscript": _torchscript}
+    check_error(error := exact_error(expected, outputs))
+    return Written(outputs, error), inputs

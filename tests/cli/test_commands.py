@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shlex
@@ -27,7 +28,7 @@ from slimsearch.evaluators.datasets import Dataset
 from slimsearch.options.configuration import Configuration
 from slimsearch.report.stored_run import stored_run
 from slimsearch.search_spaces import ModelSpace
-from tests.conftest import SPACES, TINY, Run, quantized_trial
+from tests.conftest import SPACES, TINY, Run, environment, quantized_trial
 
 Finished = tuple[Path, subprocess.CompletedProcess[str]]
 
@@ -299,6 +300,36 @@ def test_printed_lines_run_the_exported_file(form: str, run: Run, finished: Fini
         assert np.allclose([float(number) for number in found.split()], vectors["outputs"][0], atol=1e-4)
         return
     shown = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True)
+    assert float(shown.stdout) < 1e-4, shown.stderr
+
+
+RUNTIMES = {"litert": "litert_torch", "executorch": "executorch", "openvino": "openvino"}
+
+
+@pytest.mark.parametrize("form", RUNTIMES)
+def test_files_for_other_runtimes(form: str, run: Run, finished: Finished, tmp_path: Path) -> None:
+    """Each is run by the lines that are printed for it; quantized networks have int8 weights in LiteRT, too."""
+    models = {m["trial"]: m for m in json.loads((finished[0] / "top_models.json").read_text())}
+    numbers = ",".join(map(str, models))
+    done = run(finished[0], "--models", numbers, "--format", form, "--to", "out", command="export")
+    if importlib.util.find_spec(RUNTIMES[form]) is None:
+        assert done.stderr.strip().endswith(f"pip install 'slimsearch[{form}]'")
+        pytest.skip(f"needs the extra '{form}'")
+    assert done.returncode == 0, done.stderr
+    files = [path for path in (tmp_path / "out").iterdir() if path.suffix in (".tflite", ".pte", ".xml")]
+    assert len(files) == len(models)
+    for path in files:
+        vectors = np.load(path.with_suffix(".vectors.npz"))
+        model = models[json.loads(path.with_suffix(".json").read_text())["trial"]]
+        expected = DeployedModel(finished[0] / model["artifact"])(vectors["inputs"])
+        if "quantize" in model["recipe"]:
+            assert (expected.argmax(1) == vectors["classes"]).mean() > 0.8
+        else:
+            assert np.allclose(vectors["outputs"], expected, atol=1e-3)
+    lines = done.stdout.split(":\n")[-1].splitlines()
+    shown = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
     assert float(shown.stdout) < 1e-4, shown.stderr
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from slimsearch.cli.command_parser import CommandParser, trial_numbers
 from slimsearch.errors import SlimsearchError, escaped
 
-HELP = "export models of a run as ONNX, C, torch.export or TorchScript files, each checked against its network"
+HELP = "export models of a run as files for a runtime, each checked against its network"
 _EXAMPLES = (
     "runs/mnist_cnn-20260101-120000 --to models",
     "runs/mnist_cnn-20260101-120000 --models 7,22 --format torch-export --to models",
@@ -23,7 +23,8 @@ def parser(program: str) -> CommandParser:
     found.add_argument("--models", help="trial numbers, such as 7,22 (default: the Pareto front)")
     found.add_argument(
         "--format",
-        help="onnx, c (a C file and a header), torch-export or torchscript (default: of the run's --target, or onnx)",
+        help="onnx, c (a C file and a header), litert, executorch, openvino, torch-export or torchscript (default: of "
+        "the run's --target, or onnx)",
     )
     found.add_argument(
         "--embed-preprocessing", choices=("nchw", "nhwc"), metavar="LAYOUT",
@@ -38,7 +39,8 @@ def parser(program: str) -> CommandParser:
 
 
 def run(options: dict[str, Any]) -> None:
-    from slimsearch.report.exporting import FORMATS, Pixels, default_format, export
+    from slimsearch.report.exporting import Pixels, default_format, export
+    from slimsearch.report.file_formats import FORMATS
 
     run_dir = Path(options["run_dir"])
     form = options["format"] or default_format(run_dir)
