@@ -203,7 +203,7 @@ class Console:
         if self._counts(trial):
             self._done.add(trial.number)
         if not trial.unfinished and (before is None or before.unfinished):
-            self._print(self._line(trial))
+            self._print_words(self._line(trial))
 
     def note(self, text: str) -> None:
         self._print(plain(text))
@@ -244,9 +244,13 @@ class Console:
     def _recommend(self, result: Result, model: Mapping[str, Any]) -> None:
         artifact = model["artifact"]
         file = None if artifact is None else shown(result.directory / artifact)
-        self._print(f"\n[bold]Use {plain(file or 'trial ' + str(model['trial']))}[/]: {plain(model['recommended'])}")
+        self._print_words(f"\n[bold]Use {plain(file or 'trial ' + str(model['trial']))}[/]: {plain(model['recommended'])}")
         for line in () if file is None else program(file):
             self._print(f"    {plain(line)}")
+
+    def _print_words(self, markup: str) -> None:
+        """Print one line, wrapped between words on a terminal."""
+        self._console.print(markup, soft_wrap=not self._console.is_terminal)
 
     def _print(self, markup: str) -> None:
         """Print one line without wrapping, so that commands can be copied."""
