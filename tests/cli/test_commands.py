@@ -95,6 +95,8 @@ def test_every_example_of_the_help(
         data = slimsearch.load_dataset(tmp_path / "rows.csv", target_column="c")
         slimsearch.export(torch.nn.Linear(2, 2), tmp_path / "table.onnx", data)
     uncompressed = next(model["trial"] for model in models if not model["recipe"])
+    # `report` writes, and other tests read the run.
+    run_dir = shutil.copytree(finished[0], tmp_path / "copy") if name == "report" else finished[0]
     for pattern, value in (
         (r"timm:\w+ --weights \S+", "net.py:make_net --mean 0.5 --std 0.25"),
         (r"(path/to/file\.py:make_net|torchvision:\w+) --weights \S+", "net.py:make_net"),
@@ -105,7 +107,7 @@ def test_every_example_of_the_help(
         (r"signals\.npz", "digits.npz"),
         (r"model\.onnx rows\.csv", "table.onnx rows.csv"),
         (r"runs/tiny_cnn-20260101-120000", str(finished[0])),
-        (r"runs/mnist_cnn-20260101-120000", str(finished[0])),
+        (r"runs/mnist_cnn-20260101-120000", str(run_dir)),
         (r"runs/lenet-20260101-130000", str(other)),
         (r"path/to/file\.py:MyNet", TINY),
         (r"path/to/images --image-size 64", f"{images} --image-size 8"),
