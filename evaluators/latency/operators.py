@@ -95,6 +95,36 @@ def operators_of(path: Path, batch: int, threads: int, folder: Path) -> list[Ope
     return [_operator(node, constants, values, opsets) for node in model.graph.node]
 
 
+def work_of(path: Path) -> dict[str, float]:
+    """What a call of a file with one example computes before the runtime optimizes it.
+
+    Multiply-accumulates of convolutions by size of their kernels and of matrix products, output values of other
+    operators by their names, and the number of all operators.
+
+    Raises:
+        SlimsearchError: the file cannot be read.
+    """
+    import onnx
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(read_onnx(path)))
+    graph = model.graph
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        shapes[value.name] = [size.dim_value or 1 for size in value.type.tensor_type.shape.dim]
+    found: dict[str, float] = {"operators": float(len(graph.node))}
+    for node in graph.node:
+        values = float(np.prod(shapes.get(node.output[0], [0])))
+        weights = shapes.get(node.input[1], []) if len(node.input) > 1 else []
+        kind = _kind(node, {node.input[1]: weights}) if weights else "other"
+        name = node.op_type
+        if kind == "matrix product":
+            name, values = kind, float(np.prod(weights))
+        elif kind != "other":
+            name, values = f"{kind} {weights[2:]}", values * float(np.prod(weights[1:]))
+        found[name] = found.get(name, 0.0) + values
+    return found
+
+
 def measure(operators: Sequence[Operator], threads: int, patience: float) -> tuple[dict[str, Cost | None], bool]:
     """Measure the cost of each operator; call it within `Meter.exclusive`.
 
@@ -224,14 +254,15 @@ def _operator(node: Any, constants: dict[str, Any], values: dict[str, Array], op
     moved += sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in own.values())
     text = json.dumps([described, [list(opset) for opset in opsets if opset[0] == node.domain]])
     key = f"{node.op_type} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    return Operator(key, node, own, inputs, opsets, moved, _kind(node, own))
+    return Operator(key, node, own, inputs, opsets, moved, _kind(node, {n: list(t.dims) for n, t in own.items()}))
 
 
-def _kind(node: Any, constants: dict[str, Any]) -> str:
+def _kind(node: Any, constants: dict[str, list[int]]) -> str:
+    """One of `KINDS`, by the shapes of the node's constants."""
     if "Conv" not in node.op_type:
         return "matrix product" if "Gemm" in node.op_type or "MatMul" in node.op_type else "other"
     groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-    weights = next((list(tensor.dims) for tensor in constants.values() if len(tensor.dims) > 2), [])
+    weights = next((shape for shape in constants.values() if len(shape) > 2), [])
     if groups > 1:
         return "depthwise convolution"
     return "pointwise convolution" if weights and set(weights[2:]) == {1} else "convolution"

@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from slimsearch.evaluators.latency.device_correction import DeviceCorrection, FileCost
 from slimsearch.evaluators.latency.meter import Meter
-from slimsearch.evaluators.latency.operators import KINDS, Cost, Operator, measure, operators_of
+from slimsearch.evaluators.latency.operators import KINDS, Cost, Operator, measure, operators_of, work_of
 from slimsearch.evaluators.training.hardware import processor
 from slimsearch.files import write_json
 
@@ -26,9 +26,6 @@ _OUTLIER = 0.1
 _ROUNDS = 20
 # After waiting in vain for a calm machine, predictions wait less for a while.
 _IMPATIENT_SECONDS, _REMEMBERED_SECONDS = 0.5, 60.0
-
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -96,31 +93,12 @@ def _checked(ms: float, overhead_ms: float) -> Cost:
     return Cost(ms, overhead_ms)
 
 
-@dataclass(frozen=True)
-class _Sum:
-    """The operators of a file.
-
-    Attributes:
-        overhead: milliseconds of a call without operators.
-        by_kind: milliseconds of the operators of each of `KINDS`.
-        operators: number of them.
-        measured, guessed: see `Predicted`.
-    """
-
-    overhead: float
-    by_kind: tuple[float, ...]
-    operators: int
-    measured: int
-    guessed: int
-
-
 class LatencyPredictor:
     """Predicts milliseconds per call of a file in ONNX Runtime on this machine's CPU, or on another device.
 
     The file is optimized as the runtime does on loading. Each of the remaining operators (fused, in blocked layouts) is
     measured alone, once per kind and shape on a machine, and the costs are added up. Pairs of files and measured
-    latencies correct the overhead of a call and the scale of the sum; for another device, the scale of each kind of
-    operators.
+    latencies correct the overhead of a call and the scale of the sum; for another device, see `DeviceCorrection`.
 
     Args:
         batch: images per call.
@@ -144,8 +122,8 @@ class LatencyPredictor:
         self._meter = meter or Meter()
         self._batch, self._threads, self._patience = batch, threads, patience
         self._costs = OperatorCosts(batch, threads, folder)
-        self._slowness = slowness
-        self._pairs: dict[Path, tuple[Array, float]] = {}
+        self._correction = None if slowness is None else DeviceCorrection(slowness)
+        self._pairs: dict[Path, tuple[float, float, float]] = {}
         self._impatient_until = 0.0
 
     def predict(self, path: Path) -> Predicted:
@@ -154,8 +132,11 @@ class LatencyPredictor:
         Raises:
             SlimsearchError: the file cannot be loaded.
         """
-        found = self._sum(path)
-        return Predicted(float(self._terms(found) @ self._factors()), found.measured, found.guessed)
+        cost, measured, guessed = self._cost(path)
+        if self._correction is not None:
+            return Predicted(self._correction.ms(cost), measured, guessed)
+        overhead_factor, scale = self._corrections()
+        return Predicted(overhead_factor * cost.overhead + scale * sum(cost.by_kind), measured, guessed)
 
     def correct(self, path: Path, ms: float) -> None:
         """Add the measured latency of the file at `path`; it replaces an earlier one of the same file.
@@ -163,15 +144,14 @@ class LatencyPredictor:
         Raises:
             SlimsearchError: the file cannot be loaded.
         """
-        self._pairs[path] = self._terms(self._sum(path)), ms
+        cost, _, _ = self._cost(path)
+        if self._correction is not None:
+            self._correction.add(path, cost, ms)
+        else:
+            self._pairs[path] = cost.overhead, sum(cost.by_kind), ms
 
-    def _terms(self, found: _Sum) -> Array:
-        """What the predicted latency is a linear function of, see `_factors`."""
-        if self._slowness is None:
-            return np.array([found.overhead, sum(found.by_kind)])
-        return np.array([found.overhead, *found.by_kind])
-
-    def _sum(self, path: Path) -> _Sum:
+    def _cost(self, path: Path) -> tuple[FileCost, int, int]:
+        """The cost of a file on this machine; numbers of measured and guessed operators."""
         with tempfile.TemporaryDirectory(prefix="slimsearch-") as folder:
             operators = operators_of(path, self._batch, self._threads, Path(folder))
         known = self._costs.read()
@@ -192,16 +172,17 @@ class LatencyPredictor:
         for operator, cost in zip(operators, own, strict=True):
             by_kind[operator.kind] += _guess(operator, operators, own) if cost is None else cost.ms
         overhead = float(np.median([cost.overhead_ms for cost in measured])) if measured else 0.0
-        return _Sum(overhead, tuple(by_kind.values()), len(own), len(new), len(own) - len(measured))
+        work = {} if self._correction is None else work_of(path)
+        return FileCost(overhead, tuple(by_kind.values()), work), len(new), len(own) - len(measured)
 
-    def _factors(self) -> Array:
-        """Factors of the terms: reweighted least squares of relative errors, with a prior for each."""
+    def _corrections(self) -> tuple[float, float]:
+        """Factors of the overhead and of the sum: reweighted least squares of relative errors."""
         if not self._pairs:
-            return np.full(2 if self._slowness is None else 1 + len(KINDS), self._slowness or 1.0)
-        terms, measured = (np.array(column) for column in zip(*self._pairs.values(), strict=True))
-        scale = 1.0 if self._slowness is None else float(np.median(measured / terms.sum(axis=1)))
-        rows = terms * scale / measured[:, None]
-        factors, weights = np.ones(rows.shape[1]), np.ones(len(rows))
+            return 1.0, 1.0
+        factors = np.ones(2)
+        pairs = np.array(list(self._pairs.values()))
+        rows = pairs[:, :2] / pairs[:, 2:]
+        weights = np.ones(len(rows))
         # The prior pulls each factor to 1, in units of its share of a typical call.
         prior = _PRIOR * np.diag(np.median(rows, axis=0) ** 2 + 1e-6)
         for _ in range(_ROUNDS):
@@ -209,7 +190,8 @@ class LatencyPredictor:
             factors = np.linalg.solve(weighted @ rows + prior, weighted.sum(axis=1) + prior.sum(axis=1))
             errors = np.abs(rows @ factors - 1)
             weights = np.minimum(1, max(_OUTLIER, float(np.median(errors))) / np.maximum(errors, 1e-12))
-        return np.maximum(factors, 0.0) * scale
+        overhead_factor, scale = np.maximum(factors, 0.0)
+        return float(overhead_factor), float(scale)
 
 
 def _guess(operator: Operator, operators: Sequence[Operator], costs: Sequence[Cost | None]) -> float:

@@ -3,18 +3,20 @@
     python experiments/benchmarks/latency_predictor.py --json latency_predictor.json --page docs/latency.md
 
 Run it on a quiet machine. Networks are untrained. Measurements are stored in --out, so that an interrupted benchmark
-continues.
+continues. --devices are other runtimes on this machine that stand for boards: the program of boards measures them.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib.util
 import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,52 @@ from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.compression import Network, Quantization
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import LatencyPredictor, measure_latency, processor
+from slimsearch.evaluators import LatencyPredictor, Meter, measure_latency, processor
+from slimsearch.evaluators.latency.boards import PROGRAM, BoardConnection
+from slimsearch.evaluators.latency.measurement import MeasurementSettings
+from slimsearch.evaluators.latency.reference import Reference, pinned
 from slimsearch.files import write_json
 from slimsearch.search_spaces import ModelSpace
 
 SPACES = {"lenet": (1, 28, 28), "resnet_cifar": (3, 32, 32)}
 FEW_FILES = {"mnist_cnn": (1, 28, 28)}
 FORMS = ("fp32", "int8")
+DEVICES = {"slowed": "onnxruntime", "unoptimized": "onnxruntime", "openvino": "openvino"}
+"""Runtimes that stand for boards, see `_RUNTIMES`."""
+# The slowed one takes longer for each convolution and matrix product, the unoptimized one neither fuses operators nor
+# changes their layout.
+_RUNTIMES = {
+    "slowed": """
+import time
+import onnxruntime
+
+class Slowed(onnxruntime.InferenceSession):
+    def __init__(self, content, *arguments, **options):
+        super().__init__(content, *arguments, **options)
+        # Field 4 of a node: its operator.
+        self.extra = 5e-6 * content.count(b"\\x22\\x04Conv") + 2e-6 * content.count(b"\\x22\\x04Gemm")
+
+    def run(self, *arguments, **options):
+        found = super().run(*arguments, **options)
+        until = time.perf_counter() + self.extra
+        while time.perf_counter() < until:
+            pass
+        return found
+
+onnxruntime.InferenceSession = Slowed
+""",
+    "unoptimized": """
+import onnxruntime
+
+class Unoptimized(onnxruntime.InferenceSession):
+    def __init__(self, content, options, **more):
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        super().__init__(content, options, **more)
+
+onnxruntime.InferenceSession = Unoptimized
+""",
+    "openvino": "",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--spaces", nargs="+", default=[*SPACES, *FEW_FILES], choices=[*SPACES, *FEW_FILES], help="spaces"
     )
-    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS)
+    parser.add_argument("--forms", nargs="*", default=list(FORMS), choices=FORMS)
+    installed = [name for name, runtime in DEVICES.items() if importlib.util.find_spec(runtime) is not None]
+    parser.add_argument("--devices", nargs="*", default=installed, choices=DEVICES, help="other runtimes")
+    parser.add_argument("--others", type=int, default=50, metavar="N", help="of --devices: networks for the comparison")
     parser.add_argument("--calibrate", type=int, default=10, metavar="N", help="networks for calibration")
     parser.add_argument("--networks", type=int, default=30, metavar="N", help="networks for the comparison")
     parser.add_argument("--blocks", type=int, default=40, metavar="N", help="blocks of a measurement")
@@ -63,25 +107,43 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    for name, least in (("calibrate", 1), ("networks", 3), ("blocks", 1)):
+    for name, least in (("calibrate", 1), ("networks", 3), ("others", 3), ("blocks", 1)):
         if getattr(options, name) < least:
             raise SlimsearchError(f"--{name} {getattr(options, name)} is less than {least}")
     check_output(options)
     settings = {name: getattr(options, name) for name in ("calibrate", "networks", "blocks")}
-    rows = [row for name in options.spaces for form in options.forms for row in _kept(name, form, options, settings)]
-    found = {"processor": processor()[0], "cores": os.cpu_count(), **settings, "rows": rows}
+    rows = [
+        row
+        for name in options.spaces
+        for form in options.forms
+        for row in _kept(f"{name}-{form}", options.out, settings, functools.partial(_rows_of, name, form, options))
+    ]
+    settings["networks"] = options.others
+    others = [
+        row
+        for name in options.spaces
+        for device in options.devices
+        if name in SPACES
+        for row in _kept(f"{name}-{device}", options.out, settings, functools.partial(_there, name, device, options))
+    ]
+    found = {
+        "processor": processor()[0], "cores": os.cpu_count(), "calibrate": options.calibrate, "blocks": options.blocks,
+        "networks": options.networks, "rows": rows, "devices": others,
+    }  # fmt: skip
     made = tables(found)
     print("\n".join(made.values()))
     write_output(options, found, made)
 
 
-def _kept(name: str, form: str, options: argparse.Namespace, settings: dict[str, int]) -> list[dict[str, Any]]:
-    """The rows of a space and format, stored or new.
+def _kept(
+    name: str, out: Path, settings: dict[str, int], made: Callable[[Path], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The rows of a space in a format or on a device, stored in the folder `name` of `out` or `made` in it.
 
     Raises:
         SlimsearchError: the stored rows have other options.
     """
-    folder = options.out / f"{name}-{form}"
+    folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "rows.json"
     if path.is_file():
@@ -89,12 +151,56 @@ def _kept(name: str, form: str, options: argparse.Namespace, settings: dict[str,
         if found["settings"] != settings:
             raise SlimsearchError(f"'{path}' is of a run with other options: remove it, or name another --out")
         return found["rows"]  # type: ignore[no-any-return]
-    if name in FEW_FILES:
-        rows = _leave_one_out(name, FEW_FILES[name], form, folder, options.blocks)
-    else:
-        told = (0, options.calibrate)
-        rows = _rows(name, SPACES[name], form, folder, told, options.networks, options.blocks)
+    rows = made(folder)
     write_json(path, {"settings": settings, "rows": rows})
+    return rows
+
+
+def _rows_of(name: str, form: str, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    if name in FEW_FILES:
+        return _leave_one_out(name, FEW_FILES[name], form, folder, options.blocks)
+    return _rows(name, SPACES[name], form, folder, (0, options.calibrate), options.networks, options.blocks)
+
+
+def _there(name: str, device: str, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Errors of predictions from this machine's operators for networks on another device.
+
+    Without measured networks, only the times of the reference networks there are known.
+    """
+    shape = SPACES[name]
+    chosen = _alike_files(name, shape, "fp32", folder, options.calibrate + options.others, options.blocks)
+    (folder / "sitecustomize.py").write_text(_RUNTIMES[device], encoding="utf-8")
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = PROGRAM.replace("p=python3", f'p="{sys.executable}"')
+    connection = BoardConnection(["env", f"PYTHONPATH={path}", f"TMPDIR={folder}", "sh", "-c", command])
+    try:
+        settings = MeasurementSettings(
+            shape, runtime=DEVICES[device], blocks=options.blocks, patience=60.0, patience_beside_others=60.0
+        )
+        contents = {path.name: path.read_bytes() for path in chosen}
+        with Meter().exclusive():  # the lock of the measuring program is in its own folder
+            there, _ = connection.reference_ms(1)
+            latencies, again = (connection.measure(contents, settings)[0] for _ in range(2))
+            with pinned(1):
+                here = np.array(Reference(1).best) * 1000
+    finally:
+        connection.close()
+    slowness = float(np.exp(np.log(there / here).mean()))
+    measured, repeated = (np.array([latency.median_ms for latency in one]) for one in (latencies, again))
+    calibration, others = chosen[: options.calibrate], chosen[options.calibrate :]
+    rows = []
+    with tempfile.TemporaryDirectory() as cache:
+        for pairs in (0, options.calibrate):
+            predictor = LatencyPredictor(folder=Path(cache), slowness=slowness)
+            for file, ms in zip(calibration[:pairs], measured, strict=False):
+                predictor.correct(file, float(ms))
+            told = [predictor.predict(file).ms for file in others]
+            errors = _errors(told, measured[len(calibration) :])
+            second = _errors(repeated[len(calibration) :], measured[len(calibration) :])
+            rows.append({
+                "space": name, "device": device, "calibrated": pairs, **errors,
+                "repeated_spearman": second["spearman"], "repeated_error": second["median_error"],
+            })  # fmt: skip
     return rows
 
 
@@ -113,10 +219,24 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
         )
         for row in found["rows"]
     ]  # fmt: skip
+    devices = [
+        (
+            f"`{row['space']}`, {row['device']}", str(row["calibrated"]), str(row["networks"]),
+            f"{row['least_ms']:.3f} to {row['most_ms']:.3f}", f"{row['spearman']:.3f}",
+            f"{100 * row['median_error']:.1f}", f"{100 * row['error_90']:.1f}",
+            f"{row['repeated_spearman']:.3f}", f"{100 * row['repeated_error']:.1f}",
+        )
+        for row in found.get("devices", [])
+    ]  # fmt: skip
     machine = f"{found['cores']} cores of {found['processor']}, one thread, one image a call.\n"
-    return {"predictor_machine": machine, "predictor": table(headings, rows)}
+    return {
+        "predictor_machine": machine,
+        **({"predictor": table(headings, rows)} if rows else {}),
+        **({"devices": table((*headings[:7], *_REPEATED), devices)} if devices else {}),
+    }
 
 
+_REPEATED = ("rank correlation of a second measurement", "its median difference, %")
 # Compared networks are within this factor in latency: otherwise their order would be too easy to predict.
 FACTOR = 4.0
 
@@ -140,10 +260,7 @@ def _rows(
         held_out: number of other networks, within a factor of four in latency.
         blocks: of a measurement.
     """  # fmt: skip
-    wanted = max(calibrate) + held_out
-    files = _files(name, shape, form, folder, 2 * wanted)
-    quick = [latency.median_ms for latency in measure_latency(files, shape, blocks=max(1, blocks // 10))]
-    chosen = [files[position] for position in _alike(quick)][:wanted]
+    chosen = _alike_files(name, shape, form, folder, max(calibrate) + held_out, blocks)
     measured, seconds = _measured(chosen, shape, blocks)
     calibration, others = chosen[: max(calibrate)], chosen[max(calibrate) :]
     truth = measured[len(calibration) :]
@@ -163,6 +280,15 @@ def _rows(
             "predictor_seconds": spent, "measured_seconds": seconds * len(others) / len(chosen),
         })  # fmt: skip
     return found
+
+
+def _alike_files(
+    name: str, shape: tuple[int, int, int], form: str, folder: Path, wanted: int, blocks: int
+) -> list[Path]:
+    """Files of random networks within a factor of four in latency."""
+    files = _files(name, shape, form, folder, 2 * wanted)
+    quick = [latency.median_ms for latency in measure_latency(files, shape, blocks=max(1, blocks // 10))]
+    return [files[position] for position in _alike(quick)][:wanted]
 
 
 def _leave_one_out(
@@ -226,7 +352,7 @@ def _measured(files: Sequence[Path], shape: tuple[int, int, int], blocks: int) -
     return found, time.perf_counter() - start
 
 
-def _errors(told: Sequence[float], truth: np.ndarray[Any, Any]) -> dict[str, Any]:
+def _errors(told: Sequence[float] | np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> dict[str, Any]:
     errors = np.abs(np.asarray(told) / truth - 1)
     return {
         "networks": len(truth), "spearman": float(spearmanr(told, truth).statistic),

@@ -20,12 +20,13 @@ def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.chdir(tmp_path)
     Path("page.md").write_text(PAGE.read_text())
     words = ["--spaces", "lenet", "--forms", "fp32", "--calibrate", "2", "--networks", "3", "--blocks", "2"]
-    words += ["--out", "kept", "--json", "rows.json", "--page", "page.md"]
+    words += ["--devices", "unoptimized", "--others", "3", "--out", "kept", "--json", "rows.json", "--page", "page.md"]
     assert latency_predictor.main(words) == 0
     printed = capsys.readouterr().out
     found = json.loads(Path("rows.json").read_text())
     assert [row["calibrated"] for row in found["rows"]] == [0, 2]
     assert all(row["networks"] == 3 and row["operators"] > 0 and row["guessed"] == 0 for row in found["rows"])
+    assert [(row["device"], row["calibrated"]) for row in found["devices"]] == [("unoptimized", 0), ("unoptimized", 2)]
     assert found["rows"][0]["operators"] >= found["rows"][1]["operators"]
     assert latency_predictor.tables(found)["predictor"] in printed
     assert latency_predictor.tables(found)["predictor"] in Path("page.md").read_text()
