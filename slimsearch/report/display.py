@@ -244,7 +244,8 @@ class Console:
     def _recommend(self, result: Result, model: Mapping[str, Any]) -> None:
         artifact = model["artifact"]
         file = None if artifact is None else shown(result.directory / artifact)
-        self._print_words(f"\n[bold]Use {plain(file or 'trial ' + str(model['trial']))}[/]: {plain(model['recommended'])}")
+        name = plain(file or f"trial {model['trial']}")
+        self._print_words(f"\n[bold]Use {name}[/]: {plain(model['recommended'])}")
         for line in () if file is None else program(file):
             self._print(f"    {plain(line)}")
 
