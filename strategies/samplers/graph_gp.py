@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from slimsearch.evaluators import Objective
 from slimsearch.search_spaces import Point, Space
-from slimsearch.strategies.samplers._sampler import History, new_point
+from slimsearch.strategies.samplers._dominance import covers
+from slimsearch.strategies.samplers._sampler import History, Observation, new_point
 from slimsearch.strategies.samplers._surrogate.costs import (
     Costs,
     additive,
@@ -41,6 +43,8 @@ _MOST = 300
 _BEYOND, _BOUNDS = 1.1, 16
 # A new network is first tried uncompressed if the probability that it is feasible is above _LIKELY.
 _LIKELY = 0.5
+# Maximum number of relatives of a network that are looked at for a recipe with training.
+_RELATED = 100
 # The standard deviation of an almost known loss, as a share of that of all losses.
 _KNOWN = 0.01
 
@@ -67,7 +71,7 @@ class GraphGp:
     If networks are trained as ancestors of others (`Space.lineage`), the gain is divided by the remaining work, so that
     candidates that follow from a trained network without training are tried at once. The process also learns from
     intermediate networks, at least a quarter of the work goes to new networks, and a new network is tried uncompressed
-    first.
+    first. After the first networks, one of them is trained with a random recipe.
 
     Source: expected improvement of Jones et al. 1998, bounds on all objectives but one of Haimes et al. 1971,
     improvement per cost of Snoek et al. 2012, limits of Schonlau et al. 1998, features of a cell's function after
@@ -78,12 +82,17 @@ class GraphGp:
     """Number of random points at the beginning, for spaces without lineage."""
     NETWORKS = 3
     """Number of random networks at the beginning, for spaces with lineage."""
+    RECIPES = 1
+    """Number of networks on the front that are then trained with a random recipe each."""
 
     def propose(
         self, space: Space, objectives: Sequence[Objective], history: History, rng: np.random.Generator
     ) -> Point:
         if self._starts(space, history):
             return new_point(space, history, lambda: self._first(space, history, rng), rng)
+        recipe = self._first_recipe(space, history, rng)
+        if recipe is not None:
+            return recipe
         # More threads do not speed up matrices of this size, and take the cores of the workers.
         with _linear_algebra().limit(limits=1, user_api="blas"):
             return self._learned(space, objectives, history, rng)
@@ -124,6 +133,32 @@ class GraphGp:
             return point
         broken = sum(o.violation > 0 and o.losses is None for o in history.observations)
         return point if rng.random() * (history.finished_count + broken) < broken else first.point
+
+    def _first_recipe(self, space: Space, history: History, rng: np.random.Generator) -> Point | None:
+        """A random recipe with training for a network on the front that has had none; None after enough of them.
+
+        Without data about recipes, the process would explore the one that is farthest from none: the strongest.
+        """
+        networks, compressed = list[Observation](), set[str]()
+        for observation in history.observations:
+            if len(compressed) >= self.RECIPES:
+                return None
+            lineage = space.lineage(observation.point)
+            if len(lineage) > 1 and (observation.losses is not None or observation.running):
+                compressed.add(lineage[0].name)
+            elif len(lineage) == 1 and observation.losses is not None:
+                networks.append(observation)
+        front = [
+            one
+            for one in networks
+            if space.lineage(one.point)[0].name not in compressed
+            and not any(covers(other, one) and not covers(one, other) for other in networks)
+        ]
+        if not front:
+            return None
+        chosen = front[int(rng.integers(len(front)))]
+        related = islice(space.related_points(chosen.point, rng), _RELATED)
+        return next((point for point in related if len(space.lineage(point)) > 1 and not history.tried(point)), None)
 
 
 @cache
