@@ -149,65 +149,65 @@ class Configuration:
     )
     architectures: str | None = _option(
         None,
-        "search only these architectures: a run directory, a top_models.json, or a file of dicts from choice to value",
+        "train only these architectures: a run directory, a top_models.json, or a file with dicts from choice to value",
     )
     strategy: str = _option("optuna", "engine that drives the search", absolute_code)
     sampler: str = _option(
-        "graph_gp", "proposes the next candidate: a built-in, or a class of yours or of Optuna", absolute_code
+        "graph_gp", "sampler that proposes candidates: a built-in, a class of Optuna, or path/to/file.py:Class", absolute_code
     )
     scheduler: str = _option(
         "none",
-        "how far each candidate is trained, with options such as asha:eta=3; several joined by +",
+        "ends unpromising trainings early; with options such as asha:eta=3, several joined by +",
         _code_in_schedulers,
     )
     evaluator: str = _option(
         "network",
-        "network (train and export), table.csv, or path/to/file.py:function from a candidate to metrics",
+        "network (train and export), table.csv, or path/to/file.py:function, which returns the metrics of a candidate",
         _code_or_table,
     )
-    model: str | None = _option(None, "in place of --space: a trained network, see slimsearch compress", _model)
-    elastic: bool = _option(False, "also search how many channels and blocks of the given network remain")
+    model: str | None = _option(None, "a trained network in place of --space, see slimsearch compress", _model)
+    elastic: bool = _option(False, "also search the numbers of channels and blocks of the given network")
     dataset: str = _option(
         "mnist5k",
-        "a built-in data set, the path of an image folder, of an .npz file or of a table, hf:NAME, or "
+        "a built-in data set, an image folder, an .npz file, a table (.csv, .tsv, .parquet), hf:NAME (Hugging Face), or "
         "path/to/file.py:function",
         _data,
     )
     target_column: str | None = _option(
-        None, "of a table or hf:NAME: the column that is predicted, or several with commas"
+        None, "of a table or hf:NAME: the column to predict, or several, comma separated"
     )
     group_by: str | None = _option(
-        None, "of a table: a column, such as the patient or device, whose rows of one value are in the same split"
+        None, "of a table or hf:NAME: a column such as the patient; rows with the same value are in the same split"
     )
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
-    download: bool = _option(False, "fetch the data set into --data-root if it is not there")
-    image_size: str | None = _option(None, "resize every image: pixels of a square's side, or WIDTHxHEIGHT")
+    download: bool = _option(False, "download the data set into --data-root if it is not there")
+    image_size: str | None = _option(None, "resize every image: side of a square in pixels, or WIDTHxHEIGHT")
     task: str = _option(
         "classification",
-        "what is learned: classification, multilabel, regression, segmentation, or path/to/file.py:Class",
+        "learning task: classification, multilabel, regression, segmentation, or path/to/file.py:Class",
         absolute_code,
     )
     input_kind: str = _option(
-        "auto", "of arrays: image, signal (channels, length), table, or auto, by their shape and values"
+        "auto", "kind of arrays: image, signal (channels, length), table, or auto (by shape and values)"
     )
     fit: str | None = _option(
-        None, "a function fit(model, epochs, report) of yours that trains networks: path/to/file.py:name", absolute_code
+        None, "a function fit(model, epochs, report) that trains networks: path/to/file.py:name", absolute_code
     )
     score: str | None = _option(
-        None, "of --fit or --lightning: a function score(predict) of yours that gives the metrics", absolute_code
+        None, "of --fit or --lightning: a function score(predict) that returns the metrics: path/to/file.py:name", absolute_code
     )
     lightning: str | None = _option(
-        None, "a function of yours from a network to a LightningModule and its data, which train and score it",
+        None, "a function that returns a LightningModule and data for a network: path/to/file.py:name",
         absolute_code,
     )  # fmt: skip
     class_weights: str = _option(
-        "none", "weights of the classes in the loss: none, or balanced, so that rare ones count as much"
+        "none", "class weights in the loss: none, or balanced, so that rare classes count as much as others"
     )
     label_smoothing: float = _option(
-        0.0, "of --task classification: share of the target probability that is spread over all classes"
+        0.0, "of --task classification: share of the target probability spread over all classes"
     )
     drop_duplicates: bool = _option(
-        False, "drop training images that are copies of others, and validation images that are copies of test images"
+        False, "drop copies of other images from training, and copies of test images from validation"
     )
     mean: str | None = _option(
         None, "normalization of images: mean of pixel / 255, one number or one per channel; by default the data set's"
@@ -224,23 +224,23 @@ class Configuration:
     )
     max_latency_ms: float | None = _option(None, "hard limit on the latency of the file")
     max_size_kib: float | None = _option(None, "hard limit on the size of the file")
-    max_ram_kib: float | None = _option(None, "hard limit on the activations of the C file: its static memory")
+    max_ram_kib: float | None = _option(None, "hard limit on the static memory of the C file, for its activations")
     max_flash_kib: float | None = _option(None, "hard limit on the constants of the C file: weights, scales, tables")
     target: str | None = _option(
         None,
-        "a device: cortex-m4, cortex-m7, raspberry-pi-4 or a YAML file; sets the limits on RAM and flash, the threads "
-        "of the latency, and the default format of slimsearch export",
+        "target device: cortex-m4, cortex-m7, raspberry-pi-4 or a YAML file; sets limits on RAM and flash, "
+        "--latency-threads, and the default format of slimsearch export",
         _file_or_name,
     )
     device_host: str | None = _option(
         None,
-        "measure latency over SSH on a board in place of this machine: user@board or NAME=user@board, several with "
-        "commas, or none; addresses are not stored",
+        "measure latency on a board over SSH: user@board or NAME=user@board, several comma separated, or none (this "
+        "machine); addresses are not stored",
     )
     max_params: float | None = _option(None, "hard limit on the number of parameters")
     max_macs: float | None = _option(None, "hard limit on multiply-accumulates for one image")
     min_accuracy: float | None = _option(
-        None, "hard limit on validation accuracy, between 0 and 1; or on another leading metric"
+        None, "minimum validation accuracy, between 0 and 1, or minimum of another leading metric"
     )
     prefer: str = _option(
         "balanced",
@@ -249,7 +249,7 @@ class Configuration:
     )
     metrics: str | None = _option(
         None,
-        "metrics of your own, such as energy=path/to/file.py:function (called with the file and the data set)",
+        "your own metrics, such as energy=path/to/file.py:function (called with the exported file and the data set)",
         _code_of_metrics,
     )
     trials: int = _option(20, "candidates to train; recipes that need no further training are not counted")
@@ -263,14 +263,14 @@ class Configuration:
     supernet_epochs: int = _option(25, "of --strategy supernet: epochs of the supernet's training")
     supernet_sampling: str = _option("sandwich", "of --strategy supernet: sandwich, fair or random")
     seed: int = _option(0, "seed of the run")
-    workers: int = _option(0, "worker processes; 0: as many as the cores allow, see --training-threads")
+    workers: int = _option(0, "worker processes; 0: cores divided by --training-threads")
     ray_address: str | None = _option(
         None, "of --strategy ray: address of a running cluster, or auto; by default a local one is started"
     )
     cpus_per_trial: float = _option(1.0, "of --strategy ray: CPUs per trial, see --training-threads")
     gpus_per_trial: float = _option(0.0, "of --strategy ray: GPUs per trial; fractions are allowed")
     trial_timeout: float | None = _option(None, "seconds after which a trial is stopped and counts as failed")
-    retries: int = _option(1, "retries of a trial whose worker process died")
+    retries: int = _option(1, "retries of a trial after its worker process died")
     top_k: int = _option(5, "number of the best candidates that are compressed after the search")
     compress: str = _option(
         "prune,distill,quantize",
@@ -282,12 +282,12 @@ class Configuration:
     )
     max_drop: float | None = _option(
         0.5,
-        "percentage points of validation accuracy (or of the task's leading metric) that a stage may lose and be kept",
+        "maximum loss of validation accuracy (or of the task's leading metric) of a kept stage, in percentage points",
     )
     co_search: str | None = _option(
         None,
-        "search compression recipes together with architectures, in place of --compress, and rank the compressed "
-        "files: a YAML file with the choices, or default",
+        "search compression recipes together with architectures, in place of --compress: default, precision (number "
+        "formats only), or a YAML file with the choices",
     )
     search_hyperparameters: bool = _option(
         False, "also search the learning rate, augmentation and warm-up of the training"
@@ -303,34 +303,34 @@ class Configuration:
     batch_size: int = _option(64, "images per training step")
     learning_rate: float = _option(5e-3, "peak learning rate of the one-cycle schedule")
     warm_up: float = _option(0.25, "share of the training in which the learning rate rises to its peak")
-    weight_decay: float = _option(0.01, "of AdamW, on weights with more than one dimension")
+    weight_decay: float = _option(0.01, "weight decay of AdamW, for weights with more than one dimension")
     init: str | None = _option(
         None,
-        "initial weights of every network, where shapes match: torchvision:resnet18, whose file must be on disk "
-        "(--download fetches it), or a .safetensors or .pth file",
+        "initial weights of every network, where they fit: a .safetensors or .pth file, or torchvision:resnet18 from "
+        "torchvision's cache (--download fetches it)",
         _file_or_torchvision,
     )
     epoch_images: int | None = _option(
         None,
-        "images per epoch, by default the training split; with fewer, reports and decisions of --scheduler come sooner",
+        "images per epoch; by default the training split. With fewer, --scheduler decides sooner",
     )
     normalise: str = _option(
         "folded",
-        "folded: train with batch normalization after layers that have none, and fold it into them afterwards, so that "
-        "fewer epochs are needed; or none",
+        "folded: train with batch normalization after layers that have none and then fold it into them, which needs "
+        "fewer epochs; or none",
     )
     augment: str = _option(
         "auto",
-        "augmentation: none, shift, shift-flip, or auto (by data set), and others joined by +, such as auto+cutout: "
-        "randaugment, cutout, mixup, cutmix, noise, mask (of signals), and functions, path/to/file.py:function",
+        "augmentation: none, shift, shift-flip, or auto (by data set); add others with +, such as auto+cutout: "
+        "randaugment, cutout, mixup, cutmix, noise, mask (of signals), or path/to/file.py:function",
         _code_in_augmentation,
     )
     latency_batch: int = _option(1, "images per call when latency is measured")
     latency_threads: int = _option(1, "threads when latency is measured")
     latency: str = _option(
         "auto",
-        "in the search: measured; predicted, from operators measured once per machine; or auto: measure; predict if "
-        "other processes cannot be paused. Finalists are always measured",
+        "latency in the search: measured, predicted (from operators measured once per machine), or auto: measured, "
+        "or predicted if other processes cannot be paused. Finalists are always measured",
     )
     runtime: str = _option(
         "onnxruntime", "runtime of the files, for accuracy and latency: onnxruntime or openvino (slimsearch[openvino])"
@@ -341,16 +341,16 @@ class Configuration:
     storage: str | None = _option(
         None,
         "a database for drivers on several machines, such as postgresql://user@host/database; by default the study is "
-        "in the run directory. A password is not stored: give it by PGPASSWORD or ~/.pgpass",
+        "in the run directory. Passwords are not stored: use PGPASSWORD or ~/.pgpass",
     )
     study: str | None = _option(
         None, "of --storage: name of the study, the same for all drivers; by default the name of the run directory"
     )
     heartbeat: int = _option(
-        60, "of --storage: seconds between heartbeats; a driver without one for twice as long counts as lost"
+        60, "of --storage: seconds between heartbeats; a driver counts as lost after twice as long"
     )
     log: str | None = _option(
-        None, "also log to tensorboard or mlflow (the packages must be installed), or to both: tensorboard,mlflow"
+        None, "also log to tensorboard or mlflow (install the package), or to both: tensorboard,mlflow"
     )
     run_dir: str | None = _option(None, "run directory; by default runs/<space>-<date>-<time>")
 

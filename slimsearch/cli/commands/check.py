@@ -15,10 +15,10 @@ from slimsearch.options.configuration import Configuration
 from slimsearch.progress import progress
 
 _PICTURES = (".png", ".svg")
-HELP = "examine a space before a search: its choices, which networks run, their costs, the duration of the search"
+HELP = "examine a space before a search: choices, failing networks, costs, duration of the search"
 _DESCRIPTION = (
-    f"{HELP}. Takes the options of a run. For the estimate, trains a few networks for a moment. With --model, examines "
-    "the space around a network, as slimsearch compress --elastic searches it; weights and data set are not needed"
+    f"{HELP}. Takes the options of slimsearch run. Trains a few networks briefly to estimate the duration. With --model, "
+    "examines the space around a network that slimsearch compress --elastic searches; needs no weights and no data set"
 )
 _EXAMPLES = (
     "--space mnist_cnn",
@@ -32,7 +32,7 @@ def parser(program: str) -> CommandParser:
     found = run_parser(program, _DESCRIPTION, _EXAMPLES, without=("elastic",))
     found.add_argument("--samples", type=whole_number, default=200, help="number of random networks")
     found.add_argument(
-        "--no-estimate", action="store_true", help="no training and measuring: no durations and latencies"
+        "--no-estimate", action="store_true", help="do not train and measure: shows no duration and no latencies"
     )
     found.add_argument("--picture", metavar="PATH", help="write a plot of the costs, PNG or SVG")
     found.add_argument("--json", metavar="PATH", help="write the results as JSON")

@@ -11,10 +11,10 @@ from slimsearch.cli.run_options import given, run_parser
 from slimsearch.errors import SlimsearchError
 from slimsearch.options.configuration import FINE_TUNING, ModelKind
 
-HELP = "make a trained network smaller and faster, by a recipe or by a search for one"
+HELP = "make a trained network smaller and faster, by a given recipe or by a search for recipes"
 _DESCRIPTION = (
-    f"{HELP}. With --recipe, each stage is kept if the file is still accurate enough. With --trials, recipes are "
-    "searched, and the result is a front; the network as it was is trial 0"
+    f"{HELP}. With --recipe, a stage is kept if the file is still accurate enough. With --trials, recipes are "
+    "searched, and the result is a Pareto front. Trial 0 is the given network"
 )
 _EXAMPLES = (
     "path/to/file.py:make_net --weights net.pth --mean 0.5 --std 0.25 --dataset path/to/images --recipe prune,quantize",
@@ -29,8 +29,8 @@ _WITHOUT = (
 _RENAMED = {
     "init": (
         "--weights",
-        "the trained weights: a .safetensors or .pth file, or the name of weights of torchvision such as "
-        "IMAGENET1K_V1, whose file must be on disk (--download fetches it)",
+        "the trained weights: a .safetensors or .pth file, or the name of torchvision weights such as IMAGENET1K_V1, "
+        "from torchvision's cache (--download fetches them)",
     ),
     "compress": ("--recipe", "stages, with options such as prune:sparsity=0.6:epochs=4,distill,quantize"),
     "co_search": (

@@ -12,8 +12,8 @@ from slimsearch.options.configuration import device_hosts
 
 HELP = "prepare and check boards that measure latency over SSH"
 _DESCRIPTION = (
-    f"{HELP}, for --device-host. setup makes a virtual environment with the runtime in a folder of its own there; "
-    "check says what is there, and times the reference networks"
+    f"{HELP}, for --device-host. setup makes a virtual environment with the runtime in a folder on the board; check "
+    "shows processor and packages, and times two small reference networks"
 )
 _EXAMPLES = ("setup pi@raspberrypi.local", "check pi@raspberrypi.local", "check pi4=pi@10.0.0.4,pi5=pi@10.0.0.5")
 _ACTIONS = ("setup", "check")

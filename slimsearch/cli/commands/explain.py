@@ -14,10 +14,10 @@ from slimsearch.progress import progress
 if TYPE_CHECKING:
     from slimsearch.checks.quantized_file import QuantizedFile, QuantizedLayer
 
-HELP = "explain what a quantized file lost, layer by layer, and what each layer would cost in float32"
+HELP = "show the accuracy loss of each layer of a quantized file, and its cost in float32"
 _DESCRIPTION = (
-    f"{HELP}. Makes the file of a run again with other layers quantized, and scores it on the validation split: each "
-    "layer quantized alone, and the layers that lose most in float32"
+    f"{HELP}. Makes the file again with each layer quantized alone, and with each of the worst layers in float32, and "
+    "scores these files on the validation split"
 )
 _EXAMPLES = (
     "runs/mnist_cnn-20260101-120000/trials/00026",
@@ -28,7 +28,7 @@ _EXAMPLES = (
 def parser(program: str) -> CommandParser:
     found = CommandParser(_DESCRIPTION, program, _EXAMPLES)
     found.add_argument("file", help="a quantized file in a run directory, or the folder of its trial")
-    found.add_argument("--top", type=whole_number, default=5, help="number of layers to measure in float32")
+    found.add_argument("--top", type=whole_number, default=5, help="number of the worst layers to measure in float32")
     found.add_argument("--json", metavar="PATH", help="write the results as JSON")
     return found
 

@@ -23,16 +23,16 @@ def parser(program: str) -> CommandParser:
     found.add_argument("--models", help="trial numbers, such as 7,22 (default: the Pareto front)")
     found.add_argument(
         "--format",
-        help="onnx, c (a C file and a header), litert, executorch, openvino, torch-export or torchscript (default: of "
-        "the run's --target, or onnx)",
+        help="onnx, c (a C file and a header), litert, executorch, openvino, torch-export or torchscript (default: the "
+        "format of the run's --target, or onnx)",
     )
     found.add_argument(
         "--embed-preprocessing", choices=("nchw", "nhwc"), metavar="LAYOUT",
-        help="ONNX files that take pixels, uint8, and normalize them; LAYOUT: nchw or nhwc",
+        help="ONNX files that take uint8 pixels and normalize them; LAYOUT: nchw or nhwc",
     )  # fmt: skip
     found.add_argument(
         "--embed-labels", action="store_true",
-        help="with --embed-preprocessing: files that give probabilities and the names of classes, not logits",
+        help="with --embed-preprocessing: files that return probabilities and class names, not logits",
     )  # fmt: skip
     found.add_argument("--to", default=".", metavar="FOLDER", help="folder of the files")
     return found

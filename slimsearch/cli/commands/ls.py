@@ -15,7 +15,7 @@ _EXAMPLES = ("", "path/to/runs --json")
 def parser(program: str) -> CommandParser:
     found = CommandParser(HELP, program, _EXAMPLES)
     found.add_argument("folder", nargs="?", default="runs", help="folder of run directories")
-    found.add_argument("--json", action="store_true", help="print a JSON list with an object for each run")
+    found.add_argument("--json", action="store_true", help="print a JSON list of objects, one for each run")
     return found
 
 

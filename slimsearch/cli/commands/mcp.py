@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HELP = "serve tools for software agents, by the Model Context Protocol"
 _DESCRIPTION = (
     f"{HELP}: check a space, start, watch and stop runs, export models. It serves standard input and output, or with "
-    "--port the loopback address. All paths are in one folder; code in files of that folder is run. It needs "
+    "--port HTTP on the loopback address. All paths must be in the folder, and code in its files is run. Needs "
     "slimsearch[mcp]"
 )
 _EXAMPLES = ("path/to/folder", "path/to/folder --port 8765")

@@ -17,7 +17,7 @@ from slimsearch.options.configuration import DATA_FILES
 if TYPE_CHECKING:
     from slimsearch.evaluators import Prediction, Predictor
 
-HELP = "predict with an exported file"
+HELP = "predict classes, labels or numbers with an exported file"
 _DESCRIPTION = (
     f"{HELP}. Prints a line for each image or example: the most likely classes with their softmax scores, the labels, "
     "or the numbers in the units of the targets. Images are resized to the input size of the file."

@@ -20,7 +20,7 @@ def parser(program: str) -> CommandParser:
     found.add_argument(
         "--prefer",
         metavar="PREFER",
-        help="the model to recommend: balanced, accuracy, small or fast, by default as in the run",
+        help="model to recommend: balanced, accuracy, small or fast (default: as in the run)",
     )
     return found
 

@@ -31,7 +31,7 @@ def add_accept_changes(parser: CommandParser) -> None:
     """The option of the commands that `begin` a run."""
     parser.add_argument(
         "--accept-changes", action="store_true", group="output", rare=True,
-        help="with --resume: go on although code was edited, or classes of an image folder renamed",
+        help="with --resume: continue although code was edited, or classes of an image folder were renamed",
     )  # fmt: skip
 
 

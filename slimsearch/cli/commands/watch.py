@@ -11,7 +11,7 @@ from slimsearch.cli.command_parser import CommandParser, whole_number
 from slimsearch.errors import SlimsearchError
 from slimsearch.progress import progress
 
-HELP = "show the report of runs in the browser while they go on, several in one chart"
+HELP = "show the live report of one or more runs in the browser"
 _EXAMPLES = ("runs/mnist_cnn-20260101-120000", "runs/lenet-a runs/lenet-b runs/lenet-c --port 8081")
 _NICE = 10
 
