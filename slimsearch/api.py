@@ -32,30 +32,30 @@ def search(
     show: bool = True,
     **options: Any,
 ) -> Result:
-    """Search `space` on `dataset`, compress the best networks and rank the files; or search with your own evaluation.
+    """Search `space` on `dataset`, compress the best networks and rank the exported files.
 
     Args:
         space: a function ``define(trial)`` that returns a network, an NNI ModelSpace class, or a name as on the command
-            line; or a trained network, as for `compress`, whose channels, blocks and recipe are searched; with `build`
-            or `evaluate` also a dict from label to values, with `evaluate` also a `slimsearch.search_spaces.Space`.
+            line; or a trained network, as for `compress`, whose channels, blocks and recipe are searched. With `build`
+            or `evaluate`, also a dict from label to values; with `evaluate`, also a `slimsearch.search_spaces.Space`.
         dataset: a name, the path of an image folder, ``(inputs, targets)`` (and ``test_inputs, test_targets``), or a
             PyTorch data set of ``(input, target)`` pairs; see `load_dataset`. With `fit` and `score`, or `lightning`,
-            also one array of inputs (N, ...) without targets, as networks get them.
-        build: a function that makes the network of one value for each label of `space`, given by name.
-        evaluate: a function from a candidate, as a dict, to named numbers. Nothing is trained, exported or compressed
-            then; ``objectives`` names its metrics. See `slimsearch.evaluators.FunctionEvaluator`.
-        task: what is learned: "classification", "multilabel", "regression", "segmentation", ``path/to/file.py:Class``,
-            or a `LearningTask`.
-        fit: a function ``fit(model, epochs, report)`` that trains networks, in place of the training of Slimsearch; see
+            also one array of network inputs (N, ...) without targets.
+        build: a function that returns a network; its arguments are the labels of `space`, each with one value.
+        evaluate: a function that returns the metrics of a candidate, both as dicts. Nothing is trained, exported or
+            compressed then; ``objectives`` names the metrics. See `slimsearch.evaluators.FunctionEvaluator`.
+        task: the learning task: "classification", "multilabel", "regression", "segmentation",
+            ``path/to/file.py:Class``, or a `LearningTask`.
+        fit: a function ``fit(model, epochs, report)`` that trains networks in place of Slimsearch; see
             `slimsearch.evaluators.training.function_training.Fit`.
-        score: of `fit`: a function ``score(predict)`` that gives the metrics of a network and of its file, in place of
-            those of the task; see `slimsearch.evaluators.tasks.OwnScore`.
-        lightning: in place of `fit` and `score`: a function from a network to ``(LightningModule, data)``.
+        score: with `fit`: a function ``score(predict)`` that returns the metrics of a network and of its file, in place
+            of those of the task; see `slimsearch.evaluators.tasks.OwnScore`.
+        lightning: in place of `fit` and `score`: a function that returns ``(LightningModule, data)`` for a network.
         show: show the live display of the command line.
-        options: the flags of the command line with underscores, e.g. ``trials=10, max_size_kib=100``.
+        options: command-line options with underscores, e.g. ``trials=10, max_size_kib=100``.
 
     Returns:
-        the result; ``result.top_models(3)`` are dicts with ``architecture``, ``recipe``, ``metrics``, ``artifact``.
+        the result: ``result.best`` is the recommended model, ``result.top_models(3)`` are the first three, as dicts.
 
     Raises:
         SlimsearchError: an argument is invalid.
@@ -96,14 +96,14 @@ def resume(
     accept_changes: bool = False,
     **options: Any,
 ) -> Result:
-    """Resume a run.
+    """Continue a run that was stopped or killed.
 
     Args:
         run_dir: the run directory.
         space, dataset, build, evaluate, task, fit, score, lightning: the Python objects that the run was started with,
             if any; `space` may be a trained network.
         show: show the live display of the command line.
-        accept_changes: go on with code that was edited and classes that were renamed since the run was started.
+        accept_changes: continue although code was edited or classes were renamed since the run was started.
         options: new values of options that ``--help`` marks "also with --resume", such as ``trials=40``.
 
     Raises:
@@ -126,7 +126,7 @@ def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
     Args:
         run_dir: the run directory; no process may be using it.
         kind: "front", "hypervolume", "importances", "timeline" or "parallel".
-        path: of the file; its suffix selects PNG, SVG or PDF.
+        path: path of the file; its suffix selects PNG, SVG or PDF.
 
     Raises:
         SlimsearchError: `run_dir` is not a run or is in use, `kind` is unknown, or the file cannot be written.
@@ -139,11 +139,11 @@ def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
 def build(
     space: Any, architecture: dict[str, Any], *, input_shape: tuple[int, ...] = (1, 28, 28), num_classes: int = 10
 ) -> nn.Module:
-    """The untrained network of an architecture: (N, C, H, W) float32 -> (N, num_classes) logits.
+    """Build the untrained network of an architecture: (N, C, H, W) float32 -> (N, num_classes) logits.
 
     Args:
         space: as for `search`: a function ``define(trial)``, an NNI ModelSpace class, or a name.
-        architecture: a dict from label to value, such as ``model["architecture"]`` of an entry of ``top_models.json``.
+        architecture: a dict from label to value, such as "architecture" in an entry of ``top_models.json``.
         input_shape: (C, H, W) of one image.
         num_classes: number of logits.
 
@@ -159,10 +159,9 @@ def build(
 def train(
     model: nn.Module | Network | Compressed, dataset: Any, *, epochs: int = 5, seed: int = 0, **settings: Any
 ) -> Network:
-    """A trained copy of your own model; arguments as for `compress`.
+    """Train a copy of your own model and return it; arguments as for `compress`.
 
-    Of a model that gives more than logits in training mode, such as those of auxiliary heads, the first output is
-    trained.
+    If the model has further outputs in training mode, such as those of auxiliary heads, only the first is trained.
 
     Raises:
         SlimsearchError: an argument is invalid, the model cannot be trained, or the loss is not finite.
@@ -200,7 +199,7 @@ def compress(
 ) -> Compressed:
     """Compress your own trained model; `model` is not changed.
 
-    This is a run as that of ``slimsearch compress``: the file of each group of stages is scored beside the file before.
+    As ``slimsearch compress``, this is a run: after each group of stages, the file is compared with the previous one.
 
     Args:
         model: (N, C, H, W) float32, normalized like `dataset` -> (N, num_classes) logits, copied and converted to
@@ -208,19 +207,19 @@ def compress(
         recipe: as for ``--recipe``, or a dict from stages to their options.
         dataset: as for `search`, or a result of `load_dataset`.
         fit, score, lightning: as for `search`.
-        epochs: of the training of each stage that does not set its own.
-        seed: of all random numbers.
+        epochs: epochs of training in each stage that does not set its own.
+        seed: seed of all random numbers.
         teacher: the network for ``teacher=best``; ``teacher=parent`` is `model`.
-        initial: builds the model with its initial weights, for stages that rewind to them.
-        max_drop: percentage points of validation accuracy that a stage may lose; what loses more, or makes the file
-            neither smaller nor faster, is rejected. None: all stages are kept, and only their verdicts say so.
+        initial: a function that builds the model with its initial weights, for stages that rewind to them.
+        max_drop: percentage points of validation accuracy that a stage may lose. A stage that loses more, or makes the
+            file neither smaller nor faster, is rejected. None: all stages are kept, each with its verdict.
         run_dir: the run directory; by default ``runs/<class of the model>-<date>-<time>``.
         show: show the live display of the command line.
         settings: fields of `slimsearch.evaluators.TrainingSettings`, e.g. ``learning_rate=1e-3``.
 
     Returns:
-        the network and its file, what it was before and is after, and the verdict on each stage; ``print`` shows a
-        table. ``.module`` is the network in PyTorch, ``.save(folder)`` stores it without pickle.
+        the network and its file, the metrics before and after, and the verdict on each stage; ``print`` shows a table.
+        ``.module`` is the network in PyTorch, ``.save(folder)`` stores it without pickle.
 
     Raises:
         SlimsearchError: an argument is invalid, or the model does not support a stage.
@@ -264,7 +263,7 @@ def compress(
 
 
 def export(network: nn.Module | Network | Compressed, path: str | Path, dataset: Any) -> Path:
-    """Write the ONNX file of a network, int8 where its recipe said so, calibrated on training images of `dataset`.
+    """Write the ONNX file of a network; int8 layers of its recipe are calibrated on training images of `dataset`.
 
     Raises:
         SlimsearchError: an argument is invalid, ONNX cannot express the network for every batch size, or the file
@@ -352,14 +351,15 @@ def _dataset(dataset: Any) -> Dataset:
 def load_network(
     run_dir: str | Path, model: dict[str, Any], *, space: Any = None, build: Callable[..., nn.Module] | None = None
 ) -> nn.Module:
-    """The trained (and pruned) network of an exported file, as a PyTorch module.
+    """Load the trained (and pruned) network of an exported file, as a PyTorch module.
 
-    For an int8 file, this is the float32 network that was quantized.
+    For an int8 file, this is the float32 network before quantization.
 
     Args:
         run_dir: the run directory.
         model: an entry of ``top_models.json``.
-        space, build: those that the run was started with, if from Python; `space` may be the network to compress.
+        space, build: the Python objects that the run was started with, if any; `space` may be the network that was
+            compressed.
 
     Raises:
         SlimsearchError: the network cannot be built or loaded.
@@ -374,7 +374,7 @@ def load_dataset(
     drop_duplicates: bool = False, task: Any = "classification", input_kind: str = "auto", groups: Any = None,
     target_column: str | None = None, group_by: str | None = None,
 ) -> Dataset:  # fmt: skip
-    """A data set with its splits, as a run reads it (see `slimsearch.evaluators.datasets.load_dataset`)."""
+    """Load a data set with its splits, as a run reads it (see `slimsearch.evaluators.datasets.load_dataset`)."""
     from slimsearch.evaluators.datasets import load_dataset as load
 
     return load(
@@ -384,9 +384,9 @@ def load_dataset(
 
 
 def score(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> dict[str, float]:
-    """All metrics of the data set's task of an exported file on `split`, in ONNX Runtime or OpenVINO.
+    """Measure an exported file on `split`, in ONNX Runtime or OpenVINO: all metrics of the data set's task.
 
-    With the 95% interval of the leading metric unless it is a proportion.
+    If the leading metric is not a proportion, its 95% interval is among the metrics.
     """
     from slimsearch.evaluators import DeployedModel, scores
 
@@ -395,5 +395,5 @@ def score(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "
 
 
 def accuracy(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> float:
-    """Accuracy of an exported file on `split`, in ONNX Runtime or OpenVINO."""
+    """Measure the accuracy of an exported file on `split`, in ONNX Runtime or OpenVINO."""
     return score(model, dataset, split, runtime=runtime)["accuracy"]

@@ -26,7 +26,7 @@ _MOST_VALUES = 1024
 
 
 class GraphGPSampler(BaseSampler):
-    """Slimsearch's sampler `graph_gp` for a study of Optuna, with one objective or several.
+    """Slimsearch's sampler `graph_gp` as an Optuna sampler, for one objective or several.
 
     >>> import optuna
     >>> sampler = GraphGPSampler({"width": range(8, 65, 8), "activation": ["relu", "gelu"]})
@@ -39,7 +39,7 @@ class GraphGPSampler(BaseSampler):
     Args:
         space: label to values, label to Optuna distribution, or a `Space` of Slimsearch. A metric that `Space.known`
             gives is used before the evaluation if it is among ``study.metric_names``.
-        seed: a proposal is a function of the seed, the trials of the study, and the number of the trial.
+        seed: seed of the proposals, which depend only on it, the trials of the study, and the number of the trial.
 
     Raises:
         SlimsearchError: a float has no step, a choice has more than 1,024 values, or the space is empty.

@@ -19,7 +19,7 @@ class Result:
     """The result of a run.
 
     Attributes:
-        directory: of the run; paths of artifacts are relative to it.
+        directory: the run directory; paths of artifacts are relative to it.
         trials: all trials, by number.
         models: the content of ``top_models.json``, the front first.
     """
@@ -42,7 +42,7 @@ class Result:
 
     @property
     def front(self) -> list[dict[str, Any]]:
-        """The models on the Pareto front, as `top_models`."""
+        """The models on the Pareto front, as dicts like those of `top_models`."""
         return [self._opened(model) for model in self.models if model["on_front"]]
 
     def top_models(self, count: int) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ class Result:
 
         Returns:
             dicts with ``architecture``, ``recipe``, ``metrics``, ``artifact`` (path in the run directory) and ``path``
-            (absolute path of the file; None without a file).
+            (absolute path of the file, or None if there is no file).
         """
         return [self._opened(model) for model in self.models[:count]]
 
