@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -40,6 +39,7 @@ def embed_preprocessing(
     Raises:
         SlimsearchError: the file has several inputs or outputs, or does not take images.
     """
+    import numpy as np
     import onnx
     from onnx import TensorProto, helper
 
@@ -110,6 +110,7 @@ class _Added:
 
     def normalisation(self) -> None:
         """(pixel / 255 - mean) / std, or (pixel + offset) * scale in the first operator as far as it can."""
+        import numpy as np
         from onnx import TensorProto
 
         scale, offset = 1 / (255 * self._std), -255 * self._mean
@@ -131,6 +132,8 @@ class _Added:
 
     def _into_scale(self, node: onnx.NodeProto, scale: Array, offset: Array) -> bool:
         """Whether the operator quantizes all bytes as before, with the scale in its own."""
+        import numpy as np
+
         if node.input[1] not in self._values:
             return False
         step = self._values[node.input[1]]
@@ -160,12 +163,12 @@ class _Added:
         biased = len(node.input) > 2
         if padded or automatic or (biased and node.input[2] not in self._values):
             return False
-        weights = self._values[node.input[1]].astype(np.float64)
+        weights = self._values[node.input[1]].astype("float64")
         bias = (weights * _of_inputs(node, weights, offset)[:, :, None, None]).sum(axis=(1, 2, 3))
         if biased:
             bias += self._values[node.input[2]]
             del node.input[2]
-        node.input.append(self._constant(bias.astype(np.float32)))
+        node.input.append(self._constant(bias.astype("float32")))
         return True
 
     def _constant(self, value: Array) -> str:
@@ -193,7 +196,7 @@ def _by_channel(values: Array) -> Array:
 def _of_inputs(node: onnx.NodeProto, weights: Array, values: Array) -> Array:
     """The values of the input channels of each filter: (C,) -> (O, C / group)."""
     group = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-    return np.repeat(values.reshape(group, -1), len(weights) // group, axis=0)
+    return values.reshape(group, -1).repeat(len(weights) // group, axis=0)
 
 
 def _labels(graph: onnx.GraphProto, classes: Sequence[str]) -> list[onnx.NodeProto]:

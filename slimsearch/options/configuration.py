@@ -153,7 +153,9 @@ class Configuration:
     )
     strategy: str = _option("optuna", "engine that drives the search", absolute_code)
     sampler: str = _option(
-        "graph_gp", "sampler that proposes candidates: a built-in, a class of Optuna, or path/to/file.py:Class", absolute_code
+        "graph_gp",
+        "sampler that proposes candidates: a built-in, a class of Optuna, or path/to/file.py:Class",
+        absolute_code,
     )
     scheduler: str = _option(
         "none",
@@ -169,8 +171,8 @@ class Configuration:
     elastic: bool = _option(False, "also search the numbers of channels and blocks of the given network")
     dataset: str = _option(
         "mnist5k",
-        "a built-in data set, an image folder, an .npz file, a table (.csv, .tsv, .parquet), hf:NAME (Hugging Face), or "
-        "path/to/file.py:function",
+        "a built-in data set, an image folder, an .npz file, a table (.csv, .tsv, .parquet), hf:NAME (Hugging Face), "
+        "or path/to/file.py:function",
         _data,
     )
     target_column: str | None = _option(
@@ -194,7 +196,9 @@ class Configuration:
         None, "a function fit(model, epochs, report) that trains networks: path/to/file.py:name", absolute_code
     )
     score: str | None = _option(
-        None, "of --fit or --lightning: a function score(predict) that returns the metrics: path/to/file.py:name", absolute_code
+        None,
+        "of --fit or --lightning: a function score(predict) that returns the metrics: path/to/file.py:name",
+        absolute_code,
     )
     lightning: str | None = _option(
         None, "a function that returns a LightningModule and data for a network: path/to/file.py:name",

@@ -17,8 +17,8 @@ from slimsearch.progress import progress
 _PICTURES = (".png", ".svg")
 HELP = "examine a space before a search: choices, failing networks, costs, duration of the search"
 _DESCRIPTION = (
-    f"{HELP}. Takes the options of slimsearch run. Trains a few networks briefly to estimate the duration. With --model, "
-    "examines the space around a network that slimsearch compress --elastic searches; needs no weights and no data set"
+    f"{HELP}. Takes the options of slimsearch run. Trains a few networks briefly to estimate the duration. "
+    "With --model, examines the space that slimsearch compress --elastic searches, without weights or data"
 )
 _EXAMPLES = (
     "--space mnist_cnn",

@@ -19,11 +19,9 @@ _EXAMPLES = (
 def parser(program: str) -> CommandParser:
     found = CommandParser(HELP, program, _EXAMPLES)
     found.add_argument("runs", nargs="+", help="run directories")
+    found.add_argument("--measure", action="store_true", help="measure the latencies of all finalists again, in turns")
     found.add_argument(
-        "--measure", action="store_true", help="measure the latencies of all finalists again, in turns"
-    )
-    found.add_argument(
-        "--device-host", metavar="HOST", help="of --measure: board that measures over SSH: user@board, or none (this machine)"
+        "--device-host", metavar="HOST", help="of --measure: board that measures over SSH: user@board, or none"
     )
     found.add_argument("--json", metavar="PATH", help="write the comparison as JSON")
     return found
