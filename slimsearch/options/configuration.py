@@ -143,8 +143,8 @@ class Configuration:
 
     space: str = _option(
         "",
-        "a built-in space, path/to/file.py:name or package.module:name (a function define(trial) or of choices, "
-        "or an NNI ModelSpace)",
+        "a built-in space, or path/to/file.py:name or package.module:name of a function (define(trial), or with "
+        "choices as parameters) or of an NNI ModelSpace",
         absolute_code,
     )
     architectures: str | None = _option(

@@ -34,9 +34,10 @@ _RENAMED = {
     ),
     "compress": ("--recipe", "stages, with options such as prune:sparsity=0.6:epochs=4,distill,quantize"),
     "co_search": (
-        "--recipe-space", "search recipes: a YAML file with the choices, or default, which --trials alone stands for"
+        "--recipe-space",
+        "search recipes: default (implied by --trials), precision (number formats only), or a YAML file of choices",
     ),
-    "trials": ("--trials", "recipes to try, beside the network as it was"),
+    "trials": ("--trials", "recipes to try, not counting the given network"),
     "epochs": ("--epochs", "epochs of training in each stage that does not set its own"),
     "mean": (
         "--mean",
