@@ -205,7 +205,7 @@ def traits_of(strategy: Strategy) -> Traits:
     """
     traits = getattr(strategy, "traits", Traits())
     if not isinstance(traits, Traits):
-        raise SlimsearchError(f"{type(strategy).__name__}.traits is no slimsearch.strategies.Traits: {traits!r}")
+        raise SlimsearchError(f"{type(strategy).__name__}.traits is not a slimsearch.strategies.Traits: {traits!r}")
     return traits
 
 

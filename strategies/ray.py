@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SECONDS_TO_START = 60.0
 _RESTARTS = 3
 """Maximum number of successive restarts of Tune without a finished task."""
-_RESUME = "what was finished is kept, go on with --resume"
+_RESUME = "finished trials are kept, continue with --resume"
 
 # Disables Tune's logs, checkpoints and Ctrl-C handler (see `_interruptible`).
 _TUNE = {

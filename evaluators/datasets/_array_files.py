@@ -75,7 +75,9 @@ def read_named_inputs(path: Path, names: Sequence[str]) -> dict[str, Array]:
     """
     archive = _loaded(path)
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise SlimsearchError(f"'{path}' is no .npz file with the arrays {', '.join(names)}: save it with numpy.savez")
+        raise SlimsearchError(
+            f"'{path}' is not an .npz file with the arrays {', '.join(names)}: save it with numpy.savez"
+        )
     with archive, described_damage(path):
         return {name: archive[name] for name in names if name in archive.files}
 
@@ -96,7 +98,7 @@ def _arrays(path: Path, *, on_disk: bool) -> dict[str, Any]:
         return found
     archive = _loaded(path)
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise SlimsearchError(f"'{path}' is no .npz file: save it with numpy.savez")
+        raise SlimsearchError(f"'{path}' is not an .npz file: save it with numpy.savez")
     with archive, described_damage(path):
         for name in archive.files:
             if name.lower() in _KNOWN:
@@ -110,7 +112,7 @@ def _arrays(path: Path, *, on_disk: bool) -> dict[str, Any]:
 def _array(path: Path) -> Array:
     found = _loaded(path)
     if not isinstance(found, np.ndarray):
-        raise SlimsearchError(f"'{path}' is no .npy file: save it with numpy.save")
+        raise SlimsearchError(f"'{path}' is not an .npy file: save it with numpy.save")
     return found
 
 

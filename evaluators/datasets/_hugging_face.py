@@ -86,7 +86,7 @@ def open_hugging_face(data: str | Path, target: str | None, group_by: str | None
         raise SlimsearchError(f"data set '{name}' has no training examples with a target in the column {column}")
     files = {file: f"{Path(file).stat().st_size}:{Path(file).stat().st_mtime_ns}" for file in _files(splits.values())}
     if group_by is not None and group_by not in features:
-        raise SlimsearchError(f"--group-by {group_by} is no column; columns of '{name}': {_listed(features)}")
+        raise SlimsearchError(f"--group-by {group_by} is not a column; columns of '{name}': {_listed(features)}")
     others = [one for one in features if one not in (column, group_by)]
     arrays = [one for one in others if _is_image(features[one]) or _is_array(features[one])]
     if not arrays:
@@ -187,7 +187,7 @@ def _target(features: Mapping[str, Any], name: str, target: str | None) -> str:
         unknown = [one for one in (column.strip() for column in target.split(",")) if one not in features]
         if target in features or not unknown:
             return target
-        raise SlimsearchError(f"--target-column {unknown[0]} is no column; columns of '{name}': {_listed(features)}")
+        raise SlimsearchError(f"--target-column {unknown[0]} is not a column; columns of '{name}': {_listed(features)}")
     classes = [column for column, feature in features.items() if hasattr(feature, "names")]
     found = classes if len(classes) == 1 else [column for column in features if column.lower() in LABELS]
     if len(found) != 1:

@@ -112,7 +112,7 @@ def _values(name: str, value: Any) -> Array:
 def _field(name: str, values: Array) -> Field:
     """The field of some examples (N, ...)."""
     if not name.isidentifier():
-        raise SlimsearchError(f"'{name}' is no name of an input: letters, digits and _")
+        raise SlimsearchError(f"'{name}' is not a name of an input: letters, digits and _")
     is_bytes = values.dtype == np.uint8 and values.ndim > 2
     shape: tuple[int, ...] = values.shape[1:] or (1,)
     if is_bytes and len(shape) == 2:

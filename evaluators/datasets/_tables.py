@@ -102,13 +102,13 @@ def chosen_columns(known: Sequence[str], name: str, target: str | None, group_by
     """The target columns of a table.
 
     Raises:
-        SlimsearchError: one of them, or the column of groups, is no column.
+        SlimsearchError: one of them, or the column of groups, is not a column.
     """
     targets = [one.strip() for one in target.split(",")] if target and target not in known else [target or ""]
     for option, columns in (("--target-column", targets), ("--group-by", [] if group_by is None else [group_by])):
         if unknown := [column for column in columns if column not in known]:
             listed = ", ".join(known[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
-            given = "is missing" if unknown == [""] else f"{unknown[0]} is no column"
+            given = "is missing" if unknown == [""] else f"{unknown[0]} is not a column"
             raise SlimsearchError(f"{option} {given}; columns of '{name}': {listed}")
     return targets
 

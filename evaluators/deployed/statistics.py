@@ -205,7 +205,7 @@ def judge(
         return Verdict(False, f"neither faster ({speed}) nor smaller ({size})")
     if changes_cost and not size_counts and after["latency_low_ms"] > before["latency_high_ms"]:
         return Verdict(
-            False, f"{size} but {speed}, and size is no objective; if it counts, weight_only keeps the speed"
+            False, f"{size} but {speed}, and size is not an objective; if it counts, weight_only keeps the speed"
         )
     if not changes_cost and not drop.high < 0:
         return Verdict(False, f"{drop.metric} {drop}: no gain beyond its interval")

@@ -31,7 +31,7 @@ def load_task(task: Any, **options: Any) -> LearningTask:
         raise SlimsearchError(f"--task '{task}' is not a subclass of slimsearch.LearningTask")
     for option in options:
         if option not in found.__dataclass_fields__:
-            raise SlimsearchError(f"--{option.replace('_', '-')} is no option of --task {found.name}")
+            raise SlimsearchError(f"--{option.replace('_', '-')} is not an option of --task {found.name}")
     found = replace(found, **options)
     if not found.metrics or not set(found.metrics.values()) <= {"maximize", "minimize"}:
         raise SlimsearchError(f"--task '{task}' has no metrics: a dict from name to 'maximize' or 'minimize'")

@@ -134,5 +134,5 @@ def _end() -> None:
     with contextlib.suppress(OSError):
         if sys.stdout.isatty():
             os.write(1, _SHOW_CURSOR)
-        os.write(2, b"warning: interrupted again, ended at once; what was finished is kept, go on with --resume\n")
+        os.write(2, b"warning: interrupted again, ended at once; finished trials are kept, continue with --resume\n")
     os._exit(INTERRUPTED)

@@ -180,7 +180,7 @@ def _from_file(name: str) -> dict[str, Any]:
         return {}
     kinds = {option.name: option_type(option) for option in dataclasses.fields(Configuration)} | {"resume": str}
     if not isinstance(values, dict):
-        raise SlimsearchError(f"--config '{path}': {reprlib.repr(values)} is no mapping from options to values")
+        raise SlimsearchError(f"--config '{path}': {reprlib.repr(values)} is not a mapping from options to values")
     for name in values:
         if name not in kinds:
             similar = did_you_mean(str(name).replace("-", "_"), kinds)

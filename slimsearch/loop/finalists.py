@@ -199,7 +199,7 @@ def measure_finalists(
         )
     except BoardsAway as error:
         raise SlimsearchError(
-            f"{error}, and finalists are always measured; what was finished is kept, go on with --resume"
+            f"{error}, and finalists are always measured; finished trials are kept, continue with --resume"
         ) from None
     return {
         trial.number: {**measured.metrics(), **found.metrics(), "size_kib": size_kib(path)}

@@ -147,7 +147,7 @@ def _kept(directory: RunDirectory) -> Iterator[None]:
         raise
     except OSError as error:
         raise SlimsearchError(
-            f"{error}; what was finished is kept, go on with --resume {shown(directory.path)}"
+            f"{error}; finished trials are kept, continue with --resume {shown(directory.path)}"
         ) from error
 
 

@@ -144,7 +144,7 @@ class Attempts:
             SlimsearchError: the disk is not writable; the trial is run again when the run is resumed.
         """
         if failure.unwritable:
-            raise SlimsearchError(f"{failure.error}; what was finished is kept, go on with --resume")
+            raise SlimsearchError(f"{failure.error}; finished trials are kept, continue with --resume")
         if failure.blameless:
             self._with_machines[number] = self._with_machines.get(number, 0) + 1
             return self._with_machines[number] <= _LOST_MACHINES

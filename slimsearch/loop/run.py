@@ -168,7 +168,7 @@ def carry_out(setup: Setup, directory: RunDirectory, display: Display, shared: S
             display.warn("the last line of study.journal was torn, as by a kill; it is in study.journal.torn now")
         return _run(_context(setup, directory, record, display, None))
     host = f"{platform.node()}, {setup.environment['processor']}"
-    advice = f"; what was finished is kept, go on with --resume {shown(directory.path)}"
+    advice = f"; finished trials are kept, continue with --resume {shown(directory.path)}"
     with database_errors(shared.url, advice), Driver(shared, directory.identity(), host, directory.path) as driver:
         record = open_record(setup, shared.study, display, driver)
         return _run(_context(setup, directory, record, display, shared))
@@ -259,7 +259,7 @@ def _run(run: RunContext) -> Result:
             refuse_if_nothing_is_left(run.ranking, run.record)
             run.final.finish()
         except KeyboardInterrupt:
-            run.display.warn(f"interrupted; go on with --resume {shown(run.directory.path)}")
+            run.display.warn(f"interrupted; continue with --resume {shown(run.directory.path)}")
             raise
         finally:
             with progress("writing the report"):

@@ -85,7 +85,7 @@ def refuse_if_nothing_is_left(ranking: Ranking, record: Record) -> None:
     if len(failed) == len(trials):
         raise SlimsearchError(f"all {len(failed)} trials failed; the first one: {failed[0].error}")
     if any(t.state == PAUSED for t in trials) and not any(t.state == COMPLETE for t in trials):
-        raise SlimsearchError("no candidate was trained to the end: --timeout was over before; go on with --resume")
+        raise SlimsearchError("no candidate was trained to the end: --timeout was over before; continue with --resume")
     for limit in ranking.limits:
         values = [t.metrics[limit.metric] for t in trials if limit.metric in t.metrics]
         if values and all(limit.broken({limit.metric: value}) for value in values):

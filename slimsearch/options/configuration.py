@@ -554,10 +554,10 @@ def _plain(option: dataclasses.Field[Any], value: Any) -> Any:
     if wrong is not None:
         raise SlimsearchError(wrong)
     if isinstance(value, int | float) and not _representable(value):
-        raise SlimsearchError(f"{flag(option.name)} {reprlib.repr(value)} is no finite number")
+        raise SlimsearchError(f"{flag(option.name)} {reprlib.repr(value)} is not a finite number")
     if isinstance(value, str) and ("\0" in value or value != value.encode("utf-8", "ignore").decode()):
         shown = "" if option.name == "storage" else f" {reprlib.repr(value)}"  # it may have a password
-        raise SlimsearchError(f"{flag(option.name)}{shown} is no text in UTF-8")
+        raise SlimsearchError(f"{flag(option.name)}{shown} is not UTF-8 text")
     return value
 
 

@@ -120,7 +120,7 @@ class TaskSearcher(Searcher):
         self._metrics.end(task, event)
         if isinstance(event, Failure) and event.worker_died and self._node_lost():
             self.error = SlimsearchError(
-                "this machine's Ray node (its raylet) was lost; what was finished is kept, go on with --resume"
+                "this machine's Ray node (its raylet) was lost; finished trials are kept, continue with --resume"
             )
             return
         try:

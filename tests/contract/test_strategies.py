@@ -103,7 +103,7 @@ def test_traits_have_a_default_and_a_type() -> None:
     own: Any = Own()
     assert traits_of(own) == Traits()
     own.traits = {"proposes": True}
-    with pytest.raises(SlimsearchError, match=r"Own.traits is no slimsearch.strategies.Traits: \{'proposes'"):
+    with pytest.raises(SlimsearchError, match=r"Own.traits is not a slimsearch.strategies.Traits: \{'proposes'"):
         traits_of(own)
 
 

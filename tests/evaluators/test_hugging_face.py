@@ -154,7 +154,9 @@ def test_what_is_not_in_the_cache(cache: Path) -> None:
 
 def test_columns_that_do_not_say_what_is_learned(tmp_path: Path) -> None:
     images(other=["a"] * COUNT).save_to_disk(tmp_path / "a")
-    with pytest.raises(SlimsearchError, match="--target-column nothing is no column; columns of 'a': img, fine, other"):
+    with pytest.raises(
+        SlimsearchError, match="--target-column nothing is not a column; columns of 'a': img, fine, other"
+    ):
         load_dataset(tmp_path / "a", target_column="nothing")
     rows = hf.Dataset.from_dict({"left": VALUES[:, 0], "right": VALUES[:, 1], "kind": LABELS})
     rows.save_to_disk(tmp_path / "b")

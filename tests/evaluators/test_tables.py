@@ -138,8 +138,8 @@ def test_targets(task: str, target: str, classes: tuple[str, ...]) -> None:
     ("options", "said"),
     [
         ({}, "--target-column is missing; columns of 'table': id, age"),
-        ({"target_column": "rsik"}, "--target-column rsik is no column"),
-        ({"target_column": "risk", "group_by": "x"}, "--group-by x is no column"),
+        ({"target_column": "rsik"}, "--target-column rsik is not a column"),
+        ({"target_column": "risk", "group_by": "x"}, "--group-by x is not a column"),
         (
             {"target_column": "risk", "task": "regression"},
             "--target-column risk has texts; --task regression needs numbers",

@@ -127,8 +127,8 @@ def test_the_drop_of_a_metric_that_is_no_proportion() -> None:
     ("task", "options", "said"),
     [
         ("nonsense", {}, "unknown task 'nonsense'"),
-        ("regression", {"class_weights": "balanced"}, "--class-weights is no option of --task regression"),
-        ("multilabel", {"label_smoothing": 0.1}, "--label-smoothing is no option of --task multilabel"),
+        ("regression", {"class_weights": "balanced"}, "--class-weights is not an option of --task regression"),
+        ("multilabel", {"label_smoothing": 0.1}, "--label-smoothing is not an option of --task multilabel"),
         ("regression", {"lead": "accuracy"}, "has no metric 'accuracy'; its metrics: r2, rmse, mae"),
         (int, {}, "is not a subclass"),
     ],

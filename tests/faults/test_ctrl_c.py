@@ -50,7 +50,7 @@ def test_ctrl_c(times: int, tmp_path: Path, counts: Counts) -> None:
             assert process.left(SECONDS) == []
         else:
             process.end(30)
-            assert "interrupted; go on with --resume run" in process.said
+            assert "interrupted; continue with --resume run" in process.said
             assert (process.run / "report.html").is_file()
             assert process.left(SECONDS) == []
         assert process.end() in ENDED, process.said

@@ -194,7 +194,7 @@ def test_a_disk_that_becomes_full_ends_the_run_and_no_trial(
         for failed in (process, begun):
             for line in errors(failed.said):
                 assert SAID[kind] in line
-                assert "go on with --resume" in line or failed is begun
+                assert "continue with --resume" in line or failed is begun
         again = Process(folder, "--resume", "run", output=tmp_path, env=full.environment)
         assert again.end() == 0, again.said
         assert states(process.run) == ALL

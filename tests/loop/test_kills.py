@@ -96,7 +96,7 @@ def test_ctrl_c_and_resume(tmp_path: Path, run: Run) -> None:
     rest, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert errors == ""
-    assert "interrupted; go on with --resume run" in rest
+    assert "interrupted; continue with --resume run" in rest
     assert (tmp_path / "run" / "report.html").is_file()
     before = recorded(tmp_path / "run")
     again = run("--resume", "run")
@@ -115,7 +115,7 @@ def test_signals_of_schedulers_and_terminals_end_a_run_in_order(number: signal.S
     rest, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert errors == ""
-    assert "interrupted; go on with --resume run" in rest
+    assert "interrupted; continue with --resume run" in rest
     assert (tmp_path / "run" / "report.html").is_file()
     assert all(trial["state"] == "COMPLETE" for trial in recorded(tmp_path / "run").values())
 

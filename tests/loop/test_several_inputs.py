@@ -147,7 +147,7 @@ def test_items_are_as_arrays(large: bool, data: Dataset, tmp_path: Path, monkeyp
     [
         (({"top": TOP, "rows": ROWS[1:]}, TARGETS), {}, "the inputs of a split are not one for each example"),
         (({"top": TOP, "rows": np.full((600, 2), "a")}, TARGETS), {}, "the input rows is <U1; needed: numbers"),
-        (({"top": TOP, "two words": ROWS}, TARGETS), {}, "'two words' is no name of an input"),
+        (({"top": TOP, "two words": ROWS}, TARGETS), {}, "'two words' is not a name of an input"),
         (({"top": TOP, "rows": ROWS}, TARGETS), {"image_size": 8}, "--image-size is for examples of one input"),
         (Items(lambda i: {"top": TOP[i], "rows": ROWS[i][: 4 - i // 9]}), {}, "item 9 .*: the input rows is float64"),
         (Items(lambda i: {"top": TOP[i], **({"rows": ROWS[i]} if i < 9 else {})}), {}, "item 9 .* has other inputs"),

@@ -152,7 +152,7 @@ def test_the_database_is_lost_and_comes_back(cluster: PostgreSQL, tmp_path: Path
         assert process.returncode == 2
         assert len(errors.strip().splitlines()) == 1
         assert re.match(
-            r"error: database 'postgresql\S+': .*; what was finished is kept, go on with --resume run", errors
+            r"error: database 'postgresql\S+': .*; finished trials are kept, continue with --resume run", errors
         )
         one_line(run("--resume", "run"), "error: database 'postgresql.*refused")
     finally:
@@ -192,7 +192,7 @@ def test_a_database_that_is_not_there(cluster: PostgreSQL, run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--storage", "study.db"], "--storage 'study.db' is no URL of a database, such as postgresql://"),
+        (["--storage", "study.db"], "--storage 'study.db' is not a database URL, such as postgresql://"),
         (["--storage", "sqlite://"], "--storage 'sqlite://' names no file"),
         (["--storage", "oracl://me:s3cret@host/x"], r"--storage 'oracl://me:\*\*\*@host/x' is of no known database"),
         (["--storage", "sqlite:////proc/nowhere/x.db"], "database 'sqlite:////proc/nowhere/x.db': unable to open"),

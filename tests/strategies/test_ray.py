@@ -172,7 +172,7 @@ def test_tune_that_is_killed_again_and_again_is_not_restarted_for_ever(
         raise RuntimeError("Caught unexpected exception") from OutOfMemoryError("killed")
 
     monkeypatch.setattr(TuneController, "step", killed)
-    with pytest.raises(SlimsearchError, match=r"lack of memory 4 times in a row.*go on with --resume"):
+    with pytest.raises(SlimsearchError, match=r"lack of memory 4 times in a row.*continue with --resume"):
         found(tmp_path, "ray")
     assert len(starts) == 4
 
@@ -184,7 +184,7 @@ def test_an_early_end_of_tune_is_not_ctrl_c(tmp_path: Path, cluster: None, monke
     looks = iter(range(10**6))
     monkeypatch.setattr(TuneController, "is_finished", lambda controller: next(looks) >= 20)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)]
-    with pytest.raises(SlimsearchError, match=r"Ray Tune ended before the search did.*go on with --resume"):
+    with pytest.raises(SlimsearchError, match=r"Ray Tune ended before the search did.*continue with --resume"):
         found(tmp_path, "ray")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)] == before
     monkeypatch.undo()
@@ -311,7 +311,7 @@ def test_what_was_finished_is_kept(sent: signal.Signals, tmp_path: Path) -> None
     said = driver.communicate(timeout=60)[0]
     if sent == signal.SIGINT:
         assert driver.returncode == 130, said
-        assert "interrupted; go on with --resume run" in said
+        assert "interrupted; continue with --resume run" in said
     before = len((tmp_path / "evaluated").read_text().splitlines())
     resumed = call(tmp_path, "--resume", "run")
     said = resumed.communicate(timeout=240)[0]

@@ -159,7 +159,7 @@ def test_a_driver_whose_raylet_is_killed_says_so(tmp_path: Path, counts: Counts)
     said = driver.communicate(timeout=120)[0]
     assert driver.returncode == 2, said
     assert (
-        "error: this machine's Ray node (its raylet) was lost; what was finished is kept, go on with --resume" in said
+        "error: this machine's Ray node (its raylet) was lost; finished trials are kept, continue with --resume" in said
     )
     assert set(states(tmp_path / "run")) <= {"complete", "running"}
     resume(tmp_path)

@@ -137,7 +137,7 @@ def _parsed(url: str) -> URL:
         return make_url(url)
     except (ArgumentError, ValueError) as error:
         raise SlimsearchError(
-            f"--storage '{masked(url)}' is no URL of a database, such as postgresql://user@host/database or "
+            f"--storage '{masked(url)}' is not a database URL, such as postgresql://user@host/database or "
             "sqlite:///path/to/study.db"
         ) from error
 
