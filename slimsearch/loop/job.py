@@ -92,7 +92,7 @@ def resume(
         changes: new values of options in `RESUMABLE`.
         objects: those passed from Python when the run was started.
         display: receives the events of the run; silent by default.
-        accept_changes: go on with code that was edited and classes that were renamed since the run was started.
+        accept_changes: continue although code was edited or classes were renamed since the run was started.
 
     Raises:
         SlimsearchError: the run cannot be resumed (nothing is changed then), or it fails.
@@ -122,7 +122,9 @@ def resume(
             check(before, setup.environment, path)
         changed = environment.changed_meaning(before, setup.environment)
         if changed is not None and not accept_changes:
-            raise SlimsearchError(f"'{path}' was begun with others: {changed}; go on with these by --accept-changes")
+            raise SlimsearchError(
+                f"'{path}' was started with others: {changed}; continue with the current ones by --accept-changes"
+            )
         if shared is None:
             _check_record(setup, directory)
         if changed is not None:
