@@ -103,7 +103,9 @@ def _name(trial: Trial) -> Any:
 
 
 def _epochs(trial: Trial) -> str:
-    return f"{trial.epochs_done}/{trial.fidelity}" if trial.fidelity else str(trial.epochs_done)
+    # The epochs of compression follow those of the training.
+    done, epochs = trial.epochs_done, trial.fidelity
+    return f"{done}/{epochs}" if 0 < epochs >= done else str(done)
 
 
 def _curve(trial: Trial, columns: Mapping[str, tuple[str, str]]) -> list[str]:
