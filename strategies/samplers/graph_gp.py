@@ -43,6 +43,8 @@ _MOST = 300
 _BEYOND, _BOUNDS = 1.1, 16
 # A new network is first tried uncompressed if the probability that it is feasible is above _LIKELY.
 _LIKELY = 0.5
+# Maximum number of trials while the first recipe with training is drawn at random: a space may have none.
+_EARLY = 100
 # Maximum number of relatives of a network that are looked at for a recipe with training.
 _RELATED = 100
 # The standard deviation of an almost known loss, as a share of that of all losses.
@@ -137,17 +139,19 @@ class GraphGp:
     def _first_recipe(self, space: Space, history: History, rng: np.random.Generator) -> Point | None:
         """A random recipe with training for a network on the front that has had none; None after enough of them.
 
-        Without data about recipes, the process would explore the one that is farthest from none: the strongest.
+        Without data about recipes, the process would explore one that is far from none, often too strong a pruning.
         """
+        if len(history.observations) > _EARLY:
+            return None
         networks, compressed = list[Observation](), set[str]()
         for observation in history.observations:
-            if len(compressed) >= self.RECIPES:
-                return None
             lineage = space.lineage(observation.point)
-            if len(lineage) > 1 and (observation.losses is not None or observation.running):
+            if len(lineage) > 1:
                 compressed.add(lineage[0].name)
             elif len(lineage) == 1 and observation.losses is not None:
                 networks.append(observation)
+        if len(compressed) >= self.RECIPES:
+            return None
         front = [
             one
             for one in networks

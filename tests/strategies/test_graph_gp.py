@@ -378,6 +378,26 @@ def test_new_networks_are_tried_as_they_are_trained_before_anything_is_done_to_t
     assert any("prune" in joint().candidate(o.point).recipe for o in history.observations[:30])
 
 
+def test_the_first_recipe_with_training_is_drawn_for_a_network_on_the_front() -> None:
+    space, plain = joint(), {"prune.use": False, "store.use": False}
+    points = [space.canonical({"width": width, "depth": 2, "kind": "a", **plain}) for width in (2, 4, 8)]
+    losses = [(-0.9, 1.0), (-0.5, 2.0), (-0.95, 3.0)]  # the second one is dominated
+    history = History(Observation(point, each) for point, each in zip(points, losses, strict=True))
+    first = [space.candidate(propose(space, history, seed)) for seed in range(20)]
+    assert all("prune" in candidate.recipe for candidate in first)
+    assert {candidate.architecture["width"] for candidate in first} == {2, 8}
+    assert {candidate.recipe["prune"]["sparsity"] for candidate in first} == {0.25, 0.5, 0.75}
+    # One that was ruled out or failed is not followed by another one that is drawn.
+    history.add(Observation(space.point(first[0]), violation=1.0))
+
+    class Undrawn(GraphGp):
+        RECIPES = 0
+
+    for seed in range(3):
+        expected = Undrawn().propose(space, TWO, history, np.random.default_rng(seed))
+        assert GraphGp().propose(space, TWO, history, np.random.default_rng(seed)) == expected
+
+
 def test_networks_that_cannot_be_had_as_they_are_trained() -> None:
     always = RecipeSpace({"prune": {"sparsity": [0.25, 0.5, 0.75]}})
     space, history = JointSpace(joint().architectures, always, steps), History()
