@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments.benchmarks._command_runs import CommandRun, run_together
+from experiments.benchmarks._command_runs import CommandRun, front, run_together
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective, hypervolume
 from slimsearch.evaluators.datasets import Split, load_dataset
@@ -164,7 +164,7 @@ def co_search(cifar10: Path | None, out: Path, seeds: int, budget: float, epochs
 
 
 def _compared(runs: Mapping[str, CommandRun]) -> dict[str, Any]:
-    fronts = {method: _front(run.models) for method, run in runs.items()}
+    fronts = {method: front(run.models, OBJECTIVES) for method, run in runs.items()}
     everything = [metrics for found in fronts.values() for metrics in found]
     volumes = {method: hypervolume(OBJECTIVES, found, everything) for method, found in fronts.items()}
     return {
@@ -173,14 +173,6 @@ def _compared(runs: Mapping[str, CommandRun]) -> dict[str, Any]:
         "best_other": max(volume for method, volume in volumes.items() if method != "co-search"),
         "candidates": {method: _candidates(run.directory) for method, run in runs.items()},
     }
-
-
-def _front(models: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    return [
-        {objective.metric: float(model["metrics"][objective.metric]) for objective in OBJECTIVES}
-        for model in models
-        if model["on_front"]
-    ]
 
 
 def _candidates(directory: Path) -> int:
@@ -203,7 +195,7 @@ def _grey(cifar10: Path, folder: Path) -> Path:
 
 
 def _write(split: Split, count: int, folder: Path, classes: Sequence[str]) -> None:
-    chosen = np.sort(np.random.default_rng(0).choice(len(split), count, replace=False))
+    chosen = np.sort(np.random.default_rng(0).choice(len(split), min(count, len(split)), replace=False))
     for place in chosen:
         into = folder / classes[split.targets[place]]
         into.mkdir(parents=True, exist_ok=True)

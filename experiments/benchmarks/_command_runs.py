@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective
 from slimsearch.files import write_json
 
 _MAIN = Path(__file__).resolve().parents[2]
@@ -110,3 +111,12 @@ def run_together(*runs: CommandRun) -> None:
     """Run several commands at the same time."""
     for run in [run.begin() for run in runs]:
         run.wait()
+
+
+def front(models: Sequence[Mapping[str, Any]], objectives: Sequence[Objective]) -> list[dict[str, float]]:
+    """The objectives' metrics of the models on the front."""
+    return [
+        {objective.metric: float(model["metrics"][objective.metric]) for objective in objectives}
+        for model in models
+        if model["on_front"]
+    ]

@@ -14,8 +14,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from experiments.benchmarks._command_runs import CommandRun
+from experiments.benchmarks._command_runs import CommandRun, front
 from slimsearch.errors import SlimsearchError
+from slimsearch.evaluators import Objective, hypervolume
 from slimsearch.files import write_json
 
 _RUN = Path(__file__).resolve().parents[1] / "run.py"
@@ -78,6 +79,57 @@ def _has_epoch(line: dict[str, Any]) -> bool:
 def _has_trial(line: dict[str, Any]) -> bool:
     return "result" in line.get("user_attr", {})
 
+
+SCHEDULERS = ("none", "asha:eta=2", "asha:eta=3", "dominated")
+
+
+def main_command(out: Path, seeds: int, trials: int | None) -> dict[str, Any]:
+    """Time the command of README with each scheduler, and compare the fronts of the files.
+
+    Args:
+        out: folder of the runs.
+        seeds: number of seeds.
+        trials: of a search; None for those of the command.
+
+    Returns:
+        JSON: for each seed and scheduler the seconds from start to end, and the hypervolume of
+        validation accuracy, final latency and size, relative to the box of the fronts of all schedulers.
+    """
+    options = () if trials is None else ("--trials", trials, "--top-k", 1)
+    rows: list[dict[str, Any]] = []
+    for seed in range(seeds):
+        runs = {
+            scheduler: CommandRun(
+                out / f"{scheduler.replace(':', '-')}-{seed}",
+                "run", *COMMAND, "--scheduler", scheduler, "--seed", seed, *options,
+            ).begin().wait()
+            for scheduler in SCHEDULERS
+        }  # fmt: skip
+        fronts = {scheduler: front(run.models, _OBJECTIVES) for scheduler, run in runs.items()}
+        everything = [metrics for found in fronts.values() for metrics in found]
+        rows.append(
+            {
+                "seed": seed,
+                "seconds": {scheduler: run.seconds for scheduler, run in runs.items()},
+                "hypervolume": {name: hypervolume(_OBJECTIVES, found, everything) for name, found in fronts.items()},
+            }
+        )
+    return {
+        "command": f"python experiments/run.py {' '.join(COMMAND)}",
+        "rows": rows,
+        "medians": {
+            scheduler: {
+                "seconds": median(row["seconds"][scheduler] for row in rows),
+                "hypervolume": median(row["hypervolume"][scheduler] / row["hypervolume"]["none"] for row in rows),
+            }
+            for scheduler in SCHEDULERS
+        },
+    }
+
+
+_OBJECTIVES = (
+    Objective("val_accuracy", "maximize"), Objective("latency_ms", "minimize"), Objective("size_kib", "minimize"),
+)  # fmt: skip
 
 CANDIDATES, EPOCHS = 3, 3
 # 9,000 images for each of the three, then up to 81,000 for the best one: one and a half times all images.

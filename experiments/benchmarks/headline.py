@@ -3,7 +3,8 @@
     python experiments/benchmarks/headline.py first-seconds --json headline.json
     python experiments/benchmarks/headline.py hello-nas --mnist data --json headline.json
 
-An interrupted row continues: its runs are stored in --out. The file of --json keeps the rows of earlier calls.
+An interrupted row continues: its runs are stored in --out. The file of --json keeps the rows of earlier calls. --quick
+tries a row in two minutes.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
 
 from experiments.benchmarks._co_search import co_search
-from experiments.benchmarks._durations import first_seconds, hello_nas
+from experiments.benchmarks._durations import first_seconds, hello_nas, main_command
 from experiments.benchmarks._output import add_output, check_output, table, write_output
+from experiments.benchmarks._quick_data import quick_cifar10, quick_mnist
 from experiments.benchmarks._resnet18 import searched_recipe
 from experiments.benchmarks._small_networks import small_cifar10, tiny_mnist
 from slimsearch.cli.command_parser import CommandParser
@@ -31,6 +33,9 @@ from slimsearch.evaluators import processor
 
 ROWS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "first-seconds": lambda options: first_seconds(options.repeats),
+    "main-command": lambda options: main_command(
+        options.out / "main-command", options.seeds or 5, options.trials if options.quick else None
+    ),
     "hello-nas": lambda options: hello_nas(_mnist(options), options.out / "hello-nas", options.seeds or 3),
     "mnist-2421": lambda options: tiny_mnist(_mnist(options), options.out / "mnist", 2421, *_effort(options)),
     "mnist-1000": lambda options: tiny_mnist(_mnist(options), options.out / "mnist", 1000, *_effort(options)),
@@ -68,12 +73,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=4, help="epochs of a trial")
     parser.add_argument("--long", type=int, default=40, help="epochs of a long training")
     parser.add_argument("--workers", type=int, default=2, help="workers of the mnist rows")
+    parser.add_argument(
+        "--quick", action="store_true",
+        help="only try whether the row can be measured, in at most two minutes: small budgets, on images of mnist5k",
+    )  # fmt: skip
     parser.add_argument("--budget", type=float, default=120.0, help="seconds of each search of co-search and resnet18")
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
     check_output(options)
+    if options.quick:
+        _make_quick(options)
     options.out = options.out.resolve()
     row = _without_paths(ROWS[options.row](options), options)
     print(json.dumps(row, indent=1))
@@ -84,6 +95,20 @@ def _run(options: argparse.Namespace) -> None:
     rows = {**before.get("rows", {}), options.row: row}
     page = options.page.read_text(encoding="utf-8") if options.page is not None else ""
     write_output(options, {"processor": name, "processor_flags": flags, "rows": rows}, _tables(rows, page))
+
+
+def _make_quick(options: argparse.Namespace) -> None:
+    """Replace budgets and data by small ones.
+
+    Raises:
+        SlimsearchError: the results would be written where measured ones belong.
+    """
+    if options.json is not None or options.page is not None:
+        raise SlimsearchError("--quick measures nothing that is worth keeping: leave out --json and --page")
+    options.out = options.out / "quick"
+    options.seeds = options.repeats = options.epochs = options.long = options.workers = 1
+    options.trials, options.budget = 2, 5.0
+    options.mnist, options.cifar10 = quick_mnist(options.out / "mnist"), quick_cifar10(options.out / "cifar10")
 
 
 def _tables(rows: Mapping[str, Mapping[str, Any]], page: str) -> dict[str, str]:
@@ -152,6 +177,13 @@ def _show_first_seconds(row: Row) -> str:
     return f"{epoch} s to the first epoch, {trial} s to the first trial"
 
 
+def _show_main_command(row: Row) -> str:
+    return "; ".join(
+        f"`--scheduler {name}` {found['seconds']:.0f} s, {100 * found['hypervolume']:.1f}% of the hypervolume"
+        for name, found in row["medians"].items()
+    )
+
+
 def _show_hello_nas(row: Row) -> str:
     return (
         f"{row['median_times_faster']:.1f} times: {row['median_seconds']:.0f} s and "
@@ -206,6 +238,7 @@ def _show_co_search(row: Row) -> str:
 
 _TARGETS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "first-seconds": ("first epoch in 10 s, first trial in 20 s, imports included", _show_first_seconds),
+    "main-command": ("60 s to the same front, with all 18 candidates judged", _show_main_command),
     "hello-nas": ("NNI's accuracy in a tenth of its time", _show_hello_nas),
     "mnist-2421": ("at most 2,421 parameters and 16 KiB: 99.2% (LeNet pruned to as many: 97.25%)", _show_tiny_mnist),
     "mnist-1000": ("at most 1,000 parameters: 98.5%", _show_tiny_mnist),

@@ -122,17 +122,8 @@ def test_what_is_missing_is_one_line(row: str, capfd: pytest.CaptureFixture[str]
 
 
 @pytest.mark.slow
-def test_first_seconds(tmp_path: Path) -> None:
-    assert headline.main(["first-seconds", "--repeats", "1", "--json", f"{tmp_path}/h.json"]) == 0
-    row = json.loads((tmp_path / "h.json").read_text())["rows"]["first-seconds"]
-    assert 1 < row["median_epoch_seconds"] < row["median_trial_seconds"]
-
-
-@pytest.mark.slow
-def test_co_search_against_the_others(tmp_path: Path) -> None:
-    words = ["co-search", "--seeds", "1", "--budget", "20", "--epochs", "1", "--out", f"{tmp_path}/out"]
-    assert headline.main([*words, "--json", f"{tmp_path}/h.json"]) == 0
-    (cell,) = json.loads((tmp_path / "h.json").read_text())["rows"]["co-search"]["cells"]
-    assert cell["data"] == "mnist5k"
-    assert all(0 < volume <= 1 for volume in cell["hypervolumes"].values())
-    assert all(count > 2 for count in cell["candidates"].values())
+@pytest.mark.parametrize("row", headline.ROWS)
+def test_rows_are_tried_quickly(row: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert headline.main([row, "--quick", "--out", str(tmp_path)]) == 0
+    assert json.loads(capfd.readouterr().out)
+    assert headline.main([row, "--quick", "--json", str(tmp_path / "kept.json")]) == 2

@@ -1,0 +1,99 @@
+"""Row of the headline table that searches compression recipes for a trained ResNet-18."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.benchmarks._command_runs import CommandRun
+from experiments.network_folder import NetworkFolder
+from experiments.reproduce import resnet18_fused
+from slimsearch.evaluators import size_kib
+from slimsearch.evaluators.datasets import load_dataset
+from slimsearch.search_spaces import FixedModel
+
+PARAMS = 2_790_000
+"""Parameters of the recipe written by hand in `experiments/reproduce/resnet18_fused.py`."""
+MAX_DROP = 0.01
+"""Accuracy that the fastest file may lose."""
+_RECIPES = """\
+prune:
+  use: [true, false]
+  early: [0.25, 0.375, 0.5]
+  middle: [0.375, 0.5]
+  late: [0.25, 0.375, 0.5]
+  importance: [group_l1, taylor]
+distill:
+  use: {values: [true, false], when: {prune.use: true}}
+  learning_rate: {values: [0.002, 0.004]}
+  epochs: EPOCHS
+quantize:
+  use: [true, false]
+"""
+_OPTIONS = ("--batch-size", 128, "--weight-decay", 0.05, "--augment", "shift-flip")
+
+
+def searched_recipe(cifar10: Path, out: Path, base_epochs: int, epochs: int, budget: float) -> dict[str, Any]:
+    """Search compression recipes for the ResNet-18 of `experiments/reproduce/resnet18_fused.py`.
+
+    Two files are chosen on the validation split: the fastest one that loses at most `MAX_DROP`, and the most accurate
+    one with at most `PARAMS` parameters. They are measured together with the base.
+
+    Args:
+        cifar10: an image folder.
+        out: folder of the runs.
+        base_epochs: of the base, which is trained first if it is not there.
+        epochs: of pruning with distillation; without it, two.
+        budget: seconds after which the search begins no further candidate.
+
+    Returns:
+        JSON: base, both files, and the seconds of the search.
+    """
+    data = load_dataset(cifar10)
+    space = FixedModel.load("torchvision.models:resnet18", data.input_shape, len(data.classes))
+    networks = NetworkFolder(out, space, {}, data, resnet18_fused.SETTINGS)
+    base = networks.train("base-0", base_epochs, 0)
+    recipes = out / "recipes.yaml"
+    recipes.write_text(_RECIPES.replace("EPOCHS", str(epochs)), encoding="utf-8")
+    search = CommandRun(
+        out / "search", "compress", "torchvision:resnet18",
+        "--weights", base.artifact.directory / "weights.safetensors", "--mean", "dataset", "--std", "dataset",
+        "--dataset", cifar10, "--recipe-space", recipes,
+        "--epochs", 2, "--trials", 1000, "--timeout", budget, "--top-k", 20, *_OPTIONS,
+    ).begin().wait()  # fmt: skip
+    given = next(model for model in search.models if not model["recipe"])["metrics"]["val_accuracy"]
+    chosen = {
+        "fastest": min(
+            (model for model in search.models if _accuracy(model) >= given - MAX_DROP),
+            key=lambda model: model["metrics"]["latency_ms"],
+        ),
+        "small": max((m for m in search.models if m["metrics"]["params"] <= PARAMS), key=_accuracy),
+    }
+    files = [base.file, *(search.file(model) for model in chosen.values())]
+    latencies, batches = networks.latencies(files), networks.latencies(files, batch=64)
+    rows = {
+        name: {
+            "recipe": {} if model is None else model["recipe"],
+            "val_accuracy": base.metrics["val_accuracy"] if model is None else _accuracy(model),
+            "test_accuracy": networks.test_accuracy(file),
+            "params": base.metrics["params"] if model is None else model["metrics"]["params"],
+            "size_kib": size_kib(file),
+            "latency_ms": latency,
+            "latency_batch64_ms": batch,
+        }
+        for (name, model), file, latency, batch in zip(
+            {"base": None, **chosen}.items(), files, latencies, batches, strict=True
+        )
+    }
+    return {
+        "command": search.command,
+        "networks": rows,
+        "candidates": len({str(model["recipe"]) for model in search.models}),
+        "seconds": search.seconds,
+        "base_seconds": base.metrics["training_seconds"],
+    }
+
+
+def _accuracy(model: Mapping[str, Any]) -> float:
+    return float(model["metrics"]["val_accuracy"])
