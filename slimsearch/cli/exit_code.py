@@ -19,7 +19,7 @@ from slimsearch.errors import SlimsearchError, escaped
 MISTAKE, INTERRUPTED = 2, 130
 
 _SHOW_CURSOR = b"\x1b[?25h"
-_SECONDS_OF_IMPORTS = 0.1
+_SECONDS_UNTIL_AGAIN = 0.1
 
 
 def exit_code(run: Callable[[], object]) -> int:
@@ -76,6 +76,7 @@ def _signals_interrupt(received: list[int]) -> Iterator[None]:
         return
 
     deferred: list[int] = []
+    timers: list[threading.Timer] = []
 
     def later(number: int) -> None:
         deferred.clear()
@@ -86,9 +87,10 @@ def _signals_interrupt(received: list[int]) -> Iterator[None]:
             return  # schedulers send several
         if received or deferred:
             _end()
-        if _imports_torch(frame):
+        if _cannot_be_interrupted(frame):
             deferred.append(number)
-            threading.Timer(_SECONDS_OF_IMPORTS, later, (number,)).start()
+            timers.append(threading.Timer(_SECONDS_UNTIL_AGAIN, later, (number,)))
+            timers[-1].start()
             return
         received.append(number)
         raise KeyboardInterrupt
@@ -108,18 +110,30 @@ def _signals_interrupt(received: list[int]) -> Iterator[None]:
     try:
         yield
     finally:
+        for timer in timers:  # a signal during the last lines of output: everything is done
+            timer.cancel()
+            timer.join()
         sys.unraisablehook = hook
         if not received:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
 
-def _imports_torch(frame: FrameType | None) -> bool:
-    """Whether PyTorch is imported in `frame`: an exception in its C++ code would abort the process."""
+def _cannot_be_interrupted(frame: FrameType | None) -> bool:
+    """Whether an exception in `frame` would do more than end the run, so that the signal has to wait.
+
+    While PyTorch is imported, an exception in its C++ code would abort the process. While rich prints, an exception may
+    leave its buffer open: the lines that follow would be lost, and the cursor would stay hidden. While a worker is
+    requested from the fork server, an exception would cut the message, and the server would end with a traceback.
+    """
     importing = torch = False
     while frame is not None and frame.f_code is not exit_code.__code__:
+        module = str(frame.f_globals.get("__name__", ""))
+        package = module.partition(".")[0]
+        if package == "rich" or module == "multiprocessing.forkserver":
+            return True
         importing |= frame.f_code.co_filename == "<frozen importlib._bootstrap>"
-        torch |= str(frame.f_globals.get("__name__", "")).partition(".")[0] == "torch"
+        torch |= package == "torch"
         frame = frame.f_back
     return importing and torch
 

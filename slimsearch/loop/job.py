@@ -73,7 +73,7 @@ def start(
     with RunDirectory(path, create=True) as directory:
         write_json(directory.path / "environment.json", setup.environment, indent=2)
         setup.configuration.replace(run_dir=None).write(directory.config)  # from here on it is a run
-        with _kept(directory):
+        with _resumable(directory, display):
             return carry_out(setup, directory, display, shared)
 
 
@@ -98,8 +98,9 @@ def resume(
         SlimsearchError: the run cannot be resumed (nothing is changed then), or it fails.
     """
     changes = changes or {}
+    display = display or Silent()
     # A run directory is untrusted: no code in it is run.
-    with RunDirectory(path, create=False) as directory, no_code_from(directory.path), _kept(directory):
+    with RunDirectory(path, create=False) as directory, no_code_from(directory.path), _resumable(directory, display):
         _check_changes(changes)
         first = Configuration.read(directory.config)
         stored = first.replace(**changes)
@@ -109,7 +110,7 @@ def resume(
         _check_boards(first, stored, path)
         configuration = _naming(stored, path).replace(device_host=first.device_host)
         boards = _boards(stored, first)
-        display = with_loggers(display or Silent(), configuration)
+        display = with_loggers(display, configuration)
         shared = _shared_study(stored, path)
         if shared is not None:
             shared.reopen()
@@ -137,20 +138,22 @@ def resume(
 
 
 @contextlib.contextmanager
-def _kept(directory: RunDirectory) -> Iterator[None]:
-    """A context in which a full disk is one line that says how to go on.
+def _resumable(directory: RunDirectory, display: Display) -> Iterator[None]:
+    """A context in which one line says how to go on after Ctrl-C or on a full disk.
 
     Raises:
         SlimsearchError: a file cannot be written or read.
     """
+    again = f"continue with --resume {shown(directory.path)}"
     try:
         yield
+    except KeyboardInterrupt:
+        display.warn(f"interrupted; {again}")
+        raise
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise SlimsearchError(
-            f"{error}; finished trials are kept, continue with --resume {shown(directory.path)}"
-        ) from error
+        raise SlimsearchError(f"{error}; finished trials are kept, {again}") from error
 
 
 def default_directory(subject: str) -> Path:

@@ -258,9 +258,6 @@ def _run(run: RunContext) -> Result:
             _search(run)
             refuse_if_nothing_is_left(run.ranking, run.record)
             run.final.finish()
-        except KeyboardInterrupt:
-            run.display.warn(f"interrupted; continue with --resume {shown(run.directory.path)}")
-            raise
         finally:
             with progress("writing the report"):
                 models = write_reports(run.directory, run.record, run.ranking, run.configuration, run.setup.environment)

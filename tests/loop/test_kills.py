@@ -8,10 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context, reduction
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from slimsearch.cli.exit_code import exit_code
+from slimsearch.report.report_files import write_reports
 from tests.conftest import DEFINED, TINY, Run, environment, recorded
 
 
@@ -93,7 +100,7 @@ def test_ctrl_c_and_resume(tmp_path: Path, run: Run) -> None:
     process = begun(tmp_path, epochs=20)
     until_a_trial_has_ended(process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
-    rest, errors = process.communicate(timeout=30)
+    rest, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert errors == ""
     assert "interrupted; continue with --resume run" in rest
@@ -106,13 +113,101 @@ def test_ctrl_c_and_resume(tmp_path: Path, run: Run) -> None:
     assert [t["state"] for t in after.values() if t["kind"] == "search"] == ["COMPLETE"] * 6
 
 
+@pytest.fixture
+def ctrl_c_at() -> Iterator[Callable[[Callable[..., Any]], None]]:
+    """``ctrl_c_at(function)``: Ctrl-C when this thread calls the function next."""
+
+    def install(function: Any) -> None:
+        def profile(frame: FrameType, event: str, _: object) -> None:
+            if event == "call" and frame.f_code is function.__code__:
+                sys.setprofile(None)
+                signal.raise_signal(signal.SIGINT)
+
+        sys.setprofile(profile)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield install
+    finally:
+        sys.setprofile(None)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def test_ctrl_c_while_a_line_is_printed(
+    ctrl_c_at: Callable[[Callable[..., Any]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exception in rich would leave its buffer open, and nothing that follows would be printed."""
+    console = Console()
+
+    def run() -> None:
+        ctrl_c_at(Console.__exit__)
+        try:
+            console.print("a trial")
+            time.sleep(30)
+        except KeyboardInterrupt:
+            console.print("interrupted")
+            raise
+
+    assert exit_code(run) == 130
+    assert capsys.readouterr().out == "a trial\ninterrupted\n"
+
+
+def test_ctrl_c_during_the_last_line(
+    ctrl_c_at: Callable[[Callable[..., Any]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everything is done by then, and the signal reaches nothing that comes later."""
+
+    def run() -> None:
+        ctrl_c_at(Console.__exit__)
+        Console().print("done")
+
+    assert exit_code(run) == 0
+    assert capsys.readouterr().out == "done\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_while_a_worker_is_asked_for(
+    ctrl_c_at: Callable[[Callable[..., Any]], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The server of workers gets a whole message, and goes on."""
+    context, asked = get_context("forkserver"), []
+
+    def run() -> None:
+        ctrl_c_at(reduction.sendfds)
+        asked.append(context.Process(target=time.sleep, args=(0,)))
+        asked[0].start()
+        time.sleep(30)
+
+    assert exit_code(run) == 130
+    asked.append(context.Process(target=time.sleep, args=(0,)))
+    asked[1].start()
+    for process in asked:
+        process.join(60)
+        assert process.exitcode == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_ctrl_c_while_the_report_is_written(
+    ctrl_c_at: Callable[[Callable[..., Any]], None], run: Run, tmp_path: Path
+) -> None:
+    words = ["--space", TINY, "--dataset", "digits", "--epochs", "1", "--trials", "1", "--compress", "none"]
+    ctrl_c_at(write_reports)
+    process = run(*words, "--run-dir", "run")
+    assert process.returncode == 130
+    assert process.stderr == ""
+    assert process.stdout.endswith("warning: interrupted; continue with --resume run\n")
+    assert run("--resume", "run").returncode == 0
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_signals_of_schedulers_and_terminals_end_a_run_in_order(number: signal.Signals, tmp_path: Path) -> None:
     process = begun(tmp_path, epochs=20)
     until_a_trial_has_ended(process)
     os.killpg(process.pid, number)  # all of its processes, as a scheduler does
-    rest, errors = process.communicate(timeout=30)
+    rest, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number
     assert errors == ""
     assert "interrupted; continue with --resume run" in rest
