@@ -32,6 +32,8 @@ _TITLES = {
     "ram_kib": "RAM, KiB", "flash_kib": "Flash, KiB", "params": "Parameters", "macs": "MACs",
 }  # fmt: skip
 _MOST_CHOICES = 12
+_FEWEST_TICKS = 3
+_AROUND_ONE_VALUE = 1.3
 _DPI = 160
 
 Data = Mapping[str, Any]
@@ -74,6 +76,8 @@ def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
 
 def _front(figure: Figure, data: Data) -> None:
     """The first two objectives against each other, the third as the area of the marks; a line joins the front."""
+    from matplotlib.ticker import MaxNLocator
+
     axes = figure.add_subplot()
     names = [objective["metric"] for objective in data["objectives"]]
     up, across = names[0], names[1] if len(names) > 1 else None
@@ -95,6 +99,8 @@ def _front(figure: Figure, data: Data) -> None:
                 leading.append(metrics)
         axes.step([m[across] for m in leading], [m[up] for m in leading], where="post", color=_INK, lw=1, alpha=0.6)
         _scale(axes, "x", across, [t["metrics"][across] for t in shown])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _scale(axes, "y", up, [t["metrics"][up] for t in shown])
     axes.set_xlabel("Trial" if across is None else _title(across))
     axes.set_ylabel(_title(up))
@@ -228,18 +234,39 @@ def _or_nan(value: float | None) -> float:
 
 def _scale(axes: Axes, which: str, metric: str, values: Sequence[float]) -> None:
     """Logarithmic axes for costs, per cent for accuracies; tick labels are plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axis: Axis = getattr(axes, f"{which}axis")
     if metric.endswith("accuracy"):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.6g} %"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.10g} %"))
     elif metric.endswith(("_ms", "_kib", "params", "macs")) and values and min(values) > 0:
         getattr(axes, f"set_{which}scale")("log")
-        span = max(values) / min(values)
-        subs = (1, 1.5, 2, 3, 5, 7) if span < 10 else (1, 2, 5) if span < 1000 else (1,)
-        axis.set_major_locator(LogLocator(subs=subs))
+        if math.isclose(min(values), max(values), rel_tol=1e-6):
+            getattr(axes, f"set_{which}lim")(min(values) / _AROUND_ONE_VALUE, max(values) * _AROUND_ONE_VALUE)
+        axis.set_major_locator(FixedLocator(_logarithmic_ticks(*axis.get_view_interval())))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
+
+
+def _logarithmic_ticks(low: float, high: float) -> list[float]:
+    """At least three ticks from `low` to `high`: powers of ten, or their multiples, or multiples of a smaller step."""
+    from matplotlib.ticker import MaxNLocator
+
+    powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    choices = [
+        *([part * power for power in powers for part in parts] for parts in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))),
+        *(MaxNLocator(parts, steps=[1, 2, 5, 10]).tick_values(low, high) for parts in (4, 6, 9)),
+    ]
+    found = ([float(tick) for tick in ticks if low <= tick <= high] for ticks in choices)
+    return next(ticks for ticks in found if len(ticks) >= _FEWEST_TICKS)
+
+
+def _number(value: float) -> str:
+    """A tick label: digits with separators, millions and more with M or G."""
+    for unit, suffix in ((1e9, " G"), (1e6, " M")):
+        if abs(value) >= unit:
+            return f"{value / unit:.10g}{suffix}"
+    return f"{value:,.10g}"
 
 
 def _title(metric: str) -> str:

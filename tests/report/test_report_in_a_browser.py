@@ -5,7 +5,9 @@ The pictures are those of the documentation: `--keep-screenshots` renews them in
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -96,6 +98,32 @@ def test_hover_tells_and_click_selects(opened: Any) -> None:
     selected(page, int(bar.get_attribute("data-number")))
     page.locator("#rows .link").nth(3).click()
     selected(page, int(page.locator("#rows .link").nth(3).inner_text()))
+
+
+def test_every_axis_has_ticks_that_can_be_told_apart(page: Any) -> None:
+    """Also within a decade, for values that hardly differ, for a single one, and in a narrow chart."""
+    scales = (ROOT / "slimsearch" / "report" / "page" / "scales.js").read_text(encoding="utf-8")
+    draws, axes = random.Random(0), []
+    for _ in range(2000):
+        kind = draws.choice(["linear", "log", "error"])
+        number, pad = draws.choice([1, 2, 7]), draws.choice([0.06, 0.3])
+        if kind == "error":
+            worst, better = 10 ** draws.uniform(-3.3, 0), 10 ** draws.uniform(-3, 0)
+            name, values = "val_accuracy", [1 - worst * (1 - better * at / number) for at in range(number)]
+        else:
+            least, decades = 10 ** draws.uniform(-2, 7), 10 ** draws.uniform(-4, 0.7)
+            name, values = "latency_ms", [least * 10 ** (decades * at / number) for at in range(number)]
+        ends, gap = draws.choice([((58, draws.uniform(280, 1200)), 52), ((draws.uniform(272, 472), 34), 30)])
+        axes.append([kind, name, values, *ends, {"gap": gap, "pad": pad}])
+    script = f"const isAccuracy = name => name.endsWith('accuracy'); {scales}"
+    found = page.evaluate(f"axes => {{ {script}; return axes.map(axis => makeScale(...axis).ticks); }}", axes)
+    for axis, ticks in zip(axes, found, strict=True):
+        *_, begin, end, options = axis
+        places, texts = sorted(tick["at"] for tick in ticks), {tick["text"] for tick in ticks}
+        assert 3 <= len(texts) == len(ticks), (axis, ticks)
+        assert min(begin, end) - 1 <= places[0]
+        assert places[-1] <= max(begin, end) + 1
+        assert all(b - a >= options["gap"] for a, b in itertools.pairwise(places))
 
 
 def test_the_mark_of_a_trial_is_as_large_as_its_third_metric(opened: Any, made: Path) -> None:

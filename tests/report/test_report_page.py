@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -356,6 +357,34 @@ class TestPlots:
             assert path.read_bytes().startswith(begin)
             assert path.stat().st_size > 2000
         assert {file: file.read_bytes() for file in golden.rglob("*") if file.is_file()} == before
+
+    def test_every_axis_has_ticks_that_can_be_told_apart(self, golden: Path) -> None:
+        """Also within a decade, for values that hardly differ, and for a single one."""
+        draws, data = random.Random(0), data_of(golden)
+        for cost in ("latency_ms", "size_kib", "params", "macs"):
+            data["objectives"] = [
+                {"metric": "val_accuracy", "direction": "maximize"}, {"metric": cost, "direction": "minimize"}
+            ]  # fmt: skip
+            for _ in range(6):
+                around, decades = 10 ** draws.uniform(-2, 7), 10 ** draws.uniform(-4, 0.7)
+                error, spread = 10 ** draws.uniform(-3, 0), 10 ** draws.uniform(-3, 0)
+                number = draws.choice([1, 2, 7])
+                for t in data["trials"]:
+                    at = t["number"] % number / number
+                    values = {"val_accuracy": 1 - error * (1 - spread * at), cost: around * 10 ** (decades * at)}
+                    t["metrics"] = {**t["metrics"], **values}
+                figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+                FigureCanvasAgg(figure)
+                plots.KINDS["front"](figure, data)
+                figure.draw_without_rendering()
+                axes = figure.axes[0]
+                for axis in (axes.xaxis, axes.yaxis):
+                    low, high = axis.get_view_interval()
+                    labels = [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+                    texts = [label.get_text() for label in labels]
+                    assert 3 <= len(set(texts)) == len(texts), (cost, values, texts)
+                    places = [label.get_window_extent() for label in labels]
+                    assert not any(one.overlaps(other) for one, other in itertools.pairwise(places)), texts
 
     def test_what_is_wrong_is_one_line(self, golden: Path, tmp_path: Path) -> None:
         for run, kind, name, said in (

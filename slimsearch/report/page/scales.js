@@ -4,8 +4,9 @@ const niceStep = (span, count) => {
   const raw = span / Math.max(1, count), power = 10 ** Math.floor(Math.log10(raw));
   return power * (raw / power <= 1 ? 1 : raw / power <= 2 ? 2 : raw / power <= 5 ? 5 : 10);
 };
+const unitFor = value => Math.abs(value) >= 1e9 ? [1e9, "G"] : Math.abs(value) >= 1e6 ? [1e6, "M"] : Math.abs(value) >= 1e4 ? [1e3, "k"] : [1, ""];
 const compact = value => {
-  const [unit, suffix] = Math.abs(value) >= 1e9 ? [1e9, "G"] : Math.abs(value) >= 1e6 ? [1e6, "M"] : Math.abs(value) >= 1e4 ? [1e3, "k"] : [1, ""];
+  const [unit, suffix] = unitFor(value);
   return Number((value / unit).toPrecision(4)) + suffix;
 };
 // kind: "linear", "log", or "error": the logarithm of 1 - accuracy, which separates 98 % and 99 %.
@@ -26,29 +27,34 @@ const makeScale = (kind, name, values, from, to, {pad = .06, gap = 34, zero = fa
   const accuracy = isAccuracy(name), count = Math.max(2, Math.floor(Math.abs(to - from) / (gap * 1.25)));
   const least = backward(low), most = backward(high);
   const inside = value => value >= least && value <= most && !(accuracy && (value > 1 + 1e-9 || value < -1e-9));
-  let ticks = [], step = null;
+  // From the better end, at least `gap` apart.
+  const spread = ticks => {
+    const placed = [];
+    for (const tick of kind === "error" ? ticks.reverse() : ticks)
+      if (placed.every(other => Math.abs(at(other) - at(tick)) >= gap)) placed.push(tick);
+    return placed;
+  };
+  let placed = [], step = null;
   if (kind !== "linear") {
     for (const parts of [[1], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 7]]) {
-      ticks = [];
-      const powers = kind === "log" ? [low, high] : [-high, -low];
+      const ticks = [], powers = kind === "log" ? [low, high] : [-high, -low];
       for (let power = Math.floor(powers[0]) - 1; power <= Math.ceil(powers[1]); power++)
         for (const part of parts) { const value = part * 10 ** power; ticks.push(kind === "log" ? value : 1 - value); }
-      ticks = ticks.filter(inside).sort((a, b) => a - b);
-      if (ticks.length >= Math.min(4, count)) break;
+      const found = ticks.filter(inside).sort((a, b) => a - b);
+      placed = spread(found);
+      if (found.length >= Math.min(4, count)) break;
     }
   }
-  if (ticks.length < 3) {
-    step = niceStep(most - least, count);
-    ticks = [];
-    for (let i = Math.ceil(least / step); i * step <= most + step * 1e-6; i++) if (inside(i * step)) ticks.push(i * step);
+  // Within a decade, and in small charts: multiples of a step, as small as three ticks need.
+  for (let parts = count; placed.length < 3 && parts <= 64 * count; parts *= 2) {
+    const finer = niceStep(most - least, parts), ticks = [];
+    for (let i = Math.ceil(least / finer); i * finer <= most + finer * 1e-6; i++) if (inside(i * finer)) ticks.push(i * finer);
+    const found = spread(ticks);
+    if (found.length > placed.length) { placed = found; step = finer; }
   }
-  // From the better end.
-  const order = kind === "error" ? [...ticks].reverse() : ticks, placed = [];
-  for (const tick of order) if (placed.every(other => Math.abs(at(other) - at(tick)) >= gap)) placed.push(tick);
-  const digits = scale => step === null ? null : Math.max(0, -Math.floor(Math.log10(step * scale) + 1e-9));
-  const text = value => accuracy
-    ? `${digits(100) === null ? Number((100 * value).toFixed(4)) : (100 * value).toFixed(digits(100))} %`
-    : step !== null && Math.abs(most) < 1e4 ? value.toFixed(digits(1)) : compact(Number(value.toPrecision(6)));
+  const [unit, suffix] = accuracy ? [.01, " %"] : unitFor(most);
+  const text = value => step !== null ? (value / unit).toFixed(Math.max(0, -Math.floor(Math.log10(step / unit) + 1e-9))) + suffix
+    : accuracy ? `${Number((100 * value).toFixed(4))} %` : compact(Number(value.toPrecision(6)));
   const value = place => backward(low + (place - from) / (to - from) * (high - low));
   return {at, value, inside: value => forward(value) >= low && forward(value) <= high, ticks: placed.map(value => ({at: at(value), text: text(value)}))};
 };
