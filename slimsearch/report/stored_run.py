@@ -14,7 +14,7 @@ from slimsearch.record import environment
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory, in_use, read_study, refuse_unsafe_files
-from slimsearch.record.shared.storage import database_errors, normalised
+from slimsearch.record.shared.storage import database_errors, is_local, masked, normalised
 from slimsearch.record.shared.study import SharedStudy
 from slimsearch.record.trial import COMPLETE, FAILED, SEARCH, Trial
 from slimsearch.record.trial import STOPPED as STOPPED_EARLY
@@ -32,7 +32,7 @@ class StoredRun:
 
     Attributes:
         path: of the directory.
-        state: "running", "finished", "stopped" (continue with ``--resume``), or "in a database", which is not read.
+        state: "running", "finished", "stopped" (continue with ``--resume``), or "in a database" (not read).
         environment: at the start of the run.
         trials: by number.
     """
@@ -55,11 +55,16 @@ class StoredRun:
         return sum(t.kind == SEARCH and t.state in (COMPLETE, FAILED, STOPPED_EARLY) for t in self.trials)
 
 
-def stored_run(path: Path) -> StoredRun:
+def stored_run(path: Path, *, databases: bool = False, storage: str | None = None) -> StoredRun:
     """Read the run in the directory `path`.
 
+    Args:
+        path: of the directory.
+        databases: also read a study in a database.
+        storage: URL of the database, which is needed if it is on another machine: a run directory is untrusted.
+
     Raises:
-        SlimsearchError: there is no run, or it is damaged.
+        SlimsearchError: there is no run, it is damaged, or its database cannot be read.
     """
     if not (path / "config.yaml").is_file():
         raise SlimsearchError(f"'{path}' is not a run directory: it has no config.yaml")
@@ -67,10 +72,14 @@ def stored_run(path: Path) -> StoredRun:
     configuration = Configuration.read(path / "config.yaml")
     environment_at_start = environment.read(path)
     ranking = Ranking.of(configuration)
-    if configuration.storage is not None:
+    trials: list[Trial] = []
+    if configuration.storage is None:
+        study = read_study(path, ranking.objectives)
+        trials += [] if study is None else Record(study, None, ranking.objectives).trials
+    elif databases:
+        trials += _trials_in_database(path, configuration, ranking, storage)
+    else:
         return StoredRun(path, configuration, environment_at_start, ranking, (), ELSEWHERE)
-    study = read_study(path, ranking.objectives)
-    trials = [] if study is None else list(Record(study, None, ranking.objectives).trials)
     finished = any(t.final for t in trials) and not any(t.unfinished for t in trials)
     state = RUNNING if in_use(path) else FINISHED if finished else STOPPED
     return StoredRun(path, configuration, environment_at_start, ranking, trials, state)
@@ -154,9 +163,26 @@ def read_record(directory: RunDirectory, configuration: Configuration, ranking: 
     """
     if configuration.storage is None:
         return Record(directory.open_study(ranking.objectives), None, ranking.objectives)
-    shared = SharedStudy(
-        normalised(configuration.storage), configuration.study or directory.path.name, configuration.heartbeat
-    )
+    shared = _shared_study(directory.path, configuration, configuration.storage)
     with database_errors(shared.url, ""):
-        shared.reopen()
         return Record(shared.study, None, ranking.objectives)
+
+
+def _shared_study(path: Path, configuration: Configuration, url: str) -> SharedStudy:
+    shared = SharedStudy(normalised(url), configuration.study or path.name, configuration.heartbeat)
+    shared.reopen()
+    return shared
+
+
+def _trials_in_database(
+    path: Path, configuration: Configuration, ranking: Ranking, storage: str | None
+) -> Sequence[Trial]:
+    url = storage or str(configuration.storage)
+    if storage is None and not is_local(url):
+        raise SlimsearchError(f"the study of '{path}' is on another machine: add --storage {masked(url)}")
+    shared = _shared_study(path, configuration, url)
+    try:
+        with database_errors(shared.url, ""):
+            return Record(shared.study, None, ranking.objectives).trials
+    finally:
+        shared.database.engine.dispose()

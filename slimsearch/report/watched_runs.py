@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import json
 import threading
 import time
@@ -17,7 +18,7 @@ from slimsearch.record.run_directory import in_use
 from slimsearch.report.page_data import page_data, page_text
 from slimsearch.report.report_files import top_models, trials_csv
 from slimsearch.report.run_comparison import refuse_different_data
-from slimsearch.report.stored_run import ELSEWHERE, FINISHED, RUNNING, StoredRun, stored_run
+from slimsearch.report.stored_run import FINISHED, RUNNING, StoredRun, stored_run
 
 T = TypeVar("T")
 
@@ -27,6 +28,8 @@ MOST_RUNS = 8
 # A run is read again for at most this share of the time, since it may need the processor itself.
 _SHARE = 0.1
 _FILES = ("study.journal", "config.yaml")
+# Seconds between two reads of a study in a database.
+_DATABASE_SECONDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +76,12 @@ class Refreshed(Generic[T]):
 
 @dataclasses.dataclass(frozen=True)
 class _Report:
-    """A run as read: its trials with their files, and the data of its page."""
+    """A run as read: its trials with their files, and the data of its page, with another revision for other data."""
 
     run: StoredRun
     models: list[dict[str, Any]]
     data: dict[str, Any]
-    text: str
+    answer: Answer
 
 
 class WatchedRun:
@@ -87,10 +90,11 @@ class WatchedRun:
     Args:
         path: of its directory.
         name: in the page and its address.
+        storage: see `stored_run`.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name = path, name
+    def __init__(self, path: Path, name: str, storage: str | None = None) -> None:
+        self.path, self.name, self._storage = path, name, storage
         self._report = Refreshed(self._revision, self._read)
 
     def answer(self) -> Answer:
@@ -99,8 +103,7 @@ class WatchedRun:
         Raises:
             SlimsearchError: it cannot be read.
         """
-        revision, report = self._report.get()
-        return Answer(report.text, revision)
+        return self._report.get()[1].answer
 
     def report(self) -> tuple[str, dict[str, Any]]:
         """The revision and the data of its page as a dict.
@@ -108,8 +111,8 @@ class WatchedRun:
         Raises:
             SlimsearchError: it cannot be read.
         """
-        revision, report = self._report.get()
-        return revision, report.data
+        report = self._report.get()[1]
+        return report.answer.revision, report.data
 
     def csv(self) -> str:
         """All its trials.
@@ -140,6 +143,8 @@ class WatchedRun:
                 found.append(f"{status.st_size:x}.{status.st_mtime_ns:x}")
             except OSError:
                 found.append("")
+        if not (self.path / _FILES[0]).exists():  # the study is in a database
+            found.append(str(int(time.monotonic() / _DATABASE_SECONDS)))
         return "-".join(found)
 
     def _read(self) -> _Report:
@@ -149,12 +154,13 @@ class WatchedRun:
             raise SlimsearchError(f"cannot read '{self.path}': {error.strerror}") from error
 
     def _read_directory(self) -> _Report:
-        run = stored_run(self.path)
-        refuse_databases([run])
+        run = stored_run(self.path, databases=True, storage=self._storage)
         models = top_models(self.path, run.trials, run.ranking, run.configuration.prefer)
         data = page_data(self.path, run.trials, models, run.ranking, run.configuration, run.environment)
-        data |= {"state": run.state, "read": f"{datetime.datetime.now():%H:%M:%S}"}
-        return _Report(run, models, data, page_text(data))
+        data |= {"state": run.state}
+        revision = hashlib.sha256(page_text(data).encode()).hexdigest()
+        data |= {"read": f"{datetime.datetime.now():%H:%M:%S}"}
+        return _Report(run, models, data, Answer(page_text(data), revision))
 
 
 class WatchedRuns:
@@ -162,23 +168,23 @@ class WatchedRuns:
 
     Args:
         paths: of their directories.
+        storage: of studies in a database, see `stored_run`.
 
     Raises:
         SlimsearchError: one is not a run, or they cannot be in one chart.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], storage: str | None = None) -> None:
         if len(paths) > MOST_RUNS:
             raise SlimsearchError(f"watch shows at most {MOST_RUNS} runs, not {len(paths)}")
-        runs = [stored_run(path) for path in paths]
-        refuse_databases(runs)
+        runs = [stored_run(path, databases=True, storage=storage) for path in paths]
         refuse_different_data(runs)
         _refuse_different_objectives(runs)
         names: dict[str, WatchedRun] = {}
         for path in (path.resolve() for path in paths):
             same = sum(one.path.name == path.name for one in names.values())
             name = f"{path.name}-{same + 1}" if same else path.name
-            names[name] = WatchedRun(path, name)
+            names[name] = WatchedRun(path, name, storage)
         self.runs = names
         """By name."""
         self._ranking = runs[0].ranking
@@ -247,19 +253,6 @@ _UNREAD: dict[str, Any] = {
 def error_text(error: SlimsearchError) -> str:
     """An error as the JSON that pages show."""
     return json.dumps({"error": str(error)})
-
-
-def refuse_databases(runs: Sequence[StoredRun]) -> None:
-    """Refuse runs whose study is in a database.
-
-    Raises:
-        SlimsearchError: there is one.
-    """
-    for run in runs:
-        if run.state == ELSEWHERE:
-            raise SlimsearchError(
-                f"the study of '{run.path}' is in a database, which watch does not read; slimsearch dashboard shows it"
-            )
 
 
 def _refuse_different_objectives(runs: Sequence[StoredRun]) -> None:

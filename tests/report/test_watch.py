@@ -17,10 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Objective, front
+from slimsearch.options.configuration import Configuration
 from slimsearch.report.page_server import PageServer
 from slimsearch.report.report_files import rewrite_reports
 from slimsearch.report.watched_runs import MOST_RUNS, WatchedRuns
@@ -51,6 +55,17 @@ def served(*paths: Path) -> Iterator[Ask]:
 
 FILE = "trials/00001/model.onnx"
 """Recorded in the golden run, which has no files."""
+
+
+def in_database(folder: Path) -> Path:
+    """The golden run with its study in a database."""
+    path, url = Path(shutil.copytree(GOLDEN, folder / "run")), f"sqlite:///{folder / 'study.db'}"
+    journal = JournalStorage(JournalFileBackend(str(path / "study.journal")))
+    name = optuna.get_all_study_names(journal)[0]
+    optuna.copy_study(from_study_name=name, from_storage=journal, to_storage=url)
+    (path / "study.journal").unlink()
+    Configuration.read(path / "config.yaml").replace(storage=url, study=name).write(path / "config.yaml")
+    return path
 
 
 def copies(folder: Path, *names: str) -> list[Path]:
@@ -115,6 +130,28 @@ def test_trials_that_are_added_appear(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert len(of(ask("/runs/run/data.json"))["trials"]) > before
+
+
+def test_a_study_in_a_database(tmp_path: Path) -> None:
+    (golden,) = copies(tmp_path, "golden")
+    path = in_database(tmp_path)
+    with served(path, golden) as ask:
+        data, expected = (of(ask(f"/runs/{name}/data.json")) for name in ("run", "golden"))
+        assert [t["metrics"] for t in data["trials"]] == [t["metrics"] for t in expected["trials"]]
+        assert (data["front"], data["state"]) == (expected["front"], "finished")
+        assert len(of(ask("/data.json"))["trials"]) == 2 * len(data["trials"])
+    assert not (path / "study.journal").exists()
+
+
+def test_a_database_on_another_machine_is_named_again(tmp_path: Path) -> None:
+    """A run directory of somebody else may name any machine."""
+    path = in_database(tmp_path)
+    configuration = Configuration.read(path / "config.yaml")
+    assert configuration.storage is not None
+    configuration.replace(storage="postgresql://me:secret@elsewhere/studies").write(path / "config.yaml")
+    with pytest.raises(SlimsearchError, match=r"add --storage postgresql://me:\*\*\*@elsewhere/studies"):
+        WatchedRuns([path])
+    assert list(WatchedRuns([path], configuration.storage).runs) == ["run"]
 
 
 def test_fronts_of_several_runs(ask: Ask) -> None:

@@ -19,6 +19,7 @@ _NICE = 10
 def parser(program: str) -> CommandParser:
     found = CommandParser(HELP, program, _EXAMPLES)
     found.add_argument("runs", nargs="+", metavar="run_dir", help="run directories, running or finished")
+    found.add_argument("--storage", help="URL of the study, if it is in a database on another machine")
     found.add_argument("--port", type=whole_number, default=0, help="port on the loopback address; 0: a free one")
     return found
 
@@ -31,7 +32,7 @@ def run(options: dict[str, Any]) -> None:
         from slimsearch.report.page_server import PageServer
         from slimsearch.report.watched_runs import WatchedRuns
 
-        runs = WatchedRuns([Path(path).expanduser() for path in options["runs"]])
+        runs = WatchedRuns([Path(path).expanduser() for path in options["runs"]], options["storage"])
     os.nice(_NICE)  # the runs need the processor themselves
     try:
         server = PageServer(runs, port)
