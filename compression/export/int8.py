@@ -65,7 +65,7 @@ def to_int8(file: Path, folder: Path, images: Tensor, plan: Quantization) -> Pat
         reduce_range=plan.target == "any",
         calibrate_method=methods.get(plan.calibration, CalibrationMethod.MinMax),
         extra_options={"TensorQuantOverrides": overrides} if overrides else {},
-        nodes_to_exclude=[*_with_followers(prepared, plan.keep_float), *_wide_norms(prepared)],
+        nodes_to_exclude=[*_with_followers(prepared, plan.keep_float), *_not_quantizable(prepared)],
     )
     if plan.fewer_bits or plan.bits:
         model = onnx.load(str(quantized))
@@ -138,13 +138,20 @@ def _weighted(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     return [n for n in graph.node if n.op_type in ("Conv", "Gemm", "MatMul") and n.input[1] in constants]
 
 
-def _wide_norms(prepared: Path) -> list[str]:
-    """Names of the norms over several dimensions, whose scales ONNX Runtime cannot quantize."""
+def _not_quantizable(prepared: Path) -> list[str]:
+    """Names of the nodes that ONNX Runtime cannot quantize: norms over several dimensions, because of their scales,
+    and transposed convolutions in groups, because of their biases.
+    """
     import onnx
 
     graph = onnx.load(str(prepared)).graph
     dimensions = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
-    return [n.name for n in graph.node if n.op_type == "LayerNormalization" and dimensions.get(n.input[1]) != 1]
+    return [
+        n.name
+        for n in graph.node
+        if (n.op_type == "LayerNormalization" and dimensions.get(n.input[1]) != 1)
+        or (n.op_type == "ConvTranspose" and any(a.name == "group" and a.i > 1 for a in n.attribute))
+    ]
 
 
 def _overrides(prepared: Path, learned: Mapping[str, LearnedRange]) -> dict[str, list[dict[str, Any]]]:

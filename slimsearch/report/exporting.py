@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from slimsearch.compression import embed_preprocessing, exact_error, read_onnx
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel
-from slimsearch.files import atomic, write_json
+from slimsearch.files import EXPORT_PREFIX, atomic, write_json
 from slimsearch.options.chosen import models
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.device_profiles import device_profile
 from slimsearch.progress import progress
 from slimsearch.record import environment
-from slimsearch.report.file_formats import FORMATS, Written, check_error
+from slimsearch.report.file_formats import FORMATS, Written, c_file, check_error
 from slimsearch.report.networks import stored_network
 
 if TYPE_CHECKING:
@@ -64,11 +66,11 @@ def default_format(run_dir: Path) -> str:
 
 @dataclass(frozen=True)
 class Pixels:
-    """An ONNX file that takes pixels, see `slimsearch.compression.embed_preprocessing`.
+    """An ONNX or C file that takes pixels, see `slimsearch.compression.embed_preprocessing`.
 
     Attributes:
         layout: of the pixels.
-        labels: whether it gives probabilities and the names of classes.
+        labels: whether an ONNX file gives probabilities and the names of classes.
     """
 
     layout: str
@@ -85,7 +87,7 @@ def export(
         numbers: trials of finalists; empty: those on the front.
         form: one of `FORMATS`.
         folder: created if missing.
-        pixels: how an ONNX file takes pixels; None: it takes normalized images.
+        pixels: how an ONNX or C file takes pixels; None: it takes normalized images.
 
     Raises:
         SlimsearchError: there is no such model, its file and its network disagree, or it does not take pixels.
@@ -112,7 +114,7 @@ def export(
                 checked = FORMATS[form].write(stored_network(run_dir, model), run_dir / model["artifact"], images, path)
                 inputs = images.numpy()
             else:
-                checked, inputs = _pixels(run_dir / model["artifact"], data, pixels, path)
+                checked, inputs = _pixels(run_dir / model["artifact"], data, pixels, path, form)
                 facts["input"] = f"uint8 ({', '.join(pixels.layout.upper())}): pixels"
             write_json(path.with_suffix(".json"), facts)
             _write_vectors(path.with_suffix(_VECTORS), inputs, checked.outputs, classified="task" not in data)
@@ -122,8 +124,10 @@ def export(
 
 
 def _check_pixels(data: Mapping[str, Any], form: str, pixels: Pixels) -> None:
-    if form != "onnx":
-        raise SlimsearchError(f"--embed-preprocessing is for --format onnx, not {form}")
+    if form not in ("onnx", "c"):
+        raise SlimsearchError(f"--embed-preprocessing is for --format onnx and c, not {form}")
+    if pixels.labels and form != "onnx":
+        raise SlimsearchError(f"--embed-labels is for --format onnx, not {form}")
     if len(data["input_shape"]) != 3 or "pixel / 255" not in data["input"] or "white" in data:
         raise SlimsearchError(f"--embed-preprocessing is for images of bytes, this run's files take {data['input']}")
     if pixels.labels and "task" in data:
@@ -145,8 +149,8 @@ def _write_vectors(path: Path, inputs: Array, outputs: Array, *, classified: boo
         np.savez(temporary, inputs=inputs, outputs=outputs, **classes)
 
 
-def _pixels(file: Path, data: Mapping[str, Any], pixels: Pixels, path: Path) -> tuple[Written, Array]:
-    """The ONNX file that takes pixels, compared with the one that takes normalized images; and 32 inputs."""
+def _pixels(file: Path, data: Mapping[str, Any], pixels: Pixels, path: Path, form: str) -> tuple[Written, Array]:
+    """The file that takes pixels, compared with the ONNX file that takes normalized images; and 32 inputs."""
     import numpy as np
     import onnx
 
@@ -157,12 +161,18 @@ def _pixels(file: Path, data: Mapping[str, Any], pixels: Pixels, path: Path) -> 
     if pixels.layout == "nhwc":
         inputs = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))
     model = onnx.load_model_from_string(read_onnx(file))
-    with atomic(path) as temporary:
-        classes = json.loads(data["classes"]) if pixels.labels else ()
-        onnx.save(embed_preprocessing(model, mean, std, pixels.layout, classes), str(temporary))
-        expected, outputs = DeployedModel(file)(images), DeployedModel(temporary)(inputs)
+    expected = DeployedModel(file)(images)
     if pixels.labels:
         exponents = np.exp(expected - expected.max(axis=1, keepdims=True))
         expected = exponents / exponents.sum(axis=1, keepdims=True)
-    check_error(error := exact_error(expected, outputs))
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=EXPORT_PREFIX) as folder:
+        changed = Path(folder) / "model.onnx"
+        classes = json.loads(data["classes"]) if pixels.labels else ()
+        onnx.save(embed_preprocessing(model, mean, std, pixels.layout, classes), str(changed))
+        outputs = DeployedModel(changed)(inputs)
+        check_error(error := exact_error(expected, outputs))
+        if form == "c":
+            written = c_file(changed, inputs, path)
+            return dataclasses.replace(written, error=max(error, written.error or 0.0)), inputs
+        changed.replace(path)
     return Written(outputs, error), inputs

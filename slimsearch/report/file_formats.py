@@ -85,17 +85,23 @@ def _onnx(network: Network, file: Path, images: Tensor, path: Path) -> Written:
 
 
 def _c(network: Network, file: Path, images: Tensor, path: Path) -> Written:
-    """The C file and its header, compiled and compared with the ONNX file where there is a compiler."""
-    expected = DeployedModel(file)(images.numpy())
+    return c_file(file, images.numpy(), path)
+
+
+def c_file(file: Path, inputs: Array, path: Path) -> Written:
+    """The C file and its header, compiled and compared with the ONNX file where there is a compiler.
+
+    Raises:
+        SlimsearchError: the ONNX file has no C file, or they disagree.
+    """
+    expected = DeployedModel(file)(inputs)
     name, files = c_name(path), (path.with_suffix(".h"), path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=EXPORT_PREFIX) as folder:
         write_c(file, Path(folder) / path.name, name)
         sizes = "RAM {ram_kib:.1f} KiB, flash {flash_kib:.1f} KiB".format_map(memory_kib(file))
         checked = Written(expected, None, f"{sizes}; not compiled: there is no C compiler here")
         if c_compiler() is not None:
-            outputs = CompiledNetwork(Path(folder) / path.name, name, Path(folder))(images.numpy()).reshape(
-                expected.shape
-            )
+            outputs = CompiledNetwork(Path(folder) / path.name, name, Path(folder))(inputs).reshape(expected.shape)
             check_error(error := exact_error(expected, outputs))
             checked = Written(outputs, error, sizes)
         for final in files:

@@ -353,11 +353,18 @@ def test_files_that_take_pixels(run: Run, finished: Finished, images: Path, tmp_
     assert said["plain"].count("\n") == len(pictures)
     assert said["plain"] == said["nchw"] == said["nhwc"]
     assert "gives the names of classes itself" in run(file, *pictures, command="predict").stderr
+    if c_compiler() is not None:
+        done = run(finished[0], *layout[:2], "--format", "c", "--to", "c", command="export")
+        assert done.returncode == 0, done.stderr
+        assert "not compiled" not in done.stdout
+        assert "uint8_t *" in min((tmp_path / "c").glob("*.h")).read_text()
 
 
 def test_what_cannot_be_exported(run: Run, finished: Finished) -> None:
     layout = ("--embed-preprocessing", "nchw")
-    assert "is for --format onnx" in run(finished[0], *layout, "--format", "c", command="export").stderr
+    assert "is for --format onnx" in run(finished[0], *layout, "--format", "torchscript", command="export").stderr
+    words = (*layout, "--embed-labels", "--format", "c")
+    assert "--embed-labels is for --format onnx" in run(finished[0], *words, command="export").stderr
     assert "needs --embed-preprocessing" in run(finished[0], "--embed-labels", command="export").stderr
     assert "--models 99" in run(finished[0], "--models", "99", command="export").stderr
     assert "--format 'x' is none of onnx" in run(finished[0], "--format", "x", command="export").stderr

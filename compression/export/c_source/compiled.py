@@ -35,7 +35,7 @@ __attribute__((noinline)) static int used(void)
 }
 int main(void)
 {
-    for (int first = 1; fread(NAME_input(), sizeof(float), UPPER_INPUTS, stdin) == UPPER_INPUTS; first = 0) {
+    for (int first = 1; fread(NAME_input(), sizeof(*NAME_input()), UPPER_INPUTS, stdin) == UPPER_INPUTS; first = 0) {
         if (first)
             fill();
         const float *outputs = NAME_run();
@@ -86,14 +86,14 @@ class CompiledNetwork:
                 raise SlimsearchError(f"'{file}' does not compile: {done.stderr.strip()[:500]}")
 
     def __call__(self, inputs: Array) -> Array:
-        """(N, ...) float32 -> (N, outputs) float32, one example after the other.
+        """(N, ...) float32, or uint8 if the file takes pixels -> (N, outputs) float32, one example after the other.
 
         Raises:
             SlimsearchError: the program fails.
         """
         import numpy as np
 
-        content = np.ascontiguousarray(inputs, np.float32).tobytes()
+        content = np.ascontiguousarray(inputs).tobytes()
         done = subprocess.run([str(self._program)], input=content, capture_output=True, env={"LD_BIND_NOW": "1"})
         outputs = np.frombuffer(done.stdout, np.float32)
         if done.returncode or not outputs.size or outputs.size % len(inputs):

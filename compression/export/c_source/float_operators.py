@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression.export.c_source.graph import Node, StoredWeight, clip_limits
+from slimsearch.compression.export.c_source.graph import Node, clip_limits
 from slimsearch.compression.export.c_source.lowering import Lowering, Operator, Value
 from slimsearch.compression.export.c_source.program import Constant, Kernel
 from slimsearch.errors import SlimsearchError
@@ -40,14 +40,16 @@ def _moves(node: Node, shape: Sequence[int], kernel: Sequence[int]) -> tuple[lis
     attributes, count = node.attributes, len(shape) - 2
     if count not in (1, 2):
         raise SlimsearchError(f"a C file has convolutions and poolings of one or two dimensions, not {count}")
-    if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+    if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID") or attributes.get("output_shape"):
         raise SlimsearchError("a C file has no automatic padding")
     steps, spread = (list(attributes.get(name, [1] * count)) for name in ("strides", "dilations"))
     pads = list(attributes.get("pads", [0] * 2 * count))
-    sizes = [
-        (size + pads[i] + pads[count + i] - spread[i] * (kernel[i] - 1) - 1) // steps[i] + 1
-        for i, size in enumerate(shape[2:])
-    ]
+    reaches = [spread[i] * (kernel[i] - 1) - pads[i] - pads[count + i] for i in range(count)]
+    if node.kind == "ConvTranspose":
+        added = attributes.get("output_padding", [0] * count)
+        sizes = [steps[i] * (size - 1) + reaches[i] + 1 + added[i] for i, size in enumerate(shape[2:])]
+    else:
+        sizes = [(size - reaches[i] - 1) // steps[i] + 1 for i, size in enumerate(shape[2:])]
 
     def two(numbers: Sequence[int], least: int) -> list[int]:
         return [*[least] * (2 - count), *numbers[:count]]
@@ -67,36 +69,37 @@ _FORMS = {
 }
 
 
-def _weights(c: Lowering, name: str, transposed: bool) -> tuple[str, list[Constant]]:
+_OutputsFirst = Callable[["Array"], "Array"]
+
+
+def _as_it_is(array: Array) -> Array:
+    return array
+
+
+def _transposed(array: Array) -> Array:
+    return array.T
+
+
+def _weights(c: Lowering, name: str, outputs_first: _OutputsFirst = _as_it_is) -> tuple[str, list[Constant]]:
     """How a weight is stored (see `_FORMS`), and the constants that hold it, outputs first."""
     import numpy as np
 
-    def outputs_first(array: Array) -> Array:
-        return np.ascontiguousarray(array.T) if transposed else array
+    def weights(array: Array, c_type: str) -> Constant:
+        return c.constant("weights", np.ascontiguousarray(outputs_first(array)), c_type)
 
     weight = c.array(name)
     stored = c.graph.stored.get(name)
-    if stored is None or not _usable(stored, transposed):
-        return "", [c.constant("weights", outputs_first(weight))]
+    if stored is None:
+        return "", [weights(weight, "float")]
     if stored.scales is not None:
-        scales = outputs_first(stored.scales).ravel()
-        scales = np.broadcast_to(scales, (outputs_first(weight).shape[0],)).copy()
-        return "_int8", [
-            c.constant("weights", outputs_first(stored.values), "int8_t"), c.constant("scales", scales)
-        ]  # fmt: skip
+        every = outputs_first(np.broadcast_to(stored.scales, weight.shape))
+        every = every.reshape(len(every), -1)
+        if (every != every[:, :1]).any():  # not those of outputs
+            return "", [weights(weight, "float")]
+        return "_int8", [weights(stored.values, "int8_t"), c.constant("scales", every[:, 0].copy())]
     if stored.table is not None:
-        return "_table", [
-            c.constant("weights", outputs_first(stored.values), "uint8_t"), c.constant("table", stored.table)
-        ]  # fmt: skip
-    return "_half", [c.constant("weights", outputs_first(stored.values).view(np.uint16), "uint16_t")]
-
-
-def _usable(stored: StoredWeight, transposed: bool) -> bool:
-    """Whether the scales, if there are any, are those of outputs."""
-    if stored.scales is None:
-        return True
-    outputs = stored.scales.ndim - 1 if transposed else 0
-    return all(size == 1 for i, size in enumerate(stored.scales.shape) if i != outputs)
+        return "_table", [weights(stored.values, "uint8_t"), c.constant("table", stored.table)]
+    return "_half", [weights(stored.values.view(np.uint16), "uint16_t")]
 
 
 def _with_weights(name: str, form: str) -> Kernel:
@@ -105,7 +108,7 @@ def _with_weights(name: str, form: str) -> Kernel:
         ("SUFFIX", form), ("TYPE", c_type), ("PARAMETERS", parameters), ("VALUE", value.format("weights[j]")),
         ("SCALED", factor),
     )  # fmt: skip
-    needs = (("window.c",) if name == "conv" else ()) + (("half.c",) if form == "_half" else ())
+    needs = (("window.c",) if name != "linear" else ()) + (("half.c",) if form == "_half" else ())
     return Kernel(name + form, f"{name}.c", replacements, needs)
 
 
@@ -114,15 +117,34 @@ def _limits(node: Node) -> tuple[float, float]:
 
 
 def _conv(c: Lowering, node: Node) -> None:
-    import numpy as np
-
     x, filters = c.value(node.inputs[0]), c.array(node.inputs[1])
     window, shape = conv_window(c, node, x.shape, filters.shape)
-    form, weights = _weights(c, node.inputs[1], transposed=False)
-    biased = len(node.inputs) > 2 and node.inputs[2]
-    bias = c.array(node.inputs[2]) if biased else np.zeros(len(filters), np.float32)
+    form, weights = _weights(c, node.inputs[1])
     y = c.result(node, shape)
-    c.step(_with_weights("conv", form), y, x, y, window, *weights, c.constant("bias", bias), *_limits(node))
+    bias = _bias(c, node, len(filters))
+    c.step(_with_weights("conv", form), y, x, y, window, *weights, bias, *_limits(node))
+
+
+def _conv_transpose(c: Lowering, node: Node) -> None:
+    x, filters = c.value(node.inputs[0]), c.array(node.inputs[1])
+    group = node.attributes.get("group", 1)
+
+    def outputs_first(array: Array) -> Array:
+        """(inputs, outputs of a group, ...) -> (outputs, inputs of a group, ...)."""
+        grouped = array.reshape(group, -1, *array.shape[1:]).swapaxes(1, 2)
+        return grouped.reshape(-1, *grouped.shape[2:])
+
+    window, shape = conv_window(c, node, x.shape, outputs_first(filters).shape)
+    form, weights = _weights(c, node.inputs[1], outputs_first)
+    y = c.result(node, shape)
+    c.step(_with_weights("conv_transpose", form), y, x, y, window, *weights, _bias(c, node, shape[1]))
+
+
+def _bias(c: Lowering, node: Node, outputs: int) -> Constant:
+    import numpy as np
+
+    biased = len(node.inputs) > 2 and node.inputs[2]
+    return c.constant("bias", c.array(node.inputs[2]) if biased else np.zeros(outputs, np.float32))
 
 
 def _gemm(c: Lowering, node: Node) -> None:
@@ -132,7 +154,7 @@ def _gemm(c: Lowering, node: Node) -> None:
     if attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1 or attributes.get("beta", 1.0) != 1:
         raise SlimsearchError("a C file has no Gemm with transA, alpha or beta")
     x = c.value(node.inputs[0])
-    form, weights = _weights(c, node.inputs[1], transposed=not attributes.get("transB", 0))
+    form, weights = _weights(c, node.inputs[1], _as_it_is if attributes.get("transB", 0) else _transposed)
     shape = c.array(node.inputs[1]).shape
     outputs, depth = shape if attributes.get("transB", 0) else shape[::-1]
     biased = len(node.inputs) > 2 and node.inputs[2]
@@ -357,6 +379,7 @@ FLOAT_OPERATORS: dict[str, Operator] = {
     "BatchNormalization": _batch_norm,
     "Clip": _clip,
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_pool,
     "GlobalMaxPool": _global_pool,

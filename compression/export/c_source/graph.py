@@ -30,6 +30,7 @@ _TABLE_FUNCTIONS = (
     "Abs", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg",
     "QLinearLeakyRelu", "QLinearSigmoid", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh",
 )  # fmt: skip
+_BY_CHANNEL = ("Add", "Sub", "Mul", "Div")
 LOOK_UP = "LookUp"
 """The operator of a table over all values of a uint8 tensor."""
 
@@ -44,6 +45,7 @@ class Node:
         attributes: by name.
         limits: smallest and largest result, of a convolution or product that is followed by a ReLU or a clipping.
         nodes: of a look-up table: the ONNX operators that it stands for.
+        channels: of a look-up table: how many different ones there are, for the channels.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class Node:
     attributes: dict[str, Any] = field(default_factory=dict)
     limits: tuple[float, float] | None = None
     nodes: list[onnx.NodeProto] = field(default_factory=list)
+    channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Graph:
         stored: how the file stores some of the constants, by name.
         input, output: names.
         input_shape: with a batch of one.
+        pixels: whether the input is uint8; otherwise float32.
         metadata: of the file.
         opsets: of the operators.
     """
@@ -88,12 +92,13 @@ class Graph:
     stored: dict[str, StoredWeight]
     input: str
     input_shape: tuple[int, ...]
+    pixels: bool
     output: str
     metadata: dict[str, str]
     opsets: Sequence[onnx.OperatorSetIdProto]
 
     def table(self, node: Node) -> Array:
-        """The (256,) uint8 results of a look-up table's operators, as ONNX Runtime computes them."""
+        """The (channels, 256) uint8 results of a look-up table's operators, as ONNX Runtime computes them."""
         import numpy as np
         import onnxruntime
         from onnx import TensorProto, helper, numpy_helper
@@ -101,7 +106,7 @@ class Graph:
         read = {name for proto in node.nodes for name in proto.input}
         constants = [numpy_helper.from_array(self.constants[name], name) for name in read if name in self.constants]
         ends = [
-            helper.make_tensor_value_info(name, TensorProto.UINT8, [1, 256])
+            helper.make_tensor_value_info(name, TensorProto.UINT8, [1, node.channels, 256, 1])
             for name in (node.inputs[0], node.outputs[0])
         ]
         graph = helper.make_graph(node.nodes, "table", ends[:1], ends[1:], constants)
@@ -109,8 +114,8 @@ class Graph:
         options = session_options(1)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        every = np.arange(256, dtype=np.uint8).reshape(1, 256)
-        found: Array = session.run(None, {node.inputs[0]: every})[0][0]
+        every = np.arange(256, dtype=np.uint8).reshape(1, 1, 256, 1).repeat(node.channels, axis=1)
+        found: Array = session.run(None, {node.inputs[0]: every})[0].reshape(node.channels, 256)
         return found
 
 
@@ -120,10 +125,10 @@ def read_graph(path: Path) -> Graph:
     ONNX Runtime folds constants and joins operators on integers, so that the graph has the operators that it runs.
 
     Raises:
-        SlimsearchError: the file cannot be read, or has several inputs or outputs.
+        SlimsearchError: the file cannot be read, has several inputs or outputs, or its input has another type.
     """
     import onnx
-    from onnx import helper, numpy_helper
+    from onnx import TensorProto, helper, numpy_helper
 
     model = onnx.load_model_from_string(read_onnx(path))
     expand_integers(model)
@@ -137,6 +142,10 @@ def read_graph(path: Path) -> Graph:
     shape = tuple(int(dimension.dim_value) for dimension in graph.input[0].type.tensor_type.shape.dim)
     if not shape or 0 in shape:
         raise SlimsearchError(f"a C file needs a fixed size of its input; '{path}' leaves one free")
+    kind = graph.input[0].type.tensor_type.elem_type
+    if kind not in (TensorProto.FLOAT, TensorProto.UINT8):
+        raise SlimsearchError(f"a C file takes float32 or uint8; '{path}' takes {TensorProto.DataType.Name(kind)}")
+    pixels = graph.input[0].name if kind == TensorProto.UINT8 else None
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     protos = []
     for proto in graph.node:
@@ -144,13 +153,16 @@ def read_graph(path: Path) -> Graph:
         if proto.op_type == "Constant" and "value" in attributes:
             constants[proto.output[0]] = numpy_helper.to_array(attributes["value"])
         elif proto.op_type == "DequantizeLinear" and proto.input[0] in constants:
-            constants[proto.output[0]] = _dequantized(*(constants[name] for name in proto.input), **attributes)
+            name, weight = proto.output[0], _dequantized(*(constants[name] for name in proto.input), **attributes)
+            constants[name], multiples = weight
+            if multiples is not None:
+                stored[name] = multiples
         else:
             protos.append((proto, attributes))
     output = graph.output[0].name
-    nodes = _needed(_with_limits(_with_tables(protos, constants, output), constants, output), output)
+    nodes = _needed(_with_limits(_with_tables(protos, constants, pixels), constants, output), output)
     return Graph(
-        nodes, constants, stored, graph.input[0].name, shape, output,
+        nodes, constants, stored, graph.input[0].name, shape, pixels is not None, output,
         {entry.key: entry.value for entry in model.metadata_props}, list(model.opset_import),
     )  # fmt: skip
 
@@ -209,7 +221,10 @@ def _take_stored(graph: onnx.GraphProto) -> dict[str, StoredWeight]:
     return found
 
 
-def _dequantized(values: Array, scale: Array, zero: Array | None = None, axis: int = 1, **others: Any) -> Array:
+def _dequantized(
+    values: Array, scale: Array, zero: Array | None = None, axis: int = 1, **others: Any
+) -> tuple[Array, StoredWeight | None]:
+    """The float32 numbers of a constant, and how it is stored, if as int8 multiples."""
     import numpy as np
 
     def along(array: Array) -> Array:
@@ -218,37 +233,59 @@ def _dequantized(values: Array, scale: Array, zero: Array | None = None, axis: i
         )
 
     numbers = values.astype(np.int32) - (0 if zero is None else along(zero).astype(np.int32))
-    found: Array = numbers.astype(np.float32) * along(scale)
-    return found
+    multiples = values.dtype == np.int8 and (zero is None or not zero.any())
+    scales = np.reshape(along(scale), (1,) * (values.ndim - along(scale).ndim) + along(scale).shape)
+    return numbers.astype(np.float32) * scales, StoredWeight(values, scales) if multiples else None
 
 
 def _with_tables(
-    protos: Sequence[tuple[onnx.NodeProto, dict[str, Any]]], constants: Mapping[str, Array], output: str
+    protos: Sequence[tuple[onnx.NodeProto, dict[str, Any]]], constants: Mapping[str, Array], pixels: str | None
 ) -> list[Node]:
-    """The operators, with look-up tables in place of elementwise functions from uint8 to uint8."""
+    """The operators, with look-up tables in place of elementwise functions from uint8 to uint8.
+
+    `pixels` is the name of an input of uint8, whose channels have tables of their own.
+    """
     makers = {name: proto for proto, _ in protos for name in proto.output}
     found = []
+
+    def are_pixels(name: str) -> bool:
+        maker = makers.get(name)
+        return name == pixels or (maker is not None and maker.op_type == "Transpose" and are_pixels(maker.input[0]))
+
     for proto, attributes in protos:
         node = Node(proto.op_type, list(proto.input), list(proto.output), attributes)
         chain = [proto]
-        while chain[0].op_type in ("QuantizeLinear", *_TABLE_FUNCTIONS):
+        while chain[0].op_type in ("QuantizeLinear", *_BY_CHANNEL, *_TABLE_FUNCTIONS):
             maker = makers.get(chain[0].input[0])
-            if maker is None or maker.op_type not in ("DequantizeLinear", *_TABLE_FUNCTIONS):
+            if maker is None or maker.op_type not in ("DequantizeLinear", "Cast", *_BY_CHANNEL, *_TABLE_FUNCTIONS):
                 break
             if maker.op_type in ("QLinearSigmoid", "QLinearLeakyRelu"):
                 break
             chain.insert(0, maker)
-        whole = proto.op_type == "QuantizeLinear" and chain[0].op_type == "DequantizeLinear"
+        first = chain[0]
+        whole = proto.op_type == "QuantizeLinear" and (
+            first.op_type == "DequantizeLinear" or (first.op_type == "Cast" and are_pixels(first.input[0]))
+        )
         if whole or proto.op_type in ("QLinearSigmoid", "QLinearLeakyRelu"):
             chain = chain if whole else [proto]
-            if all(constants[name].size == 1 if name in constants else not name for name in _parameters(chain)):
-                node = Node(LOOK_UP, [chain[0].input[0]], list(proto.output), nodes=chain)
+            channels = [_channels(constants.get(name)) for name in _parameters(chain)]
+            most = max(channels, default=1)
+            if all(channels) and (most == 1 or first.op_type == "Cast"):
+                node = Node(LOOK_UP, [chain[0].input[0]], list(proto.output), nodes=chain, channels=most)
         found.append(node)
     return found
 
 
 def _parameters(chain: Sequence[onnx.NodeProto]) -> list[str]:
-    return [name for proto in chain for name in proto.input[1:]]
+    return [name for proto in chain for name in proto.input[1:] if name]
+
+
+def _channels(parameter: Array | None) -> int:
+    """1 for a number, the number of channels for one of each, and otherwise 0."""
+    if parameter is None:
+        return 0
+    by_channel = parameter.ndim == 4 and parameter.size == parameter.shape[1]
+    return 1 if parameter.size == 1 else parameter.size if by_channel else 0
 
 
 def _with_limits(nodes: list[Node], constants: Mapping[str, Array], output: str) -> list[Node]:

@@ -90,11 +90,28 @@ def _matmul(c: Lowering, node: Node) -> None:
     import numpy as np
 
     name_x, scale_x, zero_x, name_w, scale_w, zero_w, scale_y, zero_y = node.inputs
+    if not c.is_constant(name_w):
+        _matmul_of_results(c, node)
+        return
     weights = _weights(c, name_w, zero_w)
     if weights.ndim != 2:
         raise SlimsearchError("a C file has integer products with one matrix of weights only")
     bias = c.constant("bias", np.zeros(weights.shape[1], np.int32), "int32_t")
     _linear(c, node, name_x, scale_x, zero_x, weights.T.copy(), scale_w, scale_y, zero_y, bias)
+
+
+def _matmul_of_results(c: Lowering, node: Node) -> None:
+    a, b = _value(c, node.inputs[0]), _value(c, node.inputs[3])
+    if a.shape[:-2] != b.shape[:-2]:
+        raise SlimsearchError("a C file multiplies matrices in equal numbers only")
+    rows, depth, columns = a.shape[-2], a.shape[-1], b.shape[-1]
+    scale_a, scale_b, scale_y = (_scale(c, node.inputs[i]) for i in (1, 4, 6))
+    zeros = [_zero(c, node.inputs[i]) for i in (2, 5, 7)]
+    y = c.result(node, [*a.shape[:-1], columns], "uint8_t")
+    c.step(
+        Kernel("matmul_u8", "matmul_u8.c", (), _ROUNDED), y, a, b, y, math.prod(a.shape[:-2]), rows, depth, columns,
+        c.scalar("factor", scale_a * scale_b / scale_y), *zeros,
+    )  # fmt: skip
 
 
 def _linear(
@@ -171,6 +188,25 @@ def _average_pool(c: Lowering, node: Node) -> None:
     c.step(kernel, y, x, y, window, with_padding, scales, *zeros, in_place=() if padded else (x,))
 
 
+def _softmax(c: Lowering, node: Node) -> None:
+    """With ONNX Runtime's table of exponentials, whose sum over a row is far from the largest float."""
+    import numpy as np
+
+    name_x, scale_x, _, scale_y, zero_y = node.inputs
+    x = _value(c, name_x)
+    if node.attributes.get("axis", -1) % len(x.shape) != len(x.shape) - 1:
+        raise SlimsearchError("a C file has softmax over the last dimension only")
+    scale, largest = float(_scale(c, scale_x)), float(np.finfo(np.float32).max)
+    shift = max(0.0, math.log(largest / x.shape[-1]) - 5)
+    table = np.exp((np.arange(256) - 255) * scale + shift).astype(np.float32)
+    factor = c.scalar("factor", np.floor(np.float32(1) / _scale(c, scale_y)))
+    y = c.result(node, x.shape, "uint8_t")
+    c.step(
+        Kernel("softmax_u8", "softmax_u8.c", (), _ROUNDED), y, x, y, x.count // x.shape[-1], x.shape[-1],
+        c.constant("exponentials", table), factor, _zero(c, zero_y), in_place=(x,),
+    )  # fmt: skip
+
+
 def _concat(c: Lowering, node: Node) -> None:
     """Concatenation, with a look-up table for each part of another scale."""
     import numpy as np
@@ -183,7 +219,7 @@ def _concat(c: Lowering, node: Node) -> None:
             numbers = (np.arange(256).astype(np.float32) - np.float32(zero_x)) * scale_x / scale_y
             table = np.clip(np.rint(numbers) + zero_y, 0, 255).astype(np.uint8)
             changed = c.new(part.shape, "uint8_t")
-            _look_up(c, part, changed, c.constant("table", table, "uint8_t"))
+            _look_up(c, part, changed, c.constant("table", table, "uint8_t"), 1)
             part = changed
         parts.append(part)
     join(c, node, parts)
@@ -201,14 +237,14 @@ def join(c: Lowering, node: Node, parts: list[Value]) -> None:
         offset += math.prod(part.shape[axis:])
 
 
-def _look_up(c: Lowering, x: Value, y: Value, table: Constant) -> None:
-    c.step(Kernel("look_up", "look_up.c"), y, x, y, y.count, table, in_place=(x,))
+def _look_up(c: Lowering, x: Value, y: Value, table: Constant, channels: int) -> None:
+    c.step(Kernel("look_up", "look_up.c"), y, x, y, channels, y.count // channels, table, in_place=(x,))
 
 
 def _table(c: Lowering, node: Node) -> None:
     x = _value(c, node.inputs[0])
-    table = Constant("table", "uint8_t", 256, functools.partial(c.graph.table, node))
-    _look_up(c, x, c.result(node, x.shape, "uint8_t"), table)
+    table = Constant("table", "uint8_t", node.channels * 256, functools.partial(c.graph.table, node))
+    _look_up(c, x, c.result(node, x.shape, "uint8_t"), table, node.channels)
 
 
 def _quantize(c: Lowering, node: Node) -> None:
@@ -220,12 +256,23 @@ def _quantize(c: Lowering, node: Node) -> None:
     c.step(Kernel("quantize", "quantize.c", (), _ROUNDED), y, x, y, y.count, scale, zero, in_place=(x,))
 
 
+def _cast(c: Lowering, node: Node) -> None:
+    """Pixels as floats."""
+    from onnx import TensorProto
+
+    x = _value(c, node.inputs[0])
+    if node.attributes["to"] != TensorProto.FLOAT:
+        raise SlimsearchError("a C file converts integers to floats only")
+    c.integers[node.outputs[0]] = x, c.scalar("scale", 1), 0
+
+
 def _dequantize(c: Lowering, node: Node) -> None:
     x, zero = _value(c, node.inputs[0]), _zero(c, node.inputs[2])
     c.integers[node.outputs[0]] = x, c.scalar("scale", _scale(c, node.inputs[1])), zero
 
 
 INTEGER_OPERATORS: dict[str, Operator] = {
+    "Cast": _cast,
     "DequantizeLinear": _dequantize,
     LOOK_UP: _table,
     "QGemm": _gemm,
@@ -236,6 +283,7 @@ INTEGER_OPERATORS: dict[str, Operator] = {
     "QLinearGlobalAveragePool": _global_average,
     "QLinearMatMul": _matmul,
     "QLinearMul": _mul,
+    "QLinearSoftmax": _softmax,
     "QuantizeLinear": _quantize,
 }
 """Operators on uint8 by kind."""

@@ -54,7 +54,10 @@ class Lowering:
         """uint8 values that become floats where these are read, with scale and zero point, by the floats' names."""
         self._values: dict[str, Value] = {}
         self._constants: dict[tuple[str, str], Constant] = {}
-        self.set(graph.input, Value(Buffer("float", math.prod(graph.input_shape)), graph.input_shape))
+        self.set(
+            graph.input,
+            Value(Buffer("uint8_t" if graph.pixels else "float", math.prod(graph.input_shape)), graph.input_shape),
+        )
 
     def value(self, name: str) -> Value:
         """The value of an operator's input.

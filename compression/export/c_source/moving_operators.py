@@ -9,6 +9,7 @@ from slimsearch.compression.export.c_source.graph import Node
 from slimsearch.compression.export.c_source.integer_operators import join
 from slimsearch.compression.export.c_source.lowering import Lowering, Operator, Value, strides
 from slimsearch.compression.export.c_source.program import Kernel
+from slimsearch.compression.export.c_source.resize import resize
 from slimsearch.errors import SlimsearchError
 
 
@@ -113,6 +114,22 @@ def _slice(c: Lowering, node: Node) -> None:
     c.copy(x, y, y.shape, moved, strides(y.shape), (offset, 0))
 
 
+def _gather(c: Lowering, node: Node) -> None:
+    """Choose elements at equal distances along a dimension, or one element, which removes the dimension."""
+    x, indices = c.value(node.inputs[0]), c.array(node.inputs[1])
+    axis = node.attributes.get("axis", 0) % len(x.shape)
+    chosen = [int(number) % x.shape[axis] for number in indices.ravel()]
+    step = chosen[1] - chosen[0] if len(chosen) > 1 else 1
+    if indices.ndim > 1 or step < 1 or chosen != list(range(chosen[0], chosen[-1] + 1, step)):
+        raise SlimsearchError("a C file has Gather with one index, or with indices at equal distances")
+    size = [len(chosen) if i == axis else other for i, other in enumerate(x.shape)]
+    distances = strides(x.shape)
+    offset = chosen[0] * distances[axis]
+    distances[axis] *= step
+    y = c.result(node, [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]], x.c_type)
+    c.copy(x, y, size, distances, strides(size), (offset, 0))
+
+
 def _pad(c: Lowering, node: Node) -> None:
     x = c.value(node.inputs[0])
     if node.attributes.get("mode", b"constant") != b"constant":
@@ -157,9 +174,11 @@ MOVING_OPERATORS: dict[str, Operator] = {
     "Dropout": _identity,
     "Expand": _expand,
     "Flatten": _flatten,
+    "Gather": _gather,
     "Identity": _identity,
     "Pad": _pad,
     "Reshape": _reshape,
+    "Resize": resize,
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,

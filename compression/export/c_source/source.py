@@ -106,9 +106,11 @@ def _header(program: Program, plan: MemoryPlan, name: str) -> str:
     return "\n".join([
         "/* A network, written by Slimsearch from an ONNX file.",
         *(f"   {fact}" for fact in facts),
-        f"   Input: float {_sizes(program.input_shape)}; output: float {_sizes(program.output_shape)}. */",
+        f"   Input: {program.input.c_type} {_sizes(program.input_shape)}; "
+        f"output: float {_sizes(program.output_shape)}. */",
         f"#ifndef {upper}_H",
         f"#define {upper}_H",
+        *(["#include <stdint.h>"] if program.input.c_type == "uint8_t" else []),
         "",
         f"#define {upper}_INPUTS {program.input.count}",
         f"#define {upper}_OUTPUTS {program.output.count}",
@@ -121,7 +123,7 @@ def _header(program: Program, plan: MemoryPlan, name: str) -> str:
         'extern "C" {',
         "#endif",
         f"/* The input. Write all {program.input.count} numbers before each {name}_run, which overwrites them. */",
-        f"float *{name}_input(void);",
+        f"{program.input.c_type} *{name}_input(void);",
         "/* Runs the network once. The output is valid until the input is written again. */",
         f"const float *{name}_run(void);",
         "#ifdef __cplusplus",
@@ -154,6 +156,7 @@ def _source(program: Program, plan: MemoryPlan, name: str, header: str) -> str:
         return _float(value) if isinstance(value, float) else str(value)
 
     calls = [f"    {step.kernel.name}({', '.join(map(argument, step.arguments))});" for step in program.steps]
+    used = [*calls, argument(program.input), argument(program.output)]
     texts = dict.fromkeys(text for step in program.steps for text in _texts(step.kernel))
     return "\n".join([
         "/* Written by Slimsearch; see the header. C99, with sqrtf and such from the library of mathematics. */",
@@ -164,7 +167,7 @@ def _source(program: Program, plan: MemoryPlan, name: str, header: str) -> str:
         "",
         *texts,
         f"static union {{ float first; uint8_t bytes[{plan.bytes}]; }} memory;",
-        *(line for kind, line in _ACCESS.items() if any(kind in call for call in calls) or kind == "FLOATS"),
+        *(line for kind, line in _ACCESS.items() if any(kind in words for words in used)),
         "",
         "static const struct {",
         *(f"    {_declaration(constant, label)};" for constant, label in constants.items()),
@@ -173,7 +176,7 @@ def _source(program: Program, plan: MemoryPlan, name: str, header: str) -> str:
         "};",
         f"typedef char {name}_constants_are_as_declared[sizeof(constants) == {program.flash_bytes} ? 1 : -1];",
         "",
-        f"float *{name}_input(void)",
+        f"{program.input.c_type} *{name}_input(void)",
         "{",
         f"    return {argument(program.input)};",
         "}",

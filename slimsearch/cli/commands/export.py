@@ -28,11 +28,11 @@ def parser(program: str) -> CommandParser:
     )
     found.add_argument(
         "--embed-preprocessing", choices=("nchw", "nhwc"), metavar="LAYOUT",
-        help="ONNX files that take uint8 pixels and normalize them; LAYOUT: nchw or nhwc",
+        help="ONNX or C files that take uint8 pixels and normalize them; LAYOUT: nchw or nhwc",
     )  # fmt: skip
     found.add_argument(
         "--embed-labels", action="store_true",
-        help="with --embed-preprocessing: files that return probabilities and class names, not logits",
+        help="with --embed-preprocessing: ONNX files that return probabilities and class names, not logits",
     )  # fmt: skip
     found.add_argument("--to", default=".", metavar="FOLDER", help="folder of the files")
     return found

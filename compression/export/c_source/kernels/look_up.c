@@ -1,6 +1,7 @@
-/* An elementwise function as a table; y may be x. */
-static void look_up(const uint8_t *x, uint8_t *y, int count, const uint8_t *table)
+/* An elementwise function as a table for each channel, or one for all; y may be x. */
+static void look_up(const uint8_t *x, uint8_t *y, int channels, int count, const uint8_t *table)
 {
-    for (int i = 0; i < count; i++)
-        y[i] = table[x[i]];
+    for (int c = 0; c < channels; c++, table += 256)
+        for (int i = 0; i < count; i++)
+            *y++ = table[*x++];
 }
