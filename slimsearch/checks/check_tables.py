@@ -15,9 +15,15 @@ from slimsearch.report.tables import console, plain, seconds_text
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 24
-_UNITS = {"params": "parameters", "macs": "MACs", "latency_ms": "predicted latency (ms)"}
+_UNITS = {
+    "params": "parameters", "macs": "MACs", "latency_ms": "predicted latency (ms)", "size_kib": "size (KiB)",
+    "ram_kib": "RAM (KiB)", "flash_kib": "flash (KiB)",
+}  # fmt: skip
 _MEASURED = "measured latency (ms)"
-_FORMS = {"params": "{:,.0f}", "macs": "{:,.0f}", "latency_ms": "{:.3g}"}
+_FORMS = {
+    "params": "{:,.0f}", "macs": "{:,.0f}", "latency_ms": "{:.3g}", "size_kib": "{:,.1f}", "ram_kib": "{:,.1f}",
+    "flash_kib": "{:,.1f}",
+}  # fmt: skip
 
 
 def show(found: SpaceCheck, duration: Duration | None, configuration: Configuration) -> None:

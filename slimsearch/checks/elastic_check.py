@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slimsearch.checks.space_check import CheckedChoice, SpaceCheck, grouped, within
-from slimsearch.compression import ElasticNetwork, Network
+from slimsearch.checks.space_check import (
+    CheckedChoice,
+    SpaceCheck,
+    add_file_costs,
+    grouped,
+    limited_file_costs,
+    within,
+)
+from slimsearch.compression import ElasticNetwork, Network, export_onnx
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators.datasets import load_dataset, sides
 from slimsearch.loop.given_network import prepare_given_network
@@ -18,6 +27,7 @@ from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
 from slimsearch.report.networks import given_network, usual_image_size
 from slimsearch.search_spaces import ElasticSpace
+from slimsearch.temporary import process_folder
 
 _SECONDS = 30.0  # for sampled networks
 _CLASSES = 1000  # without a data set
@@ -45,11 +55,17 @@ def checked_network(configuration: Configuration, samples: int, *, with_data: bo
     runs: list[dict[str, Any]] = []
     fails: list[tuple[dict[str, Any], str]] = []
     costs: dict[str, list[float]] = {"params": [], "macs": []}
+    metrics = limited_file_costs(limits)
     while len(runs) + len(fails) < samples and (time.monotonic() < until or not runs):
         point = space.sample(rng)
         active.update(point.keys())
         try:
             network = elastic.apply(whole, space.candidate(point).architecture)
+            if metrics:
+                with tempfile.TemporaryDirectory(prefix="slimsearch-", dir=process_folder()) as folder:
+                    path = Path(folder) / "model.onnx"
+                    export_onnx(network, path, elastic.images[:2])
+                    add_file_costs(costs, path, metrics)
         except SlimsearchError as error:
             fails.append((point, str(error)))
             if time.monotonic() >= until:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import tempfile
 import time
@@ -17,10 +18,10 @@ from slimsearch import compression
 from slimsearch.checks.duration import Duration, estimate
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import LatencyPredictor, LatencySettings, Limit, Meter, connected_boards
+from slimsearch.evaluators import LatencyPredictor, LatencySettings, Limit, Meter, connected_boards, size_kib
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.loop.own_training import with_own_training
-from slimsearch.loop.problem import PythonObjects, latency_settings, network_evaluator, networks
+from slimsearch.loop.problem import MEMORY, PythonObjects, latency_settings, network_evaluator, networks
 from slimsearch.options.check_names import check_names
 from slimsearch.options.configuration import Configuration, device_hosts
 from slimsearch.progress import counted, progress
@@ -35,7 +36,7 @@ from slimsearch.temporary import process_folder
 _COUNTED = 20_000
 # Networks whose choices are changed one by one, and the time limit for that in seconds.
 _CHANGED, _PATIENCE = 3, 60.0
-_PREDICTED = 12
+_EXPORTED = 12
 _BOARD_PATIENCE = 10.0  # seconds for a board that is busy or does not answer
 _TRIED = 4
 
@@ -83,7 +84,8 @@ class SpaceCheck:
         choices: in the order of the space.
         sampled, works: number of random networks, and of those that can be built and run.
         failures: the other networks.
-        costs: ``params`` and ``macs`` of each network that runs, and the predicted ``latency_ms`` of a few.
+        costs: ``params`` and ``macs`` of each network that runs, and the predicted ``latency_ms`` of a few. With limits
+            on them, also ``size_kib``, ``ram_kib`` and ``flash_kib`` of the float32 files of these few.
         within_limits: by limit, the share of the networks that meet it.
         notes: what else was found, in one line each.
     """
@@ -110,6 +112,10 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
     if configuration.evaluator != "network":
         raise SlimsearchError("check needs networks, and --evaluator has none")
     limits = Ranking.of(configuration).limits
+    notes: tuple[str, ...] = ()
+    if configuration.co_search and limited_file_costs(limits):
+        limits = tuple(limit for limit in limits if limit.metric not in limited_file_costs(limits))
+        notes = ("limits on size, RAM and flash are not checked: with --co-search they are for compressed files",)
     check_names(configuration)
     configuration, objects = with_own_training(configuration, PythonObjects())
     recipe = compression.Recipe.parse(configuration.compress)
@@ -118,6 +124,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
     space, data = networks(configuration, objects)
     latency = latency_settings(configuration, boards)
     found = check_space(space, data, samples, limits, seed=configuration.seed, predict=estimated, latency=latency)
+    found = dataclasses.replace(found, notes=notes)
     if not estimated or found.works < found.sampled or objects.fit is not None:
         return found, None
     workers = configuration.worker_count
@@ -146,6 +153,7 @@ def check_space(
     """Check `samples` random networks of a space.
 
     If `predict`, also predict the latency of a few networks on this machine, or measure it on the boards of `latency`.
+    A network without a C file fails if there are limits on its memory.
     """
     rng = np.random.default_rng(seed)
     sampled = [space.sample(rng) for _ in range(samples)]
@@ -162,8 +170,22 @@ def check_space(
             runs.append(architecture)
             costs["params"].append(params)
             costs["macs"].append(macs)
-    if predict and runs:
-        costs["latency_ms"] = _latencies(space, data, runs[:_PREDICTED], latency or LatencySettings())
+    metrics = limited_file_costs(limits)
+    if (predict or metrics) and runs:
+        images = data.normalise(data.train.inputs[:2])
+        with tempfile.TemporaryDirectory(prefix="slimsearch-", dir=process_folder()) as folder:
+            paths = []
+            for number, architecture in enumerate(counted("exporting networks", runs[:_EXPORTED], _EXPORTED)):
+                paths.append(Path(folder) / f"{number}.onnx")
+                compression.export_onnx(Network(space.build(architecture).eval()), paths[-1], images)
+            if predict:
+                costs["latency_ms"] = _latencies(data, paths, latency or LatencySettings())
+            for path, architecture in zip(paths, list(runs), strict=False):
+                try:
+                    add_file_costs(costs, path, metrics)
+                except SlimsearchError as error:
+                    runs.remove(architecture)
+                    fails.append((architecture, str(error)))
     with progress("changing one choice at a time"):
         dead = _dead(space, runs[:_CHANGED])
         layers = space.affected_layers()
@@ -222,20 +244,29 @@ def _costs(space: ModelSpace, architecture: Mapping[str, Any]) -> tuple[int, int
         return counted("cpu")
 
 
-def _latencies(
-    space: ModelSpace, data: Dataset, architectures: Sequence[Mapping[str, Any]], latency: LatencySettings
-) -> list[float]:
-    images = data.normalise(data.train.inputs[:2])
-    with tempfile.TemporaryDirectory(prefix="slimsearch-", dir=process_folder()) as folder:
-        paths = [Path(folder) / f"{number}.onnx" for number in range(len(architectures))]
-        for path, architecture in zip(paths, architectures, strict=True):
-            compression.export_onnx(Network(space.build(architecture).eval()), path, images)
-        if latency.boards:
-            settings = latency.measurement(data.input_shape, _BOARD_PATIENCE)
-            measured = latency.device(Meter(), _BOARD_PATIENCE).measure(paths, settings)
-            return [one.median_ms for one in measured.latencies]
-        predictor = LatencyPredictor()
-        return [predictor.predict(path).ms for path in counted("predicting latencies", paths, len(paths))]
+def limited_file_costs(limits: Sequence[Limit]) -> set[str]:
+    """The costs of a file that are limited."""
+    return {limit.metric for limit in limits} & {"size_kib", *MEMORY}
+
+
+def add_file_costs(costs: dict[str, list[float]], path: Path, metrics: set[str]) -> None:
+    """Add those costs of an ONNX file that are in `metrics` to the lists of `costs`.
+
+    Raises:
+        SlimsearchError: the file has no C file, and `metrics` has its memory.
+    """
+    found = {"size_kib": size_kib(path), **(compression.memory_kib(path) if metrics.intersection(MEMORY) else {})}
+    for name in sorted(metrics):
+        costs.setdefault(name, []).append(found[name])
+
+
+def _latencies(data: Dataset, paths: Sequence[Path], latency: LatencySettings) -> list[float]:
+    if latency.boards:
+        settings = latency.measurement(data.input_shape, _BOARD_PATIENCE)
+        measured = latency.device(Meter(), _BOARD_PATIENCE).measure(paths, settings)
+        return [one.median_ms for one in measured.latencies]
+    predictor = LatencyPredictor()
+    return [predictor.predict(path).ms for path in counted("predicting latencies", paths, len(paths))]
 
 
 def _dead(space: ModelSpace, architectures: Sequence[Mapping[str, Any]]) -> dict[str, bool]:

@@ -426,6 +426,20 @@ def test_costs_are_those_of_the_networks(digits: Dataset) -> None:
     assert [choice.dead for choice in found.choices] == [False, False]
 
 
+@pytest.mark.parametrize("words", [("--space", TINY), ("--model", "torchvision:resnet18", "--image-size", "32")])
+def test_a_check_says_which_networks_fit_a_target(words: tuple[str, ...], run: Run, tmp_path: Path) -> None:
+    (tmp_path / "chip.yaml").write_text("runtime: c\nram_kib: 1000\nflash_kib: 2\n")
+    data = () if "--model" in words else ("--dataset", "digits", "--no-estimate")
+    words = (*words, *data, "--samples", "4", "--target", "chip.yaml", "--json", "found.json")
+    done = run(*words, command="check")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    costs = found["costs"]["flash_kib"]
+    assert 1 <= len(costs) <= 4
+    assert found["within_limits"]["--max-flash-kib 2"] == np.mean([flash <= 2 for flash in costs])
+    assert "--max-ram-kib 1000" in found["within_limits"]
+
+
 def test_a_network_that_looks_at_values_is_looked_at_too(digits: Dataset) -> None:
     space = ModelSpace.load(f"{SPACES}:Various", digits.input_shape, 10)
     found = check_space(space, digits, 10, predict=False)

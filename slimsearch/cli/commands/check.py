@@ -12,6 +12,7 @@ from slimsearch.cli.run_options import as_yaml, given, run_parser
 from slimsearch.errors import SlimsearchError
 from slimsearch.files import write_json
 from slimsearch.options.configuration import Configuration
+from slimsearch.options.device_profiles import with_target
 from slimsearch.progress import progress
 
 _PICTURES = (".png", ".svg")
@@ -53,6 +54,7 @@ def run(options: dict[str, Any]) -> None:
     if options["print_config"]:
         print(as_yaml(configuration), end="")
         return
+    configuration = with_target(configuration)
     announce_imports()
     from slimsearch.checks.check_tables import draw, show
     from slimsearch.checks.elastic_check import checked_network
