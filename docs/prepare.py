@@ -108,9 +108,8 @@ def reference(name: str) -> str:
         if package != name:
             lines += [f"::: {package}", "    options:", "      show_root_heading: false", ""]
         for built_in in built_in_names(package):
-            typed = built_in.replace("_", "-") if package == "slimsearch.strategies" else built_in
             lines += [
-                f"### `{typed}`", "", f"::: {_published(package, built_in)}",
+                f"### `{built_in}`", "", f"::: {_published(package, built_in)}",
                 "    options:", "      heading_level: 4", "",
             ]  # fmt: skip
     return "\n".join(lines)

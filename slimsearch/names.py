@@ -36,7 +36,10 @@ _MOVED = {
 }
 
 # Published names of built-ins that differ from the names of their files; both are accepted.
-_ALIASES = {"slimsearch.strategies": {"optuna": "local", "supernet": "weight_sharing"}}
+_ALIASES = {
+    "slimsearch.strategies": {"optuna": "local", "supernet": "weight_sharing"},
+    "slimsearch.strategies.schedulers": {"none": "full"},
+}
 
 # Folders of users' files in `sys.path`, the latest first, and hashes of their neighbors when they were last imported.
 _folders: list[str] = []

@@ -16,7 +16,7 @@ class NniDarts(OneShot):
     Source: Liu, Simonyan and Yang 2019; widths and kernel sizes after Wan et al. 2020 (FBNetV2).
     """
 
-    NAME: ClassVar[str] = "nni-darts"
+    NAME: ClassVar[str] = "nni_darts"
 
     def strategy(self, space: NniSpace) -> Any:
         from nni.nas.strategy import DARTS

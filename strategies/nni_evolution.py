@@ -20,7 +20,7 @@ class NniEvolution(MultiTrial):
         tournament: number of candidates drawn from the population, of which the best is the next parent.
     """
 
-    NAME: ClassVar[str] = "nni-evolution"
+    NAME: ClassVar[str] = "nni_evolution"
 
     population: int = 100
     tournament: int = 25

@@ -12,7 +12,7 @@ from slimsearch.strategies._nni.multi_trial import MultiTrial
 class NniGrid(MultiTrial):
     """`nni.nas.strategy.GridSearch`: every combination, shuffled within each successive hundred."""
 
-    NAME: ClassVar[str] = "nni-grid"
+    NAME: ClassVar[str] = "nni_grid"
 
     def _strategy(self, choices: dict[str, Any]) -> Any:
         from nni.nas.strategy import GridSearch

@@ -16,7 +16,7 @@ class NniGumbelDarts(OneShot):
     Source: Xie et al. 2019 (SNAS), Wu et al. 2019 (FBNet).
     """
 
-    NAME: ClassVar[str] = "nni-gumbel-darts"
+    NAME: ClassVar[str] = "nni_gumbel_darts"
 
     def strategy(self, space: NniSpace) -> Any:
         from nni.nas.strategy import GumbelDARTS

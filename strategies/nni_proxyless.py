@@ -17,7 +17,7 @@ class NniProxyless(OneShot):
     is the most likely architecture, as in the paper, not a random draw.
     """
 
-    NAME: ClassVar[str] = "nni-proxyless"
+    NAME: ClassVar[str] = "nni_proxyless"
 
     def strategy(self, space: NniSpace) -> Any:
         from nni.nas.strategy import Proxyless

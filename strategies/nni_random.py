@@ -15,7 +15,7 @@ class NniRandom(MultiTrial):
     NNI counts samples that differ in an inactive choice as different; the record answers the repeats.
     """
 
-    NAME: ClassVar[str] = "nni-random"
+    NAME: ClassVar[str] = "nni_random"
 
     def _strategy(self, choices: dict[str, Any]) -> Any:
         from nni.nas.strategy import Random

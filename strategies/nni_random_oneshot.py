@@ -18,7 +18,7 @@ class NniRandomOneshot(OneShot):
     dropout rates.
     """
 
-    NAME: ClassVar[str] = "nni-random-oneshot"
+    NAME: ClassVar[str] = "nni_random_oneshot"
     HELD_OUT: ClassVar[float] = 0.2
     OFFERED: ClassVar[int] = 5
     RANKED: ClassVar[int] = 100

@@ -17,7 +17,7 @@ class NniTpe(MultiTrial):
     it is an accuracy), and it does not pause for a second after every candidate.
     """
 
-    NAME: ClassVar[str] = "nni-tpe"
+    NAME: ClassVar[str] = "nni_tpe"
 
     def _strategy(self, choices: dict[str, Any]) -> Any:
         import nni
@@ -27,8 +27,8 @@ class NniTpe(MultiTrial):
         for label, mutable in choices.items():
             if isinstance(mutable, MutableAnnotation):
                 raise SlimsearchError(
-                    f"nni-tpe cannot keep constraints, and the space has '{label}'; "
-                    "nni-random, nni-grid and nni-evolution can"
+                    f"nni_tpe cannot keep constraints, and the space has '{label}'; "
+                    "nni_random, nni_grid and nni_evolution can"
                 )
 
         class WithoutPause(TPE):  # type: ignore[misc]

@@ -346,13 +346,11 @@ def test_flags_and_names_in_the_text_exist() -> None:
     known += (ROOT / "experiments" / "compare_compression.py").read_text()
     assert not [flag for flag in flags if flag not in known]
     for package in (
-        "search_spaces", "evaluators.datasets", "evaluators.tasks", "strategies.samplers", "strategies.schedulers",
-        "compression", "compression.pruning.importances", "compression.pruning.schedules",
+        "search_spaces", "evaluators.datasets", "evaluators.tasks", "strategies", "strategies.samplers",
+        "strategies.schedulers", "compression", "compression.pruning.importances", "compression.pruning.schedules",
     ):  # fmt: skip
         for name in built_in_names(f"slimsearch.{package}"):
             assert f"`{name}`" in TEXT, name
-    for name in built_in_names("slimsearch.strategies"):
-        assert f"`{name.replace('_', '-')}`" in TEXT, name
     for name in compression.Recipe.shipped():
         assert f"`{name}`" in TEXT, name
 

@@ -40,9 +40,17 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def add_argument(
-        self, *names: Any, group: str | None = None, rare: bool = False, **settings: Any
+        self, *names: Any, group: str | None = None, rare: bool = False, values: bool = False, **settings: Any
     ) -> argparse.Action:
-        """As in argparse, with the default added to the help; `group` is a heading of the help."""
+        """As in argparse, with the default added to the help.
+
+        Args:
+            group: a heading of the help.
+            rare: whether the option is in the help of ``--help-all`` alone.
+            values: whether the option takes several values, separated by commas; it cannot be given twice then.
+        """
+        if values:
+            settings["action"] = _Values
         default = settings.get("default")
         if default is not None and default is not False and default not in ("", argparse.SUPPRESS):
             words = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
@@ -99,6 +107,18 @@ class CommandParser(argparse.ArgumentParser):
         unknown = re.match(r"unrecognized arguments: .*?(--[^\s=]+)", message)
         say(message.removeprefix("argument ") + (did_you_mean(unknown[1], self._flags) if unknown else ""))
         sys.exit(MISTAKE)
+
+
+class _Values(argparse.Action):
+    """Stores values that are separated by commas; a second option would replace those of the first."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, text: Any, option: str | None = None
+    ) -> None:
+        if getattr(namespace, self.dest) is not self.default:
+            joined = f"{getattr(namespace, self.dest)},{text}"
+            parser.error(f"{option} is given twice; separate several values by commas: {option} {joined}")
+        setattr(namespace, self.dest, text)
 
 
 class _HelpAll(argparse.Action):

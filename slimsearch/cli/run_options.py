@@ -126,7 +126,9 @@ def _add(
         parser.add_argument(name, action="store_true", **settings)
     else:
         metavar = name.removeprefix("--").replace("-", "_").upper()
-        parser.add_argument(name, type=_NUMBERS.get(kind, kind), metavar=metavar, **settings)
+        parser.add_argument(
+            name, type=_NUMBERS.get(kind, kind), metavar=metavar, values=option.metadata["values"], **settings
+        )
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,9 +128,16 @@ def _model(text: str) -> str:
     return absolute_code(text) if kind is ModelKind.CODE else text
 
 
-def _option(default: Any, text: str, absolute: Callable[[str], str] | None = None) -> Any:
-    """A field with its help line; `absolute` makes the paths in a value absolute."""
-    return field(default=default, metadata={"help": text, "absolute": absolute})
+def _option(default: Any, text: str, absolute: Callable[[str], str] | None = None, *, values: bool = False) -> Any:
+    """A field with its help line.
+
+    Args:
+        default: of the field.
+        text: the help.
+        absolute: makes the paths in a value absolute.
+        values: whether the text has several values, separated by commas.
+    """
+    return field(default=default, metadata={"help": text, "absolute": absolute, "values": values})
 
 
 DEFAULT_OBJECTIVES = "val_accuracy,latency_ms,size_kib"
@@ -176,7 +183,7 @@ class Configuration:
         _data,
     )
     target_column: str | None = _option(
-        None, "of a table or hf:NAME: the column to predict, or several, comma separated"
+        None, "of a table or hf:NAME: the column to predict, or several, comma separated", values=True
     )
     group_by: str | None = _option(
         None, "of a table or hf:NAME: a column such as the patient; rows with the same value are in the same split"
@@ -214,17 +221,24 @@ class Configuration:
         False, "drop copies of other images from training, and copies of test images from validation"
     )
     mean: str | None = _option(
-        None, "normalization of images: mean of pixel / 255, one number or one per channel; by default the data set's"
+        None,
+        "normalization of images: mean of pixel / 255, one number or one per channel; by default the data set's",
+        values=True,
     )
-    std: str | None = _option(None, "normalization of images: standard deviation, as for --mean")
+    std: str | None = _option(None, "normalization of images: standard deviation, as for --mean", values=True)
     objectives: str = _option(
         DEFAULT_OBJECTIVES,
         "one or more metrics, comma separated; your own with a direction, such as energy:min",
+        values=True,
     )
     objective: str = _option("pareto", "pareto (a front), or weighted (the product of MnasNet)")
-    weights: str | None = _option(None, "exponents of the weighted product, such as latency_ms=-0.07,size_kib=-0.07")
+    weights: str | None = _option(
+        None, "exponents of the weighted product, such as latency_ms=-0.07,size_kib=-0.07", values=True
+    )
     targets: str | None = _option(
-        None, "targets of the weighted product, such as latency_ms=0.1; by default medians of the first ten candidates"
+        None,
+        "targets of the weighted product, such as latency_ms=0.1; by default medians of the first ten candidates",
+        values=True,
     )
     max_latency_ms: float | None = _option(None, "hard limit on the latency of the file")
     max_size_kib: float | None = _option(None, "hard limit on the size of the file")
@@ -240,6 +254,7 @@ class Configuration:
         None,
         "measure latency on a board over SSH: user@board or NAME=user@board, several comma separated, or none (this "
         "machine); addresses are not stored",
+        values=True,
     )
     max_params: float | None = _option(None, "hard limit on the number of parameters")
     max_macs: float | None = _option(None, "hard limit on multiply-accumulates for one image")
@@ -255,6 +270,7 @@ class Configuration:
         None,
         "your own metrics, such as energy=path/to/file.py:function (called with the exported file and the data set)",
         _code_of_metrics,
+        values=True,
     )
     trials: int = _option(20, "candidates to train; recipes that need no further training are not counted")
     timeout: float | None = _option(None, "seconds after which no more candidates are started")
@@ -279,6 +295,7 @@ class Configuration:
     compress: str = _option(
         "prune,distill,quantize",
         "stages after the search, with options such as prune:sparsity=0.6:epochs=4,distill,quantize; or none",
+        values=True,
     )
     int8_target: str = _option(
         "any",
@@ -354,7 +371,7 @@ class Configuration:
         60, "of --storage: seconds between heartbeats; a driver counts as lost after twice as long"
     )
     log: str | None = _option(
-        None, "also log to tensorboard or mlflow (install the package), or to both: tensorboard,mlflow"
+        None, "also log to tensorboard or mlflow (install the package), or to both: tensorboard,mlflow", values=True
     )
     run_dir: str | None = _option(None, "run directory; by default runs/<space>-<date>-<time>")
 

@@ -80,7 +80,7 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
 
 def _class(name: str) -> type[Any]:
     known = name if ":" in name else name.lower().replace("-", "_")
-    found = load_class("scheduler", "full" if known == "none" else known, "slimsearch.strategies.schedulers")
+    found = load_class("scheduler", known, "slimsearch.strategies.schedulers")
     missing = [method for method in _METHODS if not callable(getattr(found, method, None))]
     if missing:
         raise SlimsearchError(f"scheduler '{name}' has no method {', '.join(missing)}")

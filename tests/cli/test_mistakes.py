@@ -55,6 +55,11 @@ FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
             "nni-darts trains a supernet of an NNI ModelSpace, and small is plain PyTorch: search it by",
         ),
         (["--space", f"{DEFINED}:of_choices", "--strategy", "supernet", *FAST], "is plain PyTorch: search it by"),
+        (
+            ["--space", TINY, "--device-host", "a", "--device-host", "b"],
+            "--device-host is given twice; separate several values by commas: --device-host a,b",
+        ),
+        (["--space", TINY, "--compress", "prune", "--compress", "quantize"], "--compress prune,quantize"),
         (["--resume", "nowhere"], "'nowhere'.*config.yaml"),
     ],
 )  # fmt: skip

@@ -159,7 +159,7 @@ def test_tpe_refuses_constraints() -> None:
     from nni.mutable import Categorical, ExpressionConstraint
 
     a = Categorical([1, 2, 3], label="a")
-    with pytest.raises(SlimsearchError, match="nni-tpe cannot keep constraints, and the space has 'rule'"):
+    with pytest.raises(SlimsearchError, match="nni_tpe cannot keep constraints, and the space has 'rule'"):
         make("nni_tpe")._strategy({"a": a, "rule": ExpressionConstraint(a > 1, label="rule")})
 
 
@@ -189,7 +189,7 @@ def test_error_in_nni_is_one_line(mnist_cnn: ModelSpace, tmp_path: Path) -> None
 
     strategy = make("nni_random")
     strategy._strategy = lambda mutables: Broken()
-    with pytest.raises(SlimsearchError, match="nni-random failed in NNI: ValueError: out of ideas"):
+    with pytest.raises(SlimsearchError, match="nni_random failed in NNI: ValueError: out of ideas"):
         strategy.run(Recorder(mnist_cnn, tmp_path, 3), Cheap(mnist_cnn))
 
 
@@ -209,7 +209,7 @@ def test_space_without_networks_has_no_supernet(name: str, tmp_path: Path) -> No
     ("options", "message"),
     [
         ({"name": "nni_darts", "workers": 0}, "--workers 0 is less than 1"),
-        ({"name": "nni_darts", "epochs": 0}, "nni-darts: epochs 0 is less than 1"),
+        ({"name": "nni_darts", "epochs": 0}, "nni_darts: epochs 0 is less than 1"),
         ({"name": "nni_grid", "trial_timeout": 0}, "--trial-timeout 0 is not above 0"),
         ({"name": "nni_evolution", "tournament": 200}, "tournament 200 is not between 1 and population 100"),
         ({"name": "nni_evolution", "workers": 4, "population": 4, "tournament": 2}, "population 4 is not above"),
@@ -254,7 +254,7 @@ def test_supernet_in_a_worker_process(
     check_record(search, 1)
     assert (tmp_path / "supernet" / "log.txt").is_file()
     assert [line for line in caplog.messages if "supernet, epoch" in line][1].startswith(
-        "nni-darts: supernet, epoch 2: train_loss "
+        "nni_darts: supernet, epoch 2: train_loss "
     )
     assert capfd.readouterr().out == ""
 
@@ -301,11 +301,11 @@ def test_ruled_out_architectures_make_room_for_others() -> None:
 @pytest.mark.parametrize(
     ("name", "space_name", "message"),
     [
-        ("nni_proxyless", TINY, "nni-proxyless cannot search 'width' of Tiny: it mixes only whole layers"),
+        ("nni_proxyless", TINY, "nni_proxyless cannot search 'width' of Tiny: it mixes only whole layers"),
         ("nni_proxyless", "mnist_cnn", "cannot search 'feature' of MnistCnn: .* a value choice of MutableLinear"),
-        ("nni_darts", "lenet", "nni-darts cannot search 'kernel1' of LeNet: .*size.*kernel_size of MutableConv2d"),
-        ("nni_gumbel_darts", "lenet", "nni-gumbel-darts cannot search 'kernel1' of LeNet"),
-        ("nni_proxyless", "lenet", "nni-proxyless cannot search 'conv1' of LeNet"),
+        ("nni_darts", "lenet", "nni_darts cannot search 'kernel1' of LeNet: .*size.*kernel_size of MutableConv2d"),
+        ("nni_gumbel_darts", "lenet", "nni_gumbel_darts cannot search 'kernel1' of LeNet"),
+        ("nni_proxyless", "lenet", "nni_proxyless cannot search 'conv1' of LeNet"),
         ("nni_darts", f"{SPACES}:FailsToRun", "cannot search FailsToRun: .*: RuntimeError: the forward pass gave up"),
     ],
 )
@@ -381,7 +381,7 @@ def test_supernet_that_diverges_is_one_line(images: TrainingSplit, tmp_path: Pat
     space = ModelSpace.load(f"{SPACES}:Diverges", (1, 8, 8), 10)
     search = Recorder(space, tmp_path, 3)
     with pytest.raises(
-        SlimsearchError, match=r"nni-darts: the supernet could not be trained: .*loss.* is nan .*log\.txt"
+        SlimsearchError, match=r"nni_darts: the supernet could not be trained: .*loss.* is nan .*log\.txt"
     ):
         make("nni_darts", workers=1, epochs=1, run_directory=tmp_path).run(search, Cheap(space, images))
     assert not search.told

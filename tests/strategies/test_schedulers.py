@@ -184,7 +184,7 @@ def test_halving_trains_far_less(name: str, objectives: int) -> None:
 def test_no_search_hangs(
     name: str, workers: int, eta: int, epochs: int, budget: int, failing: float, seed: int
 ) -> None:
-    options = {} if name.startswith(("dominated", "full", "median", "pbt")) else {"eta": eta}
+    options = {} if name.startswith(("dominated", "none", "median", "pbt")) else {"eta": eta}
     curves = learning_curves(budget, epochs, 2, seed)
     run = drive(fixed(load_scheduler(name, **options)), curves, workers, failing, seed)
     assert failing or run.numbers("complete")
@@ -195,7 +195,7 @@ def test_no_search_hangs(
 def test_what_another_scheduler_left_paused_does_not_block(name: str, before: str) -> None:
     """A run goes on with another scheduler than it had, or with other rungs."""
     curves = learning_curves(40, 16, 2, seed=5)
-    options = {} if before in ("dominated", "full", "median", "pbt") else {"eta": 2, "min_epochs": 1}
+    options = {} if before in ("dominated", "none", "median", "pbt") else {"eta": 2, "min_epochs": 1}
     first = drive(fixed(load_scheduler(before, **options)), curves, budget=20)
     scheduler = load_scheduler(name)
     trials = first.trials()
@@ -214,7 +214,7 @@ def test_what_another_scheduler_left_paused_does_not_block(name: str, before: st
         trials[position] = TrialProgress(number, curves[number][:length], state)  # type: ignore[arg-type]
     assert scheduler.resume(trials, 16, more=False) is None
     assert scheduler.may_begin(trials, 16, more=True)
-    if name == "full":
+    if name == "none":
         assert all(t.state in ("complete", "stopped") for t in trials)
 
 
@@ -533,7 +533,7 @@ class TestDominated:
 
 class TestLoading:
     def test_every_file_is_a_scheduler(self) -> None:
-        assert BUILT_IN == ["asha", "dominated", "full", "hyperband", "median", "pbt", "successive_halving"]
+        assert BUILT_IN == ["asha", "dominated", "hyperband", "median", "none", "pbt", "successive_halving"]
 
     def test_names_and_options(self) -> None:
         assert load_scheduler("none") == load_scheduler("full") == Full()

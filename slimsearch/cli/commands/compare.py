@@ -21,8 +21,9 @@ def parser(program: str) -> CommandParser:
     found.add_argument("runs", nargs="+", help="run directories")
     found.add_argument("--measure", action="store_true", help="measure the latencies of all finalists again, in turns")
     found.add_argument(
-        "--device-host", metavar="HOST", help="of --measure: board that measures over SSH: user@board, or none"
-    )
+        "--device-host", metavar="HOST", values=True,
+        help="of --measure: board that measures over SSH: user@board, or none",
+    )  # fmt: skip
     found.add_argument("--json", metavar="PATH", help="write the comparison as JSON")
     return found
 

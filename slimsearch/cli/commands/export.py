@@ -20,7 +20,7 @@ _EXAMPLES = (
 def parser(program: str) -> CommandParser:
     found = CommandParser(HELP, program, _EXAMPLES)
     found.add_argument("run_dir", help="the run directory")
-    found.add_argument("--models", help="trial numbers, such as 7,22 (default: the Pareto front)")
+    found.add_argument("--models", values=True, help="trial numbers, such as 7,22 (default: the Pareto front)")
     found.add_argument(
         "--format",
         help="onnx, c (a C file and a header), litert, executorch, openvino, torch-export or torchscript (default: the "

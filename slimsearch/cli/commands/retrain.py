@@ -26,7 +26,7 @@ def parser(program: str) -> CommandParser:
     found.add_argument(
         "found", help="a run directory, top_models.json, a YAML or JSON file of architectures, or JSON text"
     )
-    found.add_argument("--models", help="trial numbers, such as 7,22 (default: the Pareto front)")
+    found.add_argument("--models", values=True, help="trial numbers, such as 7,22 (default: the Pareto front)")
     return found
 
 
