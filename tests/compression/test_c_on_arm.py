@@ -83,11 +83,27 @@ class Small(nn.Module):
         return self.head(torch.flatten(nn.functional.max_pool2d(x * self.weight(x), 2), 1))
 
 
+class Attention(nn.Module):
+    """With an enlarged map, products of matrices and softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2))
+        self.head = nn.Linear(8 * 64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).flatten(2)  # (N, 8, 64)
+        return self.head(torch.flatten((x @ x.transpose(1, 2)).softmax(-1) @ x, 1))
+
+
 @pytest.mark.parametrize("plan", [None, Quantization()], ids=["float", "int8"])
-def test_a_cortex_m4_decides_like_onnx_runtime(plan: Quantization | None, digits: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", [Small, Attention])
+def test_a_cortex_m4_decides_like_onnx_runtime(
+    module: type[nn.Module], plan: Quantization | None, digits: Dataset, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     images = digits.normalise(digits.validation.inputs[:100])
-    export_onnx(Network(Small().eval(), {}, plan), tmp_path / "model.onnx", images)
+    export_onnx(Network(module().eval(), {}, plan), tmp_path / "model.onnx", images)
     write_c(tmp_path / "model.onnx", tmp_path / "digits.c", "digits")
     numbers = ["{" + ", ".join(f"{number:.9e}f" for number in image.ravel()) + "},\n" for image in images.numpy()]
     for name, text in (("main.c", MAIN), ("start.c", START), ("layout.ld", LAYOUT), ("images.inc", "".join(numbers))):
