@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import helper, numpy_helper
 from torch import nn
 
 from slimsearch.compression import (
@@ -237,6 +238,33 @@ def test_pixels(form: str, layout: str, tmp_path: Path) -> None:
         )  # bytes of pixels and of the first map
     else:
         assert np.allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(256, 256), (256, 1)])
+def test_sums_of_integers_are_rounded_as_in_onnx_runtime(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """All pairs of bytes, with scales and zero points for which many sums are close to the middle of two integers."""
+    numbers = {
+        "one": np.float32(1), "zero": np.uint8(0), "b": np.arange(256, dtype=np.uint8)[:, None].repeat(shape[1], 1),
+        "scale_a": np.float32(0.0128), "zero_a": np.uint8(135), "scale_b": np.float32(0.0136), "zero_b": np.uint8(253),
+        "scale_y": np.float32(0.0112), "zero_y": np.uint8(213),
+    }  # fmt: skip
+    inputs = ["a", "scale_a", "zero_a", "b", "scale_b", "zero_b", "scale_y", "zero_y"]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["a"]),
+        helper.make_node("QLinearAdd", inputs, ["sum"], domain="com.microsoft"),
+        helper.make_node("DequantizeLinear", ["sum", "one", "zero"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 256, 256]) for name in "xy"]
+    constants = [numpy_helper.from_array(np.array(value), name) for name, value in numbers.items()]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph(nodes, "sum", ends[:1], ends[1:], constants)
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), str(tmp_path / "model.onnx"))
+    write_c(tmp_path / "model.onnx", tmp_path / "model.c", "sums")
+    x = np.arange(256, dtype=np.float32)[None, None].repeat(256, 1)
+    found = CompiledNetwork(tmp_path / "model.c", "sums", tmp_path)(x)
+    expected = DeployedModel(tmp_path / "model.onnx")(x)
+    assert np.array_equal(found, expected.reshape(1, -1))
 
 
 @pytest.mark.parametrize("form", PLANS)

@@ -138,7 +138,9 @@ def _add(c: Lowering, node: Node) -> None:
     scale_y, zero_y = _scale(c, node.inputs[6]), _zero(c, node.inputs[7])
     full, other, exchanged, sizes = repeated(_value(c, node.inputs[0]), _value(c, node.inputs[3]))
     factors = [scale_a / scale_y, scale_b / scale_y]
-    constant = np.float32(zero_y) - (factors[0] * np.float32(zero_a) + factors[1] * np.float32(zero_b))
+    # ONNX Runtime's compiler joins the first product and the sum, rounded once; in float64 the product is exact.
+    zeros = np.float32(np.float64(factors[0]) * zero_a + factors[1] * np.float32(zero_b))
+    constant = np.float32(zero_y) - zeros
     numbers = c.scalar("factors", *(factors[::-1] if exchanged else factors), constant)
     y = c.result(node, full.shape, "uint8_t")
     kernel = Kernel("add_u8", "add_u8.c", (), _ROUNDED)
