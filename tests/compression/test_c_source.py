@@ -241,28 +241,41 @@ def test_pixels(form: str, layout: str, tmp_path: Path) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("shape", [(256, 256), (256, 1)])
-def test_sums_of_integers_are_rounded_as_in_onnx_runtime(shape: tuple[int, ...], tmp_path: Path) -> None:
-    """All pairs of bytes, with scales and zero points for which many sums are close to the middle of two integers."""
+@pytest.mark.parametrize("constant_first", [False, True])
+@pytest.mark.parametrize(
+    ("operator", "shape", "parameters"),
+    [
+        *(("QLinearAdd", shape, (0.0128, 135, 0.0136, 253, 0.0112, 213)) for shape in ((256, 256), (256, 1), (1, 256))),
+        ("QLinearMul", (256, 256), (0.0308, 44, 0.0016, 149, 0.0048, 75)),
+    ],
+)
+def test_pairs_of_bytes_are_rounded_as_in_onnx_runtime(
+    operator: str, shape: tuple[int, int], parameters: tuple[float, ...], constant_first: bool, tmp_path: Path
+) -> None:
+    """All pairs, with scales and zero points for which many results are close to the middle of two integers."""
+    scale_a, zero_a, scale_b, zero_b, scale_y, zero_y = parameters
+    every = np.arange(256, dtype=np.uint8)
     numbers = {
-        "one": np.float32(1), "zero": np.uint8(0), "b": np.arange(256, dtype=np.uint8)[:, None].repeat(shape[1], 1),
-        "scale_a": np.float32(0.0128), "zero_a": np.uint8(135), "scale_b": np.float32(0.0136), "zero_b": np.uint8(253),
-        "scale_y": np.float32(0.0112), "zero_y": np.uint8(213),
+        "one": np.float32(1), "zero": np.uint8(0), "b": np.resize(every, shape),
+        "scale_a": np.float32(scale_a), "zero_a": np.uint8(zero_a), "scale_b": np.float32(scale_b),
+        "zero_b": np.uint8(zero_b), "scale_y": np.float32(scale_y), "zero_y": np.uint8(zero_y),
     }  # fmt: skip
-    inputs = ["a", "scale_a", "zero_a", "b", "scale_b", "zero_b", "scale_y", "zero_y"]
+    operands = [["a", "scale_a", "zero_a"], ["b", "scale_b", "zero_b"]]
+    first, second = operands[::-1] if constant_first else operands
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["a"]),
-        helper.make_node("QLinearAdd", inputs, ["sum"], domain="com.microsoft"),
-        helper.make_node("DequantizeLinear", ["sum", "one", "zero"], ["y"]),
+        helper.make_node(operator, [*first, *second, "scale_y", "zero_y"], ["result"], domain="com.microsoft"),
+        helper.make_node("DequantizeLinear", ["result", "one", "zero"], ["y"]),
     ]
     ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 256, 256]) for name in "xy"]
     constants = [numpy_helper.from_array(np.array(value), name) for name, value in numbers.items()]
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    graph = helper.make_graph(nodes, "sum", ends[:1], ends[1:], constants)
+    graph = helper.make_graph(nodes, "pairs", ends[:1], ends[1:], constants)
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), str(tmp_path / "model.onnx"))
-    write_c(tmp_path / "model.onnx", tmp_path / "model.c", "sums")
-    x = np.arange(256, dtype=np.float32)[None, None].repeat(256, 1)
-    found = CompiledNetwork(tmp_path / "model.c", "sums", tmp_path)(x)
+    write_c(tmp_path / "model.onnx", tmp_path / "model.c", "pairs")
+    rows = np.arange(256, dtype=np.float32)[None, None].repeat(256, 1)
+    x = rows if shape[1] == 1 else np.ascontiguousarray(rows.transpose(0, 2, 1))
+    found = CompiledNetwork(tmp_path / "model.c", "pairs", tmp_path)(x)
     expected = DeployedModel(tmp_path / "model.onnx")(x)
     assert np.array_equal(found, expected.reshape(1, -1))
 

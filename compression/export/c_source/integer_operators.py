@@ -137,13 +137,19 @@ def _add(c: Lowering, node: Node) -> None:
     scale_b, zero_b = _scale(c, node.inputs[4]), _zero(c, node.inputs[5])
     scale_y, zero_y = _scale(c, node.inputs[6]), _zero(c, node.inputs[7])
     full, other, exchanged, sizes = repeated(_value(c, node.inputs[0]), _value(c, node.inputs[3]))
-    factors = [scale_a / scale_y, scale_b / scale_y]
-    # ONNX Runtime's compiler joins the first product and the sum, rounded once; in float64 the product is exact.
-    zeros = np.float32(np.float64(factors[0]) * zero_a + factors[1] * np.float32(zero_b))
-    constant = np.float32(zero_y) - zeros
-    numbers = c.scalar("factors", *(factors[::-1] if exchanged else factors), constant)
+    terms = [(scale_a / scale_y, zero_a), (scale_b / scale_y, zero_b)]
+    (factor, zero), (other_factor, other_zero) = terms[::-1] if exchanged else terms
+    # ONNX Runtime adds the repeated operand first, or the second one of two arrays. Its compiler joins the product of
+    # the last one's zero point and the sum of both, which is rounded once; in float64 the product is exact.
+    if exchanged and sizes[2] == 1:
+        zeros = np.float64(other_factor) * other_zero + factor * np.float32(zero)
+        name, expression = "add_to_u8", "fmaf((float)b[c], p[1], fmaf((float)*a++, p[0], p[2]))"
+    else:
+        zeros = np.float64(factor) * zero + other_factor * np.float32(other_zero)
+        name, expression = "add_u8", "fmaf((float)*a++, p[0], fmaf((float)b[c], p[1], p[2]))"
+    numbers = c.scalar("factors", factor, other_factor, np.float32(zero_y) - np.float32(zeros))
     y = c.result(node, full.shape, "uint8_t")
-    kernel = Kernel("add_u8", "add_u8.c", (), _ROUNDED)
+    kernel = Kernel(name, "add_u8.c", (("NAME", name), ("EXPRESSION", expression)), _ROUNDED)
     in_place = (full, other) if other.count == full.count else (full,)
     c.step(kernel, y, full, other, y, *sizes, numbers, in_place=in_place)
 

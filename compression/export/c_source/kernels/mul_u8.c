@@ -5,6 +5,9 @@ static void mul_u8(
 {
     for (int o = 0; o < outer; o++)
         for (int c = 0; c < channels; c++)
-            for (int i = 0; i < inner; i++)
-                *y++ = rounded((float)((*a++ - zero_a) * (b[c] - zero_b)) * *scale, zero_y);
+            for (int i = 0; i < inner; i++) {
+                /* volatile: the product is rounded before the zero point is added */
+                volatile float product = (float)((*a++ - zero_a) * (b[c] - zero_b)) * *scale;
+                *y++ = rounded(product + (float)zero_y, 0);
+            }
 }
