@@ -16,7 +16,7 @@ else:
     from slimsearch.compression._stage import AfterStep, LossTerm, Part, Stage, Training, TrainingStage, train_together
     from slimsearch.compression.elastic import analysis_file
     from slimsearch.compression.elastic.elastic_network import ElasticNetwork
-    from slimsearch.compression.export.agreement import EXACT, exact_error, parity_error
+    from slimsearch.compression.export.agreement import EXACT, QUANTIZED, exact_error, parity_error, without_rounding
     from slimsearch.compression.export.bit_packing import expand_integers
     from slimsearch.compression.export.c_source.compiled import CompiledNetwork, c_compiler
     from slimsearch.compression.export.c_source.source import memory_kib, write_c
@@ -26,11 +26,13 @@ else:
     from slimsearch.compression.export.to_onnx import export_onnx
     from slimsearch.compression.export.untrusted import onnxruntime_session, read_onnx, session_options
     from slimsearch.compression.quantization.plan import LearnedRange, Quantization
+    from slimsearch.compression.quantization.rounding import rounding_error
 
     __all__ = [
-        "EXACT", "LAYOUTS", "SIGN_INPUT", "AfterStep", "CompiledNetwork", "ElasticNetwork", "LayerFiles",
+        "EXACT", "LAYOUTS", "QUANTIZED", "SIGN_INPUT", "AfterStep", "CompiledNetwork", "ElasticNetwork", "LayerFiles",
         "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe", "Quantization", "Recipe", "RecipeStage",
         "Stage", "StageGroup", "Training", "TrainingStage", "analysis_file", "c_compiler", "embed_preprocessing",
         "exact_error", "expand_integers", "export_onnx", "layout_for", "memory_kib", "onnxruntime_session", "pack",
-        "parity_error", "read_onnx", "session_options", "set_layout", "train_together", "unpack", "write_c",
+        "parity_error", "read_onnx", "rounding_error", "session_options", "set_layout", "train_together", "unpack",
+        "without_rounding", "write_c",
     ]  # fmt: skip

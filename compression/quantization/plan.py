@@ -67,6 +67,11 @@ class Quantization:
         deployed = DEPLOYED_BITS[self.target]
         return self.form == STATIC and any(own.weight_bits < deployed for own in self.learned.values())
 
+    @property
+    def clips(self) -> bool:
+        """Whether activation ranges leave out large values on purpose, so that outputs may differ by any amount."""
+        return self.form == STATIC and self.calibration == "entropy"
+
     def weight_bits(self, layer: str) -> int:
         """Bits of the weights of a layer that is quantized."""
         if layer in self.bits or layer in self.learned:

@@ -63,6 +63,26 @@ def nearest(weight: Tensor, bits: int) -> Tensor:
     return _grid(rows, scales, bits).view_as(weight)
 
 
+def rounding_error(network: Network, images: Tensor) -> float:
+    """Root mean square error of the outputs with rounded weights, relative to the standard deviation of the outputs.
+
+    Args:
+        network: with a plan, which has the bits of the weights.
+        images: (N, C, H, W) float32.
+    """
+    import torch
+
+    plan, module = network.quantization, network.copy_module().eval()
+    assert plan is not None
+    with torch.no_grad():
+        expected = module(images)
+        for name in layers_in_order(module, images[:2]):
+            weight = module.get_submodule(name).get_parameter("weight")
+            weight.copy_(nearest(weight, plan.weight_bits(name)))
+        error = (module(images) - expected).square().mean().sqrt() / expected.std().clamp_min(1e-9)
+    return float(error)
+
+
 def _rounded(layer: nn.Conv2d | nn.Linear, moments: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """The layer's weights on their grids and the scales of the output channels, (C_out,).
 

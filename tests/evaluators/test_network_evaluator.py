@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from slimsearch import compression
-from slimsearch.compression import Network
+from slimsearch.compression import Network, Quantization
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Artifact, LatencySettings, NetworkEvaluator, Task, load_examples, measure_latency
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.deployed.deployed_model import DeployedModel, check_parity
 from slimsearch.search_spaces import Candidate, ModelSpace
 from tests.conftest import TINY
 
@@ -196,3 +197,33 @@ def test_a_quantized_file_that_disagrees_with_its_network_is_an_error(
     monkeypatch.setattr(compression, "export_onnx", wrong)
     with pytest.raises(SlimsearchError, match=r"disagrees with the network: .*allowed 0\.3"):
         evaluator.evaluate(task(tmp_path / "wrong", recipe), report=always)
+
+
+def _deep(images: torch.Tensor) -> nn.Sequential:
+    """32 convolutions, whose BatchNorms have the statistics of `images`: small differences at the input grow."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(1, 8, 3, 2, 1)]
+    for _ in range(32):
+        layers += [nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8, momentum=None), nn.ReLU6()]
+    module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    with torch.no_grad():
+        module(images)
+    return module.eval()
+
+
+def test_rounding_that_adds_up_in_a_deep_network_is_no_fault_of_the_file(tmp_path: Path, digits: Dataset) -> None:
+    images = digits.normalise(digits.train.inputs[:64])
+    network = Network(_deep(images), quantization=Quantization())
+    path = tmp_path / "model.onnx"
+    compression.export_onnx(network, path, images)
+    assert check_parity(network, path, DeployedModel(path), digits) > 0.3, "more than in other networks"
+
+    without_activation, other_channels = network.copy_module(), network.copy_module()
+    without_activation[6] = nn.Identity()
+    with torch.no_grad():
+        first = other_channels.get_parameter("0.weight")
+        first.copy_(first.roll(1, 0))
+    for wrong in (without_activation, other_channels):
+        compression.export_onnx(replace(network, module=wrong), path, images)
+        with pytest.raises(SlimsearchError, match="disagrees with the network"):
+            check_parity(network, path, DeployedModel(path), digits)
