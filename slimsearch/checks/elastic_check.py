@@ -20,12 +20,12 @@ from slimsearch.checks.space_check import (
 )
 from slimsearch.compression import ElasticNetwork, Network, export_onnx
 from slimsearch.errors import SlimsearchError, describe_error
-from slimsearch.evaluators.datasets import load_dataset, sides
-from slimsearch.loop.given_network import prepare_given_network
+from slimsearch.evaluators.datasets import sides
+from slimsearch.loop.problem import PythonObjects, given_network
 from slimsearch.options.check_names import check_names
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking
-from slimsearch.report.networks import given_network, usual_image_size
+from slimsearch.report import networks
 from slimsearch.search_spaces import ElasticSpace
 from slimsearch.temporary import process_folder
 
@@ -97,13 +97,10 @@ def checked_network(configuration: Configuration, samples: int, *, with_data: bo
 
 
 def _with_data(configuration: Configuration) -> tuple[ElasticSpace, ElasticNetwork]:
-    of_dataset = configuration.replace(mean="dataset", std="dataset", elastic=True)
-    given = prepare_given_network(
-        of_dataset, None,
-        lambda options: load_dataset(
-            options.dataset, root=options.data_root, download=options.download, image_size=options.image_size
-        ),
-    )  # fmt: skip
+    configuration = configuration.replace(elastic=True)
+    if configuration.mean is None and networks.inputs_in_training(configuration) is None:
+        configuration = configuration.replace(mean="dataset", std="dataset")
+    given = given_network(configuration, PythonObjects())
     assert isinstance(given.space, ElasticSpace)
     assert given.elastic is not None
     return given.space, given.elastic
@@ -112,10 +109,10 @@ def _with_data(configuration: Configuration) -> tuple[ElasticSpace, ElasticNetwo
 def _without_data(configuration: Configuration) -> tuple[ElasticSpace, ElasticNetwork]:
     import torch
 
-    size = sides(configuration.image_size or usual_image_size(configuration.model or ""))
+    size = sides(configuration.image_size or networks.usual_image_size(configuration.model or ""))
     if size is None:
         raise SlimsearchError(f"which images does '{configuration.model}' take? Give --dataset, or --image-size")
-    model = given_network(configuration, (3, *size), _CLASSES)
+    model = networks.given_network(configuration, (3, *size), _CLASSES)
     module = model.construct()
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     try:

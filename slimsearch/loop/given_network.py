@@ -13,7 +13,7 @@ from slimsearch.evaluators import NetworkPipeline
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.options.configuration import Configuration, ModelKind
 from slimsearch.packed import named
-from slimsearch.report.networks import ImagesInTraining, given_network, images_in_training
+from slimsearch.report.networks import InputsInTraining, given_network, inputs_in_training
 from slimsearch.search_spaces import ElasticSpace, FixedModel
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def prepare_given_network(
     Raises:
         SlimsearchError: the network, its weights or its normalization are unknown, or it does not fit the data set.
     """
-    declared = images_in_training(configuration)
+    declared = inputs_in_training(configuration)
     notes: list[str] = []
-    if configuration.image_size is None and declared is not None:
+    if configuration.image_size is None and declared is not None and declared.size is not None:
         configuration = configuration.replace(image_size=declared.size)
         notes.append(f"images are resized to {declared.size} pixels, by {declared.source}; --image-size changes it")
     from_python = ModelKind.of(configuration.model or "") is ModelKind.PYTHON
@@ -72,9 +72,12 @@ def prepare_given_network(
                 "--mean and --std are missing, with which the network was trained: numbers, such as ImageNet's --mean "
                 "0.485,0.456,0.406 --std 0.229,0.224,0.225, or --mean dataset --std dataset for those of the data set"
             )
-        mean, std = (",".join(f"{value:g}" for value in values) for values in (declared.mean, declared.std))
-        configuration = configuration.replace(mean=mean, std=std)
-        notes.append(f"images are normalized by mean {mean} and deviation {std}, by {declared.source}")
+        configuration = configuration.replace(mean=_text(declared.mean), std=_text(declared.std))
+        if declared.size is None:
+            notes.append(f"inputs are normalized as in {declared.source}")
+        else:
+            mean, std = (",".join(f"{value:g}" for value in values) for values in (declared.mean, declared.std))
+            notes.append(f"images are normalized by mean {mean} and deviation {std}, by {declared.source}")
     data = load(configuration.replace(mean=None, std=None))
     classes = len(data.classes)
     _check_classes(declared, data)
@@ -141,7 +144,7 @@ def _channels(space: FixedModel) -> int | None:
     return None if first is None else first.in_channels
 
 
-def _check_classes(declared: ImagesInTraining | None, data: Dataset) -> None:
+def _check_classes(declared: InputsInTraining | None, data: Dataset) -> None:
     if declared is None or declared.classes is None or declared.classes == data.classes:
         return
     if sorted(declared.classes) == sorted(data.classes):

@@ -35,25 +35,25 @@ _TEXTS = ("mean?", "std?", "inputs?", "outputs?")  # of a data set in environmen
 
 
 @dataclass(frozen=True)
-class ImagesInTraining:
-    """The images that a network was trained on.
+class InputsInTraining:
+    """The inputs that a network was trained on.
 
     Attributes:
-        mean, std: their normalization, per channel, of pixel / 255.
-        size: their height and width in pixels.
+        mean, std: their normalization, per channel of images, of pixel / 255, or per column of a table.
+        size: of images in pixels, the side of a square or WIDTHxHEIGHT; None: the inputs are no images.
         classes: names in the order of the logits, if known.
         source: who declares this.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    size: int
+    size: str | None
     classes: tuple[str, ...] | None
     source: str
 
 
-def images_in_training(configuration: Configuration) -> ImagesInTraining | None:
-    """What torchvision, timm or a run declare about the images of the given network; None for other models.
+def inputs_in_training(configuration: Configuration) -> InputsInTraining | None:
+    """What torchvision, timm or a run declare about the inputs of the given network; None for other models.
 
     Raises:
         SlimsearchError: there is no such model.
@@ -63,18 +63,23 @@ def images_in_training(configuration: Configuration) -> ImagesInTraining | None:
     if trial is not None:
         data = _data_of(Path(trial[0]))
         mean, std = (tuple(json.loads(data[key])) for key in ("mean", "std"))
-        return ImagesInTraining(mean, std, data["input_shape"][1], tuple(json.loads(data["classes"])), f"'{trial[0]}'")
+        size = None
+        if len(data["input_shape"]) == 3:
+            _, height, width = data["input_shape"]
+            size = str(width) if width == height else f"{width}x{height}"
+        return InputsInTraining(mean, std, size, tuple(json.loads(data["classes"])), f"'{trial[0]}'")
     kind = ModelKind.of(name)
     if kind is ModelKind.TORCHVISION and weights.startswith(TORCHVISION):
         found = torchvision_weights(weights, "--weights")
         preset, classes = found.transforms(), tuple(found.meta["categories"])
-        return ImagesInTraining(
-            tuple(preset.mean), tuple(preset.std), preset.crop_size[0], classes, f"torchvision's {found}"
+        return InputsInTraining(
+            tuple(preset.mean), tuple(preset.std), str(preset.crop_size[0]), classes, f"torchvision's {found}"
         )
     if kind is ModelKind.TIMM:
         cfg = _timm().get_pretrained_cfg(_timm_name(name))
         if cfg is not None:
-            return ImagesInTraining(tuple(cfg.mean), tuple(cfg.std), cfg.input_size[-1], None, "timm's configuration")
+            size = str(cfg.input_size[-1])
+            return InputsInTraining(tuple(cfg.mean), tuple(cfg.std), size, None, "timm's configuration")
     return None
 
 

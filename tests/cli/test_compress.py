@@ -14,6 +14,7 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 import slimsearch
+from slimsearch.checks.elastic_check import checked_network
 from slimsearch.cli.commands.compress import with_defaults
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.datasets import Dataset
@@ -215,6 +216,39 @@ def test_a_space_around_a_network_is_checked_without_data(run: Run, tmp_path: Pa
     done = run("--model", "net.py:residual", command="check")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "--image-size" in done.stderr
+
+
+def _rows(path: Path) -> Path:
+    """A table of two classes, whose columns have different scales."""
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(2, size=200)
+    values = (rng.normal(size=(200, 4)) + kinds[:, None]) * [1, 1e-3, 1e6, 1]
+    rows = [",".join([*map(repr, row), "ab"[kind]]) for row, kind in zip(values.tolist(), kinds, strict=True)]
+    path.write_text("\n".join(["w,x,y,z,kind", *rows]))
+    return path
+
+
+def test_a_space_around_a_network_of_a_table_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef mlp():\n"
+        "    return nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 2))\n"
+    )
+    words = {"model": "net.py:mlp", "dataset": str(_rows(tmp_path / "rows.csv")), "target_column": "kind"}
+    found = checked_network(Configuration(**words), 2, with_data=True)
+    assert [choice.label for choice in found.choices] == ["width.0"]
+    assert found.works == found.sampled
+
+
+@pytest.mark.slow
+def test_a_network_of_a_table_goes_on_from_its_run(tmp_path: Path, run: Run) -> None:
+    words = ("--dataset", str(_rows(tmp_path / "rows.csv")), "--target-column", "kind", "--epochs", "2")
+    options = ("--space", "mlp", "--trials", "1", "--compress", "none", "--latency", "predicted")
+    assert run(*options, *words, "--run-dir", "run").returncode == 0
+    before = recorded(tmp_path / "run")[0]
+    done = run("run:0", *words, "--recipe", "quantize", "--run-dir", "more", command="compress")
+    assert done.returncode == 0, done.stderr
+    assert _accuracy(recorded(tmp_path / "more")[0]) == _accuracy(before)
 
 
 def _finalist(folder: Path, trial: int) -> bool:
