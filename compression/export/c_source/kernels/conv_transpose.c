@@ -1,4 +1,5 @@
-/* Transposed convolution of floats: each output gathers the inputs whose windows cover it. */
+/* Transposed convolution of floats: each output gathers the inputs whose windows cover it. Sums over channels are
+   rounded as in ONNX Runtime, where the result is often rounded to an integer. */
 static void conv_transpose@SUFFIX@(
     const float *x, float *y, const window *s, @PARAMETERS@, const float *bias)
 {
@@ -19,11 +20,13 @@ static void conv_transpose@SUFFIX@(
                         if (at < 0 || at % s->stride_width || at / s->stride_width >= s->width)
                             continue;
                         at = line + at / s->stride_width;
+                        float product = 0;
                         for (int c = 0, j = i * s->kernel_width + k; c < s->channels; c++, j += taps)
-                            sum += @VALUE@ * image[c * pixels + at];
+                            product = fmaf(@VALUE@@SCALED@, image[c * pixels + at], product);
+                        sum += product;
                     }
                 }
-                *y++ = sum@SCALED@ + bias[o];
+                *y++ = sum + bias[o];
             }
     }
 }
