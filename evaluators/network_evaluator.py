@@ -343,7 +343,7 @@ class NetworkEvaluator:
         if not report(0, known):
             return known, False
         model = DeployedModel(path, runtime=self.latency.runtime)
-        parity = check_parity(network, path, model, data)
+        parity = check_parity(network, path, model, data, lambda: pipeline.network_training().calibration)
         self._meter.pause_if_measuring()
         examples = model.examples(data, data.validation)
         _save_examples(examples[:, : data.task.paired], task.directory / PREDICTIONS)

@@ -5,6 +5,7 @@ Boards run this module too, see `slimsearch.evaluators.latency.boards`: it impor
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.packed import feeder, joined
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from slimsearch.compression import Network
     from slimsearch.evaluators.datasets import Dataset, Split
 
@@ -164,28 +167,31 @@ def outputs_of(network: Network) -> _Run:
     return run
 
 
-def check_parity(network: Network, path: Path, run: _Run, data: Dataset) -> float:
+def check_parity(network: Network, path: Path, run: _Run, data: Dataset, calibration: Callable[[], Tensor]) -> float:
     """`parity_error` of the file's outputs on validation examples.
 
-    A large error is due to the rounding of activations if the file without it is right. It may have any size if ranges
-    leave values out on purpose, and with weights of fewer bits: the export has compared that file with the network of
-    rounded weights.
+    A large error is due to the rounding of activations, and to values outside of their ranges, if the file without
+    rounding is right on the calibration images. It may have any size if the ranges leave out values of these images,
+    and with weights of fewer bits: the export has compared that file with the network of rounded weights.
 
     Args:
         network: as it was exported.
         path: of the file.
         run: the file in its runtime.
         data: the data set.
+        calibration: gives the images of the export, (N, C, H, W) float32; it is called if the error is large.
 
     Raises:
         SlimsearchError: the file disagrees with the network.
     """
     from slimsearch.compression import QUANTIZED, parity_error, rounding_error, without_rounding
 
-    inputs = data.normalise(data.validation.inputs[:_PARITY_EXAMPLES])
-    expected, plan = outputs_of(network)(inputs.numpy()), network.quantization
-    error = parity_error(expected, run(inputs.numpy()), quantized=plan is not None, bounded=plan is None)
+    inputs = data.normalise(data.validation.inputs[:_PARITY_EXAMPLES]).numpy()
+    expected, plan = outputs_of(network)(inputs), network.quantization
+    error = parity_error(expected, run(inputs), quantized=plan is not None, bounded=plan is None)
     if plan is not None and not plan.bits and not plan.clips and not error <= QUANTIZED:
-        found = onnxruntime_session(without_rounding(read_onnx(path)), 1)(inputs.numpy())
-        parity_error(expected, found, quantized=True, rounding=lambda: rounding_error(network, inputs))
+        images = calibration()[:_PARITY_EXAMPLES]
+        found = onnxruntime_session(without_rounding(read_onnx(path)), 1)(images.numpy())
+        of_weights = functools.partial(rounding_error, network, images)
+        parity_error(outputs_of(network)(images.numpy()), found, quantized=True, rounding=of_weights)
     return error
