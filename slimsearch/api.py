@@ -215,7 +215,8 @@ def compress(
             file neither smaller nor faster, is rejected. None: all stages are kept, each with its verdict.
         run_dir: the run directory; by default ``runs/<class of the model>-<date>-<time>``.
         show: show the live display of the command line.
-        settings: fields of `slimsearch.evaluators.TrainingSettings`, e.g. ``learning_rate=1e-3``.
+        settings: fields of `slimsearch.evaluators.TrainingSettings`; the default of ``learning_rate`` is 0.001, as on
+            the command line.
 
     Returns:
         the network and its file, the metrics before and after, and the verdict on each stage; ``print`` shows a table.
@@ -229,7 +230,7 @@ def compress(
     from slimsearch.evaluators.datasets import is_unlabelled
     from slimsearch.loop import job
     from slimsearch.loop.problem import GivenFromPython, PythonObjects
-    from slimsearch.options.configuration import FROM_PYTHON, Configuration
+    from slimsearch.options.configuration import FINE_TUNING, FROM_PYTHON, Configuration
     from slimsearch.report.compressed import Compressed
     from slimsearch.report.display import Console
 
@@ -240,7 +241,7 @@ def compress(
     if network.quantization is not None:
         raise SlimsearchError("the model is quantized already: compress the one that it was made from")
     first = None if initial is None else lambda: _initial(initial, data)
-    pipeline = _pipeline(data, seed, epochs, **settings)
+    pipeline = _pipeline(data, seed, epochs, **{"learning_rate": FINE_TUNING["learning_rate"], **settings})
     pipeline.check_outputs(network)
     best = None if teacher is None else _network(teacher, data)
     if best is not None:

@@ -224,4 +224,4 @@ def test_another_comparison_in_the_same_folder(
 ) -> None:
     monkeypatch.chdir(comparison.folder)
     assert compare_compression.main([*CALL, "--learning-rate", "0.1"]) == 2
-    assert "--learning-rate 0.005, not 0.1" in capsys.readouterr().err
+    assert "--learning-rate 0.01, not 0.1" in capsys.readouterr().err
