@@ -84,7 +84,8 @@ def _noted(report: ReportEpoch, task: Task) -> ReportEpoch:
     """`report`, with a line in the task's log for each epoch."""
 
     def noted(epoch: int, metrics: Mapping[str, float]) -> bool:
-        _note(f"trial {task.number}, epoch {epoch} of {task.fidelity}: {metrics_line(metrics)}")
+        of = f" of {task.fidelity}" if epoch <= task.fidelity else ""  # stages may have epochs of their own
+        _note(f"trial {task.number}, epoch {epoch}{of}: {metrics_line(metrics)}")
         return report(epoch, metrics)
 
     return noted
