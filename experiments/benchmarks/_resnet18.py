@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from experiments.benchmarks._command_runs import CommandRun
-from experiments.network_folder import NetworkFolder
+from experiments.network_folder import NetworkFolder, StoredNetwork
 from experiments.reproduce import resnet18_fused
+from slimsearch.compression import Network
 from slimsearch.evaluators import size_kib
 from slimsearch.evaluators.datasets import load_dataset
 from slimsearch.search_spaces import FixedModel
@@ -38,7 +43,8 @@ def searched_recipe(cifar10: Path, out: Path, base_epochs: int, epochs: int, bud
     """Search compression recipes for the ResNet-18 of `experiments/reproduce/resnet18_fused.py`.
 
     Two files are chosen on the validation split: the fastest one that loses at most `MAX_DROP`, and the most accurate
-    one with at most `PARAMS` parameters. They are measured together with the base.
+    one with at most `PARAMS` parameters. They are measured together with the base, as `slimsearch.export` writes it and
+    as PyTorch does, which keeps taps of kernels that only meet padding.
 
     Args:
         cifar10: an image folder.
@@ -48,7 +54,7 @@ def searched_recipe(cifar10: Path, out: Path, base_epochs: int, epochs: int, bud
         budget: seconds after which the search begins no further candidate.
 
     Returns:
-        JSON: base, both files, and the seconds of the search.
+        JSON: both files of the base, both chosen files, and the seconds of the search.
     """
     data = load_dataset(cifar10)
     space = FixedModel.load("torchvision.models:resnet18", data.input_shape, len(data.classes))
@@ -70,7 +76,9 @@ def searched_recipe(cifar10: Path, out: Path, base_epochs: int, epochs: int, bud
         ),
         "small": max((m for m in search.models if m["metrics"]["params"] <= PARAMS), key=_accuracy),
     }
-    files = [base.file, *(search.file(model) for model in chosen.values())]
+    plain = out / "plain.onnx"
+    _export_plainly(space.build({}, 0), base, plain, data.input_shape)
+    files = [plain, base.file, *(search.file(model) for model in chosen.values())]
     latencies, batches = networks.latencies(files), networks.latencies(files, batch=64)
     rows = {
         name: {
@@ -83,7 +91,7 @@ def searched_recipe(cifar10: Path, out: Path, base_epochs: int, epochs: int, bud
             "latency_batch64_ms": batch,
         }
         for (name, model), file, latency, batch in zip(
-            {"base": None, **chosen}.items(), files, latencies, batches, strict=True
+            {"plain": None, "base": None, **chosen}.items(), files, latencies, batches, strict=True
         )
     }
     return {
@@ -93,6 +101,18 @@ def searched_recipe(cifar10: Path, out: Path, base_epochs: int, epochs: int, bud
         "seconds": search.seconds,
         "base_seconds": base.metrics["training_seconds"],
     }
+
+
+def _export_plainly(module: nn.Module, base: StoredNetwork, path: Path, shape: Sequence[int]) -> None:
+    """Write the file of the base that ``torch.onnx.export`` makes."""
+    network = Network.load(module, base.artifact.directory).copy_module().eval()
+    axes = {"input": {0: "images"}, "output": {0: "images"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # this exporter is the older one of PyTorch's, and needs nothing installed
+        torch.onnx.export(
+            network, (torch.zeros(1, *shape),), str(path), dynamo=False, opset_version=18,
+            input_names=["input"], output_names=["output"], dynamic_axes=axes,
+        )  # fmt: skip
 
 
 def _accuracy(model: Mapping[str, Any]) -> float:

@@ -94,9 +94,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.json is not None and options.json.is_file():
         before = json.loads(options.json.read_text(encoding="utf-8"))
     name, flags = processor()
-    rows = {**before.get("rows", {}), options.row: row}
+    rows = {**before.get("rows", {}), options.row: {**row, "processor": name, "processor_flags": flags}}
     page = options.page.read_text(encoding="utf-8") if options.page is not None else ""
-    write_output(options, {"processor": name, "processor_flags": flags, "rows": rows}, _tables(rows, page))
+    write_output(options, {"rows": rows}, _tables(rows, page))
 
 
 def _make_quick(options: argparse.Namespace) -> None:
@@ -223,13 +223,15 @@ def _show_small_cifar10(row: Row) -> str:
 
 
 def _show_resnet18(row: Row) -> str:
-    base = row["networks"]["base"]
+    plain, base = row["networks"]["plain"], row["networks"]["base"]
 
     def shown(m: Mapping[str, Any]) -> str:
         return (
             f"{100 * m['test_accuracy']:.2f}%, {m['params'] / 1e6:.2f} M, {m['size_kib']:.0f} KiB, "
-            f"{base['latency_ms'] / m['latency_ms']:.1f} times faster at batch 1, "
-            f"{base['latency_batch64_ms'] / m['latency_batch64_ms']:.1f} times at 64"
+            f"{plain['latency_ms'] / m['latency_ms']:.1f} times faster than the base as PyTorch exports it "
+            f"({plain['latency_batch64_ms'] / m['latency_batch64_ms']:.1f} times at batch 64), "
+            f"{base['latency_ms'] / m['latency_ms']:.1f} ({base['latency_batch64_ms'] / m['latency_batch64_ms']:.1f}) "
+            "times than as Slimsearch does"
         )
 
     return (
