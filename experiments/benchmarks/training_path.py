@@ -84,7 +84,7 @@ class Trick:
 def tricks(epochs: int) -> list[Trick]:
     """The tricks of the training path, and some that were rejected."""
     precision = precision_for("auto", "cpu")
-    base = TrainingSettings(precision=precision)
+    base = TrainingSettings(learning_rate=0.005, precision=precision)
     plain, full = Variant(base), Variant(replace(base, precision="fp32"), epochs=epochs)
     short, long = Variant(base, epochs=2), Variant(base, epochs=epochs)
     large = replace(base, batch_size=256, learning_rate=0.01)
@@ -102,6 +102,10 @@ def tricks(epochs: int) -> list[Trick]:
             "gradients in channels last", replace(plain, without="keep_channels_last"), plain, accuracy=False,
         ),
         Trick("optimizer's step in one kernel", replace(plain, fused=False), plain, accuracy=False),
+        Trick(
+            "learning rate 0.01 in place of 0.005",
+            Variant(folded, epochs=epochs // 2), Variant(replace(folded, learning_rate=0.01), epochs=epochs // 2),
+        ),
         Trick("batches of 256 in place of 64", long, Variant(large, epochs=epochs)),
         Trick("folded normalisation, 2 epochs", short, Variant(folded, epochs=2), ("mnist_cnn", "lenet")),
         Trick(
