@@ -31,7 +31,8 @@ def mnist_speed(mnist: Path, out: Path, seeds: int) -> dict[str, Any]:
     """
     data = load_dataset("mnist", root=mnist)
     assert data.test is not None
-    slimsearch.train(_lenet(), load_dataset("mnist5k"), epochs=1, threads=_THREADS)  # PyTorch's first use of its kernels
+    # PyTorch loads its kernels when they are first used.
+    slimsearch.train(_lenet(), load_dataset("mnist5k"), epochs=1, threads=_THREADS)
     out.mkdir(parents=True, exist_ok=True)
     found = {}
     for name, (build, settings) in _NETWORKS.items():
