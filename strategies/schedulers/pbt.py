@@ -84,10 +84,12 @@ class Pbt:
         changed = dict(point)
         for choice in choices:
             last = len(choice.values) - 1
+            if last == 0:
+                continue
             if rng.random() < self.resample:
                 position = int(rng.integers(last + 1))
             else:
-                before = choice.index(point[choice.label])
-                position = min(last, max(0, before + (1 if rng.random() < 0.5 else -1)))
+                before, step = choice.index(point[choice.label]), 1 if rng.random() < 0.5 else -1
+                position = before + (step if 0 <= before + step <= last else -step)  # a copy must differ
             changed[choice.label] = choice.values[position]
         return changed
