@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,9 @@ from slimsearch.compression._dead_taps import LiveTaps, live_taps, remove_taps
 from slimsearch.compression._plain_module import copy_module, fold_parametrizations, has_parametrizations, unwrapped
 from slimsearch.compression._replaced import ATTENTION, IDENTITY, make_replacement, replace_layer
 from slimsearch.compression.quantization.plan import Quantization
-from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.errors import SlimsearchError, escaped, first_line
 from slimsearch.files import atomic, write_json
+from slimsearch.html_table import facts_table
 from slimsearch.reading import mismatch, read_json
 
 if TYPE_CHECKING:
@@ -56,8 +58,22 @@ class Network:
 
     def __repr__(self) -> str:
         kind = "" if self.quantization is None else ", quantized in its file"
-        count = sum(parameter.numel() for parameter in self.module.parameters())
-        return f"<Network: {type(self.module).__name__}, {count:,} parameters{kind}>"
+        return f"<Network: {escaped(type(self.module).__name__)}, {self.params:,} parameters{kind}>"
+
+    def _repr_html_(self) -> str:
+        layers = [layer for layer in self.module.modules() if list(layer.parameters(recurse=False))]
+        kinds = Counter(type(layer).__name__ for layer in layers)
+        size = sum(parameter.numel() * parameter.element_size() for parameter in self.module.parameters())
+        pruned = self.structure.get("pruned", {}).get("share")
+        facts = [
+            ("network", type(self.module).__name__),
+            ("parameters", f"{self.params:,}"),
+            ("size in PyTorch", f"{size / 1024:,.1f} KiB"),
+            ("layers with parameters", ", ".join(f"{count} {kind}" for kind, count in kinds.items())),
+            ("pruned", "" if pruned is None else f"{100 * pruned:.0f}% of the channels, by the last pruning"),
+            ("quantized in its file", "" if self.quantization is None else self.quantization.kind),
+        ]
+        return facts_table(facts)
 
     @classmethod
     def of(cls, module: Any) -> Network:

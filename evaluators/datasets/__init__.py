@@ -22,6 +22,7 @@ from slimsearch.evaluators.datasets._hugging_face import is_hugging_face, open_h
 from slimsearch.evaluators.datasets._image_files import read_header, read_image
 from slimsearch.evaluators.datasets._image_folder import image_files, read_folder, skipped_files
 from slimsearch.evaluators.datasets._large_table import read_large_table
+from slimsearch.evaluators.datasets._pictures import are_pictures, picture_url, pictures, pixels
 from slimsearch.evaluators.datasets._several_inputs import input_of
 from slimsearch.evaluators.datasets._splitting import split
 from slimsearch.evaluators.datasets._tables import columns_of, is_frame, read_table
@@ -41,6 +42,7 @@ __all__ = [
     "Raw",
     "Source",
     "Split",
+    "are_pictures",
     "columns_from",
     "columns_of",
     "fields_from",
@@ -49,6 +51,9 @@ __all__ = [
     "inputs_like",
     "is_unlabelled",
     "load_dataset",
+    "picture_url",
+    "pictures",
+    "pixels",
     "positions",
     "read_frame",
     "read_header",

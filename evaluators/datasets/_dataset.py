@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.errors import SlimsearchError, escaped, first_line
 from slimsearch.evaluators.datasets._columns import Column, Table, columns_from, described
 from slimsearch.evaluators.datasets._fields import Field, fields_from, positions
 from slimsearch.evaluators.datasets._fields import described as described_fields
+from slimsearch.evaluators.datasets._pictures import are_pictures, picture_url, pictures
 from slimsearch.evaluators.datasets._stored import Inputs, StoredInputs, link
 from slimsearch.evaluators.tasks import Classification, LearningTask
+from slimsearch.html_table import facts_table, listed
 from slimsearch.reading import mismatch, read_json
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_THUMBNAILS = 10
 _HASHED = 64  # examples that are read at a time
 _LARGEST_BATCH = 64 * 2**20  # bytes of float32
 WHITE = 65535
@@ -60,6 +65,17 @@ class Split:
 
     def __repr__(self) -> str:
         return f"<Split: {len(self):,} examples of {_shape(self.inputs.shape[1:])}, {self.inputs.dtype}>"
+
+    def _repr_html_(self) -> str:
+        shape = _shape(self.targets.shape[1:])
+        facts = [
+            ("examples", f"{len(self):,}"),
+            ("input", f"{_shape(self.inputs.shape[1:])}, {self.inputs.dtype}"),
+            ("target", f"{shape}, {self.targets.dtype}" if shape else str(self.targets.dtype)),
+            ("file", _file(self)),
+        ]
+        first = range(min(len(self), _THUMBNAILS))
+        return facts_table(facts, _thumbnails(self, {f"example {i}": i for i in first}))
 
     @property
     def images(self) -> Inputs:
@@ -148,7 +164,30 @@ class Dataset:
     def __repr__(self) -> str:
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items() if split is not None)
-        return f"<Dataset '{self.name}': {sizes}; {_shape(self.input_shape)}, {len(self.classes)} outputs>"
+        name = escaped(self.name)
+        return f"<Dataset '{name}': {sizes}; {_shape(self.input_shape)}, {len(self.classes)} outputs>"
+
+    def _repr_html_(self) -> str:
+        splits = {"training": self.train, "validation": self.validation, "test": self.test}
+        shape = ", ".join(f"{one.name} {_shape(one.shape)}" for one in self.fields) or _shape(self.input_shape)
+        classified = isinstance(self.task, Classification)
+        facts = [
+            ("data set", self.name),
+            ("task", self.task.name),
+            *((f"{name} examples", f"{len(split):,}") for name, split in splits.items() if split is not None),
+            ("input", f"{shape}, {self.train.inputs.dtype}"),
+            ("columns", listed([column.name for column in self.columns])),
+            ("classes" if classified else "outputs", listed(self.classes)),
+            ("augmentation", self.augmentation),
+            ("file", _file(self.train)),
+            *(("note", note) for note in self.notes),
+        ]
+        first: dict[str, int] = {}
+        if classified and self.train.targets.ndim == 1:
+            labels, examples = np.unique(self.train.targets, return_index=True)
+            known = range(len(self.classes))
+            first = {self.classes[label]: int(i) for label, i in zip(labels, examples, strict=True) if label in known}
+        return facts_table(facts, _thumbnails(self.train, first))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -299,6 +338,21 @@ class Dataset:
             white=rest.get("white", WHITE), task=task, columns=columns_from(rest.get("columns", [])),
             fields=fields_from(rest.get("inputs", {})),
         )  # fmt: skip
+
+
+def _file(split: Split) -> str:
+    return str(split.inputs.file) if isinstance(split.inputs, StoredInputs) else ""
+
+
+def _thumbnails(split: Split, examples: Mapping[str, int]) -> list[tuple[str, str]]:
+    """URL and name of the pictures of the first few `examples`, by name; none if they are no images."""
+    if not are_pictures(split.inputs.shape[1:]):
+        return []
+    found = []
+    with contextlib.suppress(SlimsearchError, OSError):  # the file has changed or is gone
+        for name, index in itertools.islice(examples.items(), _THUMBNAILS):
+            found.append((picture_url(pictures(split.inputs[index : index + 1])[0]), name))
+    return found
 
 
 def _fingerprint(splits: Sequence[Split]) -> str:

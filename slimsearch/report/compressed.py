@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression import Network
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, escaped
 from slimsearch.evaluators import Objective, leading_metric, wilson
+from slimsearch.html_table import rows_table
 from slimsearch.record.lineage import compression_lineage
 from slimsearch.record.trial import COMPLETE, COMPRESSION, FAILED, Trial
 from slimsearch.report.networks import stored_network
 from slimsearch.report.result import Result
-from slimsearch.report.tables import metric_cells, metric_columns, metrics_text, recipe_text
+from slimsearch.report.tables import metric_cells, metric_columns, metrics_text, plain, recipe_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,16 +96,31 @@ class Compressed:
         self.network.save(folder)
 
     def __repr__(self) -> str:
-        kept = sum(stage.kept for stage in self.stages)
-        return f"<Compressed '{self.path}': {metrics_text(self.after)}, {kept} of {len(self.stages)} stages kept>"
+        kept = f"{sum(stage.kept for stage in self.stages)} of {len(self.stages)} stages kept"
+        return f"<Compressed '{escaped(str(self.path))}': {metrics_text(self.after)}, {kept}>"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        headings, rows = self._table()
+        return rows_table(repr(self), headings, rows)
 
     def __str__(self) -> str:
         from rich.console import Console
         from rich.table import Table
 
+        (first, *middle, last), rows = self._table()
+        table = Table()
+        table.add_column(first, overflow="fold", min_width=12)
+        for heading in middle:
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(last, overflow="fold", min_width=20)
+        for row in rows:
+            table.add_row(*map(plain, row))
+        text = io.StringIO()
+        Console(file=text, width=120, highlight=False).print(table)
+        return f"{text.getvalue()}file: {self.path}"
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        """The headings and the rows of the table: the network as given, and each stage."""
         rows = [("as given", self.before, "")]
         rows += [
             (recipe_text(stage.recipe), stage.metrics, f"{'kept' if stage.kept else 'rejected'}: {stage.verdict}")
@@ -115,16 +130,8 @@ class Compressed:
         columns = metric_columns(
             [metrics for _, metrics, _ in rows], () if leading is None else (Objective(leading, "maximize"),)
         )
-        table = Table()
-        table.add_column("network", overflow="fold", min_width=12)
-        for heading, _ in columns.values():
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("verdict", overflow="fold", min_width=20)
-        for name, metrics, verdict in rows:
-            table.add_row(name, *metric_cells(metrics, columns), verdict)
-        text = io.StringIO()
-        Console(file=text, width=120, highlight=False).print(table)
-        return f"{text.getvalue()}file: {self.path}"
+        headings = ["network", *(heading for heading, _ in columns.values()), "verdict"]
+        return headings, [[name, *metric_cells(metrics, columns), verdict] for name, metrics, verdict in rows]
 
 
 def _applied(trial: Trial, result: Result) -> AppliedStages:

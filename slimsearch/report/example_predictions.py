@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,13 @@ import numpy as np
 
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel, load_arrays, save_arrays
-from slimsearch.evaluators.datasets import Dataset, Split
+from slimsearch.evaluators.datasets import Dataset, Split, are_pictures, picture_url, pictures, pixels
 from slimsearch.evaluators.tasks import Classification
 from slimsearch.evaluators.tasks.multilabel import Multilabel
 from slimsearch.files import atomic
 
 _VALUES, _MASKS, _MISTAKES = "test_predictions.safetensors", "test_masks.png", "test_mistakes.safetensors"
 _SHOWN_MASKS, _SHOWN_MISTAKES, _SHOWN_ERRORS = 6, 12, 8
-_LARGEST_SIDE = 64  # of the picture of a mistake, in pixels; larger images are made smaller
 _UNREADABLE = (SlimsearchError, KeyError, IndexError, ValueError, TypeError)
 _MOST_POINTS = 400  # of a plot
 _MOST_BYTES = 2**19  # of a picture in the page
@@ -50,8 +48,8 @@ def store(model: DeployedModel, data: Dataset, test: Split, examples: Array, fol
         _draw(model, data, Split(_chosen(test.inputs, worst), _chosen(test.targets, worst)), folder / _MASKS)
     elif isinstance(data.task, Classification | Multilabel) and not data.fields:
         found = _mistakes(data, examples)
-        if len(data.input_shape) == 3 and data.input_shape[0] in (1, 3):
-            found["images"] = _pictures(_chosen(test.inputs, found["example"]))
+        if are_pictures(data.input_shape):
+            found["images"] = pictures(_chosen(test.inputs, found["example"]))
         save_arrays(found, folder / _MISTAKES)
 
 
@@ -80,32 +78,11 @@ def _mistakes(data: Dataset, examples: Array) -> dict[str, Array]:
     return {"example": wrong[order], "true": true[order], "predicted": predicted[order], "share": share[order]}
 
 
-def _pictures(images: Array) -> Array:
-    """(N, C, H, W) -> (N, h, w, 3) uint8, each stretched to the whole range."""
-    from PIL import Image
-
-    pixels = _pixels(images)
-    height, width = pixels.shape[1:3]
-    scale = _LARGEST_SIDE / max(height, width)
-    if scale >= 1 or not len(pixels):
-        return pixels
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BOX)) for one in pixels])
-
-
-def _pixels(images: Any) -> Array:
-    values = np.asarray(images, dtype=np.float32)
-    low, high = (limit(values, axis=(1, 2, 3), keepdims=True) for limit in (np.min, np.max))
-    pixels = ((values - low) / np.maximum(high - low, 1e-9) * 255).astype(np.uint8)
-    found: Array = pixels[:, [0, 1, 2] if pixels.shape[1] >= 3 else [0, 0, 0]].transpose(0, 2, 3, 1)  # (N, H, W, 3)
-    return found
-
-
 def _draw(model: DeployedModel, data: Dataset, some: Split, path: Path) -> None:
     """A picture of some examples, one below the other: input, true mask, predicted mask."""
     from PIL import Image
 
-    shown = _pixels(some.inputs)
+    shown = pixels(some.inputs)
     true, predicted = (_COLORS[mask % len(_COLORS)] for mask in (some.targets, model.predict(data, some)))
     gap = np.full((*shown.shape[:2], 2, 3), 255, dtype=np.uint8)
     rows = np.concatenate([shown, gap, true, gap, predicted], axis=2)  # (N, H, 3 W + 4, 3)
@@ -147,7 +124,7 @@ def _read_mistakes(arrays: dict[str, Array]) -> list[dict[str, Any]]:
     images = arrays.get("images")
     urls: list[str | None] = [None] * len(true)
     if images is not None and images.nbytes <= _MOST_BYTES:
-        urls = [_url(image) for image in images]
+        urls = [picture_url(image) for image in images]
 
     def labels(row: Array) -> list[int]:
         return [int(label) for label in (np.flatnonzero(row) if several else row)]
@@ -159,11 +136,3 @@ def _read_mistakes(arrays: dict[str, Array]) -> list[dict[str, Any]]:
         }
         for i in range(min(len(true), _SHOWN_MISTAKES))
     ]  # fmt: skip
-
-
-def _url(image: Array) -> str:
-    from PIL import Image
-
-    file, small = io.BytesIO(), max(image.shape[:2]) <= _LARGEST_SIDE // 2
-    Image.fromarray(image).save(file, format="PNG" if small else "JPEG")
-    return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, escaped
+from slimsearch.html_table import rows_table
 from slimsearch.record.trial import Trial
 from slimsearch.report.tables import architecture_text, metrics_text, recipe_text
 
@@ -84,21 +85,22 @@ class Result:
     def __repr__(self) -> str:
         front = sum(model["on_front"] for model in self.models)
         best = next((f", best: trial {one['trial']}" for one in self.models if "recommended" in one), "")
-        return f"<Result '{self.directory}': {len(self.trials)} trials, {front} models on the front{best}>"
+        return (
+            f"<Result '{escaped(str(self.directory))}': {len(self.trials)} trials, {front} models on the front{best}>"
+        )
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        rows = [
-            f"<tr><td>{model['trial']}</td><td>{'★' if model['on_front'] else ''}</td>"
-            f"<td>{escape(architecture_text(model['architecture']))}</td><td>{escape(recipe_text(model['recipe']))}</td>"
-            f"<td>{escape(metrics_text(model['metrics']))}</td><td>{escape(str(model['artifact'] or ''))}</td></tr>"
-            for model in self.models
-        ]
-        heads = "".join(
-            f"<th>{name}</th>" for name in ("trial", "front", "architecture", "recipe", "metrics", "artifact")
-        )
-        return f"<p>{escape(repr(self))}</p><table><tr>{heads}</tr>{''.join(rows)}</table>"
+        return rows_table(
+            repr(self),
+            ("trial", "front", "architecture", "recipe", "metrics", "artifact"),
+            [
+                (
+                    str(model["trial"]), "★" if model["on_front"] else "", architecture_text(model["architecture"]),
+                    recipe_text(model["recipe"]), metrics_text(model["metrics"]), model["artifact"] or "",
+                )
+                for model in self.models
+            ],
+        )  # fmt: skip
 
     def _opened(self, model: dict[str, Any]) -> dict[str, Any]:
         artifact = model["artifact"]
