@@ -271,12 +271,11 @@ def export(network: nn.Module | Network | Compressed, path: str | Path, dataset:
             cannot be written.
     """
     from slimsearch.evaluators import NetworkPipeline
+    from slimsearch.progress import progress
 
     data = _dataset(dataset)
     pipeline, converted = NetworkPipeline(data), _network(network, data)
     pipeline.check_outputs(converted)
-    from slimsearch.progress import progress
-
     try:
         with progress("exporting the network"):
             return pipeline.export(converted, Path(path))
@@ -396,5 +395,12 @@ def score(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "
 
 
 def accuracy(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> float:
-    """Measure the accuracy of an exported file on `split`, in ONNX Runtime or OpenVINO."""
-    return score(model, dataset, split, runtime=runtime)["accuracy"]
+    """Measure the accuracy of an exported file on `split`, in ONNX Runtime or OpenVINO.
+
+    Raises:
+        SlimsearchError: the data set's task has no accuracy; `score` gives the metrics that it has.
+    """
+    found = score(model, dataset, split, runtime=runtime)
+    if "accuracy" not in found:
+        raise SlimsearchError(f"the data set has no accuracy; slimsearch.score gives its {', '.join(found)}")
+    return found["accuracy"]

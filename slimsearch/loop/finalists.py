@@ -45,7 +45,7 @@ class Measurements:
     """Measurements of finalists, by trial number.
 
     Attributes:
-        metrics: see `measure_finalists`; with those of the test split, such as ``test_accuracy``, and ``test_images``.
+        metrics: see `measure_finalists`; with those of the test split, such as ``test_accuracy`` on ``test_images``.
         confusions: on the test split: (true class, predicted class, images), most images first.
     """
 
@@ -214,8 +214,9 @@ def _test(trial: Trial, directory: RunDirectory, data: Dataset, runtime: str) ->
     """
     if data.test is None:
         return {}, []
-    if "test_images" in trial.final:
-        return {name: value for name, value in trial.final.items() if name.startswith("test_")}, list(trial.confusion)
+    tested = {name: value for name, value in trial.final.items() if name.startswith("test_")}
+    if tested:
+        return tested, list(trial.confusion)
     model = DeployedModel(directory.trial_directory(trial.number) / MODEL, runtime=runtime)
     examples = model.examples(data, data.test)
     cells: Cells = []
@@ -223,4 +224,5 @@ def _test(trial: Trial, directory: RunDirectory, data: Dataset, runtime: str) ->
     if isinstance(data.task, Classification):
         every = confusion(examples[:, 1].astype(int), examples[:, 2].astype(int))
         cells = [cell for rank, cell in enumerate(every) if rank < _MOST_CELLS or cell[0] == cell[1]]
-    return {**scores(data.task, examples, "test"), "test_images": float(len(data.test))}, cells
+    counted = {"test_images": float(len(examples))} if len(examples) > 1 else {}
+    return {**scores(data.task, examples, "test"), **counted}, cells

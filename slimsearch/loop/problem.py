@@ -108,7 +108,7 @@ class Problem:
         return {
             **machine(),
             "workers": configuration.worker_count,
-            "threads_per_worker": 1,
+            "threads_per_worker": configuration.training_threads,
             "device": self.device,
             "precision": self.precision,
             **({} if self.initial is None else {"initial_weights": self.initial}),

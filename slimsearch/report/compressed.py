@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError, escaped
-from slimsearch.evaluators import Objective, leading_metric, wilson
+from slimsearch.evaluators import Objective, leading_metric
 from slimsearch.html_table import rows_table
 from slimsearch.record.lineage import compression_lineage
 from slimsearch.record.trial import COMPLETE, COMPRESSION, FAILED, Trial
 from slimsearch.report.networks import stored_network
+from slimsearch.report.reliability import intervals
 from slimsearch.report.result import Result
 from slimsearch.report.tables import metric_cells, metric_columns, metrics_text, plain, recipe_text
 
@@ -142,7 +143,6 @@ def _applied(trial: Trial, result: Result) -> AppliedStages:
 
 def _metrics(trial: Trial) -> dict[str, float]:
     found = dict(trial.with_final_metrics().metrics)
-    if "val_accuracy" in found and "val_accuracy_low" not in found:
-        low, high = wilson(found["val_accuracy"], int(found["val_images"]))
-        found |= {"val_accuracy_low": low, "val_accuracy_high": high}
+    if "val_accuracy" in (ranges := intervals(found)):
+        found["val_accuracy_low"], found["val_accuracy_high"] = ranges["val_accuracy"]
     return found

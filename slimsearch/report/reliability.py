@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,12 +20,13 @@ _LATENCY = ("latency_low_ms", "latency_high_ms")
 
 
 def intervals(metrics: Mapping[str, float]) -> dict[str, list[float]]:
-    """95% confidence intervals of a finalist's metrics: as recorded, Wilson's for accuracies, that of the latency."""
-    found = {
-        name: list(wilson(metrics[name], int(metrics[images])))
-        for name, images in _ACCURACIES.items()
-        if name in metrics and images in metrics
-    }
+    """95% confidence intervals of a trial's metrics: as recorded, Wilson's for accuracies, that of the latency."""
+    found = {}
+    for name, counted in _ACCURACIES.items():
+        value, images = metrics.get(name), metrics.get(counted, 0.0)
+        # A user's own accuracy may be in percent, or no share of examples.
+        if value is not None and images > 0 and 0 <= value <= 1 and math.isclose(value * images, round(value * images)):
+            found[name] = list(wilson(value, int(images)))
     for low, value in metrics.items():
         name = low.removesuffix("_low")
         if low.endswith("_low") and name in metrics and f"{name}_high" in metrics:
@@ -53,26 +55,31 @@ class Significance:
         """Accuracy is compared by McNemar's test on the same images; other metrics by intervals, or else exactly."""
         if metric == "latency_ms":
             return _latencies_differ(one, other)
-        ranges = [intervals(trial.metrics).get(metric) for trial in (one, other)]
-        if metric != "val_accuracy" and ranges[0] is not None and ranges[1] is not None:
-            return ranges[0][0] > ranges[1][1] or ranges[1][0] > ranges[0][1]
         if metric == "val_accuracy":
-            first, second = self._correct_of(one.number), self._correct_of(other.number)
+            first, second = self._correct_of(one), self._correct_of(other)
             if first is not None and second is not None and len(first) == len(second):
                 return significantly_different(first, second)
+        ranges = [intervals(trial.metrics).get(metric) for trial in (one, other)]
+        if ranges[0] is not None and ranges[1] is not None:
+            return ranges[0][0] > ranges[1][1] or ranges[1][0] > ranges[0][1]
         return one.metrics[metric] != other.metrics[metric]
 
     def ties(self, metric: str, trial: Trial, others: Sequence[Trial]) -> list[int]:
         """Numbers of the `others` that do not differ significantly from `trial`."""
         return [t.number for t in others if t.number != trial.number and not self.differ(metric, trial, t)]
 
-    def _correct_of(self, number: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
-        if number not in self._correct:
+    def _correct_of(self, trial: Trial) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        """Whether each image was classified correctly; None if the accuracy is not the share of those that were."""
+        if trial.number not in self._correct:
             try:
-                self._correct[number] = load_examples(self._directory / trial_folder(number))[:, 0] > 0
+                first = load_examples(self._directory / trial_folder(trial.number))[:, 0]
             except SlimsearchError:  # trials of a function or a table have no predictions
-                self._correct[number] = None
-        return self._correct[number]
+                first = np.zeros(0)
+            shares = len(first) > 1 and math.isclose(
+                first.mean(dtype=float), trial.metrics["val_accuracy"], abs_tol=1e-9
+            )
+            self._correct[trial.number] = first > 0 if shares and np.isin(first, (0, 1)).all() else None
+        return self._correct[trial.number]
 
 
 def seed_statistics(trial: Trial, trials: Sequence[Trial], metrics: Sequence[str]) -> dict[str, Any] | None:

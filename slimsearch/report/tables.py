@@ -163,10 +163,11 @@ def best_lines(models: Sequence[Mapping[str, Any]], ranking: Ranking) -> list[st
             break
         best = min(front, key=lambda model: (objective.loss(model["metrics"]), model["trial"]))
         ties = best["cannot_be_told_from"].get(objective.metric, [])
-        test = {
-            "val_accuracy": f" (McNemar's test on {best['metrics'].get('val_images', 0):.0f} images)",
-            "latency_ms": " (the intervals overlap)",
-        }.get(objective.metric, "")
+        test = ""
+        if objective.metric == "latency_ms" or f"{objective.metric}_low" in best["metrics"]:
+            test = " (the intervals overlap)"
+        elif objective.metric == "val_accuracy" and "val_images" in best["metrics"]:
+            test = f" (McNemar's test on {best['metrics']['val_images']:.0f} images)"
         name = CELLS.get(objective.metric, (objective.metric, ""))[0]
         others = f"; no significant difference to {numbers_text(ties)}{test}" if ties else ""
         lines.append(f"best {name}: trial {best['trial']}{others}")

@@ -47,6 +47,7 @@ def test_models_by_number_files_and_dicts(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (only,) = recorded(tmp_path / "one").values()
     assert only["params"] == first["params"]
+    assert json.loads((tmp_path / "one" / "environment.json").read_text())["threads_per_worker"] == 2
     architecture = {label: json.loads(value) for label, value in first["params"].items()}
     (tmp_path / "mine.yaml").write_text(json.dumps(architecture))
     for number, found in enumerate(("mine.yaml", json.dumps([architecture]))):

@@ -81,6 +81,10 @@ def test_weights_in_the_file_itself(where: str, digits: Dataset, tmp_path: Path)
     write(tmp_path / "model.onnx", numpy_helper.from_array(np.eye(64, 10, dtype=np.float32), "weight"), where)
     assert digits.test is not None
     assert 0 <= slimsearch.accuracy(tmp_path / "model.onnx", digits, digits.test) <= 1
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    data = slimsearch.load_dataset((pixels, pixels.reshape(60, 64)[:, :10] / 255), task="regression")
+    with pytest.raises(SlimsearchError, match=r"no accuracy; slimsearch\.score gives its r2"):
+        slimsearch.accuracy(tmp_path / "model.onnx", data, data.validation)
 
 
 @pytest.mark.parametrize(

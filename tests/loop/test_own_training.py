@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,35 @@ def test_a_trained_network_is_compressed(tmp_path: Path) -> None:
     assert small.network.params < 4000
     assert "val_score" in small.after
     assert small.after["val_score"] > 0.8
+
+
+def whole(predict: Any, split: str) -> dict[str, float]:
+    return {"accuracy": float(right(predict).mean()) if split == "validation" else 0.5}
+
+
+def percent(predict: Any) -> dict[str, Any]:
+    return {"margin": float(np.ptp(predict(IMAGES[:9]))), "accuracy": 100 * float(right(predict).mean())}
+
+
+def of_examples(predict: Any) -> dict[str, Any]:
+    return {"margin": np.ptp(predict(IMAGES[VALIDATION]), axis=1), "accuracy": 100 * right(predict)}
+
+
+@pytest.mark.parametrize("own", [whole, percent, of_examples])
+def test_an_accuracy_of_ones_own_has_no_interval_of_a_share(own: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    fit(network, 2, lambda *_: True)
+    slimsearch.compress(network, "quantize", IMAGES[:256], fit=fit, score=own, show=False, run_dir=tmp_path / "run")
+    models = json.loads((tmp_path / "run" / "top_models.json").read_text())
+    assert len(models) == 2
+    for model in models:
+        low, high = model["intervals"].get("val_accuracy", (None, None))
+        assert (low is None) == (own is not of_examples)
+        assert low is None or 50 < low < model["metrics"]["val_accuracy"] < high
+        assert ("test_accuracy" in model["metrics"]) == (own is whole)
+        assert "test_images" not in model["metrics"]
+        assert "test_accuracy" not in model["intervals"]
 
 
 def test_the_metrics_of_a_data_set_and_training_of_ones_own(run: Run, tmp_path: Path) -> None:
