@@ -364,7 +364,7 @@ def load_network(
     Raises:
         SlimsearchError: the network cannot be built or loaded.
     """
-    from slimsearch.report.networks import stored_network
+    from slimsearch.options.existing_networks import stored_network
 
     return stored_network(Path(run_dir), model, space=space, build=build).module
 

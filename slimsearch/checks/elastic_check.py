@@ -24,8 +24,8 @@ from slimsearch.evaluators.datasets import sides
 from slimsearch.loop.problem import PythonObjects, given_network
 from slimsearch.options.check_names import check_names
 from slimsearch.options.configuration import Configuration
+from slimsearch.options.existing_networks import fixed_model, inputs_in_training, usual_image_size
 from slimsearch.record.ranking import Ranking
-from slimsearch.report import networks
 from slimsearch.search_spaces import ElasticSpace
 from slimsearch.temporary import process_folder
 
@@ -98,7 +98,7 @@ def checked_network(configuration: Configuration, samples: int, *, with_data: bo
 
 def _with_data(configuration: Configuration) -> tuple[ElasticSpace, ElasticNetwork]:
     configuration = configuration.replace(elastic=True)
-    if configuration.mean is None and networks.inputs_in_training(configuration) is None:
+    if configuration.mean is None and inputs_in_training(configuration) is None:
         configuration = configuration.replace(mean="dataset", std="dataset")
     given = given_network(configuration, PythonObjects())
     assert isinstance(given.space, ElasticSpace)
@@ -109,10 +109,10 @@ def _with_data(configuration: Configuration) -> tuple[ElasticSpace, ElasticNetwo
 def _without_data(configuration: Configuration) -> tuple[ElasticSpace, ElasticNetwork]:
     import torch
 
-    size = sides(configuration.image_size or networks.usual_image_size(configuration.model or ""))
+    size = sides(configuration.image_size or usual_image_size(configuration.model or ""))
     if size is None:
         raise SlimsearchError(f"which images does '{configuration.model}' take? Give --dataset, or --image-size")
-    model = networks.given_network(configuration, (3, *size), _CLASSES)
+    model = fixed_model(configuration, (3, *size), _CLASSES)
     module = model.construct()
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     try:

@@ -18,8 +18,8 @@ from slimsearch.evaluators.network_pipeline import FileLatencies
 from slimsearch.loop.problem import PythonObjects, given_network, latency_settings, networks
 from slimsearch.names import no_code_from
 from slimsearch.options.configuration import Configuration
+from slimsearch.options.existing_networks import stored_network
 from slimsearch.progress import counted
-from slimsearch.report.networks import stored_network
 from slimsearch.report.stored_run import StoredRun, stored_run
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import NetworkPipeline
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.options.configuration import Configuration, ModelKind
+from slimsearch.options.existing_networks import InputsInTraining, fixed_model, inputs_in_training
 from slimsearch.packed import named
-from slimsearch.report.networks import InputsInTraining, given_network, inputs_in_training
 from slimsearch.search_spaces import ElasticSpace, FixedModel
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def prepare_given_network(
     data = load(configuration.replace(mean=None, std=None))
     classes = len(data.classes)
     _check_classes(declared, data)
-    space = given_network(configuration, data.space_shape, classes, module=module)
+    space = fixed_model(configuration, data.space_shape, classes, module=module)
     space.outputs = named(data.task.outputs)
     space.output_shape = data.task.output_shape(classes, data.input_shape)
     if configuration.elastic and (data.fields or space.outputs):
@@ -90,7 +90,7 @@ def prepare_given_network(
     if wanted == 3 and data.input_shape[0] == 1:
         data = data.in_color()
         notes.append("the images are grey and the network takes colors: each image becomes three equal channels")
-        space = given_network(configuration, data.input_shape, classes, module=module)
+        space = fixed_model(configuration, data.input_shape, classes, module=module)
         space.outputs = named(data.task.outputs)
         space.output_shape = data.task.output_shape(classes, data.input_shape)
     try:

@@ -12,9 +12,9 @@ from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError, escaped
 from slimsearch.evaluators import Objective, leading_metric
 from slimsearch.html_table import rows_table
+from slimsearch.options.existing_networks import stored_network
 from slimsearch.record.lineage import compression_lineage
 from slimsearch.record.trial import COMPLETE, COMPRESSION, FAILED, Trial
-from slimsearch.report.networks import stored_network
 from slimsearch.report.reliability import intervals
 from slimsearch.report.result import Result
 from slimsearch.report.tables import metric_cells, metric_columns, metrics_text, plain, recipe_text

@@ -17,10 +17,10 @@ from slimsearch.files import EXPORT_PREFIX, atomic, write_json
 from slimsearch.options.chosen import models
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.device_profiles import device_profile
+from slimsearch.options.existing_networks import stored_network
 from slimsearch.progress import progress
 from slimsearch.record import environment
 from slimsearch.report.file_formats import FORMATS, Written, c_file, check_error
-from slimsearch.report.networks import stored_network
 
 if TYPE_CHECKING:
     import numpy as np

@@ -98,7 +98,7 @@ def usual_image_size(name: str) -> int | None:
     return None
 
 
-def given_network(
+def fixed_model(
     configuration: Configuration, input_shape: Shape, classes: int, *, module: nn.Module | None = None,
     trained: bool = True,
 ) -> FixedModel:  # fmt: skip
@@ -244,7 +244,7 @@ def _given_again(
         )
     if kind is ModelKind.PROGRAM and Path(name).resolve().is_relative_to(folder.resolve()):
         raise SlimsearchError(f"model '{name}' is in '{folder}': code in a run directory is not run")
-    found = given_network(configuration, shape, classes, module=module, trained=False)
+    found = fixed_model(configuration, shape, classes, module=module, trained=False)
     found.output_shape = None  # it was checked by the run, and depends on the task
     return found
 
