@@ -13,18 +13,13 @@ from slimsearch.options.configuration import Configuration
 from slimsearch.reading import mismatch, read_yaml, yaml_value
 
 _MODELS, _CONFIG = "top_models.json", "config.yaml"
-# Options that a retraining takes over: those of networks and their evaluation, not those of the search.
-_INHERITED = (
-    "space", "dataset", "target_column", "group_by", "data_root", "download", "image_size", "task", "input_kind",
-    "class_weights",
-    "label_smoothing", "drop_duplicates", "objectives", "objective", "weights",
-    "targets",
-    "max_latency_ms", "max_size_kib", "max_ram_kib", "max_flash_kib", "max_params", "max_macs", "min_accuracy",
-    "metrics", "compress", "int8_target",
-    "max_drop", "device", "precision", "training_threads", "batch_size", "learning_rate", "warm_up",
-    "weight_decay", "init",
-    "epoch_images", "normalise", "augment", "latency_batch", "latency_threads", "latency", "runtime",
-)  # fmt: skip
+# Options of a search, of its machine and of its output; a retraining takes over all others.
+_OF_THE_SEARCH = {
+    "architectures", "strategy", "sampler", "scheduler", "evaluator", "model", "elastic", "subnets", "supernet_epochs",
+    "supernet_sampling", "co_search", "search_hyperparameters", "trials", "epochs", "timeout", "stop_at", "patience",
+    "top_k", "repeats", "seed", "workers", "trial_timeout", "retries", "ray_address", "cpus_per_trial",
+    "gpus_per_trial", "keep_dashboard", "device_host", "storage", "study", "heartbeat", "log", "run_dir",
+}  # fmt: skip
 _COSTS = ("max_latency_ms", "max_size_kib", "max_ram_kib", "max_flash_kib", "max_params", "max_macs")
 LONGER = 4
 """Epochs of a retraining, as a multiple of those of the search."""
@@ -96,8 +91,9 @@ def retraining(text: str, numbers: Sequence[int], options: Mapping[str, Any]) ->
             f"'{text}' measured latency on {before.device_host}, whose address is not stored: add --device-host "
             "user@board, or --device-host none for this machine"
         )
-    settings = {} if before is None else {name: getattr(before, name) for name in _INHERITED}
+    settings: dict[str, Any] = {}
     if before is not None:
+        settings = {name: value for name, value in vars(before).items() if name not in _OF_THE_SEARCH}
         settings["epochs"] = before.epochs * LONGER
         if before.co_search is not None:
             settings |= _recipe_of(chosen, given="compress" in options)
@@ -121,7 +117,7 @@ def _recipe_of(chosen: Sequence[Mapping[str, Any]], *, given: bool) -> dict[str,
         raise SlimsearchError(
             "these models have different recipes: name some by --models, or one for all by --compress"
         )
-    unlimited: dict[str, Any] = dict.fromkeys(_COSTS)
+    unlimited: dict[str, Any] = dict.fromkeys((*_COSTS, "target"))
     return unlimited if given else {**unlimited, "compress": Recipe.from_dict(next(iter(recipes.values()))).text()}
 
 

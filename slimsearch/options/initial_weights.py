@@ -31,7 +31,7 @@ def initial_weights(source: str, space: ModelSpace, *, download: bool) -> bytes:
     """
     from safetensors.torch import save
 
-    state = _of_torchvision(source, download) if source.startswith(TORCHVISION) else _of_file(Path(source))
+    state = _read(source, "--init", download)
     arranged = getattr(space.code, "arranged", None)
     if arranged is not None:
         try:
@@ -65,7 +65,7 @@ def trained_weights(source: str, module: nn.Module, classes: int, *, download: b
     import torch
     from safetensors.torch import save
 
-    state = _of_torchvision(source, download) if source.startswith(TORCHVISION) else _of_file(Path(source), "--weights")
+    state = _read(source, "--weights", download)
     own = module.state_dict()
     state = _without_prefix(state, own)
     what = f"--weights {source}"
@@ -90,8 +90,10 @@ def trained_weights(source: str, module: nn.Module, classes: int, *, download: b
     return content
 
 
-def torchvision_weights(source: str, option: str = "--init") -> Any:
+def torchvision_weights(source: str, option: str) -> Any:
     """The trained weights that torchvision has under a name such as ``torchvision:resnet18:IMAGENET1K_V1``.
+
+    `option` is that of the command line, for messages.
 
     Raises:
         SlimsearchError: there are none.
@@ -119,25 +121,22 @@ def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> M
     return state
 
 
-def _of_torchvision(source: str, download: bool) -> Mapping[str, Tensor]:
-    import torch
-
-    weights = torchvision_weights(source)
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-    if not path.is_file():
-        if not download:
-            raise SlimsearchError(f"--init {source}: there is no file '{path}'; --download fetches it")
-        try:
-            torch.hub.load_state_dict_from_url(weights.url, progress=False, check_hash=True)
-        except Exception as error:  # the network and the file system each have their own
-            raise SlimsearchError(f"--init {source}: cannot fetch {weights.url}: {first_line(error)}") from error
-    return _of_file(path)
-
-
-def _of_file(path: Path, option: str = "--init") -> Mapping[str, Tensor]:
+def _read(source: str, option: str, download: bool) -> Mapping[str, Tensor]:
+    """The weights of `option`, a file or torchvision's."""
     import torch
     from safetensors.torch import load_file
 
+    path = Path(source)
+    if source.startswith(TORCHVISION):
+        weights = torchvision_weights(source, option)
+        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        if not path.is_file():
+            if not download:
+                raise SlimsearchError(f"{option} {source}: there is no file '{path}'; --download fetches it")
+            try:
+                torch.hub.load_state_dict_from_url(weights.url, progress=False, check_hash=True)
+            except Exception as error:  # the network and the file system each have their own
+                raise SlimsearchError(f"{option} {source}: cannot fetch {weights.url}: {first_line(error)}") from error
     try:
         if path.suffix == ".safetensors":
             found: Any = load_file(str(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from slimsearch import compression
 from slimsearch.errors import SlimsearchError, did_you_mean
-from slimsearch.evaluators import TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.training.augmentation import NAMED, Augmentation
 from slimsearch.options.configuration import Configuration
@@ -131,9 +129,8 @@ def _check(candidate: Candidate, data: Dataset) -> None:
                 "parent, or from a file"
             )
     compression.Recipe.from_dict(candidate.recipe).check()
-    known = {field.name for field in dataclasses.fields(TrainingSettings)}
     for name, value in candidate.training.items():
-        if name not in HYPERPARAMETERS or name not in known:
+        if name not in HYPERPARAMETERS:
             similar, listed = did_you_mean(name, HYPERPARAMETERS), ", ".join(HYPERPARAMETERS)
             raise SlimsearchError(f"training has no '{name}' to search; it has {listed}{similar}")
         problem = _problem(name, value)

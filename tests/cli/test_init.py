@@ -15,7 +15,7 @@ from safetensors.torch import load, save_file
 
 import slimsearch
 from slimsearch.errors import SlimsearchError
-from slimsearch.options.initial_weights import initial_weights
+from slimsearch.options.initial_weights import initial_weights, trained_weights
 from slimsearch.search_spaces import ModelSpace
 from tests.conftest import TINY, Run, recorded
 
@@ -53,6 +53,8 @@ def test_torchvisions_file_is_taken_from_its_cache(tmp_path: Path, monkeypatch: 
     space = ModelSpace.load("resnet18", (3, 32, 32), 10)
     with pytest.raises(SlimsearchError, match=r"there is no file '.*resnet18-f37072fd\.pth'; --download fetches it"):
         initial_weights("torchvision:resnet18", space, download=False)
+    with pytest.raises(SlimsearchError, match="--weights torchvision:resnet18: there is no file"):
+        trained_weights("torchvision:resnet18", torchvision.models.resnet18(), 1000, download=False)
     state = torchvision.models.resnet18().state_dict()
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(state, tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth")

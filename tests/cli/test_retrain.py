@@ -111,6 +111,19 @@ def test_all_searched_hyperparameters_are_taken_over(tmp_path: Path) -> None:
     assert {name: getattr(found, {"augmentation": "augment"}.get(name, name)) for name in training} == training
 
 
+def test_networks_are_trained_and_scored_as_they_were(tmp_path: Path) -> None:
+    same = {
+        "fit": "/mine.py:fit", "score": "/mine.py:score", "mean": "0.5", "std": "0.25", "prefer": "small",
+        "target": "cortex-m4", "batch_size": 32, "max_drop": 2.0,
+    }  # fmt: skip
+    Configuration(space=TINY, scheduler="asha", patience=3, seed=5, **same).write(tmp_path / "config.yaml")
+    models = [{"trial": 0, "on_front": True, "architecture": {"act": 0, "width": 8}, "recipe": {}}]
+    (tmp_path / "top_models.json").write_text(json.dumps(models))
+    found = retraining(str(tmp_path), [], {})
+    assert {name: getattr(found, name) for name in same} == same
+    assert (found.scheduler, found.patience, found.seed) == ("none", None, 0)
+
+
 def test_what_was_found_with_a_recipe_is_compressed_by_it(tmp_path: Path) -> None:
     Configuration(space=TINY, co_search="default", max_latency_ms=0.1, epochs=2).write(tmp_path / "config.yaml")
     recipes = ({"quantize": {"keep_float": "ends"}}, {"prune": {"sparsity": 0.5}, "quantize": {}})
