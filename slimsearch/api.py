@@ -120,20 +120,21 @@ def resume(
     return job.resume(Path(run_dir), options, objects, display=display, accept_changes=accept_changes)
 
 
-def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
+def plot(run_dir: str | Path, kind: str, path: str | Path, *, storage: str | None = None) -> Path:
     """Draw a plot of a run's report to a file. Returns `path`.
 
     Args:
         run_dir: the run directory; no process may be using it.
         kind: "front", "hypervolume", "importances", "timeline" or "parallel".
         path: path of the file; its suffix selects PNG, SVG or PDF.
+        storage: URL of the study, if it is in a database on another machine.
 
     Raises:
         SlimsearchError: `run_dir` is not a run or is in use, `kind` is unknown, or the file cannot be written.
     """
     from slimsearch.report.plots import plot as draw
 
-    return draw(run_dir, kind, path)
+    return draw(run_dir, kind, path, storage=storage)
 
 
 def build(

@@ -65,7 +65,7 @@ def start(
     display = with_loggers(display or Silent(), named)
     with progress("preparing the run"):
         setup = set_up(named, objects, path.expanduser().resolve(), boards)
-    shared = _shared_study(configuration, path)
+    shared = _shared_study(configuration, path, create=True)
     if shared is not None:
         agreed = shared.join(setup.ranking.objectives, study_settings(setup.configuration, setup.environment))
         for line in environment.differences(agreed["environment"], setup.environment):
@@ -111,7 +111,7 @@ def resume(
         configuration = _naming(stored, path).replace(device_host=first.device_host)
         boards = _boards(stored, first)
         display = with_loggers(display, configuration)
-        shared = _shared_study(stored, path)
+        shared = _shared_study(stored, path, create=False)
         if shared is not None:
             shared.reopen()
         before = environment.read(directory.path)
@@ -165,11 +165,12 @@ def default_directory(subject: str) -> Path:
     return next(path for path in paths if not path.exists())
 
 
-def _shared_study(configuration: Configuration, path: Path) -> SharedStudy | None:
+def _shared_study(configuration: Configuration, path: Path, *, create: bool) -> SharedStudy | None:
     """The study in ``--storage``, or None if the study is in the run directory."""
     if configuration.storage is None:
         return None
-    return SharedStudy(normalised(configuration.storage), configuration.study or path.name, configuration.heartbeat)
+    name = configuration.study or path.name
+    return SharedStudy(normalised(configuration.storage), name, configuration.heartbeat, create=create)
 
 
 def _naming(configuration: Configuration, path: Path) -> Configuration:

@@ -39,8 +39,10 @@ _DPI = 160
 Data = Mapping[str, Any]
 
 
-def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
+def plot(run_dir: str | Path, kind: str, path: str | Path, *, storage: str | None = None) -> Path:
     """Draw the plot `kind` (one of `KINDS`) of a run; the suffix of `path` is the format. Returns `path`.
+
+    For `storage`, see `slimsearch.report.stored_run.stored_run`.
 
     Raises:
         SlimsearchError: `run_dir` is not a run or is in use, `kind` is unknown, or the file cannot be written.
@@ -53,7 +55,7 @@ def plot(run_dir: str | Path, kind: str, path: str | Path) -> Path:
     with RunDirectory(Path(run_dir), create=False) as directory:
         configuration = Configuration.read(directory.config)
         ranking = Ranking.of(configuration)
-        trials = read_record(directory, configuration, ranking).trials
+        trials = read_record(directory, configuration, ranking, storage).trials
         data = page_data(directory.path, trials, [], ranking, configuration, read(directory.path))
     from matplotlib import rc_context
     from matplotlib.figure import Figure

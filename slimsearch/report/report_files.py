@@ -145,11 +145,13 @@ def _cell(text: str | None) -> str:
     return f"'{text}" if text and text[0] in "=+-@\t\r" else text or ""
 
 
-def rewrite_reports(path: Path, display: Display | None = None, *, prefer: str | None = None) -> Result:
+def rewrite_reports(
+    path: Path, display: Display | None = None, *, prefer: str | None = None, storage: str | None = None
+) -> Result:
     """Rewrite top_models.json, pareto.csv, trials.csv and report.html of a run, without its search space or data set.
 
     Differences from the environment in which the run started are shown as warnings. `prefer` is in place of the
-    ``--prefer`` of the run.
+    ``--prefer`` of the run; for `storage`, see `slimsearch.report.stored_run.stored_run`.
 
     Raises:
         SlimsearchError: there is no run in `path`, or it is damaged or in use.
@@ -164,7 +166,7 @@ def rewrite_reports(path: Path, display: Display | None = None, *, prefer: str |
             display.warn(f"the environment has changed: {line}")
         ranking = Ranking.of(configuration)
         with progress("writing the report"):
-            record = read_record(directory, configuration, ranking)
+            record = read_record(directory, configuration, ranking, storage)
             models = write_reports(directory, record, ranking, configuration, before)
     result = Result(directory.path, tuple(record.trials), tuple(models))
     display.result(result, ranking)

@@ -72,11 +72,12 @@ class Result:
         ]  # fmt: skip
         return pandas.DataFrame(rows)
 
-    def plot(self, kind: str = "front", path: str | Path | None = None) -> Path:
+    def plot(self, kind: str = "front", path: str | Path | None = None, *, storage: str | None = None) -> Path:
         """Draw a plot of the report, by default to ``<kind>.png`` in the run directory; see `slimsearch.plot`."""
         from slimsearch.report.plots import plot
 
-        return plot(self.directory, kind, self.directory / f"{kind}.png" if path is None else path)
+        path = self.directory / f"{kind}.png" if path is None else path
+        return plot(self.directory, kind, path, storage=storage)
 
     def report(self) -> Path:
         """Absolute path of the HTML report."""

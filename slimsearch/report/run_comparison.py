@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError
@@ -12,7 +13,7 @@ from slimsearch.evaluators import LatencySettings, Meter, Objective, connected_b
 from slimsearch.options.configuration import device_hosts, flag
 from slimsearch.record import environment
 from slimsearch.record.trial import Trial
-from slimsearch.report.stored_run import ELSEWHERE, StoredRun
+from slimsearch.report.stored_run import StoredRun, refuse_unread
 from slimsearch.report.tables import candidate_text, metric_cells, metric_columns, plain, shown
 
 if TYPE_CHECKING:
@@ -149,9 +150,14 @@ def tables(found: Comparison) -> list[Table]:
 def _refuse_incomparable(runs: Sequence[StoredRun]) -> None:
     if len(runs) < 2:
         raise SlimsearchError("compare needs two or more runs")
+    refuse_unread(runs)
+    studies: dict[tuple[str, str | None], Path] = {}
     for run in runs:
-        if run.state == ELSEWHERE:
-            raise SlimsearchError(f"the study of '{run.path}' is in a database, which compare does not read")
+        options = run.configuration
+        if options.storage is not None:
+            other = studies.setdefault((options.storage, options.study), run.path)
+            if other is not run.path:
+                raise SlimsearchError(f"'{other}' and '{run.path}' have the same trials: they share a study")
         if not run.finalists:
             raise SlimsearchError(f"'{run.path}' has no finalists yet; finish it with --resume {run.path}")
     refuse_different_data(runs)

@@ -32,7 +32,8 @@ class StoredRun:
 
     Attributes:
         path: of the directory.
-        state: "running", "finished", "stopped" (continue with ``--resume``), or "in a database" (not read).
+        state: "running", "finished", "stopped" (continue with ``--resume``), or "in a database" on another machine, of
+            which no trial was read.
         environment: at the start of the run.
         trials: by number.
     """
@@ -55,13 +56,13 @@ class StoredRun:
         return sum(t.kind == SEARCH and t.state in (COMPLETE, FAILED, STOPPED_EARLY) for t in self.trials)
 
 
-def stored_run(path: Path, *, databases: bool = False, storage: str | None = None) -> StoredRun:
+def stored_run(path: Path, *, storage: str | None = None) -> StoredRun:
     """Read the run in the directory `path`.
 
     Args:
         path: of the directory.
-        databases: also read a study in a database.
-        storage: URL of the database, which is needed if it is on another machine: a run directory is untrusted.
+        storage: URL of the database with its study, if it is in one. Without it, no database on another machine is
+            read, since a run directory is untrusted.
 
     Raises:
         SlimsearchError: there is no run, it is damaged, or its database cannot be read.
@@ -76,8 +77,8 @@ def stored_run(path: Path, *, databases: bool = False, storage: str | None = Non
     if configuration.storage is None:
         study = read_study(path, ranking.objectives)
         trials += [] if study is None else Record(study, None, ranking.objectives).trials
-    elif databases:
-        trials += _trials_in_database(path, configuration, ranking, storage)
+    elif storage is not None or is_local(configuration.storage):
+        trials += _trials_in_database(path, configuration, ranking, storage or configuration.storage)
     else:
         return StoredRun(path, configuration, environment_at_start, ranking, (), ELSEWHERE)
     finished = any(t.final for t in trials) and not any(t.unfinished for t in trials)
@@ -85,15 +86,30 @@ def stored_run(path: Path, *, databases: bool = False, storage: str | None = Non
     return StoredRun(path, configuration, environment_at_start, ranking, trials, state)
 
 
-def list_runs(folder: Path) -> list[dict[str, Any]]:
-    """One entry for each run directly in `folder`, the latest last; for a damaged run, the error.
+def refuse_unread(runs: Sequence[StoredRun]) -> None:
+    """Refuse runs whose studies are in a database on another machine, which was not read.
+
+    Raises:
+        SlimsearchError: there is one.
+    """
+    for run in runs:
+        if run.state == ELSEWHERE:
+            raise _elsewhere(run.path, run.configuration)
+
+
+def list_runs(folder: Path, storage: str | None = None) -> list[dict[str, Any]]:
+    """One entry for each run directly in `folder`, the latest last; for a run that cannot be read, the error.
+
+    Args:
+        folder: of run directories.
+        storage: URL of the database of runs whose database is on another machine.
 
     Raises:
         SlimsearchError: there is no such folder, or no run in it.
     """
     if not folder.is_dir():
         raise SlimsearchError(f"there is no folder '{folder}'")
-    found = [_entry(path) for path in folder.iterdir() if (path / "config.yaml").is_file()]
+    found = [_entry(path, storage) for path in folder.iterdir() if (path / "config.yaml").is_file()]
     if not found:
         raise SlimsearchError(f"there are no runs in '{folder}'")
     return sorted(found, key=lambda entry: (entry.get("started") or 0.0, entry["run"]))
@@ -130,9 +146,12 @@ def runs_table(entries: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _entry(path: Path) -> dict[str, Any]:
+def _entry(path: Path, storage: str | None) -> dict[str, Any]:
     try:
-        return {"run": str(path), **_described(stored_run(path))}
+        run = stored_run(path)
+        if run.state == ELSEWHERE and storage is not None:
+            run = stored_run(path, storage=storage)
+        return {"run": str(path), **_described(run)}
     except SlimsearchError as error:
         return {"run": str(path), "error": str(error)}
 
@@ -155,31 +174,42 @@ def _described(run: StoredRun) -> dict[str, Any]:
     }
 
 
-def read_record(directory: RunDirectory, configuration: Configuration, ranking: Ranking) -> Record:
+def read_record(
+    directory: RunDirectory, configuration: Configuration, ranking: Ranking, storage: str | None = None
+) -> Record:
     """Open the record of a run for reading, in the run directory or in a database.
+
+    Args:
+        directory: of the run.
+        configuration: of the run.
+        ranking: of its trials.
+        storage: see `stored_run`.
 
     Raises:
         SlimsearchError: the record is damaged or cannot be reached.
     """
     if configuration.storage is None:
         return Record(directory.open_study(ranking.objectives), None, ranking.objectives)
-    shared = _shared_study(directory.path, configuration, configuration.storage)
+    if storage is None and not is_local(configuration.storage):
+        raise _elsewhere(directory.path, configuration)
+    shared = _shared_study(directory.path, configuration, storage or configuration.storage)
     with database_errors(shared.url, ""):
         return Record(shared.study, None, ranking.objectives)
 
 
+def _elsewhere(path: Path, configuration: Configuration) -> SlimsearchError:
+    url = masked(str(configuration.storage))
+    return SlimsearchError(f"the study of '{path}' is on another machine: add --storage {url}")
+
+
 def _shared_study(path: Path, configuration: Configuration, url: str) -> SharedStudy:
-    shared = SharedStudy(normalised(url), configuration.study or path.name, configuration.heartbeat)
+    name = configuration.study or path.resolve().name
+    shared = SharedStudy(normalised(url), name, configuration.heartbeat, create=False)
     shared.reopen()
     return shared
 
 
-def _trials_in_database(
-    path: Path, configuration: Configuration, ranking: Ranking, storage: str | None
-) -> Sequence[Trial]:
-    url = storage or str(configuration.storage)
-    if storage is None and not is_local(url):
-        raise SlimsearchError(f"the study of '{path}' is on another machine: add --storage {masked(url)}")
+def _trials_in_database(path: Path, configuration: Configuration, ranking: Ranking, url: str) -> Sequence[Trial]:
     shared = _shared_study(path, configuration, url)
     try:
         with database_errors(shared.url, ""):

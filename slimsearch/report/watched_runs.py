@@ -18,7 +18,7 @@ from slimsearch.record.run_directory import in_use
 from slimsearch.report.page_data import page_data, page_text
 from slimsearch.report.report_files import top_models, trials_csv
 from slimsearch.report.run_comparison import refuse_different_data
-from slimsearch.report.stored_run import FINISHED, RUNNING, StoredRun, stored_run
+from slimsearch.report.stored_run import FINISHED, RUNNING, StoredRun, refuse_unread, stored_run
 
 T = TypeVar("T")
 
@@ -154,7 +154,7 @@ class WatchedRun:
             raise SlimsearchError(f"cannot read '{self.path}': {error.strerror}") from error
 
     def _read_directory(self) -> _Report:
-        run = stored_run(self.path, databases=True, storage=self._storage)
+        run = stored_run(self.path, storage=self._storage)
         models = top_models(self.path, run.trials, run.ranking, run.configuration.prefer)
         data = page_data(self.path, run.trials, models, run.ranking, run.configuration, run.environment)
         data |= {"state": run.state}
@@ -177,7 +177,8 @@ class WatchedRuns:
     def __init__(self, paths: Sequence[Path], storage: str | None = None) -> None:
         if len(paths) > MOST_RUNS:
             raise SlimsearchError(f"watch shows at most {MOST_RUNS} runs, not {len(paths)}")
-        runs = [stored_run(path, databases=True, storage=storage) for path in paths]
+        runs = [stored_run(path, storage=storage) for path in paths]
+        refuse_unread(runs)
         refuse_different_data(runs)
         _refuse_different_objectives(runs)
         names: dict[str, WatchedRun] = {}

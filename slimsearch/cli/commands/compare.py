@@ -19,6 +19,7 @@ _EXAMPLES = (
 def parser(program: str) -> CommandParser:
     found = CommandParser(HELP, program, _EXAMPLES)
     found.add_argument("runs", nargs="+", help="run directories")
+    found.add_argument("--storage", help="URL of the studies, if they are in a database on another machine")
     found.add_argument("--measure", action="store_true", help="measure the latencies of all finalists again, in turns")
     found.add_argument(
         "--device-host", metavar="HOST", values=True,
@@ -34,7 +35,7 @@ def run(options: dict[str, Any]) -> None:
     from slimsearch.report.tables import console, plain
 
     with progress("comparing the runs"):
-        runs = [stored_run(Path(path)) for path in options["runs"]]
+        runs = [stored_run(Path(path), storage=options["storage"]) for path in options["runs"]]
         found = compare(runs, measure=options["measure"], device_host=options["device_host"])
     shown = console()
     for table in tables(found):

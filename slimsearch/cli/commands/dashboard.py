@@ -24,7 +24,7 @@ def parser(program: str) -> CommandParser:
     found = CommandParser(HELP, program, _EXAMPLES)
     found.add_argument("run_dir", help="the run directory")
     found.add_argument("--port", type=whole_number, default=8080, help="port on the loopback address")
-    found.add_argument("--storage", help="the URL of the study, if it is on another machine")
+    found.add_argument("--storage", help="URL of the study, if it is in a database on another machine")
     return found
 
 
@@ -78,8 +78,8 @@ def _study(path: Path, given: str | None) -> tuple[BaseStorage, DatabaseArtifact
     url = given or (Configuration.read(config).storage if config.is_file() else None)
     if url is not None:
         if given is None and not is_local(url):
-            raise SlimsearchError(f"'{path}' is about another machine, --storage {masked(url)}: name it again")
-        database = open_database(normalised(url))
+            raise SlimsearchError(f"the study of '{path}' is on another machine: add --storage {masked(url)}")
+        database = open_database(normalised(url), create=False)
         return database, DatabaseArtifacts(database.engine)
     if not journal.is_file():
         raise SlimsearchError(f"'{path}' is not a run directory: it has no study.journal")

@@ -22,6 +22,7 @@ def parser(program: str) -> CommandParser:
         metavar="PREFER",
         help="model to recommend: balanced, accuracy, small or fast (default: as in the run)",
     )
+    found.add_argument("--storage", help="URL of the study, if it is in a database on another machine")
     return found
 
 
@@ -29,4 +30,4 @@ def run(options: dict[str, Any]) -> None:
     from slimsearch.report.display import Console
     from slimsearch.report.report_files import rewrite_reports
 
-    rewrite_reports(Path(options["run_dir"]), Console(), prefer=options["prefer"])
+    rewrite_reports(Path(options["run_dir"]), Console(), prefer=options["prefer"], storage=options["storage"])

@@ -175,12 +175,33 @@ def check_reachable(url: str) -> None:
         engine.dispose()
 
 
-def open_database(url: str, heartbeat: int | None = None) -> RDBStorage:
-    """Open the database of a `normalised` URL, and create its tables if they are missing.
+def _refuse_missing(url: str) -> None:
+    """Refuse a database without a study, which would be created empty when Optuna opens it.
+
+    Raises:
+        SlimsearchError: there is none, or it cannot be reached.
+    """
+    from sqlalchemy import create_engine, inspect
+
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
+        raise SlimsearchError(f"database '{masked(url)}': there is no file '{parsed.database}'")
+    with database_errors(url):
+        engine = create_engine(url, **_engine_options(url))
+        try:
+            if not inspect(engine).has_table("studies"):
+                raise SlimsearchError(f"database '{masked(url)}': there are no studies in it")
+        finally:
+            engine.dispose()
+
+
+def open_database(url: str, heartbeat: int | None = None, *, create: bool) -> RDBStorage:
+    """Open the database of a `normalised` URL.
 
     Args:
         url: of the database.
         heartbeat: seconds between two heartbeats; a trial without one for twice as long is stale.
+        create: create the tables, and an SQLite file, if they are missing.
 
     Raises:
         SlimsearchError: the database cannot be reached or used.
@@ -192,12 +213,15 @@ def open_database(url: str, heartbeat: int | None = None) -> RDBStorage:
     from slimsearch.record.shared.artifact_store import DatabaseArtifacts
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if not create:
+        _refuse_missing(url)
     for attempt in range(1, _ATTEMPTS + 1):
         with database_errors(url), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the heartbeat is "experimental" since Optuna 2.9
             try:
                 storage = RDBStorage(url, engine_kwargs=_engine_options(url), heartbeat_interval=heartbeat)
-                DatabaseArtifacts(storage.engine).create()
+                if create:
+                    DatabaseArtifacts(storage.engine).create()
             except (IntegrityError, ProgrammingError, OperationalError) as error:
                 # Several drivers may create the tables at the same time; all but one fail, with different errors.
                 unreachable = isinstance(error, OperationalError) and "already exists" not in str(error)

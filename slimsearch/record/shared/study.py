@@ -35,6 +35,7 @@ class SharedStudy:
         url: see `slimsearch.record.shared.storage.normalised`.
         name: of the study.
         heartbeat: seconds between two heartbeats of a trial.
+        create: create the database if it is missing, as for `join`.
 
     Attributes:
         database: Optuna's storage.
@@ -47,9 +48,9 @@ class SharedStudy:
 
     study: optuna.Study
 
-    def __init__(self, url: str, name: str, heartbeat: int) -> None:
+    def __init__(self, url: str, name: str, heartbeat: int, *, create: bool = True) -> None:
         self.url, self.name, self.heartbeat = url, name, heartbeat
-        self.database = open_database(url, heartbeat)
+        self.database = open_database(url, heartbeat, create=create)
         self.artifacts = DatabaseArtifacts(self.database.engine)
 
     def join(self, objectives: Sequence[Objective], settings: dict[str, Any]) -> dict[str, Any]:
