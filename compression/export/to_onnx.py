@@ -23,6 +23,7 @@ from slimsearch.compression.export.agreement import (
 from slimsearch.compression.export.branches import merge_branches
 from slimsearch.compression.export.compact import compact
 from slimsearch.compression.export.int8 import to_int8
+from slimsearch.compression.export.norms import fold_norms
 from slimsearch.compression.export.storage import store
 from slimsearch.compression.quantization.folding import fold_batch_norm
 from slimsearch.compression.quantization.plan import CODEBOOK, STATIC
@@ -45,7 +46,8 @@ def export_onnx(network: Network, path: Path, images: Tensor, metadata: Mapping[
     A `PackedModule` with several inputs or outputs becomes a file with these inputs and outputs, by their names.
 
     The file has no dead taps (see `Network.without_dead_taps`), since it is for images of one size, and no parallel
-    linear branches (see `merge_branches`), unless its quantization was learned.
+    linear branches (see `merge_branches`), unless its quantization was learned. BatchNorms are folded into the layers
+    before them.
     The float32 file is run in batches of several sizes and compared with the network.
 
     Args:
@@ -114,7 +116,7 @@ def float_file(network: Network, file: Path, images: Tensor) -> None:
             write(module, example, file, plan is not None and plan.form == CODEBOOK)
             if plan is None or not (plan.names_layers or plan.form == CODEBOOK):
                 exported = onnx.load(str(file))  # without a plan that needs the layers' names or values
-                if merge_branches(exported):
+                if merge_branches(exported) + fold_norms(exported):
                     onnx.save(exported, str(file))
             check_agreement(file.read_bytes(), images, expected, quantized=plan is not None)
             return
