@@ -307,7 +307,8 @@ def lazy() -> torch.nn.Module:
 
 
 def scripted() -> torch.nn.Module:
-    return torch.nn.Sequential(torch.jit.script(torch.nn.Conv2d(1, 8, 8)), torch.nn.Flatten(), torch.nn.Linear(8, 10))
+    traced = torch.jit.trace(torch.nn.Conv2d(1, 8, 8), torch.zeros(1, 1, 8, 8))
+    return torch.nn.Sequential(traced, torch.nn.Flatten(), torch.nn.Linear(8, 10))
 
 
 def locked() -> torch.nn.Module:
