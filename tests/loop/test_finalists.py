@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import slimsearch
 from slimsearch.evaluators import Limit, Objective, Outcome
@@ -84,6 +86,32 @@ def test_what_the_final_latencies_bring_to_the_front_is_measured_too(
         assert len(record.finalists) == len(recorded)
     if not limits:  # which are options of the run
         assert set(map(tuple, fronts(tmp_path / "run").values())) == {tuple(front)}
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    measured=st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=6),
+    top_k=st.integers(0, 2),
+    weighted=st.booleans(),
+)
+def test_the_best_in_each_objective_is_a_finalist(
+    tmp_path_factory: pytest.TempPathFactory, measured: list[tuple[int, int, int]], top_k: int, weighted: bool
+) -> None:
+    space = ModelSpace.load(TINY, (1, 8, 8), 10)
+    objectives = (*OBJECTIVES, Objective("size_kib", "minimize"))
+    ranking = Ranking(objectives, (Limit("size_kib", 2, True, "--max-size-kib"),), weighted=weighted)
+    with RunDirectory(tmp_path_factory.mktemp("run") / "run", create=True) as directory:
+        record = Record(directory.open_study(objectives), space, objectives)
+        for point, values in zip(space.grid(), measured, strict=False):
+            trial = record.start(space.candidate(point), kind=SEARCH, fidelity=1, seed=0)
+            metrics = {one.metric: float(value) for one, value in zip(objectives, values, strict=True)}
+            record.finish(trial.number, Outcome(metrics, {}))
+        problem = Problem(space, lambda directory: pytest.fail("nothing is trained"), None, (), None)
+        found = FinalMeasurement(ranking, top_k, problem, record, directory, Silent(), None).finalists()
+        feasible = ranking.feasible(record.trials)
+    for one in objectives if feasible else ():
+        best = min(one.loss(trial.metrics) for trial in feasible)
+        assert best == min(one.loss(trial.metrics) for trial in ranking.feasible(found))
 
 
 def marked(output: str) -> list[int]:
