@@ -126,7 +126,8 @@ class Network:
         if known is not None and list(known["input_shape"]) != list(input_shape):
             made, asked = ("x".join(map(str, shape)) for shape in (known["input_shape"], input_shape))
             raise SlimsearchError(f"the network was compressed for inputs of {made}, not {asked}")
-        if known is not None or set(self.structure.get("replaced", {}).values()) - {IDENTITY, ATTENTION}:
+        kinds = self.structure.get("replaced", {}).values()
+        if known is not None or not all(kind == IDENTITY or kind.startswith(ATTENTION) for kind in kinds):
             return self
         device = next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
         generator = None if device.type == "meta" else torch.Generator(device).manual_seed(0)

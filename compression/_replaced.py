@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from slimsearch.errors import SlimsearchError
@@ -21,7 +22,7 @@ def make_replacement(kind: str, layer: nn.Module) -> nn.Module:
     kernel, 1x1.
     "sign-input": the signs of the input relative to thresholds, then `layer`.
     "identity": the input.
-    "attention": a `SelfAttention`, for an attention.
+    "attention": a `SelfAttention`, for an attention. The kind can end with its `AttentionForm` as JSON.
 
     Raises:
         SlimsearchError: the kind is unknown, or does not apply to the layer.
@@ -31,11 +32,14 @@ def make_replacement(kind: str, layer: nn.Module) -> nn.Module:
 
     if kind == IDENTITY:
         return nn.Identity()
-    if kind == ATTENTION:
-        from slimsearch.compression.pruning.self_attention import SelfAttention, is_attention
+    if kind.startswith(ATTENTION):
+        from slimsearch.compression.pruning.self_attention import AttentionForm, SelfAttention, is_attention
 
         if is_attention(layer):
-            return SelfAttention.of(layer)
+            form = json.loads(kind.removeprefix(ATTENTION) or "null")
+            if form is None:
+                return SelfAttention.of(layer)
+            return SelfAttention.of(layer, AttentionForm(**{**form, "writers": tuple(form["writers"])}))
     if kind == SIGN_INPUT and isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
         from slimsearch.compression.bnn import Sign
 

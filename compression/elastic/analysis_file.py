@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_VERSION = 1  # of the analysis: files of other versions are not read
+_VERSION = 2  # of the analysis: files of other versions are not read
 
 
 def read_or_analyze(path: Path | None, network: Network, images: Tensor) -> ElasticNetwork:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression._network import Network
@@ -16,12 +19,14 @@ if TYPE_CHECKING:
 _IMAGES = 2
 # Largest difference of results of the same attention, computed in another order, relative to the largest result.
 _ROUNDING = 1e-4
+_EQUAL = 2e-6  # with such a difference, other forms of the attention are not tried
 
 
 def with_plain_attention(network: Network, images: Tensor) -> Network:
     """`network` with a `SelfAttention`, which can lose heads, in place of each attention layer that computes the same.
 
-    These are layers of plain self-attention, without masks, positions or norms of their own.
+    These are layers of plain self-attention, without masks or positions of their own, and without norms other than a
+    LayerNorm of the tokens.
 
     Args:
         network: stays unchanged.
@@ -30,14 +35,15 @@ def with_plain_attention(network: Network, images: Tensor) -> Network:
     from slimsearch.compression.pruning.self_attention import SelfAttention
 
     module = network.copy_module().eval()
-    names = [
-        name
-        for name, (layer, x, output) in _calls(module, images[:_IMAGES]).items()
-        if not isinstance(layer, SelfAttention) and _is_plain(layer, x, output)
-    ]
-    if not names:
+    found: dict[str, str] = {}
+    # Those inside of others are first: a module around attention alone computes the same.
+    for name, (layer, x, output) in _calls(module, images[:_IMAGES]).items():
+        inside = any(other.startswith(f"{name}.") for other in found)
+        if not (inside or isinstance(layer, SelfAttention)) and (kind := _plain_kind(layer, x, output)) is not None:
+            found[name] = kind
+    if not found:
         return network
-    replaced = {**network.structure.get("replaced", {}), **dict.fromkeys(names, ATTENTION)}
+    replaced = {**network.structure.get("replaced", {}), **found}
     structure = {**network.structure, "replaced": replaced}
     return Network(replaced_attention(module, structure), structure, network.quantization)
 
@@ -46,7 +52,7 @@ def replaced_attention(module: nn.Module, structure: Mapping[str, Any]) -> nn.Mo
     """A copy of `module` with the attention layers that `structure` names replaced, see `with_plain_attention`."""
     module = copy_module(module)
     for name, kind in structure.get("replaced", {}).items():
-        if kind == ATTENTION:
+        if kind.startswith(ATTENTION):
             replace_layer(module, name, make_replacement(kind, module.get_submodule(name)))
     return module
 
@@ -81,24 +87,26 @@ def remove_heads(module: nn.Module, name: str, channels: Sequence[int]) -> None:
 
 
 def _calls(module: nn.Module, images: Tensor) -> dict[str, tuple[nn.Module, Tensor, Tensor]]:
-    """Input and output of the attention layers that run once, on tokens alone, also as queries, keys and values."""
+    """Input and output of the attention layers that run once, on tokens alone, also as queries, keys and values.
+
+    They are in the order in which they end.
+    """
     import torch
 
-    from slimsearch.compression.pruning.self_attention import is_attention
+    from slimsearch.compression.pruning.self_attention import SelfAttention, is_attention
 
     found: dict[str, tuple[nn.Module, Tensor, Tensor]] = {}
     unusable: set[str] = set()
 
     def hook(name: str) -> Any:
         def observe(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            tokens = arguments[0] if arguments else None
-            others = [one for one in (*arguments, *named.values()) if one is not tokens]
-            output = output[0] if isinstance(output, tuple) else output
-            alone = isinstance(tokens, torch.Tensor) and not any(isinstance(one, torch.Tensor) for one in others)
-            if name in found or not alone or not isinstance(output, torch.Tensor):
+            given = {id(one): one for one in (*arguments, *named.values()) if isinstance(one, torch.Tensor)}
+            if isinstance(layer, torch.nn.MultiheadAttention | SelfAttention) and isinstance(output, tuple):
+                output = output[0]
+            if name in found or len(given) != 1 or not isinstance(output, torch.Tensor):
                 unusable.add(name)
             else:
-                assert tokens is not None
+                (tokens,) = given.values()
                 found[name] = layer, tokens.detach().clone(), output.detach().clone()
 
         return observe
@@ -122,17 +130,30 @@ def _calls(module: nn.Module, images: Tensor) -> dict[str, tuple[nn.Module, Tens
     return {name: call for name, call in found.items() if name not in unusable}
 
 
-def _is_plain(layer: nn.Module, x: Tensor, output: Tensor) -> bool:
-    """Whether the `SelfAttention` in place of `layer` computes `output` from `x`."""
+def _plain_kind(layer: nn.Module, x: Tensor, output: Tensor) -> str | None:
+    """The kind of the `SelfAttention` in place of `layer` that computes `output` from `x`, see `make_replacement`."""
+    from slimsearch.compression.pruning.self_attention import attention_forms
+
+    others = [f"{ATTENTION} {json.dumps(asdict(form))}" for form in attention_forms(layer)[1:]]
+    differences: dict[str, float] = {}
+    for kind in (ATTENTION, *others):
+        differences[kind] = _difference(make_replacement(kind, layer), x, output)
+        if differences[kind] <= _EQUAL:
+            return kind
+    best = min(differences, key=lambda kind: differences[kind])
+    return best if differences[best] <= _ROUNDING else None
+
+
+def _difference(replacement: nn.Module, x: Tensor, output: Tensor) -> float:
+    """The largest difference of what `replacement` computes from `x`, relative to the largest output."""
     import torch
 
-    replacement = make_replacement(ATTENTION, layer)
     try:
         with torch.no_grad():
             found = replacement(x)
-    except Exception:  # `layer` is another kind of attention
-        return False
+    except Exception:  # it is in place of another kind of attention
+        return math.inf
     found = found[0] if isinstance(found, tuple) else found
     if found.shape != output.shape:
-        return False
-    return bool((found - output).abs().max() <= _ROUNDING * output.abs().max().clamp_min(1e-6))
+        return math.inf
+    return float((found - output).abs().max() / output.abs().max().clamp_min(1e-6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,56 @@ class Separate(nn.Module):
         return torch.cat([one.weight for one in own]), torch.cat([one.bias for one in own]), self.out
 
 
+class Own(nn.Module):
+    """Attention as users write it.
+
+    Args:
+        writers: of each linear layer that reads the tokens, whether it writes queries, keys or values.
+        by_head: whether such a layer writes all of one head side by side.
+        around: a norm of the tokens before, the layer that reads the heads inside of another module and registered
+            first, an unusual name of the number of heads, and no bias of the writers.
+    """
+
+    def __init__(self, writers: str, *, by_head: bool, around: bool) -> None:
+        super().__init__()
+        self.of, self.by_head = writers.split(), by_head
+        last = nn.Linear(WIDTH, WIDTH)
+        self.before, self.to_out = nn.Identity(), nn.Module()
+        if around:
+            self.before, self.to_out, self.parallel = nn.LayerNorm(WIDTH), nn.Sequential(last, nn.Dropout()), HEADS
+        else:
+            self.heads = HEADS
+        self.writers = nn.ModuleList(nn.Linear(WIDTH, len(own) * WIDTH, bias=not around) for own in self.of)
+        if not around:
+            self.to_out = last
+
+    def _split(self, written: Tensor, count: int) -> list[Tensor]:
+        """Into (..., HEADS, WIDTH // HEADS) for each of `count`."""
+        if self.by_head:
+            return list(written.unflatten(-1, (HEADS, count, -1)).unbind(-2))
+        return list(written.unflatten(-1, (count, HEADS, -1)).unbind(-3))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.before(tokens)
+        found: dict[str, Tensor] = {}
+        for own, writer in zip(self.of, self.writers, strict=True):
+            found |= zip(own, self._split(writer(x), len(own)), strict=True)
+        q, k, v = (found[name].transpose(1, 2) for name in "qkv")
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        out: Tensor = self.to_out(mixed.reshape(tokens.shape))
+        return out
+
+    def weights(self) -> tuple[Tensor, Tensor, nn.Linear]:
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for own, writer in zip(self.of, self.writers, strict=True):
+            bias = torch.zeros(writer.out_features) if writer.bias is None else writer.bias
+            rows = (self._split(one, len(own)) for one in (writer.weight.T, bias))
+            found |= zip(own, zip(*rows, strict=True), strict=True)
+        weight = torch.cat([found[name][0].flatten(1).T for name in "qkv"])
+        last = next(layer for layer in self.to_out.modules() if isinstance(layer, nn.Linear))
+        return weight, torch.cat([found[name][1].flatten() for name in "qkv"]), last
+
+
 class Biased(Joint):
     """Attention with a bias of positions, which other attention does not have."""
 
@@ -87,6 +138,22 @@ class Biased(Joint):
         mixed = (q @ k.transpose(-2, -1) * self.scale + self.positions * far).softmax(-1) @ v
         found: Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, width))
         return found
+
+
+class WithMap(Joint):
+    """Also returns what attends to what, which heads that are removed would not have."""
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(tokens), tokens @ tokens.transpose(1, 2)
+
+
+class Around(nn.Module):
+    def __init__(self, attend: nn.Module, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.attend, self.call = attend, call
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.call(self.attend, tokens)
 
 
 class Transformer(nn.Module):
@@ -104,6 +171,12 @@ class Transformer(nn.Module):
 
 
 ATTENTIONS = (Multihead, Joint, Separate)
+OWN = [
+    functools.partial(Own, writers, by_head=by_head, around=around)
+    for writers in ("qkv", "q kv", "kv q", "v qk", "q k v", "v k q")
+    for by_head in ((False, True) if len(writers) < 5 else (False,))
+    for around in (False, True)
+]
 
 
 def transformer(attention: Callable[[], nn.Module], seed: int = 0) -> Transformer:
@@ -123,11 +196,12 @@ def with_heads(module: Transformer, kept: list[int], x: Tensor) -> Tensor:
     """The outputs with the sum over the heads `kept` alone (Vaswani et al. 2017, eq. 1 and section 3.2.2)."""
     weight, bias, out = module.attention.weights()  # type: ignore[operator]
     tokens = module.patches(x).flatten(2).transpose(1, 2)
+    read = module.attention.before(tokens) if isinstance(module.attention, Own) else tokens
     size = WIDTH // HEADS
     total = out.bias.expand(len(x), tokens.shape[1], WIDTH)
     for head in kept:
         rows = slice(head * size, (head + 1) * size)
-        q, k, v = (tokens @ weight[part * WIDTH :][rows].T + bias[part * WIDTH :][rows] for part in range(3))
+        q, k, v = (read @ weight[part * WIDTH :][rows].T + bias[part * WIDTH :][rows] for part in range(3))
         attention = torch.softmax(torch.einsum("nic,njc->nij", q, k) / math.sqrt(size), -1)
         total = total + torch.einsum("nij,njc->nic", attention, v) @ out.weight[:, rows].T
     found: Tensor = module.fc(module.norm(tokens + total).mean(1))
@@ -178,16 +252,19 @@ def test_the_least_important_heads_are_removed_and_the_others_compute_what_they_
         assert torch.equal(again, pruned.module(images()))
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_heads_are_a_choice_of_the_space_around_a_network(attention: type[nn.Module]) -> None:
+@pytest.mark.parametrize("attention", [*ATTENTIONS, *OWN])
+def test_heads_are_a_choice_of_the_space_around_a_network(attention: Callable[[], nn.Module], tmp_path: Path) -> None:
     module = transformer(attention)
     elastic = ElasticNetwork.of(Network(module), images())
     (choice,) = (one for one in elastic.widths if one.label.startswith("heads."))
     assert sorted(sizes[0] for sizes in choice.widths.values()) == [4, 8, 12, 16]
     x = images()
-    outputs = elastic.apply(Network(module), {choice.label: 0.25}).module(x)
+    smaller = elastic.apply(Network(module), {choice.label: 0.25})
+    outputs = smaller.module(x)
     alone = [with_heads(module, [head], x) for head in range(HEADS)]
     assert min(float((outputs - one).abs().max()) for one in alone) < 1e-5
+    smaller.save(tmp_path)
+    assert torch.equal(Network.load(transformer(attention, seed=1), tmp_path).module(x), outputs)
 
 
 def test_heads_are_removed_again_and_the_file_has_the_others(tmp_path: Path) -> None:
@@ -199,6 +276,25 @@ def test_heads_are_removed_again_and_the_file_has_the_others(tmp_path: Path) -> 
     with torch.no_grad():
         expected = once.module(images()).numpy()
     assert np.allclose(DeployedModel(tmp_path / "half.onnx")(images().numpy()), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("attend", "call", "replaced"),
+    [
+        (Joint, lambda attend, tokens: attend(tokens=tokens), "attention.attend"),  # the module around does no more
+        (Joint, lambda attend, tokens: attend(tokens) * 2, "attention.attend"),
+        (WithMap, lambda attend, tokens: attend(tokens)[0], "attention"),
+        (WithMap, lambda attend, tokens: attend(tokens)[0] + attend(tokens)[1].mean(), None),
+    ],
+)
+def test_the_innermost_module_that_only_attends_is_replaced(
+    attend: type[nn.Module], call: Callable[[nn.Module, Tensor], Tensor], replaced: str | None
+) -> None:
+    module = transformer(lambda: Around(attend(), call))
+    plain = with_plain_attention(Network(module), images())
+    assert [*plain.structure.get("replaced", {})] == ([replaced] if replaced else [])
+    with torch.no_grad():
+        assert torch.allclose(plain.module(images()), module(images()), atol=1e-5)
 
 
 def test_other_attention_keeps_its_heads() -> None:
