@@ -189,7 +189,9 @@ def _read(folder: Path) -> dict[str, Any]:
         found = read_json(folder / _ARCHITECTURES)
     except SlimsearchError:  # missing or damaged
         return {}
-    return found if mismatch(found, {"architectures": [dict]}) is None else {}
+    if mismatch(found, {"architectures": [dict], "strategy": str}) is not None:
+        return {}
+    return {**found, "strategy": found["strategy"].replace("-", "_")}  # version 0.1 wrote nni-darts and so on
 
 
 class BestArchitectures:

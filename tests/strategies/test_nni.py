@@ -237,11 +237,14 @@ def test_supernet(name: str, space_name: str, offered: int, images: TrainingSpli
     check_record(search, offered)
     kept = json.loads((folder / "architectures.json").read_text())["architectures"]
     assert [candidate.architecture for candidate in search.offered] == kept[:offered]
-    # A resumed run, which has no data to train a supernet on.
-    (tmp_path / "again").mkdir()
-    again = Recorder(space, tmp_path / "again", 10)
-    make(name, **options).run(again, Cheap(space, "no images"))
-    assert again.offered == search.offered
+    # A resumed run, which has no data to train a supernet on; version 0.1 wrote another name.
+    stored = json.loads((folder / "architectures.json").read_text())
+    for written in (name, name.replace("_", "-")):
+        (folder / "architectures.json").write_text(json.dumps({**stored, "strategy": written}))
+        (tmp_path / written).mkdir()
+        again = Recorder(space, tmp_path / written, 10)
+        make(name, **options).run(again, Cheap(space, "no images"))
+        assert again.offered == search.offered
 
 
 def test_supernet_in_a_worker_process(
