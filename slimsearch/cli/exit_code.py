@@ -10,24 +10,23 @@ import os
 import reprlib
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 
 from slimsearch.errors import SlimsearchError, escaped
+from slimsearch.interrupts import interruptible
 
 MISTAKE, INTERRUPTED = 2, 130
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 _SHOW_CURSOR = b"\x1b[?25h"
-_SECONDS_UNTIL_AGAIN = 0.1
 
 
 def exit_code(run: Callable[[], object]) -> int:
     """Run a command or script and return its exit code."""
     received: list[int] = []
     try:
-        with _signals_interrupt(received):
-            run()
+        interruptible(run, SIGNALS, received, _interrupted_again)
         sys.stdout.flush()
     except BaseException as error:
         if received:  # libraries may have turned the interrupt into another exception
@@ -63,79 +62,10 @@ def say(message: object) -> int:
     return MISTAKE
 
 
-@contextlib.contextmanager
-def _signals_interrupt(received: list[int]) -> Iterator[None]:
-    """In this context the first signal raises KeyboardInterrupt and is added to `received`; a second Ctrl-C kills.
-
-    The run can be resumed, as after ``kill -9``. The handlers stay until the process ends. If another handler for
-    Ctrl-C is installed, it is kept, and signals that are ignored, as by nohup, stay so.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-
-    deferred: list[int] = []
-    timers: list[threading.Timer] = []
-
-    def later(number: int) -> None:
-        deferred.clear()
-        os.kill(os.getpid(), number)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if (received or deferred) and number != signal.SIGINT:
-            return  # schedulers send several
-        if received or deferred:
-            _end()
-        if _cannot_be_interrupted(frame):
-            deferred.append(number)
-            timers.append(threading.Timer(_SECONDS_UNTIL_AGAIN, later, (number,)))
-            timers[-1].start()
-            return
-        received.append(number)
-        raise KeyboardInterrupt
-
-    def again(unraisable: sys.UnraisableHookArgs) -> None:
-        """Python drops exceptions in callbacks, such as those of the garbage collector: interrupt once more."""
-        if not issubclass(unraisable.exc_type, KeyboardInterrupt) or not received:
-            hook(unraisable)
-            return
-        number = received.pop()
-        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
-
-    others = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))
-    handled = [signal.SIGINT, *(n for n in others if n is not None and signal.getsignal(n) is signal.SIG_DFL)]
-    before = {number: signal.signal(number, handle) for number in handled}
-    hook, sys.unraisablehook = sys.unraisablehook, again
-    try:
-        yield
-    finally:
-        for timer in timers:  # a signal during the last lines of output: everything is done
-            timer.cancel()
-            timer.join()
-        sys.unraisablehook = hook
-        if not received:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _cannot_be_interrupted(frame: FrameType | None) -> bool:
-    """Whether an exception in `frame` would do more than end the run, so that the signal has to wait.
-
-    While PyTorch is imported, an exception in its C++ code would abort the process. While rich prints, an exception may
-    leave its buffer open: the lines that follow would be lost, and the cursor would stay hidden. While a worker is
-    requested from the fork server, an exception would cut the message, and the server would end with a traceback.
-    """
-    importing = torch = False
-    while frame is not None and frame.f_code is not exit_code.__code__:
-        module = str(frame.f_globals.get("__name__", ""))
-        package = module.partition(".")[0]
-        if package == "rich" or module == "multiprocessing.forkserver":
-            return True
-        importing |= frame.f_code.co_filename == "<frozen importlib._bootstrap>"
-        torch |= package == "torch"
-        frame = frame.f_back
-    return importing and torch
+def _interrupted_again(number: int) -> None:
+    """After a second Ctrl-C, end at once: the run can be resumed, as after ``kill -9``."""
+    if number == signal.SIGINT:  # schedulers send several of the others
+        _end()
 
 
 def _end() -> None:

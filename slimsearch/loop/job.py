@@ -12,6 +12,7 @@ from typing import Any
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Board, connected_boards
 from slimsearch.files import write_json
+from slimsearch.interrupts import interruptible
 from slimsearch.loop.problem import PythonObjects
 from slimsearch.loop.run import carry_out, open_record
 from slimsearch.loop.setup import Setup, set_up
@@ -50,7 +51,12 @@ def start(
 
     Raises:
         SlimsearchError: an option is invalid (nothing is written then), or the run fails.
+        KeyboardInterrupt: Ctrl-C was pressed; the run can be resumed.
     """
+    return interruptible(lambda: _start(configuration, objects, display or Silent()))
+
+
+def _start(configuration: Configuration, objects: PythonObjects, display: Display) -> Result:
     configuration = with_target(objects.named_in(configuration).absolute())
     missing = objects.missing(configuration)  # options may come from a run that was started from Python
     if missing is not None:
@@ -62,7 +68,7 @@ def start(
         check_reachable(normalised(configuration.storage))
     named = _naming(configuration, path)
     boards = _boards(configuration, named)
-    display = with_loggers(display or Silent(), named)
+    display = with_loggers(display, named)
     with progress("preparing the run"):
         setup = set_up(named, objects, path.expanduser().resolve(), boards)
     shared = _shared_study(configuration, path, create=True)
@@ -96,9 +102,16 @@ def resume(
 
     Raises:
         SlimsearchError: the run cannot be resumed (nothing is changed then), or it fails.
+        KeyboardInterrupt: Ctrl-C was pressed; the run can be resumed.
     """
-    changes = changes or {}
-    display = display or Silent()
+    return interruptible(
+        lambda: _resume(path, changes or {}, objects, display or Silent(), accept_changes=accept_changes)
+    )
+
+
+def _resume(
+    path: Path, changes: Mapping[str, Any], objects: PythonObjects, display: Display, *, accept_changes: bool
+) -> Result:
     # A run directory is untrusted: no code in it is run.
     with RunDirectory(path, create=False) as directory, no_code_from(directory.path), _resumable(directory, display):
         _check_changes(changes)

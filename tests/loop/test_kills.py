@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import slimsearch
 from slimsearch.cli.exit_code import exit_code
+from slimsearch.interrupts import interruptible
 from slimsearch.report.report_files import write_reports
 from tests.conftest import DEFINED, TINY, Run, environment, recorded
 
@@ -134,9 +136,19 @@ def ctrl_c_at() -> Iterator[Callable[[Callable[..., Any]], None]]:
             signal.signal(number, handler)
 
 
+def from_python(run: Callable[[], None]) -> int:
+    """As for `exit_code`, but as functions of the API are run."""
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(run)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return 130
+
+
+@pytest.mark.parametrize("call", [exit_code, from_python])
 def test_ctrl_c_while_a_line_is_printed(
-    ctrl_c_at: Callable[[Callable[..., Any]], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+    call: Callable[[Callable[[], None]], int], ctrl_c_at: Callable[[Callable[..., Any]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """An exception in rich would leave its buffer open, and nothing that follows would be printed."""
     console = Console()
 
@@ -149,7 +161,7 @@ def test_ctrl_c_while_a_line_is_printed(
             console.print("interrupted")
             raise
 
-    assert exit_code(run) == 130
+    assert call(run) == 130
     assert capsys.readouterr().out == "a trial\ninterrupted\n"
 
 
@@ -165,6 +177,23 @@ def test_ctrl_c_during_the_last_line(
     assert exit_code(run) == 0
     assert capsys.readouterr().out == "done\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert from_python(run) == 130
+    assert capsys.readouterr().out == "done\n"
+
+
+def test_ctrl_c_in_a_search_from_python(
+    ctrl_c_at: Callable[[Callable[..., Any]], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """No line is lost, Python goes on with its own handler of Ctrl-C, and so does the run."""
+    words: dict[str, Any] = {"trials": 1, "epochs": 1, "compress": "none", "run_dir": tmp_path / "run"}
+    ctrl_c_at(Console.__exit__)
+    with pytest.raises(KeyboardInterrupt):
+        slimsearch.search(TINY, "digits", **words)
+    shown = capsys.readouterr().out
+    assert shown.startswith("run directory: ")
+    assert shown.endswith(f"interrupted; continue with --resume {tmp_path / 'run'}\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(slimsearch.resume(tmp_path / "run").models) == 1
 
 
 def test_ctrl_c_while_a_worker_is_asked_for(
