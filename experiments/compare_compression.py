@@ -95,22 +95,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", default="mnist5k", help="a built-in data set, or the path of an image folder")
     parser.add_argument("--data-root", type=Path, help="folder with the files of a named data set")
     parser.add_argument("--download", action="store_true", help="download the data set into --data-root")
-    parser.add_argument("--image-size", type=int, help="side of the images in pixels")
-    parser.add_argument("--epochs", type=int, help=f"epochs of the base; {_EPOCHS} without --base")
+    parser.add_argument("--image-size", least=1, help="side of the images in pixels")
+    parser.add_argument("--epochs", least=0, help=f"epochs of the base; {_EPOCHS} without --base")
     parser.add_argument("--base", type=Path, metavar="DIR", help="folder of a trained network to begin with")
-    parser.add_argument("--tune-epochs", type=int, help="epochs of each stage; by default those of the base")
-    parser.add_argument("--train-images", type=int, metavar="N", help="training images of the methods; by default all")
+    parser.add_argument("--tune-epochs", least=1, help="epochs of each stage; by default those of the base")
+    parser.add_argument("--train-images", least=1, metavar="N", help="training images of the methods; by default all")
     parser.add_argument(
         "--recipes", type=Path, default=METHODS, help="YAML: names of methods, and recipes as for --compress"
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="names of methods to compare; by default all")
-    parser.add_argument("--batch-size", type=int, default=default.batch_size, help="images per training step")
+    parser.add_argument("--batch-size", least=2, default=default.batch_size, help="images per training step")
     parser.add_argument("--learning-rate", type=float, default=default.learning_rate, help="peak of the schedule")
     parser.add_argument("--weight-decay", type=float, default=default.weight_decay, help="weight decay of AdamW")
     parser.add_argument(
         "--augment", choices=("auto", "none", "shift", "shift-flip"), default=default.augmentation, help="augmentation"
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--seed", least=0, default=0, help="random seed")
     parser.add_argument("--out", type=Path, default=Path("runs") / "compare", help="folder of the networks")
     parser.add_argument("--json", type=Path, help="write the rows as JSON")
     parser.add_argument("--plot", type=Path, help="plot accuracy against latency and size, as .png or .svg")
@@ -150,9 +150,6 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Validate the options without reading a file."""
-    for name, least in (("epochs", 0), ("tune_epochs", 1), ("train_images", 1), ("batch_size", 2), ("seed", 0)):
-        if (value := getattr(options, name)) is not None and value < least:
-            raise SlimsearchError(f"--{name.replace('_', '-')} {value} is less than {least}")
     if not options.learning_rate > 0:
         raise SlimsearchError(f"--learning-rate {options.learning_rate:g} is not above 0")
     if not options.weight_decay >= 0:

@@ -1,4 +1,4 @@
-"""Output of a benchmark: JSON, and tables of a Markdown page.
+"""Output of a benchmark: JSON, tables of a Markdown page, and results that are stored for the next process.
 
 A table of a page stands between ``<!-- table: name -->`` and ``<!-- end -->``.
 """
@@ -6,9 +6,11 @@ A table of a page stands between ``<!-- table: name -->`` and ``<!-- end -->``.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,32 @@ def check_output(options: argparse.Namespace) -> None:
     for path in (options.json, getattr(options, "plot", None)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def known_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows that ``--json`` has already."""
+    if options.json is None or not options.json.is_file():
+        return []
+    found: list[dict[str, Any]] = json.loads(options.json.read_text(encoding="utf-8"))
+    return found
+
+
+def stored(path: Path, settings: Any, measure: Callable[[], Any]) -> Any:
+    """The result of `measure` as JSON values: that of an earlier process with equal `settings`, or a new one.
+
+    Raises:
+        SlimsearchError: the stored result has other settings.
+    """
+    settings = json.loads(json.dumps(settings, default=asdict))
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["settings"] != settings:
+            raise SlimsearchError(f"'{path}' is of a run with other options: remove it, or name another --out")
+        return found["measured"]
+    measured = json.loads(json.dumps(measure(), default=asdict))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"settings": settings, "measured": measured})
+    return measured
 
 
 def write_output(options: argparse.Namespace, results: Any, tables: Mapping[str, str] | None = None) -> None:

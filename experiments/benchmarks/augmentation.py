@@ -10,7 +10,6 @@ already are kept.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from experiments.benchmarks._output import add_output, check_output, table, write_output
+from experiments.benchmarks._output import add_output, check_output, known_rows, table, write_output
 from experiments.benchmarks.tasks import signals
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
@@ -32,7 +31,6 @@ from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import NetworkTraining, TrainingSettings, outputs_of, precision_for, use_one_thread
 from slimsearch.evaluators.datasets import Dataset, Split, load_dataset
-from slimsearch.files import write_json
 from slimsearch.search_spaces import ModelSpace
 
 
@@ -85,9 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__.partition("\n")[0])
     parser.add_argument("--data", nargs="+", default=list(CASES), choices=CASES, metavar="NAME", help=", ".join(CASES))
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="networks of each data set")
-    parser.add_argument("--epochs", type=int, metavar="N", help="epochs of each training; by default by data set")
-    parser.add_argument("--images", type=int, metavar="N", help="training examples; by default by data set")
+    parser.add_argument("--seeds", least=1, default=3, metavar="N", help="networks of each data set")
+    parser.add_argument("--epochs", least=1, metavar="N", help="epochs of each training; by default by data set")
+    parser.add_argument("--images", least=1, metavar="N", help="training examples; by default by data set")
     parser.add_argument("--cifar10", type=Path, help="image folder of CIFAR-10")
     parser.add_argument("--mnist", type=Path, help="folder of torchvision's MNIST")
     add_output(parser, page=True)
@@ -97,9 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     check_output(options)
     use_one_thread()
-    rows: list[dict[str, Any]] = []
-    if options.json is not None and options.json.is_file():
-        rows = json.loads(options.json.read_text(encoding="utf-8"))
+    rows = known_rows(options)
     for name in options.data:
         case = CASES[name]
         case = replace(case, epochs=options.epochs or case.epochs, images=options.images or case.images)
@@ -111,8 +107,7 @@ def _run(options: argparse.Namespace) -> None:
                 data = _data(name, case, options)
                 rows.append({**row, **trained(data, case, augmentation, seed)})
                 print(rows[-1], flush=True)
-                if options.json is not None:
-                    write_json(options.json, rows)
+                write_output(options, rows)
     shown = shown_rows(rows)
     print(shown)
     write_output(options, rows, {"augmentation": shown})

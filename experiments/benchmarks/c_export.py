@@ -11,7 +11,6 @@ again. Needs a C compiler and binutils' ``size``.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
@@ -26,7 +25,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from experiments.benchmarks._output import add_output, check_output, table, write_output
+from experiments.benchmarks._output import add_output, check_output, known_rows, table, write_output
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.compression import CompiledNetwork, Network, Quantization, export_onnx, memory_kib, write_c
@@ -89,7 +88,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = CommandParser(__doc__.partition("\n")[0])
     parser.add_argument("--mnist", type=Path, required=True, metavar="FOLDER", help="folder with the files of MNIST")
     parser.add_argument("--share", type=float, default=1, help="measure this share of the 100 networks")
-    parser.add_argument("--images", type=int, default=10_000, help="most images for each file")
+    parser.add_argument("--images", least=1, default=10_000, help="most images for each file")
     parser.add_argument("--seconds", type=float, default=60, help="most processor seconds for the images of a C file")
     add_output(parser, page=True)
     options = parser.parse_args(words)
@@ -103,9 +102,7 @@ def _measure(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     data = load_dataset("mnist", root=str(options.mnist))
     images = _smaller(data.normalise(data.train.inputs[: options.images]))
-    rows = []
-    if options.json is not None and options.json.exists():
-        rows = [Measured(**row) for row in json.loads(options.json.read_text())]
+    rows = [Measured(**row) for row in known_rows(options)]
     measured = {(row.space, row.number) for row in rows}
     shares = {(name, i): (i + 1) / count for name, count in NETWORKS.items() for i in range(count)}
     for name, number in sorted(shares, key=shares.__getitem__):

@@ -5,7 +5,6 @@ Each network is checked by ``slimsearch check --model torchvision:NAME``, with r
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -16,7 +15,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # the root of the checkout instead of this folder
+
 from experiments.benchmarks._output import add_output, check_output, table, write_output
+from slimsearch.cli.command_parser import CommandParser
+from slimsearch.cli.exit_code import exit_code
 
 _MOST_PARAMS = 60e6
 _BLOCKS = "skip."
@@ -47,9 +51,9 @@ class Checked:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", help="networks; by default all classifiers below 60 million parameters")
-    parser.add_argument("--samples", type=int, default=2, help="random networks of each space")
+    parser.add_argument("--samples", least=1, default=2, help="random networks of each space")
     parser.add_argument("--seconds", type=float, default=120, help="time limit for each network")
     add_output(parser, page=True)
     options = parser.parse_args()
@@ -108,4 +112,4 @@ def _table(rows: Sequence[Checked]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -131,9 +131,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run all searches and write the table."""
     parser = CommandParser(__doc__.partition("\n")[0])
     parser.add_argument("--networks", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--seeds", type=int, default=3, help="of the searches of a network")
-    parser.add_argument("--trials", type=int, default=8, help="of a search")
-    parser.add_argument("--epochs", type=int, default=4, help="of each training in a search")
+    parser.add_argument("--seeds", least=1, default=3, help="of the searches of a network")
+    parser.add_argument("--trials", least=1, default=8, help="of a search")
+    parser.add_argument("--epochs", least=1, default=4, help="of each training in a search")
     parser.add_argument("--out", type=Path, default=Path("runs") / "elastic_search", help="folder of the runs")
     add_output(parser, page=True)
     options = parser.parse_args(words)

@@ -54,10 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-root", type=Path, help="folder of a named data set")
     parser.add_argument("--space", default="resnet_cifar", help="space of the networks")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to try the script")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 8], metavar="N", help="worker processes")
+    parser.add_argument("--workers", least=1, nargs="+", default=[1, 4, 8], metavar="N", help="worker processes")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each number of workers, for new trainings")
-    parser.add_argument("--epochs", type=int, default=2, help="epochs of each training")
-    parser.add_argument("--trials", type=int, default=8, help="candidates of the whole search")
+    parser.add_argument("--epochs", least=1, default=2, help="epochs of each training")
+    parser.add_argument("--trials", least=1, default=8, help="candidates of the whole search")
     add_output(parser, page=True)
     return parser
 

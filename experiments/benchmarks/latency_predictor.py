@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
-import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,15 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from experiments.benchmarks._output import add_output, check_output, table, write_output
+from experiments.benchmarks._output import add_output, check_output, stored, table, write_output
 from slimsearch import compression
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.compression import Network, Quantization
-from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import LatencyPredictor, Meter, measure_latency, processor
 from slimsearch.evaluators.latency.boards import PROGRAM, BoardConnection
 from slimsearch.evaluators.latency.measurement import MeasurementSettings
 from slimsearch.evaluators.latency.reference import Reference, pinned
-from slimsearch.files import write_json
 from slimsearch.search_spaces import ModelSpace
 
 SPACES = {"lenet": (1, 28, 28), "resnet_cifar": (3, 32, 32)}
@@ -97,26 +94,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--forms", nargs="*", default=list(FORMS), choices=FORMS)
     installed = [name for name, runtime in DEVICES.items() if importlib.util.find_spec(runtime) is not None]
     parser.add_argument("--devices", nargs="*", default=installed, choices=DEVICES, help="other runtimes")
-    parser.add_argument("--others", type=int, default=50, metavar="N", help="of --devices: networks for the comparison")
-    parser.add_argument("--calibrate", type=int, default=10, metavar="N", help="networks for calibration")
-    parser.add_argument("--networks", type=int, default=30, metavar="N", help="networks for the comparison")
-    parser.add_argument("--blocks", type=int, default=40, metavar="N", help="blocks of a measurement")
+    parser.add_argument("--others", least=3, default=50, metavar="N", help="of --devices: networks for the comparison")
+    parser.add_argument("--calibrate", least=1, default=10, metavar="N", help="networks for calibration")
+    parser.add_argument("--networks", least=3, default=30, metavar="N", help="networks for the comparison")
+    parser.add_argument("--blocks", least=1, default=40, metavar="N", help="blocks of a measurement")
     parser.add_argument("--out", type=Path, default=Path("runs") / "latency_predictor", help="folder of results")
     add_output(parser, page=True)
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
-    for name, least in (("calibrate", 1), ("networks", 3), ("others", 3), ("blocks", 1)):
-        if getattr(options, name) < least:
-            raise SlimsearchError(f"--{name} {getattr(options, name)} is less than {least}")
     check_output(options)
     settings = {name: getattr(options, name) for name in ("calibrate", "networks", "blocks")}
     rows = [
         row
         for name in options.spaces
         for form in options.forms
-        for row in _kept(f"{name}-{form}", options.out, settings, functools.partial(_rows_of, name, form, options))
+        for row in stored(
+            options.out / f"{name}-{form}" / "rows.json", settings, functools.partial(_rows_of, name, form, options)
+        )
     ]
     settings["networks"] = options.others
     others = [
@@ -124,7 +120,9 @@ def _run(options: argparse.Namespace) -> None:
         for name in options.spaces
         for device in options.devices
         if name in SPACES
-        for row in _kept(f"{name}-{device}", options.out, settings, functools.partial(_there, name, device, options))
+        for row in stored(
+            options.out / f"{name}-{device}" / "rows.json", settings, functools.partial(_there, name, device, options)
+        )
     ]
     found = {
         "processor": processor()[0], "cores": os.cpu_count(), "calibrate": options.calibrate, "blocks": options.blocks,
@@ -135,38 +133,21 @@ def _run(options: argparse.Namespace) -> None:
     write_output(options, found, made)
 
 
-def _kept(
-    name: str, out: Path, settings: dict[str, int], made: Callable[[Path], list[dict[str, Any]]]
-) -> list[dict[str, Any]]:
-    """The rows of a space in a format or on a device, stored in the folder `name` of `out` or `made` in it.
-
-    Raises:
-        SlimsearchError: the stored rows have other options.
-    """
-    folder = out / name
+def _rows_of(name: str, form: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    folder = options.out / f"{name}-{form}"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "rows.json"
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["settings"] != settings:
-            raise SlimsearchError(f"'{path}' is of a run with other options: remove it, or name another --out")
-        return found["rows"]  # type: ignore[no-any-return]
-    rows = made(folder)
-    write_json(path, {"settings": settings, "rows": rows})
-    return rows
-
-
-def _rows_of(name: str, form: str, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     if name in FEW_FILES:
         return _leave_one_out(name, FEW_FILES[name], form, folder, options.blocks)
     return _rows(name, SPACES[name], form, folder, (0, options.calibrate), options.networks, options.blocks)
 
 
-def _there(name: str, device: str, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+def _there(name: str, device: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Errors of predictions from this machine's operators for networks on another device.
 
     Without measured networks, only the times of the reference networks there are known.
     """
+    folder = options.out / f"{name}-{device}"
+    folder.mkdir(parents=True, exist_ok=True)
     shape = SPACES[name]
     chosen = _alike_files(name, shape, "fp32", folder, options.calibrate + options.others, options.blocks)
     (folder / "sitecustomize.py").write_text(_RUNTIMES[device], encoding="utf-8")

@@ -36,7 +36,6 @@ from experiments.benchmarks._output import add_output, check_output, table, writ
 from slimsearch import compression
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
-from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Latency, Meter, measure_latency, processor, runtime_version, use_one_thread
 from slimsearch.search_spaces import ModelSpace
 
@@ -77,14 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__.partition("\n")[0])
-    parser.add_argument("--networks", type=int, default=20, metavar="N", help="number of networks")
+    parser.add_argument("--networks", least=3, default=20, metavar="N", help="number of networks")
     add_output(parser, page=True)
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.networks < 3:
-        raise SlimsearchError(f"--networks {options.networks} is less than 3")
     check_output(options)
     use_one_thread()
     with tempfile.TemporaryDirectory() as folder:

@@ -27,9 +27,9 @@ _METRICS = ("params", "macs", "size_kib", "val_accuracy")
 def main() -> int:
     """Train what is missing and write the table."""
     parser = CommandParser(__doc__.partition("\n")[0])
-    parser.add_argument("--networks", type=int, default=300, help="number of random networks")
-    parser.add_argument("--epochs", type=int, default=10, help="epochs of each network")
-    parser.add_argument("--workers", type=int, default=0, help="worker processes; 0: one per core")
+    parser.add_argument("--networks", least=1, default=300, help="number of random networks")
+    parser.add_argument("--epochs", least=1, default=10, help="epochs of each network")
+    parser.add_argument("--workers", least=0, default=0, help="worker processes; 0: one per core")
     parser.add_argument("--run", type=Path, default=Path("runs/lenet_table"), help="the run directory")
     parser.add_argument("--csv", type=Path, required=True, help="write the table to this file")
     options = parser.parse_args()

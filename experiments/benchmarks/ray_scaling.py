@@ -10,7 +10,6 @@ interrupted benchmark continues. The simulation (see `_cluster_simulation`) foll
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform
@@ -18,7 +17,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,12 @@ if __name__ == "__main__":
         os.environ.setdefault(_name, "1")
 
 from experiments.benchmarks import _latency_under_load, _ray_driver, _ray_no_op, _ray_utilisation, overhead
-from experiments.benchmarks._output import add_output, check_output, write_output
+from experiments.benchmarks._output import add_output, check_output, stored, write_output
 from experiments.benchmarks._ray_no_op import DEFAULTS, OURS, REUSED
 from experiments.benchmarks._scaling_tables import HISTORY, tables
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
-from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import processor
-from slimsearch.files import write_text
 from slimsearch.options.configuration import Configuration
 
 
@@ -59,16 +56,14 @@ class Scale:
     fast: int
     alive: tuple[int, ...]
     driven: int
-    workers: tuple[int, ...]
     trials: int
     epochs: int
     shorter: int
 
 
-WHOLE = Scale(
-    repeats=3, slow=20, fast=200, alive=(2, 8, 32), driven=200, workers=(1, 2), trials=20, epochs=60, shorter=20
-)
-QUICK = Scale(repeats=1, slow=4, fast=12, alive=(1, 2), driven=12, workers=(1, 2), trials=4, epochs=1, shorter=1)
+_WORKERS = (1, 2)  # of the real trials
+WHOLE = Scale(repeats=3, slow=20, fast=200, alive=(2, 8, 32), driven=200, trials=20, epochs=60, shorter=20)
+QUICK = Scale(repeats=1, slow=4, fast=12, alive=(1, 2), driven=12, trials=4, epochs=1, shorter=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,15 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few trials, without meaningful results")
-    parser.add_argument("--epochs", type=int, metavar="N", help=f"epochs of training, instead of {WHOLE.epochs}")
+    parser.add_argument("--epochs", least=1, metavar="N", help=f"epochs of training, instead of {WHOLE.epochs}")
     parser.add_argument("--out", type=Path, default=Path("runs") / "ray_scaling", help="folder of measurements")
     add_output(parser, page=True)
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.epochs is not None and options.epochs < 1:
-        raise SlimsearchError(f"--epochs {options.epochs} is less than 1")
     check_output(options)
     options.out.mkdir(parents=True, exist_ok=True)
     size = QUICK if options.quick else WHOLE
@@ -111,25 +104,16 @@ class _Cache:
     """
 
     def __init__(self, folder: Path, size: Scale) -> None:
-        self._folder, self._size = folder, json.loads(json.dumps(asdict(size)))
+        self._folder, self._size = folder, size
 
     def __call__(self, name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
-        """The stored result of `measure`, or a new one, as JSON values.
+        """The stored result of `measure`, or a new one, as JSON values."""
 
-        Raises:
-            SlimsearchError: the stored result has another size.
-        """
-        path = self._folder / f"{name}.json"
-        if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["size"] != self._size:
-                raise SlimsearchError(f"'{path}' is of a run of another size: remove it, or name another --out")
-            return found["measured"]
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            measured = process.submit(measure, *arguments).result()
-        text = json.dumps({"size": self._size, "measured": measured}, indent=1, default=asdict)
-        write_text(path, text + "\n")
-        return json.loads(text)["measured"]
+        def measured() -> Any:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                return process.submit(measure, *arguments).result()
+
+        return stored(self._folder / f"{name}.json", self._size, measured)
 
     def run(self, name: str) -> Path:
         """The folder of a run, without the remains of one that was interrupted."""
@@ -149,12 +133,12 @@ def _measured(kept: _Cache, size: Scale) -> dict[str, Any]:
     ]
     driven = [kept(f"driver-{workers}", _ray_driver.drive, workers, size.driven) for workers in size.alive]
     proposals = kept("proposals", overhead.proposals, [Configuration.sampler])
-    runs = {workers: kept.run(f"real-{workers}") for workers in size.workers}
+    runs = {workers: kept.run(f"real-{workers}") for workers in _WORKERS}
     real = [
         kept(f"real-{workers}", _ray_utilisation.real_trials, folder, workers, size.trials, size.epochs)
         for workers, folder in runs.items()
     ]
-    most = max(size.workers)
+    most = max(_WORKERS)
     shorter = kept(
         "real-shorter", _ray_utilisation.real_trials, kept.run("real-shorter"), most, size.trials, size.shorter
     )

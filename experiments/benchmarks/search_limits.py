@@ -47,16 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--shares", nargs="+", type=float, default=[0.05, 0.2, 0.5], help="shares of networks within the limit"
     )
-    parser.add_argument("--trained", type=int, default=60, metavar="N", help="networks to train in each search")
-    parser.add_argument("--seeds", type=int, default=16, metavar="N", help="number of seeds")
+    parser.add_argument("--trained", least=1, default=60, metavar="N", help="networks to train in each search")
+    parser.add_argument("--seeds", least=1, default=16, metavar="N", help="number of seeds")
     add_output(parser, page=True)
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
-    for name in ("trained", "seeds"):
-        if getattr(options, name) < 1:
-            raise SlimsearchError(f"--{name} {getattr(options, name)} is less than 1")
     for share in options.shares:
         if not 0 < share <= 1:
             raise SlimsearchError(f"--shares {share:g} is not above 0 and at most 1")

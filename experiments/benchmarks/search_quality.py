@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__.partition("\n")[0])
     parser.add_argument(
-        "--seeds", type=int, help=f"number of seeds; {_SEEDS} unless --quick; at most {_SLOW_SEEDS} for slow searchers"
+        "--seeds", least=1, help=f"number of seeds; {_SEEDS} unless --quick; at most {_SLOW_SEEDS} for slow searchers"
     )
     parser.add_argument(
         "--strategies",
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--objectives", metavar="A,B", help="metrics of --table; the first one needs training")
     parser.add_argument("--known-costs", metavar="A,B", help="metrics of --table that are known before an evaluation")
     parser.add_argument("--tracks", metavar="A,B", default=",".join(TRACKS), help="numbers of objectives, and noisy")
-    parser.add_argument("--evaluations", type=int, metavar="N", help="most evaluations of a search")
+    parser.add_argument("--evaluations", least=_searches.START, metavar="N", help="most evaluations of a search")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK_SEEDS} seeds, cifar10 only, fast searchers only")
     parser.add_argument("--out", type=Path, default=Path("runs") / "search_quality", help="folder of searches")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="plot the searches, as .png or .svg")
@@ -126,10 +126,6 @@ def _known() -> list[str]:
 
 def _run(options: argparse.Namespace) -> None:
     seeds = options.seeds if options.seeds is not None else _QUICK_SEEDS if options.quick else _SEEDS
-    if seeds < 1:
-        raise SlimsearchError(f"--seeds {seeds} is less than 1")
-    if options.evaluations is not None and options.evaluations < _searches.START:
-        raise SlimsearchError(f"--evaluations {options.evaluations} is less than {_searches.START}")
     if options.plot is not None and options.plot.suffix not in (".png", ".svg"):
         raise SlimsearchError(f"--plot '{options.plot}' is neither a .png nor an .svg")
     names = _chosen_strategies(options)

@@ -11,7 +11,6 @@ run that was interrupted starts again, since its time would be wrong.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 import sys
@@ -26,11 +25,9 @@ if __name__ == "__main__":
 from rich.table import Table
 
 import slimsearch
-from experiments.benchmarks._output import add_output, check_output, console, write_output
+from experiments.benchmarks._output import add_output, check_output, console, stored, write_output
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
-from slimsearch.errors import SlimsearchError
-from slimsearch.files import write_json
 from slimsearch.loop.supernet_phase import rank_correlation
 from slimsearch.record.trial import COMPLETE, SEARCH
 from slimsearch.report.result import Result
@@ -49,52 +46,46 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__.partition("\n")[0])
     parser.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads; by default mnist5k")
     parser.add_argument("--space", default="lenet", help="space of the networks")
-    parser.add_argument("--networks", type=int, default=60, help="networks to train one by one")
-    parser.add_argument("--epochs", type=int, default=10, help="epochs of a network")
-    parser.add_argument("--supernet-epochs", type=int, default=10, help="epochs of the supernet")
-    parser.add_argument("--subnets", type=int, default=60, help="subnets to score")
-    parser.add_argument("--finalists", type=int, default=5, help="subnets to train")
-    parser.add_argument("--seeds", type=int, default=3, help="number of supernets")
+    parser.add_argument("--networks", least=1, default=60, help="networks to train one by one")
+    parser.add_argument("--epochs", least=1, default=10, help="epochs of a network")
+    parser.add_argument("--supernet-epochs", least=1, default=10, help="epochs of the supernet")
+    parser.add_argument("--subnets", least=1, default=60, help="subnets to score")
+    parser.add_argument("--finalists", least=1, default=5, help="subnets to train")
+    parser.add_argument("--seeds", least=1, default=3, help="number of supernets")
     parser.add_argument("--out", type=Path, default=Path("runs") / "supernet_benchmark", help="folder of the runs")
     add_output(parser)
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
-    for name in ("networks", "epochs", "supernet_epochs", "subnets", "finalists", "seeds"):
-        if getattr(options, name) < 1:
-            raise SlimsearchError(f"--{name.replace('_', '-')} {getattr(options, name)} is less than 1")
     check_output(options)
     shared = {
         "space": options.space, "epochs": options.epochs, "objectives": "val_accuracy", "compress": "none", "top_k": 1,
         "workers": 1, **({"dataset": "mnist", "data_root": str(options.mnist)} if options.mnist else {}),
     }  # fmt: skip
     apart = {**shared, "sampler": "random", "trials": options.networks, "seed": 0}
-    rows = [_kept(options.out / "one_by_one", "one by one", apart)]
+    rows = [_stored(options.out / "one_by_one", "one by one", apart)]
     for seed in range(options.seeds):
         together = {
             **shared, "strategy": "supernet", "trials": options.finalists, "seed": seed,
             "subnets": options.subnets, "supernet_epochs": options.supernet_epochs,
         }  # fmt: skip
-        rows.append(_kept(options.out / f"supernet-{seed}", "supernet", together))
+        rows.append(_stored(options.out / f"supernet-{seed}", "supernet", together))
     _show(rows)
     write_output(options, rows)
 
 
-def _kept(folder: Path, what: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _stored(folder: Path, what: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a run, stored or new."""
-    kept = folder.with_suffix(".json")
-    if kept.is_file():
-        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        if found["options"] != dict(options):
-            raise SlimsearchError(f"'{kept}' is of a run with other options: remove it, or name another --out")
-        return found
-    if folder.exists():
-        shutil.rmtree(folder)
-    started = time.perf_counter()
-    result = slimsearch.search(run_dir=str(folder), **options)
-    row = {**_row(what, result, time.perf_counter() - started), "options": dict(options)}
-    write_json(kept, row)
+
+    def search() -> dict[str, Any]:
+        if folder.exists():
+            shutil.rmtree(folder)
+        started = time.perf_counter()
+        result = slimsearch.search(run_dir=str(folder), **options)
+        return {**_row(what, result, time.perf_counter() - started), "options": dict(options)}
+
+    row: dict[str, Any] = stored(folder.with_suffix(".json"), options, search)
     return row
 
 

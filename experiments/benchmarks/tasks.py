@@ -12,7 +12,6 @@ install it in an environment of its own, with ``pip install -e . aeon``. Rows th
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -28,12 +27,11 @@ if __name__ == "__main__":
 import numpy as np
 
 import slimsearch
-from experiments.benchmarks._output import add_output, check_output, table
+from experiments.benchmarks._output import add_output, check_output, known_rows, table, write_output
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.files import write_json
 
 SIGNALS = ("gunpoint", "italy_power_demand", "arrow_head", "basic_motions", "osuleaf", "acsf1")
 TABLES = ("breast_cancer", "wine", "digits", "diabetes")
@@ -51,27 +49,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__.partition("\n")[0])
     names = [*SIGNALS, *TABLES]
     parser.add_argument("--data", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="searches of each data set")
-    parser.add_argument("--trials", type=int, default=10, metavar="N", help="candidates of a search")
-    parser.add_argument("--epochs", type=int, default=40, metavar="N", help="epochs of each candidate")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="worker processes; 0: one for each core")
+    parser.add_argument("--seeds", least=1, default=3, metavar="N", help="searches of each data set")
+    parser.add_argument("--trials", least=1, default=10, metavar="N", help="candidates of a search")
+    parser.add_argument("--epochs", least=1, default=40, metavar="N", help="epochs of each candidate")
+    parser.add_argument("--workers", least=0, default=0, metavar="N", help="worker processes; 0: one for each core")
     add_output(parser)
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
     check_output(options)
-    rows: list[dict[str, Any]] = []
-    if options.json is not None and options.json.is_file():
-        rows = json.loads(options.json.read_text(encoding="utf-8"))
+    rows = known_rows(options)
     for seed in range(options.seeds):
         for name in options.data:
             if any((row["data"], row["seed"]) == (name, seed) for row in rows):
                 continue
             rows.append(_row(name, seed, options))
             print(rows[-1], flush=True)
-            if options.json is not None:
-                write_json(options.json, rows)
+            write_output(options, rows)
     print(_table(rows))
 
 

@@ -132,8 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__.partition("\n")[0])
-    parser.add_argument("--networks", type=int, default=3, help="networks of each space")
-    parser.add_argument("--epochs", type=int, default=10, help="epochs of a whole training")
+    parser.add_argument("--networks", least=1, default=3, help="networks of each space")
+    parser.add_argument("--epochs", least=1, default=10, help="epochs of a whole training")
     parser.add_argument("--only", help="tricks whose names contain this text")
     add_output(parser, page=True)
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -40,17 +41,21 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def add_argument(
-        self, *names: Any, group: str | None = None, rare: bool = False, values: bool = False, **settings: Any
-    ) -> argparse.Action:
+        self, *names: Any, group: str | None = None, rare: bool = False, values: bool = False,
+        least: int | None = None, most: int | None = None, **settings: Any,
+    ) -> argparse.Action:  # fmt: skip
         """As in argparse, with the default added to the help.
 
         Args:
             group: a heading of the help.
             rare: whether the option is in the help of ``--help-all`` alone.
             values: whether the option takes several values, separated by commas; it cannot be given twice then.
+            least, most: of a whole number; None: no limit.
         """
         if values:
             settings["action"] = _Values
+        if least is not None or most is not None:
+            settings["type"] = functools.partial(_limited, least=least, most=most)
         default = settings.get("default")
         if default is not None and default is not False and default not in ("", argparse.SUPPRESS):
             words = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
@@ -141,6 +146,15 @@ def whole_number(text: str) -> int:
             if (value := float(text)).is_integer():  # 1e3
                 return int(value)
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def _limited(text: str, *, least: int | None, most: int | None) -> int:
+    value = whole_number(text)
+    if least is not None and value < least:
+        raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+    if most is not None and value > most:
+        raise argparse.ArgumentTypeError(f"{value} is more than {most}")
+    return value
 
 
 def number(text: str) -> float:

@@ -242,7 +242,7 @@ def test_what_is_no_file_to_predict_with(run: Run, finished: Finished, images: P
         (("bare.onnx", images), "'bare.onnx'"),
         (("nothing.onnx", images), "'nothing.onnx'"),
         (("bare.onnx", "empty"), "'empty'"),
-        (("bare.onnx", images, "--top", "0"), "--top 0"),
+        (("bare.onnx", images, "--top", "0"), "--top: 0"),
         (("bare.onnx", images, "--runtime", "x"), "--runtime 'x' is none of onnxruntime, openvino"),
     ):
         (line,) = run(*words, command="predict").stderr.splitlines()

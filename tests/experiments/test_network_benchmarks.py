@@ -12,30 +12,19 @@ import torch
 import slimsearch
 from experiments.benchmarks import _output, augmentation, gpu, latency_repeatability, precision, supernet
 from tests.conftest import ROOT
+from tests.experiments.conftest import Mistake
 
 
 @pytest.mark.parametrize(
     ("module", "words", "said"),
     [
-        (supernet, ["--networks", "0"], "--networks 0"),
-        (supernet, ["--supernet-epochs", "0"], "--supernet-epochs 0"),
+        (supernet, ["--networks", "0"], "--networks: 0"),
+        (supernet, ["--supernet-epochs", "0"], "--supernet-epochs: 0"),
         (supernet, ["--space", "magic"], "magic"),
     ],
 )
-def test_mistakes_are_one_clear_line(
-    module: Any,
-    words: list[str],
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert module.main(words) == 2
-    found = capsys.readouterr().err
-    assert found.startswith("error: ")
-    assert said in found
-    assert len(found.splitlines()) == 1
+def test_mistakes_are_one_clear_line(module: Any, words: list[str], said: str, mistake: Mistake) -> None:
+    assert said in mistake(module.main, words)
 
 
 def test_without_a_gpu_it_is_said_in_one_line(

@@ -22,6 +22,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import FunctionEvaluator, Task
 from slimsearch.search_spaces import ChoiceSpace
 from tests.conftest import ROOT
+from tests.experiments.conftest import Mistake
 
 COSTS = Costs(proposal=0.02, record=0.02, engine=0.03, record_report=0.005, engine_report=0.01)
 PAGE = ROOT / "docs" / "scaling.md"
@@ -171,20 +172,13 @@ def test_the_page_has_the_figures_of_the_results() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--epochs", "0"], "--epochs 0"),
+        (["--epochs", "0"], "--epochs: 0"),
         (["--page", "nowhere.md"], "--page 'nowhere.md'"),
         (["--json", "/dev/null/deep/found.json"], "/dev/null"),
     ],
 )
-def test_mistakes_are_one_clear_line(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert ray_scaling.main(words) == 2
-    found = capsys.readouterr().err
-    assert found.startswith("error: ")
-    assert said in found
-    assert len(found.splitlines()) == 1
+def test_mistakes_are_one_clear_line(words: list[str], said: str, mistake: Mistake) -> None:
+    assert said in mistake(ray_scaling.main, words)
 
 
 @pytest.mark.slow

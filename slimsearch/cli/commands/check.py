@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from slimsearch.cli.command_parser import CommandParser, whole_number
+from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.commands.run import announce_imports
 from slimsearch.cli.run_options import as_yaml, given, run_parser
 from slimsearch.errors import SlimsearchError
@@ -31,7 +31,7 @@ _EXAMPLES = (
 
 def parser(program: str) -> CommandParser:
     found = run_parser(program, _DESCRIPTION, _EXAMPLES, without=("elastic",))
-    found.add_argument("--samples", type=whole_number, default=200, help="number of random networks")
+    found.add_argument("--samples", least=1, default=200, help="number of random networks")
     found.add_argument(
         "--no-estimate", action="store_true", help="do not train and measure: shows no duration and no latencies"
     )
@@ -43,8 +43,6 @@ def parser(program: str) -> CommandParser:
 def run(options: dict[str, Any]) -> None:
     samples, picture, path = options.pop("samples"), options.pop("picture"), options.pop("json")
     quick = options.pop("no_estimate")
-    if samples < 1:
-        raise SlimsearchError(f"--samples {samples} is less than 1")
     if picture is not None and Path(picture).suffix not in _PICTURES:
         raise SlimsearchError(f"--picture '{picture}' does not end in {' or '.join(_PICTURES)}")
     chosen = given(options)

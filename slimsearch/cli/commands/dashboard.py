@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.cli.command_parser import CommandParser, whole_number
+from slimsearch.cli.command_parser import CommandParser
 from slimsearch.errors import SlimsearchError, describe_error
 
 if TYPE_CHECKING:
@@ -23,15 +23,13 @@ _EXAMPLES = ("runs/mnist_cnn-20260101-120000", "runs/mnist_cnn-20260101-120000 -
 def parser(program: str) -> CommandParser:
     found = CommandParser(HELP, program, _EXAMPLES)
     found.add_argument("run_dir", help="the run directory")
-    found.add_argument("--port", type=whole_number, default=8080, help="port on the loopback address")
+    found.add_argument("--port", least=1, most=65535, default=8080, help="port on the loopback address")
     found.add_argument("--storage", help="URL of the study, if it is in a database on another machine")
     return found
 
 
 def run(options: dict[str, Any]) -> None:
     port = options["port"]
-    if not 0 < port < 65536:
-        raise SlimsearchError(f"--port {port} is not between 1 and 65535")
     opened, artifacts = _study(Path(options["run_dir"]).expanduser(), options["storage"])
     from optuna_dashboard import run_server
 

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 from typing import Any
 
-from slimsearch.cli.command_parser import CommandParser, whole_number
+from slimsearch.cli.command_parser import CommandParser
 from slimsearch.errors import SlimsearchError, did_you_mean, escaped
 from slimsearch.options.configuration import device_hosts
 
@@ -25,7 +25,7 @@ def parser(program: str) -> CommandParser:
     found.add_argument("action", help="setup or check")
     found.add_argument("hosts", help="user@board or NAME=user@board, several with commas, as for --device-host")
     found.add_argument("--runtime", default="onnxruntime", help="runtime of the files: onnxruntime or openvino")
-    found.add_argument("--threads", type=whole_number, default=1, help="of check: threads of the reference networks")
+    found.add_argument("--threads", least=1, default=1, help="of check: threads of the reference networks")
     return found
 
 
@@ -34,8 +34,6 @@ def run(options: dict[str, Any]) -> None:
     for name, value, allowed in (("action", action, _ACTIONS), ("--runtime", runtime, _RUNTIMES)):
         if value not in allowed:
             raise SlimsearchError(f"{name} '{value}' is none of {', '.join(allowed)}{did_you_mean(value, allowed)}")
-    if threads < 1:
-        raise SlimsearchError(f"--threads {threads} is less than 1")
     hosts = device_hosts(options["hosts"])
     if action == "setup":
         for address in hosts.values():

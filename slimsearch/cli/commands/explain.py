@@ -6,8 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.cli.command_parser import CommandParser, whole_number
-from slimsearch.errors import SlimsearchError
+from slimsearch.cli.command_parser import CommandParser
 from slimsearch.files import write_json
 from slimsearch.progress import progress
 
@@ -28,14 +27,12 @@ _EXAMPLES = (
 def parser(program: str) -> CommandParser:
     found = CommandParser(_DESCRIPTION, program, _EXAMPLES)
     found.add_argument("file", help="a quantized file in a run directory, or the folder of its trial")
-    found.add_argument("--top", type=whole_number, default=5, help="number of the worst layers to measure in float32")
+    found.add_argument("--top", least=0, default=5, help="number of the worst layers to measure in float32")
     found.add_argument("--json", metavar="PATH", help="write the results as JSON")
     return found
 
 
 def run(options: dict[str, Any]) -> None:
-    if options["top"] < 0:
-        raise SlimsearchError(f"--top {options['top']} is below 0")
     from slimsearch.checks.quantized_file import explained
 
     with progress("examining the file"):

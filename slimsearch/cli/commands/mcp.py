@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.cli.agent_tools import AgentTools
-from slimsearch.cli.command_parser import CommandParser, whole_number
+from slimsearch.cli.command_parser import CommandParser
 from slimsearch.errors import SlimsearchError
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ _INSTRUCTIONS = (
 def parser(program: str) -> CommandParser:
     found = CommandParser(_DESCRIPTION, program, _EXAMPLES)
     found.add_argument("folder", help="folder of space files, data, runs and exported files")
-    found.add_argument(
-        "--port", type=whole_number, default=None, help="serve HTTP on this port of the loopback address"
-    )
+    found.add_argument("--port", least=1, most=65535, help="serve HTTP on this port of the loopback address")
     return found
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.cli.command_parser import CommandParser, whole_number
+from slimsearch.cli.command_parser import CommandParser
 from slimsearch.errors import SlimsearchError, escaped
 from slimsearch.options.configuration import DATA_FILES
 
@@ -39,7 +39,7 @@ def parser(program: str) -> CommandParser:
         nargs="+",
         help=f"image files, folders of images to search recursively, or files ({', '.join(DATA_FILES)})",
     )
-    found.add_argument("--top", type=whole_number, default=1, help="number of classes to print")
+    found.add_argument("--top", least=1, default=1, help="number of classes to print")
     found.add_argument("--json", action="store_true", help="print a line of JSON for each image or example")
     found.add_argument("--runtime", default="onnxruntime", help="onnxruntime or openvino")
     return found
@@ -48,8 +48,6 @@ def parser(program: str) -> CommandParser:
 def run(options: dict[str, Any]) -> None:
     from slimsearch.evaluators import RUNTIMES, Predictor
 
-    if options["top"] < 1:
-        raise SlimsearchError(f"--top {options['top']} is less than 1")
     if options["runtime"] not in RUNTIMES:
         raise SlimsearchError(f"--runtime '{options['runtime']}' is none of {', '.join(RUNTIMES)}")
     images, files = _inputs([Path(named) for named in options["inputs"]])

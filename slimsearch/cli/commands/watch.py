@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from slimsearch.cli.command_parser import CommandParser, whole_number
+from slimsearch.cli.command_parser import CommandParser
 from slimsearch.errors import SlimsearchError
 from slimsearch.progress import progress
 
@@ -20,14 +20,12 @@ def parser(program: str) -> CommandParser:
     found = CommandParser(HELP, program, _EXAMPLES)
     found.add_argument("runs", nargs="+", metavar="run_dir", help="run directories, running or finished")
     found.add_argument("--storage", help="URL of the study, if it is in a database on another machine")
-    found.add_argument("--port", type=whole_number, default=0, help="port on the loopback address; 0: a free one")
+    found.add_argument("--port", least=0, most=65535, default=0, help="port on the loopback address; 0: a free one")
     return found
 
 
 def run(options: dict[str, Any]) -> None:
     port = options["port"]
-    if not 0 <= port < 65536:
-        raise SlimsearchError(f"--port {port} is not between 0 and 65535")
     with progress("reading the runs"):
         from slimsearch.report.page_server import PageServer
         from slimsearch.report.watched_runs import WatchedRuns
