@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from slimsearch.compression import Network, Recipe
 from slimsearch.compression.quantization.bit_allocation import BITS, cheapest_bits, weight_sensitivities
 from slimsearch.errors import SlimsearchError
+from tests.compression.no_training import NoTraining
 
-
-class Training:
-    seed, epochs, gives_logits = 0, 1, True
-    calibration = torch.randn(128, 1, 10, 10, generator=torch.Generator().manual_seed(0))
+TRAINING = NoTraining(1, 10, 10, images=128)
 
 
 class Uneven(nn.Module):
@@ -63,7 +61,7 @@ def test_the_sum_of_the_changes_is_near_the_smallest(seed: int) -> None:
 
 
 def test_sensitivities_are_divergences_of_the_answers() -> None:
-    network, images = Network(Uneven().eval()), Training.calibration[:16]
+    network, images = Network(Uneven().eval()), TRAINING.calibration[:16]
     found = weight_sensitivities(network, images, gives_logits=True)
     assert list(found) == ["stem", "hard", "easy", "fc"]
     assert all(own[2] > own[4] > own[8] >= 0 for own in found.values())
@@ -80,7 +78,7 @@ def test_sensitivities_are_divergences_of_the_answers() -> None:
 def test_layers_that_suffer_get_more_bits() -> None:
     network = Network(Uneven().eval())
     for stage in ("quantize", "weight_only"):
-        plan = Recipe.parse(f"{stage}:mean_bits=4.5").apply(network, Training()).quantization
+        plan = Recipe.parse(f"{stage}:mean_bits=4.5").apply(network, TRAINING).quantization
         assert plan is not None
         bits = {name: plan.bits.get(name, 8) for name in ("hard", "easy")}
         assert bits["hard"] > bits["easy"]
@@ -91,7 +89,7 @@ def test_layers_that_suffer_get_more_bits() -> None:
 def test_eight_bits_are_the_plan_without() -> None:
     network = Network(Uneven().eval())
     for stage in ("quantize", "weight_only", "quantize:keep_float=last"):
-        one, other = (Recipe.parse(text).apply(network, Training()) for text in (stage, f"{stage}:mean_bits=8"))
+        one, other = (Recipe.parse(text).apply(network, TRAINING) for text in (stage, f"{stage}:mean_bits=8"))
         assert one.quantization == other.quantization
 
 

@@ -17,16 +17,14 @@ from slimsearch.compression import Network, Recipe, expand_integers, export_onnx
 from slimsearch.compression.export.bit_packing import pack_integers
 from slimsearch.compression.export.compact import compact
 from slimsearch.evaluators import DeployedModel
+from tests.compression.no_training import NoTraining
+
+TRAINING = NoTraining(1, 12, 12, images=128)
 
 DISABLED, ALL = (
     onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 )
-
-
-class Training:
-    seed, epochs, gives_logits = 0, 1, True
-    calibration = torch.randn(128, 1, 12, 12, generator=torch.Generator().manual_seed(0))
 
 
 def _model(**weights: np.ndarray[Any, Any]) -> onnx.ModelProto:
@@ -107,7 +105,7 @@ def _optimized(path: Path, folder: Path) -> tuple[list[str], set[int]]:
 @pytest.mark.parametrize(("stage", "fewer"), [("quantize", "mean_bits=4"), ("weight_only", "mean_bits=4"),
                                               ("quantize:keep_float=last", "mean_bits=3")])  # fmt: skip
 def test_the_runtime_runs_what_it_runs_without(stage: str, fewer: str, tmp_path: Path) -> None:
-    training = Training()
+    training = TRAINING
     network, paths = Network(Net().eval()), []
     for number, text in enumerate((stage, f"{stage}:{fewer}")):
         paths.append(tmp_path / f"{number}.onnx")
@@ -124,7 +122,7 @@ def test_the_runtime_runs_what_it_runs_without(stage: str, fewer: str, tmp_path:
 
 
 def test_compact_keeps_ends_and_answers(tmp_path: Path) -> None:
-    training, path = Training(), tmp_path / "model.onnx"
+    training, path = TRAINING, tmp_path / "model.onnx"
     export_onnx(Network(Net().eval()), path, training.calibration)
     model, images = onnx.load(path), training.calibration.numpy()
     before = DeployedModel(path)(images)

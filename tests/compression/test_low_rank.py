@@ -17,18 +17,7 @@ from slimsearch.compression.quantization.plan import LearnedRange
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import NetworkTraining, TrainingSettings
 from slimsearch.evaluators.datasets import Dataset
-
-
-class _NoTraining:
-    """Stands where fine-tuning would be, so that the effect of the factors alone is seen."""
-
-    seed, epochs = 0, 1
-
-    def __init__(self, *shape: int) -> None:
-        self.calibration = torch.randn(4, *shape)
-
-    def fit(self, network: Network, **settings: object) -> Network:
-        return network
+from tests.compression.no_training import NoTraining
 
 
 class Wide(nn.Module):
@@ -89,7 +78,7 @@ def test_factors_of_all_the_energy_answer_as_the_layer(layer: nn.Module, tmp_pat
     module = nn.Sequential(_thin(layer, 2), nn.Linear(width if is_linear else 11, 10))
     if not is_linear:
         module = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
-    network, training = Network(module.eval()), _NoTraining(*shape)
+    network, training = Network(module.eval()), NoTraining(*shape)
     full = LowRank(energy=1.0).apply(network, training)
     assert full.structure["replaced"] == {"0": "factored"}
     assert len(full.module[0]) == (2 if is_linear or layer.kernel_size == (1, 1) else 3)
@@ -105,19 +94,19 @@ def test_factors_of_all_the_energy_answer_as_the_layer(layer: nn.Module, tmp_pat
 def test_what_has_a_low_rank_is_smaller_and_answers_as_before(network: Network) -> None:
     thin = Network(_thin(network.module, 4))
     images = torch.randn(5, 3, 12, 12)
-    result = LowRank(energy=1.0, epochs=0).apply(thin, _NoTraining(3, 12, 12))
+    result = LowRank(energy=1.0, epochs=0).apply(thin, NoTraining(3, 12, 12))
     assert set(result.structure["replaced"]) == {"stem", "reflected", "point", "dilated", "twice"}
     assert result.params < 0.7 * thin.params
     with torch.no_grad():
         assert torch.allclose(result.module(images), thin.module(images), atol=1e-4)
-        halved = LowRank(energy=0.5, epochs=0).apply(thin, _NoTraining(3, 12, 12))
+        halved = LowRank(energy=0.5, epochs=0).apply(thin, NoTraining(3, 12, 12))
         assert not torch.allclose(halved.module(images), thin.module(images), atol=1e-2)
 
 
 def test_less_energy_is_fewer_parameters_and_a_larger_error(network: Network) -> None:
     images, sizes, errors = torch.randn(5, 3, 12, 12), [], []
     for energy in (0.3, 0.6, 0.9):
-        result = LowRank(energy=energy, epochs=0).apply(network, _NoTraining(3, 12, 12))
+        result = LowRank(energy=energy, epochs=0).apply(network, NoTraining(3, 12, 12))
         sizes.append(result.params)
         errors.append(float((result.module(images) - network.module(images)).detach().norm()))
     assert sizes == sorted(sizes)
@@ -128,7 +117,7 @@ def test_less_energy_is_fewer_parameters_and_a_larger_error(network: Network) ->
 @pytest.mark.parametrize("share", [0.45, 0.6, 0.9])
 def test_a_target_of_parameters_is_met_from_below(share: float, network: Network) -> None:
     target = int(share * network.params)
-    result = LowRank(params=target, epochs=0).apply(network, _NoTraining(3, 12, 12))
+    result = LowRank(params=target, epochs=0).apply(network, NoTraining(3, 12, 12))
     assert target * 0.95 < result.params <= target
 
 
@@ -142,7 +131,7 @@ def test_a_target_of_parameters_is_met_from_below(share: float, network: Network
 )
 def test_what_cannot_be_reached_says_so(options: dict[str, float], said: str, network: Network) -> None:
     with pytest.raises(SlimsearchError, match=said):
-        LowRank(**options, epochs=0).apply(network, _NoTraining(3, 12, 12))
+        LowRank(**options, epochs=0).apply(network, NoTraining(3, 12, 12))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +145,7 @@ def test_wrong_options(options: dict[str, float]) -> None:
 
 
 def test_round_ranks(network: Network) -> None:
-    result = LowRank(energy=0.5, epochs=0, round_to=4).apply(network, _NoTraining(3, 12, 12))
+    result = LowRank(energy=0.5, epochs=0, round_to=4).apply(network, NoTraining(3, 12, 12))
     ranks = [part.out_channels for name in ("reflected", "dilated") for part in result.module.get_submodule(name)[:2]]
     assert all(rank % 4 == 0 for rank in ranks)
 
@@ -170,7 +159,7 @@ def test_shared_weights_and_subclasses_stay_whole() -> None:
     )
     module.append(nn.Linear(64, 10))
     module[2].weight = module[1].weight
-    result = LowRank(energy=0.5, epochs=0).apply(Network(module.eval()), _NoTraining(1, 8, 8))
+    result = LowRank(energy=0.5, epochs=0).apply(Network(module.eval()), NoTraining(1, 8, 8))
     assert list(result.structure["replaced"]) == ["4"]
 
 
@@ -184,29 +173,29 @@ def test_a_module_that_reaches_into_its_layers_says_so() -> None:
             return self.out(self.fc(x.reshape(-1, self.fc.in_features)))
 
     with pytest.raises(SlimsearchError, match="does not run with factored layers: AttributeError"):
-        LowRank(energy=0.5).apply(Network(Reaches().eval()), _NoTraining(1, 8, 8))
+        LowRank(energy=0.5).apply(Network(Reaches().eval()), NoTraining(1, 8, 8))
 
 
 def test_learned_ranges_of_factored_layers_are_dropped(network: Network) -> None:
     known = LearnedRange((0.1,), 4, 0.1, 0)
     planned = Network(network.module, {}, Quantization(learned={"stem": known, "head": known}))
-    result = LowRank(energy=0.5, epochs=0).apply(planned, _NoTraining(3, 12, 12))
+    result = LowRank(energy=0.5, epochs=0).apply(planned, NoTraining(3, 12, 12))
     assert result.quantization == Quantization(learned={"head": known})
 
 
 def _before(network: Network) -> Network:
-    pruned = Prune(sparsity=0.25, epochs=1).apply(network, _NoTraining(3, 12, 12))
-    return LowRank(energy=0.6, epochs=0).apply(pruned, _NoTraining(3, 12, 12))
+    pruned = Prune(sparsity=0.25, epochs=1).apply(network, NoTraining(3, 12, 12))
+    return LowRank(energy=0.6, epochs=0).apply(pruned, NoTraining(3, 12, 12))
 
 
 def _after(network: Network) -> Network:
-    thin = LowRank(energy=0.6, epochs=0).apply(network, _NoTraining(3, 12, 12))
-    return Prune(sparsity=0.25, epochs=1).apply(thin, _NoTraining(3, 12, 12))
+    thin = LowRank(energy=0.6, epochs=0).apply(network, NoTraining(3, 12, 12))
+    return Prune(sparsity=0.25, epochs=1).apply(thin, NoTraining(3, 12, 12))
 
 
 @pytest.mark.parametrize("both", [_before, _after])
 def test_together_with_pruning(both: Callable[[Network], Network], network: Network, tmp_path: Path) -> None:
-    alone = LowRank(energy=0.6, epochs=0).apply(network, _NoTraining(3, 12, 12))
+    alone = LowRank(energy=0.6, epochs=0).apply(network, NoTraining(3, 12, 12))
     result = both(network)
     assert result.params < alone.params
     result.save(tmp_path)

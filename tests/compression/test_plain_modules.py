@@ -15,18 +15,10 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import slimsearch
 from slimsearch.compression import Network, Recipe
 from slimsearch.errors import SlimsearchError
+from tests.compression.no_training import NoTraining
 
-IMAGES = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-class NoTraining:
-    """Stands where fine-tuning would be."""
-
-    seed, epochs, calibration = 0, 1, IMAGES
-    examples = (IMAGES, torch.arange(8))
-
-    def fit(self, network: Network, **settings: object) -> Network:
-        return network
+TRAINING = NoTraining(1, 8, 8, images=8)
+IMAGES = TRAINING.calibration
 
 
 class Small(nn.Module):
@@ -52,7 +44,7 @@ def _parts_wrapped() -> nn.Module:
     ],
 )  # fmt: skip
 def test_wrappers_are_removed(wrapped: Callable[[], nn.Module], tmp_path: Path) -> None:
-    pruned = Recipe.parse("prune:sparsity=0.5").apply(Network(wrapped().eval()), NoTraining())
+    pruned = Recipe.parse("prune:sparsity=0.5").apply(Network(wrapped().eval()), TRAINING)
     assert {type(layer) for layer in pruned.module.modules()} == {Small, nn.Conv2d, nn.Linear}
     assert pruned.module.a.out_channels == 4
     pruned.save(tmp_path)
@@ -125,7 +117,7 @@ def test_computed_weights_become_plain(kind: str, recipe: str, tmp_path: Path) -
     module.eval()
     with torch.no_grad():
         before, names = module(IMAGES), set(module.state_dict())
-        small = Recipe.parse(recipe).apply(Network(module), NoTraining())
+        small = Recipe.parse(recipe).apply(Network(module), TRAINING)
         assert torch.equal(module(IMAGES), before), "the given module has changed"
     assert set(module.state_dict()) == names
     assert set(small.module.state_dict()) == set(Small().state_dict())
@@ -148,7 +140,7 @@ def test_a_module_that_keeps_results_of_its_last_call_is_copied() -> None:
     module(IMAGES)
     with pytest.raises(RuntimeError):
         copy.deepcopy(module)
-    assert Recipe.parse("prune:sparsity=0.5").apply(Network(module), NoTraining()).module.a.out_channels == 4
+    assert Recipe.parse("prune:sparsity=0.5").apply(Network(module), TRAINING).module.a.out_channels == 4
 
 
 class Tied(Small):
@@ -164,7 +156,7 @@ class Tied(Small):
 
 @pytest.mark.parametrize("schedule", ["at_once", "linear"])
 def test_layers_that_share_a_weight_are_left_whole(schedule: str, caplog: pytest.LogCaptureFixture) -> None:
-    pruned = Recipe.parse(f"prune:sparsity=0.5:schedule={schedule}").apply(Network(Tied()), NoTraining()).module
+    pruned = Recipe.parse(f"prune:sparsity=0.5:schedule={schedule}").apply(Network(Tied()), TRAINING).module
     assert pruned.c.weight is pruned.d.weight
     assert pruned.c.out_channels == 8
     assert "'c'" in caplog.text
@@ -203,6 +195,6 @@ class MatrixProducts(TalkingHeads):
 def test_attention_that_cannot_be_analyzed_is_left_whole(
     attention: type[nn.Module], caplog: pytest.LogCaptureFixture
 ) -> None:
-    pruned = Recipe.parse("prune:sparsity=0.5:round_to=1").apply(Network(attention()), NoTraining()).module
+    pruned = Recipe.parse("prune:sparsity=0.5:round_to=1").apply(Network(attention()), TRAINING).module
     assert (pruned.q.out_channels, pruned.last.out_channels) == (32, 16)
     assert "'q'" in caplog.text

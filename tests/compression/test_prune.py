@@ -14,18 +14,7 @@ from torch import nn
 from slimsearch.compression import Network
 from slimsearch.compression.prune import Prune
 from slimsearch.errors import SlimsearchError
-
-
-class _NoTraining:
-    """Stands where fine-tuning would be, so that the effect of the cut alone is seen."""
-
-    seed, epochs = 0, 1
-
-    def __init__(self, *shape: int) -> None:
-        self.calibration = torch.randn(4, *shape)
-
-    def fit(self, network: Network, **settings: object) -> Network:
-        return network
+from tests.compression.no_training import NoTraining
 
 
 class Residual(nn.Module):
@@ -61,7 +50,7 @@ class Concatenated(nn.Module):
 @pytest.mark.parametrize("make", [Residual, Depthwise, Concatenated])
 def test_channels_are_really_gone(make: Callable[[], nn.Module]) -> None:
     network = Network(make().eval())
-    pruned = Prune(sparsity=0.5, epochs=1).apply(network, _NoTraining(1, 12, 12))
+    pruned = Prune(sparsity=0.5, epochs=1).apply(network, NoTraining(1, 12, 12))
     assert pruned.params < 0.55 * network.params
     assert pruned.module(torch.randn(3, 1, 12, 12)).shape == (3, 10)
     assert pruned.module.fc.out_features == 10
@@ -79,7 +68,7 @@ def test_channels_of_zeros_can_go_without_a_difference() -> None:
             module.pw.weight[channel], module.pw.bias[channel] = 0, 0
             module.fc.weight[:, channel * 16 : (channel + 1) * 16] = 0
     images = torch.randn(5, 1, 12, 12)
-    pruned = Prune(sparsity=0.25, epochs=1).apply(Network(module), _NoTraining(1, 12, 12))
+    pruned = Prune(sparsity=0.25, epochs=1).apply(Network(module), NoTraining(1, 12, 12))
     assert (pruned.module.stem.out_channels, pruned.module.pw.out_channels) == (6, 12)
     assert torch.allclose(pruned.module.eval()(images), module(images), atol=1e-6)
 
@@ -89,7 +78,7 @@ def test_wide_layers_get_round_widths(sparsity: float, widths: tuple[int, int]) 
     module = nn.Sequential(
         nn.Conv2d(1, 12, 3), nn.Conv2d(12, 64, 1), nn.Flatten(), nn.Linear(64 * 36, 128), nn.Linear(128, 10)
     )
-    pruned = Prune(sparsity=sparsity, epochs=1).apply(Network(module.eval()), _NoTraining(1, 8, 8)).module
+    pruned = Prune(sparsity=sparsity, epochs=1).apply(Network(module.eval()), NoTraining(1, 8, 8)).module
     assert (pruned[1].out_channels, pruned[3].out_features) == widths
     assert pruned[0].out_channels == math.ceil(12 * (1 - sparsity) - 1e-6), "a narrow layer is not given a round width"
 
@@ -97,7 +86,7 @@ def test_wide_layers_get_round_widths(sparsity: float, widths: tuple[int, int]) 
 @pytest.mark.parametrize("kept", [0.0, 0.5, 1.0])
 def test_the_share_of_dropout_that_is_kept(kept: float) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Dropout(0.5), nn.Linear(40, 10))
-    pruned = Prune(sparsity=0.5, epochs=1, dropout=kept).apply(Network(module.eval()), _NoTraining(1, 8, 8))
+    pruned = Prune(sparsity=0.5, epochs=1, dropout=kept).apply(Network(module.eval()), NoTraining(1, 8, 8))
     assert pruned.module[3].p == 0.5 * kept
     assert pruned.structure["dropout"] == {"3": 0.5 * kept}
     assert module[3].p == 0.5
@@ -105,12 +94,12 @@ def test_the_share_of_dropout_that_is_kept(kept: float) -> None:
 
 def test_a_network_without_layers_to_prune_says_so() -> None:
     with pytest.raises(SlimsearchError, match="neither a Linear nor a Conv2d"):
-        Prune().apply(Network(nn.Sequential(nn.Flatten(), nn.Softmax(dim=1))), _NoTraining(1, 4, 4))
+        Prune().apply(Network(nn.Sequential(nn.Flatten(), nn.Softmax(dim=1))), NoTraining(1, 4, 4))
 
 
 def test_a_network_with_one_layer_has_nothing_to_spare() -> None:
     with pytest.raises(SlimsearchError, match="no layer before '1' has two channels"):
-        Prune().apply(Network(nn.Sequential(nn.Flatten(), nn.Linear(16, 10))), _NoTraining(1, 4, 4))
+        Prune().apply(Network(nn.Sequential(nn.Flatten(), nn.Linear(16, 10))), NoTraining(1, 4, 4))
 
 
 def test_damaged_weights_say_so(tmp_path: Path) -> None:
@@ -144,7 +133,7 @@ class Chain(nn.Module):
 )
 @pytest.mark.parametrize("schedule", ["at_once", "agp"])
 def test_each_third_of_the_layers_has_its_share(options: dict[str, float], widths: list[int], schedule: str) -> None:
-    made = Prune(**options, schedule=schedule, round_to=1).begin(Network(Chain()), _NoTraining(1, 4, 4))
+    made = Prune(**options, schedule=schedule, round_to=1).begin(Network(Chain()), NoTraining(1, 4, 4))
     network = made.network
     for after_step in made.after_step:
         for step in range(20):
@@ -224,7 +213,7 @@ def test_the_share_that_is_reached_is_told(
     torch.manual_seed(0)
     module = make().eval()
     with caplog.at_level("INFO", "slimsearch"):
-        pruned = Prune(sparsity=0.5, round_to=1).apply(Network(module), _NoTraining(1, 12, 12))
+        pruned = Prune(sparsity=0.5, round_to=1).apply(Network(module), NoTraining(1, 12, 12))
     convolutions = {n: m for n, m in module.named_modules() if isinstance(m, nn.Conv2d)}
     assert {name: pruned.module.get_submodule(name).out_channels for name in convolutions} == widths
     share = 1 - sum(widths.values()) / sum(layer.out_channels for layer in convolutions.values())

@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from slimsearch.compression import Network, Quantization, Recipe, export_onnx
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel
+from tests.compression.no_training import NoTraining
 
-
-class Training:
-    seed, epochs, gives_logits = 0, 1, True
-    calibration = torch.randn(128, 1, 10, 10, generator=torch.Generator().manual_seed(0))
+TRAINING = NoTraining(1, 10, 10, images=128)
 
 
 class Uneven(nn.Module):
@@ -32,7 +30,7 @@ class Uneven(nn.Module):
             self.stem.weight[0] *= 300
             self.wide.weight[:, 0] = 0.001 * self.wide.weight[:, 0]
             self.fc.bias.zero_()
-            self.fc.bias -= self(Training.calibration).mean(0)  # every class is answered
+            self.fc.bias -= self(TRAINING.calibration).mean(0)  # every class is answered
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.next(self.wide(self.stem(x).relu()).relu()).relu().mean((2, 3)))
@@ -40,7 +38,7 @@ class Uneven(nn.Module):
 
 def _changed(module: nn.Module, keep_float: str, path: Path) -> float:
     """Share of the images for which the file answers otherwise than the network."""
-    images = Training.calibration
+    images = TRAINING.calibration
     export_onnx(Network(module, {}, Quantization(keep_float=keep_float)), path, images)
     with torch.no_grad():
         expected = module(images).argmax(1)
@@ -53,7 +51,7 @@ def test_the_layers_that_help_the_file_most_stay_in_float(tmp_path: Path) -> Non
     pairs = {
         pair: _changed(module, " ".join(pair), tmp_path / "pair.onnx") for pair in itertools.combinations(names, 2)
     }
-    plan = Recipe.parse("quantize:max_drop=12").apply(Network(module), Training()).quantization
+    plan = Recipe.parse("quantize:max_drop=12").apply(Network(module), TRAINING).quantization
     assert plan is not None
     assert plan.keep_float == "stem wide" == " ".join(min(pairs, key=pairs.__getitem__))
     assert _changed(module, plan.keep_float, tmp_path / "kept.onnx") <= 0.12
@@ -66,7 +64,7 @@ def test_nothing_is_rounded_between_layers_in_float(tmp_path: Path) -> None:
 
 
 def test_no_layer_stays_in_float_without_need() -> None:
-    plan = Recipe.parse("quantize:max_drop=99").apply(Network(Uneven().eval()), Training()).quantization
+    plan = Recipe.parse("quantize:max_drop=99").apply(Network(Uneven().eval()), TRAINING).quantization
     assert plan == Quantization()
 
 

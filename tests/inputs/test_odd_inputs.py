@@ -387,15 +387,19 @@ def spoil(file: Path, draw: st.DataObject) -> None:
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
 
 
+def copied(run: Path, copy: Path) -> Path:
+    """A copy of a run in place of an earlier one."""
+    shutil.rmtree(copy, ignore_errors=True)
+    return Path(shutil.copytree(run, copy))
+
+
 def test_run_directories(effort: Effort, small_run: Path, tmp_path: Path) -> None:
     """Resumed after something in it was spoilt: it goes on, or says one line and is left as it was."""
 
     @effort(few=12, many=300)
     @given(st.data())
     def holds(draw: st.DataObject) -> None:
-        copy = tmp_path / "copy"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(small_run, copy)
+        copy = copied(small_run, tmp_path / "copy")
         name = draw.draw(st.sampled_from(FILES))
         spoil(copy / name, draw)
         before = content(copy)
@@ -416,9 +420,7 @@ def test_dashboards(effort: Effort, small_run: Path, tmp_path: Path) -> None:
         @effort(few=10, many=500)
         @given(st.data())
         def holds(draw: st.DataObject) -> None:
-            copy = tmp_path / "copy"
-            shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(small_run, copy)
+            copy = copied(small_run, tmp_path / "copy")
             spoil(copy / draw.draw(st.sampled_from(["config.yaml", "study.journal"])), draw)
             before = content(copy)
             assert command("run directories", "dashboard", copy, "--port", port)[0] == 2
@@ -431,9 +433,7 @@ def test_networks_of_a_run(effort: Effort, small_run: Path, tmp_path: Path) -> N
     @effort(few=40, many=1000)
     @given(st.data())
     def holds(draw: st.DataObject) -> None:
-        copy = tmp_path / "copy"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(small_run, copy)
+        copy = copied(small_run, tmp_path / "copy")
         names = ["top_models.json", "config.yaml", "environment.json", *FILES[3:5], "trials/00002/network.json"]
         spoil(copy / draw.draw(st.sampled_from(names)), draw)
         INPUTS_TRIED["networks"] += 1
