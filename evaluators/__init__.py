@@ -29,6 +29,7 @@ from slimsearch.evaluators.network_evaluator import (
 )
 from slimsearch.evaluators.network_pipeline import LatencySettings, NetworkPipeline
 from slimsearch.evaluators.objective import (
+    COSTS,
     DIRECTIONS,
     Limit,
     Metrics,
@@ -55,6 +56,7 @@ from slimsearch.evaluators.training.network_training import (
 
 __all__ = [
     "CHECKPOINT",
+    "COSTS",
     "DIRECTIONS",
     "IMPORTS",
     "MODEL",

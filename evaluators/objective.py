@@ -34,6 +34,8 @@ DIRECTIONS = {
     "val_loss": "minimize",
 }
 """Directions of metrics that need none on the command line."""
+COSTS = ("latency_ms", "size_kib", "params", "macs")
+"""Metrics of a network that are known before training."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators.objective import DIRECTIONS
+from slimsearch.evaluators.objective import COSTS, DIRECTIONS
 from slimsearch.evaluators.task import Outcome, ReportEpoch, Task
 from slimsearch.search_spaces import Candidate, ChoiceSpace, Point
 
-_COSTS = ("latency_ms", "size_kib", "params", "macs")
 _EPOCH = "@"
 _INACTIVE = -1
 
@@ -179,7 +178,7 @@ class TableEvaluator:
         for metric in known or ():
             if metric not in self.metrics:
                 raise SlimsearchError(f"the table '{path}' has no metric '{metric}'; it has {', '.join(self.metrics)}")
-        costs = [{m: row[m] for m in (_COSTS if known is None else known) if m in row} for row in self._rows.values()]
+        costs = [{m: row[m] for m in (COSTS if known is None else known) if m in row} for row in self._rows.values()]
         try:
             self.space = TableSpace({label: list(unique.values()) for label, unique in values.items()}, points, costs)
         except SlimsearchError as error:

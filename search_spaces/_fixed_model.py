@@ -14,6 +14,7 @@ import cloudpickle
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.names import load_function
 from slimsearch.packed import Named, named, size_of
+from slimsearch.search_spaces._model_space import known_of_data
 from slimsearch.search_spaces._space import Choice, Point, Space
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ class FixedModel(Space):
     """A space whose only point has no choices, and the network that it stands for.
 
     Args:
-        make: function or class; called with those of in_channels, image_size, input_shape and num_classes that its
-            signature has.
+        make: function or class; called with those of in_channels, image_size, input_shape, num_classes and num_labels
+            that its signature has.
         input_shape: of one example, such as (C, H, W) of an image; of several inputs, a dict from name to shape.
         num_classes: number of outputs: logits of classes, or target columns; 0: unknown.
         weights: state of the network as safetensors; None for the weights that `make` gives it.
@@ -97,19 +98,9 @@ class FixedModel(Space):
 
         parameters = inspect.signature(self.make).parameters
         free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        offered: dict[str, Any] = {
-            "in_channels": self.input_shape[0],
-            "image_size": self.input_shape[-1],
-            "input_shape": self.input_shape,
-            "num_classes": self.num_classes,
-        }
-        if self.inputs:
-            offered["input_shape"] = dict(self.inputs)
-            del offered["in_channels"], offered["image_size"]
-        if self.num_classes == 0:
-            del offered["num_classes"]  # of inputs without targets
+        known = known_of_data(self.inputs, self.input_shape, self.num_classes)
         # torchvision's functions take num_classes in **kwargs.
-        given = {k: v for k, v in offered.items() if k in parameters or (free and k == "num_classes")}
+        given = {k: v for k, v in known.items() if k in parameters or (free and k == "num_classes")}
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)

@@ -172,16 +172,6 @@ class ModelSpace(Space):
         Raises:
             SlimsearchError: it needs the number of outputs, which is unknown.
         """
-        offered: dict[str, Any] = {
-            "in_channels": self.input_shape[0],
-            "image_size": self.input_shape[-1],
-            "input_shape": self.input_shape,
-            "num_classes": self.num_classes,
-            "num_labels": self.num_classes,
-        }
-        if self.inputs:
-            offered["input_shape"] = dict(self.inputs)
-            del offered["in_channels"], offered["image_size"]
         if self.num_classes == 0:
             needed = [name for name in ("num_classes", "num_labels") if name in parameters]
             if needed and parameters[needed[0]].default is inspect.Parameter.empty:
@@ -189,8 +179,8 @@ class ModelSpace(Space):
                     f"{self.name} has a parameter '{needed[0]}', which inputs without targets do not tell: give it a "
                     "default, or give targets too"
                 )
-            del offered["num_classes"], offered["num_labels"]
-        return {name: value for name, value in offered.items() if name in parameters}
+        known = known_of_data(self.inputs, self.input_shape, self.num_classes)
+        return {name: value for name, value in known.items() if name in parameters}
 
     def _line(self, error: BaseException) -> str:
         """The file and line of the user's code that raised `error`, in parentheses, or nothing."""
@@ -200,6 +190,20 @@ class ModelSpace(Space):
             file = None
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
         return f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
+
+
+def known_of_data(inputs: Named, input_shape: tuple[int, ...], num_classes: int) -> dict[str, Any]:
+    """What the data decide about a network, by the names of the parameters that the user's code may have for it.
+
+    Args:
+        inputs: names and shapes of several inputs; () of one.
+        input_shape: of one example, packed.
+        num_classes: number of outputs; 0: unknown.
+    """
+    outputs = dict.fromkeys(("num_classes", "num_labels"), num_classes) if num_classes else {}
+    if inputs:
+        return {"input_shape": dict(inputs), **outputs}
+    return {"in_channels": input_shape[0], "image_size": input_shape[-1], "input_shape": input_shape, **outputs}
 
 
 def name_of(code: Any) -> str:

@@ -12,6 +12,7 @@ from slimsearch.reading import read_yaml
 from slimsearch.search_spaces._space import Candidate, Choice, Point, Space
 
 TRAINING = "training"
+"""The entry of training hyper-parameters among the stages of a recipe space."""
 HYPERPARAMETERS = ("learning_rate", "batch_size", "weight_decay", "augmentation", "warm_up")
 """Hyper-parameters of the training that can be searched."""
 _USE = "use"

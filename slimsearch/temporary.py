@@ -47,13 +47,12 @@ def user_folder(temporary: Path | None = None) -> Path:
     Raises:
         SlimsearchError: it belongs to another user, or is a link.
     """
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    name = f"slimsearch-{user}"
+    name = f"slimsearch-{os.getuid()}"
     temporary = temporary or Path(tempfile.gettempdir())
     folder = temporary.parent if temporary.parent.name == name else temporary / name  # see `process_folder`
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or (user != "user" and status.st_uid != user):
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise SlimsearchError(f"'{folder}' belongs to another user: remove it, or set TMPDIR to another folder")
     return folder
 

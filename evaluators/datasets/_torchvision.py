@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch import search_spaces  # noqa: F401 - declares operators that torchvision may need
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators.datasets._dataset import Raw, Split
 

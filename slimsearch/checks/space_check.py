@@ -148,7 +148,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
 
 def check_space(
     space: ModelSpace, data: Dataset, samples: int, limits: Sequence[Limit] = (), *, seed: int = 0,
-    predict: bool = True, latency: LatencySettings | None = None,
+    predict: bool, latency: LatencySettings | None = None,
 ) -> SpaceCheck:  # fmt: skip
     """Check `samples` random networks of a space.
 

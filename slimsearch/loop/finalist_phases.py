@@ -30,7 +30,7 @@ class RepeatPhase(PlannedPhase):
 
     def __init__(
         self, finalists: Sequence[Trial], repeats: int, *, record: Record, directory: RunDirectory, seed: int,
-        teacher: Artifact | None, retries: int = 1,
+        teacher: Artifact | None, retries: int,
     ) -> None:  # fmt: skip
         super().__init__(record, directory, seed, teacher, retries)
         originals: dict[int, Trial] = {}
@@ -77,7 +77,7 @@ class IntermediateScores(PlannedPhase):
 
     def __init__(
         self, finalists: Sequence[Trial], *, record: Record, directory: RunDirectory, seed: int,
-        teacher: Artifact | None, retries: int = 1,
+        teacher: Artifact | None, retries: int,
     ) -> None:  # fmt: skip
         super().__init__(record, directory, seed, teacher, retries)
         self._wanted: dict[str, tuple[Trial, compression.PlainRecipe]] = {}

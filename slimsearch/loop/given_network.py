@@ -44,7 +44,7 @@ class GivenNetwork:
 
 def prepare_given_network(
     configuration: Configuration, module: nn.Module | None, load: Callable[[Configuration], Dataset],
-    analysis: Path | None = None,
+    analysis: Path | None,
 ) -> GivenNetwork:  # fmt: skip
     """The network of ``configuration.model``, with its data set.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slimsearch import compression
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import (
+    COSTS,
     DIRECTIONS,
     Board,
     Evaluator,
@@ -41,12 +42,13 @@ from slimsearch.options.configuration import (
     space_from_python,
 )
 from slimsearch.options.initial_weights import initial_weights
-from slimsearch.options.recipe_choices import TRAINING, recipe_choices
+from slimsearch.options.recipe_choices import recipe_choices
 from slimsearch.packed import named
 from slimsearch.record.environment import machine
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.search_spaces import (
+    TRAINING,
     ChoiceSpace,
     FixedModel,
     JointSpace,
@@ -60,8 +62,6 @@ from slimsearch.search_spaces import (
 if TYPE_CHECKING:
     from torch import nn
 
-COSTS = ("latency_ms", "size_kib", "params", "macs")
-"""Metrics of a network that are known before training."""
 OWN_TRAINING = ("fit", "score", "lightning")
 """Options that name a user's functions for training and scores."""
 MEMORY = ("ram_kib", "flash_kib")

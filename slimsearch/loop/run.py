@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from slimsearch.evaluators import Evaluator, NetworkEvaluator, WeightSharingEvaluator, wilson
+from slimsearch.evaluators import COSTS, Evaluator, NetworkEvaluator, WeightSharingEvaluator, wilson
 from slimsearch.evaluators.tasks import Classification
 from slimsearch.loop.compression_phase import CompressionPhase
 from slimsearch.loop.fidelity import Fidelity
 from slimsearch.loop.finalist_phases import IntermediateScores, RepeatPhase
 from slimsearch.loop.finalists import FinalMeasurement
 from slimsearch.loop.phases import Phase, Phases
-from slimsearch.loop.problem import COSTS
 from slimsearch.loop.search import ArchitectureSearch, Budget
 from slimsearch.loop.setup import Setup
 from slimsearch.loop.stopping import refuse_if_nothing_is_left

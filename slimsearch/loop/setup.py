@@ -61,7 +61,7 @@ class Setup:
 
 
 def set_up(
-    configuration: Configuration, objects: PythonObjects, run_directory: Path, boards: tuple[Board, ...] = ()
+    configuration: Configuration, objects: PythonObjects, run_directory: Path, boards: tuple[Board, ...]
 ) -> Setup:
     """Construct and check all components, the cheap ones first; all paths are absolute.
 

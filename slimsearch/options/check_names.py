@@ -17,7 +17,8 @@ from slimsearch.options.configuration import (
     ModelKind,
     run_and_trial,
 )
-from slimsearch.options.recipe_choices import TRAINING, read_choices
+from slimsearch.options.recipe_choices import read_choices
+from slimsearch.search_spaces import TRAINING
 
 _DATASETS = "slimsearch.evaluators.datasets"
 _BUILT_INS = {

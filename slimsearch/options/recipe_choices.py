@@ -12,10 +12,8 @@ from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.training.augmentation import NAMED, Augmentation
 from slimsearch.options.configuration import Configuration
-from slimsearch.search_spaces import HYPERPARAMETERS, Candidate, RecipeSpace
+from slimsearch.search_spaces import HYPERPARAMETERS, TRAINING, Candidate, RecipeSpace
 
-TRAINING = "training"
-"""The entry of training hyper-parameters among the stages."""
 _SEARCHED = {"none": ["none"], "shift": ["none", "shift"], "shift-flip": ["none", "shift", "shift-flip"]}
 
 

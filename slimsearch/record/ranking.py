@@ -17,7 +17,6 @@ from slimsearch.record.trial import (
     REPEAT,
     RULED_OUT,
     RUNNING,
-    SEARCH,
     STEP,
     Trial,
 )
@@ -174,8 +173,8 @@ class Ranking:
         running = trial.state in (RUNNING, PAUSED)
         return Observation(trial.point, losses, violation, running, curve, trial.fidelity)
 
-    def history(self, trials: Sequence[Trial], kind: str = SEARCH) -> History:
-        """The search trials as a sampler sees them."""
+    def history(self, trials: Sequence[Trial], kind: str) -> History:
+        """The trials of `kind` as a sampler sees them."""
         product = self.product(trials)
         return History(self.observation(trial, product) for trial in trials if trial.kind == kind)
 

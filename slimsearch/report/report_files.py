@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from slimsearch.evaluators import COSTS
 from slimsearch.files import write_json, write_text
 from slimsearch.options.configuration import Configuration
 from slimsearch.progress import progress
@@ -27,7 +28,6 @@ from slimsearch.report.result import Result
 from slimsearch.report.stored_run import read_record
 from slimsearch.report.tables import report_rows
 
-_COSTS = ("latency_ms", "size_kib", "params", "macs")
 _CSV = (
     "latency_ms", "latency_low_ms", "latency_high_ms", "latency_q25_ms", "latency_q75_ms", "size_kib", "ram_kib",
     "flash_kib", "params", "macs",
@@ -89,7 +89,7 @@ def _lineage(trial: Trial, trials: Sequence[Trial], leading: str) -> list[dict[s
     """The steps from the trained network to a finalist, with the metrics of the file after each."""
     steps = []
     for stages, one, seconds in steps_to(trial, trials):
-        metrics = {name: one.metrics[name] for name in (leading, *_COSTS) if name in one.metrics}
+        metrics = {name: one.metrics[name] for name in (leading, *COSTS) if name in one.metrics}
         step = {"stages": {name: dict(options) for name, options in stages.items()}, "trial": one.number}
         steps.append({**step, "seconds": round(seconds, 3), "metrics": metrics})
     return steps

@@ -23,7 +23,7 @@ from typing import Any
 from slimsearch.errors import SlimsearchError
 from slimsearch.temporary import process_folder, socket_folder
 
-SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} if hasattr(signal, "SIGHUP") else {signal.SIGINT}
+SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 """Signals that end a run; a terminal or a job scheduler sends them to all of its processes."""
 
 _SECONDS_UNTIL_GONE = 1.0

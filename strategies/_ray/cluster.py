@@ -29,7 +29,7 @@ _LONGEST_FOLDER, _FOLDER = 36, "/tmp/ray"
 
 
 @contextmanager
-def cluster(address: str | None, cpus: int, *, keep: bool = False) -> Iterator[Mapping[str, float]]:
+def cluster(address: str | None, cpus: int, *, keep: bool) -> Iterator[Mapping[str, float]]:
     """Context of a connection to a cluster; yields its resources. An existing connection of this process stays open.
 
     Args:

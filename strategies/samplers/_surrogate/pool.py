@@ -14,6 +14,8 @@ from slimsearch.strategies.samplers._surrogate.encoding import Encoder, Position
 _LISTED, _DRAWN, _RENEWED = 20_000, 500, 50
 # Number of latest finished trials whose relatives are candidates.
 _RELATED = 40
+# Number of points of the whole space that are candidates, if it has more.
+_SAMPLED = 1000
 # Number of neighbors of a leader that are candidates in a larger space.
 _NEAR = 24
 
@@ -24,11 +26,10 @@ class Pool:
     Args:
         space: listed if it is small, else sampled.
         encoder: stores the points.
-        size: number of points from the whole space per proposal.
     """
 
-    def __init__(self, space: Space, encoder: Encoder, size: int = 1000) -> None:
-        self._space, self._encoder, self._size = space, encoder, size
+    def __init__(self, space: Space, encoder: Encoder) -> None:
+        self._space, self._encoder = space, encoder
         self._listed = self._encoded(space.grid()) if space.size <= _LISTED else None
         self._drawn: tuple[int, Positions] = (-1, np.zeros(0, dtype=np.int64))
         self._near: dict[int, Positions] = {}
@@ -50,8 +51,8 @@ class Pool:
             rng: for the sample of the whole space.
         """
         everything = self._everything(len(history.observations))
-        if len(everything) > self._size:
-            everything = rng.choice(everything, self._size, replace=False)
+        if len(everything) > _SAMPLED:
+            everything = rng.choice(everything, _SAMPLED, replace=False)
         leaders, tried = list(leaders), self.tried(history)
         ended = [int(tried[i]) for i, o in enumerate(history.observations) if o.losses is not None]
         related = [self._relatives(position) for position in {*leaders, *ended[-_RELATED:]}]
