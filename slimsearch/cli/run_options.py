@@ -14,17 +14,9 @@ import yaml
 from slimsearch.cli.command_parser import CommandParser, number, whole_number
 from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.names import built_in_names
-from slimsearch.options.configuration import RESUMABLE, Configuration, flag, option_type
+from slimsearch.options.configuration import BUILT_INS, RESUMABLE, Configuration, flag, option_type
 from slimsearch.reading import read_yaml
 
-_BUILT_INS = {
-    "space": "slimsearch.search_spaces",
-    "strategy": "slimsearch.strategies",
-    "sampler": "slimsearch.strategies.samplers",
-    "scheduler": "slimsearch.strategies.schedulers",
-    "dataset": "slimsearch.evaluators.datasets",
-    "log": "slimsearch.report.loggers",
-}
 GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "what to search": (
         ("space", "strategy", "sampler"),
@@ -113,7 +105,7 @@ def _add(
 ) -> None:  # fmt: skip
     kind = option_type(option)
     name, text = renamed.get(option.name, (flag(option.name), option.metadata["help"]))
-    if option.name in _BUILT_INS:
+    if option.name in BUILT_INS:
         text += f" (built in: {', '.join(built_ins(option.name))})"
     if option.default is not None and option.default is not False and option.default != "":
         text += f" (default: {option.default})"
@@ -148,7 +140,7 @@ def presets() -> list[str]:
 
 def built_ins(name: str) -> list[str]:
     """Names of the built-ins of an option; empty for options without."""
-    return built_in_names(_BUILT_INS[name]) if name in _BUILT_INS else []
+    return built_in_names(BUILT_INS[name]) if name in BUILT_INS else []
 
 
 def as_yaml(configuration: Configuration) -> str:

@@ -8,6 +8,7 @@ from slimsearch.compression import Recipe
 from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.names import built_in_names, check_name
 from slimsearch.options.configuration import (
+    BUILT_INS,
     DATA_FILES,
     EXPORTED,
     FROM_PYTHON,
@@ -20,14 +21,6 @@ from slimsearch.options.configuration import (
 from slimsearch.options.recipe_choices import read_choices
 from slimsearch.search_spaces import TRAINING
 
-_DATASETS = "slimsearch.evaluators.datasets"
-_BUILT_INS = {
-    "space": "slimsearch.search_spaces",
-    "strategy": "slimsearch.strategies",
-    "sampler": "slimsearch.strategies.samplers",
-    "task": "slimsearch.evaluators.tasks",
-}
-
 
 def check_names(configuration: Configuration, *, trained: bool = True) -> None:
     """Check that what the options name exists, as far as that takes no time.
@@ -39,8 +32,8 @@ def check_names(configuration: Configuration, *, trained: bool = True) -> None:
     Raises:
         SlimsearchError: there is no built-in, file, module, class or function of a name; similar names are proposed.
     """
-    names = [(kind, getattr(configuration, kind), package) for kind, package in _BUILT_INS.items()]
-    names += [("logger", log.strip(), "slimsearch.report.loggers") for log in (configuration.log or "").split(",")]
+    names = [(kind, getattr(configuration, kind), BUILT_INS[kind]) for kind in ("space", "strategy", "sampler", "task")]
+    names += [("logger", log.strip(), BUILT_INS["log"]) for log in (configuration.log or "").split(",")]
     names += [("evaluator", configuration.evaluator, "")] if ":" in configuration.evaluator else []
     names += [(kind, getattr(configuration, kind) or "", "") for kind in ("fit", "score", "lightning")]
     names += [("metric", entry.partition("=")[2].strip(), "") for entry in (configuration.metrics or "").split(",")]
@@ -85,7 +78,7 @@ def _check_model(name: str, weights: str | None, *, trained: bool) -> None:
 
 
 def _check_data(name: str) -> None:
-    known = built_in_names(_DATASETS)
+    known = built_in_names(BUILT_INS["dataset"])
     if name in known or name == FROM_PYTHON or name.startswith(HUGGING_FACE):
         return
     try:

@@ -48,6 +48,17 @@ HUGGING_FACE = "hf:"
 DATA_FILES = (".npz", ".npy", ".csv", ".tsv", ".parquet")
 """Endings of the files of data sets."""
 
+BUILT_INS = {
+    "space": "slimsearch.search_spaces",
+    "strategy": "slimsearch.strategies",
+    "sampler": "slimsearch.strategies.samplers",
+    "scheduler": "slimsearch.strategies.schedulers",
+    "dataset": "slimsearch.evaluators.datasets",
+    "task": "slimsearch.evaluators.tasks",
+    "log": "slimsearch.report.loggers",
+}
+"""Packages of the built-ins that options name."""
+
 FINE_TUNING: dict[str, Any] = {"learning_rate": 1e-3, "normalise": "none"}
 """Defaults for a network that is trained already: small steps, and no layers are inserted."""
 
@@ -191,11 +202,7 @@ class Configuration:
     data_root: str | None = _option(None, "folder with the files of mnist, fashion_mnist or cifar10", _path)
     download: bool = _option(False, "download the data set into --data-root if it is not there")
     image_size: str | None = _option(None, "resize every image: side of a square in pixels, or WIDTHxHEIGHT")
-    task: str = _option(
-        "classification",
-        "learning task: classification, multilabel, regression, segmentation, or path/to/file.py:Class",
-        absolute_code,
-    )
+    task: str = _option("classification", "learning task, or path/to/file.py:Class", absolute_code)
     input_kind: str = _option(
         "auto", "kind of arrays: image, signal (channels, length), table, or auto (by shape and values)"
     )
