@@ -101,8 +101,9 @@ class Limit:
 
 
 def leading_metric(names: Iterable[str]) -> str | None:
-    """The leading metric among `names`: the first one of the validation split other than the loss, or None."""
-    return next((name for name in names if name.startswith("val_") and name not in ("val_loss", "val_images")), None)
+    """The leading metric among `names`: the first one of the validation split, or the loss if that is the only one."""
+    of_split = [name for name in names if name.startswith("val_") and name != "val_images"]
+    return next((name for name in of_split if name != "val_loss"), next(iter(of_split), None))
 
 
 def losses(objectives: Sequence[Objective], metrics: Sequence[Metrics]) -> np.ndarray[Any, np.dtype[np.float64]]:

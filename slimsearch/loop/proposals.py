@@ -115,7 +115,8 @@ def dominated_on_cost(
     sign = 1 if leading.direction == "maximize" else -1
     best = max(values, key=lambda value: sign * value)
     hope = best + sign * STANDARD_ERRORS * max(standard_error(t.metrics, leading.metric, best) for t in alike)
-    hoped = {**known, leading.metric: min(1.0, hope) if sign > 0 else hope}
+    # A share is at most 1; a metric of the user's may be more.
+    hoped = {**known, leading.metric: min(max(1.0, best), hope) if sign > 0 else hope}
     if "latency_ms" in hoped:
         hoped["latency_ms"] *= 1 - _LATENCY_TOLERANCE
     losses = [objective.loss(hoped) for objective in ranking.objectives]

@@ -180,8 +180,8 @@ class _Rule:
 
     Attributes:
         broken: whether a setup violates the rule.
-        message: a format string over the options, `joint_option`, the flag that adds recipes to the search, and
-            `space_name`.
+        message: a format string over the options, `joint_option`, the flag that adds recipes to the search,
+            `space_name`, and `leading`, the leading metric.
     """
 
     broken: Callable[[Setup], bool]
@@ -194,6 +194,10 @@ def _trained_by_the_user(setup: Setup) -> bool:
 
 _ALONE = "searches architectures alone; without it, {joint_option} works"
 _RULES = (
+    _Rule(
+        lambda s: s.configuration.min_accuracy is not None and s.ranking.leading.direction == "minimize",
+        "--min-accuracy is for a metric that is maximized, and {leading} is minimized: leave it out",
+    ),
     _Rule(
         lambda s: s.problem.data is None and s.traits.needs_networks,
         "--strategy {strategy} trains networks, and --evaluator has none",
@@ -284,6 +288,7 @@ def _check_combinations(setup: Setup) -> None:
         **vars(configuration),
         "joint_option": joint_option,
         "space_name": "" if networks is None else networks.name,
+        "leading": setup.ranking.leading.metric,
     }
     for rule in _RULES:
         if rule.broken(setup):

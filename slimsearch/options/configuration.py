@@ -525,7 +525,7 @@ _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
         "--device-host measures files, and --evaluator {evaluator} has none",
     ),
     (
-        lambda c: c.min_accuracy is not None and not 0 <= c.min_accuracy <= 1,
+        lambda c: c.min_accuracy is not None and not 0 <= c.min_accuracy <= 1 and "val_accuracy" in c.objectives,
         "--min-accuracy {min_accuracy:g} is not between 0 and 1 (0.98 stands for 98%)",
     ),
     (lambda c: not 0 <= c.label_smoothing < 1, "--label-smoothing {label_smoothing:g} is not from 0 to below 1"),

@@ -38,6 +38,10 @@ FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
         (["--space", TINY, "--training-threads", "0"], "--training-threads 0"),
         (["--space", TINY, "--max-size-kib", "-3"], "--max-size-kib -3"),
         (["--space", TINY, "--min-accuracy", "98"], "--min-accuracy 98.*0.98"),
+        (
+            ["--space", TINY, "--dataset", "digits", "--objectives", "val_rmse", "--min-accuracy", "0.5"],
+            "--min-accuracy.*val_rmse is minimized",
+        ),
         (["--space", TINY, "--trials", "0"], "--trials 0"),
         (["--space", TINY, "--trials", "many"], "--trials.*'many'"),
         (["--space", TINY, "--learning-rate", "high"], "--learning-rate.*'high'"),

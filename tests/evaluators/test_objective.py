@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Limit, Objective, WeightedProduct, front, hypervolume, hypervolumes, select
+from slimsearch.evaluators import (
+    Limit,
+    Objective,
+    WeightedProduct,
+    front,
+    hypervolume,
+    hypervolumes,
+    leading_metric,
+    select,
+)
 from slimsearch.evaluators.objective import ranks
 
 OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("latency_ms", "minimize"))
@@ -62,6 +71,18 @@ def test_weighted_product_is_mnasnets() -> None:
     assert twice == pytest.approx(0.75, rel=0.001)
     found = [{"val_accuracy": 0.7, "latency_ms": 80.0}, {"val_accuracy": 0.9, "latency_ms": 80.0}]
     assert select(OBJECTIVES, found, 1, product) == [1]
+
+
+@pytest.mark.parametrize(
+    ("names", "leading"),
+    [
+        (["latency_ms", "val_loss", "val_f1", "val_accuracy"], "val_f1"),
+        (["val_images", "val_loss", "latency_ms"], "val_loss"),
+        (["val_images", "latency_ms"], None),
+    ],
+)
+def test_the_loss_leads_if_there_is_no_other_metric(names: list[str], leading: str | None) -> None:
+    assert leading_metric(names) == leading
 
 
 def test_limits() -> None:

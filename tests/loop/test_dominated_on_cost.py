@@ -53,6 +53,12 @@ def test_what_may_be_on_the_front_is_trained(
     assert dominated_on_cost(RANKING, candidate, known, trials) is None
 
 
+def test_a_metric_may_be_in_percent() -> None:
+    better = trial(1, 4, 98.0, 0.4, 40.0)
+    assert dominated_on_cost(RANKING, PRUNED, COSTS, [trial(0, 8, 95.0, 1.0, 100.0), better]) is not None
+    assert dominated_on_cost(RANKING, PRUNED, COSTS, [trial(0, 8, 99.0, 1.0, 100.0), better]) is None
+
+
 def test_epochs_on_the_way_count_too() -> None:
     pruned = trial(0, 8, 0.90, 0.8, 90.0, prune={"sparsity": 0.9})
     assert dominated_on_cost(RANKING, PRUNED, COSTS, [pruned, BETTER]) is not None
