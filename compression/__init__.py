@@ -11,7 +11,7 @@ else:
 
     from slimsearch.compression._layout import layout_for, set_layout
     from slimsearch.compression._network import Network
-    from slimsearch.compression._recipe import PlainRecipe, Recipe, RecipeStage, StageGroup
+    from slimsearch.compression._recipe import PlainRecipe, Recipe, StageGroup
     from slimsearch.compression._replaced import SIGN_INPUT
     from slimsearch.compression._stage import AfterStep, LossTerm, Part, Stage, Training, TrainingStage, train_together
     from slimsearch.compression.elastic import analysis_file
@@ -30,8 +30,8 @@ else:
 
     __all__ = [
         "EXACT", "LAYOUTS", "QUANTIZED", "SIGN_INPUT", "AfterStep", "CompiledNetwork", "ElasticNetwork", "LayerFiles",
-        "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe", "Quantization", "Recipe", "RecipeStage",
-        "Stage", "StageGroup", "Training", "TrainingStage", "analysis_file", "c_compiler", "embed_preprocessing",
+        "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe", "Quantization", "Recipe", "Stage",
+        "StageGroup", "Training", "TrainingStage", "analysis_file", "c_compiler", "embed_preprocessing",
         "exact_error", "expand_integers", "export_onnx", "layout_for", "memory_kib", "onnxruntime_session", "pack",
         "parity_error", "read_onnx", "rounding_error", "session_options", "set_layout", "train_together", "unpack",
         "without_rounding", "write_c",

@@ -12,7 +12,7 @@ from slimsearch.evaluators.deployed.statistics import (
 )
 from slimsearch.evaluators.function_evaluator import FunctionEvaluator
 from slimsearch.evaluators.latency.boards import Board, BoardsAway, check_boards, connected_boards
-from slimsearch.evaluators.latency.measurement import Latency, LatencyDevice, measure_latency
+from slimsearch.evaluators.latency.measurement import Latency, measure_latency
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.latency.predictor import LatencyPredictor
 from slimsearch.evaluators.network_evaluator import (
@@ -72,7 +72,6 @@ __all__ = [
     "FunctionTraining",
     "Given",
     "Latency",
-    "LatencyDevice",
     "LatencyPredictor",
     "LatencySettings",
     "Limit",

@@ -13,10 +13,10 @@ import numpy as np
 from slimsearch.errors import SlimsearchError, described, escaped
 from slimsearch.evaluators.datasets._array_files import is_array_file, read_array_file, read_inputs, read_named_inputs
 from slimsearch.evaluators.datasets._arrays import INPUT_KINDS, from_arrays, read_targets
-from slimsearch.evaluators.datasets._columns import Column, columns_from
+from slimsearch.evaluators.datasets._columns import columns_from
 from slimsearch.evaluators.datasets._conversion import inputs_like
 from slimsearch.evaluators.datasets._dataset import WHITE, Dataset, Raw, Source, Split
-from slimsearch.evaluators.datasets._fields import Field, fields_from, positions
+from slimsearch.evaluators.datasets._fields import fields_from, positions
 from slimsearch.evaluators.datasets._frames import TABLES, Frames, large_table, read_frame
 from slimsearch.evaluators.datasets._hugging_face import is_hugging_face, open_hugging_face
 from slimsearch.evaluators.datasets._image_files import read_header, read_image
@@ -33,14 +33,9 @@ from slimsearch.progress import progress
 from slimsearch.source import fingerprints
 
 __all__ = [
-    "INPUT_KINDS",
     "TABLES",
     "WHITE",
-    "Column",
     "Dataset",
-    "Field",
-    "Raw",
-    "Source",
     "Split",
     "are_pictures",
     "columns_from",
