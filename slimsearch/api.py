@@ -251,13 +251,14 @@ def compress(
     configuration = Configuration(
         compress=stages.text(), max_drop=max_drop, trials=1, top_k=1, epochs=epochs, seed=seed, workers=1,
         sampler="random", model=FROM_PYTHON, run_dir=None if run_dir is None else str(run_dir),
-        batch_size=training.batch_size, learning_rate=training.learning_rate, augment=training.augmentation,
-        device=training.device, precision=training.precision, training_threads=training.threads,
-        epoch_images=training.epoch_images, normalise="folded" if training.normalise else "none",
+        batch_size=training.batch_size, learning_rate=training.learning_rate, weight_decay=training.weight_decay,
+        warm_up=training.warm_up, augment=training.augmentation, device=training.device, precision=training.precision,
+        training_threads=training.threads, epoch_images=training.epoch_images,
+        normalise="folded" if training.normalise else "none",
     )  # fmt: skip
     objects = PythonObjects(
         data=dataset if is_unlabelled(dataset) else data,
-        network=GivenFromPython(network.module, Given(first, best), training), fit=fit, score=score,
+        network=GivenFromPython(network.module, Given(first, best)), fit=fit, score=score,
         lightning=lightning,
     )  # fmt: skip
     result = job.start(configuration, objects, display=Console() if show else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,11 +51,11 @@ class WeightSharingEvaluator:
         if not isinstance(networks.space, NniSpace):
             raise SlimsearchError("weight sharing needs an NNI ModelSpace")
         self._space = networks.space
-        self._inherited = NetworkEvaluator(
-            networks.space, networks.data_directory, networks.training, networks.latency,
-            {"val_loss": validation_loss, **networks.metrics},
-            _InheritWeights(networks.space, self.supernet, networks.data_directory),
-        )  # fmt: skip
+        self._inherited = replace(
+            networks,
+            metrics={"val_loss": validation_loss, **networks.metrics},
+            learn=_InheritWeights(networks.space, self.supernet, networks.data_directory),
+        )
 
     @property
     def prepared(self) -> bool:

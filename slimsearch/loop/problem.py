@@ -133,12 +133,10 @@ class GivenFromPython:
     Attributes:
         module: the network.
         given: what else is known about it.
-        training: settings of training, in place of those of the options.
     """
 
     module: nn.Module
     given: Given = field(default_factory=Given)
-    training: TrainingSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -262,8 +260,7 @@ def _networks(
         searched = JointSpace(searched, recipes, steps if compressing else None)
     training = training_settings(configuration)
     if objects.fit is None:
-        settings = training if network is None or network.training is None else network.training
-        Augmentation(settings.augmentation, dataset)  # checks that it is for such data
+        Augmentation(training.augmentation, dataset)  # checks that it is for such data
     initial = None
     if configuration.init is not None and isinstance(space, ModelSpace):
         initial = initial_weights(configuration.init, space, download=configuration.download)
@@ -366,7 +363,6 @@ def network_evaluator(
         fit: a function of the user's that trains networks; None: Slimsearch does.
         boards: that measure latency.
     """
-    training = None if network is None else network.training
     known = Given() if network is None else network.given
     data.without_test().save(directory.scratch / "data")
     if elastic is not None:
@@ -374,7 +370,7 @@ def network_evaluator(
     return NetworkEvaluator(
         space,
         directory.scratch / "data",
-        training or training_settings(configuration),
+        training_settings(configuration),
         latency_settings(configuration, boards, directory),
         user_metrics(configuration.metrics),
         cache=directory.path / _COMMON_NETWORKS if compressing else None,

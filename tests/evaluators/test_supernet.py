@@ -415,7 +415,7 @@ def test_candidates_inherit_and_are_scored_by_their_file(
     various: ModelSpace, trained: Supernet, digits_directory: Path, tmp_path: Path
 ) -> None:
     trained.save(tmp_path / "supernet")
-    networks = NetworkEvaluator(various, digits_directory)
+    networks = NetworkEvaluator(various, digits_directory, memory=True)
     evaluator = cloudpickle.loads(cloudpickle.dumps(WeightSharingEvaluator(networks, tmp_path / "supernet", 1)))
     assert evaluator.prepared
     epochs: list[int] = []
@@ -437,7 +437,7 @@ def test_candidates_inherit_and_are_scored_by_their_file(
     separately = evaluator.evaluate(task, report=lambda epoch, metrics: True).metrics
     assert found[0].keys() - separately.keys() == {"val_loss"}
     assert separately.keys() <= found[0].keys()
-    for cost in ("params", "macs", "size_kib"):
+    for cost in ("params", "macs", "size_kib", "ram_kib", "flash_kib"):
         assert found[0][cost] == separately[cost]
     written = {entry.name for entry in (tmp_path / "one").iterdir()}
     assert written == {"model.onnx", "network.json", "weights.safetensors", "predictions.safetensors"}

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import slimsearch
 from slimsearch.errors import SlimsearchError
+from slimsearch.options.configuration import Configuration
 from tests.conftest import Run
 
 IMAGES, LABELS = load_digits(return_X_y=True)
@@ -42,6 +43,11 @@ def fit(model: nn.Module, epochs: int, report: Any) -> None:
             optimizer.step()
         if not report(epoch, {"train_loss": loss.item()}):
             return
+
+
+def fit_with(model: nn.Module, epochs: int, report: Any, weight_decay: float, warm_up: float) -> None:
+    assert (weight_decay, warm_up) == (0.1, 0.5)
+    fit(model, epochs, report)
 
 
 def right(predict: Any) -> Any:
@@ -120,9 +126,11 @@ def test_a_trained_network_is_compressed(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     fit(network, 3, lambda *_: True)
     small = slimsearch.compress(
-        network, "prune:sparsity=0.5,quantize", IMAGES[:256], fit=fit, score=right, epochs=2, seed=0, show=False,
-        run_dir=tmp_path / "run",
+        network, "prune:sparsity=0.5,quantize", IMAGES[:256], fit=fit_with, score=right, epochs=2, seed=0, show=False,
+        run_dir=tmp_path / "run", weight_decay=0.1, warm_up=0.5,
     )  # fmt: skip
+    written = Configuration.read(tmp_path / "run" / "config.yaml")
+    assert (written.weight_decay, written.warm_up) == (0.1, 0.5)
     assert small.network.params < 4000
     assert "val_score" in small.after
     assert small.after["val_score"] > 0.8
