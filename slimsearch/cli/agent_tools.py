@@ -24,8 +24,10 @@ Json = dict[str, Any]
 
 _RUNS = "runs"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_CODE = ("space", "sampler", "strategy", "evaluator", "task", "fit", "score", "lightning", "metrics")
-"""Options that name code: of files in the folder, not of installed modules."""
+_MODULE = re.compile(r"(?<![\w./\\-])([^\W\d][\w.]*):([^\W\d]\w*)(?![\w=])")
+"""``package.module:name`` of installed code, which agents may not run; not ``stage:option=value``."""
+_NO_MODULES = {"dataset": ("hf",), "model": ("torchvision", "timm"), "init": ("torchvision",)}
+"""Words before a colon that are no modules, by option."""
 _REFUSED = ("run_dir", "storage", "study", "ray_address", "keep_dashboard", "download", "device_host")
 _START_SECONDS, _MOST_WAITING, _CHECK_SECONDS = 120.0, 60.0, 600.0
 _LOG_LINES = 5
@@ -193,8 +195,10 @@ class AgentTools:
                 words += [flag] if value else []
                 continue
             text = str(value)
-            if name in _CODE and ":" in text and not re.search(r"\.py:", text):
-                raise SlimsearchError(f"{name} '{text}': code is a built-in name or file.py:name in the folder")
+            for module, attribute in _MODULE.findall(text):
+                is_objective = name == "objectives" and attribute in ("min", "max")
+                if not (module.endswith(".py") or module in _NO_MODULES.get(name, ()) or is_objective):
+                    raise SlimsearchError(f"{name} '{text}': code is a built-in name or file.py:name in the folder")
             for piece in re.split(r"[,+=:]", text):
                 if "/" in piece or "\\" in piece or piece.startswith(("~", "..")):
                     self._inside(piece)

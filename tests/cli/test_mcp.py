@@ -29,7 +29,9 @@ def define(trial, in_channels, num_classes):
         {"space": "/etc/net.py:define"}, {"space": "../net.py:define"}, {"space": "os:system"},
         {"dataset": "~/images"}, {"dataset": "a/../../b"}, {"metrics": "energy=/tmp/x.py:f"}, {"run_dir": "x"},
         {"storage": "sqlite:///x.db"}, {"augment": "auto+/tmp/x.py:f"}, {"space": "lenet", "trials": "many"},
-        {"spice": "lenet"},
+        {"spice": "lenet"}, {"dataset": "os:getcwd"}, {"metrics": "a=net.py:f,b=os:getcwd"},
+        {"augment": "auto+os:getcwd"}, {"scheduler": "asha+os:getcwd"}, {"compress": "prune,os:getcwd:a=1"},
+        {"compress": '{"os.path:join": {}}'}, {"model": "os:getcwd"}, {"co_search": '{"os:getcwd": {"use": true}}'},
     ],
 )  # fmt: skip
 def test_what_is_outside_of_the_folder_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
@@ -38,6 +40,25 @@ def test_what_is_outside_of_the_folder_is_refused(options: dict[str, Any], tmp_p
         tools.start("run", options)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "runs" / "run").exists()
+
+
+def test_what_is_no_code_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {
+        "space": "nets/net.py:define", "dataset": "hf:mnist", "objectives": "val_f1:max,energy:min", "seed": 3,
+        "metrics": "energy=net.py:energy", "scheduler": "asha:eta=3:min_epochs=2+median", "augment": "auto+net.py:warp",
+        "compress": "prune:schedule=agp:importance=taylor+distill:teacher=best,net.py:Mine:rate=1e-3", "trials": 4,
+        "init": "torchvision:resnet18:IMAGENET1K_V1", "model": "timm:resnet18",
+    }  # fmt: skip
+    begun: list[list[str]] = []
+
+    def begin(words: list[str], **_: object) -> None:
+        begun.append(words)
+        raise InterruptedError
+
+    monkeypatch.setattr("subprocess.Popen", begin)
+    with pytest.raises(InterruptedError):
+        AgentTools(tmp_path).start("run", options)
+    assert all(f"--{name}={value}" in begun[0] for name, value in options.items())
 
 
 @pytest.mark.parametrize("name", ["spac", "config", "conf", "run_dir", "run-dir", "resume", "storage", "print_config"])
