@@ -75,13 +75,13 @@ def set_up(
         SlimsearchError: an option is invalid, or two options exclude each other.
     """
     check_names(configuration)
-    configuration, objects = with_own_training(configuration, objects)
+    scheduler = None if configuration.scheduler == "none" else load_scheduler(configuration.scheduler)
+    chosen = None if configuration.architectures is None else architectures(configuration.architectures)
+    configuration, objects = with_own_training(configuration, objects)  # may read the data set
     configuration = with_task(configuration, objects)
     ranking = Ranking.of(configuration)
     recipe = _recipe(configuration)
-    scheduler = None if configuration.scheduler == "none" else load_scheduler(configuration.scheduler)
     stopping = Stopping.of(ranking, configuration.stop_at, configuration.patience)
-    chosen = None if configuration.architectures is None else architectures(configuration.architectures)
     strategy = load_strategy(configuration.strategy, _strategy_settings(configuration, ranking, run_directory))
     traits = traits_of(strategy)
     sampler = load_sampler("random" if traits.runs_sampler else configuration.sampler)
