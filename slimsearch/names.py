@@ -118,13 +118,7 @@ def check_name(kind: str, name: str, package: str = "") -> None:
         if _data_only.get() is None:
             _check_module(kind, _current_name(location))
         return
-    path = _file(kind, Path(location))
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, ValueError, SyntaxError, RecursionError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise SlimsearchError(f"{kind}: {path}{line}: {describe_error(error)}") from error
-    bound = bound_names(tree)
+    bound = _names_in(kind, location)
     if bound is not None and attribute not in bound:
         defined = [name for name, is_defined in bound.items() if is_defined]
         similar = did_you_mean(attribute, bound)
@@ -133,16 +127,30 @@ def check_name(kind: str, name: str, package: str = "") -> None:
         )
 
 
+def _names_in(kind: str, location: str) -> dict[str, bool] | None:
+    """The `bound_names` of a user's file, which is not run."""
+    path = _file(kind, Path(location))
+    try:
+        return bound_names(ast.parse(path.read_bytes()))
+    except (OSError, ValueError, SyntaxError, RecursionError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise SlimsearchError(f"{kind}: {path}{line}: {describe_error(error)}") from error
+
+
 def _built_in(kind: str, name: str, package: str) -> str:
     """The module of a built-in in `package`."""
     known, aliases = built_in_names(package), _ALIASES.get(package, {})
     module_name = name.replace("-", "_")
     module_name = aliases.get(module_name, module_name)
+    if name.endswith(".py"):
+        defined = [own for own, is_defined in (_names_in(kind, name) or {}).items() if is_defined]
+        raise SlimsearchError(
+            f"{kind} '{name}' is a file: add the name of a class or function in it, as in {name}:"
+            + (defined[0] if len(defined) == 1 else f"NAME; it has {', '.join(defined) or 'none'}")
+        )
     if module_name not in known and module_name not in aliases.values():
         similar = did_you_mean(name, known)
-        raise SlimsearchError(
-            f"unknown {kind} '{name}'; known: {', '.join(known)}, or path/to/file.py:ClassName{similar}"
-        )
+        raise SlimsearchError(f"unknown {kind} '{name}'; known: {', '.join(known)}, or path/to/file.py:name{similar}")
     return module_name
 
 

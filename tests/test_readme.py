@@ -54,7 +54,7 @@ FILES = {found[1]: text for text in PYTHON if (found := re.match(r"# (my_\w+\.py
 BEFORE = {found[1]: text for text in PYTHON if (found := re.match(r"# NNI: (\w+)\n", text))}
 AFTER = {found[1]: text for text in PYTHON if (found := re.match(r"# Slimsearch: (\w+)\n", text))}
 SCRIPTS = {
-    "search": "slimsearch.search(define", "score": "trials/00000", "evaluation": "def evaluate(candidate)",
+    "search": "slimsearch.search(define", "score": "RUN_DIR/trials/00000", "evaluation": "def evaluate(candidate)",
     "compression": 'compress(trained, "prune:sparsity', "sampler": "GraphGPSampler(space",
 }  # fmt: skip
 """Text by which each script that a test below runs is known."""
@@ -135,7 +135,7 @@ def output(text: str, folder: Path) -> str:
 
 def test_a_search_from_python(tmp_path: Path) -> None:
     assert "model.onnx" in output(script("search"), tmp_path)
-    accuracy = output(script("score").replace("mnist5k", "digits"), tmp_path / "runs" / "mlp")
+    accuracy = output(script("score").replace("mnist5k", "digits").replace("RUN_DIR", "runs/mlp"), tmp_path)
     assert 0 <= float(accuracy) <= 1
 
 

@@ -22,10 +22,12 @@ def read_onnx(path: Path) -> bytes:
     the returned bytes, not the file again, which may have changed since.
 
     Raises:
-        SlimsearchError: the file cannot be read, is not an ONNX file, or refers to external data.
+        SlimsearchError: the file is missing, cannot be read, is not an ONNX file, or refers to external data.
     """
     import onnx
 
+    if not path.exists():
+        raise SlimsearchError(f"there is no file '{path}'")
     try:
         content = path.read_bytes()
         model = onnx.load_model_from_string(content)

@@ -24,8 +24,9 @@ def read(class_name: str, root: Path | None, download: bool, augmentation: str) 
     try:
         train, test = (dataset_class(str(folder), train=train, download=download) for train in (True, False))
     except Exception as error:  # missing, damaged, or no network
-        advice = "" if download else "; set their folder with --data-root, or download them with --download"
-        raise SlimsearchError(f"cannot read {class_name} below '{folder}': {first_line(error)}{advice}") from error
+        # torchvision's own message names an argument of its own.
+        why = first_line(error) if download else "set the folder of its files with --data-root, or add --download"
+        raise SlimsearchError(f"cannot read {class_name} below '{folder}': {why}") from error
     train_split, test_split = _split(train), _split(test)
     return Raw(train_split.inputs, train_split.targets, tuple(train.classes), test_split, augmentation)
 

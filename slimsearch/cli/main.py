@@ -17,7 +17,7 @@ except KeyboardInterrupt:  # Ctrl-C while the program is loaded
 _PACKAGE = "slimsearch.cli.commands"
 # In order of use; others follow.
 _ORDER = (
-    "check", "run", "compress", "retrain", "report", "compare", "ls", "predict", "explain", "export", "device",
+    "check", "run", "watch", "compress", "retrain", "report", "compare", "ls", "predict", "explain", "export", "device",
     "dashboard",
 )  # fmt: skip
 

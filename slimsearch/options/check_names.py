@@ -16,6 +16,7 @@ from slimsearch.options.configuration import (
     TORCHVISION,
     Configuration,
     ModelKind,
+    check_run_directory,
     run_and_trial,
 )
 from slimsearch.options.recipe_choices import read_choices
@@ -63,8 +64,7 @@ def _check_model(name: str, weights: str | None, *, trained: bool) -> None:
         raise SlimsearchError(f"'{name}' has its weights: leave out --weights")
     trial = run_and_trial(name)
     if trial is not None:
-        if not (Path(trial[0]) / "config.yaml").is_file():
-            raise SlimsearchError(f"model '{name}': '{trial[0]}' is not a run directory: it has no config.yaml")
+        check_run_directory(Path(trial[0]))
     elif kind is ModelKind.PROGRAM:
         if not Path(name).is_file():
             raise SlimsearchError(f"model '{name}': there is no such file")

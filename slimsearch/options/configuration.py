@@ -472,6 +472,7 @@ class Configuration:
         try:
             values = read_yaml(path, exponents=False)
         except FileNotFoundError:
+            check_run_directory(path.parent)
             raise SlimsearchError(f"'{path.parent}' is not a run directory: it has no {path.name}") from None
         if not isinstance(values, dict) or "format" not in values:
             raise SlimsearchError(f"'{path}' is damaged: it has no format")
@@ -590,6 +591,17 @@ def _representable(value: float) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer above the largest float
         return False
+
+
+def check_run_directory(path: Path) -> None:
+    """Refuse a path that is not a run directory.
+
+    Raises:
+        SlimsearchError: it is none.
+    """
+    if not (path / "config.yaml").is_file():
+        missing = "it has no config.yaml" if path.is_dir() else "there is no such folder"
+        raise SlimsearchError(f"'{path}' is not a run directory: {missing}")
 
 
 def option_type(option: dataclasses.Field[Any]) -> type[Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from slimsearch import files
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators import Objective
+from slimsearch.options.configuration import check_run_directory
 from slimsearch.record.shared.storage import name_metrics, open_study
 from slimsearch.record.trial import trial_folder
 
@@ -101,8 +102,8 @@ class RunDirectory:
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise SlimsearchError(f"cannot create the run directory '{path}': {error.strerror}") from error
-        elif not (self.path / "config.yaml").is_file():
-            raise SlimsearchError(f"'{path}' is not a run directory: it has no config.yaml")
+        else:
+            check_run_directory(path.expanduser())
         refuse_unsafe_files(self.path)
         self._lock = FileLock(str(self.path / "lock"))
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.errors import SlimsearchError
-from slimsearch.options.configuration import Configuration
+from slimsearch.options.configuration import Configuration, check_run_directory
 from slimsearch.record import environment
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
@@ -67,8 +67,7 @@ def stored_run(path: Path, *, storage: str | None = None) -> StoredRun:
     Raises:
         SlimsearchError: there is no run, it is damaged, or its database cannot be read.
     """
-    if not (path / "config.yaml").is_file():
-        raise SlimsearchError(f"'{path}' is not a run directory: it has no config.yaml")
+    check_run_directory(path)
     refuse_unsafe_files(path)
     configuration = Configuration.read(path / "config.yaml")
     environment_at_start = environment.read(path)
@@ -108,7 +107,7 @@ def list_runs(folder: Path, storage: str | None = None) -> list[dict[str, Any]]:
         SlimsearchError: there is no such folder, or no run in it.
     """
     if not folder.is_dir():
-        raise SlimsearchError(f"there is no folder '{folder}'")
+        raise SlimsearchError(f"there is no folder '{folder}'; name the folder of your runs")
     found = [_entry(path, storage) for path in folder.iterdir() if (path / "config.yaml").is_file()]
     if not found:
         raise SlimsearchError(f"there are no runs in '{folder}'")

@@ -49,7 +49,7 @@ def test_layers_of_a_file_of_a_run(finished: Finished, run: Run, digits: Dataset
     Path("copy.onnx").write_bytes((folder / "model.onnx").read_bytes())
     for path, message in (
         ("copy.onnx", "is not in a run directory"),
-        ("nowhere.onnx", "is no ONNX file"),
+        ("nowhere.onnx", "there is no file 'nowhere.onnx'"),
         (finished[0] / "trials" / "00000", "is in float32"),
     ):
         done = run(path, command="explain")

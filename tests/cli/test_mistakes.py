@@ -64,7 +64,9 @@ FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
             "--device-host is given twice; separate several values by commas: --device-host a,b",
         ),
         (["--space", TINY, "--compress", "prune", "--compress", "quantize"], "--compress prune,quantize"),
-        (["--resume", "nowhere"], "'nowhere'.*config.yaml"),
+        (["--space", str(DEFINED)], "is a file: add the name of a class or function in it, .*defined.py:"),
+        (["--resume", "nowhere"], "'nowhere' is not a run directory: there is no such folder"),
+        (["--resume", "."], "'.' is not a run directory: it has no config.yaml"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_clear_line(words: list[str], said: str, run: Run, tmp_path: Path) -> None:

@@ -271,7 +271,5 @@ def test_unknown_names() -> None:
 
 
 def test_missing_files_of_a_named_data_set(tmp_path: Path) -> None:
-    with pytest.raises(
-        SlimsearchError, match=r"cannot read MNIST below '.*'.*--data-root, or download them with --download"
-    ):
+    with pytest.raises(SlimsearchError, match=r"cannot read MNIST below '.*': .*--data-root, or add --download$"):
         load_dataset("mnist", root=tmp_path)

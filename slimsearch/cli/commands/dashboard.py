@@ -66,7 +66,7 @@ def _study(path: Path, given: str | None) -> tuple[BaseStorage, DatabaseArtifact
         path: the run directory.
         given: ``--storage``.
     """
-    from slimsearch.options.configuration import Configuration
+    from slimsearch.options.configuration import Configuration, check_run_directory
     from slimsearch.record.run_directory import refuse_unsafe_files
     from slimsearch.record.shared.artifact_store import DatabaseArtifacts
     from slimsearch.record.shared.storage import is_local, masked, normalised, open_database
@@ -80,6 +80,7 @@ def _study(path: Path, given: str | None) -> tuple[BaseStorage, DatabaseArtifact
         database = open_database(normalised(url), create=False)
         return database, DatabaseArtifacts(database.engine)
     if not journal.is_file():
+        check_run_directory(path)
         raise SlimsearchError(f"'{path}' is not a run directory: it has no study.journal")
     import optuna
     from optuna.storages import JournalStorage

@@ -9,7 +9,7 @@ from typing import Any
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.run_options import as_yaml, given, run_parser
 from slimsearch.errors import SlimsearchError
-from slimsearch.options.configuration import Configuration
+from slimsearch.options.configuration import Configuration, check_run_directory
 
 HELP = "search architectures, compress the best ones, and rank the files to deploy"
 _EXAMPLES = (
@@ -58,8 +58,8 @@ def begin(chosen: dict[str, Any], *, print_config: bool, accept_changes: bool) -
         raise SlimsearchError("--accept-changes is for --resume")
     if resume is None:
         configuration = Configuration(**chosen)
-    elif not (Path(resume) / "config.yaml").is_file():
-        raise SlimsearchError(f"'{resume}' is not a run directory: it has no config.yaml")
+    else:
+        check_run_directory(Path(resume).expanduser())
     announce_imports()
     from slimsearch.loop import job
     from slimsearch.report.display import Console
