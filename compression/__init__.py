@@ -20,6 +20,15 @@ else:
     from slimsearch.compression.export.bit_packing import expand_integers
     from slimsearch.compression.export.c_source.compiled import CompiledNetwork, c_compiler
     from slimsearch.compression.export.c_source.source import memory_kib, write_c
+    from slimsearch.compression.export.converted import (
+        LAYER_OPTIONS,
+        SUFFIXES,
+        check_plan,
+        convert,
+        needs_extra,
+        runtime_of,
+        unsupported,
+    )
     from slimsearch.compression.export.packing import pack, unpack
     from slimsearch.compression.export.preprocessing import LAYOUTS, embed_preprocessing
     from slimsearch.compression.export.sensitivity import LayerFiles
@@ -29,10 +38,11 @@ else:
     from slimsearch.compression.quantization.rounding import rounding_error
 
     __all__ = [
-        "EXACT", "LAYOUTS", "QUANTIZED", "SIGN_INPUT", "AfterStep", "CompiledNetwork", "ElasticNetwork", "LayerFiles",
-        "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe", "Quantization", "Recipe", "Stage",
-        "StageGroup", "Training", "TrainingStage", "analysis_file", "c_compiler", "embed_preprocessing",
-        "exact_error", "expand_integers", "export_onnx", "layout_for", "memory_kib", "onnxruntime_session", "pack",
-        "parity_error", "read_onnx", "rounding_error", "session_options", "set_layout", "train_together", "unpack",
-        "without_rounding", "write_c",
+        "EXACT", "LAYER_OPTIONS", "LAYOUTS", "QUANTIZED", "SIGN_INPUT", "SUFFIXES", "AfterStep", "CompiledNetwork",
+        "ElasticNetwork", "LayerFiles", "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe", "Quantization",
+        "Recipe", "Stage", "StageGroup", "Training", "TrainingStage", "analysis_file", "c_compiler",
+        "check_plan", "convert", "embed_preprocessing", "exact_error", "expand_integers", "export_onnx", "layout_for",
+        "memory_kib", "needs_extra", "onnxruntime_session", "pack", "parity_error", "read_onnx", "rounding_error",
+        "runtime_of", "session_options", "set_layout", "train_together", "unpack", "unsupported", "without_rounding",
+        "write_c",
     ]  # fmt: skip

@@ -167,6 +167,11 @@ class Stage(ABC):
     changes_cost: ClassVar[bool] = True
     """Whether the stage can lower latency or size; otherwise only accuracy decides if its result is kept."""
 
+    @property
+    def form(self) -> str | None:
+        """The `Quantization.form` that the stage gives a network; None: it does not quantize."""
+        return None
+
     @abstractmethod
     def apply(self, network: Network, training: Training) -> Network:
         """The compressed network.

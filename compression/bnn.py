@@ -42,6 +42,10 @@ class Bnn(TrainingStage):
     def __post_init__(self) -> None:
         check_training(self)
 
+    @property
+    def form(self) -> str:
+        return CODEBOOK
+
     def begin(self, network: Network, training: Training) -> Part:
         module = network.copy_module().eval()
         inner = layers_in_order(module, training.calibration[:2])[1:-1]

@@ -46,6 +46,10 @@ class Cluster(TrainingStage):
         check_training(self, least_epochs=0)
         require(self.bits in range(1, 9), f"bits {self.bits} is not in 1 to 8")
 
+    @property
+    def form(self) -> str:
+        return CODEBOOK
+
     def begin(self, network: Network, training: Training) -> Part:
         module = network.copy_module()
         least = _LEAST_WEIGHTS << self.bits

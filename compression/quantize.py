@@ -10,7 +10,7 @@ from slimsearch.compression._stage import Stage, Training, require
 from slimsearch.compression._weights import layers_in_order
 from slimsearch.compression.export.sensitivity import sensitive_layers
 from slimsearch.compression.quantization.bit_allocation import allocate_bits
-from slimsearch.compression.quantization.plan import DEPLOYED_BITS, KEPT_FLOAT, Quantization
+from slimsearch.compression.quantization.plan import DEPLOYED_BITS, KEPT_FLOAT, STATIC, Quantization
 from slimsearch.errors import SlimsearchError
 
 _CALIBRATIONS = ("minmax", "entropy", "percentile")
@@ -57,6 +57,10 @@ class Quantize(Stage):
         require(drop is None or self.keep_float == "none", "keep_float and max_drop exclude each other")
         require(2 <= self.mean_bits <= 8, f"mean_bits {self.mean_bits:g} is not in [2, 8]")
         require(drop is None or self.mean_bits == 8, "mean_bits and max_drop exclude each other")
+
+    @property
+    def form(self) -> str:
+        return STATIC
 
     def apply(self, network: Network, training: Training) -> Network:
         if self.keep_float not in KEPT_FLOAT:

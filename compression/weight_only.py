@@ -36,8 +36,12 @@ class WeightOnly(Stage):
         require(2 <= self.mean_bits <= 8, f"mean_bits {self.mean_bits:g} is not in [2, 8]")
         require(self.mean_bits == 8 or self.dtype == "int8", "mean_bits are those of dtype int8")
 
+    @property
+    def form(self) -> str:
+        return _FORMS[self.dtype]
+
     def apply(self, network: Network, training: Training) -> Network:
-        plan = Quantization(form=_FORMS[self.dtype])
+        plan = Quantization(form=self.form)
         if self.mean_bits < 8:
             bits = allocate_bits(network, training.calibration, self.mean_bits, gives_logits=training.gives_logits)
             plan = replace(plan, bits={name: own for name, own in bits.items() if own < 8})

@@ -15,7 +15,7 @@ from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError, described, first_line
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.evaluators.deployed.deployed_model import DeployedModel, check_parity, outputs_of, size_kib
+from slimsearch.evaluators.deployed.deployed_model import DeployedModel, check_parity, onnx_of, outputs_of, size_kib
 from slimsearch.evaluators.deployed.statistics import scores
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.network_pipeline import FileLatencies, LatencySettings, NetworkPipeline
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PREDICTIONS, PACKED = "predictions.safetensors", "packed.bin"
 MODEL = "model.onnx"
-"""Name of the exported file in the directory of a trial."""
+"""Name of the ONNX file in the directory of a trial, which is the exported file if the runtime reads it."""
 CHECKPOINT = "training.pt"
 """Name of the checkpoint of an unfinished training in the directory of a trial."""
 IMPORTS = "slimsearch.evaluators._imports"
@@ -205,11 +205,17 @@ class NetworkEvaluator:
         metrics |= {"training_seconds": seconds, **inherited}
         # A later compression stage starts from these files, and is compared with them.
         artifacts = {
-            "model": MODEL, "predictions": PREDICTIONS, "network": "network.json", "weights": "weights.safetensors"
+            "model": self._model, "predictions": PREDICTIONS, "network": "network.json",
+            "weights": "weights.safetensors", **({} if self._model == MODEL else {"onnx": MODEL}),
         }  # fmt: skip
         return Outcome(
             finite_numbers(metrics), {**artifacts, "packed": PACKED} if "packed_kib" in metrics else artifacts
         )
+
+    @property
+    def _model(self) -> str:
+        """Name of the exported file."""
+        return str(Path(MODEL).with_suffix(self.latency.suffix))
 
     def _initialized(self, architecture: Mapping[str, Any], seed: int) -> tuple[nn.Module, float]:
         """An untrained network, and the share of its parameters that comes from `initial`."""
@@ -320,7 +326,7 @@ class NetworkEvaluator:
         return torch.zeros(1, *self.data.input_shape)
 
     def _file_costs(self, path: Path) -> dict[str, float]:
-        return {"size_kib": size_kib(path), **(compression.memory_kib(path) if self.memory else {})}
+        return {"size_kib": size_kib(path), **(compression.memory_kib(onnx_of(path)) if self.memory else {})}
 
     def _costs(self, network: Network) -> dict[str, float]:
         network = network.without_dead_taps(self.data.input_shape)  # as its file
@@ -333,11 +339,11 @@ class NetworkEvaluator:
 
         Reports the costs of the file as metrics before training.
         """
-        path, data = pipeline.export(network, task.directory / MODEL), self.data
+        path, data = pipeline.export(network, task.directory / self._model), self.data
         known = {**self._file_costs(path), **self._costs(network)}
         if not report(0, known):
             return known, False
-        files = [path] if task.start is None else [path, task.start.directory / MODEL]
+        files = [path] if task.start is None else [path, task.start.directory / self._model]
         latencies, latency_source = self._latencies.of(files, data.input_shape, patience)
         known |= latencies[0].metrics()
         if not report(0, known):

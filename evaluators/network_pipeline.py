@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimsearch import compression
-from slimsearch.compression import Network
+from slimsearch.compression import SUFFIXES, Network, check_plan, convert, runtime_of
 from slimsearch.errors import described
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.deployed.deployed_model import onnx_of
 from slimsearch.evaluators.latency.boards import Board, BoardMeasurements, Boards, BoardsAway
 from slimsearch.evaluators.latency.measurement import (
     Latency,
@@ -34,9 +35,10 @@ from slimsearch.evaluators.training.network_training import (
     TrainingSettings,
 )
 from slimsearch.evaluators.training.probe import TrainingProbe
+from slimsearch.files import atomic
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 # For a latency that is needed during the work on a network; seconds to wait for a calm machine.
 _QUICK_BLOCKS, _QUICK_PATIENCE = 6, 0.1
@@ -70,6 +72,11 @@ class LatencySettings:
     boards: tuple[Board, ...] = ()
     board_measurements: Path | None = None
 
+    @property
+    def suffix(self) -> str:
+        """The suffix of the files that run."""
+        return SUFFIXES.get(self.runtime, ".onnx")
+
     def device(self, meter: Meter, wait: float) -> LatencyDevice:
         """Where files are measured.
 
@@ -97,10 +104,14 @@ class FileLatencies:
     Args:
         settings: how files run, and how their latency is determined.
         meter: pauses other processes of Slimsearch.
+
+    Attributes:
+        suffix: of the files.
     """
 
     def __init__(self, settings: LatencySettings, meter: Meter) -> None:
         self._settings, self._meter = settings, meter
+        self.suffix = settings.suffix
         self._predictor: LatencyPredictor | None = None
         first = os.getpid() % max(1, len(settings.boards))  # processes spread over the boards
         spread = replace(settings, boards=settings.boards[first:] + settings.boards[:first])
@@ -261,13 +272,16 @@ class NetworkPipeline:
         return recipe.apply(network, training)
 
     def export(self, network: Network, path: Path) -> Path:
-        """Write the ONNX file of a network, int8 where its recipe says so, with what reads its input and output.
+        """Write the file of a network, int8 where its recipe says so, with what reads its input and output.
+
+        Args:
+            network: the network.
+            path: see `write_file`.
 
         Raises:
-            SlimsearchError: it cannot be expressed in ONNX.
+            SlimsearchError: the network cannot be expressed in such a file.
         """
-        with described("export to ONNX failed", Exception):
-            compression.export_onnx(network, path, self.network_training().calibration, self.data.metadata())
+        write_file(network, path, self.network_training().calibration, self.data.metadata())
         return path
 
     @contextlib.contextmanager
@@ -275,10 +289,10 @@ class NetworkPipeline:
         """A temporary file of a network that is not final."""
         with contextlib.ExitStack() as opened:
             folder = self.scratch or Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="slimsearch-")))
-            path = folder / "temporary.onnx"
-            opened.callback(path.unlink, missing_ok=True)
-            with described("export to ONNX failed", Exception):
-                compression.export_onnx(network, path, self.network_training().calibration)
+            path = (folder / "temporary").with_suffix(".onnx" if self.latencies is None else self.latencies.suffix)
+            for file in {path, onnx_of(path)}:
+                opened.callback(file.unlink, missing_ok=True)
+            write_file(network, path, self.network_training().calibration)
             yield path
 
     def latency_ms(self, network: Network) -> float:
@@ -286,6 +300,28 @@ class NetworkPipeline:
         latencies = self.latencies or FileLatencies(LatencySettings(how="measured"), self.meter)
         with self.exported(network) as path:
             return latencies.quick(path, self.data.input_shape).median_ms
+
+
+def write_file(network: Network, path: Path, images: Tensor, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the file of a network.
+
+    Args:
+        network: the network.
+        path: of the ONNX file; or of a converted file, by its suffix (see `SUFFIXES`), beside which the ONNX file is
+            written too: it has the metadata.
+        images, metadata: see `compression.export_onnx`.
+
+    Raises:
+        SlimsearchError: the network cannot be expressed in such a file.
+    """
+    runtime = runtime_of(path)
+    if runtime is not None:
+        check_plan(network.quantization, runtime)
+    with described("export to ONNX failed", Exception):
+        compression.export_onnx(network, onnx_of(path), images, metadata)
+    if runtime is not None:
+        with atomic(path) as temporary:
+            convert(network, temporary, images)
 
 
 def _applied(group: compression.StageGroup, network: Network, training: NetworkTraining) -> Network:

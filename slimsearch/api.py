@@ -386,7 +386,7 @@ def load_dataset(
 
 
 def score(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> dict[str, float]:
-    """Measure an exported file on `split`, in ONNX Runtime or OpenVINO: all metrics of the data set's task.
+    """Measure an exported file on `split`, in `runtime` (see ``--runtime``): all metrics of the data set's task.
 
     If the leading metric is not a proportion, its 95% interval is among the metrics.
     """
@@ -397,7 +397,7 @@ def score(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "
 
 
 def accuracy(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> float:
-    """Measure the accuracy of an exported file on `split`, in ONNX Runtime or OpenVINO.
+    """Measure the accuracy of an exported file on `split`, in `runtime` (see ``--runtime``).
 
     Raises:
         SlimsearchError: the data set's task has no accuracy; `score` gives the metrics that it has.

@@ -5,6 +5,7 @@ Nothing heavy is imported with this module: the main process of ``-n`` only hand
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -33,6 +34,17 @@ DEFINED = ROOT / "tests" / "defined.py"
 TINY, DOZEN, VARIOUS = f"{SPACES}:Tiny", f"{SPACES}:Dozen", f"{SPACES}:Various"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+RUNTIMES = {
+    "onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "litert_torch", "executorch": "executorch",
+}  # fmt: skip
+"""By name, the package without which tests of a runtime are skipped."""
+
+
+def skip_without(runtime: str) -> None:
+    """Skip a test of a runtime that is not installed."""
+    if importlib.util.find_spec(RUNTIMES[runtime]) is None:
+        pytest.skip(f"needs the extra '{runtime}'")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -19,7 +19,7 @@ from slimsearch.compression._network import Network
 from slimsearch.compression._stage import Part, Training, TrainingStage, check_training, require
 from slimsearch.compression._weights import layers_in_order, run_hooked
 from slimsearch.compression.quantization.bit_allocation import allocate_bits
-from slimsearch.compression.quantization.plan import DEPLOYED_BITS, LearnedRange, Quantization
+from slimsearch.compression.quantization.plan import DEPLOYED_BITS, STATIC, LearnedRange, Quantization
 
 INPUT = "input_quantizer"
 _TOP = 255  # of uint8 inputs
@@ -119,6 +119,10 @@ class LearnedQuantization(TrainingStage):
         require(2 <= self.mean_bits <= 8, f"mean_bits {self.mean_bits:g} is not in [2, 8]")
         require(8 in (self.bits, self.mean_bits), "bits and mean_bits exclude each other")
         require(self.target in DEPLOYED_BITS, f"target '{self.target}' is none of {', '.join(DEPLOYED_BITS)}")
+
+    @property
+    def form(self) -> str:
+        return STATIC
 
     @abstractmethod
     def weight_quantizer(self, weight: Tensor, bits: int) -> WeightQuantizer:

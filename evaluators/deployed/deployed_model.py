@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from slimsearch.compression.export.converted import SUFFIXES, runtime_of, silent
 from slimsearch.compression.export.untrusted import onnxruntime_session, read_onnx
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.packed import feeder, joined
@@ -28,20 +29,22 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 _Run = Callable[[Array], Array]
 
-RUNTIMES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime", "openvino", *SUFFIXES)
 """Names of the runtimes that execute the exported file."""
+
+_DISTRIBUTIONS = {"litert": ("ai-edge-litert", "litert-torch", "ai-edge-quantizer")}
 
 _PARITY_EXAMPLES = 64
 
 
 class DeployedModel:
-    """An ONNX file loaded from disk, run on the CPU.
+    """An exported file loaded from disk, run on the CPU.
 
     Args:
         path: of the file.
         threads: per call.
-        runtime: one of `RUNTIMES`; all run the same file.
-        content: of the file, if `read_onnx` has read it already.
+        runtime: one of `RUNTIMES`.
+        content: of the file, if `read_file` has read it already.
 
     Raises:
         SlimsearchError: the runtime is unknown or not installed, or cannot load the file.
@@ -52,11 +55,10 @@ class DeployedModel:
     ) -> None:
         if runtime not in RUNTIMES:
             raise SlimsearchError(f"unknown runtime '{runtime}'; known: {', '.join(RUNTIMES)}")
-        load = onnxruntime_session if runtime == "onnxruntime" else _openvino
-        content = read_onnx(path) if content is None else content
+        content = read_file(path, runtime) if content is None else content
         self._path = path
         try:
-            self._run = load(content, threads)
+            self._run = _LOADERS[runtime](content, threads)
         except ImportError as error:
             raise SlimsearchError(
                 f"--runtime {runtime}: a package is not installed, pip install 'slimsearch[{runtime}]' ({error})"
@@ -115,6 +117,95 @@ def _openvino(content: bytes, threads: int) -> _Run:
     return run
 
 
+def _litert(content: bytes, threads: int) -> _Run:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with silent():
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter.allocate_tensors()
+    (images,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(one: Array) -> Array:
+        interpreter.set_tensor(images["index"], one)
+        interpreter.invoke()
+        found: Array = interpreter.get_tensor(outputs["index"])
+        return found
+
+    return _one_by_one(run)
+
+
+def _executorch(content: bytes, threads: int) -> _Run:
+    import torch
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime
+
+    loaded = -1
+
+    def load() -> Any:
+        nonlocal loaded
+        with silent():
+            if _ExecuTorchThreads.count != threads:
+                portable_lib._unsafe_reset_threadpool(threads)
+                _ExecuTorchThreads.count, _ExecuTorchThreads.changes = threads, _ExecuTorchThreads.changes + 1
+            loaded = _ExecuTorchThreads.changes
+            return Runtime.get().load_program(content).load_method("forward")
+
+    method = load()
+
+    def run(one: Array) -> Array:
+        nonlocal method
+        if loaded != _ExecuTorchThreads.changes:
+            method = load()
+        # The outputs are in the memory of the method, which the next call overwrites.
+        found: Array = method.execute([torch.from_numpy(one)])[0].numpy().copy()
+        return found
+
+    return _one_by_one(run)
+
+
+class _ExecuTorchThreads:
+    """The threads that all files of the process share; a file that was loaded before they changed would crash."""
+
+    count, changes = 0, 0
+
+
+def _one_by_one(run: _Run) -> _Run:
+    """A function of (N, ...) from one of (1, ...), whose result may lack the first dimension."""
+
+    def each(images: Array) -> Array:
+        found = [run(np.ascontiguousarray(images[i : i + 1])) for i in range(len(images))]
+        return np.concatenate([one if one.shape[:1] == (1,) else one[None] for one in found])
+
+    return each
+
+
+_LOADERS = {"onnxruntime": onnxruntime_session, "openvino": _openvino, "litert": _litert, "executorch": _executorch}
+
+
+def read_file(path: Path, runtime: str) -> bytes:
+    """The content of a file for a runtime; that of an ONNX file is checked, see `read_onnx`.
+
+    Raises:
+        SlimsearchError: it is a file for another runtime, or cannot be read.
+    """
+    own = runtime_of(path)
+    if own is not None and own != runtime:
+        raise SlimsearchError(f"'{path}' is a file for --runtime {own}, not {runtime}")
+    if own is None and runtime in SUFFIXES:
+        raise SlimsearchError(f"'{path}' is no {SUFFIXES[runtime]} file, which --runtime {runtime} needs")
+    if own is None:
+        return read_onnx(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SlimsearchError(f"'{path}' cannot be read: {first_line(error)}") from error
+
+
+def onnx_of(path: Path) -> Path:
+    """The ONNX file of the network of an exported file, which is beside a converted one."""
+    return path if runtime_of(path) is None else path.with_suffix(".onnx")
+
+
 def openvino_module() -> ModuleType:
     """The OpenVINO module, without telemetry unless the user has opted in (``opt_in_out --opt_in``).
 
@@ -141,7 +232,8 @@ def runtime_version(runtime: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return f"{runtime} {version(runtime)}"
+        first, *_ = [version(name) for name in _DISTRIBUTIONS.get(runtime, (runtime,))]
+        return f"{runtime} {first}"
     except PackageNotFoundError:
         raise SlimsearchError(
             f"--runtime {runtime} is not installed: pip install 'slimsearch[{runtime}]', or use onnxruntime"
@@ -172,7 +264,8 @@ def check_parity(network: Network, path: Path, run: _Run, data: Dataset, calibra
 
     A large error is due to the rounding of activations, and to values outside of their ranges, if the file without
     rounding is right on the calibration images. It may have any size if the ranges leave out values of these images,
-    and with weights of fewer bits: the export has compared that file with the network of rounded weights.
+    and with weights of fewer bits: the export has compared that file with the network of rounded weights. In a
+    converted file, it is allowed as far as the rounding of weights explains it.
 
     Args:
         network: as it was exported.
@@ -186,8 +279,12 @@ def check_parity(network: Network, path: Path, run: _Run, data: Dataset, calibra
     """
     from slimsearch.compression import QUANTIZED, parity_error, rounding_error, without_rounding
 
-    inputs = data.normalise(data.validation.inputs[:_PARITY_EXAMPLES]).numpy()
+    examples = data.normalise(data.validation.inputs[:_PARITY_EXAMPLES])
+    inputs = examples.numpy()
     expected, plan = outputs_of(network)(inputs), network.quantization
+    if plan is not None and runtime_of(path) is not None:
+        rounding = functools.partial(rounding_error, network, examples)
+        return parity_error(expected, run(inputs), quantized=True, rounding=rounding)
     error = parity_error(expected, run(inputs), quantized=plan is not None, bounded=plan is None)
     if plan is not None and not plan.bits and not plan.clips and not error <= QUANTIZED:
         images = calibration()[:_PARITY_EXAMPLES]

@@ -29,7 +29,7 @@ from slimsearch.evaluators.datasets import (
     read_inputs,
     read_named_inputs,
 )
-from slimsearch.evaluators.deployed.deployed_model import DeployedModel
+from slimsearch.evaluators.deployed.deployed_model import DeployedModel, onnx_of
 from slimsearch.evaluators.tasks import Classification, LearningTask, load_task
 from slimsearch.names import built_in_names
 from slimsearch.packed import named, unpacked
@@ -62,10 +62,10 @@ class Prediction:
 
 
 class Predictor:
-    """An ONNX file written by `slimsearch.compression.export_onnx`.
+    """An exported file, with the metadata of its ONNX file.
 
     Args:
-        path: of the ONNX file.
+        path: of the ONNX file, or of a converted file beside it.
         runtime: one of `RUNTIMES`.
         threads: per call.
 
@@ -81,7 +81,10 @@ class Predictor:
     def __init__(self, path: Path, runtime: str = "onnxruntime", threads: int = 1) -> None:
         import onnx
 
-        model = onnx.load_model_from_string(read_onnx(path))
+        source = onnx_of(path)
+        if source != path and not source.is_file():
+            raise SlimsearchError(f"'{path}' needs '{source.name}' beside it, which describes its inputs and outputs")
+        model = onnx.load_model_from_string(read_onnx(source))
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         try:
             facts = {name: json.loads(metadata[name]) for name in _METADATA}

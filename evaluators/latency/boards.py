@@ -59,6 +59,7 @@ MODULES = (
     "slimsearch.progress",
     "slimsearch.running_time",
     "slimsearch.temporary",
+    "slimsearch.compression.export.converted",
     "slimsearch.compression.export.untrusted",
     "slimsearch.evaluators.deployed.deployed_model",
     "slimsearch.evaluators.latency.meter",

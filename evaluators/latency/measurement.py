@@ -21,8 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
-from slimsearch.compression.export.untrusted import read_onnx
-from slimsearch.evaluators.deployed.deployed_model import Array, DeployedModel
+from slimsearch.evaluators.deployed.deployed_model import Array, DeployedModel, read_file
 from slimsearch.evaluators.latency.meter import Meter
 from slimsearch.evaluators.latency.reference import CallTimes, Reference, ReferenceModels, pinned, preemptions
 from slimsearch.progress import progress
@@ -132,7 +131,7 @@ class ThisMachine:
 
     def measure(self, paths: Sequence[Path], settings: MeasurementSettings) -> Measured:
         """See `LatencyDevice.measure`."""
-        return measure_alone([(path, read_onnx(path)) for path in paths], settings, self._meter)
+        return measure_alone([(path, read_file(path, settings.runtime)) for path in paths], settings, self._meter)
 
 
 @dataclass
@@ -187,7 +186,7 @@ def measure_latency(
         SlimsearchError: a file cannot be loaded.
     """
     settings = MeasurementSettings(input_shape, batch, threads, runtime, blocks, patience)
-    return _measure([(path, read_onnx(path)) for path in paths], settings, None)
+    return _measure([(path, read_file(path, runtime)) for path in paths], settings, None)
 
 
 def measure_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,9 +52,10 @@ class WeightSharingEvaluator:
         if not isinstance(networks.space, NniSpace):
             raise SlimsearchError("weight sharing needs an NNI ModelSpace")
         self._space = networks.space
+        loss = functools.partial(validation_loss, runtime=networks.latency.runtime)
         self._inherited = replace(
             networks,
-            metrics={"val_loss": validation_loss, **networks.metrics},
+            metrics={"val_loss": loss, **networks.metrics},
             learn=_InheritWeights(networks.space, self.supernet, networks.data_directory),
         )
 
@@ -100,11 +102,11 @@ class _InheritWeights:
         return Network(module, network.structure, network.quantization)
 
 
-def validation_loss(path: Path, data: Dataset) -> float:
+def validation_loss(path: Path, data: Dataset, runtime: str = "onnxruntime") -> float:
     """Mean loss of the task of an exported file on the validation split."""
     import torch
 
-    model, total = DeployedModel(path), 0.0
+    model, total = DeployedModel(path, runtime=runtime), 0.0
     for inputs, targets in data.batches(data.validation):
         outputs = torch.from_numpy(model(inputs.numpy())).double()
         total += float(data.task.loss(outputs, torch.from_numpy(targets))) * len(targets)

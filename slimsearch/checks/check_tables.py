@@ -47,13 +47,14 @@ def show(found: SpaceCheck, duration: Duration | None, configuration: Configurat
         always = " and ".join(f"{label}={value}" for label, value in failure.always.items())
         reason = f": exactly those with {always}" if always else ""
         out.print(plain(f"{failure.count} cannot{reason}: {failure.message}"), style="red")
+    measured = configuration.device_host is not None or configuration.runtime != "onnxruntime"
     costs = Table()
     for heading in ("cost", "minimum", "median", "maximum", "distribution"):
         costs.add_column(heading, justify="left" if heading in ("cost", "distribution") else "right")
     for name, costs_of in found.costs.items():
         if costs_of:
             three = (min(costs_of), float(np.median(costs_of)), max(costs_of))
-            unit = _MEASURED if name == "latency_ms" and configuration.device_host is not None else _UNITS[name]
+            unit = _MEASURED if name == "latency_ms" and measured else _UNITS[name]
             costs.add_row(unit, *map(_FORMS[name].format, three), _bars(costs_of))
     if any(found.costs.values()):
         out.print(costs)

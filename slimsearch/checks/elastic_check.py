@@ -18,10 +18,11 @@ from slimsearch.checks.space_check import (
     limited_file_costs,
     within,
 )
-from slimsearch.compression import ElasticNetwork, Network, export_onnx
+from slimsearch.compression import ElasticNetwork, Network
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators.datasets import sides
-from slimsearch.loop.problem import PythonObjects, given_network
+from slimsearch.evaluators.network_pipeline import write_file
+from slimsearch.loop.problem import PythonObjects, given_network, latency_settings
 from slimsearch.options.check_names import check_names
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.existing_networks import fixed_model, inputs_in_training, usual_image_size
@@ -63,8 +64,8 @@ def checked_network(configuration: Configuration, samples: int, *, with_data: bo
             network = elastic.apply(whole, space.candidate(point).architecture)
             if metrics:
                 with tempfile.TemporaryDirectory(prefix="slimsearch-", dir=process_folder()) as folder:
-                    path = Path(folder) / "model.onnx"
-                    export_onnx(network, path, elastic.images[:2])
+                    path = Path(folder) / f"model{latency_settings(configuration).suffix}"
+                    write_file(network, path, elastic.images[:2])
                     add_file_costs(costs, path, metrics)
         except SlimsearchError as error:
             fails.append((point, str(error)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimsearch.compression import LayerFiles, Network, read_onnx
+from slimsearch.compression import SUFFIXES, LayerFiles, Network, read_onnx
 from slimsearch.errors import SlimsearchError, described
 from slimsearch.evaluators import MODEL, DeployedModel, Meter, NetworkPipeline, PairedDrop
 from slimsearch.evaluators.datasets import Dataset
@@ -111,6 +111,8 @@ def explained(path: Path, most: int) -> QuantizedFile:
             "runs/NAME/trials/00007"
         )
     run = stored_run(run_dir)
+    if run.configuration.runtime in SUFFIXES:
+        raise SlimsearchError(f"layers are measured in ONNX files, and '{run_dir}' ran in {run.configuration.runtime}")
     network = _network(run, folder)
     data = _data(run)
     with tempfile.TemporaryDirectory(prefix="slimsearch-") as temporary:

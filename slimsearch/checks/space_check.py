@@ -20,10 +20,13 @@ from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import LatencyPredictor, LatencySettings, Limit, Meter, connected_boards, size_kib
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.deployed.deployed_model import onnx_of
+from slimsearch.evaluators.network_pipeline import write_file
 from slimsearch.loop.own_training import with_own_training
 from slimsearch.loop.problem import MEMORY, PythonObjects, latency_settings, network_evaluator, networks
 from slimsearch.options.check_names import check_names
 from slimsearch.options.configuration import Configuration, device_hosts
+from slimsearch.options.recipe_choices import for_runtime
 from slimsearch.progress import counted, progress
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.run_directory import RunDirectory
@@ -117,6 +120,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
         limits = tuple(limit for limit in limits if limit.metric not in limited_file_costs(limits))
         notes = ("limits on size, RAM and flash are not checked: with --co-search they are for compressed files",)
     check_names(configuration)
+    configuration = for_runtime(configuration)
     configuration, objects = with_own_training(configuration, PythonObjects())
     recipe = compression.Recipe.parse(configuration.compress)
     hosts = device_hosts(configuration.device_host if estimated else None)
@@ -152,9 +156,11 @@ def check_space(
 ) -> SpaceCheck:  # fmt: skip
     """Check `samples` random networks of a space.
 
-    If `predict`, also predict the latency of a few networks on this machine, or measure it on the boards of `latency`.
+    If `predict`, also predict the latency of a few networks on this machine, or measure it on the boards or in the
+    other runtime of `latency`.
     A network without a C file fails if there are limits on its memory.
     """
+    latency = latency or LatencySettings()
     rng = np.random.default_rng(seed)
     sampled = [space.sample(rng) for _ in range(samples)]
     active = Counter(label for architecture in sampled for label in architecture)
@@ -176,10 +182,10 @@ def check_space(
         with tempfile.TemporaryDirectory(prefix="slimsearch-", dir=process_folder()) as folder:
             paths = []
             for number, architecture in enumerate(counted("exporting networks", runs[:_EXPORTED], _EXPORTED)):
-                paths.append(Path(folder) / f"{number}.onnx")
-                compression.export_onnx(Network(space.build(architecture).eval()), paths[-1], images)
+                paths.append(Path(folder) / f"{number}{latency.suffix}")
+                write_file(Network(space.build(architecture).eval()), paths[-1], images)
             if predict:
-                costs["latency_ms"] = _latencies(data, paths, latency or LatencySettings())
+                costs["latency_ms"] = _latencies(data, paths, latency)
             for path, architecture in zip(paths, list(runs), strict=False):
                 try:
                     add_file_costs(costs, path, metrics)
@@ -250,18 +256,21 @@ def limited_file_costs(limits: Sequence[Limit]) -> set[str]:
 
 
 def add_file_costs(costs: dict[str, list[float]], path: Path, metrics: set[str]) -> None:
-    """Add those costs of an ONNX file that are in `metrics` to the lists of `costs`.
+    """Add those costs of an exported file that are in `metrics` to the lists of `costs`.
 
     Raises:
         SlimsearchError: the file has no C file, and `metrics` has its memory.
     """
-    found = {"size_kib": size_kib(path), **(compression.memory_kib(path) if metrics.intersection(MEMORY) else {})}
+    found = {
+        "size_kib": size_kib(path),
+        **(compression.memory_kib(onnx_of(path)) if metrics.intersection(MEMORY) else {}),
+    }
     for name in sorted(metrics):
         costs.setdefault(name, []).append(found[name])
 
 
 def _latencies(data: Dataset, paths: Sequence[Path], latency: LatencySettings) -> list[float]:
-    if latency.boards:
+    if latency.boards or latency.runtime != "onnxruntime":
         settings = latency.measurement(data.input_shape, _BOARD_PATIENCE)
         measured = latency.device(Meter(), _BOARD_PATIENCE).measure(paths, settings)
         return [one.median_ms for one in measured.latencies]

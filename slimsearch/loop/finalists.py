@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from slimsearch.errors import SlimsearchError, escaped
 from slimsearch.evaluators import (
-    MODEL,
     BoardsAway,
     DeployedModel,
     LatencySettings,
@@ -189,7 +188,7 @@ def measure_finalists(
     Raises:
         SlimsearchError: no board answers.
     """
-    paths = [directory.trial_directory(trial.number) / MODEL for trial in chosen]
+    paths = [directory.path / trial.artifacts["model"] for trial in chosen]
     patience = min(_LONGEST_PATIENCE, max(_LEAST_PATIENCE, _PATIENCE * took))
     meter = Meter()
     meter.owner = str(directory.path)
@@ -217,7 +216,7 @@ def _test(trial: Trial, directory: RunDirectory, data: Dataset, runtime: str) ->
     tested = {name: value for name, value in trial.final.items() if name.startswith("test_")}
     if tested:
         return tested, list(trial.confusion)
-    model = DeployedModel(directory.trial_directory(trial.number) / MODEL, runtime=runtime)
+    model = DeployedModel(directory.path / trial.artifacts["model"], runtime=runtime)
     examples = model.examples(data, data.test)
     cells: Cells = []
     example_predictions.store(model, data, data.test, examples, directory.trial_directory(trial.number))

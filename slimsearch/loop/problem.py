@@ -316,7 +316,18 @@ def given_network(
     runtime_version(configuration.runtime)  # checks the runtime
     module = None if objects.network is None else objects.network.module
     analysis = None if run_directory is None else run_directory / _ANALYSIS
-    return prepare_given_network(configuration, module, lambda options: _dataset(options, objects), analysis)
+    given = prepare_given_network(configuration, module, lambda options: _dataset(options, objects), analysis)
+    _check_single(given.data, configuration)
+    return given
+
+
+def _check_single(data: Dataset, configuration: Configuration) -> None:
+    runtime = configuration.runtime
+    if runtime in compression.SUFFIXES and not data.metadata().keys().isdisjoint(("inputs", "outputs")):
+        raise SlimsearchError(
+            f"--runtime {runtime}: its files have one input and one output, and {data.name} has several; onnxruntime "
+            "and openvino run such files"
+        )
 
 
 def _described(data: Dataset) -> dict[str, Any]:
@@ -341,6 +352,7 @@ def networks(configuration: Configuration, objects: PythonObjects) -> tuple[Mode
     training_settings(configuration)  # checks the device
     runtime_version(configuration.runtime)  # checks the runtime
     dataset = _dataset(configuration, objects)
+    _check_single(dataset, configuration)
     return _model_space(configuration.space, objects, dataset), dataset
 
 

@@ -18,7 +18,7 @@ from slimsearch.loop.stopping import Stopping
 from slimsearch.options.check_names import check_names
 from slimsearch.options.chosen import architectures
 from slimsearch.options.configuration import FROM_PYTHON, Configuration, ModelKind
-from slimsearch.options.recipe_choices import text_of
+from slimsearch.options.recipe_choices import for_runtime, text_of
 from slimsearch.record.ranking import Ranking
 from slimsearch.search_spaces import JointSpace, NniSpace, RecipeSpace
 from slimsearch.source import fingerprints, object_fingerprints
@@ -77,6 +77,7 @@ def set_up(
     check_names(configuration)
     scheduler = None if configuration.scheduler == "none" else load_scheduler(configuration.scheduler)
     chosen = None if configuration.architectures is None else architectures(configuration.architectures)
+    configuration = for_runtime(configuration)
     configuration, objects = with_own_training(configuration, objects)  # may read the data set
     configuration = with_task(configuration, objects)
     ranking = Ranking.of(configuration)

@@ -361,7 +361,9 @@ class Configuration:
         "or predicted if other processes cannot be paused. Finalists are always measured",
     )
     runtime: str = _option(
-        "onnxruntime", "runtime of the files, for accuracy and latency: onnxruntime or openvino (slimsearch[openvino])"
+        "onnxruntime",
+        "runtime of the files, for accuracy, latency and size: onnxruntime; or, with the extra of that name, openvino, "
+        "litert or executorch",
     )
     keep_dashboard: bool = _option(
         False, "of --strategy ray: leave Ray's dashboard open at the end of the run, until Ctrl-C"
@@ -493,10 +495,12 @@ class Configuration:
             raise SlimsearchError(f"'{path}' is damaged: {error}") from None
 
 
+# Runtimes whose files are converted from networks, for one input at a time.
+_CONVERTED = ("litert", "executorch")
 _ALLOWED: dict[str, tuple[str, ...]] = {
     "objective": ("pareto", "weighted"),
     "prefer": ("balanced", "accuracy", "small", "fast"),
-    "runtime": ("onnxruntime", "openvino"),
+    "runtime": ("onnxruntime", "openvino", *_CONVERTED),
     "latency": ("auto", "measured", "predicted"),
     "device": ("auto", "cpu", "cuda"),
     "precision": ("auto", "fp32", "bf16", "mixed"),
@@ -520,6 +524,14 @@ _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
     (
         lambda c: c.latency == "predicted" and c.runtime != "onnxruntime" and c.device_host is None,
         "--latency predicted is for --runtime onnxruntime, not {runtime}",
+    ),
+    (
+        lambda c: c.device_host is not None and c.runtime in _CONVERTED,
+        "--device-host measures files of --runtime onnxruntime or openvino, not {runtime}",
+    ),
+    (
+        lambda c: c.latency_batch > 1 and c.runtime in _CONVERTED,
+        "--latency-batch {latency_batch}: files of --runtime {runtime} take one input at a time",
     ),
     (
         lambda c: c.device_host is not None and c.evaluator != "network" and c.model is None,

@@ -15,7 +15,7 @@ _SCHEMA = {
     "runtime": str, "threads?": int, "ram_kib?": int | float, "flash_kib?": int | float,
     "reserved_ram_kib?": int | float, "reserved_flash_kib?": int | float,
 }  # fmt: skip
-_FORMATS = {"c": "c", "onnxruntime": "onnx", "openvino": "onnx"}
+_FORMATS = {"c": "c", "onnxruntime": "onnx", "openvino": "onnx", "litert": "litert", "executorch": "executorch"}
 _C = "c"
 
 
@@ -25,7 +25,7 @@ class DeviceProfile:
 
     Attributes:
         name: of the profile.
-        runtime: "c" for a C file; "onnxruntime" or "openvino" for the ONNX file.
+        runtime: "c" for a C file; otherwise that of the file, see ``--runtime``.
         threads: of the runtime.
         ram_kib, flash_kib: memory of the device; None: no limit.
         reserved_ram_kib, reserved_flash_kib: of these, for the stack and the program.

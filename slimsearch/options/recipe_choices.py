@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,42 @@ def recipe_choices(
     for candidate in each_value(space):
         _check(candidate, data)
     return space
+
+
+def for_runtime(configuration: Configuration) -> Configuration:
+    """The options with the default stages and the part of a shipped recipe space that the runtime's files can have.
+
+    Raises:
+        SlimsearchError: they cannot have a stage or an option that was asked for.
+    """
+    runtime, co_search = configuration.runtime, configuration.co_search
+    if runtime not in compression.SUFFIXES:
+        return configuration
+    default = str(Configuration.__dataclass_fields__["compress"].default)
+    if configuration.compress == default:
+        stages = [stage for stage in default.split(",") if not _unsupported({stage: {}}, runtime)]
+        configuration = configuration.replace(compress=",".join(stages))
+    if co_search in RecipeSpace.shipped():
+        content = {
+            stage: {name: values for name, values in own.items() if name not in compression.LAYER_OPTIONS}
+            for stage, own in read_choices(co_search).content.items()
+            if not _unsupported({stage: {}}, runtime)
+        }
+        if not content:
+            raise SlimsearchError(f"--co-search {co_search} varies number formats, and --runtime {runtime} has one")
+        configuration = configuration.replace(co_search=json.dumps(content))
+    if configuration.co_search is None:
+        recipes: Iterable[compression.PlainRecipe] = [compression.Recipe.parse(configuration.compress).to_dict()]
+    else:
+        recipes = (candidate.recipe for candidate in each_value(read_choices(configuration.co_search)))
+    for recipe in recipes:
+        if reason := _unsupported(recipe, runtime):
+            raise SlimsearchError(f"--runtime {runtime} cannot have {reason}")
+    return configuration
+
+
+def _unsupported(recipe: compression.PlainRecipe, runtime: str) -> str | None:
+    return compression.unsupported(compression.Recipe.from_dict(recipe), runtime)
 
 
 def _check_for_given_network(space: RecipeSpace) -> None:

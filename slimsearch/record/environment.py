@@ -16,7 +16,7 @@ from slimsearch.reading import mismatch, read_json
 
 _PACKAGES = (
     "slimsearch", "torch", "torchvision", "nni", "optuna", "numpy", "onnx", "onnxruntime", "torch-pruning",
-    "moocore", "mlxtend", "openvino",
+    "moocore", "mlxtend", "openvino", "ai-edge-litert", "ai-edge-quantizer", "litert-torch", "executorch",
 )  # fmt: skip
 # The entries of environment.json that a resumed run reads.
 _READ = {

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression import embed_preprocessing, exact_error, read_onnx
+from slimsearch.compression import SUFFIXES, embed_preprocessing, exact_error, read_onnx
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel
+from slimsearch.evaluators.deployed.deployed_model import onnx_of
 from slimsearch.files import EXPORT_PREFIX, atomic, write_json
 from slimsearch.options.chosen import models
 from slimsearch.options.configuration import Configuration
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _IMAGES = 32
 _VECTORS = ".vectors.npz"
+_FROM_ONNX = ("onnx", "c", "openvino")
 _NORMALISATION = ("input", "mean", "std", "classes", "task")
 
 
@@ -55,13 +57,15 @@ class Exported:
 
 
 def default_format(run_dir: Path) -> str:
-    """The format of the run's target device; ONNX without one.
+    """The format of the run's target device; without one, that of the files that were ranked.
 
     Raises:
         SlimsearchError: there is no run, or no such device any more.
     """
-    target = Configuration.read(run_dir / "config.yaml").target
-    return "onnx" if target is None else device_profile(target).format
+    options = Configuration.read(run_dir / "config.yaml")
+    if options.target is not None:
+        return device_profile(options.target).format
+    return options.runtime if options.runtime in SUFFIXES else "onnx"
 
 
 @dataclass(frozen=True)
@@ -106,21 +110,24 @@ def export(
         _check_pixels(data, form, pixels)
     folder.mkdir(parents=True, exist_ok=True)
     for model in chosen:
+        ranked = run_dir / model["artifact"]
+        file = ranked if ranked.suffix == FORMATS[form].suffix else onnx_of(ranked)
         path = folder / f"{run_dir.resolve().name}-{model['trial']}{FORMATS[form].suffix}"
         with progress(f"exporting trial {model['trial']}"):
             facts = {**model, "dataset": data["name"], **{name: data[name] for name in _NORMALISATION if name in data}}
             if pixels is None:
                 images = _images(data)
-                checked = FORMATS[form].write(stored_network(run_dir, model), run_dir / model["artifact"], images, path)
+                checked = FORMATS[form].write(stored_network(run_dir, model), file, images, path)
                 inputs = images.numpy()
             else:
-                checked, inputs = _pixels(run_dir / model["artifact"], data, pixels, path, form)
+                checked, inputs = _pixels(file, data, pixels, path, form)
                 facts["input"] = f"uint8 ({', '.join(pixels.layout.upper())}): pixels"
             write_json(path.with_suffix(".json"), facts)
             _write_vectors(path.with_suffix(_VECTORS), inputs, checked.outputs, classified="task" not in data)
-        yield Exported(
-            model["trial"], path, checked.error, checked.note, FORMATS[form].lines(path, path.with_suffix(_VECTORS))
-        )
+        note = checked.note
+        if form in _FROM_ONNX and file != ranked:
+            note = f"{f'{note}; ' if note else ''}'{ranked}' was ranked: accuracy, latency and size differ"
+        yield Exported(model["trial"], path, checked.error, note, FORMATS[form].lines(path, path.with_suffix(_VECTORS)))
 
 
 def _check_pixels(data: Mapping[str, Any], form: str, pixels: Pixels) -> None:

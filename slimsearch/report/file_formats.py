@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,14 @@ from slimsearch.compression import (
     CompiledNetwork,
     Network,
     c_compiler,
+    convert,
     exact_error,
     memory_kib,
+    needs_extra,
     parity_error,
     read_onnx,
     write_c,
 )
-from slimsearch.compression.export.to_onnx import quiet
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.evaluators import DeployedModel
 from slimsearch.evaluators.deployed.deployed_model import openvino_module
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+
+_ONE = "for one input at a time"
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class Format:
 
     Attributes:
         suffix: of the file.
-        write: a function of the network, its ONNX file, normalized images (N, C, H, W) float32 and the path.
+        write: a function of the network, the ranked file or else its ONNX file, normalized images (N, C, H, W) float32
+            and the path.
         lines: a function of the path and that of the vectors: a program that runs the file.
     """
 
@@ -74,14 +79,18 @@ def c_name(path: Path) -> str:
 
 def _onnx(network: Network, file: Path, images: Tensor, path: Path) -> Written:
     with atomic(path) as temporary:
-        try:
-            shutil.copyfile(file, temporary)
-        except FileNotFoundError:
-            raise SlimsearchError(f"there is no file '{file}'") from None
+        _copy(file, temporary)
         model = DeployedModel(temporary)
         if network.quantization is not None:
             return Written(model(images.numpy()), None)
         return _checked(network, images, lambda batch: model(batch.numpy()))
+
+
+def _copy(file: Path, path: Path) -> None:
+    try:
+        shutil.copyfile(file, path)
+    except FileNotFoundError:
+        raise SlimsearchError(f"there is no file '{file}'") from None
 
 
 def _c(network: Network, file: Path, images: Tensor, path: Path) -> Written:
@@ -140,62 +149,31 @@ def _torchscript(network: Network, file: Path, images: Tensor, path: Path) -> Wr
         return _checked(network, images, again, _float_note(network, file))
 
 
-def _litert(network: Network, file: Path, images: Tensor, path: Path) -> Written:
-    """A file for one image at a time; the weights of a quantized network become int8 again, by LiteRT's quantizer."""
+def _converted(runtime: str, network: Network, file: Path, images: Tensor, path: Path) -> Written:
+    """The ranked file, if it is one of this runtime; else one that is made from the network."""
     import torch
 
-    with _package("litert", "litert_torch", "ai_edge_litert", "ai_edge_quantizer"), quiet():
-        import litert_torch
-        from ai_edge_litert.interpreter import Interpreter
-        from ai_edge_quantizer import quantizer, recipe
-
-        with atomic(path) as temporary:
-            try:
-                litert_torch.convert(network.module.eval(), (images[:1],)).export(str(temporary))
-                if network.quantization is not None:
-                    again = quantizer.Quantizer(str(temporary))
-                    again.load_quantization_recipe(recipe.dynamic_wi8_afp32())
-                    temporary.write_bytes(bytes(again.quantize().quantized_model))
-                run = Interpreter(model_path=str(temporary)).get_signature_runner()
-            except Exception as error:  # the converter raises exceptions of many types
-                raise SlimsearchError(f"LiteRT cannot express it: {first_line(error)}") from error
-
-            def outputs(batch: Tensor) -> Tensor:
-                return torch.cat([torch.from_numpy(run(args_0=image[None].numpy())["output_0"]) for image in batch])
-
-            if network.quantization is None:
-                return _checked(network, images, outputs, "for one image at a time")
-            return _compared(network, images, outputs, "int8 weights; for one image at a time")
-
-
-def _executorch(network: Network, file: Path, images: Tensor, path: Path) -> Written:
-    """A file for one image at a time, in float32, whose operators run in XNNPACK."""
-    import torch
-
-    with _package("executorch", "executorch"), quiet():
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
-        from executorch.runtime import Runtime
-
-        with atomic(path) as temporary:
-            try:
-                program = torch.export.export(network.module.eval(), (images[:1],))
-                lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
-                temporary.write_bytes(lowered.buffer)
-                method = Runtime.get().load_program(temporary).load_method("forward")
-            except Exception as error:  # the converter raises exceptions of many types
-                raise SlimsearchError(f"ExecuTorch cannot express it: {first_line(error)}") from error
-
-            def outputs(batch: Tensor) -> Tensor:
-                return torch.cat([method.execute([image[None].contiguous()])[0].clone() for image in batch])
-
-            note = _float_note(network, file)
-            return _checked(network, images, outputs, "for one image at a time" + (f"; {note}" if note else ""))
+    with atomic(path) as temporary:
+        if file.suffix == path.suffix:
+            _copy(file, temporary)
+        else:
+            convert(network, temporary, images)
+        model = DeployedModel(temporary, runtime=runtime)
+        if network.quantization is not None and file.suffix == path.suffix:
+            return Written(model(images.numpy()), None, _ONE)
+        if network.quantization is not None and runtime == "litert":
+            note = f"int8 weights; {_ONE}"
+            return _compared(network, images, lambda batch: torch.from_numpy(model(batch.numpy())), note)
+        note = "; ".join(filter(None, (_ONE, _float_note(network, file))))
+        return _checked(network, images, lambda batch: model(batch.numpy()), note)
 
 
 def _openvino(network: Network, file: Path, images: Tensor, path: Path) -> Written:
     """The ONNX file as an intermediate representation: an XML file and its weights beside it."""
-    with _package("openvino", "openvino"), tempfile.TemporaryDirectory(dir=path.parent, prefix=EXPORT_PREFIX) as folder:
+    with (
+        needs_extra("openvino", "openvino"),
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=EXPORT_PREFIX) as folder,
+    ):
         openvino = openvino_module()
         core, made = openvino.Core(), Path(folder) / path.name
         openvino.save_model(core.read_model(read_onnx(file)), str(made), compress_to_fp16=False)
@@ -206,21 +184,6 @@ def _openvino(network: Network, file: Path, images: Tensor, path: Path) -> Writt
         for part in (made.with_suffix(".bin"), made):
             part.replace(path.with_name(part.name))
         return Written(found, error)
-
-
-@contextmanager
-def _package(extra: str, *modules: str) -> Iterator[None]:
-    """A context in which a missing package is one line.
-
-    Raises:
-        SlimsearchError: one of `modules` is not installed.
-    """
-    try:
-        yield
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] not in modules:
-            raise
-        raise SlimsearchError(f"--format {extra}: it is not installed, pip install 'slimsearch[{extra}]'") from error
 
 
 def _float_note(network: Network, file: Path) -> str | None:
@@ -339,8 +302,8 @@ def _c_lines(path: Path, vectors: Path) -> tuple[str, ...]:
 FORMATS = {
     "onnx": Format(".onnx", _onnx, _onnx_lines),
     "c": Format(".c", _c, _c_lines),
-    "litert": Format(".tflite", _litert, _litert_lines),
-    "executorch": Format(".pte", _executorch, _executorch_lines),
+    "litert": Format(".tflite", functools.partial(_converted, "litert"), _litert_lines),
+    "executorch": Format(".pte", functools.partial(_converted, "executorch"), _executorch_lines),
     "openvino": Format(".xml", _openvino, _openvino_lines),
     "torch-export": Format(".pt2", _torch_export, _torch_export_lines),
     "torchscript": Format(".ts", _torchscript, _torchscript_lines),

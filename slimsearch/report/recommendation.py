@@ -41,7 +41,19 @@ def recommend(models: Sequence[Mapping[str, Any]], ranking: Ranking, prefer: str
 
 
 def program(file: str) -> tuple[str, ...]:
-    """A Python program that runs an ONNX file on one example of zeros."""
+    """A Python program that runs an exported file on one example of zeros."""
+    if file.endswith(".tflite"):
+        return (
+            "import numpy, ai_edge_litert.interpreter",
+            f"run = ai_edge_litert.interpreter.Interpreter({file!r}).get_signature_runner()",
+            "print(run(**{name: numpy.zeros(of['shape'], 'float32') for name, of in run.get_input_details().items()}))",
+        )
+    if file.endswith(".pte"):
+        return (
+            "import torch, executorch.runtime",
+            f"method = executorch.runtime.Runtime.get().load_program({file!r}).load_method('forward')",
+            "print(method.execute([torch.zeros(method.metadata.input_tensor_meta(0).sizes())]))",
+        )
     return (
         "import numpy, onnxruntime",
         f"session = onnxruntime.InferenceSession({file!r})",

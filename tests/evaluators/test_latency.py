@@ -15,9 +15,11 @@ from torch import nn
 from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import DeployedModel, measure_latency
+from slimsearch.evaluators import DeployedModel, LatencySettings, measure_latency
 from slimsearch.evaluators.latency.measurement import BlockTimes, median_interval
 from slimsearch.evaluators.latency.reference import CallTimes, Reference
+from slimsearch.evaluators.network_pipeline import write_file
+from tests.conftest import RUNTIMES, skip_without
 
 
 class OneSecond(Reference):
@@ -32,9 +34,13 @@ class OneSecond(Reference):
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
-    compression.export_onnx(Network(module.eval()), tmp_path / "model.onnx", torch.randn(2, 1, 8, 8))
+def network() -> Network:
+    return Network(nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)).eval())
+
+
+@pytest.fixture
+def file(network: Network, tmp_path: Path) -> Path:
+    compression.export_onnx(network, tmp_path / "model.onnx", torch.randn(2, 1, 8, 8))
     return tmp_path / "model.onnx"
 
 
@@ -102,18 +108,34 @@ def test_the_best_time_is_stored_for_an_hour(tmp_path: Path) -> None:
     assert len(json.loads(file.read_text())["times"]) == 1
 
 
-def test_both_runtimes_give_the_same_answers(file: Path) -> None:
-    pytest.importorskip("openvino")
-    images = np.random.default_rng(0).standard_normal((4, 1, 8, 8), dtype=np.float32)
-    one, other = (DeployedModel(file, runtime=runtime)(images) for runtime in ("onnxruntime", "openvino"))
-    assert np.allclose(one, other, atol=1e-4)
-    assert measure_latency([file], (1, 8, 8), runtime="openvino", blocks=5, patience=0.5)[0].median_ms > 0
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_runtime_gives_the_answers_of_the_network(runtime: str, network: Network, tmp_path: Path) -> None:
+    """Also if files with other numbers of threads are loaded in between, which the process may share."""
+    skip_without(runtime)
+    images = torch.randn(4, 1, 8, 8)
+    path = tmp_path / f"model{LatencySettings(runtime=runtime).suffix}"
+    write_file(network, path, images)
+    with torch.no_grad():
+        expected = network.module(images).numpy()
+    models = [DeployedModel(path, threads, runtime) for threads in (1, 2, 1)]
+    for model in (*models, *models):
+        assert np.allclose(model(images.numpy()), expected, atol=1e-4)
+    assert measure_latency([path], (1, 8, 8), runtime=runtime, blocks=5, patience=0.5)[0].median_ms > 0
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_damaged_file_is_a_clear_error(runtime: str, tmp_path: Path) -> None:
-    pytest.importorskip(runtime)
-    (tmp_path / "model.onnx").write_bytes(b"no network")
-    with pytest.raises(SlimsearchError, match=r"'.*model\.onnx' is no ONNX file: ") as caught:
-        DeployedModel(tmp_path / "model.onnx", runtime=runtime)
+    skip_without(runtime)
+    path = tmp_path / f"model{LatencySettings(runtime=runtime).suffix}"
+    path.write_bytes(b"no network")
+    with pytest.raises(SlimsearchError, match=rf"'.*model\{path.suffix}'") as caught:
+        DeployedModel(path, runtime=runtime)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_file_of_another_runtime_is_a_clear_error(runtime: str, file: Path) -> None:
+    for suffix in {".onnx", ".tflite", ".pte"} - {LatencySettings(runtime=runtime).suffix}:
+        with pytest.raises(SlimsearchError, match=f"model{suffix}'.*--runtime"):
+            DeployedModel(file.rename(file.with_suffix(suffix)), runtime=runtime)
+        file.with_suffix(suffix).rename(file)

@@ -19,7 +19,7 @@ from slimsearch.evaluators import Artifact, LatencySettings, NetworkEvaluator, T
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.deployed.deployed_model import DeployedModel, check_parity
 from slimsearch.search_spaces import Candidate, ModelSpace
-from tests.conftest import TINY
+from tests.conftest import RUNTIMES, TINY, skip_without
 
 ARCHITECTURE = {"act": 1, "width": 8}
 
@@ -121,6 +121,42 @@ def test_distillation_from_the_best_network_of_another_architecture(
     evaluator.evaluate(task(tmp_path / "child", recipe, start=start, teacher=best), report=always)
     with pytest.raises(SlimsearchError, match="distillation has no teacher 'best'"):
         evaluator.evaluate(task(tmp_path / "none", recipe, start=start), report=always)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_metrics_are_those_of_the_file_that_the_runtime_runs(
+    runtime: str, evaluator: NetworkEvaluator, digits: Dataset, tmp_path: Path
+) -> None:
+    skip_without(runtime)
+    evaluator = replace(evaluator, latency=LatencySettings(runtime=runtime, how="measured"))
+    known: dict[str, float] = {}
+
+    def report(epoch: int, metrics: Mapping[str, float]) -> bool:
+        if epoch == 0:
+            known.update(metrics)
+        return True
+
+    outcomes = [evaluator.evaluate(task(tmp_path / "parent"), report=report)]
+    start = Artifact(tmp_path / "parent", ARCHITECTURE)
+    recipe = compression.Recipe.parse("quantize").to_dict()
+    if runtime == "executorch":
+        with pytest.raises(SlimsearchError, match="--runtime executorch"):
+            evaluator.evaluate(task(tmp_path / "child", recipe, start=start), report=always)
+    else:
+        outcomes.append(evaluator.evaluate(task(tmp_path / "child", recipe, start=start), report=always))
+    for folder, outcome in zip(("parent", "child"), outcomes, strict=False):
+        path = tmp_path / folder / outcome.artifacts["model"]
+        assert path.suffix == evaluator.latency.suffix
+        assert {entry.name for entry in path.parent.iterdir()} == set(outcome.artifacts.values())
+        assert outcome.metrics["size_kib"] == path.stat().st_size / 1024
+        right = DeployedModel(path, runtime=runtime).predict(digits, digits.validation) == digits.validation.targets
+        assert outcome.metrics["val_accuracy"] == right.mean()
+        assert np.array_equal(load_examples(path.parent)[:, 0], right)
+        assert outcome.metrics["latency_blocks"] > 0
+    assert known["size_kib"] == pytest.approx(outcomes[0].metrics["size_kib"], abs=0.5)
+    if len(outcomes) > 1:
+        assert outcomes[1].metrics["size_kib"] < outcomes[0].metrics["size_kib"]
+        assert outcomes[1].metrics["start_latency_ms"] > 0
 
 
 def test_a_file_that_disagrees_with_its_network_is_an_error(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, TINY, environment
+from tests.conftest import ROOT, RUNTIMES, TINY, environment
 
 SMALL = (
     "--space", TINY, "--dataset", "digits", "--epochs", "1", "--trials", "2", "--workers", "1", "--top-k", "1",
@@ -42,9 +42,12 @@ def addresses(trace: Path) -> dict[str, set[str]]:
     "options",
     [
         pytest.param((), id="optuna"),
-        pytest.param(
-            ("--runtime", "openvino"), id="openvino",
-            marks=pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed"),
+        *(
+            pytest.param(
+                ("--runtime", runtime, "--compress", "prune" if runtime == "executorch" else "quantize"), id=runtime,
+                marks=pytest.mark.skipif(importlib.util.find_spec(RUNTIMES[runtime]) is None, reason="not installed"),
+            )
+            for runtime in ("openvino", "litert", "executorch")
         ),
         pytest.param(("--strategy", "ray"), id="ray", marks=pytest.mark.slow),
     ],

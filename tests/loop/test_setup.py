@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import slimsearch
+from slimsearch.compression import Recipe, unsupported
 from slimsearch.loop.problem import PythonObjects, prepare
 from slimsearch.options.configuration import Configuration
+from slimsearch.options.recipe_choices import each_value, for_runtime, read_choices
 
 
 def test_every_path_in_the_options_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,3 +97,45 @@ def test_a_strategy_is_constructed_once(tmp_path: Path) -> None:
         workers=1, strategy=f"{tmp_path}/own.py:Own", run_dir=tmp_path / "run",
     )  # fmt: skip
     assert (tmp_path / "own.log").read_text() == "constructed\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"runtime": "litert", "compress": "weight_only"}, "--runtime litert cannot have weight_only: .*quantize"),
+        ({"runtime": "litert", "compress": "prune,quantize:keep_float=ends"}, "cannot have quantize:keep_float=ends"),
+        ({"runtime": "litert", "compress": "prune+qat:bits=4"}, "cannot have qat:bits=4"),
+        ({"runtime": "litert", "co_search": '{"quantize": {"mean_bits": [8, 4]}}'}, "cannot have quantize:mean_bits=4"),
+        ({"runtime": "executorch", "compress": "quantize"}, "--runtime executorch cannot have quantize"),
+        ({"runtime": "executorch", "co_search": "precision"}, "--co-search precision varies number formats"),
+    ],
+)
+def test_recipes_that_files_of_the_runtime_cannot_have_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(slimsearch.SlimsearchError, match=said) as caught:
+        for_runtime(Configuration(space="tiny_cnn", **options))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "litert", "executorch"])
+def test_default_recipes_are_those_that_files_of_the_runtime_can_have(runtime: str) -> None:
+    found = [
+        for_runtime(Configuration(space="tiny_cnn", runtime=runtime, co_search=name)) for name in (None, "default")
+    ]
+    assert [for_runtime(one) for one in found] == found, "also of a run that is resumed"
+    recipe = Recipe.parse(found[0].compress)
+    assert [stage.name for stage in recipe.stages] == ["prune", "distill", "quantize"][: 2 + (runtime != "executorch")]
+    for candidate in each_value(read_choices(found[1].co_search or "")):
+        assert unsupported(Recipe.from_dict(candidate.recipe), runtime) is None
+
+
+def test_options_that_converted_files_do_not_have() -> None:
+    for options, said in (
+        ({"latency_batch": 8}, "--latency-batch 8: files of --runtime litert take one input at a time"),
+        ({"latency": "predicted"}, "--latency predicted is for --runtime onnxruntime, not litert"),
+        (
+            {"device_host": "user@board"},
+            "files of --runtime onnxruntime or openvino, not litert",
+        ),
+    ):
+        with pytest.raises(slimsearch.SlimsearchError, match=said):
+            Configuration(space="tiny_cnn", runtime="litert", **options)

@@ -24,7 +24,7 @@ def parser(program: str) -> CommandParser:
     found.add_argument(
         "--format",
         help="onnx, c (a C file and a header), litert, executorch, openvino, torch-export or torchscript (default: the "
-        "format of the run's --target, or onnx)",
+        "format of the run's --target or --runtime, or onnx)",
     )
     found.add_argument(
         "--embed-preprocessing", choices=("nchw", "nhwc"), metavar="LAYOUT",

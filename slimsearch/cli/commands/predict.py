@@ -33,7 +33,7 @@ _LISTED = 8  # numbers of an output that is no row of named ones
 
 def parser(program: str) -> CommandParser:
     found = CommandParser(_DESCRIPTION, program, _EXAMPLES)
-    found.add_argument("file", help="an exported ONNX file")
+    found.add_argument("file", help="an exported ONNX file, or the .tflite or .pte file beside it")
     found.add_argument(
         "inputs",
         nargs="+",
@@ -41,7 +41,7 @@ def parser(program: str) -> CommandParser:
     )
     found.add_argument("--top", least=1, default=1, help="number of classes to print")
     found.add_argument("--json", action="store_true", help="print a line of JSON for each image or example")
-    found.add_argument("--runtime", default="onnxruntime", help="onnxruntime or openvino")
+    found.add_argument("--runtime", default="onnxruntime", help="onnxruntime, openvino, litert or executorch")
     return found
 
 
