@@ -17,6 +17,7 @@ from slimsearch.errors import described
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.deployed.deployed_model import onnx_of
 from slimsearch.evaluators.latency.boards import Board, BoardMeasurements, Boards, BoardsAway
+from slimsearch.evaluators.latency.energy import measure_energy
 from slimsearch.evaluators.latency.measurement import (
     Latency,
     LatencyDevice,
@@ -61,6 +62,7 @@ class LatencySettings:
         runtime: one of `slimsearch.evaluators.RUNTIMES`.
         how: "measured"; "predicted", see `LatencyPredictor`; or "auto": measured, and predicted if other processes of
             Slimsearch cannot be paused. What boards that do not answer would measure is predicted in any case.
+        energy: whether the energy of final files is measured too, see `measure_energy`.
         boards: that measure, in place of this machine.
         board_measurements: see `BoardMeasurements`; None: predictions are not corrected.
     """
@@ -69,6 +71,7 @@ class LatencySettings:
     threads: int = 1
     runtime: str = "onnxruntime"
     how: str = "auto"
+    energy: bool = False
     boards: tuple[Board, ...] = ()
     board_measurements: Path | None = None
 
@@ -127,8 +130,12 @@ class FileLatencies:
     def of(
         self, paths: list[Path], input_shape: tuple[int, ...], patience: float
     ) -> tuple[list[Latency], dict[str, float]]:
-        """Latencies of files, measured together, and metrics that say how and where."""
-        return self._found(paths, input_shape, patience, final=True)
+        """Latencies of files, measured together, and metrics that say how and where; the energy of the first file."""
+        latencies, metrics = self._found(paths, input_shape, patience, final=True)
+        if self._settings.energy:
+            (energy,) = measure_energy(paths[:1], self._settings.measurement(input_shape, patience), self._meter)
+            metrics = {**metrics, **energy.metrics()}
+        return latencies, metrics
 
     def _found(
         self, paths: list[Path], input_shape: tuple[int, ...], patience: float, *, final: bool, **blocks: int

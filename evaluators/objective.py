@@ -26,6 +26,7 @@ DIRECTIONS = {
     "val_mean_iou": "maximize",
     "val_pixel_accuracy": "maximize",
     "latency_ms": "minimize",
+    "energy_mj": "minimize",
     "size_kib": "minimize",
     "ram_kib": "minimize",
     "flash_kib": "minimize",

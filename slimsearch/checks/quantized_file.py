@@ -165,7 +165,7 @@ class _Measurements:
 
         assert network.quantization is not None
         self._file, self._data, self._folder, self._plan = file, data, folder, network.quantization
-        self._latencies = FileLatencies(replace(latency_settings(options), how="measured"), Meter())
+        self._latencies = FileLatencies(replace(latency_settings(options), how="measured", energy=False), Meter())
         model = onnx.load_model_from_string(read_onnx(file))
         self._metadata = {entry.key: entry.value for entry in model.metadata_props}
         calibration = NetworkPipeline(data).network_training().calibration

@@ -23,7 +23,14 @@ from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.deployed.deployed_model import onnx_of
 from slimsearch.evaluators.network_pipeline import write_file
 from slimsearch.loop.own_training import with_own_training
-from slimsearch.loop.problem import MEMORY, PythonObjects, latency_settings, network_evaluator, networks
+from slimsearch.loop.problem import (
+    MEMORY,
+    PythonObjects,
+    check_energy,
+    latency_settings,
+    network_evaluator,
+    networks,
+)
 from slimsearch.options.check_names import check_names
 from slimsearch.options.configuration import Configuration, device_hosts
 from slimsearch.options.recipe_choices import for_runtime
@@ -127,6 +134,7 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
     boards = connected_boards(hosts, configuration.runtime, configuration.latency_threads)
     space, data = networks(configuration, objects)
     latency = latency_settings(configuration, boards)
+    check_energy(latency)
     found = check_space(space, data, samples, limits, seed=configuration.seed, predict=estimated, latency=latency)
     found = dataclasses.replace(found, notes=notes)
     if not estimated or found.works < found.sampled or objects.fit is not None:

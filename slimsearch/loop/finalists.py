@@ -17,6 +17,7 @@ from slimsearch.evaluators import (
     size_kib,
 )
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.latency.energy import measure_energy
 from slimsearch.evaluators.tasks import Classification
 from slimsearch.loop.problem import Problem
 from slimsearch.progress import counted
@@ -183,7 +184,7 @@ def measure_finalists(
         took: seconds of all trials; a longer run waits longer for an idle machine.
 
     Returns:
-        ``latency_ms`` with its interval, and ``size_kib`` of each, by number of the trial.
+        ``latency_ms`` and, if asked for, ``energy_mj`` with their intervals, and ``size_kib``, by number of the trial.
 
     Raises:
         SlimsearchError: no board answers.
@@ -200,10 +201,15 @@ def measure_finalists(
         raise SlimsearchError(
             f"{error}, and finalists are always measured; finished trials are kept, continue with --resume"
         ) from None
-    return {
-        trial.number: {**measured.metrics(), **found.metrics(), "size_kib": size_kib(path)}
-        for trial, path, measured in zip(chosen, paths, found.latencies, strict=True)
+    measured = {
+        trial.number: {**one.metrics(), **found.metrics(), "size_kib": size_kib(path)}
+        for trial, path, one in zip(chosen, paths, found.latencies, strict=True)
     }
+    if latency.energy:
+        energies = measure_energy(paths, latency.measurement(data.input_shape, patience), meter)
+        for trial, energy in zip(chosen, energies, strict=True):
+            measured[trial.number].update(energy.metrics())
+    return measured
 
 
 def _test(trial: Trial, directory: RunDirectory, data: Dataset, runtime: str) -> tuple[dict[str, float], Cells]:

@@ -28,6 +28,7 @@ from slimsearch.evaluators import (
     runtime_version,
 )
 from slimsearch.evaluators.datasets import Dataset, is_unlabelled, load_dataset, unlabelled
+from slimsearch.evaluators.latency.energy import PackageCounters
 from slimsearch.evaluators.tasks import LearningTask, OwnScore, load_task
 from slimsearch.evaluators.training.augmentation import Augmentation
 from slimsearch.loop.given_network import GivenNetwork, normalised, prepare_given_network
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 OWN_TRAINING = ("fit", "score", "lightning")
 """Options that name a user's functions for training and scores."""
 MEMORY = ("ram_kib", "flash_kib")
+ENERGY = "energy_mj"
 """Costs of the C file, which are computed if an objective or a limit needs them."""
 _COMMON_NETWORKS = "kept"  # folder of a run directory
 _BOARD_MEASUREMENTS = "board_latencies.jsonl"  # file of a run directory: see `BoardMeasurements`
@@ -259,6 +261,8 @@ def _networks(
         steps = functools.partial(_steps, epochs=configuration.epochs)
         searched = JointSpace(searched, recipes, steps if compressing else None)
     training = training_settings(configuration)
+    latency = latency_settings(configuration, boards)
+    check_energy(latency)
     if objects.fit is None:
         Augmentation(training.augmentation, dataset)  # checks that it is for such data
     initial = None
@@ -278,24 +282,43 @@ def _networks(
             fit=objects.fit,
             boards=boards,
         ),
-        (*(f"val_{name}" for name in dataset.task.metrics), *COSTS, *MEMORY, "training_seconds", *metrics),
-        (*COSTS, *MEMORY) if _needs_memory(configuration) else COSTS,
+        (
+            *(f"val_{name}" for name in dataset.task.metrics),
+            *COSTS,
+            *MEMORY,
+            *([ENERGY] if latency.energy else []),
+            "training_seconds",
+            *metrics,
+        ),
+        (*COSTS, *MEMORY) if _needs(configuration, MEMORY) else COSTS,
         dataset,
         space if isinstance(space, ModelSpace) else None,
         training.device,
         training.precision,
-        latency_settings(configuration, boards),
+        latency,
         _hash_of_weights(space, initial),
         None if given is None else configuration,
         () if given is None else given.notes,
     )
 
 
-def _needs_memory(configuration: Configuration) -> bool:
-    """Whether an objective or a limit is about the memory of the C file."""
+def _needs(configuration: Configuration, metrics: Sequence[str]) -> bool:
+    """Whether an objective or a limit is about one of `metrics`."""
     ranking = Ranking.of(configuration)
     names = {*(objective.metric for objective in ranking.objectives), *(limit.metric for limit in ranking.limits)}
-    return not names.isdisjoint(MEMORY)
+    return not names.isdisjoint(metrics)
+
+
+def check_energy(latency: LatencySettings) -> None:
+    """Check that energy can be measured, if it is asked for.
+
+    Raises:
+        SlimsearchError: it cannot.
+    """
+    if latency.energy and latency.boards:
+        raise SlimsearchError("energy_mj is measured on this machine, not on boards: leave out --device-host")
+    if latency.energy:
+        PackageCounters()
 
 
 def _hash_of_weights(space: ModelSpace | FixedModel, initial: bytes | None) -> str | None:
@@ -387,7 +410,7 @@ def network_evaluator(
         user_metrics(configuration.metrics),
         cache=directory.path / _COMMON_NETWORKS if compressing else None,
         initial=initial,
-        memory=_needs_memory(configuration),
+        memory=_needs(configuration, MEMORY),
         given=replace(known, elastic=elastic) if isinstance(space, FixedModel) else None,
         task=data.task,
         fit=fit,
@@ -434,7 +457,8 @@ def latency_settings(
     """The options of latency measurement; on `boards`, whose measurements are stored in the `directory` of a run."""
     return LatencySettings(
         configuration.latency_batch, configuration.latency_threads, configuration.runtime, configuration.latency,
-        boards, directory.path / _BOARD_MEASUREMENTS if boards and directory is not None else None,
+        _needs(configuration, (ENERGY,)), boards,
+        directory.path / _BOARD_MEASUREMENTS if boards and directory is not None else None,
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ _INK, _SOFT, _RULE = "#20262b", "#58616a", "#dedbd2"
 _SEARCH, _COMPRESSED, _REJECTED, _OTHER = "#4d76ad", "#0b7f6c", "#bf5a21", "#777d84"
 _TITLES = {
     "val_accuracy": "Validation accuracy", "latency_ms": "Latency, ms", "size_kib": "Size, KiB",
-    "ram_kib": "RAM, KiB", "flash_kib": "Flash, KiB", "params": "Parameters", "macs": "MACs",
+    "ram_kib": "RAM, KiB", "flash_kib": "Flash, KiB", "energy_mj": "Energy, mJ", "params": "Parameters", "macs": "MACs",
 }  # fmt: skip
 _MOST_CHOICES = 12
 _FEWEST_TICKS = 3

@@ -29,8 +29,8 @@ from slimsearch.report.stored_run import read_record
 from slimsearch.report.tables import report_rows
 
 _CSV = (
-    "latency_ms", "latency_low_ms", "latency_high_ms", "latency_q25_ms", "latency_q75_ms", "size_kib", "ram_kib",
-    "flash_kib", "params", "macs",
+    "latency_ms", "latency_low_ms", "latency_high_ms", "latency_q25_ms", "latency_q75_ms", "energy_mj", "energy_mj_low",
+    "energy_mj_high", "size_kib", "ram_kib", "flash_kib", "params", "macs",
 )  # fmt: skip
 TRIALS = "trials.csv"
 

@@ -104,6 +104,7 @@ CELLS = {
     "val_accuracy": ("val %", "{:.2f}"),
     "test_accuracy": ("test %", "{:.2f}"),
     "latency_ms": ("latency ms", "{:#.3g}"),
+    "energy_mj": ("energy mJ", "{:#.3g}"),
     "size_kib": ("size KiB", "{:.1f}"),
     "ram_kib": ("RAM KiB", "{:.1f}"),
     "flash_kib": ("flash KiB", "{:.1f}"),

@@ -57,7 +57,7 @@ for (const trial of trials) {
 
 const LABELS = {
   val_accuracy: "Validation accuracy", test_accuracy: "Test accuracy", latency_ms: "Latency, ms", size_kib: "Size, KiB",
-  ram_kib: "RAM, KiB", flash_kib: "Flash, KiB",
+  ram_kib: "RAM, KiB", flash_kib: "Flash, KiB", energy_mj: "Energy, mJ",
   params: "Parameters", macs: "MACs", training_seconds: "Training, seconds", seconds: "Seconds",
 };
 const MAIN = [leading, tested, "latency_ms", "size_kib", "params", "macs"];
