@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,19 +44,18 @@ def advance(tree: Path, domain: str, joules: float) -> None:
     file.write_text(f"{(int(file.read_text()) + round(joules * 1e6)) % RANGE}\n")
 
 
-class Consuming(PackageCounters):
-    """Counters of packages that consume `watts` all the time, and what is spent besides."""
+class Clock:
+    """In place of the module ``time``, with packages that consume `watts` all the time."""
 
     def __init__(self, tree: Path, watts: float) -> None:
-        super().__init__(tree)
-        self._tree, self._watts, self._since, self.spent = tree, watts, time.perf_counter(), 0.0
+        self._tree, self._watts, self._now = tree, watts, 0.0
 
-    def joules(self) -> float:
-        now = time.perf_counter()
-        advance(self._tree, "intel-rapl:0", self._watts * (now - self._since))
-        advance(self._tree, "intel-rapl:1", self.spent)
-        self._since, self.spent = now, 0.0
-        return super().joules()
+    def perf_counter(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        advance(self._tree, "intel-rapl:0", self._watts * seconds)
 
 
 def test_packages_are_counted_also_when_a_counter_starts_again(tree: Path) -> None:
@@ -73,16 +71,20 @@ def test_packages_are_counted_also_when_a_counter_starts_again(tree: Path) -> No
 
 
 @pytest.mark.parametrize("watts", [0.0, 80.0])
-def test_what_is_consumed_without_the_calls_is_not_theirs(tree: Path, watts: float) -> None:
-    counters = Consuming(tree, watts)
+def test_what_is_consumed_without_the_calls_is_not_theirs(
+    tree: Path, watts: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(tree, watts)
+    monkeypatch.setattr(energy, "time", clock)
 
     def call(joules: float) -> None:
-        time.sleep(0.0005)
-        counters.spent += joules
+        clock.sleep(0.0003)
+        advance(tree, "intel-rapl:1", joules)
 
-    one, two = energy_of([lambda: call(0.002), lambda: call(0.004)], counters, rounds=7, seconds=0.01)
-    assert one.median_mj == pytest.approx(2.0, rel=0.05)
-    assert two.median_mj == pytest.approx(4.0, rel=0.05)
+    calls = [lambda: call(0.002), lambda: call(0.004)]
+    one, two = energy_of(calls, PackageCounters(tree), rounds=7, seconds=0.01)
+    assert one.median_mj == pytest.approx(2.0)
+    assert two.median_mj == pytest.approx(4.0)
     assert one.low_mj <= one.median_mj <= one.high_mj
 
 
@@ -124,14 +126,13 @@ def test_counters_that_cannot_be_read(tree: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(energy, "ROOT", tree)
     (tree / "intel-rapl:1" / "energy_uj").write_text("many")
     assert "damaged" in asked()
-    (tree / "intel-rapl:1" / "energy_uj").chmod(0o400)
+    (tree / "intel-rapl:1" / "energy_uj").chmod(0)
     tree.chmod(0o755)
     monkeypatch.chdir(tree)  # its parents are closed to others
     with not_root(), pytest.raises(SlimsearchError, match=r"only root can read .* chmod a\+r intel-rapl:\*/energy_uj"):
         PackageCounters(Path())
+    (tree / "intel-rapl:1" / "energy_uj").chmod(0o600)
     (tree / "intel-rapl:1" / "energy_uj").write_text("0")
-    problem = prepare(
-        Configuration(space="tiny_cnn", objectives="val_accuracy,energy_mj", dataset="digits"), PythonObjects()
-    )
+    problem = prepare(options, PythonObjects())
     assert problem.latency.energy
     assert "energy_mj" in (problem.metrics or ())
