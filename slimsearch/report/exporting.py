@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression import SUFFIXES, embed_preprocessing, exact_error, read_onnx
+from slimsearch.compression import SUFFIXES, embed_preprocessing, exact_error, parity_error, read_onnx
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import DeployedModel
+from slimsearch.evaluators import DeployedModel, outputs_of
 from slimsearch.evaluators.deployed.deployed_model import onnx_of
 from slimsearch.files import EXPORT_PREFIX, atomic, write_json
 from slimsearch.options.chosen import models
@@ -43,8 +43,8 @@ class Exported:
         trial: number of the trial.
         path: of the file; a ``.json`` file of the same name describes the model and its input, and a ``.vectors.npz``
             file has 32 inputs, the file's outputs and, of a classifier, the classes.
-        error: difference of its logits from the network's, relative to the largest; None for an int8 file, which the
-            run has checked.
+        error: difference of its logits from the network's, relative to the largest; those of an int8 file relative to
+            their standard deviation, or None if the run has checked it.
         note: a remark for the user, or None.
         lines: a program that runs the file on the inputs of the vectors.
     """
@@ -116,9 +116,13 @@ def export(
         with progress(f"exporting trial {model['trial']}"):
             facts = {**model, "dataset": data["name"], **{name: data[name] for name in _NORMALISATION if name in data}}
             if pixels is None:
-                images = _images(data)
-                checked = FORMATS[form].write(stored_network(run_dir, model), file, images, path)
+                images, network = _images(data), stored_network(run_dir, model)
+                checked = FORMATS[form].write(network, file, images, path)
                 inputs = images.numpy()
+                if form == "onnx" and file != ranked and checked.error is None:  # the run has not compared this file
+                    expected = outputs_of(network)(inputs)
+                    error = parity_error(expected, checked.outputs, quantized=True, bounded=False)
+                    checked = dataclasses.replace(checked, error=error)
             else:
                 checked, inputs = _pixels(file, data, pixels, path, form)
                 facts["input"] = f"uint8 ({', '.join(pixels.layout.upper())}): pixels"

@@ -335,6 +335,50 @@ def test_files_for_other_runtimes(form: str, run: Run, finished: Finished, tmp_p
     assert float(shown.stdout) < 1e-4, shown.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["litert", "executorch"])
+def test_a_run_in_another_runtime_ranks_and_exports_its_files(
+    runtime: str, run: Run, images: Path, tmp_path: Path
+) -> None:
+    skip_without(runtime)
+    words = [
+        "--space",
+        TINY,
+        "--dataset",
+        "digits",
+        "--trials",
+        "2",
+        "--epochs",
+        "4",
+        "--top-k",
+        "1",
+        "--max-drop",
+        "100",
+    ]
+    done = run(*words, "--runtime", runtime, "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    models = json.loads((tmp_path / "run" / "top_models.json").read_text())
+    assert any("quantize" in model["recipe"] for model in models) == (runtime == "litert")
+    for model in models:
+        file = tmp_path / "run" / model["artifact"]
+        assert file.name in ("model.tflite", "model.pte")
+        assert model["metrics"]["size_kib"] == file.stat().st_size / 1024
+    numbers = ",".join(str(model["trial"]) for model in models)
+    assert run("run", "--models", numbers, "--to", "out", command="export").returncode == 0
+    for model in models:
+        (exported,) = (tmp_path / "out").glob(f"run-{model['trial']}.[tp]*")
+        assert exported.read_bytes() == (tmp_path / "run" / model["artifact"]).read_bytes()
+    assert run("run", "--models", numbers, "--format", "onnx", "--to", "out", command="export").returncode == 0
+    recommended = next(model["artifact"] for model in models if "recommended" in model)
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    begin = next(number for number, line in enumerate(lines) if line.startswith("Use ")) + 1
+    program = [sys.executable, "-c", "\n".join(lines[begin : begin + 3])]
+    shown = subprocess.run(program, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert shown.stdout.strip(), shown.stderr
+    done = run(f"run/{recommended}", next(images.rglob("*.png")), "--runtime", runtime, command="predict")
+    assert done.returncode == 0, done.stderr
+
+
 def test_files_that_take_pixels(run: Run, finished: Finished, images: Path, tmp_path: Path) -> None:
     pictures = sorted(map(str, images.glob("*/*.png")))
     said = {}
