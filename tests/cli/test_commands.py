@@ -324,7 +324,10 @@ def test_files_for_other_runtimes(form: str, run: Run, finished: Finished, tmp_p
         vectors = np.load(path.with_suffix(".vectors.npz"))
         model = models[json.loads(path.with_suffix(".json").read_text())["trial"]]
         expected = DeployedModel(finished[0] / model["artifact"])(vectors["inputs"])
-        if "quantize" in model["recipe"]:
+        if form != "openvino":  # made from the network; the inputs are noise, which the ranked int8 file may clip
+            with torch.no_grad():
+                expected = slimsearch.load_network(finished[0], model)(torch.from_numpy(vectors["inputs"])).numpy()
+        if "quantize" in model["recipe"] and form != "executorch":
             assert (expected.argmax(1) == vectors["classes"]).mean() > 0.8
         else:
             assert np.allclose(vectors["outputs"], expected, atol=1e-3)
