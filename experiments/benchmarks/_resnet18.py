@@ -25,14 +25,13 @@ MAX_DROP = 0.01
 _RECIPES = """\
 prune:
   use: [true, false]
-  early: [0.25, 0.375, 0.5]
-  middle: [0.375, 0.5]
-  late: [0.25, 0.375, 0.5]
-  importance: [group_l1, taylor]
+  early: [0, 0.25, 0.5]
+  middle: [0.125, 0.5]
+  late: [0.25, 0.5]
+  importance: taylor
 distill:
-  use: {values: [true, false], when: {prune.use: true}}
-  learning_rate: {values: [0.002, 0.004]}
-  epochs: EPOCHS
+  use: {values: [true], when: {prune.use: true}}
+  learning_rate: [0.002, 0.004]
 quantize:
   use: [true, false]
 """
@@ -50,7 +49,7 @@ def searched_recipe(cifar10: Path, out: Path, base_epochs: int, epochs: int, bud
         cifar10: an image folder.
         out: folder of the runs.
         base_epochs: of the base, which is trained first if it is not there.
-        epochs: of pruning with distillation; without it, two.
+        epochs: of pruning with distillation.
         budget: seconds after which the search begins no further candidate.
 
     Returns:
@@ -61,12 +60,12 @@ def searched_recipe(cifar10: Path, out: Path, base_epochs: int, epochs: int, bud
     networks = NetworkFolder(out, space, {}, data, resnet18_fused.SETTINGS)
     base = networks.train("base-0", base_epochs, 0)
     recipes = out / "recipes.yaml"
-    recipes.write_text(_RECIPES.replace("EPOCHS", str(epochs)), encoding="utf-8")
+    recipes.write_text(_RECIPES, encoding="utf-8")
     search = CommandRun(
         out / "search", "compress", "torchvision:resnet18",
         "--weights", base.artifact.directory / "weights.safetensors", "--mean", "dataset", "--std", "dataset",
         "--dataset", cifar10, "--recipe-space", recipes,
-        "--epochs", 2, "--trials", 1000, "--timeout", budget, "--top-k", 20, *_OPTIONS,
+        "--epochs", epochs, "--trials", 1000, "--timeout", budget, "--top-k", 20, *_OPTIONS,
     ).begin().wait()  # fmt: skip
     given = next(model for model in search.models if not model["recipe"])["metrics"]["val_accuracy"]
     smallest = min(model["metrics"]["params"] for model in search.models)

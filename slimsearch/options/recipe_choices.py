@@ -99,18 +99,11 @@ def _check_for_given_network(space: RecipeSpace) -> None:
         raise SlimsearchError(
             f"--recipe-space: the network is trained already, so there is no '{TRAINING}'; stages have a learning_rate"
         )
-    always = [stage for stage, options in space.content.items() if False not in _listed(options.get("use"))]
-    if always:
+    without = {choice.label: False if choice.label.endswith(".use") else choice.values[0] for choice in space.choices}
+    for stage in space.candidate(without).recipe:
         raise SlimsearchError(
-            f"--recipe-space: '{always[0]}' needs use: [true, false], so that the network as it was is among the "
-            "candidates"
+            f"--recipe-space: '{stage}' needs use: [true, false], so that the network as it was is among the candidates"
         )
-
-
-def _listed(values: Any) -> Any:
-    """The values of an option of a recipe space."""
-    values = values.get("values") if isinstance(values, Mapping) else values
-    return values if isinstance(values, list | tuple) else (values,)
 
 
 def text_of(space: RecipeSpace) -> str:

@@ -386,6 +386,14 @@ def test_what_does_not_fit_is_one_line(options: dict[str, object], said: str, tr
     assert "\n" not in str(caught.value)
 
 
+def test_a_stage_may_always_follow_another_that_is_optional(trained: Path, digits: Dataset) -> None:
+    choices = {
+        "prune": {"use": [True, False], "sparsity": 0.2},
+        "distill": {"use": {"values": [True], "when": {"prune.use": True}}},
+    }
+    _prepared(digits, model=f"{trained}/net.py:make_net", co_search=json.dumps(choices))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
