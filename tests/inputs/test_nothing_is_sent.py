@@ -22,7 +22,7 @@ from tests.conftest import ROOT, RUNTIMES, TINY, environment
 
 SMALL = (
     "--space", TINY, "--dataset", "digits", "--epochs", "1", "--trials", "2", "--workers", "1", "--top-k", "1",
-    "--compress", "quantize", "--run-dir", "run",
+    "--run-dir", "run",
 )  # fmt: skip
 ADDRESS = re.compile(r"(connect|bind|sendto|sendmsg|sendmmsg)\(.*?inet_(?:addr\(|pton\(AF_INET6, )\"([^\"]+)\"")
 HERE = re.compile(r"127\.|::1$|::ffff:127\.")
@@ -41,7 +41,7 @@ def addresses(trace: Path) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param((), id="optuna"),
+        pytest.param(("--compress", "quantize"), id="optuna"),
         *(
             pytest.param(
                 ("--runtime", runtime, "--compress", "prune" if runtime == "executorch" else "quantize"), id=runtime,
@@ -49,7 +49,7 @@ def addresses(trace: Path) -> dict[str, set[str]]:
             )
             for runtime in ("openvino", "litert", "executorch")
         ),
-        pytest.param(("--strategy", "ray"), id="ray", marks=pytest.mark.slow),
+        pytest.param(("--strategy", "ray", "--compress", "quantize"), id="ray", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_every_connection_is_to_this_machine(options: tuple[str, ...], tmp_path: Path) -> None:
