@@ -156,7 +156,7 @@ def test_runs_are_listed_whatever_became_of_them(run: Run, other: Path, tmp_path
     assert found["whole"]["best"] == {"val_accuracy": best}
     assert "format" in found["damaged"]["error"]
     assert journal.read_bytes() == before  # it may be another's, who writes to it
-    assert "damaged: " in run(command="ls").stdout
+    assert "cannot be read: " in run(command="ls").stdout
     for folder in ("nothing", "runs/nothing"):
         done = run(folder, command="ls")
         assert done.returncode == 2

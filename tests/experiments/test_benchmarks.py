@@ -334,10 +334,6 @@ def test_below_a_limit(tmp_path: Path) -> None:
     assert "| lenet, 30%, `graph_gp` |" in page.read_text()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [(["--shares", "0"], "--shares 0"), (["--seeds", "0"], "--seeds: 0")],
-)
-def test_a_limit_that_makes_no_sense(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert search_limits.main(words) == 2
-    assert said in capsys.readouterr().err
+def test_a_limit_that_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
+    assert search_limits.main(["--shares", "0"]) == 2
+    assert "--shares 0" in capsys.readouterr().err

@@ -297,7 +297,7 @@ class TestOtherMachines:
         if option == "storage":
             code, said = command("run directories", "dashboard", a_run)
             assert code == 2
-            assert "is about another machine" in said
+            assert "is on another machine" in said
 
 
 class TestWaysOut:

@@ -99,7 +99,7 @@ def test_what_is_no_onnx(content: bytes, digits: Dataset, tmp_path: Path) -> Non
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SlimsearchError, match="No such file"):
+    with pytest.raises(SlimsearchError, match="there is no file"):
         read_onnx(tmp_path / "model.onnx")
     with pytest.raises(SlimsearchError, match="directory"):
         read_onnx(tmp_path)
