@@ -27,7 +27,7 @@ SUFFIXES = {"litert": ".tflite", "executorch": ".pte"}
 _FORMS: dict[str, tuple[str, ...]] = {"litert": ("static",), "executorch": ()}
 """The values of `Quantization.form` that files of a runtime can have."""
 _REASONS = {
-    "litert": "LiteRT's quantizer makes int8 of the weights of all layers (quantize, qat, lsq, lsq_plus)",
+    "litert": "LiteRT's quantizer makes int8 of the weights of all layers (quantize, qat, lsq, lsq_plus, dorefa)",
     "executorch": "its files are in float32",
 }
 LAYER_OPTIONS = ("keep_float", "max_drop", "mean_bits", "bits")
