@@ -16,12 +16,13 @@ from typing import Any
 from slimsearch.compression._network import Network
 from slimsearch.compression._stage import Stage, Training, TrainingStage, plain, shared_epochs, train_together
 from slimsearch.errors import SlimsearchError, did_you_mean
-from slimsearch.names import absolute, check_name, load_class
+from slimsearch.names import absolute, check_name, load_class, published
 from slimsearch.reading import mismatch, read_yaml, yaml_value
 
 PlainRecipe = Mapping[str, Mapping[str, Any]]
 """A stored recipe: the options of each stage by its name, with a ``+`` before the name of a joined stage."""
 
+_STAGES = "slimsearch.compression"
 _FOLDER = Path(__file__).parent / "recipes"
 _PLAIN: Mapping[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "None": type(None)}
 _JOINED = re.compile(r"\+(?=[A-Za-z_])")  # not the sign in a number such as 1e+3
@@ -53,7 +54,7 @@ class RecipeStage:
         Raises:
             SlimsearchError: an unknown stage or option, or a wrong value.
         """
-        stage_class = load_class("stage", self.name, "slimsearch.compression")
+        stage_class = load_class("stage", self.name, _STAGES)
         if Stage not in stage_class.__mro__:
             raise SlimsearchError(f"stage '{self.name}' is not a subclass of slimsearch.compression.Stage")
         if dataclasses.is_dataclass(stage_class):
@@ -137,7 +138,7 @@ class Recipe:
 
     @classmethod
     def parse(cls, words: str | PlainRecipe) -> Recipe:
-        """Parse a user's recipe, and make the paths of files absolute.
+        """Parse a user's recipe, with stages by their published names and absolute paths of files.
 
         Args:
             words: ``prune:sparsity=0.6:epochs=4,distill,quantize``, with a ``+`` in place of the comma before a stage
@@ -148,7 +149,7 @@ class Recipe:
             SlimsearchError: a file that cannot be read, an unknown stage or option, a wrong value, an order in which
                 the stages cannot be applied, or different learning rates for one training run.
         """
-        found = cls(_grouped([_with_absolute_paths(stage) for stage in _stages_named_by(words)]))
+        found = cls(_grouped([_resolved(stage) for stage in _stages_named_by(words)]))
         found._check_learning_rates()
         return found
 
@@ -160,7 +161,7 @@ class Recipe:
             SlimsearchError: a file cannot be read, or there is no stage of a name.
         """
         for stage in _stages_named_by(words):
-            check_name("stage", stage.name, "slimsearch.compression")
+            check_name("stage", stage.name, _STAGES)
 
     @classmethod
     def from_dict(cls, plain: PlainRecipe) -> Recipe:
@@ -370,9 +371,9 @@ def _stages_in(values: Any, source: str) -> list[RecipeStage]:
     ]
 
 
-def _with_absolute_paths(stage: RecipeStage) -> RecipeStage:
+def _resolved(stage: RecipeStage) -> RecipeStage:
     options = {label: _absolute(value) for label, value in stage.options.items()}
-    found = RecipeStage(absolute(stage.name), options, stage.joined)
+    found = RecipeStage(absolute(published(stage.name, _STAGES)), options, stage.joined)
     if found == stage:
         return stage
     _ = stage.stage  # fails for a relative path from a run directory, which an absolute path would hide

@@ -79,6 +79,16 @@ def _built_in_names(package: str) -> tuple[str, ...]:
     return tuple(sorted(published.get(file, file) for file in files))
 
 
+def published(name: str, package: str) -> str:
+    """The name of a built-in of `package` in its one published spelling: ``nni_darts`` for ``nni-darts``.
+
+    Other names, such as those of a user's classes, are returned as they are.
+    """
+    spelled = name.replace("-", "_")
+    spelled = {file: alias for alias, file in _ALIASES.get(package, {}).items()}.get(spelled, spelled)
+    return spelled if spelled in _built_in_names(package) else name
+
+
 def load_class(kind: str, name: str, package: str) -> type[Any]:
     """Import the class `name`.
 

@@ -20,6 +20,7 @@ import yaml
 from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.files import write_text
 from slimsearch.names import absolute as absolute_code
+from slimsearch.names import published
 from slimsearch.reading import mismatch, read_yaml
 
 FORMAT = 1
@@ -58,6 +59,8 @@ BUILT_INS = {
     "log": "slimsearch.report.loggers",
 }
 """Packages of the built-ins that options name."""
+# Options whose whole value may be the name of a built-in, and not that of a folder.
+_ONE_NAME = ("space", "strategy", "sampler", "scheduler", "task")
 
 FINE_TUNING: dict[str, Any] = {"learning_rate": 1e-3, "normalise": "none"}
 """Defaults for a network that is trained already: small steps, and no layers are inserted."""
@@ -395,6 +398,8 @@ class Configuration:
             object.__setattr__(self, "image_size", str(size))
         for option in dataclasses.fields(self):
             object.__setattr__(self, option.name, _plain(option, getattr(self, option.name)))
+        for name in _ONE_NAME:
+            object.__setattr__(self, name, published(getattr(self, name), BUILT_INS[name]))
         if self.device_host == "none":
             object.__setattr__(self, "device_host", None)
         for name, allowed in _ALLOWED.items():

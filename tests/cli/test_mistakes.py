@@ -56,7 +56,7 @@ FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
         (["--space", f"{DEFINED}:two_meanings", *FAST], "'last' is asked for with different values"),
         (
             ["--space", f"{DEFINED}:small", "--strategy", "nni-darts", *FAST],
-            "nni-darts trains a supernet of an NNI ModelSpace, and small is plain PyTorch: search it by",
+            "nni_darts trains a supernet of an NNI ModelSpace, and small is plain PyTorch: search it by",
         ),
         (["--space", f"{DEFINED}:of_choices", "--strategy", "supernet", *FAST], "is plain PyTorch: search it by"),
         (

@@ -214,7 +214,7 @@ def test_enough(
         (["--scheduler", "ashaa"], "unknown scheduler 'ashaa'; known: .*asha"),
         (["--scheduler", "asha:eta=1"], "scheduler 'asha': eta=1 is not a whole number of at least 2"),
         (["--strategy", "supernet", "--evaluator", "table.csv"], "--strategy supernet trains networks"),
-        (["--strategy", "nni-darts", "--evaluator", "table.csv"], "--strategy nni-darts trains networks"),
+        (["--strategy", "nni-darts", "--evaluator", "table.csv"], "--strategy nni_darts trains networks"),
         (["--evaluator", "missing.csv"], "cannot read the table '.*missing.csv'"),
         (["--evaluator", "table.csv", "--objectives", "latency_ms"], "'latency_ms' is not recorded; known: params"),
         (["--stop-at", "nonsense"], "--stop-at 'nonsense' is not of the form metric=number"),

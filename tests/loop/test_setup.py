@@ -12,7 +12,8 @@ import pytest
 import slimsearch
 from slimsearch.compression import Recipe, unsupported
 from slimsearch.loop.problem import PythonObjects, prepare
-from slimsearch.options.configuration import Configuration
+from slimsearch.names import built_in_names
+from slimsearch.options.configuration import BUILT_INS, Configuration
 from slimsearch.options.recipe_choices import each_value, for_runtime, read_choices
 
 
@@ -60,11 +61,25 @@ def test_names_stay_names(options: dict[str, str]) -> None:
     assert Configuration(**options).absolute() == Configuration(**options)
 
 
+@pytest.mark.parametrize("option", ["space", "strategy", "sampler", "scheduler", "task"])
+def test_each_spelling_of_a_built_in_is_one_value(option: str) -> None:
+    for name in built_in_names(BUILT_INS[option]):
+        written = Configuration(**{"space": "lenet", option: name.replace("_", "-")})
+        assert written == Configuration(**{"space": "lenet", option: name})
+    own = Configuration(**{"space": "lenet", option: "my-code.py:Own-Name"})
+    assert getattr(own, option) == "my-code.py:Own-Name"
+
+
+def test_each_spelling_of_a_stage_is_one_recipe() -> None:
+    for name in built_in_names("slimsearch.compression"):
+        assert Recipe.parse(name.replace("_", "-")).text() == name
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"strategy": "nni-darts"}, "--strategy nni-darts trains networks, and --evaluator has none"),
-        ({"strategy": "nni-random", "storage": "sqlite:///study.db"}, "--strategy nni-random keeps what it knows"),
+        ({"strategy": "nni-darts"}, "--strategy nni_darts trains networks, and --evaluator has none"),
+        ({"strategy": "nni-random", "storage": "sqlite:///study.db"}, "--strategy nni_random keeps what it knows"),
         ({"init": "torchvision:resnet18"}, "--init: there are no networks with --evaluator"),
         ({"scheduler": "pbt"}, "--scheduler pbt varies training hyper-parameters: it needs --search-hyperparameters"),
         ({"architectures": '{"width": 1}'}, "--architectures are networks of --space, and --evaluator has none"),
