@@ -20,7 +20,7 @@ from slimsearch.names import no_code_from
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.existing_networks import stored_network
 from slimsearch.progress import counted
-from slimsearch.report.stored_run import StoredRun, stored_run
+from slimsearch.report.stored_run import StoredRun, refuse_unread, stored_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,15 +91,16 @@ class QuantizedFile:
     layers: tuple[QuantizedLayer, ...]
 
 
-def explained(path: Path, most: int) -> QuantizedFile:
+def explained(path: Path, most: int, storage: str | None = None) -> QuantizedFile:
     """Measure the layers of a quantized file of a run.
 
     Args:
         path: of the file, or of its trial's folder in a run directory.
         most: layers for which a file with the layer in float32 is measured: those that lose most alone.
+        storage: URL of the database of the run, see `stored_run`.
 
     Raises:
-        SlimsearchError: it is no quantized file of a run, or its data set has changed.
+        SlimsearchError: it is no quantized file of a run, its record cannot be read, or its data set has changed.
     """
     file = path / MODEL if path.is_dir() else path
     folder = file.resolve().parent
@@ -110,7 +111,8 @@ def explained(path: Path, most: int) -> QuantizedFile:
             f"'{path}' is not in a run directory, which has the network in float32: name a trial of a run, such as "
             "runs/NAME/trials/00007"
         )
-    run = stored_run(run_dir)
+    run = stored_run(run_dir, storage=storage)
+    refuse_unread([run])
     if run.configuration.runtime in SUFFIXES:
         raise SlimsearchError(f"layers are measured in ONNX files, and '{run_dir}' ran in {run.configuration.runtime}")
     network = _network(run, folder)

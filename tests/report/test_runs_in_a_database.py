@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 import slimsearch
@@ -61,7 +62,10 @@ def test_they_are_listed_and_compared_as_others(read: Run) -> None:
 def test_a_database_on_another_machine_is_named_again(read: Run) -> None:
     url = str(Configuration.read(Path("run", "config.yaml")).storage)
     configure(storage=ELSEWHERE)
-    for words in (["compare", "golden", "run"], ["watch", "run"], ["report", "run"], ["dashboard", "run"]):
+    (folder := Path("run", "trials", "00000")).mkdir(parents=True)
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], [])), folder / "model.onnx")
+    commands = ("compare golden run", "watch run", "report run", "dashboard run", f"explain {folder}")
+    for words in map(str.split, commands):
         assert error(read, *words).endswith("add --storage postgresql://me:***@elsewhere/studies")
     with pytest.raises(slimsearch.SlimsearchError, match="add --storage"):
         slimsearch.plot("run", "front", "front.svg")
@@ -72,6 +76,7 @@ def test_a_database_on_another_machine_is_named_again(read: Run) -> None:
 
     assert listed(read, "--storage", url)["run"] == listed(read)["golden"]
     assert read("golden", "run", "--storage", url, command="compare").returncode == 0
+    assert "cannot load the network" in error(read, "explain", str(folder), "--storage", url)
     assert rewrite_reports(Path("run"), storage=url).models
     assert slimsearch.plot("run", "front", "front.svg", storage=url).is_file()
 

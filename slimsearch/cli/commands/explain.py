@@ -28,6 +28,7 @@ def parser(program: str) -> CommandParser:
     found = CommandParser(_DESCRIPTION, program, _EXAMPLES)
     found.add_argument("file", help="a quantized file in a run directory, or the folder of its trial")
     found.add_argument("--top", least=0, default=5, help="number of the worst layers to measure in float32")
+    found.add_argument("--storage", help="URL of the study, if it is in a database on another machine")
     found.add_argument("--json", metavar="PATH", help="write the results as JSON")
     return found
 
@@ -36,7 +37,7 @@ def run(options: dict[str, Any]) -> None:
     from slimsearch.checks.quantized_file import explained
 
     with progress("examining the file"):
-        found = explained(Path(options["file"]), options["top"])
+        found = explained(Path(options["file"]), options["top"], options["storage"])
     _show(found)
     if options["json"] is not None:
         write_json(Path(options["json"]), dataclasses.asdict(found))
