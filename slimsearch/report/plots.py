@@ -16,6 +16,7 @@ from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import AUXILIARY, COMPLETE, COMPRESSION, REJECTED
 from slimsearch.report.page_data import page_data
 from slimsearch.report.stored_run import read_record
+from slimsearch.report.tables import is_share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -239,7 +240,7 @@ def _scale(axes: Axes, which: str, metric: str, values: Sequence[float]) -> None
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axis: Axis = getattr(axes, f"{which}axis")
-    if metric.endswith("accuracy"):
+    if is_share(metric, values):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.10g} %"))
     elif metric.endswith(("_ms", "_kib", "params", "macs")) and values and min(values) > 0:
         getattr(axes, f"set_{which}scale")("log")

@@ -8,7 +8,7 @@ from typing import Any
 
 from slimsearch.evaluators import Metrics, Objective
 from slimsearch.record.ranking import Ranking
-from slimsearch.report.tables import metrics_text, numbers_text
+from slimsearch.report.tables import is_share, metrics_text, numbers_text
 
 _ALONE = {"small": Objective("size_kib", "minimize"), "fast": Objective("latency_ms", "minimize")}
 _LEAST_ERROR = 1e-3
@@ -101,9 +101,10 @@ def _metrics(model: Mapping[str, Any], ranking: Ranking) -> str:
     tested = leading.replace("val_", "test_", 1)
     name = tested if tested in metrics else leading
     split = {"test_": " on the test split", "val_": " on the validation split"}.get(name.partition("_")[0] + "_", "")
-    form = _percent if name.endswith("_accuracy") else "{:.4g}".format
+    in_percent = is_share(name, [metrics[name]] if name in metrics else [])
+    form = _percent if in_percent else "{:.4g}".format
     value = form(metrics[name]) if name in metrics else metrics_text(metrics)
-    what = "" if name.endswith("_accuracy") else f"{name.removeprefix('test_').removeprefix('val_')} "
+    what = "" if in_percent else f"{name.removeprefix('test_').removeprefix('val_')} "
     interval = model["intervals"].get(name)
     between = "" if interval is None else f" (95% interval {form(interval[0])} to {form(interval[1])})"
     return f"{what}{value}{split}{between}"

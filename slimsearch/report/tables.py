@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -50,11 +50,16 @@ def candidate_text(trial: Trial) -> str:
     return " + ".join(filter(None, (architecture, recipe)))
 
 
+def is_share(name: str, values: Iterable[float]) -> bool:
+    """Whether a metric is an accuracy to show in percent. An accuracy above 1 is the user's own, in percent already."""
+    return name.endswith("accuracy") and all(value <= 1 for value in values)
+
+
 def metrics_text(metrics: Mapping[str, float]) -> str:
     """``90.71%  0.0193 ms  25.4 KiB``; other metrics if these are missing."""
     texts = []
     leading = leading_metric(metrics)
-    if leading == "val_accuracy":
+    if leading == "val_accuracy" and is_share(leading, [metrics[leading]]):
         texts.append(f"{100 * metrics[leading]:.2f}%")
     elif leading is not None:
         texts.append(f"{leading.removeprefix('val_')} {metrics[leading]:.4g}")
@@ -100,9 +105,9 @@ def plain(text: str) -> str:
     return escape(escaped(text))
 
 
-CELLS = {
-    "val_accuracy": ("val %", "{:.2f}"),
-    "test_accuracy": ("test %", "{:.2f}"),
+_SHARES = {"val_accuracy": ("val %", "{:.2f}"), "test_accuracy": ("test %", "{:.2f}")}
+_CELLS = {
+    **_SHARES,
     "latency_ms": ("latency ms", "{:#.3g}"),
     "energy_mj": ("energy mJ", "{:#.3g}"),
     "size_kib": ("size KiB", "{:.1f}"),
@@ -114,7 +119,10 @@ CELLS = {
 
 def metric_columns(rows: Sequence[Metrics], objectives: Sequence[Objective]) -> dict[str, tuple[str, str]]:
     """Heading and format of the usual metrics that all `rows` have, and of the objectives, also on the test split."""
-    columns = {name: cell for name, cell in CELLS.items() if all(name in metrics for metrics in rows)}
+    columns = {name: cell for name, cell in _CELLS.items() if all(name in metrics for metrics in rows)}
+    for name in columns.keys() & _SHARES.keys():
+        if not is_share(name, [metrics[name] for metrics in rows]):
+            columns[name] = (name, "{:.4g}")
     own: dict[str, tuple[str, str]] = {}
     for objective in objectives:
         tested = objective.metric.replace("val_", "test_", 1)
@@ -169,7 +177,7 @@ def best_lines(models: Sequence[Mapping[str, Any]], ranking: Ranking) -> list[st
             test = " (the intervals overlap)"
         elif objective.metric == "val_accuracy" and "val_images" in best["metrics"]:
             test = f" (McNemar's test on {best['metrics']['val_images']:.0f} images)"
-        name = CELLS.get(objective.metric, (objective.metric, ""))[0]
+        name = _CELLS.get(objective.metric, (objective.metric, ""))[0]
         others = f"; no significant difference to {numbers_text(ties)}{test}" if ties else ""
         lines.append(f"best {name}: trial {best['trial']}{others}")
     return lines
@@ -188,16 +196,13 @@ def seed_lines(models: Sequence[Mapping[str, Any]]) -> list[str]:
         seeds = model.get("over_seeds")
         if seeds is None:
             continue
-        values = [
-            f"{CELLS[name][0]} {100 * seeds[name]['mean']:.2f} ± {100 * seeds[name]['standard_deviation']:.2f}"
-            for name in ("val_accuracy", "test_accuracy")
-            if name in seeds
-        ]
-        values += [
-            f"{name} {found['mean']:.6g} ± {found['standard_deviation']:.2g}"
-            for name, found in seeds.items()
-            if isinstance(found, dict) and name not in CELLS
-        ]
+        values = []
+        for name, found in seeds.items():
+            if name in _SHARES and is_share(name, [found["mean"]]):
+                mean, deviation = (100 * found[statistic] for statistic in ("mean", "standard_deviation"))
+                values.append(f"{_SHARES[name][0]} {mean:.2f} ± {deviation:.2f}")
+            elif isinstance(found, dict) and (name in _SHARES or name not in _CELLS):
+                values.append(f"{name} {found['mean']:.6g} ± {found['standard_deviation']:.2g}")
         lines.append(f"trial {model['trial']} over {seeds['trainings']} seeds: {', '.join(values)}")
     return lines
 

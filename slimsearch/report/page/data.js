@@ -65,12 +65,18 @@ const MAIN = [leading, tested, "latency_ms", "size_kib", "params", "macs"];
 const TOLD = [...objectives.map(one => one.metric).filter(name => !MAIN.includes(name)), ...MAIN];
 const metricWords = name => name.replace(/^(val|test)_/, (_, split) => split === "val" ? "Validation " : "Test ").replaceAll("_", " ");
 const label = name => LABELS[name] || (name === leading || name === tested ? metricWords(name) : name);
-const isAccuracy = name => /accuracy$/.test(name);
+const calledAccuracy = name => /accuracy$/.test(name);
+// An accuracy above 1 is the user's own, in percent already, and is shown as it is.
+const inPercent = new Set(trials.flatMap(trial => [
+  ...Object.keys(trial.metrics).filter(name => trial.metrics[name] > 1),
+  ...(trial.curve.some(([, value]) => value > 1) ? [leading] : []),
+]).filter(calledAccuracy));
+const isAccuracy = name => calledAccuracy(name) && !inPercent.has(name);
 const isCost = name => /(_ms|_kib|_seconds)$|^(params|macs|flops)$/.test(name);
 const sense = name => {
   const objective = objectives.find(one => one.metric === name);
   if (objective) return objective.direction === "maximize" ? 1 : -1;
-  return isAccuracy(name) ? 1 : name === tested ? sense(leading) : isCost(name) ? -1 : 0;
+  return calledAccuracy(name) ? 1 : name === tested ? sense(leading) : isCost(name) ? -1 : 0;
 };
 const thousands = (value, digits = 0) =>
   value.toLocaleString("en-US", {minimumFractionDigits: digits, maximumFractionDigits: digits});

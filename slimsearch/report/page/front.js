@@ -8,7 +8,7 @@ const hiddenGroups = new Set((view.get("hide") || "").split(",").filter(Boolean)
 let zoomed = view.get("zoom") === "1", placed = [];
 
 const values = name => trials.map(trial => metric(trial, name)).filter(value => value !== null);
-const canLog = name => isAccuracy(name) ? values(name).every(value => value <= 1) : values(name).every(value => value > 0);
+const canLog = name => isAccuracy(name) || values(name).every(value => value > 0);
 // A few trials that learned nothing would compress a linear scale.
 const lopsided = all => {
   const sorted = [...all].sort((a, b) => a - b), most = sorted[sorted.length - 1];

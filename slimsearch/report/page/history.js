@@ -16,7 +16,7 @@ const phaseAt = () => {
   const starts = compressed.filter(one => one.bar).map(one => one.bar[0]);
   return starts.length ? Math.min(...starts) : null;
 };
-const accuracyKind = all => stretch.checked && all.every(value => value <= 1) ? "error" : "linear";
+const kindOfScale = name => isAccuracy(name) && stretch.checked ? "error" : "linear";
 
 const strip = ({title, key, dots = () => [], scaleOf, explain}) => {
   let show = () => {};
@@ -106,7 +106,7 @@ const renderBest = strip({
   title: byId("best-title").textContent, key: "best", dots: bestDots, explain: one => `Best ${show(first, one.value)}`,
   scaleOf: (all, from, to) => {
     const every = [...all, ...bestDots().map(dot => dot.value)];
-    return makeScale(isAccuracy(first) ? accuracyKind(every) : "linear", first, every, from, to, {gap: 22});
+    return makeScale(kindOfScale(first), first, every, from, to, {gap: 22});
   },
 });
 
@@ -123,7 +123,7 @@ const renderCurves = (host, width) => {
   // `reduce`, since thousands of values cannot be arguments.
   const ends = [all.reduce((a, b) => Math.min(a, b)), all.reduce((a, b) => Math.max(a, b))];
   const floor = all.filter(value => value < 1).reduce((a, b) => Math.max(a, b), ends[0]);
-  const y = makeScale(isAccuracy(leading) ? accuracyKind(ends) : "linear", leading, [...ends, floor], height - box.bottom, box.top, {gap: 28});
+  const y = makeScale(kindOfScale(leading), leading, [...ends, floor], height - box.bottom, box.top, {gap: 28});
   const svg = draw("svg", {height, viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img",
     "aria-label": `${label(leading)} by epoch of ${plural(withCurve.length, "trial")}. Arrow keys move between trials, Enter selects.`});
   svg.append(frame(width, height, box, x, y, {x: ["Epoch"]}));

@@ -67,7 +67,7 @@ const renderParallel = (host, room) => {
     } else {
       // Better values are at the top.
       const all = parallelTrials.map(one.of).filter(value => value !== null), way = sense(one.metric) < 0;
-      const kind = isAccuracy(one.metric) ? lopsided(all) && all.every(value => value <= 1) ? "error" : "linear" : isCost(one.metric) && all.every(value => value > 0) ? "log" : "linear";
+      const kind = isAccuracy(one.metric) ? lopsided(all) ? "error" : "linear" : isCost(one.metric) && all.every(value => value > 0) ? "log" : "linear";
       const scale = makeScale(kind, one.metric, all, way ? 1 : 0, way ? 0 : 1, {pad: .03, gap: .09});
       one.at = trial => { const value = one.of(trial); return value === null ? null : Math.max(0, Math.min(1, scale.at(value))); };
       one.position = scale.at;

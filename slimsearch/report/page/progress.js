@@ -15,7 +15,7 @@ const renderBest = (host, width) => {
   const height = 260, box = {left: 58, right: 16, top: 16, bottom: 44}, every = lines.flatMap(one => one.series);
   const most = every.reduce((a, one) => Math.max(a, one.place), 0);
   const x = along === "trials" ? wholeScale(0, most, box.left + 8, width - box.right - 8) : timeScale(most, box.left, width - box.right - 8);
-  const all = every.map(one => one.value), kind = isAccuracy(bestOf) && all.every(value => value <= 1) && lopsided(all) ? "error" : "linear";
+  const all = every.map(one => one.value), kind = isAccuracy(bestOf) && lopsided(all) ? "error" : "linear";
   const y = makeScale(kind, bestOf, all, height - box.bottom, box.top, {gap: 26});
   const svg = draw("svg", {height, viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img",
     "aria-label": `${byId("progress-title").textContent} of ${plural(lines.length, "run")}: ${lines.map(one => `${one.run.name} ${show(bestOf, one.series[one.series.length - 1].value)}`).join(", ")}. Left and right arrows move along a run, up and down to another run, Enter selects.`});
