@@ -22,7 +22,6 @@ else:
     from slimsearch.compression.export.c_source.source import memory_kib, write_c
     from slimsearch.compression.export.converted import (
         LAYER_OPTIONS,
-        SUFFIXES,
         check_plan,
         convert,
         needs_extra,
@@ -38,7 +37,7 @@ else:
     from slimsearch.compression.quantization.rounding import rounding_error
 
     __all__ = [
-        "EXACT", "LAYER_OPTIONS", "LAYOUTS", "QUANTIZED", "SIGN_INPUT", "SUFFIXES", "AfterStep", "CompiledNetwork",
+        "EXACT", "LAYER_OPTIONS", "LAYOUTS", "QUANTIZED", "SIGN_INPUT", "AfterStep", "CompiledNetwork",
         "ElasticNetwork", "LayerFiles", "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe", "Quantization",
         "Recipe", "Stage", "StageGroup", "Training", "TrainingStage", "analysis_file", "c_compiler",
         "check_plan", "convert", "embed_preprocessing", "exact_error", "expand_integers", "export_onnx", "layout_for",

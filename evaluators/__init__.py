@@ -1,6 +1,6 @@
 """Evaluators: data, training, and the accuracy, latency and size of the deployed file."""
 
-from slimsearch.evaluators.deployed.deployed_model import RUNTIMES, DeployedModel, outputs_of, runtime_version, size_kib
+from slimsearch.evaluators.deployed.deployed_model import DeployedModel, outputs_of, runtime_version, size_kib
 from slimsearch.evaluators.deployed.predictor import Prediction, Predictor
 from slimsearch.evaluators.deployed.statistics import (
     PairedDrop,
@@ -60,7 +60,6 @@ __all__ = [
     "DIRECTIONS",
     "IMPORTS",
     "MODEL",
-    "RUNTIMES",
     "Architectures",
     "Artifact",
     "Board",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimsearch import compression
-from slimsearch.compression import SUFFIXES, Network, check_plan, convert, runtime_of
+from slimsearch.compression import Network, check_plan, convert, runtime_of
 from slimsearch.errors import described
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.deployed.deployed_model import onnx_of
@@ -37,6 +37,7 @@ from slimsearch.evaluators.training.network_training import (
 )
 from slimsearch.evaluators.training.probe import TrainingProbe
 from slimsearch.files import atomic
+from slimsearch.runtimes import SUFFIXES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,7 +60,7 @@ class LatencySettings:
     Attributes:
         batch: examples per call.
         threads: per call.
-        runtime: one of `slimsearch.evaluators.RUNTIMES`.
+        runtime: one of `slimsearch.runtimes.RUNTIMES`.
         how: "measured"; "predicted", see `LatencyPredictor`; or "auto": measured, and predicted if other processes of
             Slimsearch cannot be paused. What boards that do not answer would measure is predicted in any case.
         energy: whether the energy of final files is measured too, see `measure_energy`.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.runtimes import SUFFIXES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from slimsearch.compression._network import Network
     from slimsearch.compression._recipe import Recipe
     from slimsearch.compression.quantization.plan import Quantization
-
-SUFFIXES = {"litert": ".tflite", "executorch": ".pte"}
-"""The suffix of the files of each runtime that does not run ONNX files."""
 
 _FORMS: dict[str, tuple[str, ...]] = {"litert": ("static",), "executorch": ()}
 """The values of `Quantization.form` that files of a runtime can have."""

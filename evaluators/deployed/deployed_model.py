@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimsearch.compression.export.converted import SUFFIXES, runtime_of, silent
+from slimsearch.compression.export.converted import runtime_of, silent
 from slimsearch.compression.export.untrusted import onnxruntime_session, read_onnx
 from slimsearch.errors import SlimsearchError, first_line
 from slimsearch.packed import feeder, joined
+from slimsearch.runtimes import DISTRIBUTIONS, RUNTIMES, SUFFIXES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 _Run = Callable[[Array], Array]
 
-RUNTIMES = ("onnxruntime", "openvino", *SUFFIXES)
-"""Names of the runtimes that execute the exported file."""
-
-_DISTRIBUTIONS = {"litert": ("ai-edge-litert", "litert-torch", "ai-edge-quantizer")}
-
 _PARITY_EXAMPLES = 64
 
 
@@ -43,7 +39,7 @@ class DeployedModel:
     Args:
         path: of the file.
         threads: per call.
-        runtime: one of `RUNTIMES`.
+        runtime: one of `slimsearch.runtimes.RUNTIMES`.
         content: of the file, if `read_file` has read it already.
 
     Raises:
@@ -232,7 +228,7 @@ def runtime_version(runtime: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        first, *_ = [version(name) for name in _DISTRIBUTIONS.get(runtime, (runtime,))]
+        first, *_ = [version(name) for name in DISTRIBUTIONS[runtime]]
         return f"{runtime} {first}"
     except PackageNotFoundError:
         raise SlimsearchError(

@@ -66,7 +66,7 @@ class Predictor:
 
     Args:
         path: of the ONNX file, or of a converted file beside it.
-        runtime: one of `RUNTIMES`.
+        runtime: one of `slimsearch.runtimes.RUNTIMES`.
         threads: per call.
 
     Raises:

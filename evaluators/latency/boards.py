@@ -58,6 +58,7 @@ MODULES = (
     "slimsearch.packed",
     "slimsearch.progress",
     "slimsearch.running_time",
+    "slimsearch.runtimes",
     "slimsearch.temporary",
     "slimsearch.compression.export.converted",
     "slimsearch.compression.export.untrusted",

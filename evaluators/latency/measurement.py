@@ -77,7 +77,7 @@ class MeasurementSettings:
         input_shape: (C, H, W) of an example.
         batch: examples per call.
         threads: per call; the calling thread is pinned to as many cores, and a single thread moves to a calm core.
-        runtime: one of `RUNTIMES`.
+        runtime: one of `slimsearch.runtimes.RUNTIMES`.
         blocks: per file, three in a round.
         patience: total seconds to wait for a calm machine. After that, disturbed blocks are used, see `Latency.calm`.
         patience_beside_others: the same while other processes of Slimsearch compute.

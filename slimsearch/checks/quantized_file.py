@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimsearch.compression import SUFFIXES, LayerFiles, Network, read_onnx
+from slimsearch.compression import LayerFiles, Network, read_onnx
 from slimsearch.errors import SlimsearchError, described
 from slimsearch.evaluators import MODEL, DeployedModel, Meter, NetworkPipeline, PairedDrop
 from slimsearch.evaluators.datasets import Dataset
@@ -21,6 +21,7 @@ from slimsearch.options.configuration import Configuration
 from slimsearch.options.existing_networks import stored_network
 from slimsearch.progress import counted
 from slimsearch.report.stored_run import StoredRun, refuse_unread, stored_run
+from slimsearch.runtimes import SUFFIXES
 
 if TYPE_CHECKING:
     from torch import Tensor

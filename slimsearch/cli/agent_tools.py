@@ -140,7 +140,10 @@ class AgentTools:
         return {"models": self._models(self._directory(name))}
 
     def export(self, name: str, trials: list[int] | None = None, format: str = "onnx", to: str = "exported") -> Json:
-        """Export models of a run as files: onnx, c, torch-export or torchscript; by default the Pareto front."""
+        """Export models of a run as files, by default the Pareto front.
+
+        `format` is onnx, c, litert, executorch, openvino, torch-export or torchscript.
+        """
         folder, directory = self._inside(to), self._directory(name)
         words = ["export", str(directory), "--format", format, "--to", str(folder)]
         said = self._command([*words, "--models", ",".join(map(str, trials))] if trials else words, _CHECK_SECONDS)

@@ -48,6 +48,7 @@ from slimsearch.packed import named
 from slimsearch.record.environment import machine
 from slimsearch.record.ranking import Ranking
 from slimsearch.record.run_directory import RunDirectory
+from slimsearch.runtimes import ON_ONNX, SUFFIXES
 from slimsearch.search_spaces import (
     TRAINING,
     ChoiceSpace,
@@ -346,10 +347,10 @@ def given_network(
 
 def _check_single(data: Dataset, configuration: Configuration) -> None:
     runtime = configuration.runtime
-    if runtime in compression.SUFFIXES and not data.metadata().keys().isdisjoint(("inputs", "outputs")):
+    if runtime in SUFFIXES and not data.metadata().keys().isdisjoint(("inputs", "outputs")):
         raise SlimsearchError(
-            f"--runtime {runtime}: its files have one input and one output, and {data.name} has several; onnxruntime "
-            "and openvino run such files"
+            f"--runtime {runtime}: its files have one input and one output, and {data.name} has several; "
+            f"{' and '.join(ON_ONNX)} run such files"
         )
 
 

@@ -22,6 +22,7 @@ from slimsearch.files import write_text
 from slimsearch.names import absolute as absolute_code
 from slimsearch.names import published
 from slimsearch.reading import mismatch, read_yaml
+from slimsearch.runtimes import ON_ONNX, RUNTIMES, SUFFIXES
 
 FORMAT = 1
 """Version of the layout of a run directory."""
@@ -365,8 +366,8 @@ class Configuration:
     )
     runtime: str = _option(
         "onnxruntime",
-        "runtime of the files, for accuracy, latency and size: onnxruntime; or, with the extra of that name, openvino, "
-        "litert or executorch",
+        f"runtime of the files, for accuracy, latency and size: {RUNTIMES[0]}; or, with the extra of that name, "
+        f"{', '.join(RUNTIMES[1:])}",
     )
     keep_dashboard: bool = _option(
         False, "of --strategy ray: leave Ray's dashboard open at the end of the run, until Ctrl-C"
@@ -500,12 +501,10 @@ class Configuration:
             raise SlimsearchError(f"'{path}' is damaged: {error}") from None
 
 
-# Runtimes whose files are converted from networks, for one input at a time.
-_CONVERTED = ("litert", "executorch")
 _ALLOWED: dict[str, tuple[str, ...]] = {
     "objective": ("pareto", "weighted"),
     "prefer": ("balanced", "accuracy", "small", "fast"),
-    "runtime": ("onnxruntime", "openvino", *_CONVERTED),
+    "runtime": RUNTIMES,
     "latency": ("auto", "measured", "predicted"),
     "device": ("auto", "cpu", "cuda"),
     "precision": ("auto", "fp32", "bf16", "mixed"),
@@ -531,11 +530,11 @@ _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
         "--latency predicted is for --runtime onnxruntime, not {runtime}",
     ),
     (
-        lambda c: c.device_host is not None and c.runtime in _CONVERTED,
-        "--device-host measures files of --runtime onnxruntime or openvino, not {runtime}",
+        lambda c: c.device_host is not None and c.runtime in SUFFIXES,
+        f"--device-host measures files of --runtime {' or '.join(ON_ONNX)}, not {{runtime}}",
     ),
     (
-        lambda c: c.latency_batch > 1 and c.runtime in _CONVERTED,
+        lambda c: c.latency_batch > 1 and c.runtime in SUFFIXES,
         "--latency-batch {latency_batch}: files of --runtime {runtime} take one input at a time",
     ),
     (

@@ -9,14 +9,15 @@ from pathlib import Path
 from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.options.configuration import Configuration
 from slimsearch.reading import mismatch, read_yaml
+from slimsearch.runtimes import ON_ONNX, SUFFIXES
 
 _SHIPPED = Path(__file__).with_name("devices")
 _SCHEMA = {
     "runtime": str, "threads?": int, "ram_kib?": int | float, "flash_kib?": int | float,
     "reserved_ram_kib?": int | float, "reserved_flash_kib?": int | float,
 }  # fmt: skip
-_FORMATS = {"c": "c", "onnxruntime": "onnx", "openvino": "onnx", "litert": "litert", "executorch": "executorch"}
 _C = "c"
+_FORMATS = {_C: _C, **dict.fromkeys(ON_ONNX, "onnx"), **{runtime: runtime for runtime in SUFFIXES}}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.training.augmentation import NAMED, Augmentation
 from slimsearch.options.configuration import Configuration
+from slimsearch.runtimes import SUFFIXES
 from slimsearch.search_spaces import HYPERPARAMETERS, TRAINING, Candidate, RecipeSpace
 
 _SEARCHED = {"none": ["none"], "shift": ["none", "shift"], "shift-flip": ["none", "shift", "shift-flip"]}
@@ -65,7 +66,7 @@ def for_runtime(configuration: Configuration) -> Configuration:
         SlimsearchError: they cannot have a stage or an option that was asked for.
     """
     runtime, co_search = configuration.runtime, configuration.co_search
-    if runtime not in compression.SUFFIXES:
+    if runtime not in SUFFIXES:
         return configuration
     default = str(Configuration.__dataclass_fields__["compress"].default)
     if configuration.compress == default:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -13,10 +14,11 @@ from typing import Any
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import processor
 from slimsearch.reading import mismatch, read_json
+from slimsearch.runtimes import DISTRIBUTIONS
 
 _PACKAGES = (
-    "slimsearch", "torch", "torchvision", "nni", "optuna", "numpy", "onnx", "onnxruntime", "torch-pruning",
-    "moocore", "mlxtend", "openvino", "ai-edge-litert", "ai-edge-quantizer", "litert-torch", "executorch",
+    "slimsearch", "torch", "torchvision", "nni", "optuna", "numpy", "onnx", "torch-pruning", "moocore", "mlxtend",
+    *itertools.chain.from_iterable(DISTRIBUTIONS.values()),
 )  # fmt: skip
 # The entries of environment.json that a resumed run reads.
 _READ = {

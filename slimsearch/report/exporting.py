@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression import SUFFIXES, embed_preprocessing, exact_error, parity_error, read_onnx
+from slimsearch.compression import embed_preprocessing, exact_error, parity_error, read_onnx
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel, outputs_of
 from slimsearch.evaluators.deployed.deployed_model import onnx_of
@@ -22,6 +22,7 @@ from slimsearch.options.existing_networks import stored_network
 from slimsearch.progress import progress
 from slimsearch.record import environment
 from slimsearch.report.file_formats import FORMATS, Written, c_file, check_error
+from slimsearch.runtimes import SUFFIXES
 
 if TYPE_CHECKING:
     import numpy as np

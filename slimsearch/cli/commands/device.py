@@ -9,6 +9,7 @@ from typing import Any
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.errors import SlimsearchError, did_you_mean, escaped
 from slimsearch.options.configuration import device_hosts
+from slimsearch.runtimes import ON_ONNX
 
 HELP = "prepare and check boards that measure latency over SSH"
 _DESCRIPTION = (
@@ -17,21 +18,20 @@ _DESCRIPTION = (
 )
 _EXAMPLES = ("setup pi@raspberrypi.local", "check pi@raspberrypi.local", "check pi4=pi@10.0.0.4,pi5=pi@10.0.0.5")
 _ACTIONS = ("setup", "check")
-_RUNTIMES = ("onnxruntime", "openvino")
 
 
 def parser(program: str) -> CommandParser:
     found = CommandParser(_DESCRIPTION, program, _EXAMPLES)
     found.add_argument("action", help="setup or check")
     found.add_argument("hosts", help="user@board or NAME=user@board, several with commas, as for --device-host")
-    found.add_argument("--runtime", default="onnxruntime", help="runtime of the files: onnxruntime or openvino")
+    found.add_argument("--runtime", default="onnxruntime", help=f"runtime of the files: {' or '.join(ON_ONNX)}")
     found.add_argument("--threads", least=1, default=1, help="of check: threads of the reference networks")
     return found
 
 
 def run(options: dict[str, Any]) -> None:
     action, runtime, threads = options["action"], options["runtime"], options["threads"]
-    for name, value, allowed in (("action", action, _ACTIONS), ("--runtime", runtime, _RUNTIMES)):
+    for name, value, allowed in (("action", action, _ACTIONS), ("--runtime", runtime, ON_ONNX)):
         if value not in allowed:
             raise SlimsearchError(f"{name} '{value}' is none of {', '.join(allowed)}{did_you_mean(value, allowed)}")
     hosts = device_hosts(options["hosts"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.errors import SlimsearchError, escaped
 from slimsearch.options.configuration import DATA_FILES
+from slimsearch.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
     from slimsearch.evaluators import Prediction, Predictor
@@ -41,12 +42,12 @@ def parser(program: str) -> CommandParser:
     )
     found.add_argument("--top", least=1, default=1, help="number of classes to print")
     found.add_argument("--json", action="store_true", help="print a line of JSON for each image or example")
-    found.add_argument("--runtime", default="onnxruntime", help="onnxruntime, openvino, litert or executorch")
+    found.add_argument("--runtime", default="onnxruntime", help=", ".join(RUNTIMES))
     return found
 
 
 def run(options: dict[str, Any]) -> None:
-    from slimsearch.evaluators import RUNTIMES, Predictor
+    from slimsearch.evaluators import Predictor
 
     if options["runtime"] not in RUNTIMES:
         raise SlimsearchError(f"--runtime '{options['runtime']}' is none of {', '.join(RUNTIMES)}")
