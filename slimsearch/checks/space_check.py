@@ -26,7 +26,7 @@ from slimsearch.loop.own_training import with_own_training
 from slimsearch.loop.problem import (
     MEMORY,
     PythonObjects,
-    check_energy,
+    check_without_data,
     latency_settings,
     network_evaluator,
     networks,
@@ -128,13 +128,13 @@ def checked(configuration: Configuration, samples: int, *, estimated: bool) -> t
         notes = ("limits on size, RAM and flash are not checked: with --co-search they are for compressed files",)
     check_names(configuration)
     configuration = for_runtime(configuration)
+    check_without_data(configuration)
     configuration, objects = with_own_training(configuration, PythonObjects())
     recipe = compression.Recipe.parse(configuration.compress)
     hosts = device_hosts(configuration.device_host if estimated else None)
     boards = connected_boards(hosts, configuration.runtime, configuration.latency_threads)
     space, data = networks(configuration, objects)
     latency = latency_settings(configuration, boards)
-    check_energy(latency)
     found = check_space(space, data, samples, limits, seed=configuration.seed, predict=estimated, latency=latency)
     found = dataclasses.replace(found, notes=notes)
     if not estimated or found.works < found.sampled or objects.fit is not None:

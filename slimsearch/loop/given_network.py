@@ -11,16 +11,13 @@ from slimsearch.compression import ElasticNetwork, Network, analysis_file
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import NetworkPipeline
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.options.configuration import Configuration, ModelKind
+from slimsearch.options.configuration import OF_DATASET, Configuration, ModelKind, channels
 from slimsearch.options.existing_networks import InputsInTraining, fixed_model, inputs_in_training
 from slimsearch.packed import named
 from slimsearch.search_spaces import ElasticSpace, FixedModel
 
 if TYPE_CHECKING:
     from torch import nn
-
-_OF_DATASET = "dataset"
-"""Value of ``--mean`` and ``--std`` for those of the training images."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def prepare_given_network(
         configuration = configuration.replace(image_size=declared.size)
         notes.append(f"images are resized to {declared.size} pixels, by {declared.source}; --image-size changes it")
     from_python = ModelKind.of(configuration.model or "") is ModelKind.PYTHON
-    of_dataset = configuration.mean == _OF_DATASET or (configuration.mean is None and from_python)
+    of_dataset = configuration.mean == OF_DATASET or (configuration.mean is None and from_python)
     if of_dataset:
         configuration = configuration.replace(mean=None, std=None)
     elif configuration.mean is None:
@@ -120,16 +117,9 @@ def normalised(data: Dataset, configuration: Configuration) -> Dataset:
     Raises:
         SlimsearchError: they are no numbers, or do not fit the channels.
     """
-    if configuration.mean is None or configuration.std is None or configuration.mean == _OF_DATASET:
+    if configuration.mean is None or configuration.std is None or configuration.mean == OF_DATASET:
         return data
-    return data.normalised_by(_numbers("mean", configuration.mean), _numbers("std", configuration.std))
-
-
-def _numbers(name: str, text: str) -> list[float]:
-    try:
-        return [float(one) for one in text.split(",")]
-    except ValueError:
-        raise SlimsearchError(f"--{name} '{text}' is neither a number nor one number per channel") from None
+    return data.normalised_by(channels("mean", configuration.mean), channels("std", configuration.std))
 
 
 def _text(values: tuple[float, ...]) -> str:

@@ -84,7 +84,7 @@ def _without_default_losses(configuration: Configuration) -> Configuration:
     if configuration.compress == default:
         configuration = configuration.replace(compress=_COMPRESS)
     if configuration.co_search in RecipeSpace.shipped():
-        content = {stage: dict(own) for stage, own in read_choices(configuration.co_search).content.items()}
+        content = {stage: dict(own) for stage, own in read_choices(configuration).content.items()}
         content.pop("distill", None)
         content.get("prune", {}).pop("importance", None)
         configuration = configuration.replace(co_search=json.dumps(content))

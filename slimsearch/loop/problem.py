@@ -43,7 +43,7 @@ from slimsearch.options.configuration import (
     space_from_python,
 )
 from slimsearch.options.initial_weights import initial_weights
-from slimsearch.options.recipe_choices import recipe_choices
+from slimsearch.options.recipe_choices import check_choices, recipe_choices
 from slimsearch.packed import named
 from slimsearch.record.environment import machine
 from slimsearch.record.ranking import Ranking
@@ -67,8 +67,9 @@ if TYPE_CHECKING:
 OWN_TRAINING = ("fit", "score", "lightning")
 """Options that name a user's functions for training and scores."""
 MEMORY = ("ram_kib", "flash_kib")
-ENERGY = "energy_mj"
 """Costs of the C file, which are computed if an objective or a limit needs them."""
+ENERGY = "energy_mj"
+"""Energy of a call, which is measured if an objective needs it."""
 _COMMON_NETWORKS = "kept"  # folder of a run directory
 _BOARD_MEASUREMENTS = "board_latencies.jsonl"  # file of a run directory: see `BoardMeasurements`
 _ANALYSIS = "elastic.json"  # file of a run directory: what can be left out of a given network
@@ -249,7 +250,6 @@ def _networks(
     else:
         space, dataset = networks(configuration, objects)
         space.check(next(space.grid()))
-    metrics = user_metrics(configuration.metrics)
     # Chosen architectures are trained with the options of the run.
     own: Mapping[str, Any] = {}
     if isinstance(space, ModelSpace) and (chosen is None or configuration.search_hyperparameters):
@@ -263,7 +263,6 @@ def _networks(
         searched = JointSpace(searched, recipes, steps if compressing else None)
     training = training_settings(configuration)
     latency = latency_settings(configuration, boards)
-    check_energy(latency)
     if objects.fit is None:
         Augmentation(training.augmentation, dataset)  # checks that it is for such data
     initial = None
@@ -283,14 +282,7 @@ def _networks(
             fit=objects.fit,
             boards=boards,
         ),
-        (
-            *(f"val_{name}" for name in dataset.task.metrics),
-            *COSTS,
-            *MEMORY,
-            *([ENERGY] if latency.energy else []),
-            "training_seconds",
-            *metrics,
-        ),
+        recorded_metrics(configuration, dataset.task),
         (*COSTS, *MEMORY) if _needs(configuration, MEMORY) else COSTS,
         dataset,
         space if isinstance(space, ModelSpace) else None,
@@ -310,16 +302,34 @@ def _needs(configuration: Configuration, metrics: Sequence[str]) -> bool:
     return not names.isdisjoint(metrics)
 
 
-def check_energy(latency: LatencySettings) -> None:
-    """Check that energy can be measured, if it is asked for.
+def recorded_metrics(configuration: Configuration, task: LearningTask) -> tuple[str, ...]:
+    """The metrics of networks, which may be objectives."""
+    return (
+        *(f"val_{name}" for name in task.metrics), *COSTS, *MEMORY,
+        *([ENERGY] if _needs(configuration, (ENERGY,)) else []), "training_seconds",
+        *user_metrics(configuration.metrics),
+    )  # fmt: skip
+
+
+def check_without_data(configuration: Configuration) -> None:
+    """Check the options of a run of networks as far as they do not depend on the data set.
 
     Raises:
-        SlimsearchError: it cannot.
+        SlimsearchError: a stage, a choice of recipes, a metric of the user's, the device or the runtime is invalid, or
+            energy is asked for and cannot be measured.
     """
-    if latency.energy and latency.boards:
+    recipe = compression.Recipe.parse(configuration.compress)
+    if configuration.co_search is None:
+        recipe.check()
+    check_choices(configuration)
+    user_metrics(configuration.metrics)
+    training_settings(configuration)  # checks the device
+    runtime_version(configuration.runtime)  # checks the runtime
+    if not _needs(configuration, (ENERGY,)):
+        return
+    if configuration.device_host is not None:
         raise SlimsearchError("energy_mj is measured on this machine, not on boards: leave out --device-host")
-    if latency.energy:
-        PackageCounters()
+    PackageCounters()
 
 
 def _hash_of_weights(space: ModelSpace | FixedModel, initial: bytes | None) -> str | None:

@@ -10,17 +10,26 @@ from typing import Any
 
 from slimsearch import compression
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import IMPORTS, Board
+from slimsearch.evaluators import IMPORTS, Board, Objective
 from slimsearch.evaluators.tasks import Classification
 from slimsearch.loop.own_training import with_own_training
-from slimsearch.loop.problem import OWN_TRAINING, Problem, PythonObjects, prepare, with_task
+from slimsearch.loop.problem import (
+    OWN_TRAINING,
+    Problem,
+    PythonObjects,
+    check_without_data,
+    learning_task,
+    prepare,
+    recorded_metrics,
+    with_task,
+)
 from slimsearch.loop.stopping import Stopping
 from slimsearch.options.check_names import check_names
 from slimsearch.options.chosen import architectures
 from slimsearch.options.configuration import FROM_PYTHON, Configuration, ModelKind
 from slimsearch.options.recipe_choices import for_runtime, text_of
 from slimsearch.record.ranking import Ranking
-from slimsearch.search_spaces import JointSpace, NniSpace, RecipeSpace
+from slimsearch.search_spaces import JointSpace, ModelSpace, NniSpace, RecipeSpace
 from slimsearch.source import fingerprints, object_fingerprints
 from slimsearch.strategies import Strategy, StrategySettings, Traits, begin_workers, load_strategy, traits_of
 from slimsearch.strategies.samplers import Sampler, load_sampler
@@ -78,25 +87,31 @@ def set_up(
     scheduler = None if configuration.scheduler == "none" else load_scheduler(configuration.scheduler)
     chosen = None if configuration.architectures is None else architectures(configuration.architectures)
     configuration = for_runtime(configuration)
+    trains_networks = objects.evaluate is None and configuration.evaluator == "network"
+    if trains_networks:
+        check_without_data(configuration)
+    strategy = load_strategy(configuration.strategy, _strategy_settings(configuration, run_directory))
+    traits = traits_of(strategy)
+    sampler = load_sampler("random" if traits.runs_sampler else configuration.sampler)
+    _check_combinations(_Combination(configuration, traits, scheduler, trains_networks))
     configuration, objects = with_own_training(configuration, objects)  # may read the data set
     configuration = with_task(configuration, objects)
     ranking = Ranking.of(configuration)
     recipe = _recipe(configuration)
     stopping = Stopping.of(ranking, configuration.stop_at, configuration.patience)
-    strategy = load_strategy(configuration.strategy, _strategy_settings(configuration, ranking, run_directory))
-    traits = traits_of(strategy)
-    sampler = load_sampler("random" if traits.runs_sampler else configuration.sampler)
-    trains_networks = objects.evaluate is None and configuration.evaluator == "network"
-    if trains_networks and not traits.remote_workers:
-        begin_workers(IMPORTS)  # while this process imports the same modules
+    if trains_networks:
+        _check_objectives(ranking, recorded_metrics(configuration, learning_task(configuration, objects)), own=True)
+        if not traits.remote_workers:
+            begin_workers(IMPORTS)  # while this process imports the same modules
     problem = prepare(configuration, objects, chosen, run_directory, boards)
     resolved = _with_content(problem.configuration or configuration, chosen, recipe, problem)
     setup = Setup(
         resolved, ranking, recipe, problem, sampler, scheduler, stopping, strategy, traits,
         problem.environment(resolved) | {"code": _code(resolved, objects, recipe, problem)},
     )  # fmt: skip
-    _check_combinations(setup)
-    _check_objectives(setup)
+    _check_combinations(_Combination(resolved, traits, scheduler, trains_networks, problem, ranking.leading))
+    if problem.metrics is not None and not trains_networks:
+        _check_objectives(ranking, problem.metrics, own=False)
     return setup
 
 
@@ -111,7 +126,9 @@ def _recipe(configuration: Configuration) -> compression.Recipe:
     return recipe
 
 
-def _strategy_settings(configuration: Configuration, ranking: Ranking, run_directory: Path) -> StrategySettings:
+def _strategy_settings(configuration: Configuration, run_directory: Path) -> StrategySettings:
+    # The task may replace the leading one of the objectives, and not their number.
+    ranking = Ranking.of(configuration.replace(weights=None, targets=None))
     return StrategySettings(
         workers=configuration.workers or None, default_workers=configuration.worker_count,
         trial_timeout=configuration.trial_timeout, seed=configuration.seed, run_directory=run_directory,
@@ -176,48 +193,85 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
+class _Combination:
+    """What the rules about options are about, before and after the data are read.
+
+    Attributes:
+        configuration, traits, scheduler: see `Setup`.
+        trains_networks: whether candidates are networks that are trained.
+        problem, leading: the problem and the leading objective; None before the data are read.
+    """
+
+    configuration: Configuration
+    traits: Traits
+    scheduler: Scheduler | None
+    trains_networks: bool
+    problem: Problem | None = None
+    leading: Objective | None = None
+
+    @property
+    def networks(self) -> ModelSpace | None:
+        """The space of networks, as far as it is known."""
+        return None if self.problem is None else self.problem.networks
+
+    @property
+    def searches_recipes(self) -> bool:
+        """Whether recipes or hyper-parameters are searched, by the options or by the space."""
+        options = self.configuration
+        joint = self.problem is not None and isinstance(self.problem.space, JointSpace)
+        return joint or (self.trains_networks and (options.co_search is not None or options.search_hyperparameters))
+
+    @property
+    def trained_by_the_user(self) -> bool:
+        """Whether a function of the user's trains the networks."""
+        return self.configuration.fit is not None or self.configuration.lightning is not None
+
+    @property
+    def needs_classifiers(self) -> bool:
+        """Whether the strategy trains a supernet, which classifies."""
+        return self.traits.needs_nni or self.traits.shares_weights
+
+
+@dataclass(frozen=True)
 class _Rule:
     """A rule about options that exclude each other.
 
     Attributes:
-        broken: whether a setup violates the rule.
+        broken: whether a combination violates the rule, as far as it is known.
         message: a format string over the options, `joint_option`, the flag that adds recipes to the search,
             `space_name`, and `leading`, the leading metric.
     """
 
-    broken: Callable[[Setup], bool]
+    broken: Callable[[_Combination], bool]
     message: str
-
-
-def _trained_by_the_user(setup: Setup) -> bool:
-    return setup.configuration.fit is not None or setup.configuration.lightning is not None
 
 
 _ALONE = "searches architectures alone; without it, {joint_option} works"
 _RULES = (
     _Rule(
-        lambda s: s.configuration.min_accuracy is not None and s.ranking.leading.direction == "minimize",
+        lambda s: (
+            s.configuration.min_accuracy is not None and s.leading is not None and s.leading.direction == "minimize"
+        ),
         "--min-accuracy is for a metric that is maximized, and {leading} is minimized: leave it out",
     ),
     _Rule(
-        lambda s: s.problem.data is None and s.traits.needs_networks,
+        lambda s: not s.trains_networks and s.traits.needs_networks,
         "--strategy {strategy} trains networks, and --evaluator has none",
     ),
     _Rule(
-        lambda s: (
-            s.traits.needs_nni and s.problem.networks is not None and not isinstance(s.problem.networks, NniSpace)
-        ),
+        lambda s: s.traits.needs_nni and s.networks is not None and not isinstance(s.networks, NniSpace),
         "--strategy {strategy} trains a supernet of an NNI ModelSpace, and {space_name} is plain PyTorch: search it by "
         "--strategy optuna, ray, nni_evolution, nni_grid, nni_random or nni_tpe",
     ),
     _Rule(
-        lambda s: _trained_by_the_user(s) and (s.traits.needs_nni or s.traits.shares_weights),
+        lambda s: s.trained_by_the_user and s.needs_classifiers,
         "--strategy {strategy} trains a supernet by itself; with fit or lightning: optuna, ray, nni_evolution, "
         "nni_grid, nni_random and nni_tpe",
     ),
     _Rule(
         lambda s: (
-            (s.traits.needs_nni or s.traits.shares_weights)
+            s.needs_classifiers
+            and s.problem is not None
             and s.problem.data is not None
             and not isinstance(s.problem.data.task, Classification)
         ),
@@ -225,7 +279,7 @@ _RULES = (
         "nni_grid, nni_random and nni_tpe",
     ),
     _Rule(
-        lambda s: _trained_by_the_user(s) and s.configuration.search_hyperparameters,
+        lambda s: s.trained_by_the_user and s.configuration.search_hyperparameters,
         "--search-hyperparameters varies Slimsearch's own training; let define(trial) suggest a learning_rate, which "
         "fit gets as an argument",
     ),
@@ -242,11 +296,15 @@ _RULES = (
         "--init has no effect with --strategy {strategy}: its networks inherit the weights of a supernet",
     ),
     _Rule(
-        lambda s: s.configuration.init is not None and s.problem.data is None,
+        lambda s: s.configuration.init is not None and not s.trains_networks,
         "--init: there are no networks with --evaluator {evaluator}",
     ),
     _Rule(
-        lambda s: isinstance(s.scheduler, Exploiting) and not (s.recipes is not None and s.recipes.training),
+        lambda s: (
+            isinstance(s.scheduler, Exploiting)
+            and s.problem is not None
+            and not (isinstance(s.problem.space, JointSpace) and s.problem.space.recipes.training)
+        ),
         "--scheduler {scheduler} varies training hyper-parameters: it needs --search-hyperparameters",
     ),
     _Rule(
@@ -254,12 +312,10 @@ _RULES = (
         "--scheduler {scheduler} has one driver: it does not go with --storage",
     ),
     _Rule(
-        lambda s: (
-            s.recipes is not None and (s.traits.shares_weights or (s.traits.proposes and not s.traits.runs_sampler))
-        ),
+        lambda s: s.searches_recipes and (s.traits.shares_weights or (s.traits.proposes and not s.traits.runs_sampler)),
         f"--strategy {{strategy}} {_ALONE}",
     ),
-    _Rule(lambda s: s.recipes is not None and s.traits.runs_sampler, f"--sampler {{sampler}} {_ALONE}"),
+    _Rule(lambda s: s.searches_recipes and s.traits.runs_sampler, f"--sampler {{sampler}} {_ALONE}"),
     _Rule(
         lambda s: s.configuration.co_search is not None and s.scheduler is not None and compares_groups(s.scheduler),
         "--scheduler {scheduler} compares groups of trials that all train a network, and with --co-search some need no "
@@ -274,31 +330,30 @@ _RULES = (
         "--scheduler {scheduler} shortens the training of networks, and a given network is trained",
     ),
     _Rule(
-        lambda s: s.configuration.architectures is not None and s.problem.data is None,
+        lambda s: s.configuration.architectures is not None and not s.trains_networks,
         "--architectures are networks of --space, and --evaluator has none",
     ),
 )
 
 
-def _check_combinations(setup: Setup) -> None:
-    configuration, networks = setup.configuration, setup.problem.networks
-    joint_option = "--co-search" if configuration.co_search is not None else "--search-hyperparameters"
+def _check_combinations(combination: _Combination) -> None:
+    configuration, networks = combination.configuration, combination.networks
+    joint_option = configuration.flag("search_hyperparameters" if configuration.co_search is None else "co_search")
     if networks is not None and networks.training:
         joint_option = f"the space with its {' and '.join(networks.training)}"
     words = {
         **vars(configuration),
         "joint_option": joint_option,
         "space_name": "" if networks is None else networks.name,
-        "leading": setup.ranking.leading.metric,
+        "leading": "" if combination.leading is None else combination.leading.metric,
     }
     for rule in _RULES:
-        if rule.broken(setup):
+        if rule.broken(combination):
             raise SlimsearchError(rule.message.format(**words))
 
 
-def _check_objectives(setup: Setup) -> None:
-    recorded = setup.problem.metrics
-    for objective in setup.ranking.objectives:
-        if recorded is not None and objective.metric not in recorded:
-            own = ", or your own by --metrics name=path/to/file.py:function" if setup.problem.data is not None else ""
-            raise SlimsearchError(f"objective '{objective.metric}' is not recorded; known: {', '.join(recorded)}{own}")
+def _check_objectives(ranking: Ranking, recorded: Sequence[str], *, own: bool) -> None:
+    for objective in ranking.objectives:
+        if objective.metric not in recorded:
+            hint = ", or your own by --metrics name=path/to/file.py:function" if own else ""
+            raise SlimsearchError(f"objective '{objective.metric}' is not recorded; known: {', '.join(recorded)}{hint}")

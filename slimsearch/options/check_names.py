@@ -45,12 +45,11 @@ def check_names(configuration: Configuration, *, trained: bool = True) -> None:
     _check_data(configuration.dataset)
     init = configuration.init
     if init is not None and not init.startswith(TORCHVISION) and not Path(init).expanduser().is_file():
-        option = "--init" if configuration.model is None else "--weights"
-        raise SlimsearchError(f"{option}: cannot read the weights '{init}': there is no such file")
+        raise SlimsearchError(f"{configuration.flag('init')}: cannot read the weights '{init}': there is no such file")
     if configuration.model is not None:
         _check_model(configuration.model, init, trained=trained)
     if configuration.co_search is not None:
-        content = read_choices(configuration.co_search).content
+        content = read_choices(configuration).content
         Recipe.check_names({stage: {} for stage in content if stage != TRAINING})
     else:
         Recipe.check_names(configuration.compress)

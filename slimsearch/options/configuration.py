@@ -45,6 +45,8 @@ CHOICES, SPACE_OBJECT = "choices", "space"
 """Names of spaces passed from Python that are not classes."""
 TORCHVISION, TIMM, EXPORTED = "torchvision:", "timm:", ".pt2"
 """Prefixes of the names of torchvision's and timm's models, and the suffix of programs of torch.export."""
+OF_DATASET = "dataset"
+"""Value of ``--mean`` and ``--std`` for those of the training images."""
 HUGGING_FACE = "hf:"
 """Prefix of the names of data sets of Hugging Face."""
 DATA_FILES = (".npz", ".npy", ".csv", ".tsv", ".parquet")
@@ -415,6 +417,11 @@ class Configuration:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SlimsearchError(f"{flag(name)} {value:g} is not above 0")
+        for name in ("weights", "targets", "stop_at"):
+            pairs(name, getattr(self, name))
+        for name in ("mean", "std"):
+            if getattr(self, name) not in (None, OF_DATASET):
+                channels(name, getattr(self, name))
         if self.augment != "auto":
             # Not above, since it imports NumPy, which --help can do without.
             from slimsearch.evaluators.training.augmentation import check_augmentation
@@ -442,6 +449,10 @@ class Configuration:
             return self.workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // self.training_threads)
+
+    def flag(self, name: str) -> str:
+        """The option's name in the command of the run: that of ``slimsearch compress`` for a given network."""
+        return flag(name if self.model is None else _OF_COMPRESS.get(name, name))
 
     def replace(self, **changes: Any) -> Configuration:
         """A copy with changed options.
@@ -577,6 +588,8 @@ _CONFLICTS: tuple[tuple[Callable[[Configuration], bool], str], ...] = (
         "--mean and --std are given together, such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
     ),
 )
+# Options that ``slimsearch compress`` calls otherwise.
+_OF_COMPRESS = {"init": "weights", "compress": "recipe", "co_search": "recipe_space"}
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
@@ -657,6 +670,18 @@ def device_hosts(text: str | None) -> dict[str, str]:
             raise SlimsearchError(f"--device-host has two boards with the name {name}")
         found[name] = address
     return found
+
+
+def channels(name: str, text: str) -> list[float]:
+    """Parse the numbers of ``--mean`` or ``--std``.
+
+    Raises:
+        SlimsearchError: they are no numbers.
+    """
+    try:
+        return [float(one) for one in text.split(",")]
+    except ValueError:
+        raise SlimsearchError(f"{flag(name)} '{text}' is neither a number nor one number per channel") from None
 
 
 def pairs(name: str, text: str | None) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,11 @@ def _read(source: str, option: str, download: bool) -> Mapping[str, Tensor]:
             found: Any = load_file(str(path))
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise SlimsearchError(
+            f"{option}: cannot read the weights '{path}': it is no file in which torch.save stored tensors alone, such "
+            "as model.state_dict()"
+        ) from error
     except Exception as error:  # torch, safetensors and the file system each have their own
         raise SlimsearchError(f"{option}: cannot read the weights '{path}': {first_line(error)}") from error
     for name in ("state_dict", "model"):

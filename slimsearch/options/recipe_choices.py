@@ -33,7 +33,7 @@ def recipe_choices(
     """
     if configuration.co_search is None and not configuration.search_hyperparameters and not own:
         return None
-    content = dict(read_choices(configuration.co_search).content) if configuration.co_search is not None else {}
+    content = dict(read_choices(configuration).content) if configuration.co_search is not None else {}
     if configuration.search_hyperparameters and TRAINING not in content:
         rate = configuration.learning_rate
         content = {
@@ -44,7 +44,7 @@ def recipe_choices(
             },
             **content,
         }
-    source = _source(configuration.co_search)
+    source = _source(configuration)
     if own:
         content = {TRAINING: {}, **content}
         content[TRAINING] = {**content[TRAINING], **own}
@@ -52,11 +52,20 @@ def recipe_choices(
     space = RecipeSpace(content, source)
     if not space.choices:
         raise SlimsearchError(f"{source} leaves nothing to choose")
-    if configuration.model is not None:
-        _check_for_given_network(space)
-    for candidate in each_value(space):
-        _check(candidate, data)
+    _check(space, configuration)
+    for augmentation in {one.training["augmentation"] for one in each_value(space) if "augmentation" in one.training}:
+        Augmentation(augmentation, data)  # checks that it is for such data
     return space
+
+
+def check_choices(configuration: Configuration) -> None:
+    """Check the choices of ``--co-search`` as far as they do not depend on the data set.
+
+    Raises:
+        SlimsearchError: the file cannot be read, or has an unknown stage, option or value.
+    """
+    if configuration.co_search is not None:
+        _check(read_choices(configuration), configuration)
 
 
 def for_runtime(configuration: Configuration) -> Configuration:
@@ -75,16 +84,18 @@ def for_runtime(configuration: Configuration) -> Configuration:
     if co_search in RecipeSpace.shipped():
         content = {
             stage: {name: values for name, values in own.items() if name not in compression.LAYER_OPTIONS}
-            for stage, own in read_choices(co_search).content.items()
+            for stage, own in read_choices(configuration).content.items()
             if not _unsupported({stage: {}}, runtime)
         }
         if not content:
-            raise SlimsearchError(f"--co-search {co_search} varies number formats, and --runtime {runtime} has one")
+            raise SlimsearchError(
+                f"{configuration.flag('co_search')} {co_search} varies number formats, and --runtime {runtime} has one"
+            )
         configuration = configuration.replace(co_search=json.dumps(content))
     if configuration.co_search is None:
         recipes: Iterable[compression.PlainRecipe] = [compression.Recipe.parse(configuration.compress).to_dict()]
     else:
-        recipes = (candidate.recipe for candidate in each_value(read_choices(configuration.co_search)))
+        recipes = (candidate.recipe for candidate in each_value(read_choices(configuration)))
     for recipe in recipes:
         if reason := _unsupported(recipe, runtime):
             raise SlimsearchError(f"--runtime {runtime} cannot have {reason}")
@@ -112,27 +123,31 @@ def text_of(space: RecipeSpace) -> str:
     return json.dumps(space.content)
 
 
-def read_choices(text: str) -> RecipeSpace:
-    """The choices of ``--co-search``; stages and values are not checked.
+def read_choices(configuration: Configuration) -> RecipeSpace:
+    """The choices of ``--co-search``, which is given; stages and values are not checked.
 
     Raises:
         SlimsearchError: the file is missing or invalid.
     """
+    text = configuration.co_search or ""
     if text.lstrip().startswith("{"):
         try:
-            return RecipeSpace(json.loads(text), _source(text))
+            return RecipeSpace(json.loads(text), _source(configuration))
         except (ValueError, RecursionError) as error:
-            raise SlimsearchError(f"--co-search: it is neither a file nor JSON: {error}") from error
+            raise SlimsearchError(
+                f"{configuration.flag('co_search')}: it is neither a file nor JSON: {error}"
+            ) from error
     shipped = RecipeSpace.shipped()
     if text in shipped:
         return RecipeSpace.read(shipped[text])
     return RecipeSpace.read(Path(text).expanduser())
 
 
-def _source(text: str | None) -> str:
+def _source(configuration: Configuration) -> str:
+    text, flag = configuration.co_search, configuration.flag("co_search")
     if text is None:
         return "--search-hyperparameters"
-    return "--co-search" if text.lstrip().startswith("{") else f"--co-search '{text}'"
+    return flag if text.lstrip().startswith("{") else f"{flag} '{text}'"
 
 
 def each_value(space: RecipeSpace) -> Iterator[Candidate]:
@@ -149,12 +164,22 @@ def each_value(space: RecipeSpace) -> Iterator[Candidate]:
                 waiting.append(neighbor)
 
 
-def _check(candidate: Candidate, data: Dataset) -> None:
+def _check(space: RecipeSpace, configuration: Configuration) -> None:
+    if configuration.model is not None:
+        _check_for_given_network(space)
+    for candidate in each_value(space):
+        _check_candidate(candidate, configuration)
+
+
+def _check_candidate(candidate: Candidate, configuration: Configuration) -> None:
     for stage, options in candidate.recipe.items():
         if options.get("teacher") == "best":
+            parent = (
+                "given network" if configuration.model is not None else "candidate's own network before compression"
+            )
             raise SlimsearchError(
-                f"--co-search: '{stage}' cannot learn from the best network, which is not known yet; it can from the "
-                "parent, or from a file"
+                f"{configuration.flag('co_search')}: '{stage}' has teacher: best, and which network is the best is not "
+                f"known during the search; teacher: parent is the {parent}, and path/to/file.onnx any other"
             )
     compression.Recipe.from_dict(candidate.recipe).check()
     for name, value in candidate.training.items():
@@ -164,8 +189,6 @@ def _check(candidate: Candidate, data: Dataset) -> None:
         problem = _problem(name, value)
         if problem is not None:
             raise SlimsearchError(f"training: {name} {value!r} {problem}")
-        if name == "augmentation":
-            Augmentation(value, data)  # checks that it is for such data
 
 
 def _problem(name: str, value: Any) -> str | None:

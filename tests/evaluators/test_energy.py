@@ -17,7 +17,7 @@ from slimsearch.evaluators import LatencySettings, Meter
 from slimsearch.evaluators.latency import energy
 from slimsearch.evaluators.latency.energy import PackageCounters, energy_of
 from slimsearch.evaluators.network_pipeline import FileLatencies, write_file
-from slimsearch.loop.problem import PythonObjects, prepare
+from slimsearch.loop.problem import PythonObjects, check_without_data, prepare
 from slimsearch.options.configuration import Configuration
 from slimsearch.report.reliability import intervals
 
@@ -117,7 +117,7 @@ def test_counters_that_cannot_be_read(tree: Path, tmp_path: Path, monkeypatch: p
 
     def asked() -> str:
         with pytest.raises(SlimsearchError) as caught:
-            prepare(options, PythonObjects())
+            check_without_data(options)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import slimsearch
 from slimsearch.compression import Recipe, unsupported
@@ -97,6 +98,37 @@ def test_options_that_do_not_go_together(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("own_training", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compress": "prune:sparsty=0.5"}, {"compress": "quantize,prune"}, {"compress": "distill:teacher=no.onnx"},
+        {"co_search": '{"prune": {"use": [true, false], "sparsty": [0.1, 0.2]}}'},
+        {"co_search": '{"distill": {"use": [true, false], "teacher": ["parent", "best"]}}'},
+        {"co_search": '{"training": {"learning_rat": [0.1, 0.2]}}'},
+        {"sampler": "optuna.samplers:Nothing"}, {"sampler": "collections:OrderedDict"},
+        {"strategy": "nni_tpe", "co_search": "default"}, {"strategy": "supernet", "init": __file__},
+        {"co_search": "default", "scheduler": "hyperband"}, {"scheduler": "asha:eta=1"},
+        {"metrics": "energy"}, {"objectives": "val_accuracy,energy"}, {"stop_at": "val_accuracy"},
+        {"weights": "latency_ms"}, {"targets": "latency_ms=low"}, {"mean": "0.5,x", "std": "0.5"},
+        {"runtime": "litert", "compress": "weight_only"}, {"augment": "blur"}, {"log": "nothing"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_wrong_options_are_refused_before_data_are_read(
+    options: dict[str, Any], own_training: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text("import pathlib\n\n\ndef data():\n    pathlib.Path('read').touch()\n")
+    own = {"fit": lambda model: None, "score": lambda predict: 1.0} if own_training else {}
+    with pytest.raises(slimsearch.SlimsearchError) as caught:
+        slimsearch.search(
+            lambda trial: torch.nn.Flatten(), "own.py:data", show=False, **{"compress": "none", **options}, **own
+        )
+    assert "data" not in str(caught.value)
+    assert not (tmp_path / "read").exists(), caught.value
+
+
 def test_a_strategy_is_constructed_once(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "from pathlib import Path\n"
@@ -139,7 +171,7 @@ def test_default_recipes_are_those_that_files_of_the_runtime_can_have(runtime: s
     assert [for_runtime(one) for one in found] == found, "also of a run that is resumed"
     recipe = Recipe.parse(found[0].compress)
     assert [stage.name for stage in recipe.stages] == ["prune", "distill", "quantize"][: 2 + (runtime != "executorch")]
-    for candidate in each_value(read_choices(found[1].co_search or "")):
+    for candidate in each_value(read_choices(found[1])):
         assert unsupported(Recipe.from_dict(candidate.recipe), runtime) is None
 
 
