@@ -29,7 +29,7 @@ else:
         unsupported,
     )
     from slimsearch.compression.export.packing import pack, unpack
-    from slimsearch.compression.export.preprocessing import LAYOUTS, embed_preprocessing
+    from slimsearch.compression.export.preprocessing import embed_preprocessing
     from slimsearch.compression.export.sensitivity import LayerFiles
     from slimsearch.compression.export.to_onnx import export_onnx
     from slimsearch.compression.export.untrusted import onnxruntime_session, read_onnx, session_options
@@ -37,7 +37,7 @@ else:
     from slimsearch.compression.quantization.rounding import rounding_error
 
     __all__ = [
-        "EXACT", "LAYER_OPTIONS", "LAYOUTS", "QUANTIZED", "SIGN_INPUT", "AfterStep", "CompiledNetwork",
+        "EXACT", "LAYER_OPTIONS", "QUANTIZED", "SIGN_INPUT", "AfterStep", "CompiledNetwork",
         "ElasticNetwork", "LayerFiles", "LearnedRange", "LossTerm", "Network", "Part", "PlainRecipe", "Quantization",
         "Recipe", "Stage", "StageGroup", "Training", "TrainingStage", "analysis_file", "c_compiler",
         "check_plan", "convert", "embed_preprocessing", "exact_error", "expand_integers", "export_onnx", "layout_for",

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-LAYOUTS = ("nchw", "nhwc")
-"""Orders of the dimensions of an input of pixels."""
-
 # Distance from the middle between two integers, within which a runtime may round either way.
 _BETWEEN = 1e-3
 
@@ -32,7 +29,7 @@ def embed_preprocessing(
     Args:
         model: with one input (N, C, H, W) float32.
         mean, std: of each channel.
-        layout: one of `LAYOUTS`.
+        layout: order of the dimensions of the pixels, "nchw" or "nhwc".
         classes: of a classifier, whose outputs become ``probabilities``, the softmax of its logits, and ``label``, the
             name of the most probable class; empty: the output stays as it is.
 

@@ -401,7 +401,7 @@ def test_a_stage_may_always_follow_another_that_is_optional(trained: Path, digit
         (("a.pt2",), "there is no such file"), (("runs/x:3",), "is not a run directory"), (("resnet18",), "is none of"),
         (("a.pt2", "--weights", __file__), "leave out --weights"), ((f"{__file__}:nothing",), "has no 'nothing'"),
         ((f"{__file__}:MODEL", "--weights", "nowhere.pth"), "--weights: cannot read the weights"),
-        ((f"{__file__}:MODEL", "--strategy", "nni-darts"), "--mean and --std are missing"),
+        ((f"{__file__}:MODEL", "--strategy", "nni-darts"), "--strategy nni_darts searches architectures"),
     ],
 )  # fmt: skip
 def test_names_are_checked_before_anything_is_imported(

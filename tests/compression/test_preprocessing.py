@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from slimsearch import compression
-from slimsearch.compression import EXACT, LAYOUTS, Network, embed_preprocessing, exact_error, export_onnx
+from slimsearch.compression import EXACT, Network, embed_preprocessing, exact_error, export_onnx
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel
 
@@ -69,7 +69,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_of_pixels_are_those_of_normalized_images(name: str, layout: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
