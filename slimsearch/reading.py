@@ -44,7 +44,12 @@ def read_yaml(path: Path, *, exponents: bool = True) -> Any:
     except FileNotFoundError:
         raise
     except (OSError, *_YAML) as error:
-        raise SlimsearchError(f"cannot read '{path}': {first_line(error)}") from error
+        raise SlimsearchError(f"cannot read '{path}': {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, without its path."""
+    return (isinstance(error, OSError) and error.strerror) or first_line(error)
 
 
 def yaml_value(text: str) -> Any:
@@ -72,7 +77,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, *_JSON) as error:
-        raise SlimsearchError(f"cannot read '{path}': {first_line(error)}") from error
+        raise SlimsearchError(f"cannot read '{path}': {_reason(error)}") from error
 
 
 def mismatch(value: Any, wanted: Any, where: str = "it") -> str | None:

@@ -394,7 +394,7 @@ def remove_channels(module: nn.Module, cuts: Sequence[Cut], images: Tensor) -> d
     except SlimsearchError:
         raise
     except Exception as error:  # torch-pruning raises whatever its analysis runs into
-        raise SlimsearchError(describe_error(error)) from error
+        raise SlimsearchError(f"the network fails without the channels: {describe_error(error)}") from error
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(trained[name])
         parameter.grad = None

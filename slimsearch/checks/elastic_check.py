@@ -91,8 +91,8 @@ def checked_network(configuration: Configuration, samples: int, *, with_data: bo
         costs,
         within(limits, costs),
         (
-            f"{whole.params:,} parameters, {groups} groups of coupled channels, {blocks} blocks that can be skipped",
-            *elastic.whole,
+            f"{whole.params:,} parameters, groups of coupled channels: {groups}, blocks that can be skipped: {blocks}",
+            *(f"layers that keep all channels: {one}" if elastic.widths else one for one in elastic.whole),
         ),
     )
 
