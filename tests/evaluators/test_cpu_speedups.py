@@ -71,12 +71,13 @@ def test_dropout_masks_follow_from_pytorchs_seed_and_change() -> None:
     assert all(torch.equal(a, b) for a, b in zip(masks(), (first, second), strict=True))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dropout_preserves_layout_and_type(dtype: torch.dtype) -> None:
     x = torch.ones(4, 8, 6, 6, dtype=dtype).contiguous(memory_format=torch.channels_last)
     y = dropout(x, 0.25)
     assert y.dtype == dtype
     assert y.is_contiguous(memory_format=torch.channels_last)
+    assert y.unique().tolist() == [0, float(torch.tensor(4 / 3, dtype=dtype))]
     assert dropout(torch.ones(6, 10)[:, ::2], 0.5).shape == (6, 5)
 
 
