@@ -6,12 +6,14 @@ only decides which measurements are discarded. Boards run this module too, with 
 
 from __future__ import annotations
 
+import bisect
 import functools
 import json
 import math
 import os
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ ReferenceModels = tuple[tuple[bytes, tuple[int, ...]], ...]
 
 _BLOCK_SECONDS = 0.0005
 _FIRST_TIMES = 12
+_LOW = 0.1
 _WARM_UP_CALLS = 4
 _STORED_SECONDS = 3600.0
 _MAX_STORED = 50
@@ -60,24 +63,28 @@ class Reference:
         self._threads = threads
         self._file = (folder or user_folder()) / f"reference-{threads}.json"
         self._networks = [_Network(model, shape, threads) for model, shape in models or reference_models()]
-        self._stored = [times for _, times in self._entries()]
-        self._times: list[CallTimes] = []
+        self._stored = [min(times) for times in zip(*(times for _, times in self._entries()), strict=True)]
+        # All times of each network, sorted: their quantile is needed for every block.
+        self._ascending: list[list[float]] = [[] for _ in self._networks]
         for _ in range(_FIRST_TIMES):
             self.time()
 
     def time(self) -> CallTimes:
         """Time a block of calls of each network, about a millisecond in all; returns the medians."""
-        self._times.append(tuple(network.time() for network in self._networks))
-        return self._times[-1]
+        times = tuple(network.time() for network in self._networks)
+        for ascending, seconds in zip(self._ascending, times, strict=True):
+            bisect.insort(ascending, seconds)
+        return times
 
     @property
     def best(self) -> CallTimes:
         """Seconds per undisturbed call of each: a low quantile, not the minimum, which is luck."""
-        return tuple(np.min([self._now(), *self._stored], axis=0).tolist())
+        now = self._now()
+        return tuple(map(min, now, self._stored)) if self._stored else now
 
     def disturbance(self, times: CallTimes) -> float:
         """Relative excess of `times` over the best times, the larger of both networks."""
-        return float((np.array(times) / self.best).max()) - 1
+        return max(seconds / best for seconds, best in zip(times, self.best, strict=True)) - 1
 
     def calm(self, times: CallTimes) -> bool:
         """Whether `times` were undisturbed, as far as the best times are known."""
@@ -120,7 +127,7 @@ class Reference:
         write_json(self._file, {"version": _VERSION, "times": entries[-_MAX_STORED:]})
 
     def _now(self) -> CallTimes:
-        return tuple(np.quantile(self._times, 0.1, axis=0).tolist())
+        return tuple(_low_quantile(ascending) for ascending in self._ascending)
 
     def _entries(self) -> list[tuple[float, CallTimes]]:
         try:
@@ -157,7 +164,14 @@ class _Network:
             start = time.perf_counter()
             self._run(self._images)
             times.append(time.perf_counter() - start)
-        return float(np.median(times))
+        return statistics.median(times)
+
+
+def _low_quantile(ascending: Sequence[float]) -> float:
+    """The 10% quantile, between the two nearest of the numbers."""
+    below, share = divmod(_LOW * (len(ascending) - 1), 1)
+    first, second = ascending[int(below)], ascending[min(int(below) + 1, len(ascending) - 1)]
+    return first + share * (second - first)
 
 
 def preemptions() -> int:
