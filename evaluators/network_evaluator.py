@@ -305,8 +305,8 @@ class NetworkEvaluator:
     ) -> tuple[dict[str, float], bool]:
         """Metrics that do not depend on training (size, MACs, latency), and whether the evaluation continues.
 
-        Size and MACs are reported before latency is measured. The recipe is applied without training; no metrics are
-        known if that fails.
+        Size and MACs are reported before latency is measured, if it may end the trial. The recipe is applied without
+        training; no metrics are known if that fails.
         """
         if task.candidate.recipe:
             try:
@@ -317,6 +317,8 @@ class NetworkEvaluator:
             known = {**self._file_costs(path), **self._costs(network)}
             if not report(0, known):
                 return known, False
+            if not self.latency.early:
+                return known, True
             known |= self._latencies.quick(path, self.data.input_shape).metrics()
             return known, report(0, known)
 

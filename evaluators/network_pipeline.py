@@ -66,6 +66,7 @@ class LatencySettings:
         energy: whether the energy of final files is measured too, see `measure_energy`.
         boards: that measure, in place of this machine.
         board_measurements: see `BoardMeasurements`; None: predictions are not corrected.
+        early: whether latency is determined before a training too, because it may end the trial.
     """
 
     batch: int = 1
@@ -75,6 +76,7 @@ class LatencySettings:
     energy: bool = False
     boards: tuple[Board, ...] = ()
     board_measurements: Path | None = None
+    early: bool = True
 
     @property
     def suffix(self) -> str:

@@ -470,7 +470,17 @@ def latency_settings(
         configuration.latency_batch, configuration.latency_threads, configuration.runtime, configuration.latency,
         _needs(configuration, (ENERGY,)), boards,
         directory.path / _BOARD_MEASUREMENTS if boards and directory is not None else None,
+        _latency_may_end_trials(configuration) or configuration.runtime != "onnxruntime" or bool(boards),
     )  # fmt: skip
+
+
+def _latency_may_end_trials(configuration: Configuration) -> bool:
+    """Whether a limit, a scheduler or other recipes of the same architecture may end a trial because of its latency."""
+    return (
+        configuration.max_latency_ms is not None
+        or configuration.scheduler != "none"
+        or configuration.co_search is not None
+    )
 
 
 def _own_evaluation(configuration: Configuration, objects: PythonObjects) -> Problem:

@@ -60,6 +60,20 @@ def test_costs_are_known_before_training_and_hold_afterwards(evaluator: NetworkE
     }  # fmt: skip
 
 
+def test_latency_that_ends_no_trial_is_measured_after_the_training_alone(
+    evaluator: NetworkEvaluator, tmp_path: Path
+) -> None:
+    known: set[str] = set()
+
+    def report(epoch: int, metrics: Mapping[str, float]) -> bool:
+        known.update(metrics if epoch == 0 else ())
+        return True
+
+    outcome = replace(evaluator, latency=LatencySettings(early=False)).evaluate(task(tmp_path), report=report)
+    assert known == {"size_kib", "params", "macs"}
+    assert outcome.metrics["latency_ms"] > 0
+
+
 def test_stopped_before_training_nothing_is_trained(evaluator: NetworkEvaluator, tmp_path: Path) -> None:
     outcome = evaluator.evaluate(task(tmp_path), report=lambda epoch, metrics: "latency_ms" not in metrics)
     assert {"size_kib", "latency_ms", "params", "macs"} <= outcome.metrics.keys()

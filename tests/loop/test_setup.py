@@ -12,7 +12,7 @@ import torch
 
 import slimsearch
 from slimsearch.compression import Recipe, unsupported
-from slimsearch.loop.problem import PythonObjects, prepare
+from slimsearch.loop.problem import PythonObjects, latency_settings, prepare
 from slimsearch.names import built_in_names
 from slimsearch.options.configuration import BUILT_INS, Configuration
 from slimsearch.options.recipe_choices import each_value, for_runtime, read_choices
@@ -186,3 +186,18 @@ def test_options_that_converted_files_do_not_have() -> None:
     ):
         with pytest.raises(slimsearch.SlimsearchError, match=said):
             Configuration(space="tiny_cnn", runtime="litert", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "early"),
+    [
+        ({}, False),
+        ({"max_size_kib": 100.0}, False),
+        ({"max_latency_ms": 1.0}, True),
+        ({"scheduler": "asha"}, True),
+        ({"co_search": "deploy"}, True),
+        ({"runtime": "openvino"}, True),
+    ],
+)
+def test_latency_is_known_before_a_training_that_it_may_prevent(options: dict[str, Any], early: bool) -> None:
+    assert latency_settings(Configuration(space="lenet", **options)).early == early
