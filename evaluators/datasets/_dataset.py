@@ -235,7 +235,7 @@ class Dataset:
             batch.div_(255)
         return (batch - mean if batch is inputs else batch.sub_(mean)).div_(std)
 
-    def batches(self, split: Split, size: int = 256) -> Iterator[tuple[Tensor, Array]]:
+    def batches(self, split: Split, size: int = 64) -> Iterator[tuple[Tensor, Array]]:
         """Batches of normalized inputs and targets of `split`, in order; smaller ones of large inputs."""
         size = min(size, max(1, _LARGEST_BATCH // (4 * math.prod(self.input_shape))))
         for start in range(0, len(split), size):
