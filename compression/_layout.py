@@ -51,7 +51,7 @@ def _equal(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> bool:
     if [tensor.shape for tensor in expected] != [tensor.shape for tensor in actual]:
         return False
     pairs = [
-        (one.double().nan_to_num(), other.double().nan_to_num()) for one, other in zip(expected, actual, strict=True)
+        (one.float().nan_to_num(), other.float().nan_to_num()) for one, other in zip(expected, actual, strict=True)
     ]
     largest = max((float(one.norm()) for one, _ in pairs), default=0.0)
     return all(

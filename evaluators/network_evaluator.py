@@ -170,7 +170,8 @@ class NetworkEvaluator:
                 self._latencies, epochs, task.directory / CHECKPOINT, task.directory, self.fit,
             )  # fmt: skip
             cache = None if self.cache is None else NetworkCache(self.cache, self._meter)
-            making = _Making(task, pipeline, epochs, cache)
+            training = pipeline.network_training()
+            making = _Making(task, pipeline, training, epochs, cache)
             known, inherited, rehearsed = dict[str, float](), dict[str, float](), True
             if task.start is None:
                 module, share = self._initialized(task.candidate.architecture, task.seed)
@@ -181,7 +182,7 @@ class NetworkEvaluator:
                     inherited["inherited_share"] = share
                 rehearsed = not self._is_trained(cache, task)
                 if rehearsed:
-                    pipeline.network_training().check(network)
+                    training.check(network)
                     known, continues = self._before_training(network, task, pipeline, report)
                     if not continues:
                         return Outcome(known)
@@ -229,16 +230,16 @@ class NetworkEvaluator:
 
     def _trained(self, network: Network, making: _Making) -> Network:
         """The trained `network` of a task without a start."""
-        task, pipeline = making.task, making.pipeline
+        task = making.task
         if self.given is not None and not task.candidate.architecture:
             return network
-        if self.given is not None and self.fit is None and pipeline.network_training().gives_logits:
+        if self.given is not None and self.fit is None and making.training.gives_logits:
             distillation = compression.Recipe.parse("distill")
             teachers = {"parent": Network(self.space.build({}, task.seed).eval())}
             return self._cached(
-                making, {}, lambda: pipeline.compress(network, distillation, teachers=teachers, initial=None)
+                making, {}, lambda: making.pipeline.compress(network, distillation, teachers=teachers, initial=None)
             )
-        return self._cached(making, {}, lambda: self.learn(network, task, pipeline.network_training()))
+        return self._cached(making, {}, lambda: self.learn(network, task, making.training))
 
     def _cached(self, making: _Making, recipe: compression.PlainRecipe, make: Callable[[], Network]) -> Network:
         """The task's network after the stages of `recipe`, from the cache or from `make`."""
@@ -422,12 +423,14 @@ class _Making:
     Attributes:
         task: the task.
         pipeline: trains and compresses.
+        training: of the architecture, before its compression.
         epochs: counts the epochs that the pipeline reports.
         cache: networks of several candidates; None: no cache.
     """
 
     task: Task
     pipeline: NetworkPipeline
+    training: NetworkTraining
     epochs: _ContinuousEpochs
     cache: NetworkCache | None
 

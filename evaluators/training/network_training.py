@@ -127,6 +127,7 @@ class NetworkTraining:
         self._initial = initial
         self._latency = latency
         self._checkpoint = checkpoint
+        self._tried: Network | None = None  # the network whose first step works on the CPU
 
     @property
     def seed(self) -> int:
@@ -181,6 +182,7 @@ class NetworkTraining:
             SlimsearchError: the network cannot be trained, see `TrainingProbe`.
         """
         TrainingProbe(network, self._data).check_training()
+        self._tried = network
 
     def fit(
         self,
@@ -228,7 +230,8 @@ class NetworkTraining:
         example = self._data.normalise(train.inputs[:2])
         module = network.copy_module().to(device)
         probe = TrainingProbe(Network(module), self._data, settings.device)
-        probe.check_training()
+        if network is not self._tried or device.type != "cpu":
+            probe.check_training()
         layout = probe.layout()
         precision = network_precision(settings.precision, network, example)
         if precision == "bf16" and not probe.runs_in(precision, layout):
