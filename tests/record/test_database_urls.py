@@ -29,6 +29,13 @@ def test_a_password_before_the_host_is_masked_however_it_is_written(secret: str,
     assert masked(form.format(secret)) == form.format("***")
 
 
+@pytest.mark.parametrize(
+    "url", ["postgresql://user@host:5432/d?sslmode=require", "mysql+pymysql://host/d", "sqlite:////home/a.db"]
+)
+def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
+    assert masked(url) == url
+
+
 @settings(deadline=None)  # imports SQLAlchemy
 @given(WORDS, st.sampled_from(PARAMETERS), st.booleans())
 def test_a_password_among_the_parameters_is_masked_and_not_kept(secret: str, name: str, user: bool) -> None:

@@ -71,8 +71,8 @@ def without_password(url: str) -> str:
 
 def masked(url: str) -> str:
     """`url` with all passwords masked, to be shown, also where it is not well formed."""
-    # A password may contain any of : / ? @ &, unescaped.
-    shown = re.sub(r"^((?:[\w+.-]*:)?//)?([^:@/?]*):.*@", r"\1\2:***@", url, flags=re.DOTALL)
+    # A password may contain any of : / ? @ &, unescaped. After //, a user and the only @ there is none.
+    shown = re.sub(r"^((?:[\w+.-]*:)?//)?([^:@/?]*):(?!//[^:/@?]*@[^@]*$).*@", r"\1\2:***@", url, flags=re.DOTALL)
     address, mark, query = shown.partition("?")
     return address + mark + "&".join(_masked_parameter(piece) for piece in query.split("&"))
 
