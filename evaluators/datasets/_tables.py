@@ -105,6 +105,9 @@ def chosen_columns(known: Sequence[str], name: str, target: str | None, group_by
         SlimsearchError: one of them, or the column of groups, is not a column.
     """
     targets = [one.strip() for one in target.split(",")] if target and target not in known else [target or ""]
+    again = [column for position, column in enumerate(targets) if column in targets[:position]]
+    if again:
+        raise SlimsearchError(f"--target-column names {again[0]} twice")
     for option, columns in (("--target-column", targets), ("--group-by", [] if group_by is None else [group_by])):
         if unknown := [column for column in columns if column not in known]:
             listed = ", ".join(known[:_LISTED]) + (", ..." if len(known) > _LISTED else "")

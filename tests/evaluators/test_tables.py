@@ -139,6 +139,7 @@ def test_targets(task: str, target: str, classes: tuple[str, ...]) -> None:
     [
         ({}, "--target-column is missing; columns of 'table': id, age"),
         ({"target_column": "rsik"}, "--target-column rsik is not a column"),
+        ({"target_column": "risk,age, risk"}, "--target-column names risk twice"),
         ({"target_column": "risk", "group_by": "x"}, "--group-by x is not a column"),
         (
             {"target_column": "risk", "task": "regression"},
