@@ -13,7 +13,7 @@ from slimsearch.compression._dead_taps import LiveTaps, live_taps, remove_taps
 from slimsearch.compression._plain_module import copy_module, fold_parametrizations, has_parametrizations, unwrapped
 from slimsearch.compression._replaced import ATTENTION, IDENTITY, make_replacement, replace_layer
 from slimsearch.compression.quantization.plan import Quantization
-from slimsearch.errors import SlimsearchError, escaped, first_line
+from slimsearch.errors import SlimsearchError, described, escaped, first_line
 from slimsearch.files import atomic, write_json
 from slimsearch.html_table import facts_table
 from slimsearch.reading import mismatch, read_json
@@ -160,11 +160,15 @@ class Network:
 
         Args:
             images: (N, C, H, W) float32; only the shape of one image matters.
+
+        Raises:
+            SlimsearchError: the network fails on a single image.
         """
         import torch
         from torch.utils.flop_counter import FlopCounterMode
 
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        counter = FlopCounterMode(display=False)
+        with described("the network fails on one input"), torch.no_grad(), counter:
             self.module.eval()(torch.zeros_like(images[:1]))
         return int(counter.get_total_flops()) // 2
 

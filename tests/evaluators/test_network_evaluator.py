@@ -211,6 +211,9 @@ def test_a_user_metric_has_no_access_to_the_test_split(evaluator: NetworkEvaluat
 def test_macs_of_known_layers() -> None:
     module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(4 * 16, 10))
     assert Network(module).macs(torch.zeros(1, 1, 8, 8)) == 4 * 9 * 36 + 4 * 9 * 16 + 4 * 16 * 10
+    of_two = nn.Sequential(nn.Flatten(), nn.Unflatten(0, (2, -1)))
+    with pytest.raises(SlimsearchError, match="the network fails on one input: RuntimeError"):
+        Network(of_two).macs(torch.zeros(2, 1, 8, 8))
 
 
 def test_latency_follows_the_work(tmp_path: Path) -> None:
