@@ -121,6 +121,7 @@ def check_name(kind: str, name: str, package: str = "") -> None:
     """
     location, colon, attribute = name.rpartition(":")
     if not colon:
+        _refuse_file(kind, name)
         if package:
             _built_in(kind, name, package)
         return
@@ -152,16 +153,21 @@ def _built_in(kind: str, name: str, package: str) -> str:
     known, aliases = built_in_names(package), _ALIASES.get(package, {})
     module_name = name.replace("-", "_")
     module_name = aliases.get(module_name, module_name)
-    if name.endswith(".py"):
-        defined = [own for own, is_defined in (_names_in(kind, name) or {}).items() if is_defined]
-        raise SlimsearchError(
-            f"{kind} '{name}' is a file: add the name of a class or function in it, as in {name}:"
-            + (defined[0] if len(defined) == 1 else f"NAME; it has {', '.join(defined) or 'none'}")
-        )
+    _refuse_file(kind, name)
     if module_name not in known and module_name not in aliases.values():
         similar = did_you_mean(name, known)
         raise SlimsearchError(f"unknown {kind} '{name}'; known: {', '.join(known)}, or path/to/file.py:name{similar}")
     return module_name
+
+
+def _refuse_file(kind: str, name: str) -> None:
+    if not name.endswith(".py"):
+        return
+    defined = [own for own, is_defined in (_names_in(kind, name) or {}).items() if is_defined]
+    raise SlimsearchError(
+        f"{kind} '{name}' is a file: add the name of a class or function in it, as in {name}:"
+        + (defined[0] if len(defined) == 1 else f"NAME; it has {', '.join(defined) or 'none'}")
+    )
 
 
 def _check_module(kind: str, location: str) -> None:
@@ -194,7 +200,12 @@ def _attribute(kind: str, name: str, any_object: bool = False) -> Any:
     module = _module_from_file(kind, Path(location)) if location.endswith(".py") else _module(kind, location)
     if not hasattr(module, attribute):
         wanted = callable if any_object else inspect.isclass
-        own = [n for n, v in vars(module).items() if wanted(v) and getattr(v, "__module__", "") == module.__name__]
+        # With those of the modules of a package, which it may import for its users.
+        own = [
+            name
+            for name, value in vars(module).items()
+            if wanted(value) and str(getattr(value, "__module__", "")).startswith(module.__name__)
+        ]
         kinds = "functions" if any_object else "classes"
         similar = did_you_mean(attribute, own)
         raise SlimsearchError(f"{location} has no '{attribute}'; its {kinds}: {', '.join(own) or 'none'}{similar}")

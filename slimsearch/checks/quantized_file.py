@@ -106,6 +106,8 @@ def explained(path: Path, most: int, storage: str | None = None) -> QuantizedFil
     file = path / MODEL if path.is_dir() else path
     folder = file.resolve().parent
     run_dir = folder.parent.parent
+    if (path / "config.yaml").is_file():
+        raise SlimsearchError(f"'{path}' is a run directory: name a trial in it, such as {path}/trials/00007")
     read_onnx(file)
     if not (run_dir / "config.yaml").is_file() or not folder.name.isdecimal():
         raise SlimsearchError(

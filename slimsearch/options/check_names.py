@@ -68,12 +68,15 @@ def _check_model(name: str, weights: str | None, *, trained: bool) -> None:
         if not Path(name).is_file():
             raise SlimsearchError(f"model '{name}': there is no such file")
     elif kind is ModelKind.CODE:
+        folder, _, number = name.rpartition(":")
+        if folder and Path(folder).is_dir():
+            raise SlimsearchError(f"model '{name}': '{number}' is not the number of a trial, as in {folder}:7")
+        check_name("model", name)
         if ":" not in name:
             raise SlimsearchError(
                 f"model '{name}' is none of path/to/file.py:function, torchvision:NAME, timm:NAME, runs/NAME:TRIAL "
                 f"and a {EXPORTED} file"
             )
-        check_name("model", name)
 
 
 def _check_data(name: str) -> None:

@@ -400,6 +400,8 @@ def test_a_stage_may_always_follow_another_that_is_optional(trained: Path, digit
         (("torchvision:resnet18",), "needs --weights"), (("timm:resnet18",), "needs --weights"),
         (("a.pt2",), "there is no such file"), (("runs/x:3",), "is not a run directory"), (("resnet18",), "is none of"),
         (("a.pt2", "--weights", __file__), "leave out --weights"), ((f"{__file__}:nothing",), "has no 'nothing'"),
+        ((__file__,), "is a file: add the name of a class or function in it"),
+        ((f"{Path(__file__).parent}:x",), "'x' is not the number of a trial, as in"),
         ((f"{__file__}:MODEL", "--weights", "nowhere.pth"), "--weights: cannot read the weights"),
         ((f"{__file__}:MODEL", "--strategy", "nni-darts"), "--strategy nni_darts searches architectures"),
     ],
