@@ -13,7 +13,7 @@ import numpy as np
 
 from slimsearch import compression
 from slimsearch.compression import Network
-from slimsearch.errors import SlimsearchError, described, first_line
+from slimsearch.errors import SlimsearchError, described, reason
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.deployed.deployed_model import DeployedModel, check_parity, onnx_of, outputs_of, size_kib
 from slimsearch.evaluators.deployed.statistics import scores
@@ -472,7 +472,7 @@ def load_arrays(path: Path) -> dict[str, Array]:
         found: dict[str, Array] = load_file(path)
         return found
     except Exception as error:  # safetensors and the file system raise many kinds
-        raise SlimsearchError(f"cannot read the predictions in '{path}': {first_line(error)}") from error
+        raise SlimsearchError(f"cannot read the predictions in '{path}': {reason(error)}") from error
 
 
 def save_arrays(arrays: Mapping[str, Array], path: Path) -> None:

@@ -40,6 +40,11 @@ def first_line(error: BaseException) -> str:
     return escaped(message) or type(error).__name__
 
 
+def reason(error: BaseException) -> str:
+    """Why a file cannot be read or written, for messages that name it: an `OSError` without its number and path."""
+    return (isinstance(error, OSError) and error.strerror) or first_line(error)
+
+
 def escaped(text: str) -> str:
     """`text` with characters that do not print, such as those that control a terminal, as ``\\x1b``."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.errors import SlimsearchError, first_line, reason
 
 # Deeply nested brackets raise a RecursionError in the parsers; dates that do not exist raise a ValueError in PyYAML.
 _YAML = (yaml.YAMLError, ValueError, RecursionError)
@@ -48,8 +48,9 @@ def read_yaml(path: Path, *, exponents: bool = True) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be read, without its path."""
-    return (isinstance(error, OSError) and error.strerror) or first_line(error)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"{error.problem} in line {error.problem_mark.line + 1}"
+    return reason(error)
 
 
 def yaml_value(text: str) -> Any:

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.errors import SlimsearchError, reason
 from slimsearch.evaluators.datasets._conversion import Unsuitable, are_images, converted
 from slimsearch.evaluators.datasets._dataset import Array
 from slimsearch.evaluators.datasets._splitting import resize
@@ -93,7 +93,7 @@ def described_damage(name: object) -> Iterator[None]:
             raise SlimsearchError(
                 f"'{name}' holds Python objects, which are not read: save arrays of numbers or texts"
             ) from error
-        raise SlimsearchError(f"cannot read '{name}': {first_line(error)}") from error
+        raise SlimsearchError(f"cannot read '{name}': {reason(error)}") from error
 
 
 def array_in_file(path: Path) -> ArrayOnDisk | None:

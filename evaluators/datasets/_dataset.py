@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError, escaped, first_line
+from slimsearch.errors import SlimsearchError, escaped, reason
 from slimsearch.evaluators.datasets._columns import Column, Table, columns_from, described
 from slimsearch.evaluators.datasets._fields import Field, fields_from, positions
 from slimsearch.evaluators.datasets._fields import described as described_fields
@@ -331,7 +331,7 @@ class Dataset:
                 for label in ("train", "validation")
             )
         except (OSError, ValueError, EOFError) as error:
-            raise SlimsearchError(f"cannot read the data set in '{directory}': {first_line(error)}") from error
+            raise SlimsearchError(f"cannot read the data set in '{directory}': {reason(error)}") from error
         return cls(
             name=rest["name"], classes=tuple(rest["classes"]), train=train, validation=validation, test=None,
             mean=tuple(rest["mean"]), std=tuple(rest["std"]), augmentation=rest["augmentation"],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.errors import SlimsearchError, reason
 from slimsearch.evaluators.datasets._stored import Progress, is_large
 
 TABLES = (".csv", ".tsv", ".parquet")
@@ -124,4 +124,4 @@ def _described(path: Path) -> Iterator[None]:
     except SlimsearchError:
         raise
     except Exception as error:  # pandas and pyarrow raise many kinds
-        raise SlimsearchError(f"cannot read the table '{path}': {first_line(error)}") from error
+        raise SlimsearchError(f"cannot read the table '{path}': {reason(error)}") from error

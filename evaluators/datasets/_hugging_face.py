@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError, escaped, first_line
+from slimsearch.errors import SlimsearchError, escaped, first_line, reason
 from slimsearch.evaluators.datasets._dataset import Array
 from slimsearch.evaluators.datasets._frames import Frames
 from slimsearch.evaluators.datasets._items import IMAGES, LABELS
@@ -139,7 +139,7 @@ def _opened(data: str | Path) -> Any:
         try:
             return datasets.load_from_disk(str(Path(data).expanduser()))
         except Exception as error:  # pyarrow and the package raise many kinds
-            raise SlimsearchError(f"cannot read the data set '{data}': {first_line(error)}") from error
+            raise SlimsearchError(f"cannot read the data set '{data}': {reason(error)}") from error
     from datasets.packaged_modules.cache.cache import Cache
 
     name, _, configuration = str(data).removeprefix(PREFIX).partition(":")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.errors import SlimsearchError, reason
 from slimsearch.evaluators.datasets._dataset import WHITE, Array
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _opened(file: Path) -> Iterator[Image.Image]:
             f"cannot read the image '{file}': it is none of {', '.join(_FORMATS)}, or of a kind that Pillow cannot read"
         ) from error
     except Exception as error:  # Pillow raises many kinds
-        raise SlimsearchError(f"cannot read the image '{file}': {first_line(error)}") from error
+        raise SlimsearchError(f"cannot read the image '{file}': {reason(error)}") from error
 
 
 def _is_gray(image: Image.Image) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError, escaped, first_line
+from slimsearch.errors import SlimsearchError, escaped, reason
 from slimsearch.evaluators.datasets._dataset import WHITE, Raw, Split
 from slimsearch.evaluators.datasets._image_files import (
     ImageHeader,
@@ -298,7 +298,7 @@ def _state(root: Path, file: Path) -> tuple[str, int, int]:
     try:
         state = file.stat()
     except OSError as error:
-        raise SlimsearchError(f"data set: cannot read the image '{file}': {first_line(error)}") from error
+        raise SlimsearchError(f"data set: cannot read the image '{file}': {reason(error)}") from error
     return str(file.relative_to(root)), state.st_size, state.st_mtime_ns
 
 

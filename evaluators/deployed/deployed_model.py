@@ -17,7 +17,7 @@ import numpy as np
 
 from slimsearch.compression.export.converted import runtime_of, silent
 from slimsearch.compression.export.untrusted import onnxruntime_session, read_onnx
-from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.errors import SlimsearchError, first_line, reason
 from slimsearch.packed import feeder, joined
 from slimsearch.runtimes import DISTRIBUTIONS, RUNTIMES, SUFFIXES
 
@@ -194,7 +194,7 @@ def read_file(path: Path, runtime: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SlimsearchError(f"'{path}' cannot be read: {first_line(error)}") from error
+        raise SlimsearchError(f"'{path}' cannot be read: {reason(error)}") from error
 
 
 def onnx_of(path: Path) -> Path:

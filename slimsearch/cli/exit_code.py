@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from slimsearch.errors import SlimsearchError, escaped
+from slimsearch.errors import SlimsearchError, escaped, reason
 from slimsearch.interrupts import interruptible
 
 MISTAKE, INTERRUPTED = 2, 130
@@ -47,7 +47,7 @@ def _code(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails when it flushes at the exit
         return 0
     if isinstance(error, OSError):
-        return say(error)
+        return say(error if error.filename is None else f"'{error.filename}': {reason(error)}")
     if isinstance(error, UnicodeError):
         return say(f"a name or text is not UTF-8: {reprlib.repr(getattr(error, 'object', ''))}")
     if isinstance(error, KeyboardInterrupt):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.errors import SlimsearchError, first_line
+from slimsearch.errors import SlimsearchError, first_line, reason
 from slimsearch.options.configuration import TORCHVISION
 from slimsearch.search_spaces import ModelSpace
 
@@ -149,7 +149,7 @@ def _read(source: str, option: str, download: bool) -> Mapping[str, Tensor]:
             "as model.state_dict()"
         ) from error
     except Exception as error:  # torch, safetensors and the file system each have their own
-        raise SlimsearchError(f"{option}: cannot read the weights '{path}': {first_line(error)}") from error
+        raise SlimsearchError(f"{option}: cannot read the weights '{path}': {reason(error)}") from error
     for name in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
