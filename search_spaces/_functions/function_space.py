@@ -84,6 +84,7 @@ class FunctionSpace(ModelSpace):
             self._check_hyperparameters(found)
             self._learned = found
             if not found.choices:
+                self.build({})  # a function that fails before its first choice says why
                 raise SlimsearchError(f"'{self.name}' has no choices: there is nothing to search")
         return self._learned
 

@@ -295,6 +295,9 @@ def test_wrong_questions_are_one_line(ask: Callable[[Any], Any], message: str) -
     ("code", "build", "message"),
     [
         ("without_choices", None, "'without_choices' has no choices"),
+        (lambda trial: nn.Linear(trial.suggest("x"), 2), None, "trial has no 'suggest'"),
+        (lambda trial: nn.Linear(0.5, 2), None, r"<lambda> cannot build {} .*: TypeError"),
+        (lambda trial: 3, None, "<lambda> returns a int, not a network"),
         ("at_random", None, "at_random asks for different choices .* again with the same answers"),
         ("two_meanings", None, "'last' is asked for with different values, 0, 1 and 0, 1, 2"),
         (
