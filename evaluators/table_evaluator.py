@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, reason
 from slimsearch.evaluators.objective import COSTS, DIRECTIONS
 from slimsearch.evaluators.task import Outcome, ReportEpoch, Task
 from slimsearch.search_spaces import Candidate, ChoiceSpace, Point
@@ -140,7 +140,7 @@ class TableEvaluator:
                 reader = csv.reader(file)
                 (_, header), *rows = [(reader.line_num, row) for row in reader if row]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise SlimsearchError(f"cannot read the table '{path}': {error}") from None
+            raise SlimsearchError(f"cannot read the table '{path}': {reason(error)}") from None
         except ValueError:
             raise SlimsearchError(f"the table '{path}' is empty") from None
         names = [name.strip() for name in header]

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from slimsearch.errors import SlimsearchError, first_line, reason
+from slimsearch.errors import SlimsearchError, reason
 
 # Deeply nested brackets raise a RecursionError in the parsers; dates that do not exist raise a ValueError in PyYAML.
 _YAML = (yaml.YAMLError, ValueError, RecursionError)
@@ -62,7 +62,7 @@ def yaml_value(text: str) -> Any:
     try:
         return _parsed(text)
     except _YAML as error:
-        raise SlimsearchError(f"cannot read {reprlib.repr(text)}: {first_line(error)}") from None
+        raise SlimsearchError(f"cannot read {reprlib.repr(text)}: {_reason(error)}") from None
 
 
 def _parsed(text: str, exponents: bool = True) -> Any:

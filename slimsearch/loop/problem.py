@@ -577,17 +577,19 @@ def user_metrics(text: str | None) -> dict[str, UserMetric]:
     """The functions of ``--metrics name=path/to/file.py:function``, by name.
 
     Raises:
-        SlimsearchError: `text` does not have that form, or there is no such function.
+        SlimsearchError: `text` does not have that form or has a name twice, or there is no such function.
     """
     found: dict[str, UserMetric] = {}
     for entry in (text or "").split(","):
         if not entry.strip():
             continue
-        name, equals, location = entry.partition("=")
-        if not equals:
+        name, equals, location = (word.strip() for word in entry.partition("="))
+        if not equals or not name:
             raise SlimsearchError(f"--metrics '{entry}' is not of the form name=path/to/file.py:function")
-        function = load_function("metric", location.strip())
+        if name in found:
+            raise SlimsearchError(f"--metrics has two functions for {name}")
+        function = load_function("metric", location)
         if not callable(function):
             raise SlimsearchError(f"--metrics '{entry}': {location} is not a function")
-        found[name.strip()] = function
+        found[name] = function
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,13 +142,11 @@ def _read(source: str, option: str, download: bool) -> Mapping[str, Tensor]:
             found: Any = load_file(str(path))
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise SlimsearchError(
-            f"{option}: cannot read the weights '{path}': it is no file in which torch.save stored tensors alone, such "
-            "as model.state_dict()"
-        ) from error
     except Exception as error:  # torch, safetensors and the file system each have their own
-        raise SlimsearchError(f"{option}: cannot read the weights '{path}': {reason(error)}") from error
+        why = "it is no file in which torch.save stored tensors alone, such as model.state_dict()"
+        if isinstance(error, OSError) or path.suffix == ".safetensors":
+            why = reason(error)
+        raise SlimsearchError(f"{option}: cannot read the weights '{path}': {why}") from error
     for name in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
