@@ -166,6 +166,7 @@ def final_table(trials: Sequence[Trial], ranking: Ranking) -> Table:
 def best_lines(models: Sequence[Mapping[str, Any]], ranking: Ranking) -> list[str]:
     """The best trial in each objective, and those on the front that do not differ significantly from it."""
     front = [model for model in models if model["on_front"]]
+    columns = metric_columns([model["metrics"] for model in front], ranking.objectives)
     lines = []
     for objective in ranking.objectives:
         if not front or len(front) == 1:
@@ -177,7 +178,7 @@ def best_lines(models: Sequence[Mapping[str, Any]], ranking: Ranking) -> list[st
             test = " (the intervals overlap)"
         elif objective.metric == "val_accuracy" and "val_images" in best["metrics"]:
             test = f" (McNemar's test on {best['metrics']['val_images']:.0f} images)"
-        name = _CELLS.get(objective.metric, (objective.metric, ""))[0]
+        name, _ = columns[objective.metric]
         others = f"; no significant difference to {numbers_text(ties)}{test}" if ties else ""
         lines.append(f"best {name}: trial {best['trial']}{others}")
     return lines

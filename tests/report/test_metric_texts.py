@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from slimsearch.evaluators import Objective
-from slimsearch.report.tables import metric_cells, metric_columns, metrics_text, seed_lines
+from slimsearch.options.configuration import Configuration
+from slimsearch.record.ranking import Ranking
+from slimsearch.report.tables import best_lines, metric_cells, metric_columns, metrics_text, seed_lines
 
 
 @pytest.mark.parametrize("accuracy", [0.9125, 91.25])
@@ -20,5 +24,11 @@ def test_an_accuracy_is_shown_in_percent_whether_it_is_a_share_or_not(accuracy: 
     assert [cells.count("91.25"), len(cells)] == [2, 4]
     assert metric_cells(worse, columns)[:2] in (["0.91"] * 2, ["0.9125"] * 2)
     assert metrics_text(metrics) in ("91.25%  0.02 ms  4.0 KiB", "accuracy 91.25  0.02 ms  4.0 KiB")
+    models: list[dict[str, Any]] = [
+        {"trial": number, "on_front": True, "metrics": one, "cannot_be_told_from": {}}
+        for number, one in enumerate((metrics, worse))
+    ]
+    best, _, _ = best_lines(models, Ranking.of(Configuration(space="lenet")))
+    assert best == f"best {'val %' if accuracy < 1 else 'val_accuracy'}: trial 0"
     assert " 91.25 ± 0.91" in line
     assert "latency" not in line
