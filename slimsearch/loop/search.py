@@ -49,7 +49,7 @@ class Budget:
         trials: candidates to train, by all drivers together, excluding those ruled out before training and those whose
             networks other trials have trained.
         epochs: of training, for each candidate.
-        deadline: value of `running_seconds` after which no trial starts.
+        deadline: value of `running_seconds` after which no trial starts, except those whose networks are trained.
         retries: of a trial whose worker died.
     """
 
@@ -150,7 +150,8 @@ class ArchitectureSearch:
             if number is not None:
                 proceeding = self._record.resume(number)
                 return self._task(proceeding) if proceeding.state == RUNNING else self.ask()
-        if self._proposing and not self._budget.late and self.stopping.reason is None:
+        if self._proposing and self.stopping.reason is None:
+            # Also after the deadline: the networks are trained, and only their files are missing.
             derived = self._derived.next(self._history)
             if derived is not None:
                 return self._begin(*derived) or self.ask()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from slimsearch.record.ranking import Ranking
 from slimsearch.record.record import Record
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.record.trial import COMPLETE, RULED_OUT
-from slimsearch.search_spaces import Candidate, ModelSpace
+from slimsearch.search_spaces import Candidate, ChoiceSpace, JointSpace, ModelSpace, RecipeSpace, Space
 from slimsearch.strategies import Failure
 from slimsearch.strategies.samplers import Sampler, load_sampler
 
@@ -43,7 +44,7 @@ def directory(tmp_path: Path) -> Iterator[RunDirectory]:
 
 def make(
     directory: RunDirectory,
-    space: ModelSpace,
+    space: Space,
     sampler: str | Sampler = "tpe",
     ranking: Ranking = RANKING,
     **options: object,
@@ -213,6 +214,27 @@ def test_a_deadline_ends_the_asking(directory, lenet: ModelSpace) -> None:
     assert search.ask() is None
     with pytest.raises(SlimsearchError, match="no candidate was begun"):
         refuse_if_nothing_is_left(RANKING, record)
+
+
+def test_files_of_trained_networks_are_scored_after_the_deadline(directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("slimsearch.loop.search.running_seconds", lambda: now[0])
+    space = JointSpace(
+        ChoiceSpace({"width": [8, 16, 24, 32]}),
+        RecipeSpace({"prune": {"use": [True, False]}, "quantize": {"use": [True, False]}}),
+        lambda recipe: [({stage: options}, float(stage == "prune")) for stage, options in recipe.items()],
+    )
+    search, record = make(directory, space, "random", deadline=10.0)
+    first = search.ask()
+    assert first is not None
+    now[0] = 11.0
+    assert search.ask() is None
+    search.tell(first.number, Outcome({"val_accuracy": 0.5, "size_kib": 1.0}))
+    while (task := search.ask()) is not None:
+        assert task.candidate.architecture == first.candidate.architecture
+        assert record.trials[task.number].parent == first.number
+        search.tell(task.number, Outcome({"val_accuracy": 0.5, "size_kib": 1.0}))
+    assert len({json.dumps(trial.candidate.recipe) for trial in record.trials}) == len(record.trials) == 2
 
 
 def test_targets_are_the_medians_of_the_first_ten(directory, lenet: ModelSpace) -> None:
