@@ -25,13 +25,14 @@ MAX_DROP = 0.01
 _RECIPES = """\
 prune:
   use: [true, false]
-  early: [0, 0.25, 0.5]
-  middle: [0.125, 0.5]
-  late: [0.25, 0.5]
+  params: [500000, 2790000]
+  scope: network
   importance: taylor
+  schedule: agp
+  ramp: 0.3
 distill:
   use: {values: [true], when: {prune.use: true}}
-  learning_rate: [0.002, 0.004]
+  learning_rate: 0.002
 quantize:
   use: [true, false]
 """
@@ -100,7 +101,6 @@ def searched_recipe(cifar10: Path, out: Path, base_epochs: int, epochs: int, bud
         "networks": rows,
         "candidates": len({str(model["recipe"]) for model in search.models}),
         "seconds": search.seconds,
-        "base_seconds": base.metrics["training_seconds"],
     }
 
 
