@@ -6,16 +6,20 @@ Nothing heavy is imported with this module: the main process of ``-n`` only hand
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.util import Finalize
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -138,6 +142,24 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     from slimsearch.evaluators.latency.reference import Reference
 
     monkeypatch.setattr(Reference, "calm", lambda self, times: True)
+
+
+@pytest.fixture
+def half_disturbed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Every second block of a measurement is disturbed. Its patience ends only where a test adds seconds to `now`."""
+    from slimsearch.evaluators.latency import measurement, operators
+    from slimsearch.evaluators.latency.reference import Reference
+
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, perf_counter=time.perf_counter)
+    disturbed = itertools.cycle((True, False))
+    for module in (measurement, operators):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(
+        Reference, "around", lambda self, before, *_: (math.inf if next(disturbed) else 0.0,) * len(before)
+    )
+    monkeypatch.setattr(Reference, "calm", lambda self, times: math.inf not in times)
+    monkeypatch.setattr(Reference, "wait", lambda self, until: clock.now < until)
+    return clock
 
 
 @pytest.fixture

@@ -227,8 +227,11 @@ def _measure(
                 while any(file.calm_rounds(reference) < rounds for file in times):
                     if time.monotonic() >= until and len(times[0].rounds) >= rounds:
                         break
+                    started = time.monotonic()
                     loaded = [DeployedModel(path, threads, settings.runtime, content) for path, content in files]
-                    until = _round(loaded, images, times, reference, until)
+                    repeats = [_warm_up(model, images) for model in loaded]
+                    until += time.monotonic() - started  # patience is spent on disturbances only
+                    until = _round(loaded, repeats, images, times, reference, until)
                     advance()
             reference.store()
     finally:
@@ -237,17 +240,24 @@ def _measure(
     return [file.latency(reference, rounds) for file in times]
 
 
+def _warm_up(model: DeployedModel, images: Array) -> int:
+    """Call a model until it is warm; returns the number of calls in a block."""
+    start, runs = time.perf_counter(), 0
+    while runs < 3 or time.perf_counter() - start < _WARM_UP_SECONDS:
+        model(images)
+        runs += 1
+    return max(1, round(_BLOCK_SECONDS / ((time.perf_counter() - start) / runs)))
+
+
 def _round(
-    models: list[DeployedModel], images: Array, times: list[BlockTimes], reference: Reference, until: float
+    models: list[DeployedModel],
+    repeats: list[int],
+    images: Array,
+    times: list[BlockTimes],
+    reference: Reference,
+    until: float,
 ) -> float:
     """One round of blocks, until every model has enough undisturbed ones; returns `until` plus the undisturbed time."""
-    repeats = []
-    for model in models:
-        start, runs = time.perf_counter(), 0
-        while runs < 3 or time.perf_counter() - start < _WARM_UP_SECONDS:
-            model(images)
-            runs += 1
-        repeats.append(max(1, round(_BLOCK_SECONDS / ((time.perf_counter() - start) / runs))))
     for file in times:
         file.rounds.append([])
     before = reference.time()
@@ -268,7 +278,7 @@ def _round(
             times[i].rounds[-1].append((seconds, nearby))
             before = after
             if reference.calm(nearby):
-                until += time.monotonic() - started  # patience is spent on disturbances only
+                until += time.monotonic() - started
             elif reference.wait(until):
                 before = reference.time()
     raise AssertionError  # unreachable

@@ -144,15 +144,14 @@ def measure(operators: Sequence[Operator], threads: int, patience: float) -> tup
         reference = Reference(threads)
         until = time.monotonic() + patience
         for operator in operators:
-            try:
-                once = _call(operator, 1, threads)
-                copies = int(np.clip(_COPIES_SECONDS / _seconds(once, _WARM_UP_RUNS), 2, _MOST_COPIES))
-                several = _call(operator, copies, threads)
-                _seconds(several, _WARM_UP_RUNS)
-            except Exception:  # it reads values of an enclosing graph, or the runtime cannot run it alone
+            started = time.monotonic()
+            calls = _once_and_several(operator, threads)
+            until += time.monotonic() - started  # patience is spent on disturbances only
+            if calls is None:
                 costs[operator.key] = None
                 continue
-            times = _blocks([once, several], reference, until)
+            once, several, copies = calls
+            times, until = _blocks([once, several], reference, until)
             calm = calm and all(reference.calm(nearby) for *_, nearby in times)
             one, many = np.median([(first, second) for first, second, _ in times], axis=0) * 1000
             ms = max(0.0, float(many - one) / (copies - 1))
@@ -161,23 +160,41 @@ def measure(operators: Sequence[Operator], threads: int, patience: float) -> tup
     return costs, calm
 
 
+def _once_and_several(operator: Operator, threads: int) -> tuple[Callable[[], Any], Callable[[], Any], int] | None:
+    """Warm functions that run the operator once and several times, and how many; None if it cannot run alone."""
+    try:
+        once = _call(operator, 1, threads)
+        copies = int(np.clip(_COPIES_SECONDS / _seconds(once, _WARM_UP_RUNS), 2, _MOST_COPIES))
+        several = _call(operator, copies, threads)
+        _seconds(several, _WARM_UP_RUNS)
+    except Exception:  # it reads values of an enclosing graph, or the runtime cannot run it alone
+        return None
+    return once, several, copies
+
+
 def _blocks(
     calls: Sequence[Callable[[], Any]], reference: Reference, until: float
-) -> list[tuple[float, float, CallTimes]]:
-    """Alternating blocks of both calls: seconds per call of each and of the reference; the least disturbed ones."""
+) -> tuple[list[tuple[float, float, CallTimes]], float]:
+    """Alternating blocks of both calls: seconds per call of each and of the reference; the least disturbed ones.
+
+    Also returns `until` plus the undisturbed time.
+    """
     runs = [max(1, int(_BLOCK_SECONDS / _seconds(call, 2))) for call in calls]
     times: list[tuple[float, float, CallTimes]] = []
     before = reference.time()
     while True:
-        switches = preemptions()
+        started, switches = time.monotonic(), preemptions()
         first, second = (_seconds(call, count) for call, count in zip(calls, runs, strict=True))
         after = reference.time()
-        times.append((first, second, reference.around(before, after, switches)))
+        nearby = reference.around(before, after, switches)
+        times.append((first, second, nearby))
         before = after
+        if reference.calm(nearby):
+            until += time.monotonic() - started
         times.sort(key=lambda block: reference.disturbance(block[2]))
         enough = len(times) >= _BLOCKS
         if enough and (reference.calm(times[_BLOCKS - 1][2]) or time.monotonic() >= until):
-            return times[:_BLOCKS]
+            return times[:_BLOCKS], until
         if not reference.calm(after) and reference.wait(until):
             before = reference.time()
 

@@ -6,6 +6,8 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import DeployedModel, LatencySettings, measure_latency
+from slimsearch.evaluators.latency import measurement
 from slimsearch.evaluators.latency.measurement import BlockTimes, median_interval
 from slimsearch.evaluators.latency.reference import CallTimes, Reference
 from slimsearch.evaluators.network_pipeline import write_file
@@ -89,6 +92,22 @@ def test_a_measurement_has_blocks_and_an_interval(file: Path) -> None:
         assert latency.blocks >= 15
         assert latency.metrics("start_").keys() >= {"start_latency_ms", "start_latency_low_ms", "start_latency_high_ms"}
     assert os.sched_getaffinity(0) == cores, "this thread is no longer pinned"
+
+
+def test_loading_takes_no_patience(
+    file: Path, half_disturbed: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading many files takes longer than the patience, as in OpenVINO."""
+
+    class Slow(DeployedModel):
+        def __init__(self, *arguments: Any) -> None:
+            half_disturbed.now += 100
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(measurement, "DeployedModel", Slow)
+    (found,) = measure_latency([file], (1, 8, 8), blocks=9, patience=10.0)
+    assert found.calm
+    assert found.discarded > 0
 
 
 def test_the_best_time_is_stored_for_an_hour(tmp_path: Path) -> None:

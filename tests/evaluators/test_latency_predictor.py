@@ -6,6 +6,8 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,6 +19,7 @@ from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import LatencyPredictor, Meter, measure_latency
+from slimsearch.evaluators.latency import operators
 from slimsearch.evaluators.latency.operators import Cost
 from slimsearch.evaluators.latency.predictor import OperatorCosts
 from slimsearch.evaluators.latency.reference import Reference
@@ -125,6 +128,23 @@ def test_disturbed_costs_are_not_stored(tmp_path: Path, monkeypatch: pytest.Monk
     path = _export(tmp_path, 8)
     found = [LatencyPredictor(folder=tmp_path / "cache", patience=0.0).predict(path) for _ in range(2)]
     assert found[0].measured_operators == found[1].measured_operators > 0
+
+
+def test_many_operators_take_no_patience(
+    tmp_path: Path, half_disturbed: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading and measuring them takes longer than the patience."""
+    call = operators._call
+
+    def slow(*arguments: Any) -> Any:
+        half_disturbed.now += 100
+        return call(*arguments)
+
+    monkeypatch.setattr(operators, "_call", slow)
+    found = operators.operators_of(_export(tmp_path, 8), 1, 1, tmp_path)
+    costs, calm = operators.measure(found, 1, patience=10.0)
+    assert costs.keys() == {operator.key for operator in found}
+    assert calm
 
 
 def test_it_does_not_wait_for_calm_beside_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
