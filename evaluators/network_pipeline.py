@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _QUICK_BLOCKS, _QUICK_PATIENCE = 6, 0.1
 # Seconds to wait for boards that do not answer before a latency is predicted.
 _WAIT, _WAIT_TO_MEASURE = 15.0, 600.0
-# Files measured on boards that correct predictions; of --latency predicted, those that are measured first.
+# Files measured on boards that correct predictions; with --latency predicted, no more are measured.
 _CORRECTIONS = 10
 
 Cached = Callable[[compression.Recipe, Callable[[], Network]], Network]
@@ -144,7 +144,7 @@ class FileLatencies:
         self, paths: list[Path], input_shape: tuple[int, ...], patience: float, *, final: bool, **blocks: int
     ) -> tuple[list[Latency], dict[str, float]]:
         settings = self._settings
-        if settings.how == "predicted" and not (final and self._corrections_are_missing()):
+        if settings.how == "predicted" and not (final and self._would_correct(paths)):
             return self._predicted(paths), {"latency_predicted": 1.0}
         can_predict = settings.how == "auto" and (settings.runtime == "onnxruntime" or bool(settings.boards))
         # While another process does not pause, the measurement is unreliable and the machine does not get calm.
@@ -160,9 +160,12 @@ class FileLatencies:
             self._remember(paths, measured)
         return measured.latencies, measured.metrics()
 
-    def _corrections_are_missing(self) -> bool:
-        """Whether predictions need more files that were measured on boards."""
-        return self._measurements is not None and len(self._measurements.read(_CORRECTIONS)) < _CORRECTIONS
+    def _would_correct(self, paths: list[Path]) -> bool:
+        """Whether boards are to measure files because few were measured, and these differ from them."""
+        if self._measurements is None or len(self._measurements.read(_CORRECTIONS)) >= _CORRECTIONS:
+            return False
+        predictor = self._corrected_predictor()
+        return not all(predictor.is_sure(path) for path in paths)
 
     def _remember(self, paths: list[Path], measured: Measured) -> None:
         """Let the measured latencies correct predictions."""
@@ -173,6 +176,11 @@ class FileLatencies:
                 self._predictor.correct(path, latency.median_ms)
 
     def _predicted(self, paths: list[Path]) -> list[Latency]:
+        predictor = self._corrected_predictor()
+        return [Latency.predicted(predictor.predict(path).ms) for path in paths]
+
+    def _corrected_predictor(self) -> LatencyPredictor:
+        """The predictor, which knows the latest measurements of boards."""
         boards = self._settings.boards
         if self._predictor is None:
             slowness = sum(board.slowness for board in boards) / len(boards) if boards else None
@@ -184,7 +192,7 @@ class FileLatencies:
             if self._corrections.get(path) != ms:
                 self._predictor.correct(path, ms)
                 self._corrections[path] = ms
-        return [Latency.predicted(self._predictor.predict(path).ms) for path in paths]
+        return self._predictor
 
 
 @dataclass

