@@ -144,19 +144,22 @@ def _rows_of(name: str, form: str, options: argparse.Namespace) -> list[dict[str
 def _there(name: str, device: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Errors of predictions from this machine's operators for networks on another device.
 
-    Without measured networks, only the times of the reference networks there are known.
+    Without measured networks, only the times of the reference networks there are known. Networks come in random order,
+    and one is measured if it differs from those before.
     """
-    folder = options.out / f"{name}-{device}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, files = options.out / f"{name}-{device}", options.out / f"{name}-fp32"
+    for one in (folder, files):
+        one.mkdir(parents=True, exist_ok=True)
     shape = SPACES[name]
-    chosen = _alike_files(name, shape, "fp32", folder, options.calibrate + options.others, options.blocks)
+    chosen = _alike_files(name, shape, "fp32", files, options.calibrate + options.others, options.blocks)
     (folder / "sitecustomize.py").write_text(_RUNTIMES[device], encoding="utf-8")
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = PROGRAM.replace("p=python3", f'p="{sys.executable}"')
     connection = BoardConnection(["env", f"PYTHONPATH={path}", f"TMPDIR={folder}", "sh", "-c", command])
     try:
+        patience = 2.0 * options.blocks
         settings = MeasurementSettings(
-            shape, runtime=DEVICES[device], blocks=options.blocks, patience=60.0, patience_beside_others=60.0
+            shape, runtime=DEVICES[device], blocks=options.blocks, patience=patience, patience_beside_others=patience
         )
         contents = {path.name: path.read_bytes() for path in chosen}
         with Meter().exclusive():  # the lock of the measuring program is in its own folder
@@ -168,16 +171,19 @@ def _there(name: str, device: str, options: argparse.Namespace) -> list[dict[str
         connection.close()
     slowness = float(np.exp(np.log(there / here).mean()))
     measured, repeated = (np.array([latency.median_ms for latency in one]) for one in (latencies, again))
-    calibration, others = chosen[: options.calibrate], chosen[options.calibrate :]
     rows = []
     with tempfile.TemporaryDirectory() as cache:
-        for pairs in (0, options.calibrate):
-            predictor = LatencyPredictor(folder=Path(cache), slowness=slowness)
-            for file, ms in zip(calibration[:pairs], measured, strict=False):
-                predictor.correct(file, float(ms))
-            told = [predictor.predict(file).ms for file in others]
-            errors = _errors(told, measured[len(calibration) :])
-            second = _errors(repeated[len(calibration) :], measured[len(calibration) :])
+        uncorrected, corrected = (LatencyPredictor(folder=Path(cache), slowness=slowness) for _ in range(2))
+        calibration: list[int] = []
+        for position, file in enumerate(chosen):
+            if len(calibration) < options.calibrate and not corrected.is_sure(file):
+                corrected.correct(file, float(measured[position]))
+                calibration.append(position)
+        others = np.setdiff1d(np.arange(len(chosen)), calibration)
+        for predictor, pairs in ((uncorrected, 0), (corrected, len(calibration))):
+            told = [predictor.predict(chosen[position]).ms for position in others]
+            errors = _errors(told, measured[others])
+            second = _errors(repeated[others], measured[others])
             rows.append({
                 "space": name, "device": device, "calibrated": pairs, **errors,
                 "repeated_spearman": second["spearman"], "repeated_error": second["median_error"],
