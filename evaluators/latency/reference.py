@@ -63,7 +63,8 @@ class Reference:
         self._threads = threads
         self._file = (folder or user_folder()) / f"reference-{threads}.json"
         self._networks = [_Network(model, shape, threads) for model, shape in models or reference_models()]
-        self._stored = [min(times) for times in zip(*(times for _, times in self._entries()), strict=True)]
+        # Boards may have Python 3.9, whose zip takes no `strict`.
+        self._stored = [min(times) for times in zip(*(times for _, times in self._entries()))]  # noqa: B905
         # All times of each network, sorted: their quantile is needed for every block.
         self._ascending: list[list[float]] = [[] for _ in self._networks]
         for _ in range(_FIRST_TIMES):
@@ -72,8 +73,8 @@ class Reference:
     def time(self) -> CallTimes:
         """Time a block of calls of each network, about a millisecond in all; returns the medians."""
         times = tuple(network.time() for network in self._networks)
-        for ascending, seconds in zip(self._ascending, times, strict=True):
-            bisect.insort(ascending, seconds)
+        for number, seconds in enumerate(times):
+            bisect.insort(self._ascending[number], seconds)
         return times
 
     @property
@@ -84,7 +85,8 @@ class Reference:
 
     def disturbance(self, times: CallTimes) -> float:
         """Relative excess of `times` over the best times, the larger of both networks."""
-        return max(seconds / best for seconds, best in zip(times, self.best, strict=True)) - 1
+        best = self.best
+        return max(seconds / best[number] for number, seconds in enumerate(times)) - 1
 
     def calm(self, times: CallTimes) -> bool:
         """Whether `times` were undisturbed, as far as the best times are known."""
