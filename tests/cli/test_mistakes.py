@@ -40,7 +40,7 @@ FAST = ("--dataset", "digits", "--epochs", "2", "--workers", "2")
         (["--space", TINY, "--min-accuracy", "98"], "--min-accuracy 98.*0.98"),
         (
             ["--space", TINY, "--dataset", "digits", "--objectives", "val_rmse", "--min-accuracy", "0.5"],
-            "--min-accuracy.*val_rmse is minimized",
+            "objective 'val_rmse' is not recorded; known: val_accuracy",
         ),
         (["--space", TINY, "--trials", "0"], "--trials 0"),
         (["--space", TINY, "--trials", "many"], "--trials.*'many'"),
@@ -256,3 +256,12 @@ class TestOfAFinishedRun:
         done = run("--resume", str(copy))
         assert done.returncode == 0, done.stderr
         assert "torch was 1.0" in done.stdout
+
+
+def test_a_least_accuracy_of_a_minimized_metric_is_refused(run: Run, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("x,y\n" + "".join(f"{number},{0.5 * number}\n" for number in range(60)))
+    words = ("--task", "regression", "--dataset", str(table), "--target-column", "y", "--objectives", "val_rmse")
+    done = run("--space", "mlp", *words, "--min-accuracy", "0.5")
+    assert done.returncode == 2
+    assert re.search("--min-accuracy.*val_rmse is minimized", done.stderr), done.stderr
