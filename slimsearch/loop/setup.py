@@ -88,10 +88,12 @@ def set_up(
     chosen = None if configuration.architectures is None else architectures(configuration.architectures)
     configuration = for_runtime(configuration)
     trains_networks = objects.evaluate is None and configuration.evaluator == "network"
-    if trains_networks:
-        check_without_data(configuration)
     strategy = load_strategy(configuration.strategy, _strategy_settings(configuration, run_directory))
     traits = traits_of(strategy)
+    if trains_networks:
+        if not traits.remote_workers:
+            begin_workers(IMPORTS)  # while this process imports the same modules
+        check_without_data(configuration)
     sampler = load_sampler("random" if traits.runs_sampler else configuration.sampler)
     _check_combinations(_Combination(configuration, traits, scheduler, trains_networks))
     configuration, objects = with_own_training(configuration, objects)  # may read the data set
@@ -101,8 +103,6 @@ def set_up(
     stopping = Stopping.of(ranking, configuration.stop_at, configuration.patience)
     if trains_networks:
         _check_objectives(ranking, recorded_metrics(configuration, learning_task(configuration, objects)), own=True)
-        if not traits.remote_workers:
-            begin_workers(IMPORTS)  # while this process imports the same modules
     problem = prepare(configuration, objects, chosen, run_directory, boards)
     resolved = _with_content(problem.configuration or configuration, chosen, recipe, problem)
     setup = Setup(
