@@ -157,13 +157,13 @@ class RunDirectory:
         """The study in `journal`, created if missing; an incomplete last line is moved away first, see `torn`.
 
         Raises:
-            SlimsearchError: the journal is damaged elsewhere; nothing was changed.
+            SlimsearchError: the journal is damaged elsewhere, or lost; nothing was changed.
         """
         from slimsearch.record.journal import Journal, repair
 
         for stale in self.path.glob(f"{self.journal.name}.lock*"):
             stale.unlink(missing_ok=True)  # of a killed process, as this process holds the run's lock
-        if self.journal.exists():
+        if _has_journal(self.path):
             self.torn = repair(self.journal, self.path / "study.journal.torn")
         return _study(self.journal, Journal(self.journal), objectives)
 
@@ -172,10 +172,10 @@ def read_study(path: Path, objectives: Sequence[Objective]) -> optuna.Study | No
     """A copy in memory of the study in the run directory `path`, or None if it has none yet.
 
     Raises:
-        SlimsearchError: the journal is damaged before its last line.
+        SlimsearchError: the journal is damaged before its last line, or lost.
     """
     journal = path / _JOURNAL
-    if not journal.exists():
+    if not _has_journal(path):
         return None
     from optuna.storages.journal import BaseJournalBackend
 
@@ -192,6 +192,19 @@ def read_study(path: Path, objectives: Sequence[Objective]) -> optuna.Study | No
             self._lines += logs
 
     return _study(journal, Copy(read_lines(journal)), objectives)
+
+
+def _has_journal(path: Path) -> bool:
+    """Whether the run directory `path` has a journal yet.
+
+    Raises:
+        SlimsearchError: it has none any more.
+    """
+    if (path / _JOURNAL).exists():
+        return True
+    if any(path.glob("trials/*/")):
+        raise SlimsearchError(f"'{path / _JOURNAL}', the record of its trials, is missing: put it back")
+    return False
 
 
 def _study(journal: Path, backend: BaseJournalBackend, objectives: Sequence[Objective]) -> optuna.Study:

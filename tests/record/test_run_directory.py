@@ -162,6 +162,20 @@ def test_damage_in_the_middle_is_named_and_left_alone(tmp_path: Path, space: Mod
     assert journal.read_bytes() == before
 
 
+def test_a_lost_journal_is_not_begun_again(tmp_path: Path, space: ModelSpace) -> None:
+    with create(tmp_path / "run") as directory:
+        fill(directory, space)
+        directory.trial_directory(0)
+    journal = tmp_path / "run" / "study.journal"
+    journal.rename(tmp_path / "elsewhere")
+    lost = pytest.raises(SlimsearchError, match=r"study\.journal', the record of its trials, is missing")
+    with lost:
+        read_study(tmp_path / "run", OBJECTIVES)
+    with RunDirectory(tmp_path / "run", create=False) as directory, lost:
+        directory.open_study(OBJECTIVES)
+    assert not journal.exists()
+
+
 def test_what_is_no_run_directory(tmp_path: Path) -> None:
     with pytest.raises(SlimsearchError, match="is not a run directory"):
         RunDirectory(tmp_path, create=False)
