@@ -179,7 +179,8 @@ def _blocks(
 
     Also returns `until` plus the undisturbed time.
     """
-    runs = [max(1, int(_BLOCK_SECONDS / _seconds(call, 2))) for call in calls]
+    # The fastest of some calls, since one that was interrupted would make all blocks short.
+    runs = [max(1, int(_BLOCK_SECONDS / min(_seconds(call, 1) for _ in range(3)))) for call in calls]
     times: list[tuple[float, float, CallTimes]] = []
     before = reference.time()
     while True:
