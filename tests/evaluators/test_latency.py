@@ -94,6 +94,29 @@ def test_a_measurement_has_blocks_and_an_interval(file: Path) -> None:
     assert os.sched_getaffinity(0) == cores, "this thread is no longer pinned"
 
 
+def test_slow_first_calls_do_not_shorten_blocks(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call of the first of many files takes milliseconds in OpenVINO."""
+    calls = []
+
+    class SlowAtFirst(DeployedModel):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            calls.append(0)
+            self._number = len(calls) - 1
+            self._first_is_slow = self._number == 0
+
+        def __call__(self, images: Any) -> Any:
+            calls[self._number] += 1
+            if self._first_is_slow:
+                self._first_is_slow = False
+                time.sleep(0.02)
+            return super().__call__(images)
+
+    monkeypatch.setattr(measurement, "DeployedModel", SlowAtFirst)
+    measure_latency([file, file], (1, 8, 8), blocks=3, patience=0.0)
+    assert calls[0] > calls[1] / 3
+
+
 def test_loading_takes_no_patience(
     file: Path, half_disturbed: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
