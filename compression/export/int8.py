@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,13 @@ def to_int8(file: Path, folder: Path, images: Tensor, plan: Quantization) -> Pat
 
     prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
     quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
+    model = onnx.load(str(prepared))
+    nodes = split_sums(model.graph.node, {tensor.name for tensor in model.graph.initializer})
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, str(prepared))
 
-    feed = feeder_of(onnx.load(str(prepared)).graph)
+    feed = feeder_of(model.graph)
 
     def batches() -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         return (feed(images.numpy()[start : start + 64]) for start in range(0, len(images), 64))
@@ -73,6 +78,27 @@ def to_int8(file: Path, folder: Path, images: Tensor, plan: Quantization) -> Pat
         pack_integers(model, bits)
         onnx.save(store(model, WEIGHTS_INT8, plan.learned, plan.bits.__contains__), str(quantized))
     return quantized
+
+
+def split_sums(nodes: Iterable[onnx.NodeProto], constants: Container[str]) -> list[onnx.NodeProto]:
+    """Nodes of which no Gemm adds a computed value, which is not a bias.
+
+    ONNX Runtime joins a product and a sum to such a Gemm, and then has no integer arithmetic for it.
+    """
+    from onnx import helper
+
+    found = []
+    for node in nodes:
+        attributes = {attribute.name: attribute.f for attribute in node.attribute}
+        computed = node.op_type == "Gemm" and len(node.input) > 2 and node.input[2] and node.input[2] not in constants
+        if computed and attributes.get("beta", 1.0) == 1:
+            product = f"{node.output[0]}.product"
+            found.append(helper.make_node("Gemm", node.input[:2], [product], name=node.name))
+            found[-1].attribute.extend(node.attribute)
+            found.append(helper.make_node("Add", [product, node.input[2]], node.output, name=f"{node.name}.sum"))
+        else:
+            found.append(node)
+    return found
 
 
 def feeder_of(graph: onnx.GraphProto) -> Callable[[Any], dict[str, Any]]:

@@ -75,6 +75,21 @@ class Residual(nn.Module):
         return self.head((y * self.weight(y).sigmoid()).mean((2, 3)))
 
 
+class Shortcuts(nn.Module):
+    """Products of the input, added to what layers compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(64, 12), nn.Linear(12, 12), nn.Linear(12, 10)])
+        self.shortcut = nn.Linear(64, 12, bias=False)
+        self.matrix = nn.Parameter(torch.randn(64, 10) / 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.flatten(x, 1)
+        y = (self.layers[1](self.layers[0](x).relu()) + self.shortcut(x)).relu()
+        return torch.addmm(self.layers[2](y), x, self.matrix)
+
+
 class Decoder(nn.Module):
     """A map (N, 6, 8, 8), enlarged."""
 
@@ -178,6 +193,13 @@ def test_decisions_are_those_of_onnx_runtime(
 ) -> None:
     torch.manual_seed(0)
     check(trained_like(Residual(), images[0]), form, images, tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("form", PLANS)
+def test_products_that_are_added(form: str, images: tuple[torch.Tensor, torch.Tensor], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    check(Shortcuts().eval(), form, images, tmp_path)
 
 
 @needs_compiler

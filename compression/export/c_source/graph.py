@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression.export.bit_packing import expand_integers
+from slimsearch.compression.export.int8 import split_sums
 from slimsearch.compression.export.untrusted import read_onnx, session_options
 from slimsearch.errors import SlimsearchError, first_line
 
@@ -158,9 +159,13 @@ def read_graph(path: Path) -> Graph:
             if multiples is not None:
                 stored[name] = multiples
         else:
-            protos.append((proto, attributes))
+            protos.append(proto)
+    operators = [
+        (proto, {entry.name: helper.get_attribute_value(entry) for entry in proto.attribute})
+        for proto in split_sums(protos, constants)
+    ]
     output = graph.output[0].name
-    nodes = _needed(_with_limits(_with_tables(protos, constants, pixels), constants, output), output)
+    nodes = _needed(_with_limits(_with_tables(operators, constants, pixels), constants, output), output)
     return Graph(
         nodes, constants, stored, graph.input[0].name, shape, pixels is not None, output,
         {entry.key: entry.value for entry in model.metadata_props}, list(model.opset_import),
