@@ -60,7 +60,7 @@ class Measured:
     Attributes:
         space, number, form: of the network.
         ram_kib, flash_kib: declared.
-        bss_kib, constants_kib, code_kib: measured by ``size``.
+        bss_kib, constants_kib, code_kib: measured by ``size``, see `sizes_kib`.
         stack_bytes: measured by a watermark.
         images: classified by both.
         different: images for which a decision differs; a mask has one for each pixel.
@@ -166,13 +166,9 @@ def _measured(space: str, number: int, form: str, file: Path, images: Tensor, se
     expected = np.concatenate([model(some[start : start + _BATCH]) for start in range(0, len(some), _BATCH)])
     found = found.reshape(expected.shape)
     different = (found.argmax(1) != expected.argmax(1)).reshape(len(some), -1).any(1)
-    sections = _sections(network.object_file)
-    bss, constants, code = (
-        sum(size for name, size in sections if name.startswith(kind)) / 1024 for kind in (".bss", ".rodata", ".text")
-    )
     return Measured(
         space, number, form, declared["ram_kib"], declared["flash_kib"],
-        bss, constants, code, network.stack_bytes, len(some), int(different.sum()),
+        *sizes_kib(network.object_file), network.stack_bytes, len(some), int(different.sum()),
         float(np.abs(found - expected).max() / np.abs(expected).max()), c_ms,
     )  # fmt: skip
 
@@ -182,11 +178,17 @@ def _children_seconds() -> float:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 
 
-def _sections(object_file: Path) -> list[tuple[str, int]]:
-    """Name and bytes of each section of an object file."""
+def sizes_kib(object_file: Path) -> tuple[float, float, float]:
+    """Static memory, constants and code of an object file.
+
+    The numbers that the compiler puts beside the code, in sections such as ``.rodata.cst4``, count as code: compilers
+    for Arm put them into ``.text``.
+    """
     done = subprocess.run(["size", "-A", str(object_file)], capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines()]
-    return [(line[0], int(line[1])) for line in lines if len(line) == 3 and line[1].isdigit()]
+    sections = {line[0]: int(line[1]) / 1024 for line in lines if len(line) == 3 and line[1].isdigit()}
+    code = sum(size for name, size in sections.items() if name.startswith((".text", ".rodata.cst")))
+    return sections.get(".bss", 0.0), sections.get(".rodata", 0.0), code
 
 
 def _table(rows: Sequence[Measured]) -> str:

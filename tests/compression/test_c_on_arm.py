@@ -5,6 +5,7 @@ Debian's packages: gcc-arm-none-eabi, libnewlib-arm-none-eabi, qemu-system-arm.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,7 +19,7 @@ from slimsearch.compression import Network, Quantization, export_onnx, write_c
 from slimsearch.evaluators import DeployedModel
 from slimsearch.evaluators.datasets import Dataset
 
-COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"
+COMPILER, SIZE, EMULATOR = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
 pytestmark = [
     pytest.mark.arm,
     pytest.mark.skipif(not (shutil.which(COMPILER) and shutil.which(EMULATOR)), reason=f"no {COMPILER} or {EMULATOR}"),
@@ -108,12 +109,18 @@ def test_a_cortex_m4_decides_like_onnx_runtime(
     numbers = ["{" + ", ".join(f"{number:.9e}f" for number in image.ravel()) + "},\n" for image in images.numpy()]
     for name, text in (("main.c", MAIN), ("start.c", START), ("layout.ld", LAYOUT), ("images.inc", "".join(numbers))):
         (tmp_path / name).write_text(text)
-    command = [
+    compiler = [
         COMPILER, "-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard", "-O2", "-std=gnu99", "-Wall",
-        "-Wextra", "-Werror", "--specs=rdimon.specs", "-T", "layout.ld", "start.c", "main.c", "digits.c", "-o",
-        "digits.elf", "-lm",
+        "-Wextra", "-Werror",
     ]  # fmt: skip
-    subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run([*compiler, "-c", "digits.c", "-o", "digits.o"], cwd=tmp_path, check=True)
+    program = [*compiler, "--specs=rdimon.specs", "-T", "layout.ld", "start.c", "main.c", "digits.o"]
+    subprocess.run([*program, "-o", "digits.elf", "-lm"], cwd=tmp_path, check=True)
+    sections = subprocess.run([SIZE, "-A", "digits.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    for section, kind in ((".bss", "RAM"), (".rodata", "FLASH")):
+        (measured,) = re.findall(rf"^\{section} +(\d+)", sections, re.MULTILINE)
+        (declared,) = re.findall(rf"DIGITS_{kind}_BYTES (\d+)", (tmp_path / "digits.h").read_text())
+        assert measured == declared
     emulated = [EMULATOR, "-M", "mps2-an386", "-nographic", "-semihosting", "-kernel", "digits.elf"]
     done = subprocess.run(emulated, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=120)
     found = np.array(done.stdout.split(), np.float32).reshape(len(images), 10)
