@@ -13,6 +13,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _SECONDS_UNTIL_AGAIN = 0.1
+_raised_in: list[list[int]] = []  # for each call of `interruptible`: the signals that raised KeyboardInterrupt
+
+
+def interrupted() -> bool:
+    """Whether a signal has raised KeyboardInterrupt, which libraries may have turned into another exception."""
+    return any(_raised_in)
 
 
 def interruptible(
@@ -73,10 +79,12 @@ def interruptible(
     handled = [signal.SIGINT, *(number for number in others if signal.getsignal(number) is signal.SIG_DFL)]
     before = {number: signal.signal(number, handle) for number in handled}
     hook, sys.unraisablehook = sys.unraisablehook, again
+    _raised_in.append(raised)
     try:
         return run()
     finally:
         over = True
+        _raised_in.pop()
         for timer in timers:
             timer.cancel()
             timer.join()

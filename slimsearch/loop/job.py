@@ -12,7 +12,7 @@ from typing import Any
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Board, connected_boards
 from slimsearch.files import write_json
-from slimsearch.interrupts import interruptible
+from slimsearch.interrupts import interrupted, interruptible
 from slimsearch.loop.problem import PythonObjects
 from slimsearch.loop.run import carry_out, open_record
 from slimsearch.loop.setup import Setup, set_up
@@ -156,17 +156,20 @@ def _resumable(directory: RunDirectory, display: Display) -> Iterator[None]:
 
     Raises:
         SlimsearchError: a file cannot be written or read.
+        KeyboardInterrupt: after Ctrl-C, whatever libraries made of it.
     """
     again = f"continue with --resume {shown(directory.path)}"
     try:
         yield
-    except KeyboardInterrupt:
-        display.warn(f"interrupted; {again}")
+    except BaseException as error:
+        if interrupted() or isinstance(error, KeyboardInterrupt):
+            display.warn(f"interrupted; {again}")
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise KeyboardInterrupt from error
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise SlimsearchError(f"{error}; finished trials are kept, {again}") from error
         raise
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise SlimsearchError(f"{error}; finished trials are kept, {again}") from error
 
 
 def default_directory(subject: str) -> Path:

@@ -116,7 +116,16 @@ def test_ctrl_c_and_resume(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.fixture
-def ctrl_c_at() -> Iterator[Callable[[Callable[..., Any]], None]]:
+def handlers() -> Iterator[None]:
+    """Restores signal handlers: those of a command stay after Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def ctrl_c_at(handlers: None) -> Iterator[Callable[[Callable[..., Any]], None]]:
     """``ctrl_c_at(function)``: Ctrl-C when this thread calls the function next."""
 
     def install(function: Any) -> None:
@@ -127,13 +136,8 @@ def ctrl_c_at() -> Iterator[Callable[[Callable[..., Any]], None]]:
 
         sys.setprofile(profile)
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield install
-    finally:
-        sys.setprofile(None)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    yield install
+    sys.setprofile(None)
 
 
 def from_python(run: Callable[[], None]) -> int:
@@ -194,6 +198,27 @@ def test_ctrl_c_in_a_search_from_python(
     assert shown.endswith(f"interrupted; continue with --resume {tmp_path / 'run'}\n")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert len(slimsearch.resume(tmp_path / "run").models) == 1
+
+
+TURNS_IT = """
+import signal
+
+class TurnsIt:
+    def propose(self, space, objectives, history, rng):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("an error in what a library calls") from None
+"""
+
+
+def test_ctrl_c_that_a_library_turns_into_another_exception(handlers: None, run: Run, tmp_path: Path) -> None:
+    words = ["--space", TINY, "--dataset", "digits", "--epochs", "1", "--trials", "1", "--compress", "none"]
+    (tmp_path / "sampler.py").write_text(TURNS_IT)
+    process = run(*words, "--sampler", "sampler.py:TurnsIt", "--run-dir", "run")
+    assert process.returncode == 130
+    assert process.stderr == ""
+    assert process.stdout.endswith("warning: interrupted; continue with --resume run\n")
 
 
 def test_ctrl_c_while_a_worker_is_asked_for(
