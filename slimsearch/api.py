@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from slimsearch.compression import Network
     from slimsearch.evaluators import NetworkPipeline
     from slimsearch.evaluators.datasets import Dataset, Split
-    from slimsearch.loop.problem import GivenFromPython
+    from slimsearch.loop.python_objects import GivenFromPython
     from slimsearch.report.compressed import Compressed
     from slimsearch.report.result import Result
 
@@ -61,7 +61,7 @@ def search(
         SlimsearchError: an argument is invalid.
     """
     from slimsearch.loop import job
-    from slimsearch.loop.problem import PythonObjects
+    from slimsearch.loop.python_objects import PythonObjects
     from slimsearch.options.configuration import FINE_TUNING, FROM_PYTHON, Configuration
     from slimsearch.report.display import Console
 
@@ -110,7 +110,7 @@ def resume(
         SlimsearchError: the run cannot be resumed.
     """
     from slimsearch.loop import job
-    from slimsearch.loop.problem import PythonObjects
+    from slimsearch.loop.python_objects import PythonObjects
     from slimsearch.report.display import Console
 
     network = _given(space)
@@ -230,7 +230,7 @@ def compress(
     from slimsearch.evaluators import Given
     from slimsearch.evaluators.datasets import is_unlabelled
     from slimsearch.loop import job
-    from slimsearch.loop.problem import GivenFromPython, PythonObjects
+    from slimsearch.loop.python_objects import GivenFromPython, PythonObjects
     from slimsearch.options.configuration import FINE_TUNING, FROM_PYTHON, Configuration
     from slimsearch.report.compressed import Compressed
     from slimsearch.report.display import Console
@@ -292,7 +292,7 @@ def _given(space: Any) -> GivenFromPython | None:
     from torch import nn
 
     from slimsearch.compression import Network
-    from slimsearch.loop.problem import GivenFromPython
+    from slimsearch.loop.python_objects import GivenFromPython
     from slimsearch.report.compressed import Compressed
 
     if not isinstance(space, nn.Module | Network | Compressed):

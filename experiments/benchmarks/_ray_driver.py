@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from experiments.benchmarks._cluster_simulation import Costs
 from slimsearch.evaluators import Evaluator, Outcome, Task
 from slimsearch.loop.phases import Phases
-from slimsearch.loop.problem import PythonObjects, prepare
+from slimsearch.loop.problem import prepare
+from slimsearch.loop.python_objects import PythonObjects
 from slimsearch.loop.search import ArchitectureSearch, Budget
 from slimsearch.options.configuration import Configuration
 from slimsearch.record.ranking import Ranking

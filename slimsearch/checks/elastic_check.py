@@ -22,7 +22,9 @@ from slimsearch.compression import ElasticNetwork, Network
 from slimsearch.errors import SlimsearchError, describe_error
 from slimsearch.evaluators.datasets import sides
 from slimsearch.evaluators.network_pipeline import write_file
-from slimsearch.loop.problem import PythonObjects, given_network, latency_settings
+from slimsearch.loop.evaluation_settings import latency_settings
+from slimsearch.loop.problem import given_network
+from slimsearch.loop.python_objects import PythonObjects
 from slimsearch.options.check_names import check_names
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.existing_networks import fixed_model, inputs_in_training, usual_image_size

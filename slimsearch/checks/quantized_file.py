@@ -15,7 +15,9 @@ from slimsearch.errors import SlimsearchError, described
 from slimsearch.evaluators import MODEL, DeployedModel, Meter, NetworkPipeline, PairedDrop
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.network_pipeline import FileLatencies
-from slimsearch.loop.problem import PythonObjects, given_network, latency_settings, networks
+from slimsearch.loop.evaluation_settings import latency_settings
+from slimsearch.loop.problem import given_network, networks
+from slimsearch.loop.python_objects import PythonObjects
 from slimsearch.names import no_code_from
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.existing_networks import stored_network

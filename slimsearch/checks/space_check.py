@@ -22,15 +22,10 @@ from slimsearch.evaluators import LatencyPredictor, LatencySettings, Limit, Mete
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.deployed.deployed_model import onnx_of
 from slimsearch.evaluators.network_pipeline import write_file
+from slimsearch.loop.evaluation_settings import MEMORY, latency_settings
 from slimsearch.loop.own_training import with_own_training
-from slimsearch.loop.problem import (
-    MEMORY,
-    PythonObjects,
-    check_without_data,
-    latency_settings,
-    network_evaluator,
-    networks,
-)
+from slimsearch.loop.problem import check_without_data, network_evaluator, networks
+from slimsearch.loop.python_objects import PythonObjects
 from slimsearch.options.check_names import check_names
 from slimsearch.options.configuration import Configuration, device_hosts
 from slimsearch.options.recipe_choices import for_runtime

@@ -13,7 +13,7 @@ from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import Board, connected_boards
 from slimsearch.files import write_json
 from slimsearch.interrupts import interrupted, interruptible
-from slimsearch.loop.problem import PythonObjects
+from slimsearch.loop.python_objects import PythonObjects
 from slimsearch.loop.run import carry_out, open_record
 from slimsearch.loop.setup import Setup, set_up
 from slimsearch.names import no_code_from

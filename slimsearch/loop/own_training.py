@@ -17,7 +17,8 @@ from slimsearch.evaluators import FunctionTraining, Objective, TrainingSettings,
 from slimsearch.evaluators.datasets import Dataset, Split, is_unlabelled, read_inputs
 from slimsearch.evaluators.tasks import NeedsLoss, OwnScore
 from slimsearch.evaluators.training.lightning_training import LightningFit, LightningScore
-from slimsearch.loop.problem import OWN_TRAINING, PythonObjects, given_network, networks
+from slimsearch.loop.problem import given_network, networks
+from slimsearch.loop.python_objects import OWN_TRAINING, PythonObjects
 from slimsearch.names import load_function
 from slimsearch.options.configuration import Configuration
 from slimsearch.options.recipe_choices import each_value, read_choices, recipe_choices

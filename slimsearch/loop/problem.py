@@ -7,13 +7,12 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slimsearch import compression
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import (
     COSTS,
-    DIRECTIONS,
     Board,
     Evaluator,
     FunctionEvaluator,
@@ -21,32 +20,29 @@ from slimsearch.evaluators import (
     LatencySettings,
     NetworkEvaluator,
     TableEvaluator,
-    TrainingSettings,
-    UserMetric,
-    device_for,
-    precision_for,
     runtime_version,
 )
-from slimsearch.evaluators.datasets import Dataset, is_unlabelled, load_dataset, unlabelled
+from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.latency.energy import PackageCounters
-from slimsearch.evaluators.tasks import LearningTask, OwnScore, load_task
+from slimsearch.evaluators.tasks import LearningTask
 from slimsearch.evaluators.training.augmentation import Augmentation
-from slimsearch.loop.given_network import GivenNetwork, normalised, prepare_given_network
-from slimsearch.names import built_in_names, load_function
-from slimsearch.options.configuration import (
-    CHOICES,
-    DEFAULT_OBJECTIVES,
-    FROM_PYTHON,
-    SPACE_OBJECT,
-    Configuration,
-    ModelKind,
-    space_from_python,
+from slimsearch.loop.evaluation_settings import (
+    ENERGY,
+    MEMORY,
+    latency_settings,
+    needs,
+    training_settings,
+    user_metrics,
 )
+from slimsearch.loop.given_network import GivenNetwork, prepare_given_network
+from slimsearch.loop.learning_data import dataset_of
+from slimsearch.loop.python_objects import GivenFromPython, PythonObjects
+from slimsearch.names import load_function
+from slimsearch.options.configuration import Configuration
 from slimsearch.options.initial_weights import initial_weights
 from slimsearch.options.recipe_choices import check_choices, recipe_choices
 from slimsearch.packed import named
 from slimsearch.record.environment import machine
-from slimsearch.record.ranking import Ranking
 from slimsearch.record.run_directory import RunDirectory
 from slimsearch.runtimes import ON_ONNX, SUFFIXES
 from slimsearch.search_spaces import (
@@ -58,20 +54,9 @@ from slimsearch.search_spaces import (
     RecipeSpace,
     Space,
     Subset,
-    name_of,
 )
 
-if TYPE_CHECKING:
-    from torch import nn
-
-OWN_TRAINING = ("fit", "score", "lightning")
-"""Options that name a user's functions for training and scores."""
-MEMORY = ("ram_kib", "flash_kib")
-"""Costs of the C file, which are computed if an objective or a limit needs them."""
-ENERGY = "energy_mj"
-"""Energy of a call, which is measured if an objective needs it."""
 _COMMON_NETWORKS = "kept"  # folder of a run directory
-_BOARD_MEASUREMENTS = "board_latencies.jsonl"  # file of a run directory: see `BoardMeasurements`
 _ANALYSIS = "elastic.json"  # file of a run directory: what can be left out of a given network
 
 
@@ -128,89 +113,6 @@ class Problem:
     def _boards(self) -> dict[str, Any]:
         boards = self.latency.boards
         return {"boards": [board.described(self.latency.runtime) for board in boards]} if boards else {}
-
-
-@dataclass(frozen=True)
-class GivenFromPython:
-    """A trained network from Python.
-
-    Attributes:
-        module: the network.
-        given: what else is known about it.
-    """
-
-    module: nn.Module
-    given: Given = field(default_factory=Given)
-
-
-@dataclass(frozen=True)
-class PythonObjects:
-    """Objects passed from Python in place of names in a configuration.
-
-    Attributes:
-        space: what `ModelSpace.load` takes, or without networks a dict of choices or a `Space`; in place of
-            ``configuration.space``.
-        data: arrays or a PyTorch data set, in place of ``configuration.dataset``.
-        evaluate: a function from a candidate to named numbers, in place of ``configuration.evaluator``.
-        build: makes the networks of a dict of choices.
-        network: a trained network to compress, in place of ``configuration.model``.
-        task: a `LearningTask`, in place of ``configuration.task``.
-        fit, score, lightning: functions in place of those of the configuration, see `with_own_training`.
-    """
-
-    space: Any = None
-    data: Any = None
-    evaluate: Callable[..., Mapping[str, float]] | None = None
-    build: Callable[..., Any] | None = None
-    network: GivenFromPython | None = None
-    task: Any = None
-    fit: Callable[..., Any] | None = None
-    score: Callable[..., Any] | None = None
-    lightning: Callable[..., Any] | None = None
-
-    def named_in(self, configuration: Configuration) -> Configuration:
-        """The options with placeholders for these objects.
-
-        Raises:
-            SlimsearchError: `space` is not a space.
-        """
-        network = None if self.network is None else f"{FROM_PYTHON}:{type(self.network.module).__name__}"
-        return configuration.replace(
-            space=configuration.space if self.space is None else f"{FROM_PYTHON}:{_name_of_space(self.space)}",
-            dataset=configuration.dataset if self.data is None else FROM_PYTHON,
-            evaluator=configuration.evaluator if self.evaluate is None else FROM_PYTHON,
-            model=network or configuration.model,
-            task=configuration.task if self.task is None else FROM_PYTHON,
-            **{name: FROM_PYTHON for name in OWN_TRAINING if getattr(self, name) is not None},
-        )
-
-    def missing(self, configuration: Configuration) -> tuple[str, str] | None:
-        """Description and argument name of an object that the options need and that was not passed, or None."""
-        space = space_from_python(configuration.space)
-        if space is not None and self.space is None:
-            return space, "space"
-        if self.network is None and ModelKind.of(configuration.model or "") is ModelKind.PYTHON:
-            return "a network", "model"
-        if configuration.evaluator == FROM_PYTHON and self.evaluate is None:
-            return "a function", "evaluate"
-        if configuration.dataset == FROM_PYTHON and self.data is None:
-            return "its data", "dataset"
-        if configuration.task == FROM_PYTHON and self.task is None:
-            return "a learning task", "task"
-        for name in OWN_TRAINING:
-            if getattr(configuration, name) == FROM_PYTHON and getattr(self, name) is None:
-                return f"a function {name}", name
-        return None
-
-
-def _name_of_space(space: Any) -> str:
-    if isinstance(space, Space | Mapping):
-        return SPACE_OBJECT if isinstance(space, Space) else CHOICES
-    if callable(space):
-        return name_of(space)
-    raise SlimsearchError(
-        f"a space is an NNI ModelSpace class, a function define(trial), a dict of choices or a Space, not {space!r}"
-    )
 
 
 def prepare(
@@ -283,7 +185,7 @@ def _networks(
             boards=boards,
         ),
         recorded_metrics(configuration, dataset.task),
-        (*COSTS, *MEMORY) if _needs(configuration, MEMORY) else COSTS,
+        (*COSTS, *MEMORY) if needs(configuration, MEMORY) else COSTS,
         dataset,
         space if isinstance(space, ModelSpace) else None,
         training.device,
@@ -295,18 +197,11 @@ def _networks(
     )
 
 
-def _needs(configuration: Configuration, metrics: Sequence[str]) -> bool:
-    """Whether an objective or a limit is about one of `metrics`."""
-    ranking = Ranking.of(configuration)
-    names = {*(objective.metric for objective in ranking.objectives), *(limit.metric for limit in ranking.limits)}
-    return not names.isdisjoint(metrics)
-
-
 def recorded_metrics(configuration: Configuration, task: LearningTask) -> tuple[str, ...]:
     """The metrics of networks, which may be objectives."""
     return (
         *(f"val_{name}" for name in task.metrics), *COSTS, *MEMORY,
-        *([ENERGY] if _needs(configuration, (ENERGY,)) else []), "training_seconds",
+        *([ENERGY] if needs(configuration, (ENERGY,)) else []), "training_seconds",
         *user_metrics(configuration.metrics),
     )  # fmt: skip
 
@@ -325,7 +220,7 @@ def check_without_data(configuration: Configuration) -> None:
     user_metrics(configuration.metrics)
     training_settings(configuration)  # checks the device
     runtime_version(configuration.runtime)  # checks the runtime
-    if not _needs(configuration, (ENERGY,)):
+    if not needs(configuration, (ENERGY,)):
         return
     if configuration.device_host is not None:
         raise SlimsearchError("energy_mj is measured on this machine, not on boards: leave out --device-host")
@@ -350,7 +245,7 @@ def given_network(
     runtime_version(configuration.runtime)  # checks the runtime
     module = None if objects.network is None else objects.network.module
     analysis = None if run_directory is None else run_directory / _ANALYSIS
-    given = prepare_given_network(configuration, module, lambda options: _dataset(options, objects), analysis)
+    given = prepare_given_network(configuration, module, lambda options: dataset_of(options, objects), analysis)
     _check_single(given.data, configuration)
     return given
 
@@ -385,7 +280,7 @@ def networks(configuration: Configuration, objects: PythonObjects) -> tuple[Mode
     """
     training_settings(configuration)  # checks the device
     runtime_version(configuration.runtime)  # checks the runtime
-    dataset = _dataset(configuration, objects)
+    dataset = dataset_of(configuration, objects)
     _check_single(dataset, configuration)
     return _model_space(configuration.space, objects, dataset), dataset
 
@@ -421,65 +316,10 @@ def network_evaluator(
         user_metrics(configuration.metrics),
         cache=directory.path / _COMMON_NETWORKS if compressing else None,
         initial=initial,
-        memory=_needs(configuration, MEMORY),
+        memory=needs(configuration, MEMORY),
         given=replace(known, elastic=elastic) if isinstance(space, FixedModel) else None,
         task=data.task,
         fit=fit,
-    )
-
-
-def training_settings(configuration: Configuration) -> TrainingSettings:
-    """The options of training.
-
-    Raises:
-        SlimsearchError: there is no such device, or trials on Ray do not ask for one.
-    """
-    device = _training_device(configuration)
-    return TrainingSettings(
-        batch_size=configuration.batch_size,
-        learning_rate=configuration.learning_rate,
-        warm_up=configuration.warm_up,
-        weight_decay=configuration.weight_decay,
-        augmentation=configuration.augment,
-        epoch_images=configuration.epoch_images,
-        normalise=configuration.normalise == "folded",
-        device=device,
-        precision=precision_for(configuration.precision, device),
-        threads=configuration.training_threads,
-    )
-
-
-def _training_device(configuration: Configuration) -> str:
-    if configuration.strategy != "ray" or configuration.device == "cpu":
-        return device_for(configuration.device)
-    # A worker of Ray sees the GPUs that its trial asks for, and the driver may have none.
-    if configuration.gpus_per_trial > 0:
-        return "cuda"
-    if configuration.device == "cuda":
-        raise SlimsearchError(
-            "--device cuda with --strategy ray needs --gpus-per-trial, such as 0.25 for four trials on a GPU"
-        )
-    return "cpu"
-
-
-def latency_settings(
-    configuration: Configuration, boards: tuple[Board, ...] = (), directory: RunDirectory | None = None
-) -> LatencySettings:
-    """The options of latency measurement; on `boards`, whose measurements are stored in the `directory` of a run."""
-    return LatencySettings(
-        configuration.latency_batch, configuration.latency_threads, configuration.runtime, configuration.latency,
-        _needs(configuration, (ENERGY,)), boards,
-        directory.path / _BOARD_MEASUREMENTS if boards and directory is not None else None,
-        _latency_may_end_trials(configuration) or configuration.runtime != "onnxruntime" or bool(boards),
-    )  # fmt: skip
-
-
-def _latency_may_end_trials(configuration: Configuration) -> bool:
-    """Whether a limit, a scheduler or other recipes of the same architecture may end a trial because of its latency."""
-    return (
-        configuration.max_latency_ms is not None
-        or configuration.scheduler != "none"
-        or configuration.co_search is not None
     )
 
 
@@ -498,71 +338,11 @@ def _own_evaluation(configuration: Configuration, objects: PythonObjects) -> Pro
     elif isinstance(objects.space, Mapping):
         space = ChoiceSpace(objects.space)
     else:
-        space = networks = _model_space(configuration.space, objects, _dataset(configuration, objects))
+        space = networks = _model_space(configuration.space, objects, dataset_of(configuration, objects))
         if networks.training:
             space = JointSpace(networks, RecipeSpace({TRAINING: networks.training}, "the training of the space"))
     costs = tuple(space.known(next(space.grid())))
     return Problem(space, lambda directory: FunctionEvaluator(function, space), None, costs)
-
-
-def with_task(configuration: Configuration, objects: PythonObjects) -> Configuration:
-    """The options with the leading metric of the task in place of the accuracy of the default objectives.
-
-    Raises:
-        SlimsearchError: there is no such task.
-    """
-    task = learning_task(configuration, objects)
-    metric, direction = task.leading()
-    from_python = isinstance(objects.data, Dataset) and configuration.dataset == FROM_PYTHON and objects.task is None
-    if from_python and not isinstance(task, OwnScore):
-        known = task.name in built_in_names("slimsearch.evaluators.tasks")
-        configuration = configuration.replace(task=task.name if known else FROM_PYTHON)
-    if configuration.objectives != DEFAULT_OBJECTIVES or metric == "accuracy":
-        return configuration
-    leading = f"val_{metric}" if f"val_{metric}" in DIRECTIONS else f"val_{metric}:{direction[:3]}"
-    return configuration.replace(objectives=DEFAULT_OBJECTIVES.replace("val_accuracy", leading))
-
-
-def learning_task(configuration: Configuration, objects: PythonObjects) -> LearningTask:
-    """What is learned; led by the first objective that is one of its metrics.
-
-    Raises:
-        SlimsearchError: there is no such task, or it has not an option that is given.
-    """
-    given = objects.data.task if isinstance(objects.data, Dataset) else objects.task
-    options: dict[str, Any] = {}
-    if configuration.class_weights != "none":
-        options["class_weights"] = configuration.class_weights
-    if configuration.label_smoothing:
-        options["label_smoothing"] = configuration.label_smoothing
-    if isinstance(objects.data, Dataset) and configuration.task not in ("classification", FROM_PYTHON, given.name):
-        raise SlimsearchError(
-            f"the data set was read for --task {given.name}: read it with task='{configuration.task}'"
-        )
-    task = load_task(configuration.task if given is None else given, **options)
-    names = [text.strip().partition(":")[0].removeprefix("val_") for text in configuration.objectives.split(",")]
-    lead = next((name for name in names if name in task.metrics), task.lead)
-    return task if lead in ("", task.leading()[0]) else replace(task, lead=lead)
-
-
-def _dataset(configuration: Configuration, objects: PythonObjects) -> Dataset:
-    task = learning_task(configuration, objects)
-    if isinstance(objects.data, Dataset):
-        return normalised(replace(objects.data, task=task.fitted(objects.data.train.targets)), configuration)
-    if is_unlabelled(objects.data):
-        return normalised(unlabelled(objects.data), configuration)
-    loaded = load_dataset(
-        objects.data if objects.data is not None else configuration.dataset,
-        root=configuration.data_root,
-        download=configuration.download,
-        image_size=configuration.image_size,
-        drop_duplicates=configuration.drop_duplicates,
-        task=task,
-        input_kind=configuration.input_kind,
-        target_column=configuration.target_column,
-        group_by=configuration.group_by,
-    )
-    return normalised(loaded, configuration)
 
 
 def _model_space(name: str, objects: PythonObjects, data: Dataset) -> ModelSpace:
@@ -570,26 +350,4 @@ def _model_space(name: str, objects: PythonObjects, data: Dataset) -> ModelSpace
     found = ModelSpace.load(space, data.space_shape, len(data.classes), objects.build)
     found.outputs = named(data.task.outputs)
     found.output_shape = data.task.output_shape(len(data.classes), data.input_shape)
-    return found
-
-
-def user_metrics(text: str | None) -> dict[str, UserMetric]:
-    """The functions of ``--metrics name=path/to/file.py:function``, by name.
-
-    Raises:
-        SlimsearchError: `text` does not have that form or has a name twice, or there is no such function.
-    """
-    found: dict[str, UserMetric] = {}
-    for entry in (text or "").split(","):
-        if not entry.strip():
-            continue
-        name, equals, location = (word.strip() for word in entry.partition("="))
-        if not equals or not name:
-            raise SlimsearchError(f"--metrics '{entry}' is not of the form name=path/to/file.py:function")
-        if name in found:
-            raise SlimsearchError(f"--metrics has two functions for {name}")
-        function = load_function("metric", location)
-        if not callable(function):
-            raise SlimsearchError(f"--metrics '{entry}': {location} is not a function")
-        found[name] = function
     return found

@@ -12,17 +12,10 @@ from slimsearch import compression
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators import IMPORTS, Board, Objective
 from slimsearch.evaluators.tasks import Classification
+from slimsearch.loop.learning_data import learning_task, with_task
 from slimsearch.loop.own_training import with_own_training
-from slimsearch.loop.problem import (
-    OWN_TRAINING,
-    Problem,
-    PythonObjects,
-    check_without_data,
-    learning_task,
-    prepare,
-    recorded_metrics,
-    with_task,
-)
+from slimsearch.loop.problem import Problem, check_without_data, prepare, recorded_metrics
+from slimsearch.loop.python_objects import OWN_TRAINING, PythonObjects
 from slimsearch.loop.stopping import Stopping
 from slimsearch.options.check_names import check_names
 from slimsearch.options.chosen import architectures

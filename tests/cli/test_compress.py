@@ -18,7 +18,8 @@ from slimsearch.checks.elastic_check import checked_network
 from slimsearch.cli.commands.compress import with_defaults
 from slimsearch.errors import SlimsearchError
 from slimsearch.evaluators.datasets import Dataset
-from slimsearch.loop.problem import PythonObjects, prepare
+from slimsearch.loop.problem import prepare
+from slimsearch.loop.python_objects import PythonObjects
 from slimsearch.options.configuration import Configuration
 from slimsearch.search_spaces import Candidate
 from tests.conftest import Run, recorded

@@ -17,7 +17,8 @@ from slimsearch.evaluators import LatencySettings, Meter
 from slimsearch.evaluators.latency import energy
 from slimsearch.evaluators.latency.energy import PackageCounters, energy_of
 from slimsearch.evaluators.network_pipeline import FileLatencies, write_file
-from slimsearch.loop.problem import PythonObjects, check_without_data, prepare
+from slimsearch.loop.problem import check_without_data, prepare
+from slimsearch.loop.python_objects import PythonObjects
 from slimsearch.options.configuration import Configuration
 from slimsearch.report.reliability import intervals
 

@@ -21,7 +21,7 @@ from slimsearch.evaluators.training.augmentation import NAMED, Augmentation
 from slimsearch.evaluators.training.batches import TrainingBatches
 from slimsearch.evaluators.training.checkpoint import random_state, restore_random
 from slimsearch.evaluators.training.hardware import memory_errors
-from slimsearch.loop.problem import training_settings
+from slimsearch.loop.evaluation_settings import training_settings
 from slimsearch.options.configuration import Configuration
 from slimsearch.search_spaces import ModelSpace
 from tests.conftest import TINY, VARIOUS

@@ -14,7 +14,8 @@ from slimsearch.compression.quantize import Quantize
 from slimsearch.evaluators import NetworkTraining, Objective, PairedDrop, TrainingSettings, scores
 from slimsearch.evaluators.objective import DIRECTIONS
 from slimsearch.evaluators.tasks import load_task
-from slimsearch.loop.problem import PythonObjects, networks
+from slimsearch.loop.problem import networks
+from slimsearch.loop.python_objects import PythonObjects
 from slimsearch.names import built_in_names
 from slimsearch.options.configuration import FROM_PYTHON, Configuration
 

@@ -12,7 +12,9 @@ import torch
 
 import slimsearch
 from slimsearch.compression import Recipe, unsupported
-from slimsearch.loop.problem import PythonObjects, latency_settings, prepare
+from slimsearch.loop.evaluation_settings import latency_settings
+from slimsearch.loop.problem import prepare
+from slimsearch.loop.python_objects import PythonObjects
 from slimsearch.names import built_in_names
 from slimsearch.options.configuration import BUILT_INS, Configuration
 from slimsearch.options.recipe_choices import each_value, for_runtime, read_choices
