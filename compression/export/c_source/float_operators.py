@@ -184,8 +184,7 @@ def _matmul(c: Lowering, node: Node) -> None:
     c.step(Kernel("matmul", "matmul.c"), y, a, b, y, math.prod(a.shape[:-2]), rows, depth, columns)
 
 
-def max_pool(c: Lowering, node: Node) -> None:
-    """Lower a MaxPool of either type."""
+def _max_pool(c: Lowering, node: Node) -> None:
     x = c.value(node.inputs[0])
     window, shape, padded = pool_window(c, node, x.shape)
     floats = x.c_type == "float"
@@ -229,12 +228,14 @@ def _reduce(c: Lowering, node: Node, axes: Sequence[int] | None = None) -> None:
     shape = [1 if i in axes else size for i, size in enumerate(x.shape) if keep or i not in axes]
     parts = (x.shape[: axes[0]], x.shape[axes[0] : axes[-1] + 1], x.shape[axes[-1] + 1 :])
     sizes = [math.prod(part) for part in parts]
-    y = c.result(node, shape)
+    y = c.result(node, shape, "float" if integers is not None else x.c_type)
     if integers is not None:
         c.step(Kernel("mean_u8", "mean_u8.c"), y, x, y, *sizes, *integers[1:])
         return
     name, title, combined, end = _REDUCTIONS[node.kind]
-    kernel = Kernel(name, "reduce.c", (("NAME", name), ("WHAT", title), ("STEP", combined), ("END", end)))
+    name += "" if x.c_type == "float" else "_u8"
+    words = (("NAME", name), ("WHAT", title), ("TYPE", x.c_type), ("STEP", combined), ("END", end))
+    kernel = Kernel(name, "reduce.c", words)
     c.step(kernel, y, x, y, *sizes, in_place=(x,))
 
 
@@ -366,12 +367,29 @@ def _layer_norm(c: Lowering, node: Node) -> None:
     )  # fmt: skip
 
 
-def _softmax(c: Lowering, node: Node) -> None:
+def _euclidean_norm(c: Lowering, node: Node) -> None:
+    squares, sums = (f"{node.outputs[0]}.{name}" for name in ("squares", "sums"))
+    _binary(c, Node("Mul", [node.inputs[0], node.inputs[0]], [squares]))
+    _reduce(c, Node("ReduceSum", [squares, *node.inputs[1:]], [sums], node.attributes))
+    _unary(c, Node("Sqrt", [sums], node.outputs))
+
+
+def _instance_norm(c: Lowering, node: Node) -> None:
     x = c.value(node.inputs[0])
-    if node.attributes.get("axis", -1) % len(x.shape) != len(x.shape) - 1:
-        raise SlimsearchError("a C file has softmax over the last dimension only")
     y = c.result(node, x.shape)
-    c.step(Kernel("softmax", "softmax.c"), y, x, y, x.count // x.shape[-1], x.shape[-1], in_place=(x,))
+    c.step(
+        Kernel("instance_norm", "instance_norm.c"), y, x, y, x.shape[1], x.count // x.shape[1],
+        c.constant("scale", c.array(node.inputs[1])), c.constant("shift", c.array(node.inputs[2])),
+        c.scalar("epsilon", node.attributes.get("epsilon", 1e-5)), in_place=(x,),
+    )  # fmt: skip
+
+
+def _softmax(c: Lowering, node: Node) -> None:
+    x, back = c.with_last(c.value(node.inputs[0]), node.attributes.get("axis", -1))
+    name = {"Softmax": "softmax", "LogSoftmax": "log_softmax"}[node.kind]
+    y = c.new(x.shape, "float")
+    c.step(Kernel(name, f"{name}.c"), y, x, y, x.count // x.shape[-1], x.shape[-1], in_place=(x,))
+    c.set(node.outputs[0], back(y))
 
 
 FLOAT_OPERATORS: dict[str, Operator] = {
@@ -383,13 +401,18 @@ FLOAT_OPERATORS: dict[str, Operator] = {
     "Gemm": _gemm,
     "GlobalAveragePool": _global_pool,
     "GlobalMaxPool": _global_pool,
+    "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,
+    "LogSoftmax": _softmax,
     "MatMul": _matmul,
-    "MaxPool": max_pool,
+    "MaxPool": _max_pool,
+    "ReduceL2": _euclidean_norm,
     "Softmax": _softmax,
     "Sum": _sum,
     **dict.fromkeys(_REDUCTIONS, _reduce),
     **dict.fromkeys(_FUNCTIONS, _unary),
     **dict.fromkeys(_PAIRS, _binary),
 }
-"""Operators on float32 by kind; all but `max_pool` need inputs of float32."""
+"""Operators on float32 by kind."""
+ON_EITHER_TYPE = ("MaxPool", "ReduceMax")
+"""Those that also work on uint8."""

@@ -201,18 +201,17 @@ def _softmax(c: Lowering, node: Node) -> None:
     import numpy as np
 
     name_x, scale_x, _, scale_y, zero_y = node.inputs
-    x = _value(c, name_x)
-    if node.attributes.get("axis", -1) % len(x.shape) != len(x.shape) - 1:
-        raise SlimsearchError("a C file has softmax over the last dimension only")
+    x, back = c.with_last(_value(c, name_x), node.attributes.get("axis", -1))
     scale, largest = float(_scale(c, scale_x)), float(np.finfo(np.float32).max)
     shift = max(0.0, math.log(largest / x.shape[-1]) - 5)
     table = np.exp((np.arange(256) - 255) * scale + shift).astype(np.float32)
     factor = c.scalar("factor", np.floor(np.float32(1) / _scale(c, scale_y)))
-    y = c.result(node, x.shape, "uint8_t")
+    y = c.new(x.shape, "uint8_t")
     c.step(
         Kernel("softmax_u8", "softmax_u8.c", (), _ROUNDED), y, x, y, x.count // x.shape[-1], x.shape[-1],
         c.constant("exponentials", table), factor, _zero(c, zero_y), in_place=(x,),
     )  # fmt: skip
+    c.set(node.outputs[0], back(y))
 
 
 def _concat(c: Lowering, node: Node) -> None:

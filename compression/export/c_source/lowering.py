@@ -144,6 +144,23 @@ class Lowering:
         """A new value without a name."""
         return Value(Buffer(c_type, math.prod(shape)), tuple(shape))
 
+    def transposed(self, x: Value, order: Sequence[int]) -> Value:
+        """A value with its dimensions in another order."""
+        shape, distances = [x.shape[i] for i in order], strides(x.shape)
+        moved = [i for i in order if x.shape[i] != 1]
+        if moved == sorted(moved):
+            return Value(x.base, tuple(shape))
+        y = self.new(shape, x.c_type)
+        self.copy(x, y, shape, [distances[i] for i in order], strides(shape))
+        return y
+
+    def with_last(self, x: Value, axis: int) -> tuple[Value, Callable[[Value], Value]]:
+        """`x` with dimension `axis` as its last one, and a function that puts a result's dimensions back."""
+        rank = len(x.shape)
+        order = [i for i in range(rank) if i != axis % rank] + [axis % rank]
+        back = [order.index(i) for i in range(rank)]
+        return self.transposed(x, order), lambda y: self.transposed(y, back)
+
     def copy(
         self, source: Value, target: Value, size: Sequence[int], from_: Sequence[int], to: Sequence[int],
         offsets: tuple[int, int] = (0, 0),

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimsearch.compression.export.c_source.float_operators import FLOAT_OPERATORS, max_pool
+from slimsearch.compression.export.c_source.float_operators import FLOAT_OPERATORS, ON_EITHER_TYPE
 from slimsearch.compression.export.c_source.graph import LOOK_UP, read_graph
 from slimsearch.compression.export.c_source.integer_operators import INTEGER_OPERATORS
 from slimsearch.compression.export.c_source.lowering import Lowering
@@ -46,7 +46,7 @@ def c_program(path: Path) -> Program:
     lowering = Lowering(graph)
     for node in graph.nodes:
         lower = FLOAT_OPERATORS.get(node.kind)
-        if lower is not None and lower is not max_pool:
+        if lower is not None and node.kind not in ON_EITHER_TYPE:
             _need_floats(lowering, node.kind, node.inputs)
         lower = lower or INTEGER_OPERATORS.get(node.kind) or MOVING_OPERATORS.get(node.kind)
         if lower is None:

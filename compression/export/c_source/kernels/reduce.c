@@ -1,11 +1,11 @@
 /* @WHAT@ over the middle one of three dimensions; y may be x. */
-static void @NAME@(const float *x, float *y, int outer, int middle, int inner)
+static void @NAME@(const @TYPE@ *x, @TYPE@ *y, int outer, int middle, int inner)
 {
     for (int o = 0; o < outer; o++, x += middle * inner)
         for (int i = 0; i < inner; i++) {
-            float result = x[i];
+            @TYPE@ result = x[i];
             for (int m = 1; m < middle; m++) {
-                float next = x[m * inner + i];
+                @TYPE@ next = x[m * inner + i];
                 result = @STEP@;
             }
             *y++ = result@END@;
