@@ -257,6 +257,7 @@ def test_runs_that_do_not_fit_in_one_chart(tmp_path: Path) -> None:
     objectives = next(line for line in text.splitlines() if line.startswith("objectives:"))
     config.write_text(text.replace(objectives, "objectives: val_accuracy,params"))
     (other / "study.journal").unlink()
+    shutil.rmtree(other / "trials")
     with pytest.raises(SlimsearchError, match="one by one"):
         WatchedRuns([one, other])
 
