@@ -115,13 +115,13 @@ METHODS = {
 _TRAIN, _TEST, _SIDE = 10_000, 5_000, 28
 
 
-def co_search(cifar10: Path | None, out: Path, seeds: int, budget: float, epochs: int) -> dict[str, Any]:
+def co_search(cifar10: Path | None, out: Path, seeds: range, budget: float, epochs: int) -> dict[str, Any]:
     """Hypervolumes of the fronts of all methods; each run has one worker, and two runs go at a time.
 
     Args:
         cifar10: an image folder of CIFAR-10; None for mnist5k alone.
         out: folder of the runs.
-        seeds: number of seeds.
+        seeds: seeds of the runs on each data set.
         budget: seconds after which a search begins no further candidate.
         epochs: of training.
 
@@ -133,7 +133,7 @@ def co_search(cifar10: Path | None, out: Path, seeds: int, budget: float, epochs
     if cifar10 is not None:
         data["cifar10-grey"] = str(_grey(cifar10, out / "cifar10-grey"))
     cells = []
-    for (name, dataset), seed in itertools.product(data.items(), range(seeds)):
+    for (name, dataset), seed in itertools.product(data.items(), seeds):
         runs = {
             method: CommandRun(
                 out / f"{name}-{seed}-{method.replace(' ', '-')}", "run", "--space", "tiny_cnn", "--dataset", dataset,

@@ -48,7 +48,11 @@ ROWS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
         _cifar10(options), options.out / "resnet18", options.long, options.epochs, options.budget
     ),
     "co-search": lambda options: co_search(
-        options.cifar10, options.out / "co-search", options.seeds or 5, options.budget, options.epochs
+        options.cifar10,
+        options.out / "co-search",
+        range(options.first_seed, options.first_seed + (options.seeds or 5)),
+        options.budget,
+        options.epochs,
     ),
 }
 
@@ -70,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mnist", type=Path, help="folder that torchvision.datasets.MNIST reads")
     parser.add_argument("--cifar10", type=Path, help="image folder of CIFAR-10")
     parser.add_argument("--seeds", type=int, help="number of seeds; by default that of docs/benchmarks.md")
+    parser.add_argument("--first-seed", type=int, default=0, help="first seed of co-search")
     parser.add_argument("--repeats", type=int, default=5, help="starts of first-seconds")
     parser.add_argument("--trials", type=int, default=32, help="trials of a search")
     parser.add_argument("--epochs", type=int, default=4, help="epochs of a trial")
