@@ -27,6 +27,7 @@ from slimsearch.evaluators import (
     use_one_thread,
 )
 from slimsearch.evaluators.datasets import Dataset
+from slimsearch.evaluators.training.function_training import Fit
 from slimsearch.files import write_json
 from slimsearch.search_spaces import Candidate
 
@@ -70,6 +71,7 @@ class NetworkFolder:
         data: with its test split, which is not used for training.
         settings: of training.
         on_epoch: called after every epoch, with the network's name.
+        fit: a function that trains in place of Slimsearch.
     """
 
     folder: Path
@@ -78,6 +80,7 @@ class NetworkFolder:
     data: Dataset
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     on_epoch: OnEpoch = lambda name, epoch, metrics: None
+    fit: Fit | None = None
 
     def __post_init__(self) -> None:
         use_one_thread()
@@ -129,7 +132,7 @@ class NetworkFolder:
         if not begun.is_file() or begun.read_text(encoding="utf-8") != text:
             (task.directory / CHECKPOINT).unlink(missing_ok=True)  # of a training with other options
             begun.write_text(text, encoding="utf-8")
-        evaluator = NetworkEvaluator(self.space, self.folder / "data", replace(self.settings, **settings))
+        evaluator = NetworkEvaluator(self.space, self.folder / "data", replace(self.settings, **settings), fit=self.fit)
 
         def report(epoch: int, metrics: Mapping[str, float]) -> bool:
             self.on_epoch(name, epoch, metrics)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from torch import nn
 
 from experiments.benchmarks._command_runs import CommandRun
 from experiments.benchmarks._output import add_output, check_output, table, write_output
+from experiments.benchmarks._references import residual_network
 from experiments.network_folder import NetworkFolder, StoredNetwork
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
@@ -64,29 +64,9 @@ CASES = {
 }
 
 
-class _Residual(nn.Module):
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        stride = outputs // inputs
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs),
-        )  # fmt: skip
-        projection = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        self.shortcut = projection if stride > 1 else nn.Identity()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.relu(self.body(x) + self.shortcut(x))
-
-
 def resnet20() -> nn.Module:
     """ResNet-20 of He et al. 2016 for CIFAR-10, for grayscale images."""
-    widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        *(_Residual(inputs, outputs) for inputs, outputs in itertools.pairwise(widths)),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
-    )  # fmt: skip
+    return residual_network(1, 3)
 
 
 class _Block(nn.Module):

@@ -25,6 +25,7 @@ from experiments.benchmarks._durations import first_seconds, hello_nas, main_com
 from experiments.benchmarks._mnist_speed import mnist_speed
 from experiments.benchmarks._output import add_output, check_output, table, write_output
 from experiments.benchmarks._quick_data import quick_cifar10, quick_mnist
+from experiments.benchmarks._references import reference
 from experiments.benchmarks._resnet18 import searched_recipe
 from experiments.benchmarks._small_networks import small_cifar10, tiny_mnist
 from slimsearch.cli.command_parser import CommandParser
@@ -41,6 +42,8 @@ ROWS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "mnist-speed": lambda options: mnist_speed(_mnist(options), options.out / "mnist-speed", options.seeds or 3),
     "mnist-2421": lambda options: tiny_mnist(_mnist(options), options.out / "mnist", 2421, *_effort(options)),
     "mnist-1000": lambda options: tiny_mnist(_mnist(options), options.out / "mnist", 1000, *_effort(options)),
+    "resnet8": lambda options: reference(_cifar10(options), options.out / "resnet8", "resnet8", options.long),
+    "resnet20": lambda options: reference(_cifar10(options), options.out / "resnet20", "resnet20", options.long),
     "cifar10": lambda options: small_cifar10(
         _cifar10(options), options.out / "cifar10", options.trials, options.epochs, options.long
     ),
@@ -218,6 +221,22 @@ def _show_tiny_mnist(row: Row) -> str:
     )
 
 
+def _show_reference(row: Row) -> str:
+    def shown(training: Mapping[str, Any]) -> str:
+        return (
+            f"{100 * training['float32']['test_accuracy']:.2f}%, int8 {100 * training['int8']['test_accuracy']:.2f}%, "
+            f"{training['cpu_seconds'] / 60:.0f} minutes of CPU time"
+        )
+
+    ours, published = row["trainings"]["ours"], row["trainings"]["published"]
+    m, int8 = ours["float32"], ours["int8"]
+    return (
+        f"{row['epochs']} epochs: {shown(ours)}; as published: {shown(published)}; {m['params']:,.0f} parameters, "
+        f"{m['size_kib']:.0f} KiB and {m['latency_ms']:.3f} ms, int8 {int8['size_kib']:.0f} KiB and "
+        f"{int8['latency_ms']:.3f} ms"
+    )
+
+
 def _show_small_cifar10(row: Row) -> str:
     m = row["metrics"]
     return (
@@ -260,6 +279,8 @@ _TARGETS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "mnist-speed": ("99% in 10 s, 99.5% in 60 s of two cores", _show_mnist_speed),
     "mnist-2421": ("at most 2,421 parameters and 16 KiB: 99.2% (LeNet pruned to as many: 97.25%)", _show_tiny_mnist),
     "mnist-1000": ("at most 1,000 parameters: 98.5%", _show_tiny_mnist),
+    "resnet8": ("MLPerf Tiny's ResNet-8 on these images; published: about 87% in int8", _show_reference),
+    "resnet20": ("ResNet-20 on these images; published: 92.60%", _show_reference),
     "cifar10": (
         "at most 280,000 parameters in int8, no slower than a compressed ResNet-18 of ten times as many: 84%, in 90 "
         "minutes", _show_small_cifar10,

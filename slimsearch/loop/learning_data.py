@@ -56,6 +56,15 @@ def learning_task(configuration: Configuration, objects: PythonObjects) -> Learn
 
 
 def dataset_of(configuration: Configuration, objects: PythonObjects) -> Dataset:
+    """The data set of a run, with its task, normalized as the options say.
+
+    Args:
+        configuration: the options.
+        objects: passed from Python; their data set takes the place of that of the options.
+
+    Raises:
+        SlimsearchError: there is no such data set, it cannot be read, or an option or the task does not suit it.
+    """
     task = learning_task(configuration, objects)
     if isinstance(objects.data, Dataset):
         return normalised(replace(objects.data, task=task.fitted(objects.data.train.targets)), configuration)

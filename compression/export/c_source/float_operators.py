@@ -362,9 +362,13 @@ def _layer_norm(c: Lowering, node: Node) -> None:
     shift = c.array(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.zeros_like(scale)
     y = c.result(node, x.shape)
     c.step(
-        Kernel("layer_norm", "layer_norm.c"), y, x, y, x.count // columns, columns, c.constant("scale", scale),
+        _normalize("layer_norm", "column", "i"), y, x, y, x.count // columns, columns, c.constant("scale", scale),
         c.constant("shift", shift), c.scalar("epsilon", node.attributes.get("epsilon", 1e-5)), in_place=(x,),
     )  # fmt: skip
+
+
+def _normalize(name: str, what: str, place: str) -> Kernel:
+    return Kernel(name, "normalize.c", (("NAME", name), ("WHAT", what), ("PLACE", place)))
 
 
 def _euclidean_norm(c: Lowering, node: Node) -> None:
@@ -378,7 +382,7 @@ def _instance_norm(c: Lowering, node: Node) -> None:
     x = c.value(node.inputs[0])
     y = c.result(node, x.shape)
     c.step(
-        Kernel("instance_norm", "instance_norm.c"), y, x, y, x.shape[1], x.count // x.shape[1],
+        _normalize("instance_norm", "row", "row"), y, x, y, x.shape[1], x.count // x.shape[1],
         c.constant("scale", c.array(node.inputs[1])), c.constant("shift", c.array(node.inputs[2])),
         c.scalar("epsilon", node.attributes.get("epsilon", 1e-5)), in_place=(x,),
     )  # fmt: skip

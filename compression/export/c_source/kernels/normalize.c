@@ -1,5 +1,5 @@
-/* Normalization of each row, with a factor and a summand for each column; y may be x. */
-static void layer_norm(
+/* Normalization of each row, with a factor and a summand for each @WHAT@; y may be x. */
+static void @NAME@(
     const float *x, float *y, int rows, int columns, const float *scale, const float *shift, const float *epsilon)
 {
     for (int row = 0; row < rows; row++, x += columns, y += columns) {
@@ -11,6 +11,6 @@ static void layer_norm(
             variance += (x[i] - mean) * (x[i] - mean);
         float factor = 1 / sqrtf(variance / (float)columns + *epsilon);
         for (int i = 0; i < columns; i++)
-            y[i] = (x[i] - mean) * factor * scale[i] + shift[i];
+            y[i] = (x[i] - mean) * factor * scale[@PLACE@] + shift[@PLACE@];
     }
 }
