@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from slimsearch.errors import SlimsearchError, describe_error, described
 
@@ -18,7 +21,67 @@ if TYPE_CHECKING:
     from slimsearch.report.compressed import Compressed
     from slimsearch.report.result import Result
 
+ParametersT = ParamSpec("ParametersT")
+ReturnT = TypeVar("ReturnT")
 
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def _is_file(value: object) -> bool:
+    from slimsearch.report.compressed import Compressed
+
+    return isinstance(value, Compressed) or _is_path(value)
+
+
+def _is_dataset(value: object) -> bool:
+    from slimsearch.evaluators.datasets import Dataset
+
+    return isinstance(value, Dataset)
+
+
+def _is_split(value: object) -> bool:
+    from slimsearch.evaluators.datasets import Split
+
+    return isinstance(value, Split)
+
+
+_KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "str": (lambda value: isinstance(value, str), "a text"),
+    "str | Path": (_is_path, "a path"),
+    "str | Path | Compressed": (
+        _is_file, "the path of a file that slimsearch.export wrote, or a result of slimsearch.compress"
+    ),
+    "Dataset": (_is_dataset, "a data set of slimsearch.load_dataset"),
+    "Split": (_is_split, "a split of the data set, such as data.validation"),
+}  # fmt: skip
+"""For annotations of arguments: whether a value is of that kind, and what the kind is."""
+
+
+def _checked(function: Callable[ParametersT, ReturnT]) -> Callable[ParametersT, ReturnT]:
+    """`function`, which raises a `SlimsearchError` where an argument is not of a kind of `_KINDS` that it should be."""
+    signature = inspect.signature(function)
+    kinds = {
+        name: (_KINDS[text.removesuffix(" | None")], text.endswith(" | None"))
+        for name, parameter in signature.parameters.items()
+        if (text := str(parameter.annotation)).removesuffix(" | None") in _KINDS
+    }
+
+    @functools.wraps(function)
+    def checked(*arguments: ParametersT.args, **named: ParametersT.kwargs) -> ReturnT:
+        for name, value in signature.bind(*arguments, **named).arguments.items():
+            (fits, what), may_be_none = kinds.get(name, ((lambda value: True, ""), True))
+            if not (fits(value) or (value is None and may_be_none)):
+                given = "None" if value is None else f"of type {type(value).__name__}"
+                raise SlimsearchError(f"{name} is {given}; needed: {what}")
+        return function(*arguments, **named)
+
+    return checked
+
+
+@_checked
 def search(
     space: Any,
     dataset: Any = "mnist5k",
@@ -81,6 +144,7 @@ def search(
     return job.start(configuration, objects, display=Console() if show else None)
 
 
+@_checked
 def resume(
     run_dir: str | Path,
     *,
@@ -120,6 +184,7 @@ def resume(
     return job.resume(Path(run_dir), options, objects, display=display, accept_changes=accept_changes)
 
 
+@_checked
 def plot(run_dir: str | Path, kind: str, path: str | Path, *, storage: str | None = None) -> Path:
     """Draw a plot of a run's report to a file. Returns `path`.
 
@@ -181,6 +246,7 @@ def train(
         return pipeline.train(_network(model, data), epochs)
 
 
+@_checked
 def compress(
     model: nn.Module | Network | Compressed,
     recipe: str | dict[str, dict[str, Any]],
@@ -265,6 +331,7 @@ def compress(
     return Compressed.of(result, network.module)
 
 
+@_checked
 def export(network: nn.Module | Network | Compressed, path: str | Path, dataset: Any) -> Path:
     """Write the ONNX file of a network; int8 layers of its recipe are calibrated on training images of `dataset`.
 
@@ -350,6 +417,7 @@ def _dataset(dataset: Any) -> Dataset:
     return dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
 
 
+@_checked
 def load_network(
     run_dir: str | Path, model: dict[str, Any], *, space: Any = None, build: Callable[..., nn.Module] | None = None
 ) -> nn.Module:
@@ -371,6 +439,7 @@ def load_network(
     return stored_network(Path(run_dir), model, space=space, build=build).module
 
 
+@_checked
 def load_dataset(
     data: Any, *, root: str | Path | None = None, download: bool = False, image_size: int | str | None = None,
     drop_duplicates: bool = False, task: Any = "classification", input_kind: str = "auto", groups: Any = None,
@@ -385,19 +454,33 @@ def load_dataset(
     )  # fmt: skip
 
 
-def score(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> dict[str, float]:
+@_checked
+def score(
+    model: str | Path | Compressed, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime"
+) -> dict[str, float]:
     """Measure an exported file on `split`, in `runtime` (see ``--runtime``): all metrics of the data set's task.
 
     If the leading metric is not a proportion, its 95% interval is among the metrics.
+
+    Args:
+        model: the path of a file, or a result of `compress`, whose file is measured.
+        dataset: a result of `load_dataset`.
+        split: of the data set.
+        runtime: that runs the file.
+
+    Raises:
+        SlimsearchError: the file cannot be read, or does not take examples of the data set.
     """
     from slimsearch.evaluators import DeployedModel, scores
 
-    examples = DeployedModel(Path(model), runtime=runtime).examples(dataset, split)
+    path = Path(model) if isinstance(model, str | Path) else model.path
+    examples = DeployedModel(path, runtime=runtime).examples(dataset, split)
     return {name.removeprefix("val_"): value for name, value in scores(dataset.task, examples, "val").items()}
 
 
-def accuracy(model: str | Path, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> float:
-    """Measure the accuracy of an exported file on `split`, in `runtime` (see ``--runtime``).
+@_checked
+def accuracy(model: str | Path | Compressed, dataset: Dataset, split: Split, *, runtime: str = "onnxruntime") -> float:
+    """Measure the accuracy of an exported file on `split`, see `score`.
 
     Raises:
         SlimsearchError: the data set's task has no accuracy; `score` gives the metrics that it has.
