@@ -25,7 +25,7 @@ from experiments.benchmarks._durations import first_seconds, hello_nas, main_com
 from experiments.benchmarks._mnist_speed import mnist_speed
 from experiments.benchmarks._output import add_output, check_output, table, write_output
 from experiments.benchmarks._quick_data import quick_cifar10, quick_mnist
-from experiments.benchmarks._references import reference
+from experiments.benchmarks._references import EPOCHS, reference
 from experiments.benchmarks._resnet18 import searched_recipe
 from experiments.benchmarks._small_networks import small_cifar10, tiny_mnist
 from slimsearch.cli.command_parser import CommandParser
@@ -42,8 +42,8 @@ ROWS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "mnist-speed": lambda options: mnist_speed(_mnist(options), options.out / "mnist-speed", options.seeds or 3),
     "mnist-2421": lambda options: tiny_mnist(_mnist(options), options.out / "mnist", 2421, *_effort(options)),
     "mnist-1000": lambda options: tiny_mnist(_mnist(options), options.out / "mnist", 1000, *_effort(options)),
-    "resnet8": lambda options: reference(_cifar10(options), options.out / "resnet8", "resnet8", options.long),
-    "resnet20": lambda options: reference(_cifar10(options), options.out / "resnet20", "resnet20", options.long),
+    "resnet8": lambda options: _reference("resnet8", options),
+    "resnet20": lambda options: _reference("resnet20", options),
     "cifar10": lambda options: small_cifar10(
         _cifar10(options), options.out / "cifar10", options.trials, options.epochs, options.long
     ),
@@ -140,6 +140,11 @@ def _without_paths(row: dict[str, Any], options: argparse.Namespace) -> dict[str
 
 def _effort(options: argparse.Namespace) -> tuple[int, int, int, int, int]:
     return options.trials, options.epochs, options.long, options.seeds or 3, options.workers
+
+
+def _reference(network: str, options: argparse.Namespace) -> dict[str, Any]:
+    epochs = options.long if options.quick else EPOCHS[network]
+    return reference(_cifar10(options), options.out / network, network, epochs)
 
 
 def _mnist(options: argparse.Namespace) -> Path:
