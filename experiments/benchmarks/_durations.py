@@ -80,7 +80,7 @@ def _has_trial(line: dict[str, Any]) -> bool:
     return "result" in line.get("user_attr", {})
 
 
-SCHEDULERS = ("none", "asha:eta=2", "asha:eta=3", "dominated")
+SCHEDULERS = ("none", "asha:eta=3", "dominated")
 
 
 def main_command(out: Path, seeds: int, trials: int | None) -> dict[str, Any]:
