@@ -472,8 +472,9 @@ def score(
         SlimsearchError: the file cannot be read, or does not take examples of the data set.
     """
     from slimsearch.evaluators import DeployedModel, scores
+    from slimsearch.report.compressed import Compressed
 
-    path = Path(model) if isinstance(model, str | Path) else model.path
+    path = model.path if isinstance(model, Compressed) else Path(model)
     examples = DeployedModel(path, runtime=runtime).examples(dataset, split)
     return {name.removeprefix("val_"): value for name, value in scores(dataset.task, examples, "val").items()}
 

@@ -124,9 +124,8 @@ _RECIPES = {
 OURS, PUBLISHED = "ours", "published"
 """Names of the two trainings."""
 
-
 EPOCHS = {"resnet8": 30, "resnet20": 24}
-"""Epochs of each training, 15 and 40 minutes of a core."""
+"""Epochs of each training, about 20 and 40 minutes of a core."""
 
 
 def reference(cifar10: Path, out: Path, network: str, epochs: int) -> dict[str, Any]:
