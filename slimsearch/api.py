@@ -71,11 +71,12 @@ def _checked(function: Callable[ParametersT, ReturnT]) -> Callable[ParametersT, 
 
     @functools.wraps(function)
     def checked(*arguments: ParametersT.args, **named: ParametersT.kwargs) -> ReturnT:
-        for name, value in signature.bind(*arguments, **named).arguments.items():
-            (fits, what), may_be_none = kinds.get(name, ((lambda value: True, ""), True))
-            if not (fits(value) or (value is None and may_be_none)):
-                given = "None" if value is None else f"of type {type(value).__name__}"
-                raise SlimsearchError(f"{name} is {given}; needed: {what}")
+        given = signature.bind(*arguments, **named).arguments
+        for name, ((fits, what), may_be_none) in kinds.items():
+            if name not in given or fits(given[name]) or (given[name] is None and may_be_none):
+                continue
+            found = "None" if given[name] is None else f"of type {type(given[name]).__name__}"
+            raise SlimsearchError(f"{name} is {found}; needed: {what}")
         return function(*arguments, **named)
 
     return checked
@@ -348,7 +349,7 @@ def export(network: nn.Module | Network | Compressed, path: str | Path, dataset:
     try:
         with progress("exporting the network"):
             return pipeline.export(converted, Path(path))
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SlimsearchError(f"cannot write '{path}': {describe_error(error)}") from error
 
 

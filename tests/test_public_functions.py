@@ -40,21 +40,15 @@ def odd_arguments() -> list[tuple[str, str, Any]]:
 @pytest.mark.parametrize(("function", "name", "value"), odd_arguments())
 def test_another_kind_of_argument_is_one_line(function: str, name: str, value: Any) -> None:
     call = getattr(slimsearch, function)
-    needed = {
-        known: None
+    needed = [
+        known
         for known, parameter in inspect.signature(call).parameters.items()
         if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
-    }
+    ]
     # The first wrong argument is named, so that those before it are right.
-    fits = {
-        "model": "m.onnx",
-        "dataset": digits(),
-        "run_dir": "r",
-        "kind": "front",
-        "path": "p",
-    }
+    fits = {"model": "m.onnx", "dataset": digits(), "run_dir": "r", "kind": "front", "path": "p"}
     with pytest.raises(slimsearch.SlimsearchError) as caught:
-        call(**{known: fits.get(known, fits["dataset"].validation) for known in needed} | {name: value})
+        call(**{known: fits.get(known, digits().validation) for known in needed} | {name: value})
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{name} is ")
     assert "needed" in line
