@@ -128,7 +128,21 @@ EPOCHS = {"resnet8": 30, "resnet20": 24}
 """Epochs of each training, about 20 and 40 minutes of a core."""
 
 
-def reference(cifar10: Path, out: Path, network: str, epochs: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Reference:
+    """A published network after both trainings.
+
+    Attributes:
+        networks: their folder.
+        float32, int8: the files of each training.
+    """
+
+    networks: NetworkFolder
+    float32: dict[str, StoredNetwork]
+    int8: dict[str, StoredNetwork]
+
+
+def trained_reference(cifar10: Path, out: Path, network: str, epochs: int) -> Reference:
     """Train a published network as Slimsearch does by default, and as its authors do, each in a process of its own.
 
     Args:
@@ -136,29 +150,36 @@ def reference(cifar10: Path, out: Path, network: str, epochs: int) -> dict[str, 
         out: folder of the networks.
         network: a function of this file.
         epochs: of each training; the schedule of the authors' is shortened.
-
-    Returns:
-        JSON: for each training its CPU seconds and the float32 and int8 files, all measured together.
     """
     networks = _networks(cifar10, out, network)
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         trainings = [pool.submit(_train, cifar10, out, network, name, epochs) for name in (OURS, PUBLISHED)]
         trained = {name: training.result() for name, training in zip((OURS, PUBLISHED), trainings, strict=True)}
     int8 = {name: networks.compress(f"{name}-int8", found, "quantize", 1, 0) for name, found in trained.items()}
-    files = [*trained.values(), *int8.values()]
+    return Reference(networks, trained, int8)
+
+
+def reference(cifar10: Path, out: Path, network: str, epochs: int) -> dict[str, Any]:
+    """Both trainings of `trained_reference`, with the same arguments.
+
+    Returns:
+        JSON: for each training its CPU seconds and the float32 and int8 files, all measured together.
+    """
+    found = trained_reference(cifar10, out, network, epochs)
+    networks, files = found.networks, [*found.float32.values(), *found.int8.values()]
     rows = [
         {
-            **{name: found.metrics[name] for name in ("val_accuracy", "params", "macs", "size_kib")},
-            "test_accuracy": networks.test_accuracy(found.file),
+            **{name: file.metrics[name] for name in ("val_accuracy", "params", "macs", "size_kib")},
+            "test_accuracy": networks.test_accuracy(file.file),
             "latency_ms": latency,
         }
-        for found, latency in zip(files, networks.latencies([found.file for found in files]), strict=True)
+        for file, latency in zip(files, networks.latencies([file.file for file in files]), strict=True)
     ]
     return {
         "epochs": epochs,
         "trainings": {
-            name: {"cpu_seconds": found.metrics["cpu_seconds"], "float32": rows[place], "int8": rows[place + 2]}
-            for place, (name, found) in enumerate(trained.items())
+            name: {"cpu_seconds": trained.metrics["cpu_seconds"], "float32": rows[place], "int8": rows[place + 2]}
+            for place, (name, trained) in enumerate(found.float32.items())
         },
     }
 

@@ -8,13 +8,10 @@ from statistics import median
 from typing import Any
 
 from experiments.benchmarks._command_runs import CommandRun, run_together
+from experiments.benchmarks._references import OURS, Reference
 from experiments.network_folder import NetworkFolder, StoredNetwork
-from experiments.reproduce import lenet_prune, resnet18_fused
-from slimsearch import compression
-from slimsearch.compression import Network
-from slimsearch.evaluators import DryRunTraining, Meter, TrainingSettings, measure_latency, use_one_thread
-from slimsearch.evaluators.datasets import Dataset, load_dataset
-from slimsearch.search_spaces import FixedModel
+from experiments.reproduce import lenet_prune
+from slimsearch.evaluators.datasets import load_dataset
 
 LARGEST_KIB = 16
 _MNIST_EPOCH = 18_000  # images: a third of the training split
@@ -64,11 +61,11 @@ def tiny_mnist(
 
     again = trained(f"again-{params}", search, search.models[:_AGAIN], _AGAIN_EPOCHS, 0, workers)
     again.begin().wait()
-    runs = [trained(f"long-{params}-{seed}", again, [_best(again)], long, seed, 1) for seed in range(seeds)]
+    runs = [trained(f"long-{params}-{seed}", again, [_best(again.models)], long, seed, 1) for seed in range(seeds)]
     for first in range(0, seeds, workers):
         run_together(*runs[first : first + workers])
-    found = _best(runs[0])
-    accuracies = [_best(run)["metrics"]["test_accuracy"] for run in runs]
+    found = _best(runs[0].models)
+    accuracies = [_best(run.models)["metrics"]["test_accuracy"] for run in runs]
     networks, lenet = _lenet(mnist, out / "lenet")
     others = again.models
     latencies = networks.latencies([runs[0].file(found), *(again.file(model) for model in others), lenet.file])
@@ -90,8 +87,8 @@ def tiny_mnist(
     }  # fmt: skip
 
 
-def _best(run: CommandRun) -> Mapping[str, Any]:
-    return max(run.models, key=lambda model: (model["metrics"]["val_accuracy"], -model["metrics"]["size_kib"]))
+def _best(models: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return max(models, key=lambda model: (model["metrics"]["val_accuracy"], -model["metrics"]["size_kib"]))
 
 
 def _lenet(mnist: Path, folder: Path) -> tuple[NetworkFolder, StoredNetwork]:
@@ -104,74 +101,99 @@ def _lenet(mnist: Path, folder: Path) -> tuple[NetworkFolder, StoredNetwork]:
 
 
 PARAMS = 280_000
+"""Limit of the larger network, as ResNet-20."""
+KIB = 98_496 / 1024
+"""Limit of the smaller file: ResNet-8 of MLPerf Tiny in int8."""
 _RECIPES = "quantize:\n  keep_float: [none, ends]\n"
+_PRUNED_PARAMS = 84_000
+_PRUNING = """\
+prune:
+  use: [true, false]
+  params: {params}
+  scope: network
+  importance: taylor
+  schedule: agp
+  ramp: 0.3
+distill:
+  use: {{values: [true], when: {{prune.use: true}}}}
+  learning_rate: {{values: [0.004, 0.01]}}
+quantize:
+  use: {{values: [true], when: {{prune.use: true}}}}
+"""
+_SLOWER = 1.1  # than ResNet-8 may be the larger network, since pruning makes it faster
 _OPTIONS = ("--batch-size", 128, "--learning-rate", 0.01, "--augment", "shift-flip")
 _CIFAR10_EPOCH = 15_000  # images: a third of the training split
 
 
-def small_cifar10(cifar10: Path, out: Path, trials: int, epochs: int, long: int) -> dict[str, Any]:
-    """Search `resnet_cifar` for int8 files below two limits, and train the most accurate one for long.
+def small_cifar10(
+    cifar10: Path, out: Path, trials: int, epochs: int, long: int, references: Mapping[str, Reference]
+) -> dict[str, Any]:
+    """Search `resnet_cifar` for an int8 file of at most `PARAMS` parameters, and make one of at most `KIB` from it.
 
-    The limits are a tenth of the parameters of a compressed ResNet-18, and its latency.
+    The most accurate network of the search is trained for long. Then its channels are cut gradually, and it is
+    distilled, with two learning rates.
 
     Args:
         cifar10: an image folder.
         out: folder of the runs.
         trials, epochs: of the search, whose epochs have a third of the images.
-        long: epochs of the long training.
+        long: epochs of the long training; pruning has half as many.
+        references: ResNet-8 and ResNet-20 by name.
 
     Returns:
-        JSON: the network with the best validation accuracy, its test accuracy, its latency and that of the ResNet-18,
-        measured together, and the seconds of both runs.
+        JSON: both files, chosen on the validation split, and those of the references, measured together; and the
+        seconds of the three runs.
     """
-    use_one_thread()
-    data = load_dataset(cifar10)
+    networks = references["resnet8"].networks
+    theirs = {name: {"float32": found.float32[OURS], "int8": found.int8[OURS]} for name, found in references.items()}
+    (limit,) = networks.latencies([theirs["resnet8"]["int8"].file])
     out.mkdir(parents=True, exist_ok=True)
-    reference, recipes = out / "resnet18.onnx", out / "recipes.yaml"
-    if not reference.is_file():
-        _compressed_resnet18(data, reference)
+    recipes, pruning = out / "recipes.yaml", out / "pruning.yaml"
     recipes.write_text(_RECIPES, encoding="utf-8")
-    (limit,) = _latencies([reference], data)
-    limits = ("--max-params", PARAMS, "--max-latency-ms", f"{limit:.5f}")
     search = CommandRun(
-        out / "search", "run", "--space", "resnet_cifar", "--dataset", cifar10, "--co-search", recipes, *limits,
-        "--objectives", "val_accuracy",
+        out / "search", "run", "--space", "resnet_cifar", "--dataset", cifar10, "--co-search", recipes,
+        "--max-params", PARAMS, "--max-latency-ms", f"{_SLOWER * limit:.5f}", "--objectives", "val_accuracy",
         "--trials", trials, "--epochs", epochs, "--epoch-images", _CIFAR10_EPOCH, *_OPTIONS,
     ).begin().wait()  # fmt: skip
     fitting = [model for model in search.models if model["metrics"]["params"] <= PARAMS]
-    best = max(fitting, key=lambda model: model["metrics"]["val_accuracy"])
+    images = len(networks.data.train)
     trained = CommandRun(
-        out / "long", "retrain", search.directory, "--models", best["trial"],
-        "--epochs", long, "--epoch-images", len(data.train), "--training-threads", 2,
+        out / "long", "retrain", search.directory, "--models", _best(fitting)["trial"],
+        "--epochs", long, "--epoch-images", images, "--training-threads", 2,
         # The limit is for int8 files; the float32 files before quantization may be slower.
         "--max-latency-ms", 10 * limit, "--compress", "quantize", "--max-drop", 100, *_OPTIONS,
     ).begin().wait()  # fmt: skip
+    parent = next(model for model in trained.models if not model["recipe"])
+    params = min(_PRUNED_PARAMS, 0.7 * parent["metrics"]["params"])  # the network of --quick may be smaller already
+    pruning.write_text(_PRUNING.format(params=round(params)), encoding="utf-8")
+    pruned = CommandRun(
+        out / "pruned", "compress", f"{trained.directory}:{parent['trial']}", "--dataset", cifar10,
+        "--recipe-space", pruning, "--sampler", "grid", "--trials", 10, "--epochs", max(1, long // 2),
+        "--epoch-images", images, "--top-k", 20, *_OPTIONS,
+    ).begin().wait()  # fmt: skip
     int8 = [model for model in trained.models if model["recipe"]]
-    found = max(int8, key=lambda model: model["metrics"]["val_accuracy"])
-    ours, theirs = _latencies([trained.file(found), reference], data)
+    fitting = [model for model in pruned.models if model["metrics"]["size_kib"] <= KIB]
+    ours = {"larger": (trained, _best(int8)), "smaller": (pruned, _best(fitting))}
+    files = [run.file(model) for run, model in ours.values()]
+    files += [found.file for of in theirs.values() for found in of.values()]
+    latencies = iter(networks.latencies(files))
+    found = {
+        name: {
+            "recipe": model["recipe"], **{metric: model["metrics"][metric] for metric in _METRICS},
+            "latency_ms": next(latencies),
+        }
+        for name, (_, model) in ours.items()
+    }  # fmt: skip
     return {
-        "commands": [search.command, trained.command],
-        "architecture": found["architecture"],
-        "recipe": found["recipe"],
-        "metrics": {
-            name: found["metrics"][name] for name in ("val_accuracy", "test_accuracy", "params", "macs", "size_kib")
+        "commands": [run.command for run in (search, trained, pruned)],
+        "architecture": parent["architecture"],
+        "networks": found,
+        "references": {
+            name: {
+                form: {"test_accuracy": networks.test_accuracy(file.file), "latency_ms": next(latencies)}
+                for form, file in of.items()
+            }
+            for name, of in theirs.items()
         },
-        "latency_ms": ours,
-        "resnet18_latency_ms": theirs,
-        "seconds": search.seconds + trained.seconds,
+        "seconds": {run.directory.name: run.seconds for run in (search, trained, pruned)},
     }
-
-
-def _latencies(files: list[Path], data: Dataset) -> list[float]:
-    with Meter().exclusive():
-        found = measure_latency(files, data.input_shape, blocks=45, patience=20.0)
-    return [latency.median_ms for latency in found]
-
-
-def _compressed_resnet18(data: Dataset, path: Path) -> None:
-    """Export ResNet-18 as `experiments/reproduce/resnet18_fused.py` does, untrained: latency depends on no weight."""
-    space = FixedModel.load("torchvision.models:resnet18", data.input_shape, len(data.classes))
-    network = Network(space.build({}, 0).eval())
-    dry_run = DryRunTraining(data, TrainingSettings(), 0, 1, {"parent": network}, initial=network.copy_module)
-    recipe = compression.Recipe.parse(resnet18_fused.TARGET + ",quantize")
-    compression.export_onnx(recipe.apply(network, dry_run), path, dry_run.calibration)
