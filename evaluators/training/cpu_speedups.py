@@ -1,4 +1,4 @@
-"""Faster training steps on a CPU: freed memory is reused, dropout masks are cheap, gradients stay in channels-last."""
+"""Faster training steps on a CPU: of memory, dropout, depthwise convolutions and gradients in channels-last layout."""
 
 from __future__ import annotations
 
@@ -105,6 +105,47 @@ def _dropped_values(rate: float) -> int:
     """How many of the 65,536 random values drop an element."""
     values: int = round(rate * 2**_BITS)
     return values
+
+
+def depthwise_in_float32(module: nn.Module) -> Callable[[], None]:
+    """Let depthwise convolutions of `module` compute in float32 under autocast; returns a function that undoes it.
+
+    With a stride, a dilation, several outputs for a channel, or a kernel larger than 3, their gradients in bfloat16
+    take two to twenty times as long (oneDNN). Other depthwise convolutions are faster in bfloat16 and stay so, as do
+    layers that override `forward`.
+    """
+    from torch.nn.modules import conv
+
+    own = (conv.Conv1d, conv.Conv2d, conv.Conv3d, conv.ConvTranspose1d, conv.ConvTranspose2d, conv.ConvTranspose3d)
+    layers = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, own)
+        and any(type(layer).forward is kind.forward for kind in own)
+        and layer.groups == layer.in_channels > 1
+        and (
+            max(layer.kernel_size) > 3 or max(*layer.stride, *layer.dilation) > 1 or layer.out_channels > layer.groups
+            or layer.transposed
+        )
+    ]  # fmt: skip
+    for layer in layers:
+        layer.forward = partial(_forward_in_float32, layer)  # type: ignore[method-assign]
+
+    def undo() -> None:
+        for layer in layers:
+            del layer.forward
+
+    return undo
+
+
+def _forward_in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+    import torch
+
+    forward = type(layer).forward
+    if not torch.is_autocast_enabled("cpu"):
+        return forward(layer, x)  # type: ignore[no-any-return]
+    with torch.autocast("cpu", enabled=False):
+        return forward(layer, x.float()).to(torch.get_autocast_dtype("cpu"))  # type: ignore[no-any-return]
 
 
 def keep_channels_last(module: nn.Module) -> Callable[[], None]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slimsearch.compression import AfterStep, LossTerm, set_layout
-from slimsearch.evaluators.training.cpu_speedups import keep_channels_last, speed_up_dropout
+from slimsearch.evaluators.training.cpu_speedups import depthwise_in_float32, keep_channels_last, speed_up_dropout
 from slimsearch.evaluators.training.norm_statistics import follow_training
 
 if TYPE_CHECKING:
@@ -86,7 +86,11 @@ class ModuleInTraining:
 
         self._undo = [follow_training(self.module, self._steps)]
         if next((p.device.type for p in self.module.parameters()), "cpu") == "cpu":
-            self._undo.append(speed_up_dropout(self.module))
+            from slimsearch.evaluators.training.batch_norm import speed_up_batch_norm
+
+            self._undo += [
+                speed_up(self.module) for speed_up in (speed_up_dropout, speed_up_batch_norm, depthwise_in_float32)
+            ]
             if self._layout == torch.channels_last:
                 self._undo.append(keep_channels_last(self.module))
 
