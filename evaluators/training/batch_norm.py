@@ -39,7 +39,8 @@ def speed_up_batch_norm(module: nn.Module) -> Callable[[], None]:
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:
-    columns = _columns(x) if layer.training else 0
+    layer._check_input_dim(x)
+    columns = _columns(x) if layer.training and x.shape[1] == layer.num_features else 0
     own = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
     if not columns or any(tensor is not None and tensor.dtype != torch.float32 for tensor in own):
         return type(layer).forward(layer, x)  # type: ignore[no-any-return]
@@ -109,7 +110,7 @@ class _Normalization(torch.autograd.Function):
         return y, mean, variance
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
         x, weight, mean, variance = ctx.saved_tensors
         inverse = (variance + ctx.eps).rsqrt()

@@ -34,12 +34,13 @@ from slimsearch.compression import Network
 from slimsearch.compression.distill import SoftLabels
 from slimsearch.evaluators import Meter, NetworkTraining, TrainingSettings, precision_for, processor, use_one_thread
 from slimsearch.evaluators.datasets import Dataset, load_dataset
-from slimsearch.evaluators.training import network_training as training_path
+from slimsearch.evaluators.training import batch_norm, module_in_training, network_training
 from slimsearch.search_spaces import ModelSpace
 
 _PINNED_EPOCHS = 3
 _PINNED = "a core of its own for each worker"
-OF_SPACES = {"mnist_cnn": "mnist5k", "lenet": "mnist5k", "tiny_cnn": "mnist5k"}
+_DATA = "mnist5k"
+SPACES = ("mnist_cnn", "lenet", "tiny_cnn")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Variant:
         layout: of weights and images, the name of a `torch.memory_format`.
         fused: whether the optimizer's step is one kernel.
         stored: whether the teacher's answers are stored; None without a teacher.
-        without: a function of `slimsearch.evaluators.training.network_training` to leave out.
+        without: a function to leave out, and the module that names it.
     """
 
     settings: TrainingSettings
@@ -60,7 +61,7 @@ class Variant:
     layout: str = "channels_last"
     fused: bool = True
     stored: bool | None = None
-    without: str | None = None
+    without: tuple[Any, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Trick:
     name: str
     without: Variant
     by: Variant
-    spaces: Sequence[str] = tuple(OF_SPACES)
+    spaces: Sequence[str] = SPACES
     accuracy: bool = True
 
 
@@ -88,18 +89,31 @@ def tricks(epochs: int) -> list[Trick]:
     plain, full = Variant(base), Variant(replace(base, precision="fp32"), epochs=epochs)
     short, long = Variant(base, epochs=2), Variant(base, epochs=epochs)
     large = replace(base, batch_size=256, learning_rate=0.01)
-    folded = replace(base, normalise=True)
+    folded, narrow = replace(base, normalise=True), replace(base, precision="bf16")
     return [
         Trick("channels last in memory", replace(plain, layout="contiguous_format"), plain, accuracy=False),
         Trick("bfloat16", full, Variant(replace(base, precision="bf16"), epochs=epochs)),
         Trick("bfloat16 where a network multiplies much for what it moves", full, long),
         Trick(
-            "freed memory kept, batches of 256", Variant(large, without="reuse_freed_memory"), Variant(large),
-            accuracy=False,
+            "freed memory kept, batches of 256",
+            Variant(large, without=(network_training, "reuse_freed_memory")), Variant(large), accuracy=False,
         ),
-        Trick("dropout's masks by NumPy", replace(long, without="speed_up_dropout"), long, ("mnist_cnn",)),
         Trick(
-            "gradients in channels last", replace(plain, without="keep_channels_last"), plain, accuracy=False,
+            "dropout's masks by NumPy",
+            replace(long, without=(module_in_training, "speed_up_dropout")), long, ("mnist_cnn",),
+        ),
+        Trick(
+            "gradients in channels last",
+            replace(plain, without=(module_in_training, "keep_channels_last")), plain, accuracy=False,
+        ),
+        Trick(
+            "batch normalization of several pixels at once",
+            replace(plain, without=(batch_norm, "speed_up_batch_norm")), plain, accuracy=False,
+        ),
+        Trick(
+            "slow depthwise convolutions in float32",
+            Variant(narrow, without=(module_in_training, "depthwise_in_float32")), Variant(narrow),
+            ("mobilenet_small",), accuracy=False,
         ),
         Trick("optimizer's step in one kernel", replace(plain, fused=False), plain, accuracy=False),
         Trick(
@@ -149,7 +163,7 @@ def _run(options: argparse.Namespace) -> None:
         for space in trick.spaces:
             rows.append({"trick": trick.name, "space": space, **compared(trick, space, options.networks)})
             print(_line(rows[-1]), flush=True)
-    for space in OF_SPACES if options.only is None or options.only in _PINNED else ():
+    for space in SPACES if options.only is None or options.only in _PINNED else ():
         rows.append({"trick": _PINNED, "space": space, **pinned(space, options.networks)})
         print(_line(rows[-1]), flush=True)
     name, flags = processor()
@@ -163,7 +177,7 @@ def compared(trick: Trick, space_name: str, networks: int) -> dict[str, Any]:
     Returns:
         JSON: median microseconds of the whole training per image of the data set, and mean accuracies.
     """
-    data = load_dataset(OF_SPACES[space_name])
+    data = load_dataset(_DATA)
     space = ModelSpace.load(space_name, data.input_shape, len(data.classes))
     rng = np.random.default_rng(0)
     seconds: dict[bool, list[float]] = {False: [], True: []}
@@ -176,7 +190,7 @@ def compared(trick: Trick, space_name: str, networks: int) -> dict[str, Any]:
             taken, trained = trained_by(variant, network, data, seed)
             seconds[on].append(taken)
             if trick.accuracy:
-                scores = training_path.validate(
+                scores = network_training.validate(
                     trained.module, data, variant.settings, Meter(), torch.contiguous_format
                 )
                 accuracies[on].append(scores["val_accuracy"])
@@ -200,9 +214,9 @@ def trained_by(variant: Variant, network: Network, data: Dataset, seed: int) -> 
         teacher = network.copy_module().eval()
         terms = [SoftLabels(teacher, 2.0, 0.5) if variant.stored else _AskedAgain(teacher, 2.0, 0.5)]
     kept_layout, kept_optimizer = torch.channels_last, torch.optim.AdamW
-    kept = {variant.without: getattr(training_path, variant.without)} if variant.without is not None else {}
-    for name in kept:
-        setattr(training_path, name, _Nothing)
+    kept = [(*variant.without, getattr(*variant.without))] if variant.without is not None else []
+    for module, name, _ in kept:
+        setattr(module, name, _Nothing)
     torch.channels_last = getattr(torch, variant.layout)
     torch.optim.AdamW = _unfused if not variant.fused else kept_optimizer  # type: ignore[misc, assignment]
     try:
@@ -211,13 +225,13 @@ def trained_by(variant: Variant, network: Network, data: Dataset, seed: int) -> 
         return (time.process_time() - began) / len(data.train), trained
     finally:
         torch.channels_last, torch.optim.AdamW = kept_layout, kept_optimizer  # type: ignore[misc]
-        for name, function in kept.items():
-            setattr(training_path, name, function)
+        for module, name, function in kept:
+            setattr(module, name, function)
 
 
 def pinned(space_name: str, networks: int) -> dict[str, Any]:
     """Train in one process per core, scheduled freely or each bound to a core; a row as of `compared`."""
-    data = load_dataset(OF_SPACES[space_name])
+    data = load_dataset(_DATA)
     space = ModelSpace.load(space_name, data.input_shape, len(data.classes))
     rng, variant = (
         np.random.default_rng(0),

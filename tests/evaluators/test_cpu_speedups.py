@@ -12,7 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimsearch.evaluators.training.cpu_speedups import dropout, keep_channels_last, speed_up_dropout
+from slimsearch.evaluators.training.cpu_speedups import (
+    depthwise_in_float32,
+    dropout,
+    keep_channels_last,
+    speed_up_dropout,
+)
 
 _STEPS = """
 import contextlib, resource, sys
@@ -162,3 +167,43 @@ def test_gradients_that_are_in_channels_last_stay() -> None:
     keep_channels_last(module)
     for _ in range(2):
         assert all(torch.equal(one, other) for one, other in zip(gradients(), plain, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6), (4, 6, 9, 9)),
+        (nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=False), (4, 6, 9, 9)),
+        (nn.Conv2d(6, 6, 3, dilation=2, groups=6), (4, 6, 9, 9)),
+        (nn.Conv2d(6, 12, 3, groups=6), (4, 6, 9, 9)),
+        (nn.Conv1d(6, 6, 9, stride=3, groups=6), (4, 6, 40)),
+        (nn.ConvTranspose2d(6, 6, 2, stride=2, groups=6), (4, 6, 5, 5)),
+    ],
+    ids=str,
+)
+def test_slow_depthwise_convolutions_compute_in_float32(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape).bfloat16()
+    expected = layer(x.float())
+    undo = depthwise_in_float32(layer)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = layer(x)
+    assert output.dtype == torch.bfloat16
+    assert torch.equal(output, expected.bfloat16())
+    assert torch.equal(layer(x.float()), expected)
+    undo()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    assert "forward" not in layer.__dict__
+
+
+def test_other_convolutions_keep_their_precision() -> None:
+    class Own(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    layers = [
+        nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Conv2d(6, 6, 3, stride=2), nn.Conv2d(1, 1, 5, stride=2),
+        nn.Conv2d(6, 6, 5, groups=3), Own(6, 6, 5, groups=6),
+    ]  # fmt: skip
+    depthwise_in_float32(nn.Sequential(*layers))
+    assert not any("forward" in layer.__dict__ for layer in layers)

@@ -62,6 +62,13 @@ def test_runs_are_timed_and_gone_on_with(tmp_path: Path) -> None:
         CommandRun(tmp_path / "wrong", "run", "--space", TINY, "--trials", 0).begin().wait()
 
 
+def test_tricks_leave_out_what_exists() -> None:
+    left_out = [variant.without for trick in training_path.tricks(1) for variant in (trick.without, trick.by)]
+    found = [getattr(*without) for without in left_out if without is not None]
+    assert len(found) >= 5
+    assert all(map(callable, found))
+
+
 @pytest.mark.slow
 def test_a_trick_is_compared(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "page.md").write_text("<!-- table: tricks -->\n<!-- end -->\n")
