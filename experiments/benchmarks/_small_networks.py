@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -12,6 +13,7 @@ from experiments.benchmarks._references import OURS, Reference
 from experiments.network_folder import NetworkFolder, StoredNetwork
 from experiments.reproduce import lenet_prune
 from slimsearch.evaluators.datasets import load_dataset
+from slimsearch.files import write_json
 
 LARGEST_KIB = 16
 _MNIST_EPOCH = 18_000  # images: a third of the training split
@@ -100,27 +102,12 @@ def _lenet(mnist: Path, folder: Path) -> tuple[NetworkFolder, StoredNetwork]:
     )
 
 
-PARAMS = 280_000
-"""Limit of the larger network, as ResNet-20."""
-KIB = 98_496 / 1024
-"""Limit of the smaller file: ResNet-8 of MLPerf Tiny in int8."""
+# As ResNet-20, and as ResNet-8 of MLPerf Tiny in int8; latency as a multiple of that of ResNet-8 in int8.
+_LIMITS = {
+    "larger": (("--max-params", 280_000), 1.1),
+    "smaller": (("--max-size-kib", 98_496 / 1024), 1.0),
+}
 _RECIPES = "quantize:\n  keep_float: [none, ends]\n"
-_PRUNED_PARAMS = 84_000
-_PRUNING = """\
-prune:
-  use: [true, false]
-  params: {params}
-  scope: network
-  importance: taylor
-  schedule: agp
-  ramp: 0.3
-distill:
-  use: {{values: [true], when: {{prune.use: true}}}}
-  learning_rate: {{values: [0.004, 0.01]}}
-quantize:
-  use: {{values: [true], when: {{prune.use: true}}}}
-"""
-_SLOWER = 1.1  # than ResNet-8 may be the larger network, since pruning makes it faster
 _OPTIONS = ("--batch-size", 128, "--learning-rate", 0.01, "--augment", "shift-flip")
 _CIFAR10_EPOCH = 15_000  # images: a third of the training split
 
@@ -128,66 +115,56 @@ _CIFAR10_EPOCH = 15_000  # images: a third of the training split
 def small_cifar10(
     cifar10: Path, out: Path, trials: int, epochs: int, long: int, references: Mapping[str, Reference]
 ) -> dict[str, Any]:
-    """Search `resnet_cifar` for an int8 file of at most `PARAMS` parameters, and make one of at most `KIB` from it.
-
-    The most accurate network of the search is trained for long. Then its channels are cut gradually, and it is
-    distilled, with two learning rates.
+    """Search `resnet_cifar` twice for int8 files within limits, and train the most accurate network of each for long.
 
     Args:
         cifar10: an image folder.
         out: folder of the runs.
-        trials, epochs: of the search, whose epochs have a third of the images.
-        long: epochs of the long training; pruning has half as many.
+        trials, epochs: of a search, whose epochs have a third of the images.
+        long: epochs of a long training.
         references: ResNet-8 and ResNet-20 by name.
 
     Returns:
         JSON: both files, chosen on the validation split, and those of the references, measured together; and the
-        seconds of the three runs.
+        seconds of the four runs.
     """
     networks = references["resnet8"].networks
     theirs = {name: {"float32": found.float32[OURS], "int8": found.int8[OURS]} for name, found in references.items()}
-    (limit,) = networks.latencies([theirs["resnet8"]["int8"].file])
     out.mkdir(parents=True, exist_ok=True)
-    recipes, pruning = out / "recipes.yaml", out / "pruning.yaml"
+    recipes, measured = out / "recipes.yaml", out / "resnet8.json"
     recipes.write_text(_RECIPES, encoding="utf-8")
-    search = CommandRun(
-        out / "search", "run", "--space", "resnet_cifar", "--dataset", cifar10, "--co-search", recipes,
-        "--max-params", PARAMS, "--max-latency-ms", f"{_SLOWER * limit:.5f}", "--objectives", "val_accuracy",
-        "--trials", trials, "--epochs", epochs, "--epoch-images", _CIFAR10_EPOCH, *_OPTIONS,
-    ).begin().wait()  # fmt: skip
-    fitting = [model for model in search.models if model["metrics"]["params"] <= PARAMS]
-    images = len(networks.data.train)
-    trained = CommandRun(
-        out / "long", "retrain", search.directory, "--models", _best(fitting)["trial"],
-        "--epochs", long, "--epoch-images", images, "--training-threads", 2,
-        # The limit is for int8 files; the float32 files before quantization may be slower.
-        "--max-latency-ms", 10 * limit, "--compress", "quantize", "--max-drop", 100, *_OPTIONS,
-    ).begin().wait()  # fmt: skip
-    parent = next(model for model in trained.models if not model["recipe"])
-    params = min(_PRUNED_PARAMS, 0.7 * parent["metrics"]["params"])  # the network of --quick may be smaller already
-    pruning.write_text(_PRUNING.format(params=round(params)), encoding="utf-8")
-    pruned = CommandRun(
-        out / "pruned", "compress", f"{trained.directory}:{parent['trial']}", "--dataset", cifar10,
-        "--recipe-space", pruning, "--sampler", "grid", "--trials", 10, "--epochs", max(1, long // 2),
-        "--epoch-images", images, "--top-k", 20, *_OPTIONS,
-    ).begin().wait()  # fmt: skip
-    int8 = [model for model in trained.models if model["recipe"]]
-    fitting = [model for model in pruned.models if model["metrics"]["size_kib"] <= KIB]
-    ours = {"larger": (trained, _best(int8)), "smaller": (pruned, _best(fitting))}
+    if not measured.is_file():  # one limit for all, also if the row is interrupted
+        write_json(measured, {"latency_ms": networks.latencies([theirs["resnet8"]["int8"].file])[0]})
+    latency = json.loads(measured.read_text(encoding="utf-8"))["latency_ms"]
+    runs: list[CommandRun] = []
+    ours = {}
+    for name, (limit, factor) in _LIMITS.items():
+        search = CommandRun(
+            out / f"search-{name}", "run", "--space", "resnet_cifar", "--dataset", cifar10, "--co-search", recipes,
+            *limit, "--max-latency-ms", f"{factor * latency:.5f}", "--objectives", "val_accuracy",
+            "--trials", trials, "--epochs", epochs, "--epoch-images", _CIFAR10_EPOCH, *_OPTIONS,
+        ).begin().wait()  # fmt: skip
+        trained = CommandRun(
+            out / f"long-{name}", "retrain", search.directory, "--models", _best(search.models)["trial"],
+            "--epochs", long, "--epoch-images", len(networks.data.train), "--training-threads", 2,
+            # The limits are for int8 files; the float32 files before quantization are larger and slower.
+            "--max-latency-ms", 10 * latency, *(("--max-size-kib", 10_000) if "--max-size-kib" in limit else ()),
+            "--compress", "quantize", "--max-drop", 100, *_OPTIONS,
+        ).begin().wait()  # fmt: skip
+        ours[name] = (trained, _best([model for model in trained.models if model["recipe"]]))
+        runs += [search, trained]
     files = [run.file(model) for run, model in ours.values()]
     files += [found.file for of in theirs.values() for found in of.values()]
     latencies = iter(networks.latencies(files))
-    found = {
-        name: {
-            "recipe": model["recipe"], **{metric: model["metrics"][metric] for metric in _METRICS},
-            "latency_ms": next(latencies),
-        }
-        for name, (_, model) in ours.items()
-    }  # fmt: skip
     return {
-        "commands": [run.command for run in (search, trained, pruned)],
-        "architecture": parent["architecture"],
-        "networks": found,
+        "commands": [run.command for run in runs],
+        "networks": {
+            name: {
+                "architecture": model["architecture"], **{metric: model["metrics"][metric] for metric in _METRICS},
+                "latency_ms": next(latencies),
+            }
+            for name, (_, model) in ours.items()
+        },
         "references": {
             name: {
                 form: {"test_accuracy": networks.test_accuracy(file.file), "latency_ms": next(latencies)}
@@ -195,5 +172,5 @@ def small_cifar10(
             }
             for name, of in theirs.items()
         },
-        "seconds": {run.directory.name: run.seconds for run in (search, trained, pruned)},
-    }
+        "seconds": {run.directory.name: run.seconds for run in runs},
+    }  # fmt: skip
