@@ -111,7 +111,7 @@ def depthwise_in_float32(module: nn.Module) -> Callable[[], None]:
     """Let depthwise convolutions of `module` compute in float32 under autocast; returns a function that undoes it.
 
     With a stride, a dilation, several outputs for a channel, or a kernel larger than 3, their gradients in bfloat16
-    take two to twenty times as long (oneDNN). Other depthwise convolutions are faster in bfloat16 and stay so, as do
+    take up to 35 times as long (oneDNN). Other depthwise convolutions are faster in bfloat16 and stay so, as do
     layers that override `forward`.
     """
     from torch.nn.modules import conv
