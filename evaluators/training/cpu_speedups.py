@@ -1,4 +1,4 @@
-"""Faster training steps on a CPU: of memory, dropout, depthwise convolutions and gradients in channels-last layout."""
+"""Faster training steps on a CPU: memory, dropout, depthwise convolutions, gradients in channels-last layout."""
 
 from __future__ import annotations
 

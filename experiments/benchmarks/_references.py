@@ -166,20 +166,20 @@ def reference(cifar10: Path, out: Path, network: str, epochs: int) -> dict[str, 
         JSON: for each training its CPU seconds and the float32 and int8 files, all measured together.
     """
     found = trained_reference(cifar10, out, network, epochs)
-    networks, files = found.networks, [*found.float32.values(), *found.int8.values()]
+    networks, trained = found.networks, [*found.float32.values(), *found.int8.values()]
     rows = [
         {
-            **{name: file.metrics[name] for name in ("val_accuracy", "params", "macs", "size_kib")},
-            "test_accuracy": networks.test_accuracy(file.file),
+            **{name: stored.metrics[name] for name in ("val_accuracy", "params", "macs", "size_kib")},
+            "test_accuracy": networks.test_accuracy(stored.file),
             "latency_ms": latency,
         }
-        for file, latency in zip(files, networks.latencies([file.file for file in files]), strict=True)
+        for stored, latency in zip(trained, networks.latencies([stored.file for stored in trained]), strict=True)
     ]
     return {
         "epochs": epochs,
         "trainings": {
-            name: {"cpu_seconds": trained.metrics["cpu_seconds"], "float32": rows[place], "int8": rows[place + 2]}
-            for place, (name, trained) in enumerate(found.float32.items())
+            name: {"cpu_seconds": stored.metrics["cpu_seconds"], "float32": rows[place], "int8": rows[place + 2]}
+            for place, (name, stored) in enumerate(found.float32.items())
         },
     }
 
