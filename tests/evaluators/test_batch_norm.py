@@ -83,13 +83,13 @@ def test_gradients_of_bfloat16_are_as_exact_as_those_of_pytorch() -> None:
     assert errors["ours"] < 2 * errors["PyTorch's"]
 
 
-def test_large_offsets_lose_no_digits() -> None:
-    """Statistics as a difference of large sums would be wrong here."""
+def test_large_offsets_are_no_difference_of_large_sums() -> None:
     torch.manual_seed(0)
     x = (torch.randn(16, 6, 8, 8) + 3000).to(memory_format=torch.channels_last)
-    layer, expected = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
+    layer, exact = nn.BatchNorm2d(6), nn.BatchNorm2d(6).double()
     speed_up_batch_norm(layer)
-    torch.testing.assert_close(layer(x), expected(x), rtol=1e-3, atol=2e-3)
+    # The mean is known to a few float32 steps of 0.0002; squares of 9,000,000 are known to 0.5.
+    torch.testing.assert_close(layer(x).double(), exact(x.double()), rtol=0, atol=0.01)
 
 
 def test_other_layers_and_evaluation_are_left_alone() -> None:
