@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,18 @@ def reuse_freed_memory() -> Iterator[None]:
         library.malloc_trim(0)
 
 
+def exchange_forward(layers: Sequence[nn.Module], forward: Callable[[Any, Tensor], Tensor]) -> Callable[[], None]:
+    """Let `layers` compute `forward`, which gets the layer and its input; returns a function that undoes it."""
+    for layer in layers:
+        layer.forward = partial(forward, layer)
+
+    def undo() -> None:
+        for layer in layers:
+            del layer.forward
+
+    return undo
+
+
 def speed_up_dropout(module: nn.Module) -> Callable[[], None]:
     """Let the `nn.Dropout` layers of `module` draw their masks with NumPy, in place; returns a function that undoes it.
 
@@ -63,14 +75,7 @@ def speed_up_dropout(module: nn.Module) -> Callable[[], None]:
         and not layer.inplace
         and 0 < _dropped_values(layer.p) < 2**_BITS
     ]
-    for layer in layers:
-        layer.forward = partial(_dropout_forward, layer)  # type: ignore[method-assign]
-
-    def undo() -> None:
-        for layer in layers:
-            del layer.forward
-
-    return undo
+    return exchange_forward(layers, _dropout_forward)
 
 
 def _dropout_forward(layer: nn.Dropout, x: Tensor) -> Tensor:
@@ -128,14 +133,7 @@ def depthwise_in_float32(module: nn.Module) -> Callable[[], None]:
             or layer.transposed
         )
     ]  # fmt: skip
-    for layer in layers:
-        layer.forward = partial(_forward_in_float32, layer)  # type: ignore[method-assign]
-
-    def undo() -> None:
-        for layer in layers:
-            del layer.forward
-
-    return undo
+    return exchange_forward(layers, _forward_in_float32)
 
 
 def _forward_in_float32(layer: nn.Module, x: Tensor) -> Tensor:

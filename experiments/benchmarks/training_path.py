@@ -53,7 +53,7 @@ class Variant:
         layout: of weights and images, the name of a `torch.memory_format`.
         fused: whether the optimizer's step is one kernel.
         stored: whether the teacher's answers are stored; None without a teacher.
-        without: a function to leave out, and the module that names it.
+        without: a function to leave out: the module that names it, and its name.
     """
 
     settings: TrainingSettings
