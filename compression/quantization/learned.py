@@ -101,7 +101,7 @@ class LearnedQuantization(TrainingStage):
         target: "any" for the same outputs on every x86 processor (8 bits are then 7, so that sums of two products do
             not saturate); "vnni" for finer weights, which need a processor with VNNI instructions.
         epochs: length of the training, by default that of the network's training.
-        learning_rate: peak of the schedule, by default 1e-3, a fifth of that of training.
+        learning_rate: peak of the schedule, by default 1e-3.
     """
 
     is_last: ClassVar[bool] = True
