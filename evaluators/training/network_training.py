@@ -59,7 +59,7 @@ class TrainingSettings:
     """
 
     batch_size: int = 64
-    learning_rate: float = 2e-2
+    learning_rate: float = 1e-2
     weight_decay: float = 0.01
     augmentation: str = "auto"
     device: str = "cpu"
