@@ -32,7 +32,7 @@ from experiments.benchmarks._output import add_output, check_output, known_rows,
 from slimsearch.cli.command_parser import CommandParser
 from slimsearch.cli.exit_code import exit_code
 from slimsearch.compression import Network
-from slimsearch.evaluators import Meter, NetworkTraining, TrainingSettings, precision_for, use_one_thread
+from slimsearch.evaluators import Meter, NetworkTraining, TrainingSettings, precision_for, processor, use_one_thread
 from slimsearch.evaluators.datasets import Dataset, Split, load_dataset
 from slimsearch.evaluators.tasks import Classification
 from slimsearch.evaluators.training.network_training import validate
@@ -46,7 +46,7 @@ class _Space:
     Attributes:
         data: "mnist", "cifar10", or the digits of scikit-learn as "signal" or "table".
         train, validation: examples of the training split.
-        epochs: of a training with the defaults.
+        epochs: of a training.
     """
 
     data: str
@@ -126,15 +126,14 @@ def trained(change: str, space_name: str, network: int, mnist: Path, cifar10: Pa
         mnist, cifar10: folders of the data.
 
     Returns:
-        JSON: the arguments, accuracy on the validation split, and processor seconds of the training.
+        JSON: the arguments, accuracy on the validation split, processor seconds of the training, and the processor.
     """
     use_one_thread()
     of, changes = SPACES[space_name], dict(CHANGES[change])
     data = _data(space_name, mnist, cifar10)
     if "label_smoothing" in changes:
         data = replace(data, task=Classification(label_smoothing=changes.pop("label_smoothing")))
-    settings = TrainingSettings(precision=precision_for("auto", "cpu"), normalise=True)
-    settings = replace(settings, **changes)
+    settings = TrainingSettings(precision=precision_for("auto", "cpu"), normalise=True, **changes)
     space = ModelSpace.load(space_name, data.input_shape, len(data.classes))
     built = Network(space.build(space.sample(np.random.default_rng(network)), network).eval())
     began = time.process_time()
@@ -143,7 +142,7 @@ def trained(change: str, space_name: str, network: int, mnist: Path, cifar10: Pa
     scores = validate(found.module, data, settings, Meter(), torch.contiguous_format)
     return {
         **dict(zip(_KEY, (change, space_name, network), strict=True)),
-        "val_accuracy": scores["val_accuracy"], "cpu_seconds": seconds,
+        "val_accuracy": scores["val_accuracy"], "cpu_seconds": seconds, "processor": processor()[0],
     }  # fmt: skip
 
 
