@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="names of methods to compare; by default all")
     parser.add_argument("--batch-size", least=2, default=default.batch_size, help="images per training step")
-    parser.add_argument("--learning-rate", type=float, default=default.learning_rate, help="peak of the schedule")
+    parser.add_argument("--learning-rate", type=float, help="peak of the schedule, as of slimsearch run")
     parser.add_argument("--weight-decay", type=float, default=default.weight_decay, help="weight decay of AdamW")
     parser.add_argument(
         "--augment", choices=("auto", "none", "shift", "shift-flip"), default=default.augmentation, help="augmentation"
@@ -150,7 +150,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Validate the options without reading a file."""
-    if not options.learning_rate > 0:
+    if options.learning_rate is not None and not options.learning_rate > 0:
         raise SlimsearchError(f"--learning-rate {options.learning_rate:g} is not above 0")
     if not options.weight_decay >= 0:
         raise SlimsearchError(f"--weight-decay {options.weight_decay:g} is less than 0")

@@ -108,7 +108,7 @@ def train_supernet(
     train = data.train
     steps = max(1, len(train) // settings.batch_size)
     batch_size = min(settings.batch_size, len(train))
-    peak = settings.learning_rate * _RATE
+    peak = settings.peak(largest.params) * _RATE
     facts = {"sampling": sampling, "epochs": epochs, "seed": seed}
     identity = {
         **facts,
@@ -143,8 +143,8 @@ def train_supernet(
         train_loss = float(total) / steps
         if not math.isfinite(train_loss):
             raise SlimsearchError(
-                f"the supernet's loss is {train_loss} in epoch {epoch}: lower --learning-rate "
-                f"{settings.learning_rate:g}, of which a supernet takes half"
+                f"the supernet's loss is {train_loss} in epoch {epoch}: lower --learning-rate {peak / _RATE:g}, "
+                "of which a supernet takes half"
             )
         if epoch < epochs:
             state.save(optimizer, epoch)

@@ -84,9 +84,7 @@ class FunctionTraining(NetworkTraining):
         """
         if losses or after_step:
             raise NeedsLoss("it takes part in each step of a training, which a function of yours (fit) does by itself")
-        settings = self._settings
-        if learning_rate is not None:
-            settings = replace(settings, learning_rate=learning_rate)
+        settings = replace(self._settings, learning_rate=learning_rate or self._settings.peak(network.params))
         report = CheckedReport(self._on_epoch or _go_on)
         module = network.copy_module().train()
         offered = {**asdict(settings), "epochs": epochs, "report": report, "seed": self._seed, "data": self._data}

@@ -31,6 +31,9 @@ _CALIBRATION_EXAMPLES = 256
 _EVALUATION_BATCH = 256  # larger ones are not faster, and take more memory than a training step
 _DRY_RUN_EXAMPLES = 64
 _PRECISIONS = ("auto", "fp32", "bf16", "mixed")
+LEARNING_RATE = 1e-2
+"""The default for networks of at least `_MANY_PARAMS` parameters."""
+_MANY_PARAMS, _MOST_TIMES = 10_000, 3  # chosen in experiments/benchmarks/training_defaults.py
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 """Called with the epoch, from 1, and its metrics; returns whether the training continues."""
@@ -46,7 +49,7 @@ class TrainingSettings:
 
     Attributes:
         batch_size: images per step.
-        learning_rate: peak of the one-cycle schedule.
+        learning_rate: peak of the one-cycle schedule; None for that of `peak`.
         weight_decay: of AdamW, on weights with more than one dimension.
         augmentation: see `Augmentation`; "auto": that of the data set.
         device: "cpu" or "cuda".
@@ -59,7 +62,7 @@ class TrainingSettings:
     """
 
     batch_size: int = 64
-    learning_rate: float = 1e-2
+    learning_rate: float | None = None
     weight_decay: float = 0.01
     augmentation: str = "auto"
     device: str = "cpu"
@@ -84,8 +87,20 @@ class TrainingSettings:
                 raise SlimsearchError(f"{name} {value!r} is not a whole number above 0")
         for name, most in {"learning_rate": math.inf, "weight_decay": math.inf, "warm_up": 1.0}.items():
             value = getattr(self, name)
+            if value is None and name == "learning_rate":
+                continue
             if not isinstance(value, int | float) or not 0 <= value < most or (value == 0 and name != "weight_decay"):
                 raise SlimsearchError(f"{name} {value!r} is not a number above 0{' and below 1' if most == 1 else ''}")
+
+    def peak(self, params: int) -> float:
+        """The highest learning rate for a network of `params` parameters.
+
+        By default it is `LEARNING_RATE`; below 10,000 parameters, it rises with the root of their number to at most
+        three times as much.
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return LEARNING_RATE * min(_MOST_TIMES, max(1.0, math.sqrt(_MANY_PARAMS / max(1, params))))
 
 
 class NetworkTraining:
@@ -247,7 +262,7 @@ class NetworkTraining:
         steps = max(1, count // settings.batch_size)  # the last, smaller batch of an epoch is left out
         trained = ModuleInTraining(module, settings.weight_decay, layout, epochs * steps, losses, after_step)
         batch_size = min(settings.batch_size, count)
-        peak = learning_rate or settings.learning_rate
+        peak = learning_rate or settings.peak(network.params)
         own_weight = 1 - sum(term.weight for term in losses)
         augment = Augmentation(settings.augmentation, self._data)
         batches = TrainingBatches(self._data, augment, device, layout)

@@ -66,7 +66,7 @@ SPACES = {
 DEFAULT = "default"
 CHANGES: dict[str, dict[str, Any]] = {
     DEFAULT: {},
-    "learning rate 0.02": {"learning_rate": 0.02},
+    "learning rate 0.01": {"learning_rate": 0.01},
     "learning rate 0.03": {"learning_rate": 0.03},
     "label smoothing 0.1": {"label_smoothing": 0.1},
 }

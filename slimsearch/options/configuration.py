@@ -335,7 +335,11 @@ class Configuration:
         1, "threads per training; more than 1 helps if there are fewer candidates than cores"
     )
     batch_size: int = _option(64, "images per training step")
-    learning_rate: float = _option(1e-2, "peak learning rate of the one-cycle schedule")
+    learning_rate: float | None = _option(
+        None,
+        "peak learning rate of the one-cycle schedule; by default 0.01, up to 0.03 for networks with fewer than 10,000 "
+        "parameters",
+    )
     warm_up: float = _option(0.25, "share of the training in which the learning rate rises to its peak")
     weight_decay: float = _option(0.01, "weight decay of AdamW, for weights with more than one dimension")
     init: str | None = _option(

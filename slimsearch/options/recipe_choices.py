@@ -11,6 +11,7 @@ from slimsearch import compression
 from slimsearch.errors import SlimsearchError, did_you_mean
 from slimsearch.evaluators.datasets import Dataset
 from slimsearch.evaluators.training.augmentation import NAMED, Augmentation
+from slimsearch.evaluators.training.network_training import LEARNING_RATE
 from slimsearch.options.configuration import Configuration
 from slimsearch.runtimes import SUFFIXES
 from slimsearch.search_spaces import HYPERPARAMETERS, TRAINING, Candidate, RecipeSpace
@@ -35,7 +36,7 @@ def recipe_choices(
         return None
     content = dict(read_choices(configuration).content) if configuration.co_search is not None else {}
     if configuration.search_hyperparameters and TRAINING not in content:
-        rate = configuration.learning_rate
+        rate = configuration.learning_rate or LEARNING_RATE
         content = {
             TRAINING: {
                 "learning_rate": [rate / 2.5, rate, rate * 2],

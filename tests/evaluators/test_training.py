@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from slimsearch import compression
@@ -86,6 +88,31 @@ def test_threads_are_restored_after_the_training(digits: Dataset, network: Netwo
     with pytest.raises(StoppedEarly):
         training.fit(network, epochs=3)
     assert (during, torch.get_num_threads()) == ([wanted, wanted], before)
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**9))
+def test_smaller_networks_have_at_least_the_learning_rate_of_larger_ones(one: int, other: int) -> None:
+    few, many = sorted([one, other])
+    default = TrainingSettings()
+    assert 0.03 >= default.peak(few) >= default.peak(many) >= 0.01
+    assert default.peak(10_000) == 0.01
+    assert TrainingSettings(learning_rate=0.2).peak(few) == 0.2
+
+
+def test_training_and_stages_take_the_learning_rate_of_the_networks_size(digits: Dataset, network: Network) -> None:
+    def weights(rate: float | None, recipe: str) -> list[torch.Tensor]:
+        training = NetworkTraining(digits, TrainingSettings(learning_rate=rate), 0, 1, {"parent": network})
+        trained = (
+            compression.Recipe.parse(recipe).apply(network, training) if recipe else training.fit(network, epochs=1)
+        )
+        return list(trained.module.parameters())
+
+    peak = TrainingSettings().peak(network.params)
+    assert peak > 0.01
+    for recipe in ("", "distill"):
+        by_default, given_it, given_less = (weights(rate, recipe) for rate in (None, peak, 0.01))
+        assert all(map(torch.equal, by_default, given_it))
+        assert not all(map(torch.equal, by_default, given_less))
 
 
 def test_a_loss_that_is_not_finite_is_an_error(digits: Dataset, network: Network) -> None:
