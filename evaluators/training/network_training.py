@@ -33,7 +33,7 @@ _DRY_RUN_EXAMPLES = 64
 _PRECISIONS = ("auto", "fp32", "bf16", "mixed")
 LEARNING_RATE = 1e-2
 """The default for networks of at least `_MANY_PARAMS` parameters."""
-_MANY_PARAMS, _MOST_TIMES = 10_000, 3  # chosen in experiments/benchmarks/training_defaults.py
+_MANY_PARAMS, _MOST_TIMES = 10_000, 3  # docs/training.md has what this gains and what else was tried
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 """Called with the epoch, from 1, and its metrics; returns whether the training continues."""
