@@ -15,11 +15,11 @@ from slimsearch.search_spaces._nni.layers import SqueezeExcitation, check_size, 
 class TinyCnn(ModelSpace):  # type: ignore[misc]
     """746,496 networks: a stem, three stages of one or two blocks, two poolings, and a linear classifier.
 
-    The blocks of a stage are convolutions, depthwise separable convolutions (Howard et al. 2017) or inverted residuals
-    (Sandler et al. 2018, with ReLU). All stages have optional squeeze-and-excitation (Hu et al. 2018). The poolings are
+    The blocks of a stage are convolutions, separable convolutions (Chollet 2017) or inverted residuals (Sandler et al.
+    2018, with ReLU). All stages have optional squeeze-and-excitation (Hu et al. 2018). The poolings, by averages, are
     behind two of the stem, the first and the second stage, which determines most of the cost. The head is global
-    average pooling, or a max pooling and a global depthwise convolution (Chen et al. 2018), which keeps positions: they
-    matter for digits.
+    average pooling, or an average pooling and a global depthwise convolution (Chen et al. 2018), which keeps positions:
+    they matter for digits.
     """
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
@@ -81,9 +81,8 @@ def _plain(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Module:
 
 
 def _depthwise(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Module:
-    return nn.Sequential(
-        conv_bn(inputs, inputs, kernel, groups=inputs), nn.ReLU(), conv_bn(inputs, outputs, 1), nn.ReLU()
-    )
+    # Without an activation in between: a ReLU there loses too much of a few channels.
+    return nn.Sequential(conv_bn(inputs, inputs, kernel, groups=inputs), conv_bn(inputs, outputs, 1), nn.ReLU())
 
 
 def _inverted(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Module:
@@ -99,11 +98,11 @@ _BLOCKS = {"plain": _plain, "depthwise": _depthwise, "inverted": _inverted}
 
 
 def _pool(*where: str) -> LayerChoice:
-    """A max pooling that is active if the choice `pooling` is one of `where`."""
-    layers = {name: nn.MaxPool2d(2) if name in where else nn.Identity() for name in ("early", "middle", "late")}
+    """An average pooling that is active if the choice `pooling` is one of `where`."""
+    layers = {name: nn.AvgPool2d(2) if name in where else nn.Identity() for name in ("early", "middle", "late")}
     return LayerChoice(layers, label="pooling")
 
 
 def _depthwise_head(width: Any, size: int) -> nn.Sequential:
     convolution = MutableConv2d(width, width, kernel_size=size, groups=width, bias=False)
-    return nn.Sequential(nn.MaxPool2d(2), convolution, MutableBatchNorm2d(width))
+    return nn.Sequential(nn.AvgPool2d(2), convolution, MutableBatchNorm2d(width))
