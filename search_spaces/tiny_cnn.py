@@ -80,7 +80,7 @@ def _plain(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Module:
     return nn.Sequential(conv_bn(inputs, outputs, kernel), nn.ReLU())
 
 
-def _depthwise(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Module:
+def _separable(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Module:
     # Without an activation in between: a ReLU there loses too much of a few channels.
     return nn.Sequential(conv_bn(inputs, inputs, kernel, groups=inputs), conv_bn(inputs, outputs, 1), nn.ReLU())
 
@@ -94,13 +94,13 @@ def _inverted(inputs: Any, outputs: Any, kernel: Any, changes: bool) -> nn.Modul
     return body if changes else Residual(body)
 
 
-_BLOCKS = {"plain": _plain, "depthwise": _depthwise, "inverted": _inverted}
+_BLOCKS = {"plain": _plain, "separable": _separable, "inverted": _inverted}
 
 
 def _pool(*where: str) -> LayerChoice:
-    """An average pooling that is active if the choice `pooling` is one of `where`."""
+    """An average pooling that is active if the choice `pooled` is one of `where`."""
     layers = {name: nn.AvgPool2d(2) if name in where else nn.Identity() for name in ("early", "middle", "late")}
-    return LayerChoice(layers, label="pooling")
+    return LayerChoice(layers, label="pooled")
 
 
 def _depthwise_head(width: Any, size: int) -> nn.Sequential:

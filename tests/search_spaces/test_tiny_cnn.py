@@ -16,12 +16,12 @@ from slimsearch.evaluators.datasets import load_dataset
 from slimsearch.search_spaces import ModelSpace
 
 SMALLEST = {
-    "block1": "depthwise", "block2": "depthwise", "block3": "depthwise", "depth1": 1, "depth2": 1, "depth3": 1,
-    "kernel": 3, "pooling": "early", "weighted": "no", "width1": 4, "width2": 4, "width3": 6, "head": "mean",
+    "block1": "separable", "block2": "separable", "block3": "separable", "depth1": 1, "depth2": 1, "depth3": 1,
+    "kernel": 3, "pooled": "early", "weighted": "no", "width1": 4, "width2": 4, "width3": 6, "head": "mean",
 }  # fmt: skip
 LARGEST = {
     "block1": "plain", "block2": "plain", "block3": "plain", "depth1": 2, "depth2": 2, "depth3": 2, "kernel": 5,
-    "pooling": "late", "weighted": "yes", "width1": 12, "width2": 24, "width3": 32, "head": "depthwise",
+    "pooled": "late", "weighted": "yes", "width1": 12, "width2": 24, "width3": 32, "head": "depthwise",
 }  # fmt: skip
 
 
@@ -46,16 +46,16 @@ def test_other_images(shape: tuple[int, int, int], rng: np.random.Generator) -> 
         ModelSpace.load("tiny_cnn", (1, 7, 7), 10)
 
 
-@pytest.mark.parametrize("pooling", ["early", "middle", "late"])
-def test_it_is_pooled_twice(space: ModelSpace, pooling: str) -> None:
+@pytest.mark.parametrize("pooled", ["early", "middle", "late"])
+def test_it_is_pooled_twice(space: ModelSpace, pooled: str) -> None:
     seen = []
-    module = space.build({**LARGEST, "pooling": pooling}).eval()
+    module = space.build({**LARGEST, "pooled": pooled}).eval()
     module.stage3.register_forward_hook(lambda layer, given, result: seen.append(result.shape))
     module(torch.zeros(2, 1, 28, 28))
     assert seen == [(2, 32, 7, 7)]
 
 
-@pytest.mark.parametrize("block", ["plain", "depthwise", "inverted"])
+@pytest.mark.parametrize("block", ["plain", "separable", "inverted"])
 @pytest.mark.parametrize("weighted", ["no", "yes"])
 def test_it_is_exported_pruned_and_quantized(space: ModelSpace, block: str, weighted: str, tmp_path: Path) -> None:
     blocks = dict.fromkeys(("block1", "block2", "block3"), block)
